@@ -1,0 +1,1 @@
+"""Command line, ONNX, engine building and parity. May import every other room."""

@@ -1,0 +1,46 @@
+"""The command that shows the whole product at work."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar
+from geodtr.export.cli.engines import show_parity
+from geodtr.export.cli.options import AsJson, Seed, out_option
+
+
+def demo(
+    out: Annotated[Path, out_option("Folder to work in; steps that are finished there are reused.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove an earlier demo in OUT and begin anew.")] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train, export, compile, localise and prove a small GeoDTR on a generated world; exit 1 when an engine is worse."""
+    from geodtr.export.demo import REPORT, SHEET, DemoOptions, run_demo
+
+    with training_bar() as on_step:
+        report = run_demo(
+            out,
+            DemoOptions(seed=seed),
+            fresh=fresh,
+            track=track,
+            on_step=on_step,
+            announce=lambda title: messages.print(title, style="bold"),
+        )
+    if as_json:
+        show_json(report)
+        raise typer.Exit(0 if report.passed else 1)
+    show_parity(report.parity, report.pixels)
+    error = report.position_error
+    output.print(
+        f"\nPosition error of the best tile (fp32 engine, {report.options.test_pairs} panoramas): median "
+        f"{error.median:.0f} m, 90 % within {error.percentile_90:.0f} m, {percent(error.within_25_m)} % within 25 m"
+    )
+    times = table("\nSeconds", ("step", ""))
+    for step, seconds in report.seconds.items():
+        times.add_row(step, f"{seconds:.1f}")
+    output.print(times)
+    verdict = "[bold green]passed[/]" if report.passed else "[bold red]failed[/]"
+    output.print(f"Every engine against PyTorch: {verdict}. See {out / SHEET} and {out / REPORT}.")
+    raise typer.Exit(0 if report.passed else 1)

@@ -1,0 +1,117 @@
+"""Commands that fly: embed, gallery, localize. They need the lean runtime only."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodtr.export.cli.console import messages, output, show_json, table, track
+from geodtr.export.cli.options import AsJson, BundlePath, out_option
+from geodtr.runtime.names import Branch
+
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.", show_default=False)
+]
+GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="A gallery folder.", show_default=False)]
+
+gallery = typer.Typer(no_args_is_help=True, help="Build and look into galleries of aerial tiles.")
+
+
+def embed(
+    bundle: BundlePath,
+    images: Images,
+    branch: Annotated[Branch, typer.Option("--branch", help="Which view the images are.", show_default=False)],
+    out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy, row i for image i.")],
+) -> None:
+    """Embed images into descriptors, in the order given; a folder stands for its images by name."""
+    import numpy as np
+
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.files import new_file, refuse_existing
+    from geodtr.runtime.pipeline import embed_files
+
+    refuse_existing(out)
+    embedder = open_bundle(bundle).embedder(branch)
+    descriptors = embed_files(embedder, _expand(images), track=track)
+    with new_file(out) as file, file.open("wb") as stream:
+        np.save(stream, descriptors)
+    messages.print(f"Wrote {out}: {descriptors.shape[0]} descriptors of {descriptors.shape[1]}")
+
+
+@gallery.command("build")
+def gallery_build(
+    bundle: BundlePath,
+    source: Annotated[
+        str, typer.Argument(metavar="SPEC|FOLDER", help="A data set, or a folder of tiles.", show_default=False)
+    ],
+    out: Annotated[Path, out_option("Gallery folder to write; must be new or empty.")],
+) -> None:
+    """Embed aerial tiles into a gallery; positions come with a data set that has them."""
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.gallery import Reference, build_gallery
+    from geodtr.runtime.images import list_images
+    from geodtr.training.data.spec import is_spec, read_spec
+
+    opened = open_bundle(bundle)
+    if is_spec(source):
+        pairs = read_spec(source, default_split="val").pairs
+        references = [Reference(pair.aerial, pair.lat, pair.lon) for pair in pairs]
+    else:
+        references = [Reference(path) for path in list_images(Path(source))]
+    embedder, embedding_id = opened.embedder("aerial"), opened.manifest.embedding_id
+    built = build_gallery(out, references, embedder, embedding_id, source, track=track)
+    messages.print(f"Wrote {out}: {built.info.references} tiles, {built.info.positioned} with a position")
+
+
+@gallery.command("info")
+def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+    """Show what a gallery holds, its files' hashes verified."""
+    from geodtr.runtime.gallery import open_gallery
+
+    info = open_gallery(gallery_path).info
+    if as_json:
+        show_json(info)
+        return
+    output.print(f"[bold]{gallery_path}[/]: {info.references} tiles, {info.positioned} with a position")
+    output.print(f"descriptors float32 of {info.descriptor_size}, embedding id {info.embedding_id}")
+    output.print(f"built from {info.source}")
+
+
+def localize(
+    images: Images,
+    bundle: Annotated[
+        Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
+    ],
+    gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Find the tiles where street-level images were probably taken, best first."""
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.gallery import open_gallery
+    from geodtr.runtime.localizer import Localizer
+
+    localizer = Localizer(open_bundle(bundle), open_gallery(gallery_path))
+    located = localizer.locate(_expand(images), top, track=track)
+    if as_json:
+        show_json(located)
+        return
+    for localisation in located:
+        rows = table(str(localisation.image), ("tile", "cosine", "lat", "lon"))
+        for candidate in localisation.candidates:
+            place = candidate.place
+            coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
+            rows.add_row(place.name, f"{candidate.score:.4f}", *coordinates)
+        output.print(rows)
+
+
+def _expand(paths: list[Path]) -> list[Path]:
+    from geodtr.runtime.images import list_images
+
+    return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(embed)
+    app.add_typer(gallery, name="gallery")
+    app.command()(localize)

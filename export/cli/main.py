@@ -1,0 +1,76 @@
+"""The command `geodtr-export`: one file a group of commands, heavy imports inside the call that needs them."""
+
+import signal
+import sys
+from importlib.metadata import version
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from geodtr.export.cli import data, demo, engines, flight, models
+from geodtr.export.cli.console import messages
+from geodtr.runtime.errors import UserError
+
+INTERRUPTED = 128 + signal.SIGINT
+
+_EXTRA_OF = {
+    "torch": "train",
+    "torchvision": "train",
+    "safetensors": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxslim": "export",
+}
+"""Which extra brings a package that some commands need: the base installation has none of them."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+for module in (data, models, engines, flight):
+    module.add_to(app)
+
+
+@app.callback()
+def root(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Take a cross-view geo-localisation model from training to a vehicle, and prove that nothing was lost on the way.
+
+    Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input.
+    """
+    if show_version:
+        typer.echo(version("geodtr-export"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
+    signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _fail(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[{extra}]'")
+
+
+def _fail(text: str) -> NoReturn:
+    messages.print("Error:", style="bold red", end=" ")
+    messages.print(text, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Leave through every open `with`, so that nothing half-written stays behind."""
+    del frame
+    messages.print("Interrupted; unfinished output was removed.")
+    sys.exit(128 + number)

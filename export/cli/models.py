@@ -1,0 +1,100 @@
+"""Commands about models: train, evaluate, import."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar
+from geodtr.export.cli.options import AsJson, ModelPath, Spec, out_option
+from geodtr.runtime.names import BRANCHES
+
+
+def train(
+    data: Spec,
+    out: Annotated[Path, out_option("Folder of the run; must be new or empty.")],
+    preset: Annotated[str, typer.Option("--preset", help="world-demo, world-tiny or geodtr-cvusa.")] = "world-demo",
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Instead of the preset's.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Instead of the preset's.", show_default=False)
+    ] = None,
+) -> None:
+    """Train a model on pairs; leaves OUT/last.safetensors."""
+    from geodtr.runtime.files import refuse_existing
+    from geodtr.training.config import load_preset
+    from geodtr.training.data.spec import read_spec
+    from geodtr.training.loop import train as run_training
+
+    refuse_existing(out)
+    changes = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    config = load_preset(preset, **changes)
+    pair_set = read_spec(data, default_split="train")
+    with training_bar() as on_step:
+        checkpoint = run_training(config, pair_set, out, track=track, on_step=on_step)
+    messages.print(f"Wrote {checkpoint}")
+
+
+def evaluate(model: ModelPath, data: Spec, as_json: AsJson = False) -> None:
+    """Measure the recall of a checkpoint or a bundle on pairs."""
+    from geodtr.export.model import open_model
+    from geodtr.training.data.spec import read_spec
+    from geodtr.training.evaluate import evaluate as run_evaluation
+
+    pair_set = read_spec(data, default_split="val")
+    opened = open_model(model)
+    measured = run_evaluation(opened.embedders, pair_set, track=track)
+    if as_json:
+        show_json({"model": str(model), "data": pair_set.name, **asdict(measured)})
+        return
+    rows = table(f"{opened.name} on {measured.queries} pairs of {pair_set.name}", ("", "R@1", "R@5", "R@10", "R@1%"))
+    figures = (measured.at_1, measured.at_5, measured.at_10, measured.at_1_percent)
+    rows.add_row(str(model), *map(percent, figures))
+    output.print(rows)
+    if measured.suspicious:
+        messages.print(
+            f"[bold yellow]Warning:[/] {percent(measured.tied)} % of the queries have another tile exactly as close as the "
+            "right one; ties count as hits, so these figures flatter. The descriptors have probably collapsed."
+        )
+
+
+def import_checkpoint(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.pth", help="A file of the official release.", show_default=False)
+    ],
+    out: Annotated[Path, out_option("Checkpoint file to write (.safetensors).")],
+    parameters: Annotated[
+        Path | None,
+        typer.Option(
+            "--parameters", help="The release's JSON of training options.", show_default="*parameter.json beside"
+        ),
+    ] = None,
+) -> None:
+    """Import a checkpoint of the official GeoDTR release: strictly, and without executing code in it."""
+    from geodtr.runtime.files import refuse_existing
+    from geodtr.training.checkpoint import save_checkpoint
+    from geodtr.training.official import find_parameters, import_official
+
+    refuse_existing(out)
+    parameters = parameters or find_parameters(file)
+    model = import_official(file, parameters)
+    save_checkpoint(out, model, f"official release, {file.name}")
+    config, ground, aerial = model.config, *(model.specs[branch].preprocessing for branch in BRANCHES)
+    messages.print(
+        f"Wrote {out}: K {config.descriptors}, {config.layers} layers, {config.heads} heads, feed-forward "
+        f"{config.feed_forward}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
+        f"{' polar' if aerial.polar else ''}."
+    )
+    if parameters is None:
+        messages.print(
+            f"[bold yellow]Warning:[/] no parameter file was found, and weights do not tell the number of heads: the "
+            f"paper's {config.heads} were assumed. If it was trained otherwise, name the file with --parameters."
+        )
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(evaluate)
+    app.command("import-checkpoint")(import_checkpoint)

@@ -1,0 +1,34 @@
+"""Arguments and options that several commands share, written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Spec = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="Data set, KIND:PATH: pairs:FOLDER (with pairs.csv) or cvusa:ROOT#SPLIT.",
+        show_default=False,
+    ),
+]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+
+
+def out_option(what: str) -> typer.models.OptionInfo:
+    """`--out`, a place that must not be taken yet."""
+    info: typer.models.OptionInfo = typer.Option("--out", metavar="PATH", help=what, show_default=False)
+    return info
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HxW -> (height, width). Raises BadParameter."""
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, for example 48x192.")
+    return int(height), int(width)

@@ -1,0 +1,223 @@
+"""The main job on a generated world, end to end: render, train, export, compile, localise, prove.
+
+Every step writes one folder or file, whole or not at all, so that a second run reuses what the first finished.
+"""
+
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from PIL.Image import Image
+
+from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.model import RUN_CHECKPOINT, open_model
+from geodtr.export.parity import ParityReport, compare, record
+from geodtr.export.pixel_baseline import pixel_baseline
+from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.errors import OutputExists
+from geodtr.runtime.files import new_file, new_folder, write_bytes
+from geodtr.runtime.gallery import Gallery, Reference, build_gallery, open_gallery
+from geodtr.runtime.geodesy import distance
+from geodtr.runtime.localizer import Localisation, Localizer
+from geodtr.runtime.names import PRECISIONS
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.recall import Recall
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from geodtr.training.loop import Step
+
+MARKER, REPORT, SHEET = "demo.json", "report.json", "sheet.png"
+_NEAR = 25.0
+_SHEET_QUERIES, _SHEET_TILES = 8, 5
+
+
+class DemoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides the demo's result. Steps of a folder are reused only by a run with the same options."""
+
+    seed: int = 0
+    preset: str = "world-demo"
+    train_pairs: int = 1500
+    test_pairs: int = 500
+    train_region: str = "valley"
+    test_region: str = "coast"
+
+
+@dataclass(frozen=True, slots=True)
+class PositionError:
+    """How far the best tile lies from where the panorama was taken, in metres, and the share within 25 m."""
+
+    median: float
+    percentile_90: float
+    within_25_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class DemoReport:
+    """Everything the demo measured; `seconds` by step, with 0 for a step that was reused."""
+
+    options: DemoOptions
+    machine: str
+    parity: ParityReport
+    pixels: Recall
+    position_error: PositionError
+    seconds: dict[str, float]
+
+    @property
+    def passed(self) -> bool:
+        return self.parity.passed
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopwatch:
+    """Runs steps, unless their result is there, and keeps how long each took."""
+
+    announce: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        self.announce(title)
+        start = time.perf_counter()
+        yield
+        self.seconds[title] = round(time.perf_counter() - start, 1)
+
+    def make(self, title: str, result: Path, work: Callable[[], object]) -> Path:
+        if result.exists():
+            self.announce(f"{title}: reusing {result}")
+            self.seconds[title] = 0.0
+        else:
+            with self.step(title):
+                work()
+        return result
+
+
+def run_demo(
+    out: Path,
+    options: DemoOptions,
+    *,
+    fresh: bool = False,
+    track: Track = untracked,
+    on_step: "Callable[[Step], None]" = lambda step: None,
+    announce: Callable[[str], None] = lambda title: None,
+) -> DemoReport:
+    """Run every step into `out` and leave report.json and sheet.png there; `fresh` removes an earlier demo first.
+
+    Raises OutputExists when `out` holds something else, or a demo of other options.
+    """
+    from geodtr.training.config import load_preset
+    from geodtr.training.loop import train
+    from geodtr.training.world.dataset import WorldSet, write_world
+
+    _claim(out, options, fresh)
+    config = load_preset(options.preset, seed=options.seed)
+    watch = _Stopwatch(announce)
+
+    def world(name: str, pairs: int, region: str) -> PairSet:
+        height, width = config.ground.height, config.ground.width
+        world_set = WorldSet(pairs=pairs, height=height, width=width, region=region, seed=options.seed)
+        folder = out / "world" / name
+        watch.make(f"Render {pairs} {name} pairs", folder, lambda: write_world(folder, world_set, track=track))
+        return read_pairs(folder)
+
+    def train_into(run: Path) -> None:
+        with new_folder(run) as folder:
+            train(config, train_set, folder, track=track, on_step=on_step)
+
+    train_set = world("train", options.train_pairs, options.train_region)
+    test_set = world("test", options.test_pairs, options.test_region)
+    run = watch.make("Train", out / "run", lambda: train_into(out / "run"))
+    checkpoint = run / RUN_CHECKPOINT
+    onnx = watch.make("Export to ONNX", out / "onnx", lambda: export_checkpoint(checkpoint, out / "onnx", track=track))
+    bundles = [out / f"bundle-{precision}" for precision in PRECISIONS]
+    for precision, bundle in zip(PRECISIONS, bundles, strict=True):
+        build = partial(build_engine, onnx, bundle, precision=precision, calibration=train_set, track=track)
+        watch.make(f"Build {precision} engines", bundle, build)
+    flying = open_bundle(bundles[0])
+    watch.make(
+        "Build the gallery", out / "gallery", lambda: _build_gallery(out / "gallery", flying.path, test_set, track)
+    )
+    gallery = open_gallery(out / "gallery")
+    with watch.step("Localise"):
+        located = Localizer(flying, gallery).locate(test_set.paths("ground"), _SHEET_TILES, track=track)
+    with watch.step("Prove parity"):
+        reference = open_model(checkpoint)
+        candidates = [open_model(bundle) for bundle in bundles]
+        parity = compare(reference, candidates, test_set, track=track)
+        pixels = evaluate(pixel_baseline(reference.embedders), test_set, track=track)
+        for candidate, bundle in zip(parity.candidates, bundles, strict=True):
+            record(parity, candidate, bundle)
+    report = DemoReport(
+        options=options,
+        machine=f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}",
+        parity=parity,
+        pixels=pixels,
+        position_error=_position_error(test_set, located),
+        seconds=watch.seconds,
+    )
+    with new_file(out / SHEET) as file:
+        _sheet(test_set, located, gallery, report).save(file)
+    write_bytes(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    return report
+
+
+def _claim(out: Path, options: DemoOptions, fresh: bool) -> None:
+    """Make `out` this demo's folder: empty, or one that the same options began."""
+    marker = out / MARKER
+    content = msgspec.json.format(msgspec.json.encode(options), indent=2) + b"\n"
+    if out.exists() and not (out.is_dir() and (marker.is_file() or not any(out.iterdir()))):
+        raise OutputExists(f"{out} exists and was not made by the demo. Name another folder with --out.")
+    if fresh and marker.is_file():
+        shutil.rmtree(out)
+    if marker.is_file() and marker.read_bytes() != content:
+        raise OutputExists(f"{out} holds a demo of other options (see {marker}). Add --fresh, or name another --out.")
+    write_bytes(marker, content)
+
+
+def _build_gallery(out: Path, bundle_path: Path, test_set: PairSet, track: Track) -> Gallery:
+    bundle = open_bundle(bundle_path)
+    references = [Reference(pair.aerial, pair.lat, pair.lon) for pair in test_set.pairs]
+    embedding_id = bundle.manifest.embedding_id
+    return build_gallery(out, references, bundle.embedder("aerial"), embedding_id, test_set.name, track=track)
+
+
+def _position_error(test_set: PairSet, located: list[Localisation]) -> PositionError:
+    best = [localisation.candidates[0].place for localisation in located]
+    true = np.array([(pair.lat, pair.lon) for pair in test_set.pairs], np.float64)
+    found = np.array([(place.lat, place.lon) for place in best], np.float64)
+    metres = distance(true[:, 0], true[:, 1], found[:, 0], found[:, 1])
+    return PositionError(
+        median=float(np.median(metres)),
+        percentile_90=float(np.percentile(metres, 90)),
+        within_25_m=float((metres <= _NEAR).mean()),
+    )
+
+
+def _sheet(test_set: PairSet, located: list[Localisation], gallery: Gallery, report: DemoReport) -> Image:
+    aerial = test_set.paths("aerial")
+    rows = []
+    for query in spread(len(located), _SHEET_QUERIES):
+        candidates = located[query].candidates
+        right = next((rank for rank, entry in enumerate(candidates, 1) if entry.row == query), None)
+        rows.append(
+            SheetRow(
+                query=located[query].image,
+                caption=f"query {query}: " + (f"right tile at rank {right}" if right else "right tile not among these"),
+                tiles=tuple((aerial[entry.row], f"{entry.score:.3f}", entry.row == query) for entry in candidates),
+            )
+        )
+    at_1 = report.parity.reference_recall.at_1
+    return draw_sheet(
+        rows, f"{len(gallery.places)} tiles, R@1 {at_1:.1%}: queries, their nearest tiles, the right one framed"
+    )

@@ -1,0 +1,58 @@
+"""MODEL: whatever a user names to be run, a checkpoint (PyTorch float32) or a bundle of engines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.manifest import FILE_NAME
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import EmbedderPair
+
+RUN_CHECKPOINT = "last.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Both branches ready to run. `bundle` is None for a checkpoint; `bytes` is the size of its files."""
+
+    name: str
+    precision: Precision
+    embedders: EmbedderPair
+    embedding_id: str
+    bytes: int
+    bundle: Bundle | None = None
+
+
+def open_model(path: Path) -> Model:
+    """Open a bundle folder, a checkpoint file, or a training run's folder.
+
+    Raises CheckpointError or BundleError when it is neither, or not whole. A checkpoint needs the `train` extra.
+    """
+    if (path / FILE_NAME).is_file():
+        bundle = open_bundle(path)
+        manifest = bundle.manifest
+        return Model(
+            name=f"{manifest.backend.name} {manifest.precision}",
+            precision=manifest.precision,
+            embedders=bundle.embedders(),
+            embedding_id=manifest.embedding_id,
+            bytes=bundle.bytes,
+            bundle=bundle,
+        )
+    file = path / RUN_CHECKPOINT if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path} is neither a bundle (a folder with {FILE_NAME}) nor a checkpoint (a .safetensors file). Check the path."
+        )
+    from geodtr.training.checkpoint import load_checkpoint
+    from geodtr.training.models.embedder import embedders
+
+    checkpoint = load_checkpoint(file)
+    return Model(
+        name="PyTorch",
+        precision="fp32",
+        embedders=embedders(checkpoint.model),
+        embedding_id=checkpoint.embedding_id,
+        bytes=file.stat().st_size,
+    )

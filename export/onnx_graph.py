@@ -1,0 +1,70 @@
+"""From a PyTorch branch to an ONNX graph: raw pixels in, unit descriptors out, batch size free."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from geodtr.runtime.names import Branch
+from geodtr.training.models.embedder import FromPixels
+from geodtr.training.models.geodtr import GeoDTR
+
+OPSET = 20
+"""The newest opset on TensorRT's list of supported operators."""
+INPUT, OUTPUT = "images", "descriptors"
+_LARGEST_BATCH = 1 << 15
+_TRACED_BATCH = 2
+
+
+def export_branch(model: GeoDTR, branch: Branch) -> Any:
+    """One branch as an `onnx.ModelProto`, float32: images uint8 [B, H, W, 3] -> descriptors float32 [B, D], unit rows.
+
+    Normalisation is part of the graph. Needs the `export` extra.
+    """
+    import onnxslim
+
+    how = model.specs[branch].preprocessing
+    network = FromPixels(model.branch(branch), how).cpu().eval()
+    example = torch.zeros((_TRACED_BATCH, how.height, how.width, 3), dtype=torch.uint8)
+    with _plain_attention(), _quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            verbose=False,
+        )
+        if program is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        return onnxslim.slim(program.model_proto)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """The attention fast path is a fused operator that no ONNX op stands for."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's warnings speak of its own internals; what matters of the result is checked on the result."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

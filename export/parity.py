@@ -1,0 +1,154 @@
+"""Parity: is an engine as good as the PyTorch model? Measured on pairs, judged by the drop in R@1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from geodtr.export.bench import Speed, measure
+from geodtr.export.model import Model
+from geodtr.runtime.errors import BundleError, DataError
+from geodtr.runtime.files import hash_files
+from geodtr.runtime.manifest import ParityEntry, read_manifest, write_manifest
+from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.recall import Recall, rank, recall
+from geodtr.runtime.spec import Images
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluate import DescriptorPair, embed_pairs
+
+ALLOWED_DROP: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.005}
+"""Largest share of queries that an engine may find less often at rank 1 than the reference."""
+SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": -1.0, "int8": -1.0}
+_SPEED_IMAGES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One engine measured against the reference.
+
+    `changed` counts the queries whose own rank differs, in either direction: a mean hides them.
+    `allowed_lost` is the number of hits at rank 1 that the engine may lose on this many queries.
+    """
+
+    name: str
+    precision: Precision
+    recall: Recall
+    mean_cosine: float
+    smallest_cosine: float
+    changed: int
+    lost: int
+    allowed_lost: int
+    speed: Speed
+    bytes: int
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """The reference, its candidates, and the data that they were measured on. `passed` when every candidate did."""
+
+    data: str
+    data_sha256: str
+    reference: str
+    reference_recall: Recall
+    reference_speed: Speed
+    reference_bytes: int
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(candidate.passed for candidate in self.candidates)
+
+
+def compare(
+    reference: Model, candidates: Sequence[Model], pair_set: PairSet, *, track: Track = untracked
+) -> ParityReport:
+    """Embed `pair_set` with every model, rank with each model's own gallery, and judge each candidate.
+
+    Raises BundleError when a candidate was made from another checkpoint, DataError when there are fewer than two pairs.
+    """
+    if len(pair_set) < 2:
+        raise DataError(f"{pair_set.name} holds one pair; recall needs at least two.")
+    for candidate in candidates:
+        if candidate.embedding_id != reference.embedding_id:
+            raise BundleError(
+                f"{candidate.name} was made from another checkpoint (embedding id {candidate.embedding_id}) than "
+                f"{reference.name} ({reference.embedding_id}). Build it from this one: geodtr-export build-engine"
+            )
+    models = (reference, *candidates)
+    speeds = measure([model.embedders for model in models], _images_for_speed(reference, pair_set), track=track)
+    expected = embed_pairs(reference.embedders, pair_set, track=track)
+    return ParityReport(
+        data=pair_set.name,
+        data_sha256=hash_files(path for branch in BRANCHES for path in pair_set.paths(branch)),
+        reference=reference.name,
+        reference_recall=recall(rank(expected.ground, expected.aerial)),
+        reference_speed=speeds[0],
+        reference_bytes=reference.bytes,
+        candidates=tuple(
+            judge(model, speed, expected, embed_pairs(model.embedders, pair_set, track=track))
+            for model, speed in zip(candidates, speeds[1:], strict=True)
+        ),
+    )
+
+
+def judge(model: Model, speed: Speed, expected: DescriptorPair, got: DescriptorPair) -> Candidate:
+    """Compare a candidate's descriptors with the reference's and apply the gate of its precision."""
+    before, after = rank(expected.ground, expected.aerial), rank(got.ground, got.aerial)
+    cosine = np.concatenate(
+        [np.sum(expected.ground * got.ground, axis=1), np.sum(expected.aerial * got.aerial, axis=1)]
+    )
+    lost = int(np.count_nonzero(before.rank == 0)) - int(np.count_nonzero(after.rank == 0))
+    allowed = allowed_lost(model.precision, len(before.rank))
+    # Written so that a NaN fails: every comparison with it is false.
+    passed = lost <= allowed and bool(cosine.min() >= SMALLEST_COSINE[model.precision])
+    return Candidate(
+        name=model.name,
+        precision=model.precision,
+        recall=recall(after),
+        mean_cosine=float(cosine.mean()),
+        smallest_cosine=float(cosine.min()),
+        changed=int(np.count_nonzero(before.rank != after.rank)),
+        lost=lost,
+        allowed_lost=allowed,
+        speed=speed,
+        bytes=model.bytes,
+        passed=passed,
+    )
+
+
+def allowed_lost(precision: Precision, queries: int) -> int:
+    """How many hits at rank 1 may be lost: none for fp32; otherwise the tolerance, but never less than one query."""
+    drop = ALLOWED_DROP[precision]
+    return max(1, floor(drop * queries + 1e-9)) if drop else 0
+
+
+def record(report: ParityReport, candidate: Candidate, bundle: Path) -> None:
+    """Write a verdict into the bundle's manifest, in place of an earlier one on the same data."""
+    manifest = read_manifest(bundle)
+    entry = ParityEntry(
+        data=report.data,
+        data_sha256=report.data_sha256,
+        pairs=candidate.recall.queries,
+        reference_at_1=report.reference_recall.at_1,
+        at_1=candidate.recall.at_1,
+        smallest_cosine=candidate.smallest_cosine,
+        passed=candidate.passed,
+    )
+    others = tuple(old for old in manifest.parity if old.data_sha256 != entry.data_sha256)
+    write_manifest(bundle, msgspec.structs.replace(manifest, parity=(*others, entry)))
+
+
+def _images_for_speed(model: Model, pair_set: PairSet) -> dict[Branch, Images]:
+    """The set's first images, preprocessed."""
+    return {
+        branch: np.concatenate(
+            list(load_batches(pair_set.paths(branch)[:_SPEED_IMAGES], model.embedders[branch].spec.preprocessing))
+        )
+        for branch in BRANCHES
+    }

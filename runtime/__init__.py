@@ -1,0 +1,1 @@
+"""What flies: preprocessing, engines, gallery, search and localisation. Needs NumPy and Pillow, never torch or onnx."""

@@ -1,0 +1,1 @@
+"""Engines: one file a backend, all behind the `Embedder` protocol."""

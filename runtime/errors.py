@@ -1,0 +1,45 @@
+"""Errors a user can mend: each message names the offending value, what is allowed, and the way out.
+
+The command line prints a `UserError` without a traceback and exits with 2. Anything else is a bug and keeps its
+traceback.
+"""
+
+
+class UserError(Exception):
+    """Base of every error that the user, not the programmer, can mend."""
+
+
+class ImageError(UserError):
+    """An image is missing, truncated, not an image, or of a size that its branch cannot take."""
+
+
+class DataError(UserError):
+    """A data set, its list of pairs, or one of its files is not what its kind promises."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, corrupt, unsafe to load, or of another model."""
+
+
+class BundleError(UserError):
+    """A bundle is missing, incomplete, altered, or cannot be run by what is installed."""
+
+
+class GalleryError(UserError):
+    """A gallery is missing, corrupt, or lacks what the call needs."""
+
+
+class EmbeddingSpaceMismatch(GalleryError):
+    """Queries of one embedding space were put to a gallery of another."""
+
+
+class OutputExists(UserError):
+    """The output's place is taken: nothing that exists is overwritten."""
+
+
+class MissingDependency(UserError):
+    """An optional package that the call needs is not installed, or two are installed that exclude each other."""
+
+
+class ConfigError(UserError):
+    """A configuration value is unknown, of the wrong type, or out of range."""

@@ -1,0 +1,125 @@
+"""Durable or absent: files and folders are written beside their place, synced, and renamed.
+
+Knows paths and bytes; knows nothing of what they hold.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geodtr.runtime.errors import OutputExists, UserError
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """One hex SHA-256 over the contents of all files, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(bytes.fromhex(sha256(path)))
+    return digest.hexdigest()
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
+
+    An existing `path` is replaced in one step, so that a reader sees the old file or the new one, never a part.
+    Raises UserError when the place cannot be written.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill; on a clean exit it is synced and renamed to `path`, otherwise nothing is left.
+
+    Raises OutputExists when `path` holds anything (an empty folder is taken over), UserError when it cannot be written.
+    """
+    refuse_existing(path)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            for entry in sorted(temporary.rglob("*")):
+                _sync(entry)
+            _sync(temporary)
+            refuse_existing(path)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` durably: after the call it is on disk whole, or `path` is as it was."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise OutputExists when `path` is a file, or a folder that holds anything: ask before the work, not after."""
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise OutputExists(
+                f"{path} exists and is not empty. Name another output folder, or remove it: rm -r {path}"
+            )
+    elif path.exists() or path.is_symlink():
+        raise OutputExists(f"{path} exists and is not a folder. Name another output, or remove it: rm {path}")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what a disk or its permissions refuse into a UserError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"No space is left on the disk of {path}: nothing was written. Free some and repeat."
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}). Name a place that you may write to."
+            ) from None
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,51 @@
+"""Decoding: from an image file to uint8 RGB pixels, always by Pillow, because another decoder is another input."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.spec import Images
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
+
+
+def read_image(path: Path) -> Images:
+    """Decode `path` to uint8 [H, W, 3] RGB, turned upright by its EXIF orientation; alpha is dropped.
+
+    Raises ImageError when the file is missing, truncated, not an image, larger than Pillow's safety limit, or of a
+    pixel format that has no faithful 8-bit form (16-bit and floating-point images).
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _MODES:
+                raise ImageError(
+                    f"{path} has pixel format {image.mode}; allowed are 8-bit images ({', '.join(sorted(_MODES))}). "
+                    "Convert it to 8-bit RGB first."
+                )
+            image.load()
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist. Check the path, or the list that names it.") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path} is not an image that can be read; allowed are JPEG, PNG, WebP, BMP and TIFF."
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Cut it into tiles first."
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path} cannot be decoded ({error}): truncated or corrupt. Replace or remove it.") from None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All image files directly in `folder`, by name. Raises ImageError when there are none."""
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder. Check the path.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise ImageError(f"{folder} holds no images; a file counts when it ends in {', '.join(sorted(SUFFIXES))}.")
+    return paths

@@ -1,0 +1,105 @@
+"""Checkpoints: one safetensors file whose header carries, as JSON, all that is needed to build the model again.
+
+One file, so that it is replaced in one step; no code is executed when it is read; keys are matched strictly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.files import new_file, sha256
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
+
+SCHEMA = 1
+_HEADER_KEY = "geodtr"
+
+
+class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a checkpoint says of itself. `origin` tells in words where the weights come from."""
+
+    schema: int = SCHEMA
+    model: str = "geodtr"
+    config: GeoDTRConfig
+    ground: Preprocessing
+    aerial: Preprocessing
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model read from a file; `sha256` is that of the whole file."""
+
+    model: GeoDTR
+    info: CheckpointInfo
+    sha256: str
+
+    @property
+    def embedding_id(self) -> str:
+        """The name of the space that this model's descriptors live in, whatever engine computes them."""
+        return self.sha256[:16]
+
+
+def save_checkpoint(path: Path, model: GeoDTR, origin: str) -> None:
+    """Write `model` to `path`, replacing what is there only when the new file is whole."""
+    info = CheckpointInfo(
+        config=model.config,
+        ground=model.specs["ground"].preprocessing,
+        aerial=model.specs["aerial"].preprocessing,
+        origin=origin,
+    )
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with new_file(path) as temporary:
+        save_file(tensors, temporary, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()})
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Read a checkpoint's header alone. Raises CheckpointError when the file is not one."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a checkpoint file. Check the path; `geodtr-export train` writes one.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER_KEY)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint ({error}). An official .pth file comes in by: "
+            f"geodtr-export import-checkpoint {path} --out model.safetensors"
+        ) from None
+    if header is None:
+        raise CheckpointError(f"{path} holds weights without the description that this project writes beside them.")
+    try:
+        return msgspec.json.decode(header, type=CheckpointInfo)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{path} describes a model that this version does not know: {error}.") from None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Build the model that `path` describes and fill it strictly: a missing or unexpected key is an error naming it."""
+    info = read_info(path)
+    model = GeoDTR(info.config, info.ground, info.aerial)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    fill_strictly(model, tensors, path)
+    return Checkpoint(model.eval(), info, sha256(path))
+
+
+def fill_strictly(model: GeoDTR, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy `tensors` into `model`. Raises CheckpointError that names the keys that are missing, left over or misshapen."""
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is unexpected" for name in tensors if name not in expected]
+    problems += [
+        f"{name} has shape {list(tensor.shape)} instead of {list(expected[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(f"{path} does not hold the weights of this model: {shown}.")
+    model.load_state_dict(dict(tensors))

@@ -1,0 +1,70 @@
+"""Reader and writer of `pairs:` data sets: a folder with `pairs.csv`, paths relative to the folder.
+
+Header: ground,aerial[,lat,lon[,heading]]. The simplest form for one's own images.
+"""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from geodtr.runtime.errors import DataError
+from geodtr.training.data.pair_set import Pair, PairSet
+
+FILE_NAME = "pairs.csv"
+HEADERS = (("ground", "aerial"), ("ground", "aerial", "lat", "lon"), ("ground", "aerial", "lat", "lon", "heading"))
+_ALLOWED = " or ".join(",".join(header) for header in HEADERS)
+
+
+def read_pairs(folder: Path) -> PairSet:
+    """Read `folder`/pairs.csv. Raises DataError naming the file, row and column that is wrong."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise DataError(f"{folder} holds no {FILE_NAME}. It needs one, with the header {_ALLOWED}.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV in UTF-8 ({error}).") from None
+    header = tuple(name.strip() for name in rows[0]) if rows else ()
+    if header not in HEADERS:
+        raise DataError(f"{path} has the columns {','.join(header) or '(none)'}; allowed: {_ALLOWED}.")
+    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in enumerate(rows[1:], 2) if row)
+    return PairSet(f"pairs:{folder}", tuple(pairs))
+
+
+def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float]]) -> Path:
+    """Write `folder`/pairs.csv from (ground, aerial, lat, lon, heading) rows with relative paths; returns its path."""
+    path = folder / FILE_NAME
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADERS[-1])
+        for ground, aerial, lat, lon, heading in rows:
+            writer.writerow((ground, aerial, f"{lat:.7f}", f"{lon:.7f}", f"{heading:.2f}"))
+    return path
+
+
+def _pair(folder: Path, header: tuple[str, ...], row: list[str], where: str) -> Pair:
+    if len(row) != len(header):
+        raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
+    values = dict(zip(header, (value.strip() for value in row), strict=True))
+    return Pair(
+        ground=folder / values["ground"],
+        aerial=folder / values["aerial"],
+        lat=_number(values, "lat", 90, where),
+        lon=_number(values, "lon", 180, where),
+        heading=_number(values, "heading", 360, where),
+    )
+
+
+def _number(values: dict[str, str], name: str, limit: float, where: str) -> float | None:
+    """A coordinate within +-limit; None where the column is absent or the cell empty."""
+    text = values.get(name, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise DataError(f"{where}: {name} is {text!r}; a number of degrees is needed.") from None
+    if not abs(value) <= limit:
+        raise DataError(f"{where}: {name} is {text}; it must lie within -{limit} and {limit} degrees.")
+    return value

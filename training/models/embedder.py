@@ -1,0 +1,52 @@
+"""The reference model behind the `Embedder` protocol, and the raw-pixel boundary that it shares with every export."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geodtr.runtime.names import Branch
+from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, Preprocessing
+from geodtr.training.models.geodtr import GeoDTR
+
+
+class FromPixels(nn.Module):
+    """uint8 [B, H, W, 3] -> unit descriptors [B, D]: normalisation belongs to the graph, so that no caller can err."""
+
+    def __init__(self, branch: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.branch = branch
+        self.mean, self.std = preprocessing.mean, preprocessing.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        descriptors: Tensor = self.branch(normalise(images, self.mean, self.std))
+        return descriptors
+
+
+def normalise(images: Tensor, mean: float, std: float) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], pixels scaled to 0..1, minus mean, over std."""
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+class TorchEmbedder:
+    """One branch of a PyTorch model in float32, evaluation mode."""
+
+    def __init__(self, model: GeoDTR, branch: Branch) -> None:
+        self._spec = model.specs[branch]
+        self._network = FromPixels(model.branch(branch), self._spec.preprocessing).eval()
+        self._device = next(self._network.parameters()).device
+
+    @property
+    def spec(self) -> BranchSpec:
+        return self._spec
+
+    def embed(self, images: Images) -> Descriptors:
+        """[B, H, W, 3] -> [B, D], unit rows."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+            return np.asarray(self._network(batch).cpu().numpy(), dtype=np.float32)
+
+
+def embedders(model: GeoDTR) -> EmbedderPair:
+    """Both branches of `model`, which is put into evaluation mode."""
+    model.eval()
+    return EmbedderPair(TorchEmbedder(model, "ground"), TorchEmbedder(model, "aerial"))

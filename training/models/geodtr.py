@@ -1,0 +1,164 @@
+"""GeoDTR: geometric layout descriptors over a residual backbone, one branch a view, nothing shared.
+
+Source: Zhang et al., "Cross-view Geo-localization via Learning Disentangled Geometric Layout Correspondence",
+AAAI 2023, sections 3.2 to 3.4; sizes of the official release are the defaults. Takes normalised images; knows nothing
+of files, losses or training.
+"""
+
+from math import ceil
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.names import Branch
+from geodtr.runtime.spec import BranchSpec, Preprocessing
+
+
+class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A residual network's stages; the defaults are ResNet-34 without max-pool (stride 16 behind the stem's 2)."""
+
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    strides: tuple[int, int, int, int] = (1, 2, 2, 2)
+
+
+class GeoDTRConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`descriptors` is the paper's K; the others are the layout extractor's transformer."""
+
+    backbone: BackboneConfig = BackboneConfig()
+    descriptors: int = 8
+    layers: int = 2
+    heads: int = 4
+    feed_forward: int = 2048
+    dropout: float = 0.3
+
+
+class Backbone(nn.Module):
+    """[B, 3, H, W] -> [B, C, ceil(H/s), ceil(W/s)]: residual stages without pooling or classifier."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        stem = config.widths[0]
+        stages: list[nn.Module] = []
+        width_in = stem
+        for width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):
+            stages.append(_stage(width_in, width, blocks, stride))
+            width_in = width
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, stem, kernel_size=7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(stem),
+            nn.ReLU(inplace=True),
+            *stages,
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or width_in != width:
+        shortcut = nn.Sequential(
+            nn.Conv2d(width_in, width, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(width)
+        )
+    first = BasicBlock(width_in, width, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+
+
+class LayoutExtractor(nn.Module):
+    """Features [B, C, N] -> layout descriptors P [B, N, K] in [-1, 1] (section 3.2).
+
+    The "position" of the index-aware code is the index of the channel that wins the maximum, not a place in the image:
+    it carries no gradient, and a rounding can flip it.
+    """
+
+    def __init__(self, config: GeoDTRConfig, positions: int) -> None:
+        super().__init__()
+        k, size = config.descriptors, positions // 2
+        if size % config.heads:
+            allowed = [heads for heads in range(1, size + 1) if size % heads == 0]
+            raise ConfigError(
+                f"{config.heads} heads do not divide the layout extractor's width {size} (half of {positions} "
+                f"positions); allowed here: {', '.join(map(str, allowed))}."
+            )
+        self.w1 = nn.Parameter(torch.empty(positions, k, size))
+        self.b1 = nn.Parameter(torch.full((1, k, size), 0.1))
+        self.w2 = nn.Parameter(torch.empty(size, k, positions))
+        self.b2 = nn.Parameter(torch.full((1, k, positions), 0.1))
+        self.code = nn.Parameter(torch.empty(positions, k, size))
+        self.code_bias = nn.Parameter(torch.zeros(1, k, size))
+        for weight in (self.w1, self.w2, self.code):
+            nn.init.normal_(weight, std=0.005)
+        self.dropout = nn.Dropout(config.dropout)
+        layer = nn.TransformerEncoderLayer(
+            size, config.heads, config.feed_forward, config.dropout, activation="gelu", batch_first=True
+        )
+        # The nested-tensor fast path is another numeric path and cannot be exported.
+        self.encoder = nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(size), enable_nested_tensor=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        saliency, channel = features.max(dim=1)
+        position = channel.to(features.dtype) / features.shape[1]
+        layout = torch.einsum("bn,nkd->bkd", saliency, self.w1) + self.b1
+        code = F.hardtanh(torch.einsum("bn,nkd->bkd", position, self.code) + self.code_bias)
+        encoded = self.encoder(self.dropout(layout + code))
+        descriptors = torch.einsum("bkd,dkn->bkn", encoded, self.w2) + self.b2
+        return F.hardtanh(descriptors.transpose(1, 2))
+
+
+class GeoDTRBranch(nn.Module):
+    """One view: normalised images [B, 3, H, W] -> unit descriptors [B, C*K], index = channel*K + k."""
+
+    def __init__(self, config: GeoDTRConfig, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.backbone = Backbone(config.backbone)
+        self.layout = LayoutExtractor(config, positions(config.backbone, preprocessing))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.backbone(images).flatten(2)
+        return _describe(features, self.layout(features))
+
+    def with_counterfactual(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The descriptors, and those of the same features under a random layout U(-1, 1) (section 3.4)."""
+        features = self.backbone(images).flatten(2)
+        layout = self.layout(features)
+        imagined = torch.rand_like(layout) * 2 - 1
+        return _describe(features, layout), _describe(features, imagined)
+
+
+def _describe(features: Tensor, layout: Tensor) -> Tensor:
+    return F.normalize((features @ layout).flatten(1), dim=1)
+
+
+class GeoDTR(nn.Module):
+    """Both branches with what they are fed; `specs` says what each takes and gives."""
+
+    def __init__(self, config: GeoDTRConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
+        super().__init__()
+        self.config = config
+        self.ground = GeoDTRBranch(config, ground)
+        self.aerial = GeoDTRBranch(config, aerial)
+        size = config.backbone.widths[-1] * config.descriptors
+        self.specs: dict[Branch, BranchSpec] = {
+            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=size),
+            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=size),
+        }
+
+    def branch(self, branch: Branch) -> GeoDTRBranch:
+        return self.ground if branch == "ground" else self.aerial
+
+
+def positions(backbone: BackboneConfig, preprocessing: Preprocessing) -> int:
+    """Number of feature positions N of an input of this size."""
+    height, width = preprocessing.height, preprocessing.width
+    for stride in (2, *backbone.strides):
+        height, width = ceil(height / stride), ceil(width / stride)
+    return height * width

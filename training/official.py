@@ -1,0 +1,163 @@
+"""Importer of the official GeoDTR release's checkpoint files: the only file that knows its names.
+
+A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_sat...`; beside it lies a JSON file of the
+training options. Everything about the network but its number of heads is read off the tensors' shapes.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.checkpoint import fill_strictly
+from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
+
+DEFAULT_HEADS = 4
+GROUND = Preprocessing(height=122, width=671)
+AERIAL_POLAR = Preprocessing(height=122, width=671, polar=True)
+AERIAL_SQUARE = Preprocessing(height=256, width=256)
+
+_RENAMES = (
+    (re.compile(r"^backbone_grd\."), "ground.backbone."),
+    (re.compile(r"^backbone_sat\."), "aerial.backbone."),
+    (re.compile(r"^ge_grd\."), "ground.layout."),
+    (re.compile(r"^ge_sat\."), "aerial.layout."),
+    (re.compile(r"\.tr_module\.pos_encoder\.linear$"), ".code"),
+    (re.compile(r"\.tr_module\.pos_encoder\.embedding_parameter$"), ".code_bias"),
+    (re.compile(r"\.tr_module\.transformer_encoder\."), ".encoder."),
+)
+
+
+def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
+    """Build the model of an official checkpoint `path` and fill it, strictly and without executing code.
+
+    `parameters` is the release's JSON of training options (see `find_parameters`). Without it the number of heads
+    cannot be known: the paper's 4 are taken.
+    Raises CheckpointError when the file carries code, is of another model, or contradicts its parameters.
+    """
+    tensors = _read_state_dict(path)
+    options = _read_parameters(parameters)
+    config = _infer_config(tensors, options, path)
+    grid = {"ground": tensors["ground.layout.w1"].shape[0], "aerial": tensors["aerial.layout.w1"].shape[0]}
+    ground = _match_input(grid["ground"], (GROUND,), config.backbone, path)
+    aerial = _match_input(grid["aerial"], (AERIAL_POLAR, AERIAL_SQUARE), config.backbone, path)
+    model = GeoDTR(config, ground, aerial)
+    fill_strictly(model, tensors, path)
+    return model.eval()
+
+
+def find_parameters(path: Path) -> Path | None:
+    """The one `*parameter.json` beside `path`, if there is just one."""
+    found = sorted(path.parent.glob("*parameter.json"))
+    return found[0] if len(found) == 1 else None
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file. Check the path.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is refused: it is damaged, or carries Python code that loading would execute. Only tensors and "
+            "plain values are read. Ask its author for the weights alone."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a readable PyTorch file ({_first_line(error)}).") from None
+    state = content.get("model_state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path} has no model_state_dict; files of the official GeoDTR release have one.")
+    tensors = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: model_state_dict holds {name!r}, which is not a named tensor.")
+        tensors[_rename(name.removeprefix("module."))] = tensor
+    return tensors
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _read_parameters(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        options = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} does not exist. Check --parameters.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file} is not JSON ({error}). Check --parameters.") from None
+    if not isinstance(options, dict):
+        raise CheckpointError(
+            f"{file} must hold a JSON object of training options such as TR_heads. Check --parameters."
+        )
+    return options
+
+
+def _infer_config(tensors: Mapping[str, Tensor], options: Mapping[str, Any], path: Path) -> GeoDTRConfig:
+    required = ("ground.layout.w1", "aerial.layout.w1", "ground.layout.encoder.layers.0.linear1.weight")
+    missing = [name for name in required if name not in tensors or tensors[name].ndim != (3 if "w1" in name else 2)]
+    if missing:
+        held = ", ".join(sorted({name.split(".")[0] for name in tensors})[:6]) or "nothing"
+        raise CheckpointError(f"{path} is a checkpoint of another model: it holds {held}, and no {missing[0]}.")
+    stages = [_stage_shape(tensors, index) for index in (3, 4, 5, 6)]
+    config = GeoDTRConfig(
+        backbone=BackboneConfig(
+            widths=(stages[0][0], stages[1][0], stages[2][0], stages[3][0]),
+            blocks=(stages[0][1], stages[1][1], stages[2][1], stages[3][1]),
+        ),
+        descriptors=tensors["ground.layout.w1"].shape[1],
+        layers=_count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
+        heads=_integer(options, "TR_heads", DEFAULT_HEADS, path),
+        feed_forward=tensors["ground.layout.encoder.layers.0.linear1.weight"].shape[0],
+        dropout=float(options.get("dropout", GeoDTRConfig().dropout)),
+    )
+    stated = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
+    for name, inferred in stated.items():
+        if _integer(options, name, inferred, path) != inferred:
+            raise CheckpointError(
+                f"The parameters of {path} say {name} = {options[name]}, its weights say {inferred}: they do not belong "
+                "together. Name the right file with --parameters."
+            )
+    return config
+
+
+def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
+    """Width and number of blocks of one residual stage; zeros when it is absent, which strict filling then reports."""
+    first = tensors.get(f"ground.backbone.layers.{index}.0.conv1.weight")
+    width = 1 if first is None else first.shape[0]
+    return width, max(1, _count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\."))
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    return len({match.group(1) for name in tensors if (match := re.match(pattern, name))})
+
+
+def _integer(options: Mapping[str, Any], name: str, default: int, path: Path) -> int:
+    value = options.get(name, default)
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise CheckpointError(f"The parameters of {path} say {name} = {value!r}; a whole number is needed.") from None
+
+
+def _match_input(count: int, known: tuple[Preprocessing, ...], backbone: BackboneConfig, path: Path) -> Preprocessing:
+    for preprocessing in known:
+        if positions(backbone, preprocessing) == count:
+            return preprocessing
+    sizes = " or ".join(f"{p.height}x{p.width}" for p in known)
+    raise CheckpointError(f"{path} is made for inputs with {count} feature positions; the official sizes are {sizes}.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

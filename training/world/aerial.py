@@ -1,0 +1,81 @@
+"""The view from above: an orthographic tile, north up, with the shadows of the sun.
+
+Knows what stands where and in which colour; knows nothing of the panorama.
+"""
+
+import math
+
+import numpy as np
+
+from geodtr.training.world.arrays import Bools, Floats
+from geodtr.training.world.colours import (
+    Look,
+    car_colours,
+    ground_colours,
+    hall_roof_colours,
+    house_roof_colours,
+    tree_colours,
+)
+from geodtr.training.world.cover import ground_cover
+from geodtr.training.world.objects import Boxes, Trees, tops
+from geodtr.training.world.scene import Scene, Surface
+from geodtr.training.world.views import Points, Seen, View, seen
+
+EXTENT = 60.0
+"""Metres that a tile's side covers."""
+
+_SUN_SLOPE = math.tan(math.radians(50))
+_SHADOW_STEPS = (1.2, 2.8, 5.0, 8.0)  # metres towards the sun at which something higher is looked for
+_SHADE = 0.55
+
+
+def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
+    """Tiles of `side` by `side` pixels around `centre`, [B, 2] metres east and north of the scene's places."""
+    steps = ((np.arange(side, dtype=np.float32) + 0.5) / side - 0.5) * np.float32(EXTENT)
+    x = centre[:, :1] + np.tile(steps, side)
+    y = centre[:, 1:] - np.repeat(steps, side)
+    height, shown = tops(scene.things, x, y)
+    points = Points(x, y, height.reshape(x.shape))
+    cover = ground_cover(scene, x, y)
+    colour = ground_colours(look, cover)
+
+    pixels = colour.reshape(-1, 3)
+    roofs = seen(Surface.HALL, shown, points, look)
+    pixels[roofs.pixel] = hall_roof_colours(scene.halls.tone.take(roofs.thing))
+    roofs = seen(Surface.HOUSE, shown, points, look)
+    pixels[roofs.pixel] = _gables(scene.houses, roofs)
+    parked = seen(Surface.CAR, shown, points, look)
+    pixels[parked.pixel] = car_colours(scene.cars.tone.take(parked.thing))
+    crowns = seen(Surface.TREE, shown, points, look)
+    pixels[crowns.pixel] = _crowns(scene.trees, crowns)
+    pixels[_shaded(scene, look, points)] *= _SHADE
+
+    kind = shown.kind.reshape(x.shape)
+    return View(colour, np.where(kind > 0, kind, cover.surface))
+
+
+def _gables(houses: Boxes, roofs: Seen) -> Floats:
+    """Two slopes that meet above the house's longer axis, [M, 3]."""
+    along, across = houses.local(roofs.x, roofs.y, roofs.thing)
+    sun_along, sun_across = houses.turned(roofs.sun_east, roofs.sun_north, roofs.thing)
+    lengthwise = houses.half_length.take(roofs.thing) > houses.half_width.take(roofs.thing)
+    downhill, sun = np.where(lengthwise, across, along), np.where(lengthwise, sun_across, sun_along)
+    light: Floats = 1 + np.float32(0.28) * np.where(downhill > 0, sun, -sun)
+    return house_roof_colours(houses.tone.take(roofs.thing)) * light[:, None]
+
+
+def _crowns(trees: Trees, crowns: Seen) -> Floats:
+    """Crowns, lighter on the side of the sun, [M, 3]."""
+    east, north = trees.local(crowns.x, crowns.y, crowns.thing)
+    colour = tree_colours(crowns.season, trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing))
+    light: Floats = 1 + np.float32(0.4) * (east * crowns.sun_east + north * crowns.sun_north)
+    return colour * light[:, None]
+
+
+def _shaded(scene: Scene, look: Look, points: Points) -> Bools:
+    """Where something between a point and the sun is higher than the sun's ray, flat [B * N]."""
+    shaded = np.zeros(points.x.size, np.bool_)
+    for step in _SHADOW_STEPS:
+        height, _ = tops(scene.things, points.x + step * look.sun[:, :1], points.y + step * look.sun[:, 1:])
+        shaded |= height > points.z.ravel() + np.float32(step * _SUN_SLOPE)
+    return shaded

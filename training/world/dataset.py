@@ -1,0 +1,133 @@
+"""A `pairs:` data set of the generated world, written to a folder: rendered by many processes, the same by any number.
+
+Knows regions, files and processes; knows nothing of how a pair is rendered.
+"""
+
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files import new_folder
+from geodtr.runtime.names import Branch
+from geodtr.runtime.progress import Track, untracked
+from geodtr.training.data.pairs_csv import FILE_NAME, write_pairs
+from geodtr.training.world.arrays import Positions
+from geodtr.training.world.regions import choose_positions, find_region
+from geodtr.training.world.render import render
+from geodtr.training.world.terrain import World
+from geodtr.training.world.workers import run_jobs
+
+HEIGHTS = range(16, 1025)
+WIDTHS = range(32, 4097)
+
+# What a process renders at once, in panorama pixels: less is all overhead; more leaves the cores' caches, and makes an
+# interruption wait.
+_JOB_PIXELS = 8 * 48 * 192
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSet:
+    """What to render. Raises ConfigError for what cannot be rendered, except more pairs than the region takes."""
+
+    pairs: int
+    height: int = 48
+    """Rows of the panorama; aerial tiles are 2 * height pixels square, 60 m wide."""
+    width: int = 192
+    """Columns of the panorama, a full turn: at least twice its rows."""
+    region: str = "valley"
+    """A name in regions.REGIONS."""
+    seed: int = 0
+    """Of the world's map. Regions of one seed are places in one world: train in one, test in another."""
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise ConfigError(f"pairs is {self.pairs}; render at least 1.")
+        if self.height not in HEIGHTS:
+            raise ConfigError(f"height is {self.height}; allowed are {HEIGHTS[0]} to {HEIGHTS[-1]} rows.")
+        if self.width not in WIDTHS or self.width < 2 * self.height:
+            raise ConfigError(
+                f"width is {self.width}; allowed are {max(WIDTHS[0], 2 * self.height)} to {WIDTHS[-1]} columns, "
+                f"at least twice the height of {self.height}: a full turn is twice as wide as it could be high."
+            )
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; allowed are whole numbers from 0.")
+        find_region(self.region)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run of pairs for one process to render and write."""
+
+    folder: Path
+    world_set: WorldSet
+    first: int
+    positions: Positions
+    """[B, 2] world metres, of pairs first, first + 1, ..."""
+
+
+def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, track: Track = untracked) -> Path:
+    """Render and write a `pairs:` data set into folder `out`; returns out/pairs.csv.
+
+    Beside it come ground/000000.png, aerial/000000.png and so on. A row's lat and lon are those of the panorama; its
+    heading is the direction, in degrees clockwise from north, that the panorama's centre looks to: half its width right
+    of column 0, which looks about south. The tile is north up and about centred on the same point.
+
+    Pairs are the same for any number of `workers` (processes; by default one a CPU core), and the first pairs of a
+    larger set. `track` counts pairs. Nothing is left when it fails or is interrupted. Raises OutputExists when `out`
+    holds anything, ConfigError when the region does not take so many pairs.
+    """
+    workers = _checked_workers(workers)
+    region = find_region(world_set.region)
+    with new_folder(out) as folder:
+        positions = choose_positions(World(world_set.seed), region, world_set.pairs)
+        (folder / "ground").mkdir()
+        (folder / "aerial").mkdir()
+        step = max(1, _JOB_PIXELS // (world_set.height * world_set.width))
+        starts = range(0, world_set.pairs, step)
+        jobs = [_Job(folder, world_set, start, positions[start : start + step]) for start in starts]
+        with closing(run_jobs(_render_and_write, jobs, min(workers, len(jobs)))) as done:
+            each = (heading for headings in done for heading in headings)
+            headings = list(track(each, "Rendering pairs", world_set.pairs))
+        coordinates = region.coordinates(positions).tolist()
+        write_pairs(
+            folder,
+            (
+                (_image("ground", index), _image("aerial", index), lat, lon, heading)
+                for index, ((lat, lon), heading) in enumerate(zip(coordinates, headings, strict=True))
+            ),
+        )
+    return out / FILE_NAME
+
+
+def _render_and_write(job: _Job) -> list[float]:
+    """Render a job's pairs and write their images; returns the headings to list them with."""
+    world_set, region = job.world_set, find_region(job.world_set.region)
+    indices = range(job.first, job.first + len(job.positions))
+    chance = [
+        np.random.default_rng(np.random.SeedSequence(world_set.seed, spawn_key=(region.number, index)))
+        for index in indices
+    ]
+    pairs = render(World(world_set.seed), job.positions, chance, height=world_set.height, width=world_set.width)
+    for index, ground, aerial in zip(indices, pairs.ground, pairs.aerial, strict=True):
+        Image.fromarray(ground).save(job.folder / _image("ground", index))
+        Image.fromarray(aerial).save(job.folder / _image("aerial", index))
+    # Rounded as it will be listed, so that 359.999 does not become 360.
+    return [round(heading, 2) % 360.0 for heading in pairs.heading.tolist()]
+
+
+def _image(branch: Branch, index: int) -> str:
+    """The path of an image relative to the data set's folder."""
+    return f"{branch}/{index:06d}.png"
+
+
+def _checked_workers(workers: int | None) -> int:
+    if workers is None:
+        return os.cpu_count() or 1
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; allowed are whole numbers from 1.")
+    return workers

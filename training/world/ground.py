@@ -1,0 +1,193 @@
+"""The view from the road: a full panorama, cast ray by ray from a camera above the place.
+
+Column 0 looks south, then west, north, east, as in the polar transform of a north-up tile; rows and columns have the
+same angular pitch. Knows what stands where and in which colour; knows nothing of the aerial tile.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.training.world.arrays import Chance, Floats
+from geodtr.training.world.colours import (
+    Look,
+    car_colours,
+    ground_colours,
+    house_roof_colours,
+    tree_colours,
+    wall_colours,
+)
+from geodtr.training.world.cover import ground_cover
+from geodtr.training.world.hashing import Feature
+from geodtr.training.world.objects import Boxes, Shown, Things, tops
+from geodtr.training.world.scene import SIGHT, Scene, Surface
+from geodtr.training.world.views import Points, Seen, View, seen
+
+CAMERA = 2.0
+"""Metres of the camera above the ground."""
+
+_NEAREST = 1.5  # metres to a ray's first sample
+_HAZE = 130.0  # metres after which haze has taken all but 1/e of a colour
+_BLUE, _GREY, _HORIZON = np.array([(0.30, 0.50, 0.80), (0.62, 0.66, 0.70), (0.78, 0.84, 0.90)], np.float32)
+_TYRES = np.float32(0.1)
+_CAR_WINDOWS = np.float32(0.2)
+_WINDOWS = np.array([0.22, 0.27, 0.33], np.float32)
+_STOREY = 2.9  # metres
+_HOUSE_BAY, _HALL_BAY = 2.3, 1.6  # metres from window to window
+
+
+@dataclass(frozen=True, slots=True)
+class Sky:
+    """The sky of each of B panoramas."""
+
+    overcast: Floats
+    """0 blue to 1 grey, [B]."""
+    clouds: Floats
+    """Where the clouds' two waves begin, radians, [B, 2]."""
+
+
+def draw_sky(chance: Chance) -> Sky:
+    """A sky for each pair."""
+    overcast = np.array([random.random() for random in chance], np.float32)
+    return Sky(overcast, np.array([random.uniform(0, 9, 2) for random in chance], np.float32))
+
+
+def ground_view(scene: Scene, look: Look, sky: Sky, *, yaw: NDArray[np.float64], height: int, width: int) -> View:
+    """Panoramas of `height` x `width` pixels from the scene's places, turned clockwise by `yaw`, [B] radians."""
+    azimuth = (2 * math.pi / width * np.arange(width) + yaw[:, None]).astype(np.float32)
+    pitch = ((0.5 - (np.arange(height) + 0.5) / height) * (2 * math.pi * height / width)).astype(np.float32)
+    horizon = int(np.count_nonzero(pitch > -1e-3))  # the first row that looks down on the ground
+    ends = np.zeros(height, np.float32)
+    ends[horizon:] = np.minimum(CAMERA / np.tan(-pitch[horizon:]), SIGHT)
+
+    east, north = -np.sin(azimuth), -np.cos(azimuth)
+    shown, distance = _cast(scene.things, east, north, pitch, ends)
+    shape = (len(yaw), height * width)
+    points = Points(
+        x=(east[:, None] * distance).reshape(shape),
+        y=(north[:, None] * distance).reshape(shape),
+        z=(CAMERA + distance * np.tan(pitch)[:, None]).reshape(shape),
+    )
+    below = slice(horizon * width, None)
+    cover = ground_cover(scene, points.x[:, below], points.y[:, below])
+    colour = np.concatenate([_sky_colours(sky, azimuth, pitch[:horizon]), ground_colours(look, cover)], axis=1)
+    _paint_things(colour.reshape(-1, 3), scene, shown, points, look)
+    haze = 1 - np.exp(distance * np.float32(-1 / _HAZE))
+    colour += haze.reshape(shape)[..., None] * (_HORIZON - colour)
+
+    surface = np.full(shape, Surface.SKY, np.uint8)
+    surface[:, below] = cover.surface
+    kind = shown.kind.reshape(shape)
+    return View(colour, np.where(kind > 0, kind, surface))
+
+
+def _cast(
+    things: Mapping[int, Things], east: Floats, north: Floats, pitch: Floats, ends: Floats
+) -> tuple[Shown, Floats]:
+    """The first thing on each pixel's ray, and the distance along the ground to where the ray ends, [B, height, width].
+
+    east and north are the directions of the columns, [B, width]; pitch and ends belong to the rows, [height]. A ray
+    that meets no thing ends at `ends` metres.
+    """
+    samples = _samples(len(pitch))
+    places, width = east.shape
+    x, y = ((part[:, :, None] * samples).reshape(places, -1) for part in (east, north))
+    height, shown = tops(things, x, y)
+    elevation = np.arctan2(height.reshape(-1, len(samples)) - CAMERA, samples)
+    # A ray meets the first sample that stands as high as the ray. The highest elevation so far only ever rises, so that
+    # this sample is found by bisection; columns 10 radians apart make one rising sequence of them all.
+    offset = 10.0 * np.arange(places * width)[:, None]
+    rising = (np.maximum.accumulate(elevation, axis=1) + offset).ravel()
+    met = np.searchsorted(rising, (pitch + offset).ravel()).reshape(places, width, -1).transpose(0, 2, 1)
+    first = (np.arange(places * width) * len(samples)).reshape(places, 1, width)
+    step = met - first
+    missed = step == len(samples)
+    step[missed] = 0
+    met = first + step
+    kind = shown.kind.take(met)
+    kind[missed] = 0
+    distance = np.where(kind > 0, samples.take(step), ends[:, None])
+    return Shown(kind.ravel(), shown.thing.take(met).ravel()), distance
+
+
+def _samples(height: int) -> Floats:
+    """Distances at which a ray is sampled, in metres, closer for panoramas of more rows."""
+    finer = min(1.0, 48 / height)
+    distances = [_NEAREST]
+    while distances[-1] < SIGHT:
+        distances.append(distances[-1] + finer * max(0.35, 0.035 * distances[-1]))
+    return np.array(distances, np.float32)
+
+
+def _sky_colours(sky: Sky, azimuth: Floats, pitch: Floats) -> Floats:
+    """The sky above the horizon, [B, rows * width, 3]."""
+    zenith = _BLUE + sky.overcast[:, None, None] * (_GREY - _BLUE)
+    height: Floats = np.minimum(pitch / np.float32(0.8), 1)
+    gradient = _HORIZON + height[:, None] * (zenith - _HORIZON)
+    waves = np.sin(3 * azimuth + sky.clouds[:, :1])[:, None, :] * np.sin(9 * pitch + sky.clouds[:, 1:])[:, :, None]
+    colour: Floats = gradient[:, :, None] + 0.12 * np.maximum(waves, 0)[..., None]
+    return colour.reshape(len(azimuth), -1, 3)
+
+
+def _paint_things(pixels: Floats, scene: Scene, shown: Shown, points: Points, look: Look) -> None:
+    """Colour those pixels [B * N, 3] that show a thing."""
+    walls = seen(Surface.HALL, shown, points, look)
+    pixels[walls.pixel] = _hall_walls(scene.halls, walls)
+    walls = seen(Surface.HOUSE, shown, points, look)
+    pixels[walls.pixel] = _house_walls(scene.houses, walls)
+    parked = seen(Surface.CAR, shown, points, look)
+    pixels[parked.pixel] = _car_sides(scene.cars, parked)
+    crowns = seen(Surface.TREE, shown, points, look)
+    pixels[crowns.pixel] = _crowns(scene, crowns)
+
+
+def _hall_walls(halls: Boxes, walls: Seen) -> Floats:
+    sideways, light = _face(halls, walls)
+    return _with_windows(wall_colours(halls.tone.take(walls.thing)), sideways, walls.z, _HALL_BAY) * light
+
+
+def _house_walls(houses: Boxes, walls: Seen) -> Floats:
+    """Walls below, the roof above its eaves."""
+    sideways, light = _face(houses, walls)
+    tone = houses.tone.take(walls.thing)
+    colour = _with_windows(wall_colours(tone), sideways, walls.z, _HOUSE_BAY)
+    roof = walls.z > 0.78 * houses.height.take(walls.thing)
+    return np.where(roof[:, None], 0.85 * house_roof_colours(tone), colour) * light
+
+
+def _car_sides(cars: Boxes, parked: Seen) -> Floats:
+    _, light = _face(cars, parked)
+    colour = car_colours(cars.tone.take(parked.thing))
+    colour[parked.z < 0.4] = _TYRES
+    colour[(parked.z > 0.9) & (parked.z < 1.35)] = _CAR_WINDOWS
+    return colour * light
+
+
+def _crowns(scene: Scene, crowns: Seen) -> Floats:
+    """Leaves in patches of 0.4 m, dark at the foot."""
+    trees = scene.trees
+    patch = (np.floor(2.5 * crowns.x).astype(np.int32), np.floor(2.5 * crowns.z).astype(np.int32))
+    (leaves,) = scene.world.draw(Feature.LEAVES, patch, 1)
+    light = 0.75 + 0.5 * leaves
+    light[crowns.z < 0.22 * trees.height.take(crowns.thing)] *= 0.45
+    colour = tree_colours(crowns.season, trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing))
+    return colour * light[:, None]
+
+
+def _face(boxes: Boxes, walls: Seen) -> tuple[Floats, Floats]:
+    """Metres along the wall that each pixel shows, [M], and the light on it, [M, 1]."""
+    along, across = boxes.local(walls.x, walls.y, walls.thing)
+    sun_along, sun_across = boxes.turned(walls.sun_east, walls.sun_north, walls.thing)
+    at_end = np.abs(along) / boxes.half_length.take(walls.thing) > np.abs(across) / boxes.half_width.take(walls.thing)
+    outward, sun = np.where(at_end, along, across), np.where(at_end, sun_along, sun_across)
+    light: Floats = np.float32(0.8) + np.float32(0.25) * np.where(outward > 0, sun, -sun)
+    return np.where(at_end, across, along), light[:, None]
+
+
+def _with_windows(colour: Floats, sideways: Floats, z: Floats, bay: float) -> Floats:
+    storey, column = np.mod(z / _STOREY, 1), np.mod(sideways / bay, 1)
+    window = (storey > 0.35) & (storey < 0.78) & (column > 0.3) & (column < 0.75)
+    return np.where(window[:, None], _WINDOWS, colour)

@@ -1,0 +1,217 @@
+"""Things that stand on the ground around a place, kept in lattices so that a point finds its thing without a search.
+
+Each lattice cell holds at most one thing, which does not reach beyond the cell. Coordinates are float32 metres east and
+north of the place; x and y of points are [B, N]. Knows shapes; knows nothing of what they are or of their colours.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from geodtr.training.world.arrays import Bools, Codes, Floats, Indices, Ints, Positions
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The points that lie over a thing; all arrays [M], in the order of the points."""
+
+    point: Indices
+    """Into the points, flattened."""
+    thing: Ints
+    """Into the things' arrays, flattened."""
+    height: Floats
+    """Metres above the ground of the thing's surface there."""
+
+
+class Things(Protocol):
+    """Anything that stands on the ground and is its own height field."""
+
+    def hits(self, x: Floats, y: Floats) -> Hits: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """`side` by `side` square cells of `size` metres around each of B places, aligned with the whole world's."""
+
+    size: float
+    side: int
+    first: Ints
+    """The world's numbers of each place's first cell, [B, 2]."""
+    east: Floats
+    """Metres from the first cell's corner to the place, [B, 1]."""
+    north: Floats
+
+    @classmethod
+    def around(cls, positions: Positions, reach: float, size: float) -> "Lattice":
+        """Cells that cover at least `reach` metres to every side of `positions`, [B, 2] world metres."""
+        first = np.floor((positions - reach) / size)
+        corner = (positions - first * size).astype(np.float32)
+        side = math.ceil(2 * reach / size) + 1
+        return cls(size, side, first.astype(np.int32), corner[:, :1], corner[:, 1:])
+
+    def cells(self) -> tuple[Ints, Ints]:
+        """The world's numbers of every place's cells, [B, side * side] each."""
+        steps = np.arange(self.side, dtype=np.int32)
+        shape = (len(self.first), self.side, self.side)
+        i = np.broadcast_to((self.first[:, :1] + steps)[:, :, None], shape)
+        j = np.broadcast_to((self.first[:, 1:] + steps)[:, None, :], shape)
+        return i.reshape(len(self.first), -1), j.reshape(len(self.first), -1)
+
+    def centres(self) -> tuple[Floats, Floats]:
+        """Every cell's centre relative to its place, [B, side * side] each."""
+        steps = (np.arange(self.side, dtype=np.float32) + 0.5) * np.float32(self.size)
+        shape = (len(self.first), self.side, self.side)
+        x = np.broadcast_to((steps - self.east)[:, :, None], shape)
+        y = np.broadcast_to((steps - self.north)[:, None, :], shape)
+        return x.reshape(len(self.first), -1), y.reshape(len(self.first), -1)
+
+    def lookup(self, x: Floats, y: Floats) -> Ints:
+        """The cell of each point as an index into flattened [B, side * side] arrays; outside, the nearest cell."""
+        scale = np.float32(1 / self.size)
+        i = ((x + self.east) * scale).astype(np.int32)
+        j = ((y + self.north) * scale).astype(np.int32)
+        np.clip(i, 0, self.side - 1, out=i)
+        np.clip(j, 0, self.side - 1, out=j)
+        i *= self.side
+        i += j
+        i += self.bases()
+        return i
+
+    def bases(self) -> Ints:
+        """Where each place's cells begin in the flattened arrays, [B, 1]."""
+        return (np.arange(len(self.first), dtype=np.int32) * self.side**2)[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Upright boxes, one a cell; every array is [B, cells]. A height of 0 is an empty cell."""
+
+    lattice: Lattice
+    x: Floats
+    y: Floats
+    east: Floats
+    """The direction of the box's length, a unit vector."""
+    north: Floats
+    half_length: Floats
+    half_width: Floats
+    height: Floats
+    tone: Floats
+    """A uniform draw in [0, 1) to colour it by."""
+
+    def hits(self, x: Floats, y: Floats) -> Hits:
+        """The points inside a box."""
+        point, thing = self._inside(x, y, 0.0)
+        return Hits(point, thing, self.height.take(thing))
+
+    def covers(self, x: Floats, y: Floats, margin: float) -> Bools:
+        """Which points lie in a box or less than `margin` metres beyond its sides, as far as its own cell reaches."""
+        covered = np.zeros(x.shape, np.bool_)
+        point, _ = self._inside(x, y, margin)
+        covered.ravel()[point] = True
+        return covered
+
+    def _inside(self, x: Floats, y: Floats, margin: float) -> tuple[Indices, Ints]:
+        cells = self.lattice.lookup(x, y).ravel()
+        # Most cells are empty: only what is left after this line is measured.
+        point = np.flatnonzero(self.height.take(cells) > 0)
+        thing = cells[point]
+        along, across = self.local(x.take(point), y.take(point), thing)
+        inside = np.abs(along) < self.half_length.take(thing) + margin
+        inside &= np.abs(across) < self.half_width.take(thing) + margin
+        return point[inside], thing[inside]
+
+    def local(self, x: Floats, y: Floats, thing: Ints) -> tuple[Floats, Floats]:
+        """Metres along and across box `thing` from its centre; x, y and thing are [M]."""
+        return self.turned(x - self.x.take(thing), y - self.y.take(thing), thing)
+
+    def turned(self, east: Floats, north: Floats, thing: Ints) -> tuple[Floats, Floats]:
+        """A vector's parts along and across box `thing`; all [M]."""
+        along_east, along_north = self.east.take(thing), self.north.take(thing)
+        return east * along_east + north * along_north, north * along_east - east * along_north
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Round crowns that reach to the ground, one a cell; every array is [B, cells]. A height of 0 is an empty cell."""
+
+    lattice: Lattice
+    x: Floats
+    y: Floats
+    radius: Floats
+    height: Floats
+    conifer: Bools
+    """Cones; the others are domes."""
+    tone: Floats
+    """A uniform draw in [0, 1) to colour it by."""
+
+    def hits(self, x: Floats, y: Floats) -> Hits:
+        """The points under a crown."""
+        cells = self.lattice.lookup(x, y).ravel()
+        point = np.flatnonzero(self.height.take(cells) > 0)
+        thing = cells[point]
+        off_axis = np.hypot(*self.local(x.take(point), y.take(point), thing))
+        inside = off_axis < 1
+        point, thing, off_axis = point[inside], thing[inside], off_axis[inside]
+        dome = 0.55 + 0.45 * np.sqrt(1 - off_axis * off_axis)
+        return Hits(point, thing, self.height.take(thing) * np.where(self.conifer.take(thing), 1 - off_axis, dome))
+
+    def local(self, x: Floats, y: Floats, thing: Ints) -> tuple[Floats, Floats]:
+        """East and north of tree `thing`'s axis in units of its radius; x, y and thing are [M]."""
+        radius = self.radius.take(thing)
+        return (x - self.x.take(thing)) / radius, (y - self.y.take(thing)) / radius
+
+
+@dataclass(frozen=True, slots=True)
+class Mottle:
+    """Smooth noise in [0, 1): draws at the corners of a lattice, blended between them."""
+
+    lattice: Lattice
+    value: Floats
+    """Each cell's draw, at its south-west corner, [B, cells]."""
+
+    def at(self, x: Floats, y: Floats) -> Floats:
+        """The noise at points [B, N], which must lie within the lattice's reach less one cell."""
+        scale = np.float32(1 / self.lattice.size)
+        east, north = (x + self.lattice.east) * scale, (y + self.lattice.north) * scale
+        i, j = east.astype(np.int32), north.astype(np.int32)
+        east, north = _eased(east - i), _eased(north - j)
+        corner = i * self.lattice.side + j + self.lattice.bases()
+        south = _blend(self.value, corner, corner + self.lattice.side, east)
+        return south + (_blend(self.value, corner + 1, corner + self.lattice.side + 1, east) - south) * north
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which thing is shown at each point; flat arrays."""
+
+    kind: Codes
+    """The key of the thing's kind; 0 where there is none."""
+    thing: Ints
+    """Into that kind's arrays, flattened."""
+
+
+def tops(things: Mapping[int, Things], x: Floats, y: Floats) -> tuple[Floats, Shown]:
+    """What is seen of points [B, N] from straight above, and its height in metres above the ground, flat [B * N].
+
+    `things`: by keys above 0. Where several reach over a point, the highest is seen.
+    """
+    height = np.zeros(x.size, np.float32)
+    shown = Shown(np.zeros(x.size, np.uint8), np.zeros(x.size, np.int32))
+    for kind, group in things.items():
+        hits = group.hits(x, y)
+        higher = hits.height > height[hits.point]
+        point = hits.point[higher]
+        height[point], shown.kind[point], shown.thing[point] = hits.height[higher], kind, hits.thing[higher]
+    return height, shown
+
+
+def _eased(fraction: Floats) -> Floats:
+    return fraction * fraction * (3 - 2 * fraction)
+
+
+def _blend(values: Floats, first: Ints, second: Ints, share: Floats) -> Floats:
+    start = values.take(first)
+    return start + (values.take(second) - start) * share

@@ -1,0 +1,181 @@
+"""The map of the generated world: an endless, seeded web of roads and the land use of the blocks between them.
+
+Two families of roads cross: one of roughly constant u, one of roughly constant v, where u = east + f(north) and
+v = north + g(east) bend the plane by sums of sines whose wavelengths have no common period. The land is flat.
+Knows world metres; knows nothing of buildings, colours or views.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from geodtr.training.world.arrays import Bools, Codes, Floats, Ints, Positions
+from geodtr.training.world.hashing import Feature, draw
+
+SPACING = 46.0
+"""Metres between neighbouring roads of one family, before bending and random shifts."""
+
+_TURN = 2 * math.pi
+_AMPLITUDES = (170.0, 60.0, 7.0)
+_WAVELENGTHS = (1930.0, 617.0, 131.0)
+_ABSENT = np.float32(99.0)
+
+
+class Road(IntEnum):
+    """Kinds of roads, from the narrowest."""
+
+    TRACK = 0
+    STREET = 1
+    AVENUE = 2
+
+
+_HALF_WIDTHS = np.array([2.2, 3.3, 5.0], np.float32)
+# A road's draw below the first bound makes it a track, and so on; above the last, there is no road.
+_ROAD_BOUNDS = np.array([0.22, 0.60, 0.82], np.float32)
+
+
+class LandUse(IntEnum):
+    """What a block between roads is used for."""
+
+    MEADOW = 0
+    FIELD = 1
+    FOREST = 2
+    HOMES = 3
+    TOWN = 4
+    WATER = 5
+
+
+_LAND_USE_BOUNDS = np.cumsum([0.22, 0.20, 0.12, 0.28, 0.12])
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """B places to measure from: points near them are float32 [B, N] metres east and north of their place.
+
+    What is large (coordinates, road numbers, the phase of each wave) is reduced once in float64, and what remains is
+    small enough for float32 to hold fractions of a millimetre.
+    """
+
+    origins: Positions
+    phases: tuple[Floats, Floats]
+    """Of the waves of f and of g at the origins, [waves, B, 1]."""
+    numbers: tuple[Ints, Ints]
+    """The road of each family next to the origins, [B, 1]."""
+    remainders: tuple[Floats, Floats]
+    """Metres from that road to the origins, before bending, [B, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoadMap:
+    """The road that matters most at each point, the one whose edge is nearest; every array [B, N]."""
+
+    distance: Floats
+    """Signed metres from its centre line."""
+    edge: Floats
+    """Metres beyond its edge; negative on the road."""
+    other_edge: Floats
+    """Metres beyond the edge of the nearest road of the other family: negative as well on a crossing."""
+    kind: Codes
+    """Values of Road."""
+    along: Floats
+    """Metres along the road, for dashed lines; not comparable between places."""
+    east: Floats
+    north: Floats
+    """The road's direction, a unit vector."""
+    block: tuple[Ints, Ints]
+    """The lattice cell of the block that the point lies in: hash it for what a block has in common."""
+
+    @property
+    def paved(self) -> Bools:
+        return self.kind > Road.TRACK
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """The nearest road of one family at each point; every array [B, N]."""
+
+    distance: Floats
+    edge: Floats
+    kind: Codes
+    block: Ints
+
+
+class World:
+    """One map, endless in every direction; equal seeds are equal worlds."""
+
+    def __init__(self, seed: int) -> None:
+        """`seed`: any integer from 0."""
+        sequence = np.random.SeedSequence(seed)
+        self.seed = seed
+        self._key = int(sequence.generate_state(1)[0])
+        self._phases = np.random.default_rng(sequence).uniform(0, _TURN, (2, len(_WAVELENGTHS)))
+
+    def frame(self, positions: Positions) -> Frame:
+        """Prepare to measure from `positions`, [B, 2] world metres."""
+        east, north = positions[:, :1], positions[:, 1:]
+        waves = (_TURN / np.array(_WAVELENGTHS))[:, None, None]
+        phases = [
+            np.mod(waves * at + phase[:, None, None], _TURN)
+            for at, phase in zip((north, east), self._phases, strict=True)
+        ]
+        numbers = [np.rint(at / SPACING) for at in (east, north)]
+        remainders = [at - number * SPACING for at, number in zip((east, north), numbers, strict=True)]
+        return Frame(
+            origins=positions,
+            phases=(phases[0].astype(np.float32), phases[1].astype(np.float32)),
+            numbers=(numbers[0].astype(np.int32), numbers[1].astype(np.int32)),
+            remainders=(remainders[0].astype(np.float32), remainders[1].astype(np.float32)),
+        )
+
+    def draw(self, feature: Feature, cell: tuple[Ints, Ints], count: int) -> tuple[Floats, ...]:
+        """`count` uniform values in [0, 1) for each lattice cell: always the same ones in this world."""
+        return draw(self._key, feature, *cell, count)
+
+    def roads(self, frame: Frame, x: Floats, y: Floats) -> RoadMap:
+        """The roads at points x, y: [B, N] metres east and north of the frame's places."""
+        bend_u, slope_u = _bend(y, frame.phases[0])
+        bend_v, slope_v = _bend(x, frame.phases[1])
+        u = x + bend_u + frame.remainders[0]
+        v = y + bend_v + frame.remainders[1]
+        # Where the plane is bent, a step across the family's roads is shorter than the difference in u (or v).
+        stretch_u, stretch_v = np.sqrt(1 + slope_u * slope_u), np.sqrt(1 + slope_v * slope_v)
+        first = self._family(0, u, stretch_u, frame.numbers[0])
+        second = self._family(1, v, stretch_v, frame.numbers[1])
+        of_first = first.edge < second.edge
+        return RoadMap(
+            distance=np.where(of_first, first.distance, second.distance),
+            edge=np.minimum(first.edge, second.edge),
+            other_edge=np.maximum(first.edge, second.edge),
+            kind=np.where(of_first, first.kind, second.kind),
+            along=np.where(of_first, v, u),
+            east=np.where(of_first, -slope_u / stretch_u, 1 / stretch_v),
+            north=np.where(of_first, 1 / stretch_u, -slope_v / stretch_v),
+            block=(first.block, second.block),
+        )
+
+    def land_use(self, roads: RoadMap) -> Codes:
+        """The LandUse of the block that each point lies in, [B, N]."""
+        (chance,) = self.draw(Feature.LAND_USE, roads.block, 1)
+        return np.searchsorted(_LAND_USE_BOUNDS, chance, side="right").astype(np.uint8)
+
+    def _family(self, family: int, across: Floats, stretch: Floats, number: Ints) -> _Family:
+        nearest = np.rint(across * np.float32(1 / SPACING))
+        road = nearest.astype(np.int32) + number
+        chance, shift = self.draw(Feature.ROADS, (road, np.full(1, family, np.int32)), 2)
+        kind = np.minimum(np.searchsorted(_ROAD_BOUNDS, chance, side="right"), Road.AVENUE).astype(np.uint8)
+        centre = (shift - 0.5) * np.float32(SPACING / 2)
+        distance = np.where(chance < _ROAD_BOUNDS[-1], (across - nearest * SPACING - centre) / stretch, _ABSENT)
+        block = np.floor((across - centre) * np.float32(1 / SPACING)).astype(np.int32) + number
+        return _Family(distance, np.abs(distance) - _HALF_WIDTHS[kind], kind, block)
+
+
+def _bend(at: Floats, phases: Floats) -> tuple[Floats, Floats]:
+    """The sum of waves at each point, and its slope."""
+    bend, slope = np.zeros_like(at), np.zeros_like(at)
+    for amplitude, wavelength, phase in zip(_AMPLITUDES, _WAVELENGTHS, phases, strict=True):
+        angle = at * np.float32(_TURN / wavelength) + phase
+        bend += np.float32(amplitude) * np.sin(angle)
+        slope += np.float32(amplitude * _TURN / wavelength) * np.cos(angle)
+    return bend, slope
