@@ -109,8 +109,8 @@ def run_demo(
     *,
     fresh: bool = False,
     track: Track = untracked,
-    on_step: "Callable[[Step], None]" = lambda step: None,
-    announce: Callable[[str], None] = lambda title: None,
+    on_step: "Callable[[Step], None]" = lambda _step: None,
+    announce: Callable[[str], None] = lambda _title: None,
 ) -> DemoReport:
     """Run every step into `out` and leave report.json and sheet.png there; `fresh` removes an earlier demo first.
 
@@ -140,7 +140,7 @@ def run_demo(
     run = watch.make("Train", out / "run", lambda: train_into(out / "run"))
     checkpoint = run / RUN_CHECKPOINT
     onnx = watch.make("Export to ONNX", out / "onnx", lambda: export_checkpoint(checkpoint, out / "onnx", track=track))
-    bundles = [out / f"bundle-{precision}" for precision in PRECISIONS]
+    bundles = [out / "bundles" / precision for precision in PRECISIONS]
     for precision, bundle in zip(PRECISIONS, bundles, strict=True):
         build = partial(build_engine, onnx, bundle, precision=precision, calibration=train_set, track=track)
         watch.make(f"Build {precision} engines", bundle, build)

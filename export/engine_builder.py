@@ -1,14 +1,14 @@
 """From a checkpoint to a bundle: export both branches, type them, build their engines, check what was built."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 import geodtr.export.build.onnxruntime as onnxruntime_backend
-from geodtr.calibration.ranges import Ranges
+from geodtr.calibration.activations import METHOD, Activations, measure_activations
 from geodtr.calibration.select import IMAGES, select
 from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.runtime.bundle import Bundle, open_bundle
@@ -77,25 +77,23 @@ def build_engine(
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
     with _float32_bundle(source, track) as exported:
-        ranges: dict[Branch, Ranges] = {}
-        entry = None
+        activations: dict[Branch, Activations] = {}
         if precision == "int8" and calibration is not None:
-            images = {branch: select(calibration.paths(branch), calibration_images) for branch in BRANCHES}
-            ranges = onnxruntime_backend.calibrate_bundle(exported, images, track)
-            entry = CalibrationEntry(
-                data=calibration.name,
-                images=ranges["ground"].images,
-                ground_sha256=ranges["ground"].images_sha256,
-                aerial_sha256=ranges["aerial"].images_sha256,
-                method=onnxruntime_backend.CALIBRATION_METHOD,
-            )
+            for branch in BRANCHES:
+                entry = exported.manifest.engine(branch)
+                images = select(calibration.paths(branch), calibration_images)
+                activations[branch] = measure_activations(
+                    exported.path / entry.file, images, entry.spec.preprocessing, track=track
+                )
         with new_folder(out) as folder:
             engines: dict[Branch, EngineEntry] = {}
+            kept_float: list[str] = []
             for branch in track(BRANCHES, f"Building {precision} engines", len(BRANCHES)):
-                source_entry = exported.manifest.engine(branch)
-                file = folder / source_entry.file
-                onnxruntime_backend.build(exported.path / source_entry.file, precision, ranges.get(branch), file)
-                engines[branch] = _entry(file, source_entry.spec)
+                entry = exported.manifest.engine(branch)
+                file = folder / entry.file
+                kept = onnxruntime_backend.build(exported.path / entry.file, precision, activations.get(branch), file)
+                kept_float += [f"{branch}/{name}" for name in kept]
+                engines[branch] = _entry(file, entry.spec)
             manifest = Manifest(
                 embedding_id=exported.manifest.embedding_id,
                 precision=precision,
@@ -103,13 +101,28 @@ def build_engine(
                 ground=engines["ground"],
                 aerial=engines["aerial"],
                 source=exported.manifest.source,
-                calibration=entry,
+                calibration=_calibration_entry(calibration, activations, kept_float),
             )
             write_manifest(folder, manifest)
             built = open_bundle(folder)
             for branch in BRANCHES:
                 check_batch_invariance(built.embedder(branch))
     return open_bundle(out)
+
+
+def _calibration_entry(
+    calibration: PairSet | None, activations: Mapping[Branch, Activations], kept_float: Sequence[str]
+) -> CalibrationEntry | None:
+    if calibration is None or not activations:
+        return None
+    return CalibrationEntry(
+        data=calibration.name,
+        images=activations["ground"].images,
+        ground_sha256=activations["ground"].images_sha256,
+        aerial_sha256=activations["aerial"].images_sha256,
+        method=METHOD,
+        kept_float=tuple(kept_float),
+    )
 
 
 def check_batch_invariance(embedder: Embedder) -> None:
@@ -135,8 +148,8 @@ def _float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
         bundle = open_bundle(source)
         if bundle.manifest.precision != "fp32":
             raise BundleError(
-                f"{source} is an {bundle.manifest.precision} bundle; engines are built from float32. Name the checkpoint, "
-                "or what `geodtr-export export CKPT --out BUNDLE` made of it."
+                f"{source} is an {bundle.manifest.precision} bundle; engines are built from float32. Name the "
+                "checkpoint, or what `geodtr-export export CKPT --out BUNDLE` made of it."
             )
         yield bundle
         return

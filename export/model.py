@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.names import Precision
@@ -14,14 +14,13 @@ RUN_CHECKPOINT = "last.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Both branches ready to run. `bundle` is None for a checkpoint; `bytes` is the size of its files."""
+    """Both branches ready to run. `name` is for tables: a bundle's folder, or PyTorch; `bytes` is the files' size."""
 
     name: str
     precision: Precision
     embedders: EmbedderPair
     embedding_id: str
     bytes: int
-    bundle: Bundle | None = None
 
 
 def open_model(path: Path) -> Model:
@@ -33,17 +32,17 @@ def open_model(path: Path) -> Model:
         bundle = open_bundle(path)
         manifest = bundle.manifest
         return Model(
-            name=f"{manifest.backend.name} {manifest.precision}",
+            name=path.resolve().name,
             precision=manifest.precision,
             embedders=bundle.embedders(),
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
-            bundle=bundle,
         )
     file = path / RUN_CHECKPOINT if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(
-            f"{path} is neither a bundle (a folder with {FILE_NAME}) nor a checkpoint (a .safetensors file). Check the path."
+            f"{path} is neither a bundle (a folder with {FILE_NAME}) nor a checkpoint (a .safetensors file). "
+            "Check the path."
         )
     from geodtr.training.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import embedders

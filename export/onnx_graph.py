@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from geodtr.export.graph_checks import OPSET
 from geodtr.runtime.names import Branch
+from geodtr.runtime.spec import INPUT, OUTPUT
 from geodtr.training.models.embedder import FromPixels
 from geodtr.training.models.geodtr import GeoDTR
 
-OPSET = 20
-"""The newest opset on TensorRT's list of supported operators."""
-INPUT, OUTPUT = "images", "descriptors"
 _LARGEST_BATCH = 1 << 15
 _TRACED_BATCH = 2
 

@@ -128,7 +128,8 @@ def _read_info(path: Path) -> GalleryInfo:
         return msgspec.json.decode(file.read_bytes(), type=GalleryInfo)
     except (FileNotFoundError, NotADirectoryError):
         raise GalleryError(
-            f"{path} is not a gallery: it holds no {_INFO}. Build one: geodtr-export gallery build BUNDLE SPEC --out {path}"
+            f"{path} is not a gallery: it holds no {_INFO}. "
+            f"Build one: geodtr-export gallery build BUNDLE SPEC --out {path}"
         ) from None
     except msgspec.DecodeError as error:
         raise GalleryError(f"{file} is not valid: {error}. Build the gallery again.") from None

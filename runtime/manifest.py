@@ -39,13 +39,15 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The images that INT8 ranges were taken from; the hashes cover their files' contents, in order."""
+    """The images that INT8 ranges were taken from; the hashes cover their files' contents, in order. `kept_float`
+    names, as branch/node, the convolutions that quantising would have turned a descriptor too far by."""
 
     data: str
     images: int
     ground_sha256: str
     aerial_sha256: str
     method: str
+    kept_float: tuple[str, ...] = ()
 
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""The names that users type and files hold: branches, precisions, backends. Imports nothing, so that --help is instant."""
+"""The names that users type and files hold: branches, precisions, backends. Imports nothing: --help is instant."""
 
 from typing import Literal, get_args
 

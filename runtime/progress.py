@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who listens: the command line draws bars, a library call is silent."""
+"""How long work tells how far it is without knowing who listens: commands draw bars, library calls are silent."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar

@@ -19,6 +19,9 @@ Images = NDArray[np.uint8]
 Descriptors = NDArray[np.float32]
 """float32 [N, D], rows of unit length."""
 
+INPUT, OUTPUT = "images", "descriptors"
+"""The names of an engine's one input and one output."""
+
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a decoded image becomes a network input of `height` x `width` pixels.

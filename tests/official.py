@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,20 @@ def _weight(name: str, shape: list[int]) -> Tensor:
 
 def _generator(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+
+
+def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The release's names of this project's weights; written apart from the importer, so that each checks the other."""
+    views = {"ground": "grd", "aerial": "sat"}
+    inner = {
+        "code": "tr_module.pos_encoder.linear",
+        "code_bias": "tr_module.pos_encoder.embedding_parameter",
+    }
+    renamed = {}
+    for name, tensor in weights.items():
+        branch, part, rest = name.split(".", 2)
+        prefix = ("backbone_" if part == "backbone" else "ge_") + views[branch]
+        rest = inner.get(rest, rest)
+        rest = f"tr_module.transformer_{rest}" if rest.startswith("encoder.") else rest
+        renamed[f"{prefix}.{rest}"] = tensor
+    return renamed

@@ -90,7 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def fill_strictly(model: GeoDTR, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy `tensors` into `model`. Raises CheckpointError that names the keys that are missing, left over or misshapen."""
+    """Copy `tensors` into `model`. Raises CheckpointError naming keys that are missing, left over or misshapen."""
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is unexpected" for name in tensors if name not in expected]

@@ -1,8 +1,8 @@
 """Layout simulation: mirror and turns, the same for both views, so that a pair stays a pair.
 
-Source: Zhang et al., AAAI 2023, section 3.3. Works on whole batches of pixels [B, H, W, C]. Column 0 of a panorama and of
-a polar aerial image looks south, so a true mirror keeps column 0 in place, and a turn and its reverse undo each other;
-the official release is one column off in both.
+Source: Zhang et al., AAAI 2023, section 3.3. Works on whole batches of pixels [B, H, W, C]. Column 0 of a panorama and
+of a polar aerial image looks south, so a true mirror keeps column 0 in place, and a turn and its reverse undo each
+other; the official release is one column off in both.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LayoutChange:
-    """One change per pair: `turn` float32 [B], clockwise, in full turns (0 to 1); `mirrored` bool [B], east for west."""
+    """One change per pair: `turn` float32 [B], clockwise, in full turns (0 to 1); `mirrored` bool [B], east to west."""
 
     turn: Tensor
     mirrored: Tensor

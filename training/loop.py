@@ -45,7 +45,7 @@ def train(
     out: Path,
     *,
     track: Track = untracked,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[Step], None] = lambda _step: None,
 ) -> Path:
     """Train a model; write `out`/last.safetensors after every epoch, `out`/config.json at the end; returns the former.
 

@@ -1,7 +1,7 @@
 """Importer of the official GeoDTR release's checkpoint files: the only file that knows its names.
 
-A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_sat...`; beside it lies a JSON file of the
-training options. Everything about the network but its number of heads is read off the tensors' shapes.
+A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_sat...`; beside it lies a JSON file of
+the training options. Everything about the network but its number of heads is read off the tensors' shapes.
 """
 
 import json
@@ -126,8 +126,8 @@ def _infer_config(tensors: Mapping[str, Tensor], options: Mapping[str, Any], pat
     for name, inferred in stated.items():
         if _integer(options, name, inferred, path) != inferred:
             raise CheckpointError(
-                f"The parameters of {path} say {name} = {options[name]}, its weights say {inferred}: they do not belong "
-                "together. Name the right file with --parameters."
+                f"The parameters of {path} say {name} = {options[name]}, its weights say {inferred}: they do not "
+                "belong together. Name the right file with --parameters."
             )
     return config
 

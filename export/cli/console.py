@@ -72,14 +72,14 @@ def training_bar() -> Iterator[Callable[["Step"], None]]:
 
 def show_json(document: Any) -> None:
     """A result for machines, on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2).decode() + "\n")
 
 
 def table(title: str, columns: Iterable[str]) -> "Table":
     """An empty table in the house's form: words left, figures right."""
     from rich.table import Table
 
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
     return made

@@ -16,7 +16,7 @@ def demo(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train, export, compile, localise and prove a small GeoDTR on a generated world; exit 1 when an engine is worse."""
+    """Train, export, compile, localise and prove a small GeoDTR on a generated world; exit 1 if an engine is worse."""
     from geodtr.export.demo import REPORT, SHEET, DemoOptions, run_demo
 
     with training_bar() as on_step:
@@ -37,9 +37,10 @@ def demo(
         f"\nPosition error of the best tile (fp32 engine, {report.options.test_pairs} panoramas): median "
         f"{error.median:.0f} m, 90 % within {error.percentile_90:.0f} m, {percent(error.within_25_m)} % within 25 m"
     )
-    times = table("\nSeconds", ("step", ""))
+    times = table("Time", ("step", "seconds"))
     for step, seconds in report.seconds.items():
         times.add_row(step, f"{seconds:.1f}")
+    output.print()
     output.print(times)
     verdict = "[bold green]passed[/]" if report.passed else "[bold red]failed[/]"
     output.print(f"Every engine against PyTorch: {verdict}. See {out / SHEET} and {out / REPORT}.")

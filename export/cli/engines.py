@@ -84,7 +84,7 @@ def parity(
 
 def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     """The parity table, the verdict below it; `pixels` is the raw-pixel baseline's recall."""
-    columns = ("", "R@1", "R@5", "R@10", "R@1%", "cosine mean", "smallest", "changed", "images/s", "MB", "verdict")
+    columns = ("", "R@1", "R@5", "R@10", "R@1%", "mean cos", "min cos", "moved", "img/s", "MB", "")
     rows = table(f"Parity on {report.reference_recall.queries} pairs of {report.data}", columns)
 
     def recalls(of: "Recall") -> list[str]:
@@ -106,12 +106,13 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
             "[green]pass[/]" if entry.passed else "[red]FAIL[/]",
         )
     output.print(rows)
+    output.print(
+        "cos: cosine of an engine's descriptors with the reference's; moved: queries whose rank changed", style="dim"
+    )
     for entry in report.candidates:
-        change = -entry.lost
-        output.print(
-            f"{entry.name}: R@1 {change:+d} of {entry.recall.queries} queries (may lose {entry.allowed_lost}), "
-            f"{entry.changed} queries changed rank: {'[green]passed[/]' if entry.passed else '[red]failed[/]'}"
-        )
+        verdict = "[green]passed[/]" if entry.passed else "[red]failed[/]"
+        found = f"{-entry.lost:+d} of {entry.recall.queries} queries at rank 1, may lose {entry.allowed_lost}"
+        output.print(f"{entry.name}: {found}: {verdict}")
 
 
 def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -49,11 +50,16 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
+    """The installed command: this process's arguments and signals."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
+    run(sys.argv[1:])
+
+
+def run(arguments: Sequence[str]) -> NoReturn:
+    """Run one command line and exit; a user's mistake is one message and exit code 2, never a traceback."""
     try:
-        app()
+        sys.exit(app(list(arguments)))
     except UserError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:

@@ -55,8 +55,8 @@ def evaluate(model: ModelPath, data: Spec, as_json: AsJson = False) -> None:
     output.print(rows)
     if measured.suspicious:
         messages.print(
-            f"[bold yellow]Warning:[/] {percent(measured.tied)} % of the queries have another tile exactly as close as the "
-            "right one; ties count as hits, so these figures flatter. The descriptors have probably collapsed."
+            f"[bold yellow]Warning:[/] {percent(measured.tied)} % of the queries have another tile exactly as close as "
+            "the right one; ties count as hits, so these figures flatter. The descriptors have probably collapsed."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.errors import BundleError, MissingDependency
-from geodtr.runtime.spec import BranchSpec, Descriptors, Images
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Images
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -20,13 +20,12 @@ class OnnxRuntimeEmbedder:
         self._session = open_session(path)
         size = (spec.preprocessing.height, spec.preprocessing.width)
         takes, gives = self._session.get_inputs(), self._session.get_outputs()
-        if len(takes) != 1 or len(gives) != 1 or takes[0].type != "tensor(uint8)" or tuple(takes[0].shape[1:3]) != size:
+        if [entry.name for entry in (*takes, *gives)] != [INPUT, OUTPUT] or tuple(takes[0].shape[1:3]) != size:
             raise BundleError(
                 f"{path} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
             )
         if gives[0].shape[-1] != spec.descriptor_size:
             raise BundleError(f"{path} does not give descriptors of {spec.descriptor_size}. Build the bundle again.")
-        self._input = takes[0].name
 
     @property
     def spec(self) -> BranchSpec:
@@ -34,25 +33,29 @@ class OnnxRuntimeEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
-        (descriptors,) = self._session.run(None, {self._input: np.ascontiguousarray(images)})
+        (descriptors,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
         return np.asarray(descriptors, dtype=np.float32)
 
 
-def open_session(path: Path) -> Any:
-    """An `InferenceSession` on the CPU provider. Raises MissingDependency, or BundleError when the file is refused."""
+def open_session(model: Path | bytes) -> Any:
+    """An `InferenceSession` on the CPU provider, of a file or a serialised model.
+
+    Raises MissingDependency, or BundleError when ONNX Runtime refuses the model.
+    """
     check_installation()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} refuses {path}: {error}") from error
+        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from error
 
 
 def check_installation() -> str:
-    """The installed build's version. Raises MissingDependency when none is installed, or two that overwrite each other."""
+    """The installed build's version. Raises MissingDependency when none is installed, or two that break each other."""
     installed = {}
     for name in _BUILDS:
         try:

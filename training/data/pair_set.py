@@ -12,7 +12,7 @@ from geodtr.runtime.names import Branch
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84); `heading` in degrees clockwise from north."""
+    """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84), `heading` clockwise from north."""
 
     ground: Path
     aerial: Path

@@ -1,0 +1,47 @@
+# Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := cpu,train,export,dev
+ROOMS := runtime calibration training export
+PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
+# New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
+FOLDERS := $(shell find $(ROOMS) -type d -not -name __pycache__)
+
+comma := ,
+
+.PHONY: demo test test-all check install pins clean
+
+demo: install
+	$(BIN)/geodtr-export demo --out demo
+
+test: install
+	$(BIN)/pytest
+
+test-all: install
+	$(BIN)/pytest -m "slow or not slow"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy tests benchmarks
+
+install: .venv/installed
+
+.venv/installed: .venv/bin/uv pyproject.toml constraints.txt $(FOLDERS)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		--config-settings editable_mode=strict --editable ".[$(EXTRAS)]"
+	touch $@
+
+.venv/bin/uv:
+	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and \
+		'Python 3.10 to 3.13 is needed, this is ' + sys.version.split()[0] + ': make PYTHON=python3.12')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+
+pins: .venv/bin/uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+		$(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --upgrade pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf .venv build *.egg-info

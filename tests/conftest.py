@@ -1,0 +1,100 @@
+"""Fixtures that all tests share: the shared data where it is there, and one small trained model a run."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from geodtr.export.cli.main import run
+from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.gallery import Gallery, Reference, build_gallery
+from geodtr.runtime.names import PRECISIONS, Precision
+from geodtr.training.config import load_preset
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.loop import train
+from geodtr.training.world.dataset import WorldSet, write_world
+
+SHARED = Path(os.environ.get("GEODTR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def conformance() -> Path:
+    """The folder of official figures; its tests are skipped in a clone that has none."""
+    folder = SHARED / "conformance"
+    if not folder.is_dir():
+        pytest.skip(f"no official figures at {folder}; set GEODTR_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cvusa_sample() -> Path:
+    """The root of five real CVUSA pairs; its tests are skipped in a clone that has none."""
+    folder = SHARED / "data" / "cvusa_sample"
+    if not folder.is_dir():
+        pytest.skip(f"no CVUSA sample at {folder}; set GEODTR_SHARED")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A small model trained once a run on the generated world, with what was made of it."""
+
+    train_set: PairSet
+    test_set: PairSet
+    checkpoint: Path
+    onnx: Bundle
+    bundles: dict[Precision, Bundle]
+    gallery: Gallery
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    root = tmp_path_factory.mktemp("trained")
+    config = load_preset("world-tiny")
+    size = {"height": config.ground.height, "width": config.ground.width}
+    write_world(root / "train", WorldSet(pairs=800, region="valley", **size))
+    write_world(root / "test", WorldSet(pairs=200, region="coast", **size))
+    train_set, test_set = read_pairs(root / "train"), read_pairs(root / "test")
+    checkpoint = train(config, train_set, root / "run")
+    onnx = export_checkpoint(checkpoint, root / "onnx")
+    bundles = {
+        precision: build_engine(onnx.path, root / precision, precision=precision, calibration=train_set)
+        for precision in PRECISIONS
+    }
+    gallery = build_gallery(
+        root / "gallery",
+        [Reference(pair.aerial, pair.lat, pair.lon) for pair in test_set.pairs],
+        bundles["fp32"].embedder("aerial"),
+        bundles["fp32"].manifest.embedding_id,
+        test_set.name,
+    )
+    return Trained(train_set, test_set, checkpoint, onnx, bundles, gallery)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run `geodtr-export` with these arguments, as its user would."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        code = exit_.value.code
+        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return call

@@ -1,0 +1,145 @@
+"""Engines find what the PyTorch model finds, and a bundle says truly what it holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from conftest import Outcome, Trained
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.int8 import largest_good
+from geodtr.export.model import open_model
+from geodtr.export.parity import allowed_lost, compare
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import read_manifest, write_manifest
+from geodtr.runtime.names import BRANCHES, PRECISIONS, Precision
+from geodtr.runtime.pipeline import embed_files
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_recall_by_every_engine_is_the_reference_models(trained: Trained, precision: Precision) -> None:
+    reference, candidate = open_model(trained.checkpoint), open_model(trained.bundles[precision].path)
+    report = compare(reference, [candidate], trained.test_set)
+    assert report.reference_recall.at_1 > 0.3
+    assert report.candidates[0].lost <= max(allowed_lost(precision, 200), {"fp32": 0, "fp16": 1, "int8": 4}[precision])
+    assert report.candidates[0].smallest_cosine >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}[precision]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_does_not_depend_on_its_batch(trained: Trained, precision: Precision) -> None:
+    embedder = trained.bundles[precision].embedder("ground")
+    paths = trained.test_set.paths("ground")[:23]
+    together, alone = embed_files(embedder, paths), embed_files(embedder, paths, batch_size=1)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def test_precision_is_a_property_of_the_file(trained: Trained) -> None:
+    types = {
+        precision: {node.op_type for node in _graph(trained, precision).graph.node}
+        | {initializer.data_type for initializer in _graph(trained, precision).graph.initializer if initializer.dims}
+        for precision in PRECISIONS
+    }
+    assert "QuantizeLinear" not in types["fp32"] | types["fp16"]
+    assert {"QuantizeLinear", "DequantizeLinear", onnx.TensorProto.INT8} <= types["int8"]
+    assert onnx.TensorProto.FLOAT16 in types["fp16"]
+    assert onnx.TensorProto.FLOAT16 not in types["fp32"] | types["int8"]
+    sizes = [trained.bundles[precision].bytes for precision in PRECISIONS]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_nothing_behind_the_last_product_of_an_fp16_engine_is_rounded_to_half(trained: Trained) -> None:
+    graph = onnx.shape_inference.infer_shapes(_graph(trained, "fp16")).graph
+    types = {entry.name: entry.type.tensor_type.elem_type for entry in (*graph.value_info, *graph.output)}
+    (norm,) = [node for node in graph.node if node.op_type == "ReduceL2"]
+    assert types[norm.input[0]] == types[norm.output[0]] == onnx.TensorProto.FLOAT
+    assert types["descriptors"] == onnx.TensorProto.FLOAT
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> None:
+    again = export_checkpoint(trained.checkpoint, tmp_path_factory.mktemp("again") / "onnx")
+    for branch in BRANCHES:
+        assert again.manifest.engine(branch).sha256 == trained.onnx.manifest.engine(branch).sha256
+
+
+def test_engines_come_from_a_checkpoint_as_from_its_exported_bundle(
+    trained: Trained, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("direct") / "fp16"
+    direct = build_engine(trained.checkpoint, out, precision="fp16")
+    for branch in BRANCHES:
+        assert direct.manifest.engine(branch).sha256 == trained.bundles["fp16"].manifest.engine(branch).sha256
+
+
+def test_parity_passes_writes_its_verdict_and_says_so(trained: Trained, cli: Callable[..., Outcome]) -> None:
+    bundle = trained.bundles["fp32"].path
+    data = trained.test_set.name
+    result = cli("parity", trained.checkpoint, bundle, "--data", data, "--json")
+    assert result.code == 0
+    report = json.loads(result.out)
+    assert report["passed"] is True
+    assert report["report"]["candidates"][0]["smallest_cosine"] >= 0.99999
+    (entry,) = read_manifest(bundle).parity
+    assert entry.passed
+    assert entry.pairs == len(trained.test_set)
+    assert "passed" in cli("inspect", bundle).out
+    assert open_bundle(bundle).manifest.parity == (entry,)
+
+
+def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
+    trained: Trained, cli: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("swapped")
+    bundle = build_engine(trained.onnx.path, root / "bundle", precision="fp32")
+    swapped = _swap_colours(trained)
+    (bundle.path / "ground.onnx").write_bytes(swapped)
+    _forge_manifest(bundle.path)
+    result = cli("parity", trained.checkpoint, bundle.path, "--data", trained.test_set.name)
+    assert result.code == 1
+    assert "FAIL" in result.out
+    assert not read_manifest(bundle.path).parity[0].passed
+
+
+@pytest.mark.parametrize(
+    ("precision", "queries", "allowed"),
+    [("fp32", 500, 0), ("fp16", 500, 1), ("fp16", 5000, 5), ("int8", 500, 2), ("int8", 100, 1), ("int8", 8884, 44)],
+)
+def test_the_allowed_drop_is_the_tolerance_or_one_query(precision: Precision, queries: int, allowed: int) -> None:
+    assert allowed_lost(precision, queries) == allowed
+
+
+@settings(max_examples=200, deadline=None)
+@given(bad=st.sets(st.integers(0, 35), max_size=36))
+def test_halving_leaves_out_only_what_is_bad(bad: set[int]) -> None:
+    items = [str(number) for number in range(36)]
+    spoilt = {str(number) for number in bad}
+    assert largest_good(items, lambda chosen: not spoilt & set(chosen)) == frozenset(items) - spoilt
+
+
+def _graph(trained: Trained, precision: Precision) -> onnx.ModelProto:
+    return onnx.load(str(trained.bundles[precision].path / "ground.onnx"))
+
+
+def _swap_colours(trained: Trained) -> bytes:
+    """The ground branch of a model that reads BGR for RGB: a fault that parity must catch."""
+    graph = _graph(trained, "fp32")
+    first = next(node for node in graph.graph.node if node.op_type == "Conv")
+    weight = next(entry for entry in graph.graph.initializer if entry.name == first.input[1])
+    values = onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values[:, ::-1]), weight.name))
+    return graph.SerializeToString()
+
+
+def _forge_manifest(bundle: Path) -> None:
+    """Make the manifest agree with an altered ground engine, so that only parity can tell."""
+    file = bundle / "ground.onnx"
+    manifest = read_manifest(bundle)
+    entry = msgspec.structs.replace(manifest.ground, sha256=sha256(file), bytes=file.stat().st_size)
+    write_manifest(bundle, msgspec.structs.replace(manifest, ground=entry))

@@ -1,0 +1,82 @@
+"""The network at official sizes, from the release's file to engines on real JPEG images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import official
+import pytest
+from conftest import Outcome
+
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.names import BRANCHES, Precision
+from geodtr.runtime.pipeline import embed_files
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.data.spec import read_spec
+from geodtr.training.models.embedder import embedders
+from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
+from geodtr.training.official import AERIAL_SQUARE, GROUND, import_official
+
+SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}
+
+
+@pytest.fixture(scope="module")
+def imported(conformance: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("full")
+    weights = official.state_dict(official.polar_shapes(conformance))
+    release = official.write_release_file(folder / "model.pth", weights)
+    out = folder / "model.safetensors"
+    save_checkpoint(out, import_official(release), "test")
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from geodtr.export.engine_builder import export_checkpoint
+
+    return export_checkpoint(imported, tmp_path_factory.mktemp("full") / "onnx").path
+
+
+@pytest.mark.parametrize("precision", SMALLEST_COSINE)
+def test_engines_embed_real_images_as_pytorch_does(
+    imported: Path,
+    exported: Path,
+    cvusa_sample: Path,
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+    precision: Precision,
+) -> None:
+    spec = f"cvusa:{cvusa_sample}"
+    out = tmp_path / precision
+    built = cli("build-engine", exported, "--precision", precision, "--calibration", spec, "--out", out)
+    assert built.code == 0, built.err
+    reference, engine = embedders(load_checkpoint(imported).model), open_bundle(out).embedders()
+    pairs = read_spec(spec, default_split="val")
+    for branch in BRANCHES:
+        paths = pairs.paths(branch)
+        cosine = np.sum(embed_files(reference[branch], paths) * embed_files(engine[branch], paths), axis=1)
+        assert cosine.min() >= SMALLEST_COSINE[precision]
+
+
+def test_a_square_network_of_other_depth_comes_out_of_the_same_file_format(
+    tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    config = GeoDTRConfig(descriptors=12, layers=6, heads=8)
+    model = GeoDTR(config, GROUND, AERIAL_SQUARE)
+    release = official.write_release_file(tmp_path / "square.pth", official.official_names(model.state_dict()), heads=8)
+    result = cli("import-checkpoint", release, "--out", tmp_path / "square.safetensors")
+    assert result.code == 0, result.err
+    assert "K 12, 6 layers, 8 heads" in result.err
+    loaded = load_checkpoint(tmp_path / "square.safetensors").model
+    assert loaded.config == config
+    assert loaded.specs["aerial"].preprocessing == Preprocessing(height=256, width=256)
+    images = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+    expected, got = embedders(model).aerial.embed(images), embedders(loaded).aerial.embed(images)
+    assert expected.shape == (1, 512 * 12)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_the_published_sizes_have_the_published_number_of_parameters() -> None:
+    square = GeoDTR(GeoDTRConfig(), GROUND, AERIAL_SQUARE)
+    assert sum(parameter.numel() for parameter in square.parameters()) == 47_515_808

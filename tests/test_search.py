@@ -1,0 +1,101 @@
+"""Search is exact, galleries keep what they were given and refuse another model's queries."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome, Trained
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
+from geodtr.runtime.gallery import Reference, build_gallery, open_gallery
+from geodtr.runtime.geodesy import distance
+from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.search import search
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    queries=st.integers(1, 9),
+    references=st.integers(1, 60),
+    size=st.integers(1, 8),
+    top=st.integers(1, 70),
+    seed=st.integers(0, 99),
+)
+def test_search_finds_exactly_what_sorting_all_scores_finds(
+    queries: int, references: int, size: int, top: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    q = generator.integers(-2, 3, (queries, size)).astype(np.float32)
+    r = generator.integers(-2, 3, (references, size)).astype(np.float32)
+    hits = search(q, r, top)
+    scores = q @ r.T
+    kept = min(top, references)
+    assert hits.rows.shape == hits.scores.shape == (queries, kept)
+    np.testing.assert_array_equal(hits.scores, -np.sort(-scores, axis=1)[:, :kept])
+    np.testing.assert_array_equal(np.take_along_axis(scores, hits.rows, axis=1), hits.scores)
+
+
+def test_asking_for_no_references_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        search(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), 0)
+
+
+def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
+    gallery = trained.gallery
+    assert gallery.info.references == len(trained.test_set) == len(gallery.places)
+    np.testing.assert_allclose(np.linalg.norm(gallery.descriptors, axis=1), 1, atol=1e-5)
+    for pair, place in zip(trained.test_set.pairs, gallery.places, strict=True):
+        assert (place.name, place.lat, place.lon) == (pair.aerial.name, pair.lat, pair.lon)
+
+
+def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None:
+    located = Localizer(trained.bundles["fp32"], trained.gallery).locate(trained.test_set.paths("ground"), top=5)
+    hits = [localisation.candidates[0].row == row for row, localisation in enumerate(located)]
+    assert np.mean(hits) > 0.3
+    scores = [[candidate.score for candidate in localisation.candidates] for localisation in located]
+    assert all(row == sorted(row, reverse=True) for row in scores)
+
+
+def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli: Callable[..., Outcome]) -> None:
+    image = trained.test_set.pairs[0].ground
+    asked = ("localize", image, "--bundle", trained.bundles["int8"].path, "--gallery", trained.gallery.path, "--top", 3)
+    assert "cosine" in cli(*asked).out
+    (answer,) = json.loads(cli(*asked, "--json").out)
+    assert answer["image"] == str(image)
+    assert len(answer["candidates"]) == 3
+    assert -90 <= answer["candidates"][0]["place"]["lat"] <= 90
+
+
+def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    references = [Reference(pair.aerial) for pair in trained.test_set.pairs[:3]]
+    other = build_gallery(tmp_path / "other", references, trained.bundles["fp32"].embedder("aerial"), "0" * 16, "test")
+    with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
+        Localizer(trained.bundles["fp32"], other)
+    image = trained.test_set.pairs[0].ground
+    result = cli("localize", image, "--bundle", trained.bundles["fp32"].path, "--gallery", other.path)
+    assert result.code == 2
+    assert "gallery build" in result.err
+
+
+@pytest.mark.parametrize("name", ["descriptors.npy", "references.sqlite", "gallery.json"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_gallery_is_refused_by_name(trained: Trained, tmp_path: Path, name: str, damage: str) -> None:
+    references = [Reference(pair.aerial) for pair in trained.test_set.pairs[:3]]
+    gallery = build_gallery(tmp_path / "g", references, trained.bundles["fp32"].embedder("aerial"), "0" * 16, "test")
+    file = gallery.path / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(GalleryError, match=name):
+        open_gallery(gallery.path)
+
+
+def test_distances_on_earth() -> None:
+    assert float(distance(0, 0, 0, 1)) == pytest.approx(111_195, rel=1e-3)
+    assert float(distance(52.52, 13.405, 48.8566, 2.3522)) == pytest.approx(877_500, rel=2e-3)
+    assert float(distance(10, 20, 10, 20)) == 0
