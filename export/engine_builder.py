@@ -11,6 +11,7 @@ import geodtr.export.build.onnxruntime as onnxruntime_backend
 from geodtr.calibration.activations import METHOD, Activations, measure_activations
 from geodtr.calibration.select import IMAGES, select
 from geodtr.export.graph_checks import BATCHES, GraphError
+from geodtr.export.int8 import KEEP_COSINE
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import new_folder, refuse_existing, sha256
@@ -62,12 +63,14 @@ def build_engine(
     precision: Precision,
     calibration: PairSet | None = None,
     calibration_images: int = IMAGES,
+    keep_cosine: float = KEEP_COSINE,
     track: Track = untracked,
 ) -> Bundle:
     """Build ONNX Runtime engines of both branches into a bundle `out`, whole or not at all.
 
     `source` is a checkpoint, or a float32 bundle that was exported from one; `calibration` holds the images that INT8
-    ranges are measured on. Raises ConfigError when INT8 is asked for without them, BundleError when the source bundle
+    ranges are measured on, and `keep_cosine` how closely the INT8 descriptors of those images must follow the float32
+    ones (see `to_int8`). Raises ConfigError when INT8 is asked for without them, BundleError when the source bundle
     is not float32, and what reading the source raises.
     """
     refuse_existing(out)
@@ -91,8 +94,12 @@ def build_engine(
             for branch in track(BRANCHES, f"Building {precision} engines", len(BRANCHES)):
                 entry = exported.manifest.engine(branch)
                 file = folder / entry.file
-                kept = onnxruntime_backend.build(exported.path / entry.file, precision, activations.get(branch), file)
-                kept_float += [f"{branch}/{name}" for name in kept]
+                graph = exported.path / entry.file
+                if precision == "int8":
+                    kept = onnxruntime_backend.build_int8(graph, activations[branch], keep_cosine, file)
+                    kept_float += [f"{branch}/{name}" for name in kept]
+                else:
+                    onnxruntime_backend.build_typed(graph, precision, file)
                 engines[branch] = _entry(file, entry.spec)
             manifest = Manifest(
                 embedding_id=exported.manifest.embedding_id,
@@ -101,7 +108,7 @@ def build_engine(
                 ground=engines["ground"],
                 aerial=engines["aerial"],
                 source=exported.manifest.source,
-                calibration=_calibration_entry(calibration, activations, kept_float),
+                calibration=_calibration_entry(calibration, activations, kept_float, keep_cosine),
             )
             write_manifest(folder, manifest)
             built = open_bundle(folder)
@@ -111,7 +118,10 @@ def build_engine(
 
 
 def _calibration_entry(
-    calibration: PairSet | None, activations: Mapping[Branch, Activations], kept_float: Sequence[str]
+    calibration: PairSet | None,
+    activations: Mapping[Branch, Activations],
+    kept_float: Sequence[str],
+    keep_cosine: float,
 ) -> CalibrationEntry | None:
     if calibration is None or not activations:
         return None
@@ -121,6 +131,7 @@ def _calibration_entry(
         ground_sha256=activations["ground"].images_sha256,
         aerial_sha256=activations["aerial"].images_sha256,
         method=METHOD,
+        keep_cosine=keep_cosine,
         kept_float=tuple(kept_float),
     )
 

@@ -15,8 +15,8 @@ from geodtr.calibration.activations import Activations
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.spec import INPUT, Descriptors, Images
 
-SMALLEST_COSINE = 0.993
-"""What every calibration image's descriptor must keep of the float32 one: the gate's 0.99, and a little to spare."""
+KEEP_COSINE = 0.993
+"""What every calibration image's descriptor must keep of the float32 one: a promise of 0.99, and a little to spare."""
 
 _SMALLEST_RANGE = 1e-6
 
@@ -29,11 +29,11 @@ class Int8Graph:
     kept_float: tuple[str, ...]
 
 
-def to_int8(graph: Any, activations: Activations) -> Int8Graph:
+def to_int8(graph: Any, activations: Activations, keep_cosine: float = KEEP_COSINE) -> Int8Graph:
     """Quantise the convolutions of a float32 `ModelProto` for CPUs; the given graph is left as it is.
 
-    Where quantising all of them turns the descriptor of a calibration image by more than `SMALLEST_COSINE` allows, the
-    convolutions that do so are found by halving the list, and stay in float32.
+    Where quantising all of them turns the descriptor of a calibration image so far that its cosine with the float32 one
+    is below `keep_cosine`, the convolutions that do so are found by halving the list, and stay in float32.
     """
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     expected = _describe(graph, activations.sample)
@@ -44,7 +44,7 @@ def to_int8(graph: Any, activations: Activations) -> Int8Graph:
 
     def good(chosen: Collection[str]) -> bool:
         cosine = np.sum(expected * _describe(quantised(chosen), activations.sample), axis=1)
-        return bool(cosine.min() >= SMALLEST_COSINE)
+        return bool(cosine.min() >= keep_cosine)
 
     # Noise grows from layer to layer, so the layers next to the output are tried first.
     chosen = largest_good(convolutions[::-1], good)

@@ -40,13 +40,14 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The images that INT8 ranges were taken from; the hashes cover their files' contents, in order. `kept_float`
-    names, as branch/node, the convolutions that quantising would have turned a descriptor too far by."""
+    names, as branch/node, the convolutions that stayed in float32, so that every descriptor kept `keep_cosine`."""
 
     data: str
     images: int
     ground_sha256: str
     aerial_sha256: str
     method: str
+    keep_cosine: float
     kept_float: tuple[str, ...] = ()
 
 

@@ -57,12 +57,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     config = load_preset("world-tiny")
     size = {"height": config.ground.height, "width": config.ground.width}
     write_world(root / "train", WorldSet(pairs=800, region="valley", **size))
-    write_world(root / "test", WorldSet(pairs=200, region="coast", **size))
+    write_world(root / "test", WorldSet(pairs=400, region="coast", **size))
     train_set, test_set = read_pairs(root / "train"), read_pairs(root / "test")
     checkpoint = train(config, train_set, root / "run")
     onnx = export_checkpoint(checkpoint, root / "onnx")
     bundles = {
-        precision: build_engine(onnx.path, root / precision, precision=precision, calibration=train_set)
+        precision: build_engine(
+            onnx.path, root / precision, precision=precision, calibration=train_set, keep_cosine=0.9995
+        )
         for precision in PRECISIONS
     }
     gallery = build_gallery(

@@ -99,7 +99,7 @@ def test_one_percent_of_cvusa_is_88_tiles() -> None:
 
 
 def test_recall_of_a_collapsed_model_is_called_suspicious() -> None:
-    same = np.ones((50, 4), np.float32) / 2
+    same = np.full((50, 4), 0.5, np.float32)
     collapsed = recall(rank(same, same))
     assert collapsed.at_1 == 1.0
     assert collapsed.suspicious
@@ -107,7 +107,7 @@ def test_recall_of_a_collapsed_model_is_called_suspicious() -> None:
 
 def test_recall_counts_only_strictly_closer_references() -> None:
     references = np.eye(4, dtype=np.float32)
-    queries = references[[1, 0, 2, 3]]
+    queries = references[[1, 0, 2, 3]].copy()
     ranking = rank(queries, references)
     assert recall_at(ranking, (1, 2)) == [0.5, 1.0]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from geodtr.runtime import geodesy
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.images import read_image
 from geodtr.runtime.polar import polar_transform
@@ -22,7 +23,7 @@ from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.aerial import EXTENT
 from geodtr.training.world.dataset import WorldSet, write_world
 from geodtr.training.world.ground import CAMERA
-from geodtr.training.world.regions import APART, EARTH_RADIUS, REGIONS, choose_positions
+from geodtr.training.world.regions import APART, REGIONS, Region, choose_positions
 from geodtr.training.world.render import Differences, Rendering, render
 from geodtr.training.world.scene import Surface
 from geodtr.training.world.terrain import World
@@ -37,11 +38,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def haversine(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Metres between points of latitude and longitude in degrees, [..., 2]."""
-    (lat1, lon1), (lat2, lon2) = (np.moveaxis(np.radians(points), -1, 0) for points in (first, second))
-    chord = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
-    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(chord))
+    return geodesy.distance(first[..., 0], first[..., 1], second[..., 0], second[..., 1])
 
 
 def coordinates(folder: Path) -> NDArray[np.float64]:
@@ -51,7 +50,7 @@ def coordinates(folder: Path) -> NDArray[np.float64]:
 # --- the folder ---
 
 
-def test_a_data_set_is_complete_and_readable(tmp_path):
+def test_a_data_set_is_complete_and_readable(tmp_path: Path) -> None:
     table = write_world(tmp_path / "set", WorldSet(pairs=5, height=20, width=64), workers=1)
 
     assert table == tmp_path / "set" / "pairs.csv"
@@ -63,13 +62,14 @@ def test_a_data_set_is_complete_and_readable(tmp_path):
     for pair in read_pairs(tmp_path / "set").pairs:
         assert read_image(pair.ground).shape == (20, 64, 3)
         assert read_image(pair.aerial).shape == (40, 40, 3)
+        assert pair.heading is not None
         assert 0 <= pair.heading < 360
         assert min(pair.heading, 360 - pair.heading) < 6
         for image in (pair.ground, pair.aerial):
             assert read_image(image).std() > 10
 
 
-def test_a_data_set_is_the_same_whatever_the_number_of_workers(tmp_path):
+def test_a_data_set_is_the_same_whatever_the_number_of_workers(tmp_path: Path) -> None:
     world_set = WorldSet(pairs=20)
 
     write_world(tmp_path / "one", world_set, workers=1)
@@ -78,7 +78,7 @@ def test_a_data_set_is_the_same_whatever_the_number_of_workers(tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path):
+def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
     write_world(tmp_path / "small", WorldSet(pairs=3), workers=1)
     write_world(tmp_path / "large", WorldSet(pairs=11), workers=1)
 
@@ -88,7 +88,7 @@ def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path):
     assert {name: large[name] for name in small} == small
 
 
-def test_another_seed_is_another_world(tmp_path):
+def test_another_seed_is_another_world(tmp_path: Path) -> None:
     write_world(tmp_path / "zero", SMALL, workers=1)
     write_world(tmp_path / "one", WorldSet(pairs=3, height=16, width=64, seed=1), workers=1)
 
@@ -97,7 +97,7 @@ def test_another_seed_is_another_world(tmp_path):
     assert all(zero[name] != one[name] for name in zero)
 
 
-def test_progress_counts_pairs(tmp_path):
+def test_progress_counts_pairs(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
 
     def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -110,7 +110,7 @@ def test_progress_counts_pairs(tmp_path):
     assert seen == [("Rendering pairs", 3)] * 3
 
 
-def test_an_existing_folder_is_refused_before_rendering_and_left_alone(tmp_path):
+def test_an_existing_folder_is_refused_before_rendering_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "keep.txt").write_text("mine")
 
     with pytest.raises(OutputExists, match="not empty"):
@@ -120,7 +120,7 @@ def test_an_existing_folder_is_refused_before_rendering_and_left_alone(tmp_path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_rendering_leaves_nothing(tmp_path, workers):
+def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path, workers: int) -> None:
     def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         yield next(untracked(items, description, total))
         raise KeyboardInterrupt
@@ -149,7 +149,7 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_stops_the_workers_quietly(tmp_path):
+def test_ctrl_c_stops_the_workers_quietly(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(INTERRUPTED)
     command = [sys.executable, str(script), str(tmp_path / "data" / "set")]
@@ -177,12 +177,12 @@ def test_ctrl_c_stops_the_workers_quietly(tmp_path):
         ({"pairs": 1, "seed": -1}, "seed is -1"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused_with_what_can(wrong, remedy):
+def test_what_cannot_be_rendered_is_refused_with_what_can(wrong: dict[str, Any], remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
         WorldSet(**wrong)
 
 
-def test_more_pairs_than_a_region_takes_are_refused_with_the_number_it_takes(tmp_path):
+def test_more_pairs_than_a_region_takes_are_refused_with_the_number_it_takes(tmp_path: Path) -> None:
     capacity = REGIONS["valley"].capacity
 
     assert capacity >= 100_000
@@ -191,7 +191,7 @@ def test_more_pairs_than_a_region_takes_are_refused_with_the_number_it_takes(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_workers_are_refused(tmp_path):
+def test_no_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers is 0"):
         write_world(tmp_path / "set", SMALL, workers=0)
 
@@ -199,7 +199,7 @@ def test_no_workers_are_refused(tmp_path):
 # --- where on Earth ---
 
 
-def test_regions_are_far_from_each_other(tmp_path):
+def test_regions_are_far_from_each_other(tmp_path: Path) -> None:
     names = list(REGIONS)
     places = {}
     for name in names:
@@ -209,7 +209,7 @@ def test_regions_are_far_from_each_other(tmp_path):
     assert {"valley", "coast"} <= set(names)
     for index, name in enumerate(names):
         for other in names[:index]:
-            assert haversine(places[name][:, None], places[other][None]).min() > 500_000
+            assert apart(places[name][:, None], places[other][None]).min() > 500_000
 
 
 @given(
@@ -218,19 +218,21 @@ def test_regions_are_far_from_each_other(tmp_path):
     bearing=st.floats(0, 2 * np.pi),
     distance=st.floats(25, 2000),
 )
-def test_distances_on_earth_are_those_in_the_world(region, corner, bearing, distance):
+def test_distances_on_earth_are_those_in_the_world(
+    region: Region, corner: tuple[float, float], bearing: float, distance: float
+) -> None:
     start = np.array([region.east, region.north]) + region.side * np.array(corner)
     end = start + distance * np.array([np.sin(bearing), np.cos(bearing)])
 
     (first, second) = region.coordinates(np.stack([start, end])).round(7)
 
-    assert haversine(first, second) == pytest.approx(distance, rel=0.005)
+    assert apart(first, second) == pytest.approx(distance, rel=0.005)
     assert abs(first[0]) < 60 and abs(first[1]) < 170
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**40), name=st.sampled_from(list(REGIONS)))
-def test_positions_keep_their_distance_and_their_order(seed, name):
+def test_positions_keep_their_distance_and_their_order(seed: int, name: str) -> None:
     region = REGIONS[name]
 
     positions = choose_positions(World(seed), region, 1500)
@@ -276,11 +278,11 @@ def places() -> Rendering:
     return pairs(60, Differences(position=0, yaw=0))
 
 
-def test_roads_lie_at_the_same_places_in_both_views(places):
+def test_roads_lie_at_the_same_places_in_both_views(places: Rendering) -> None:
     assert agreement(places.aerial_surface, places.ground_surface) > 0.9
 
 
-def test_a_pair_survives_a_quarter_turn_of_both_views_and_not_of_one(places):
+def test_a_pair_survives_a_quarter_turn_of_both_views_and_not_of_one(places: Rendering) -> None:
     quarter = places.ground_surface.shape[2] // 4
     tiles = np.rot90(places.aerial_surface, -1, axes=(1, 2))  # clockwise: what lay south now lies west
     panoramas = np.roll(places.ground_surface, quarter, axis=2)
@@ -289,7 +291,7 @@ def test_a_pair_survives_a_quarter_turn_of_both_views_and_not_of_one(places):
     assert abs(agreement(places.aerial_surface, panoramas)) < 0.2
 
 
-def test_a_pair_survives_a_mirror_before_both_views_and_not_before_one(places):
+def test_a_pair_survives_a_mirror_before_both_views_and_not_before_one(places: Rendering) -> None:
     tiles = places.aerial_surface[:, :, ::-1]
     panoramas = np.roll(places.ground_surface[:, :, ::-1], 1, axis=2)  # column 0 looks south in the mirror, too
     assert agreement(tiles, panoramas) > 0.9
@@ -297,7 +299,7 @@ def test_a_pair_survives_a_mirror_before_both_views_and_not_before_one(places):
     assert abs(agreement(places.aerial_surface, panoramas)) < 0.5
 
 
-def test_the_heading_is_where_the_centre_of_the_panorama_looks():
+def test_the_heading_is_where_the_centre_of_the_panorama_looks() -> None:
     turned = pairs(12, Differences(position=0, yaw=40))
     width = turned.ground.shape[2]
     for tile, panorama, heading in zip(turned.aerial_surface, turned.ground_surface, turned.heading, strict=True):
@@ -307,6 +309,6 @@ def test_the_heading_is_where_the_centre_of_the_panorama_looks():
         assert abs((best - heading + 180) % 360 - 180) < 4
 
 
-def test_both_views_see_open_land_roads_water_buildings_trees_and_cars(places):
+def test_both_views_see_open_land_roads_water_buildings_trees_and_cars(places: Rendering) -> None:
     assert set(Surface) - set(np.unique(places.aerial_surface)) == {Surface.SKY}
     assert set(Surface) == set(np.unique(places.ground_surface))

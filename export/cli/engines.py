@@ -39,15 +39,29 @@ def build_engine(
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="How many of them, drawn with a fixed seed.")] = 200,
+    keep_cosine: Annotated[
+        float,
+        typer.Option("--keep-cosine", min=0, max=1, help="INT8: smallest cosine with float32 on calibration images."),
+    ] = 0.993,
 ) -> None:
-    """Compile both branches into a bundle of engines."""
+    """Compile both branches into a bundle of engines.
+
+    INT8 quantises convolutions. One that would turn a calibration image's descriptor too far stays in float32, and
+    `inspect` names it.
+    """
     del backend  # one today; the option is there so that a command line says what it means
     from geodtr.export.engine_builder import build_engine as run_build
     from geodtr.training.data.spec import read_spec
 
     calibration_set = read_spec(calibration, default_split="train") if calibration else None
     bundle = run_build(
-        source, out, precision=precision, calibration=calibration_set, calibration_images=images, track=track
+        source,
+        out,
+        precision=precision,
+        calibration=calibration_set,
+        calibration_images=images,
+        keep_cosine=keep_cosine,
+        track=track,
     )
     messages.print(f"Wrote {bundle.path}: {precision}, {megabytes(bundle.bytes)} MB")
 
@@ -135,8 +149,10 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     output.print(rows)
     if manifest.calibration is not None:
         calibration = manifest.calibration
+        output.print(f"calibrated on {calibration.images} images a branch of {calibration.data} ({calibration.method})")
         output.print(
-            f"calibrated by {calibration.method} on {calibration.images} images a branch of {calibration.data}"
+            f"for cosine {calibration.keep_cosine}, {len(calibration.kept_float)} convolutions stay in float32 "
+            "(--json names them)"
         )
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")

@@ -80,3 +80,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     del frame
     messages.print("Interrupted; unfinished output was removed.")
     sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

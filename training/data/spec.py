@@ -23,7 +23,7 @@ def read_spec(spec: str, default_split: str) -> PairSet:
         )
     location, _, split = rest.partition("#")
     root = Path(location)
-    if not root.is_dir():
+    if not location or not root.is_dir():
         raise DataError(f"{location or '(nothing)'} of {spec!r} is not a folder. Check the path.")
     if kind == "cvusa":
         return read_cvusa(root, split or default_split)

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.geodesy import EARTH_RADIUS
 from geodtr.training.world.arrays import Bools, Positions
 from geodtr.training.world.terrain import World
-
-EARTH_RADIUS = 6_371_008.8
-"""Metres; the mean radius, as in the haversine formula."""
 
 APART = 25.0
 """Metres that any two positions of a data set are apart, at least."""

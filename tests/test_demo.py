@@ -1,0 +1,57 @@
+"""The main job, in small: every step real, reused when finished, nothing of another's overwritten."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from PIL import Image
+
+from geodtr.export.demo import DemoOptions, run_demo
+from geodtr.runtime.errors import OutputExists
+from geodtr.runtime.manifest import read_manifest
+from geodtr.runtime.names import PRECISIONS
+
+SMALL = DemoOptions(preset="world-tiny", train_pairs=64, test_pairs=24)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    run_demo(out, SMALL)
+    return out
+
+
+def test_it_leaves_a_report_a_picture_and_proven_bundles(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    names = [candidate["name"] for candidate in report["parity"]["candidates"]]
+    assert names == list(PRECISIONS)
+    assert report["pixels"]["queries"] == 24
+    assert report["position_error"]["median"] >= 0
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.width > 500
+    for precision in PRECISIONS:
+        assert len(read_manifest(folder / "bundles" / precision).parity) == 1
+
+
+def test_a_second_run_reuses_what_the_first_finished(folder: Path) -> None:
+    trained = (folder / "run" / "last.safetensors").stat()
+    (folder / "report.json").unlink()
+    announced: list[str] = []
+    report = run_demo(folder, SMALL, announce=announced.append)
+    assert sum("reusing" in line for line in announced) == 8
+    assert (folder / "run" / "last.safetensors").stat() == trained
+    assert (folder / "report.json").is_file()
+    assert report.seconds["Train"] == 0
+
+
+def test_another_demos_folder_is_not_mixed_up(folder: Path) -> None:
+    with pytest.raises(OutputExists, match="--fresh"):
+        run_demo(folder, msgspec.structs.replace(SMALL, seed=1))
+
+
+def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExists, match="not made by the demo"):
+        run_demo(tmp_path, SMALL, fresh=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"

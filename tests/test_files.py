@@ -1,0 +1,81 @@
+"""Durable or absent: what is written is whole, what fails or is interrupted leaves nothing."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodtr.runtime.errors import OutputExists, UserError
+from geodtr.runtime.files import new_file, new_folder, write_bytes
+
+
+@settings(max_examples=25, deadline=None)
+@given(first=st.binary(max_size=2000), second=st.binary(max_size=2000))
+def test_a_file_is_replaced_whole(tmp_path_factory: pytest.TempPathFactory, first: bytes, second: bytes) -> None:
+    path = tmp_path_factory.mktemp("files") / "deep" / "file.bin"
+    write_bytes(path, first)
+    write_bytes(path, second)
+    assert path.read_bytes() == second
+    assert _names(path.parent) == ["file.bin"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fail() -> None:
+        with new_file(path) as temporary:
+            temporary.write_bytes(b"half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert _names(tmp_path) == ["file"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fill(fail: bool) -> None:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "part").write_text("x")
+            assert not (tmp_path / "out").exists()
+            if fail:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill(fail=True)
+    assert _names(tmp_path) == []
+    fill(fail=False)
+    assert _names(tmp_path / "out") == ["part"]
+    with pytest.raises(OutputExists, match="not empty"):
+        fill(fail=False)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_bytes(tmp_path / "file" / "inside", b"x")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "geodtr.export.cli.main", "world", "out", "--pairs", "5000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Interrupted" in printed
+    assert "Traceback" not in printed
+    assert _names(tmp_path) == []
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
