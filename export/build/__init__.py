@@ -1,0 +1,1 @@
+"""Building engines: one file a backend."""
