@@ -15,7 +15,15 @@ from geodtr.export.int8 import KEEP_COSINE
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import new_folder, refuse_existing, sha256
-from geodtr.runtime.manifest import BackendEntry, CalibrationEntry, EngineEntry, Manifest, SourceEntry, write_manifest
+from geodtr.runtime.manifest import (
+    FILE_NAME,
+    BackendEntry,
+    CalibrationEntry,
+    EngineEntry,
+    Manifest,
+    SourceEntry,
+    write_manifest,
+)
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder
@@ -69,11 +77,12 @@ def build_engine(
     """Build ONNX Runtime engines of both branches into a bundle `out`, whole or not at all.
 
     `source` is a checkpoint, or a float32 bundle that was exported from one; `calibration` holds the images that INT8
-    ranges are measured on, and `keep_cosine` how closely the INT8 descriptors of those images must follow the float32
-    ones (see `to_int8`). Raises ConfigError when INT8 is asked for without them, BundleError when the source bundle
-    is not float32, and what reading the source raises.
+    ranges are measured on, and `keep_cosine` how closely the INT8 descriptors of the first of them must follow the
+    float32 ones (see `to_int8`). Raises ConfigError when INT8 is asked for without them, BundleError when the source
+    bundle is not float32, and what reading the source raises.
     """
     refuse_existing(out)
+    backend = onnxruntime_backend.backend_entry()
     if precision == "int8" and calibration is None:
         raise ConfigError(
             "INT8 needs images to measure activation ranges on: add --calibration SPEC, for example "
@@ -90,25 +99,26 @@ def build_engine(
                 )
         with new_folder(out) as folder:
             engines: dict[Branch, EngineEntry] = {}
-            kept_float: list[str] = []
+            convolutions, kept_float = 0, list[str]()
             for branch in track(BRANCHES, f"Building {precision} engines", len(BRANCHES)):
                 entry = exported.manifest.engine(branch)
                 file = folder / entry.file
                 graph = exported.path / entry.file
                 if precision == "int8":
-                    kept = onnxruntime_backend.build_int8(graph, activations[branch], keep_cosine, file)
-                    kept_float += [f"{branch}/{name}" for name in kept]
+                    made = onnxruntime_backend.build_int8(graph, activations[branch], keep_cosine, file)
+                    convolutions += made.convolutions
+                    kept_float += [f"{branch}/{name}" for name in made.kept_float]
                 else:
                     onnxruntime_backend.build_typed(graph, precision, file)
                 engines[branch] = _entry(file, entry.spec)
             manifest = Manifest(
                 embedding_id=exported.manifest.embedding_id,
                 precision=precision,
-                backend=onnxruntime_backend.backend_entry(),
+                backend=backend,
                 ground=engines["ground"],
                 aerial=engines["aerial"],
                 source=exported.manifest.source,
-                calibration=_calibration_entry(calibration, activations, kept_float, keep_cosine),
+                calibration=_calibration_entry(calibration, activations, keep_cosine, convolutions, kept_float),
             )
             write_manifest(folder, manifest)
             built = open_bundle(folder)
@@ -120,8 +130,9 @@ def build_engine(
 def _calibration_entry(
     calibration: PairSet | None,
     activations: Mapping[Branch, Activations],
-    kept_float: Sequence[str],
     keep_cosine: float,
+    convolutions: int,
+    kept_float: Sequence[str],
 ) -> CalibrationEntry | None:
     if calibration is None or not activations:
         return None
@@ -132,6 +143,7 @@ def _calibration_entry(
         aerial_sha256=activations["aerial"].images_sha256,
         method=METHOD,
         keep_cosine=keep_cosine,
+        convolutions=convolutions,
         kept_float=tuple(kept_float),
     )
 
@@ -155,7 +167,7 @@ def check_batch_invariance(embedder: Embedder) -> None:
 @contextmanager
 def _float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
     """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint."""
-    if source.is_dir():
+    if (source / FILE_NAME).is_file():
         bundle = open_bundle(source)
         if bundle.manifest.precision != "fp32":
             raise BundleError(

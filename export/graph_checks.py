@@ -62,10 +62,10 @@ def check_fp16(graph: Any) -> None:
         raise GraphError("an FP16 graph holds a convolution whose weights are not FP16")
     islands = [node for node in graph.graph.node if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2")]
     for node in islands:
-        if types.get(node.input[0]) == half or types.get(node.output[0]) == half:
+        if {types.get(node.input[0]), types.get(node.output[0])} != {onnx.TensorProto.FLOAT}:
             raise GraphError(f"an FP16 graph computes {node.op_type} {node.name} in half precision")
     for node in behind_last(graph, "MatMul"):
-        if types.get(node.output[0]) == half:
+        if types.get(node.output[0]) != onnx.TensorProto.FLOAT:
             raise GraphError(f"an FP16 graph rounds {node.output[0]}, behind the last product, to half precision")
 
 

@@ -13,27 +13,30 @@ from numpy.typing import NDArray
 
 from geodtr.calibration.activations import Activations
 from geodtr.runtime.engines.onnxruntime import open_session
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import INPUT, Descriptors, Images
 
 KEEP_COSINE = 0.993
-"""What every calibration image's descriptor must keep of the float32 one: a promise of 0.99, and a little to spare."""
+"""What descriptors of sample images must keep of the float32 ones: the promised 0.99, with some to spare."""
 
 _SMALLEST_RANGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Graph:
-    """A quantised `ModelProto`, and the names of the convolutions that had to stay in float32."""
+    """A quantised `ModelProto`, its number of convolutions, and the names of those that had to stay in float32."""
 
     graph: Any
+    convolutions: int
     kept_float: tuple[str, ...]
 
 
 def to_int8(graph: Any, activations: Activations, keep_cosine: float = KEEP_COSINE) -> Int8Graph:
     """Quantise the convolutions of a float32 `ModelProto` for CPUs; the given graph is left as it is.
 
-    Where quantising all of them turns the descriptor of a calibration image so far that its cosine with the float32 one
-    is below `keep_cosine`, the convolutions that do so are found by halving the list, and stay in float32.
+    Where quantising all of them turns the descriptor of a sample image so far that its cosine with the float32 one is
+    below `keep_cosine`, the convolutions that do so are found by halving the list, and stay in float32.
+    Raises ConfigError when none is left: a file without INT8 is not called INT8.
     """
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     expected = _describe(graph, activations.sample)
@@ -48,7 +51,13 @@ def to_int8(graph: Any, activations: Activations, keep_cosine: float = KEEP_COSI
 
     # Noise grows from layer to layer, so the layers next to the output are tried first.
     chosen = largest_good(convolutions[::-1], good)
-    return Int8Graph(quantised(chosen), tuple(name for name in convolutions if name not in chosen))
+    if not chosen:
+        raise ConfigError(
+            f"No convolution can be INT8 and keep a cosine of {keep_cosine} on the calibration images. Lower "
+            f"--keep-cosine ({KEEP_COSINE} by default), or build --precision fp16."
+        )
+    kept_float = tuple(name for name in convolutions if name not in chosen)
+    return Int8Graph(quantised(chosen), len(convolutions), kept_float)
 
 
 def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) -> frozenset[str]:
@@ -85,8 +94,6 @@ def quantise(graph: Any, activations: Activations, chosen: Collection[str]) -> A
     inferred = onnx.shape_inference.infer_shapes(graph)
     # The quantiser asks for this mark of files that went through its own shape inference.
     onnx.helper.set_model_props(inferred, {"onnx.infer": "onnxruntime.quant"})
-    if not chosen:
-        return inferred
     quantizer = QDQQuantizer(
         inferred,
         per_channel=True,

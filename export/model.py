@@ -9,8 +9,6 @@ from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import EmbedderPair
 
-RUN_CHECKPOINT = "last.safetensors"
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -38,20 +36,19 @@ def open_model(path: Path) -> Model:
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
         )
-    file = path / RUN_CHECKPOINT if path.is_dir() else path
-    if not file.is_file():
+    if not path.exists():
         raise CheckpointError(
             f"{path} is neither a bundle (a folder with {FILE_NAME}) nor a checkpoint (a .safetensors file). "
             "Check the path."
         )
-    from geodtr.training.checkpoint import load_checkpoint
+    from geodtr.training.checkpoint import load_checkpoint, resolve_checkpoint
     from geodtr.training.models.embedder import embedders
 
-    checkpoint = load_checkpoint(file)
+    checkpoint = load_checkpoint(path)
     return Model(
         name="PyTorch",
         precision="fp32",
         embedders=embedders(checkpoint.model),
         embedding_id=checkpoint.embedding_id,
-        bytes=file.stat().st_size,
+        bytes=resolve_checkpoint(path).stat().st_size,
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from geodtr.runtime.errors import OutputExists, UserError
 
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
+
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
@@ -36,9 +38,10 @@ def hash_files(paths: Iterable[Path]) -> str:
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
-    An existing `path` is replaced in one step, so that a reader sees the old file or the new one, never a part.
+    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part.
     Raises UserError when the place cannot be written.
     """
+    path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -61,6 +64,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises OutputExists when `path` holds anything (an empty folder is taken over), UserError when it cannot be written.
     """
     refuse_existing(path)
+    path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -84,27 +88,34 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise OutputExists when `path` is a file, or a folder that holds anything: ask before the work, not after."""
+    """Raise OutputExists when the folder `path` holds anything, or is a file: ask before the work, not after."""
     if path.is_dir():
         if any(path.iterdir()):
-            raise OutputExists(
-                f"{path} exists and is not empty. Name another output folder, or remove it: rm -r {path}"
-            )
+            raise OutputExists(f"{path} exists and is not empty. Name another output folder, or remove it yourself.")
     elif path.exists() or path.is_symlink():
-        raise OutputExists(f"{path} exists and is not a folder. Name another output, or remove it: rm {path}")
+        raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
+
+
+def refuse_existing_file(path: Path) -> None:
+    """Raise OutputExists when anything lies where the file `path` shall be written."""
+    if path.exists() or path.is_symlink():
+        raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what a disk or its permissions refuse into a UserError that names the place."""
+    """Turn what a disk or its permissions refuse around `path` into a UserError; errors of other places pass."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = path.parent if error.filename is None else Path(os.fsdecode(error.filename))
+        elsewhere = path.parent not in (place, *place.parents) and place not in path.parents
+        # NumPy reports a write that the disk cut short without an error number.
+        if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
             raise UserError(
-                f"No space is left on the disk of {path}: nothing was written. Free some and repeat."
+                f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        if error.errno in _REFUSED and not elsewhere:
             raise UserError(
                 f"{path} cannot be written ({error.strerror}). Name a place that you may write to."
             ) from None

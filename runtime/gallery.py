@@ -2,14 +2,16 @@
 
 gallery.json         what it is: embedding id, sizes, the SHA-256 of the other files
 descriptors.npy      float32 [N, D], unit rows, memory-mapped when opened
-references.sqlite    table `reference`: row, name, lat, lon (degrees, WGS 84; NULL where unknown)
+references.sqlite    table `reference`: row, file, lat, lon (degrees, WGS 84; NULL where unknown)
 """
 
+import errno
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -20,14 +22,13 @@ from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
 
-SCHEMA = 1
 _INFO, _DESCRIPTORS, _REFERENCES = "gallery.json", "descriptors.npy", "references.sqlite"
 
 
 class GalleryInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a gallery says of itself. `source` is the SPEC or folder that it was built from."""
 
-    schema: int = SCHEMA
+    schema: Literal[1] = 1
     embedding_id: str
     references: int
     descriptor_size: int
@@ -48,9 +49,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A reference as a gallery keeps it: its file's name, and its position if that is known."""
+    """A reference as a gallery keeps it: its file as it was given, and its position if that is known."""
 
-    name: str
+    file: str
     lat: float | None
     lon: float | None
 
@@ -136,14 +137,21 @@ def _read_info(path: Path) -> GalleryInfo:
 
 
 def _write_places(path: Path, references: Sequence[Reference]) -> None:
+    try:
+        _fill(path, references)
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.ENOSPC, str(error), str(path)) from error
+
+
+def _fill(path: Path, references: Sequence[Reference]) -> None:
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute("CREATE TABLE reference (row INTEGER PRIMARY KEY, name TEXT NOT NULL, lat REAL, lon REAL)")
+        database.execute("CREATE TABLE reference (row INTEGER PRIMARY KEY, file TEXT NOT NULL, lat REAL, lon REAL)")
         database.executemany(
             "INSERT INTO reference VALUES (?, ?, ?, ?)",
-            ((row, entry.image.name, entry.lat, entry.lon) for row, entry in enumerate(references)),
+            ((row, str(entry.image), entry.lat, entry.lon) for row, entry in enumerate(references)),
         )
 
 
 def _read_places(path: Path) -> tuple[Place, ...]:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-        return tuple(Place(*row) for row in database.execute("SELECT name, lat, lon FROM reference ORDER BY row"))
+        return tuple(Place(*row) for row in database.execute("SELECT file, lat, lon FROM reference ORDER BY row"))

@@ -20,10 +20,11 @@ def read_image(path: Path) -> Images:
     """
     try:
         with Image.open(path) as image:
-            if image.mode not in _MODES:
+            if image.mode not in _MODES or _deep(image):
+                depth = " with 16 bits a channel" if _deep(image) else ""
                 raise ImageError(
-                    f"{path} has pixel format {image.mode}; allowed are 8-bit images ({', '.join(sorted(_MODES))}). "
-                    "Convert it to 8-bit RGB first."
+                    f"{path} has pixel format {image.mode}{depth}; allowed are 8-bit images "
+                    f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
                 )
             image.load()
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -49,3 +50,8 @@ def list_images(folder: Path) -> list[Path]:
     if not paths:
         raise ImageError(f"{folder} holds no images; a file counts when it ends in {', '.join(sorted(SUFFIXES))}.")
     return paths
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether the file holds 16 bits a channel, of which Pillow would silently keep the upper eight."""
+    return any("16" in str(tile.args) for tile in getattr(image, "tile", ()) if not isinstance(tile.args, int))

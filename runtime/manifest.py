@@ -39,8 +39,11 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The images that INT8 ranges were taken from; the hashes cover their files' contents, in order. `kept_float`
-    names, as branch/node, the convolutions that stayed in float32, so that every descriptor kept `keep_cosine`."""
+    """The images that INT8 ranges were taken from; the hashes cover their files' contents, in order.
+
+    `kept_float` names, as branch/node, those of all `convolutions` that stayed in float32, so that the descriptors of
+    the first images kept a cosine of `keep_cosine`.
+    """
 
     data: str
     images: int
@@ -48,11 +51,16 @@ class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     aerial_sha256: str
     method: str
     keep_cosine: float
+    convolutions: int
     kept_float: tuple[str, ...] = ()
 
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One measured comparison with the reference model. Recall in shares of 1, `data_sha256` covers the images."""
+    """One measured comparison. `reference` is PyTorch, or the precision of the bundle that stood for it; recall in
+    shares of 1; `data_sha256` covers the images.
+    """
+
+    reference: str
 
     data: str
     data_sha256: str

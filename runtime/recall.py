@@ -15,8 +15,8 @@ from geodtr.runtime.spec import Descriptors
 _BLOCK_SCORES = 1 << 24
 
 
-class ShapeError(UserError):
-    """Queries and references do not go together: they must be two matrices of one shape."""
+class DescriptorError(UserError):
+    """Descriptors that cannot be ranked: wrong shapes, too few, or values that are not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,21 @@ def one_percent(references: int) -> int:
 def rank(queries: Descriptors, references: Descriptors) -> Ranking:
     """Rank each query's own row among all references by cosine similarity, in blocks of bounded memory.
 
-    queries, references: float32 [N, D], unit rows, row i belongs to row i. Raises ShapeError when they differ in shape
-    or are empty. Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
+    queries, references: float32 [N, D], unit rows, row i belongs to row i. Raises DescriptorError when they differ in
+    shape, hold fewer than two rows, or a value that is not finite (which would count as a hit).
+    Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
     """
-    if queries.shape != references.shape or queries.ndim != 2 or not len(queries):
-        raise ShapeError(
-            f"Queries {queries.shape} and references {references.shape} must be two equal, filled matrices."
+    if queries.shape != references.shape or queries.ndim != 2 or len(queries) < 2:
+        raise DescriptorError(
+            f"Recall ranks each of at least two queries among as many references; given are {queries.shape} and "
+            f"{references.shape}."
         )
+    for name, rows in (("query", queries), ("reference", references)):
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise DescriptorError(
+                f"{len(bad)} {name} descriptors are not finite, the first in row {bad[0]}: the model is broken."
+            )
     count = len(queries)
     ranks, tied = np.empty(count, np.int64), np.empty(count, np.bool_)
     block = max(1, _BLOCK_SCORES // count)

@@ -22,7 +22,7 @@ class Hits:
 
 
 def search(queries: Descriptors, references: Descriptors, top: int) -> Hits:
-    """The `top` references with the largest cosine to each query; equal scores are ordered by row.
+    """The `top` references with the largest cosine to each query; which of several equal ones comes first is not said.
 
     queries [Q, D], references [N, D], unit rows; where N is less than `top`, all N are returned.
     Raises ValueError when `top` is less than 1.

@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,6 @@ import torch
 from conftest import Outcome, Trained
 from PIL import Image
 
-from geodtr.training.data.pairs_csv import HEADERS
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.official import import_official
 
@@ -82,6 +83,15 @@ def test_a_16_bit_image_is_refused(trained: Trained, tmp_path: Path, refused: Ca
     assert "I;16" in refused("embed", bundle, deep, "--branch", "ground", "--out", tmp_path / "d.npy")
 
 
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_16_bits_a_channel_are_not_silently_cut_to_8(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str], name: str
+) -> None:
+    (tmp_path / name).write_bytes(_rgb16_png() if name.endswith("png") else _rgb16_tiff())
+    bundle = trained.bundles["fp32"].path
+    assert "16 bits" in refused("embed", bundle, tmp_path / name, "--branch", "ground", "--out", tmp_path / "d.npy")
+
+
 def test_a_tile_that_is_not_square_is_named(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
     Image.new("RGB", (64, 60)).save(tmp_path / "oblong.png")
     bundle = trained.bundles["fp32"].path
@@ -106,7 +116,9 @@ def test_an_empty_folder_is_named(trained: Trained, tmp_path: Path, refused: Cal
         ("", "(none)"),
         ("ground,aerial,lat,lon\nground/000000.png,aerial/000000.png,north,8\n", "lat is 'north'"),
         ("ground,aerial,lat,lon\nground/000000.png,aerial/000000.png,91,8\n", "within -90 and 90"),
-        ("ground,aerial\nground/000000.png\n", "line 2"),
+        ("ground,aerial\n\nground/000000.png\n", "line 3"),
+        ("ground,aerial,lat,lon\nground/000000.png,aerial/000000.png,8,\n", "both lat and lon"),
+        ("ground,aerial\nground/000000.png,aerial/000000.png\n", "at least two"),
         ("ground,aerial\n", "holds no pairs"),
     ],
 )
@@ -171,9 +183,19 @@ def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refu
     options.write_text(json.dumps({"n_des": 12}))
     assert "n_des = 12" in refused(*asked)
     options.write_text("{")
-    assert "not JSON" in refused(*asked)
+    assert "options.json" in refused(*asked)
+    wrongs: list[dict[str, object]] = [
+        {"TR_heads": 0},
+        {"TR_heads": -1},
+        {"dropout": "abc"},
+        {"dropout": 2},
+        {"n_des": []},
+    ]
+    for wrong in wrongs:
+        options.write_text(json.dumps(wrong))
+        assert next(iter(wrong)) in refused(*asked)
     options.unlink()
-    assert "does not exist" in refused(*asked)
+    assert "options.json cannot be read" in refused(*asked)
 
 
 def test_a_bundle_with_one_byte_changed_is_not_run(
@@ -219,6 +241,46 @@ def test_int8_without_calibration_images_says_what_to_add(
 ) -> None:
     message = refused("build-engine", trained.onnx.path, "--precision", "int8", "--out", tmp_path / "b")
     assert "--calibration" in message
+
+
+def test_int8_that_no_convolution_allows_is_refused_rather_than_misnamed(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    asked = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
+    assert "Lower --keep-cosine" in refused(*asked, "--keep-cosine", 1, "--images", 4, "--out", tmp_path / "b")
+
+
+def test_two_builds_of_onnx_runtime_are_refused(
+    trained: Trained, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geodtr.runtime.engines import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "version", lambda _name: "1.0")
+    message = refused("evaluate", trained.bundles["fp32"].path, "--data", trained.test_set.name)
+    assert "onnxruntime and onnxruntime-gpu are both installed" in message
+
+
+def test_a_model_whose_weights_are_not_numbers_is_refused(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+
+    model = load_checkpoint(trained.checkpoint).model
+    with torch.no_grad():
+        model.ground.layout.w1[0, 0, 0] = float("nan")
+    save_checkpoint(tmp_path / "nan.safetensors", model, "broken")
+    message = refused("evaluate", tmp_path / "nan.safetensors", "--data", trained.test_set.name)
+    assert "ground.layout.w1 holds values that are not finite" in message
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    for old, new in ((b'"schema":1', b'"schema":9'), (b'"model":"geodtr"', b'"model":"safamo"')):
+        path = tmp_path / "later.safetensors"
+        escaped_old, escaped_new = (text.replace(b'"', b'\\"') for text in (old, new))
+        path.write_bytes(trained.checkpoint.read_bytes().replace(escaped_old, escaped_new))
+        assert "does not know" in refused("evaluate", path, "--data", trained.test_set.name)
 
 
 def test_engines_are_not_built_from_engines(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -278,6 +340,38 @@ def test_bundles_of_different_models_are_not_compared(
     assert "another checkpoint" in refused(*asked)
 
 
+def test_a_folder_whose_name_holds_a_hash_is_still_a_data_set(trained: Trained, pairs: Path, cli: Cli) -> None:
+    renamed = pairs.rename(pairs.with_name("my #1 [set]"))
+    result = cli("evaluate", trained.bundles["fp32"].path, "--data", f"pairs:{renamed}")
+    assert result.code == 0, result.err
+    assert "my #1 [set]" in result.out
+
+
+def _rgb16_png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + bytes(64 * 3 * 2) for _ in range(32))
+    header = struct.pack(">IIBBBBB", 64, 32, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _rgb16_tiff() -> bytes:
+    """An uncompressed little-endian TIFF of 64 x 32 pixels, three channels of 16 bits."""
+    pixels = bytes(64 * 32 * 6)
+    tags = [(256, 64), (257, 32), (258, 0), (259, 1), (262, 2), (273, 0), (277, 3), (278, 32), (279, len(pixels))]
+    bits_at = 8 + 2 + 12 * len(tags) + 4
+    values = {258: bits_at, 273: bits_at + 6}
+    entries = b"".join(
+        struct.pack(
+            "<HHII", tag, 3 if tag in (258, 259, 262, 277) else 4, 3 if tag == 258 else 1, values.get(tag, value)
+        )
+        for tag, value in tags
+    )
+    start = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return start + struct.pack("<HHH", 16, 16, 16) + pixels
+
+
 def _tree(root: Path) -> set[tuple[str, bytes]]:
     """Every file below `root` with its content."""
     return {(str(path), path.read_bytes() if path.is_file() else b"") for path in root.rglob("*")}
@@ -296,11 +390,3 @@ def _small_official() -> dict[str, torch.Tensor]:
 def test_the_small_official_file_used_here_is_importable(tmp_path: Path) -> None:
     torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
     assert import_official(tmp_path / "m.pth").config.descriptors == 8
-
-
-def test_the_documented_headers_are_the_accepted_ones() -> None:
-    assert [",".join(header) for header in HEADERS] == [
-        "ground,aerial",
-        "ground,aerial,lat,lon",
-        "ground,aerial,lat,lon,heading",
-    ]

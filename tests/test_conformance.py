@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.names import Branch
 from geodtr.runtime.preprocess import load_image
-from geodtr.runtime.recall import one_percent, rank, recall, recall_at
+from geodtr.runtime.recall import DescriptorError, one_percent, rank, recall, recall_at
 from geodtr.training.data.spec import read_spec
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
@@ -103,6 +103,15 @@ def test_recall_of_a_collapsed_model_is_called_suspicious() -> None:
     collapsed = recall(rank(same, same))
     assert collapsed.at_1 == 1.0
     assert collapsed.suspicious
+
+
+def test_descriptors_that_are_not_numbers_are_not_hits() -> None:
+    rows = np.eye(4, dtype=np.float32)
+    broken = rows.copy()
+    broken[2] = np.nan
+    for queries, references in ((broken, rows), (rows, broken)):
+        with pytest.raises(DescriptorError, match="row 2"):
+            rank(queries, references)
 
 
 def test_recall_counts_only_strictly_closer_references() -> None:

@@ -26,6 +26,7 @@ def test_it_leaves_a_report_a_picture_and_proven_bundles(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     names = [candidate["name"] for candidate in report["parity"]["candidates"]]
     assert names == list(PRECISIONS)
+    assert report["passed"] == report["parity"]["passed"]
     assert report["pixels"]["queries"] == 24
     assert report["position_error"]["median"] >= 0
     with Image.open(folder / "sheet.png") as sheet:
@@ -52,6 +53,21 @@ def test_another_demos_folder_is_not_mixed_up(folder: Path) -> None:
 
 def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputExists, match="not made by the demo"):
+    with pytest.raises(OutputExists, match="not empty"):
         run_demo(tmp_path, SMALL, fresh=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_fresh_leaves_a_strangers_demo_json_and_its_neighbours_alone(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text('{"slides": 12}')
+    with pytest.raises(OutputExists):
+        run_demo(tmp_path, SMALL, fresh=True)
+    assert (tmp_path / "demo.json").read_text() == '{"slides": 12}'
+
+
+def test_fresh_removes_what_the_demo_made_and_nothing_else(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / "run" / "last.safetensors").stat().st_mtime_ns
+    run_demo(folder, SMALL, fresh=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "run" / "last.safetensors").stat().st_mtime_ns != before

@@ -104,7 +104,7 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
     _forge_manifest(bundle.path)
     result = cli("parity", trained.checkpoint, bundle.path, "--data", trained.test_set.name)
     assert result.code == 1
-    assert "FAIL" in result.out
+    assert "FAILED" in result.out
     assert not read_manifest(bundle.path).parity[0].passed
 
 

@@ -70,10 +70,31 @@ def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Si
     while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "Interrupted" in printed
     assert "Traceback" not in printed
+    assert _names(tmp_path) == []
+
+
+def test_the_current_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(Path()) as folder:
+        (folder / "part").write_text("x")
+    assert _names(tmp_path / "here") == ["part"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_file(tmp_path / "big.npy"), Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(UserError, match="No space"):
+        fill()
     assert _names(tmp_path) == []
 
 

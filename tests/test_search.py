@@ -49,7 +49,7 @@ def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
     assert gallery.info.references == len(trained.test_set) == len(gallery.places)
     np.testing.assert_allclose(np.linalg.norm(gallery.descriptors, axis=1), 1, atol=1e-5)
     for pair, place in zip(trained.test_set.pairs, gallery.places, strict=True):
-        assert (place.name, place.lat, place.lon) == (pair.aerial.name, pair.lat, pair.lon)
+        assert (place.file, place.lat, place.lon) == (str(pair.aerial), pair.lat, pair.lon)
 
 
 def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None:

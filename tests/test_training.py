@@ -14,7 +14,7 @@ from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.config import load_preset, preset_names
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluate import evaluate
-from geodtr.training.loop import Step, train
+from geodtr.training.loop import Step, TrainingDiverged, train
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
@@ -56,6 +56,11 @@ def test_fewer_pairs_than_a_batch_are_refused(trained: Trained, tmp_path: Path) 
     with pytest.raises(ConfigError, match="fewer than one batch of 16"):
         train(load_preset("world-tiny"), PairSet("one", trained.train_set.pairs[:1]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_training_stops_and_says_where(few: PairSet, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match="at step"):
+        train(load_preset("world-tiny", learning_rate=1e30, epochs=4), few, tmp_path / "run")
 
 
 def test_a_run_is_not_overwritten(few: PairSet, tmp_path: Path) -> None:

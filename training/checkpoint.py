@@ -6,26 +6,28 @@ One file, so that it is replaced in one step; no code is executed when it is rea
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
-from geodtr.runtime.files import new_file, sha256
+from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 
-SCHEMA = 1
+LAST = "last.safetensors"
+"""The checkpoint that training writes into a run's folder after every epoch."""
 _HEADER_KEY = "geodtr"
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a checkpoint says of itself. `origin` tells in words where the weights come from."""
 
-    schema: int = SCHEMA
-    model: str = "geodtr"
+    schema: Literal[1] = 1
+    model: Literal["geodtr"] = "geodtr"
     config: GeoDTRConfig
     ground: Preprocessing
     aerial: Preprocessing
@@ -55,12 +57,16 @@ def save_checkpoint(path: Path, model: GeoDTR, origin: str) -> None:
         origin=origin,
     )
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with new_file(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()})
+    write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()}))
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The checkpoint file that `path` means: itself, or the newest one of a training run's folder."""
+    return path / LAST if path.is_dir() else path
 
 
 def read_info(path: Path) -> CheckpointInfo:
-    """Read a checkpoint's header alone. Raises CheckpointError when the file is not one."""
+    """Read a checkpoint file's header alone. Raises CheckpointError when the file is not one."""
     if not path.is_file():
         raise CheckpointError(f"{path} is not a checkpoint file. Check the path; `geodtr-export train` writes one.")
     try:
@@ -75,12 +81,16 @@ def read_info(path: Path) -> CheckpointInfo:
         raise CheckpointError(f"{path} holds weights without the description that this project writes beside them.")
     try:
         return msgspec.json.decode(header, type=CheckpointInfo)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise CheckpointError(f"{path} describes a model that this version does not know: {error}.") from None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Build the model that `path` describes and fill it strictly: a missing or unexpected key is an error naming it."""
+    """Build the model that `path` (a file, or a run's folder) describes and fill it strictly.
+
+    Raises CheckpointError, naming what is wrong with the file.
+    """
+    path = resolve_checkpoint(path)
     info = read_info(path)
     model = GeoDTR(info.config, info.ground, info.aerial)
     with safe_open(path, framework="pt") as file:
@@ -90,7 +100,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def fill_strictly(model: GeoDTR, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy `tensors` into `model`. Raises CheckpointError naming keys that are missing, left over or misshapen."""
+    """Copy `tensors` into `model`.
+
+    Raises CheckpointError naming keys that are missing, left over, of other shape, or hold values not finite.
+    """
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is unexpected" for name in tensors if name not in expected]
@@ -98,6 +111,11 @@ def fill_strictly(model: GeoDTR, tensors: Mapping[str, Tensor], path: Path) -> N
         f"{name} has shape {list(tensor.shape)} instead of {list(expected[name].shape)}"
         for name, tensor in tensors.items()
         if name in expected and tensor.shape != expected[name].shape
+    ]
+    problems += [
+        f"{name} holds values that are not finite"
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import refuse_existing, write_bytes
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.checkpoint import save_checkpoint
+from geodtr.training.checkpoint import LAST, save_checkpoint
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.layout_simulation import change_square, change_unrolled, random_quarter_turns, random_turns
@@ -26,16 +26,19 @@ from geodtr.training.models.embedder import normalise
 from geodtr.training.models.geodtr import GeoDTR
 from geodtr.training.pair_images import PairImages
 
-CHECKPOINT = "last.safetensors"
+
+class TrainingDiverged(UserError):
+    """The loss is no longer a number: nothing that follows would be worth saving."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser step, as told to whoever listens; `number` counts from 1 to `total`."""
+    """One optimiser step, as told to whoever listens; `number` counts from 1 to `total`, `epoch` from 0."""
 
     number: int
     total: int
     epoch: int
+    epochs: int
     loss: float
 
 
@@ -47,7 +50,7 @@ def train(
     track: Track = untracked,
     on_step: Callable[[Step], None] = lambda _step: None,
 ) -> Path:
-    """Train a model; write `out`/last.safetensors after every epoch, `out`/config.json at the end; returns the former.
+    """Train a model; write `out`/config.json, then `out`/last.safetensors after every epoch, and return the latter.
 
     Uses a GPU where there is one. Raises OutputExists when `out` holds anything, ConfigError when the pairs do not fill
     one batch, ImageError when an image cannot be read.
@@ -57,7 +60,8 @@ def train(
         raise ConfigError(f"{pair_set.name} holds {len(pair_set)} pairs, fewer than one batch of {config.batch_size}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = PairImages(pair_set, {"ground": config.ground, "aerial": config.aerial}, track)
-    checkpoint = out / CHECKPOINT
+    checkpoint = out / LAST
+    write_bytes(out / "config.json", msgspec.json.format(msgspec.json.encode(config)))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
@@ -72,16 +76,20 @@ def train(
             order = torch.randperm(len(images), generator=generator)
             for batch in images.batches(order, config.batch_size):
                 ground, aerial = _simulate(*batch, config, generator)
+                number += 1
                 loss = _loss(model, ground.to(device), aerial.to(device), config)
+                if not torch.isfinite(loss):
+                    raise TrainingDiverged(
+                        f"The loss is {loss.item()} at step {number} of {total}. Lower learning_rate "
+                        f"(now {config.learning_rate}). The last good epoch, if any, is in {checkpoint}."
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 optimizer.step()
                 schedule.step()
-                number += 1
-                on_step(Step(number, total, epoch, loss.item()))
+                on_step(Step(number, total, epoch, config.epochs, loss.item()))
             save_checkpoint(checkpoint, model, f"trained on {pair_set.name}, {epoch + 1} of {config.epochs} epochs")
-    write_bytes(out / "config.json", msgspec.json.format(msgspec.json.encode(config)))
     return checkpoint
 
 

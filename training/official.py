@@ -4,20 +4,20 @@ A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_s
 the training options. Everything about the network but its number of heads is read off the tensors' shapes.
 """
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import msgspec
 import torch
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.checkpoint import fill_strictly
-from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
+from geodtr.training.models.geodtr import BackboneConfig, Count, GeoDTR, GeoDTRConfig, positions
 
 DEFAULT_HEADS = 4
 GROUND = Preprocessing(height=122, width=671)
@@ -33,6 +33,16 @@ _RENAMES = (
     (re.compile(r"\.tr_module\.pos_encoder\.embedding_parameter$"), ".code_bias"),
     (re.compile(r"\.tr_module\.transformer_encoder\."), ".encoder."),
 )
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    """The release's training options that say something of the network, by the release's names; others are ignored."""
+
+    n_des: Count | None = None
+    TR_heads: Count | None = None
+    TR_layers: Count | None = None
+    TR_dim: Count | None = None
+    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
 
 
 def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
@@ -69,7 +79,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is refused: it is damaged, or carries Python code that loading would execute. Only tensors and "
             "plain values are read. Ask its author for the weights alone."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged archive raises whatever its bytes happen to mean
         raise CheckpointError(f"{path} is not a readable PyTorch file ({_first_line(error)}).") from None
     state = content.get("model_state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
@@ -88,23 +98,18 @@ def _rename(name: str) -> str:
     return name
 
 
-def _read_parameters(file: Path | None) -> dict[str, Any]:
+def _read_parameters(file: Path | None) -> _Parameters:
     if file is None:
-        return {}
+        return _Parameters()
     try:
-        options = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} does not exist. Check --parameters.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file} is not JSON ({error}). Check --parameters.") from None
-    if not isinstance(options, dict):
-        raise CheckpointError(
-            f"{file} must hold a JSON object of training options such as TR_heads. Check --parameters."
-        )
-    return options
+        return msgspec.json.decode(file.read_bytes(), type=_Parameters, strict=False)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}). Check --parameters.") from None
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{file} does not hold training options as JSON: {error}. Check --parameters.") from None
 
 
-def _infer_config(tensors: Mapping[str, Tensor], options: Mapping[str, Any], path: Path) -> GeoDTRConfig:
+def _infer_config(tensors: Mapping[str, Tensor], options: _Parameters, path: Path) -> GeoDTRConfig:
     required = ("ground.layout.w1", "aerial.layout.w1", "ground.layout.encoder.layers.0.linear1.weight")
     missing = [name for name in required if name not in tensors or tensors[name].ndim != (3 if "w1" in name else 2)]
     if missing:
@@ -118,22 +123,23 @@ def _infer_config(tensors: Mapping[str, Tensor], options: Mapping[str, Any], pat
         ),
         descriptors=tensors["ground.layout.w1"].shape[1],
         layers=_count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
-        heads=_integer(options, "TR_heads", DEFAULT_HEADS, path),
+        heads=options.TR_heads or DEFAULT_HEADS,
         feed_forward=tensors["ground.layout.encoder.layers.0.linear1.weight"].shape[0],
-        dropout=float(options.get("dropout", GeoDTRConfig().dropout)),
+        dropout=GeoDTRConfig().dropout if options.dropout is None else options.dropout,
     )
-    stated = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
-    for name, inferred in stated.items():
-        if _integer(options, name, inferred, path) != inferred:
+    inferred = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
+    for name, value in inferred.items():
+        stated = getattr(options, name)
+        if stated not in (None, value):
             raise CheckpointError(
-                f"The parameters of {path} say {name} = {options[name]}, its weights say {inferred}: they do not "
-                "belong together. Name the right file with --parameters."
+                f"The parameters of {path} say {name} = {stated}, its weights say {value}: they do not belong "
+                "together. Name the right file with --parameters."
             )
     return config
 
 
 def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
-    """Width and number of blocks of one residual stage; zeros when it is absent, which strict filling then reports."""
+    """Width and number of blocks of one residual stage; ones when it is absent, which strict filling then reports."""
     first = tensors.get(f"ground.backbone.layers.{index}.0.conv1.weight")
     width = 1 if first is None else first.shape[0]
     return width, max(1, _count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\."))
@@ -141,14 +147,6 @@ def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return len({match.group(1) for name in tensors if (match := re.match(pattern, name))})
-
-
-def _integer(options: Mapping[str, Any], name: str, default: int, path: Path) -> int:
-    value = options.get(name, default)
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise CheckpointError(f"The parameters of {path} say {name} = {value!r}; a whole number is needed.") from None
 
 
 def _match_input(count: int, known: tuple[Preprocessing, ...], backbone: BackboneConfig, path: Path) -> Preprocessing:

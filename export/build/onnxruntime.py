@@ -1,11 +1,11 @@
-"""Building ONNX Runtime engines: the engine is the typed ONNX file itself, which ONNX Runtime optimises as it loads it."""
+"""Building ONNX Runtime engines: the engine is the typed ONNX file itself, optimised as it is loaded."""
 
 from pathlib import Path
 
 from geodtr.calibration.activations import Activations
 from geodtr.export.fp16 import to_fp16
 from geodtr.export.graph_checks import check_fp16, check_int8
-from geodtr.export.int8 import to_int8
+from geodtr.export.int8 import Int8Graph, to_int8
 from geodtr.runtime.engines.onnxruntime import check_installation
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Precision
@@ -27,11 +27,11 @@ def build_typed(graph_file: Path, precision: Precision, out: Path) -> None:
     onnx.save(graph, str(out))
 
 
-def build_int8(graph_file: Path, activations: Activations, keep_cosine: float, out: Path) -> tuple[str, ...]:
-    """Write one branch's INT8 engine file `out`; returns the names of the convolutions that had to stay in float32."""
+def build_int8(graph_file: Path, activations: Activations, keep_cosine: float, out: Path) -> Int8Graph:
+    """Write one branch's INT8 engine file `out`; returns what it wrote."""
     import onnx
 
     quantised = to_int8(onnx.load(str(graph_file)), activations, keep_cosine)
     check_int8(quantised.graph, quantised.kept_float)
     onnx.save(quantised.graph, str(out))
-    return quantised.kept_float
+    return quantised

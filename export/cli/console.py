@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -11,13 +11,15 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
     from geodtr.training.loop import Step
 
 T = TypeVar("T")
 
-output = Console(soft_wrap=False, highlight=False)
-messages = Console(stderr=True, highlight=False)
+# No markup: a file name may hold brackets.
+output = Console(highlight=False, markup=False)
+messages = Console(stderr=True, highlight=False, markup=False)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -55,17 +57,21 @@ def progress_bar() -> Iterator["Progress"]:
 
 @contextmanager
 def training_bar() -> Iterator[Callable[["Step"], None]]:
-    """A bar that follows training, with the loss; a plain line an epoch, where no terminal shows the bar."""
-    with progress_bar() as bar:
-        task = bar.add_task("Training", total=None)
-        last: Step | None = None
+    """Follow training with a bar and the loss, from its first step to its last; plain lines where no terminal is."""
+    with ExitStack() as stack:
+        bar: Progress | None = None
 
         def on_step(step: "Step") -> None:
-            nonlocal last
-            if last is not None and step.epoch != last.epoch and not messages.is_terminal:
-                messages.print(f"Epoch {last.epoch + 1}: step {last.number} of {last.total}, loss {last.loss:.4f}")
-            bar.update(task, total=step.total, completed=step.number, description=f"Training, loss {step.loss:.4f}")
-            last = step
+            nonlocal bar
+            if bar is None:
+                bar = stack.enter_context(progress_bar())
+                bar.add_task("Training", total=step.total)
+            bar.update(bar.task_ids[0], completed=step.number, description=f"Training, loss {step.loss:.4f}")
+            epoch, epochs = step.epoch + 1, step.epochs
+            if step.number * epochs == epoch * step.total and not messages.is_terminal:
+                messages.print(f"Training: epoch {epoch} of {epochs}, loss {step.loss:.4f}")
+            if step.number == step.total:
+                stack.close()
 
         yield on_step
 
@@ -76,13 +82,27 @@ def show_json(document: Any) -> None:
 
 
 def table(title: str, columns: Iterable[str]) -> "Table":
-    """An empty table in the house's form: words left, figures right."""
+    """Print a title, and give an empty table in the house's form: words left, figures right."""
     from rich.table import Table
 
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1))
+    output.print(title, style="bold", soft_wrap=True)
+    made = Table(box=None, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
     return made
+
+
+def verdict(passed: bool) -> "Text":
+    """Passed or failed, in its colour."""
+    from rich.text import Text
+
+    return Text("passed", "green") if passed else Text("FAILED", "bold red")
+
+
+def warn(text: str) -> None:
+    """Something the user should know, on standard error."""
+    messages.print("Warning:", style="bold yellow", end=" ")
+    messages.print(text, soft_wrap=True)
 
 
 def percent(share: float) -> str:

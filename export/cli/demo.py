@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar
+from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar, verdict
 from geodtr.export.cli.engines import show_parity
 from geodtr.export.cli.options import AsJson, Seed, out_option
 
@@ -34,14 +34,15 @@ def demo(
     show_parity(report.parity, report.pixels)
     error = report.position_error
     output.print(
-        f"\nPosition error of the best tile (fp32 engine, {report.options.test_pairs} panoramas): median "
-        f"{error.median:.0f} m, 90 % within {error.percentile_90:.0f} m, {percent(error.within_25_m)} % within 25 m"
+        f"\nPosition of the best tile (fp32 engine, {report.options.test_pairs} panoramas): "
+        f"{percent(error.within_25_m)} % within 25 m; median {error.median:.0f} m, of the misses "
+        f"{error.median_of_misses:.0f} m. A right tile counts as 0 m."
     )
     times = table("Time", ("step", "seconds"))
     for step, seconds in report.seconds.items():
         times.add_row(step, f"{seconds:.1f}")
     output.print()
     output.print(times)
-    verdict = "[bold green]passed[/]" if report.passed else "[bold red]failed[/]"
-    output.print(f"Every engine against PyTorch: {verdict}. See {out / SHEET} and {out / REPORT}.")
+    output.print("Every engine against PyTorch:", verdict(report.passed))
+    output.print(f"See {out / SHEET} and {out / REPORT}.")
     raise typer.Exit(0 if report.passed else 1)

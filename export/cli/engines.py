@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import megabytes, messages, output, percent, show_json, table, track
+from geodtr.export.cli.console import megabytes, messages, output, percent, show_json, table, track, verdict
 from geodtr.export.cli.options import AsJson, BundlePath, Spec, out_option
 from geodtr.runtime.names import Backend, Precision
 
 if TYPE_CHECKING:
     from geodtr.export.parity import ParityReport
+    from geodtr.runtime.manifest import CalibrationEntry
     from geodtr.runtime.recall import Recall
 
 
@@ -38,11 +39,20 @@ def build_engine(
             "--calibration", metavar="SPEC", help="Images that INT8 ranges are measured on.", show_default=False
         ),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="How many of them, drawn with a fixed seed.")] = 200,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", min=1, help="How many of them, drawn with a fixed seed.", show_default="200"),
+    ] = None,
     keep_cosine: Annotated[
-        float,
-        typer.Option("--keep-cosine", min=0, max=1, help="INT8: smallest cosine with float32 on calibration images."),
-    ] = 0.993,
+        float | None,
+        typer.Option(
+            "--keep-cosine",
+            min=0,
+            max=1,
+            help="INT8: smallest cosine with float32, on 16 of them.",
+            show_default="0.993",
+        ),
+    ] = None,
 ) -> None:
     """Compile both branches into a bundle of engines.
 
@@ -50,7 +60,9 @@ def build_engine(
     `inspect` names it.
     """
     del backend  # one today; the option is there so that a command line says what it means
+    from geodtr.calibration.select import IMAGES
     from geodtr.export.engine_builder import build_engine as run_build
+    from geodtr.export.int8 import KEEP_COSINE
     from geodtr.training.data.spec import read_spec
 
     calibration_set = read_spec(calibration, default_split="train") if calibration else None
@@ -59,11 +71,22 @@ def build_engine(
         out,
         precision=precision,
         calibration=calibration_set,
-        calibration_images=images,
-        keep_cosine=keep_cosine,
+        calibration_images=IMAGES if images is None else images,
+        keep_cosine=KEEP_COSINE if keep_cosine is None else keep_cosine,
         track=track,
     )
-    messages.print(f"Wrote {bundle.path}: {precision}, {megabytes(bundle.bytes)} MB")
+    made = bundle.manifest.calibration
+    messages.print(
+        f"Wrote {bundle.path}: {precision}, {megabytes(bundle.bytes)} MB{', ' + _int8_share(made) if made else ''}"
+    )
+
+
+def _int8_share(calibration: "CalibrationEntry") -> str:
+    kept = len(calibration.kept_float)
+    share = f"{calibration.convolutions - kept} of {calibration.convolutions} convolutions INT8"
+    return (
+        f"{share}, the others float32 to keep cosine {calibration.keep_cosine} (--json names them)" if kept else share
+    )
 
 
 def parity(
@@ -83,16 +106,18 @@ def parity(
     """
     from geodtr.export.model import open_model
     from geodtr.export.parity import compare, record
+    from geodtr.runtime.bundle import open_bundle
     from geodtr.training.data.spec import read_spec
 
     pair_set = read_spec(data, default_split="val")
-    report = compare(open_model(reference), [open_model(path) for path in candidates], pair_set, track=track)
-    for path, candidate in zip(candidates, report.candidates, strict=True):
-        record(report, candidate, path)
+    bundles = [open_bundle(path) for path in candidates]
+    report = compare(open_model(reference), [open_model(bundle.path) for bundle in bundles], pair_set, track=track)
     if as_json:
-        show_json({"passed": report.passed, "report": report})
+        show_json(report)
     else:
         show_parity(report)
+    for bundle, candidate in zip(bundles, report.candidates, strict=True):
+        record(report, candidate, bundle.path)
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -117,16 +142,15 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
             str(entry.changed),
             f"{entry.speed.median:.0f}",
             megabytes(entry.bytes),
-            "[green]pass[/]" if entry.passed else "[red]FAIL[/]",
+            verdict(entry.passed),
         )
     output.print(rows)
     output.print(
         "cos: cosine of an engine's descriptors with the reference's; moved: queries whose rank changed", style="dim"
     )
     for entry in report.candidates:
-        verdict = "[green]passed[/]" if entry.passed else "[red]failed[/]"
         found = f"{-entry.lost:+d} of {entry.recall.queries} queries at rank 1, may lose {entry.allowed_lost}"
-        output.print(f"{entry.name}: {found}: {verdict}")
+        output.print(f"{entry.name}: {found}:", verdict(entry.passed))
 
 
 def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
@@ -138,7 +162,7 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     if as_json:
         show_json(manifest)
         return
-    output.print(f"[bold]{bundle}[/]: {manifest.backend.name} {manifest.backend.version}, {manifest.precision}")
+    output.print(f"{bundle}: {manifest.backend.name} {manifest.backend.version}, {manifest.precision}")
     output.print(f"embedding id {manifest.embedding_id}, from a checkpoint {manifest.source.origin}")
     rows = table("Engines (hashes verified)", ("branch", "input", "descriptor", "MB", "SHA-256"))
     for branch in BRANCHES:
@@ -150,17 +174,15 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     if manifest.calibration is not None:
         calibration = manifest.calibration
         output.print(f"calibrated on {calibration.images} images a branch of {calibration.data} ({calibration.method})")
-        output.print(
-            f"for cosine {calibration.keep_cosine}, {len(calibration.kept_float)} convolutions stay in float32 "
-            "(--json names them)"
-        )
+        output.print(_int8_share(calibration))
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")
     for measured in manifest.parity:
         output.print(
-            f"parity on {measured.pairs} pairs of {measured.data}: R@1 {percent(measured.at_1)} "
-            f"(reference {percent(measured.reference_at_1)}), smallest cosine {measured.smallest_cosine:.5f}: "
-            f"{'[green]passed[/]' if measured.passed else '[red]failed[/]'}"
+            f"parity with {measured.reference} on {measured.pairs} pairs of {measured.data}: "
+            f"R@1 {percent(measured.at_1)} (reference {percent(measured.reference_at_1)}), "
+            f"smallest cosine {measured.smallest_cosine:.5f}:",
+            verdict(measured.passed),
         )
 
 

@@ -27,10 +27,10 @@ def embed(
     import numpy as np
 
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.files import new_file, refuse_existing
+    from geodtr.runtime.files import new_file, refuse_existing_file
     from geodtr.runtime.pipeline import embed_files
 
-    refuse_existing(out)
+    refuse_existing_file(out)
     embedder = open_bundle(bundle).embedder(branch)
     descriptors = embed_files(embedder, _expand(images), track=track)
     with new_file(out) as file, file.open("wb") as stream:
@@ -72,7 +72,7 @@ def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
     if as_json:
         show_json(info)
         return
-    output.print(f"[bold]{gallery_path}[/]: {info.references} tiles, {info.positioned} with a position")
+    output.print(f"{gallery_path}: {info.references} tiles, {info.positioned} with a position")
     output.print(f"descriptors float32 of {info.descriptor_size}, embedding id {info.embedding_id}")
     output.print(f"built from {info.source}")
 
@@ -101,7 +101,7 @@ def localize(
         for candidate in localisation.candidates:
             place = candidate.place
             coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
-            rows.add_row(place.name, f"{candidate.score:.4f}", *coordinates)
+            rows.add_row(place.file, f"{candidate.score:.4f}", *coordinates)
         output.print(rows)
 
 

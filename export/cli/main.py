@@ -13,8 +13,6 @@ from geodtr.export.cli import data, demo, engines, flight, models
 from geodtr.export.cli.console import messages
 from geodtr.runtime.errors import UserError
 
-INTERRUPTED = 128 + signal.SIGINT
-
 _EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
@@ -22,6 +20,7 @@ _EXTRA_OF = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",
+    "onnx_ir": "export",
 }
 """Which extra brings a package that some commands need: the base installation has none of them."""
 
@@ -71,14 +70,16 @@ def run(arguments: Sequence[str]) -> NoReturn:
 
 def _fail(text: str) -> NoReturn:
     messages.print("Error:", style="bold red", end=" ")
-    messages.print(text, markup=False, soft_wrap=True)
+    messages.print(text, soft_wrap=True)
     sys.exit(2)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Leave through every open `with`, so that nothing half-written stays behind."""
+    """Leave through every open `with`, so that nothing half-written stays behind; a second signal must not cut that."""
     del frame
-    messages.print("Interrupted; unfinished output was removed.")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    messages.print("Interrupted.")
     sys.exit(128 + number)
 
 

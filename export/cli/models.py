@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar
+from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar, warn
 from geodtr.export.cli.options import AsJson, ModelPath, Spec, out_option
 from geodtr.runtime.names import BRANCHES
 
@@ -19,7 +19,7 @@ def train(
         int | None, typer.Option("--epochs", min=1, help="Instead of the preset's.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Instead of the preset's.", show_default=False)
+        int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Instead of the preset's.", show_default=False)
     ] = None,
 ) -> None:
     """Train a model on pairs; leaves OUT/last.safetensors."""
@@ -54,9 +54,9 @@ def evaluate(model: ModelPath, data: Spec, as_json: AsJson = False) -> None:
     rows.add_row(str(model), *map(percent, figures))
     output.print(rows)
     if measured.suspicious:
-        messages.print(
-            f"[bold yellow]Warning:[/] {percent(measured.tied)} % of the queries have another tile exactly as close as "
-            "the right one; ties count as hits, so these figures flatter. The descriptors have probably collapsed."
+        warn(
+            f"{percent(measured.tied)} % of the queries have another tile exactly as close as the right one; ties "
+            "count as hits, so these figures flatter. The descriptors have probably collapsed."
         )
 
 
@@ -73,11 +73,11 @@ def import_checkpoint(
     ] = None,
 ) -> None:
     """Import a checkpoint of the official GeoDTR release: strictly, and without executing code in it."""
-    from geodtr.runtime.files import refuse_existing
+    from geodtr.runtime.files import refuse_existing_file
     from geodtr.training.checkpoint import save_checkpoint
     from geodtr.training.official import find_parameters, import_official
 
-    refuse_existing(out)
+    refuse_existing_file(out)
     parameters = parameters or find_parameters(file)
     model = import_official(file, parameters)
     save_checkpoint(out, model, f"official release, {file.name}")
@@ -88,9 +88,9 @@ def import_checkpoint(
         f"{' polar' if aerial.polar else ''}."
     )
     if parameters is None:
-        messages.print(
-            f"[bold yellow]Warning:[/] no parameter file was found, and weights do not tell the number of heads: the "
-            f"paper's {config.heads} were assumed. If it was trained otherwise, name the file with --parameters."
+        warn(
+            "no parameter file was found, and weights do not tell the number of heads: the paper's "
+            f"{config.heads} were assumed. If it was trained otherwise, name the file with --parameters."
         )
 
 

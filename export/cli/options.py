@@ -17,7 +17,7 @@ Spec = Annotated[
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Decides everything random.")]
 
 
 def out_option(what: str) -> typer.models.OptionInfo:

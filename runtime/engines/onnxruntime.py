@@ -63,10 +63,10 @@ def check_installation() -> str:
         except PackageNotFoundError:
             continue
     if not installed:
-        raise MissingDependency("ONNX Runtime is not installed: pip install 'geodtr-export[cpu]' (or [gpu] for CUDA).")
+        raise MissingDependency("ONNX Runtime is not installed: pip install 'geodtr-export[cpu]'.")
     if len(installed) > 1:
         raise MissingDependency(
             "onnxruntime and onnxruntime-gpu are both installed; they share one module and break each other. Keep one: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'geodtr-export[cpu]' (or [gpu])"
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'geodtr-export[cpu]'"
         )
     return next(iter(installed.values()))

@@ -1,9 +1,9 @@
 """Reader of CVUSA in the layout of its release: `splits/{train,val}-19zl.csv`, rows of aerial, panorama, annotation."""
 
-import csv
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.training.data.csv_rows import read_csv
 from geodtr.training.data.pair_set import Pair, PairSet
 
 SPLITS = ("train", "val")
@@ -18,9 +18,9 @@ def read_cvusa(root: Path, split: str) -> PairSet:
         raise DataError(
             f"{path} does not exist. The root of CVUSA is the folder that holds bingmap, streetview and splits."
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    for line, row in enumerate(rows, 1):
+    pairs = []
+    for line, row in read_csv(path):
         if len(row) < 2:
             raise DataError(f"{path}, line {line}: needs aerial,panorama[,annotation], has {','.join(row)!r}.")
-    return PairSet(f"cvusa:{root}#{split}", tuple(Pair(ground=root / row[1], aerial=root / row[0]) for row in rows))
+        pairs.append(Pair(ground=root / row[1], aerial=root / row[0]))
+    return PairSet(f"cvusa:{root}#{split}", tuple(pairs))

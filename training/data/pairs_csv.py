@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.training.data.csv_rows import read_csv
 from geodtr.training.data.pair_set import Pair, PairSet
 
 FILE_NAME = "pairs.csv"
@@ -20,15 +21,11 @@ def read_pairs(folder: Path) -> PairSet:
     path = folder / FILE_NAME
     if not path.is_file():
         raise DataError(f"{folder} holds no {FILE_NAME}. It needs one, with the header {_ALLOWED}.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV in UTF-8 ({error}).") from None
-    header = tuple(name.strip() for name in rows[0]) if rows else ()
+    rows = read_csv(path)
+    header = tuple(rows[0][1]) if rows else ()
     if header not in HEADERS:
         raise DataError(f"{path} has the columns {','.join(header) or '(none)'}; allowed: {_ALLOWED}.")
-    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in enumerate(rows[1:], 2) if row)
+    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in rows[1:])
     return PairSet(f"pairs:{folder}", tuple(pairs))
 
 
@@ -46,12 +43,15 @@ def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float
 def _pair(folder: Path, header: tuple[str, ...], row: list[str], where: str) -> Pair:
     if len(row) != len(header):
         raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
-    values = dict(zip(header, (value.strip() for value in row), strict=True))
+    values = dict(zip(header, row, strict=True))
+    lat, lon = _number(values, "lat", 90, where), _number(values, "lon", 180, where)
+    if (lat is None) != (lon is None):
+        raise DataError(f"{where}: give both lat and lon, or neither.")
     return Pair(
         ground=folder / values["ground"],
         aerial=folder / values["aerial"],
-        lat=_number(values, "lat", 90, where),
-        lon=_number(values, "lon", 180, where),
+        lat=lat,
+        lon=lon,
         heading=_number(values, "heading", 360, where),
     )
 

@@ -21,7 +21,10 @@ def read_spec(spec: str, default_split: str) -> PairSet:
             f"{spec!r} is not a data set: write KIND:PATH with KIND one of {', '.join(KINDS)}, for example "
             f"pairs:{rest or spec}, or cvusa:PATH#{SPLITS[-1]}."
         )
-    location, _, split = rest.partition("#")
+    location, split = rest, ""
+    # A folder's own name may hold a hash: what exists as it stands is not taken apart.
+    if "#" in rest and not Path(rest).is_dir():
+        location, _, split = rest.rpartition("#")
     root = Path(location)
     if not location or not root.is_dir():
         raise DataError(f"{location or '(nothing)'} of {spec!r} is not a folder. Check the path.")

@@ -6,6 +6,7 @@ of files, losses or training.
 """
 
 from math import ceil
+from typing import Annotated
 
 import msgspec
 import torch
@@ -17,24 +18,27 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Counts = tuple[Count, Count, Count, Count]
+
 
 class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A residual network's stages; the defaults are ResNet-34 without max-pool (stride 16 behind the stem's 2)."""
 
-    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    strides: tuple[int, int, int, int] = (1, 2, 2, 2)
+    widths: Counts = (64, 128, 256, 512)
+    blocks: Counts = (3, 4, 6, 3)
+    strides: Counts = (1, 2, 2, 2)
 
 
 class GeoDTRConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`descriptors` is the paper's K; the others are the layout extractor's transformer."""
 
     backbone: BackboneConfig = BackboneConfig()
-    descriptors: int = 8
-    layers: int = 2
-    heads: int = 4
-    feed_forward: int = 2048
-    dropout: float = 0.3
+    descriptors: Count = 8
+    layers: Count = 2
+    heads: Count = 4
+    feed_forward: Count = 2048
+    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
 
 
 class Backbone(nn.Module):

@@ -1,0 +1,115 @@
+"""The checks that guard every written graph fire on the faults they are there for."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Trained
+from onnx import TensorProto, helper, numpy_helper
+
+from geodtr.export.engine_builder import check_batch_invariance
+from geodtr.export.graph_checks import GraphError, check_export, check_fp16, check_int8
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import BranchSpec, Descriptors, Images
+from geodtr.training.checkpoint import load_checkpoint
+from geodtr.training.models.embedder import embedders
+
+
+def _graph(trained: Trained, precision: Precision) -> onnx.ModelProto:
+    return onnx.load(str(trained.bundles[precision].path / "ground.onnx"))
+
+
+def _insert_before(graph: onnx.ModelProto, node: onnx.NodeProto, added: list[onnx.NodeProto], output: str) -> None:
+    """Let `node` read `output` of the `added` nodes instead of its first input."""
+    node.input[0] = output
+    position = list(graph.graph.node).index(node)
+    for offset, new in enumerate(added):
+        graph.graph.node.insert(position + offset, new)
+
+
+def test_an_fp16_l2_norm_is_caught(trained: Trained) -> None:
+    graph = _graph(trained, "fp16")
+    check_fp16(graph)
+    (norm,) = [node for node in graph.graph.node if node.op_type == "ReduceL2"]
+    cast = helper.make_node("Cast", [norm.input[0]], ["half"], to=TensorProto.FLOAT16)
+    after = norm.output[0]
+    norm.output[0] = "half norm"
+    back = helper.make_node("Cast", ["half norm"], [after], to=TensorProto.FLOAT)
+    _insert_before(graph, norm, [cast], "half")
+    graph.graph.node.append(back)
+    with pytest.raises(GraphError, match="half precision"):
+        check_fp16(_sorted(graph))
+
+
+def test_float32_weights_called_fp16_are_caught(trained: Trained) -> None:
+    with pytest.raises(GraphError, match="not FP16"):
+        check_fp16(_graph(trained, "fp32"))
+
+
+def test_a_float_convolution_in_an_int8_graph_is_caught(trained: Trained) -> None:
+    with pytest.raises(GraphError, match="wrong precision"):
+        check_int8(_graph(trained, "fp32"), ())
+
+
+def test_a_quantised_arg_max_is_caught(trained: Trained) -> None:
+    graph = _graph(trained, "int8")
+    manifest = trained.bundles["int8"].manifest
+    assert manifest.calibration is not None
+    kept = [name.removeprefix("ground/") for name in manifest.calibration.kept_float if name.startswith("ground/")]
+    check_int8(graph, kept)
+    (arg_max,) = [node for node in graph.graph.node if node.op_type == "ArgMax"]
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "step"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "zero"))
+    quantise = helper.make_node("QuantizeLinear", [arg_max.input[0], "step", "zero"], ["q"])
+    dequantise = helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["dq"])
+    _insert_before(graph, arg_max, [quantise, dequantise], "dq")
+    with pytest.raises(GraphError, match="reads a quantised tensor"):
+        check_int8(graph, kept)
+
+
+def test_an_export_that_computes_something_else_is_caught(trained: Trained) -> None:
+    reference = embedders(load_checkpoint(trained.checkpoint).model).ground
+    exported = trained.onnx.path / "ground.onnx"
+    check_export(exported, reference)
+    with pytest.raises(GraphError, match="differs from PyTorch"):
+        check_export(exported, _Changed(reference, lambda rows: np.roll(rows, 1, axis=1)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (lambda rows: np.roll(rows, 1, axis=0), "other rows"),
+        (lambda rows: 2 * rows, "unit length"),
+        (lambda rows: rows * np.nan, "unit length"),
+    ],
+)
+def test_rows_that_depend_on_their_batch_are_caught(trained: Trained, fault: Any, named: str) -> None:
+    engine = trained.bundles["fp32"].embedder("ground")
+    check_batch_invariance(engine)
+    with pytest.raises(GraphError, match=named):
+        check_batch_invariance(_Changed(engine, fault))
+
+
+class _Changed:
+    """An embedder with a planted fault."""
+
+    def __init__(self, inner: Any, fault: Any) -> None:
+        self._inner, self._fault = inner, fault
+
+    @property
+    def spec(self) -> BranchSpec:
+        spec: BranchSpec = self._inner.spec
+        return spec
+
+    def embed(self, images: Images) -> Descriptors:
+        rows: Descriptors = self._fault(self._inner.embed(images))
+        return rows
+
+
+def _sorted(graph: onnx.ModelProto) -> Any:
+    import onnx_ir
+
+    model = onnx_ir.from_proto(graph)
+    model.graph.sort()
+    return onnx_ir.to_proto(model)
