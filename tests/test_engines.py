@@ -86,7 +86,7 @@ def test_parity_passes_writes_its_verdict_and_says_so(trained: Trained, cli: Cal
     assert result.code == 0
     report = json.loads(result.out)
     assert report["passed"] is True
-    assert report["report"]["candidates"][0]["smallest_cosine"] >= 0.99999
+    assert report["candidates"][0]["smallest_cosine"] >= 0.99999
     (entry,) = read_manifest(bundle).parity
     assert entry.passed
     assert entry.pairs == len(trained.test_set)
