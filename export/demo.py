@@ -29,6 +29,7 @@ from geodtr.runtime.files import new_file, new_folder, refuse_existing, write_by
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery, open_gallery
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localisation, Localizer
+from geodtr.runtime.manifest import CalibrationEntry
 from geodtr.runtime.names import PRECISIONS
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall
@@ -85,12 +86,13 @@ class PositionError:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """Everything the demo measured; `seconds` by step, with 0 for a step that was reused."""
+    """Everything the demo measured; `seconds` by step, 0 for a reused one; `calibration` is the int8 bundle's."""
 
     options: DemoOptions
     machine: str
     parity: ParityReport
     pixels: Recall
+    calibration: CalibrationEntry | None
     position_error: PositionError
     seconds: dict[str, float]
     passed: bool
@@ -188,6 +190,7 @@ def run_demo(
         machine=f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}",
         parity=parity,
         pixels=pixels,
+        calibration=open_bundle(bundles[-1]).manifest.calibration,
         position_error=_position_error(test_set, located),
         seconds=watch.seconds,
         passed=parity.passed,

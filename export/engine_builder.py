@@ -1,10 +1,11 @@
 """From a checkpoint to a bundle: export both branches, type them, build their engines, check what was built."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 import geodtr.export.build.onnxruntime as onnxruntime_backend
@@ -88,54 +89,51 @@ def build_engine(
             "INT8 needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
-    with _float32_bundle(source, track) as exported:
-        activations: dict[Branch, Activations] = {}
-        if precision == "int8" and calibration is not None:
-            for branch in BRANCHES:
-                entry = exported.manifest.engine(branch)
-                images = select(calibration.paths(branch), calibration_images)
-                activations[branch] = measure_activations(
-                    exported.path / entry.file, images, entry.spec.preprocessing, track=track
-                )
-        with new_folder(out) as folder:
-            engines: dict[Branch, EngineEntry] = {}
-            convolutions, kept_float = 0, list[str]()
-            for branch in track(BRANCHES, f"Building {precision} engines", len(BRANCHES)):
-                entry = exported.manifest.engine(branch)
-                file = folder / entry.file
-                graph = exported.path / entry.file
-                if precision == "int8":
-                    made = onnxruntime_backend.build_int8(graph, activations[branch], keep_cosine, file)
-                    convolutions += made.convolutions
-                    kept_float += [f"{branch}/{name}" for name in made.kept_float]
-                else:
-                    onnxruntime_backend.build_typed(graph, precision, file)
-                engines[branch] = _entry(file, entry.spec)
-            manifest = Manifest(
-                embedding_id=exported.manifest.embedding_id,
-                precision=precision,
-                backend=backend,
-                ground=engines["ground"],
-                aerial=engines["aerial"],
-                source=exported.manifest.source,
-                calibration=_calibration_entry(calibration, activations, keep_cosine, convolutions, kept_float),
-            )
-            write_manifest(folder, manifest)
-            built = open_bundle(folder)
-            for branch in BRANCHES:
-                check_batch_invariance(built.embedder(branch))
+    with _float32_bundle(source, track) as exported, new_folder(out) as folder:
+        entry = None
+        if calibration is not None and precision == "int8":
+            entry = _build_int8(exported, calibration, calibration_images, keep_cosine, folder, track)
+        else:
+            _build_typed(exported, precision, folder, track)
+        manifest = msgspec.structs.replace(
+            exported.manifest,
+            precision=precision,
+            backend=backend,
+            ground=_engine_entry(folder, exported.manifest.ground),
+            aerial=_engine_entry(folder, exported.manifest.aerial),
+            calibration=entry,
+            parity=(),
+        )
+        write_manifest(folder, manifest)
+        built = open_bundle(folder)
+        for branch in BRANCHES:
+            check_batch_invariance(built.embedder(branch))
     return open_bundle(out)
 
 
-def _calibration_entry(
-    calibration: PairSet | None,
-    activations: Mapping[Branch, Activations],
-    keep_cosine: float,
-    convolutions: int,
-    kept_float: Sequence[str],
-) -> CalibrationEntry | None:
-    if calibration is None or not activations:
-        return None
+def _build_typed(exported: Bundle, precision: Precision, folder: Path, track: Track) -> None:
+    for branch in track(BRANCHES, f"Building {precision} engines", len(BRANCHES)):
+        file = exported.manifest.engine(branch).file
+        onnxruntime_backend.build_typed(exported.path / file, precision, folder / file)
+
+
+def _build_int8(
+    exported: Bundle, calibration: PairSet, count: int, keep_cosine: float, folder: Path, track: Track
+) -> CalibrationEntry:
+    """Calibrate, then write both INT8 engine files into `folder`."""
+    activations: dict[Branch, Activations] = {}
+    for branch in BRANCHES:
+        engine = exported.manifest.engine(branch)
+        images = select(calibration.paths(branch), count)
+        activations[branch] = measure_activations(
+            exported.path / engine.file, images, engine.spec.preprocessing, track=track
+        )
+    convolutions, kept_float = 0, list[str]()
+    for branch in track(BRANCHES, "Building int8 engines", len(BRANCHES)):
+        file = exported.manifest.engine(branch).file
+        made = onnxruntime_backend.build_int8(exported.path / file, activations[branch], keep_cosine, folder / file)
+        convolutions += made.convolutions
+        kept_float += [f"{branch}/{name}" for name in made.kept_float]
     return CalibrationEntry(
         data=calibration.name,
         images=activations["ground"].images,
@@ -178,6 +176,11 @@ def _float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield export_checkpoint(source, Path(folder) / "onnx", track=track)
+
+
+def _engine_entry(folder: Path, exported: EngineEntry) -> EngineEntry:
+    """The entry of an engine file in `folder`, which has the name and boundary of the `exported` one."""
+    return _entry(folder / exported.file, exported.spec)
 
 
 def _entry(file: Path, spec: BranchSpec) -> EngineEntry:

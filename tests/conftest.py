@@ -1,6 +1,7 @@
 """Fixtures that all tests share: the shared data where it is there, and one small trained model a run."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,3 +101,37 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture
+def pairs(trained: Trained, tmp_path: Path) -> Path:
+    """A small copy of the test set that a test may damage."""
+    folder = tmp_path / "pairs"
+    for branch in ("ground", "aerial"):
+        (folder / branch).mkdir(parents=True)
+        for path in trained.test_set.paths("ground" if branch == "ground" else "aerial")[:20]:
+            shutil.copy(path, folder / branch / path.name)
+    source = trained.test_set.pairs[0].ground.parents[1] / "pairs.csv"
+    lines = source.read_text().splitlines(keepends=True)[:21]
+    (folder / "pairs.csv").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def refused(cli: Callable[..., Outcome], tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must be refused; returns its one message."""
+
+    def call(*arguments: object) -> str:
+        before = _tree(tmp_path)
+        result = cli(*arguments)
+        assert result.code == 2, result
+        assert "Traceback" not in result.err
+        assert _tree(tmp_path) == before, "something was left behind"
+        return result.err
+
+    return call
+
+
+def _tree(root: Path) -> set[tuple[str, bytes]]:
+    """Every file below `root` with its content."""
+    return {(str(path), path.read_bytes() if path.is_file() else b"") for path in root.rglob("*")}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar, verdict
-from geodtr.export.cli.engines import show_parity
+from geodtr.export.cli.engines import int8_share, show_parity
 from geodtr.export.cli.options import AsJson, Seed, out_option
 
 
@@ -32,6 +32,8 @@ def demo(
         show_json(report)
         raise typer.Exit(0 if report.passed else 1)
     show_parity(report.parity, report.pixels)
+    if report.calibration is not None:
+        output.print(f"int8: {int8_share(report.calibration)}")
     error = report.position_error
     output.print(
         f"\nPosition of the best tile (fp32 engine, {report.options.test_pairs} panoramas): "

@@ -77,11 +77,12 @@ def build_engine(
     )
     made = bundle.manifest.calibration
     messages.print(
-        f"Wrote {bundle.path}: {precision}, {megabytes(bundle.bytes)} MB{', ' + _int8_share(made) if made else ''}"
+        f"Wrote {bundle.path}: {precision}, {megabytes(bundle.bytes)} MB{', ' + int8_share(made) if made else ''}"
     )
 
 
-def _int8_share(calibration: "CalibrationEntry") -> str:
+def int8_share(calibration: "CalibrationEntry") -> str:
+    """How much of an INT8 bundle is INT8, in words."""
     kept = len(calibration.kept_float)
     share = f"{calibration.convolutions - kept} of {calibration.convolutions} convolutions INT8"
     return (
@@ -174,7 +175,7 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     if manifest.calibration is not None:
         calibration = manifest.calibration
         output.print(f"calibrated on {calibration.images} images a branch of {calibration.data} ({calibration.method})")
-        output.print(_int8_share(calibration))
+        output.print(int8_share(calibration))
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")
     for measured in manifest.parity:

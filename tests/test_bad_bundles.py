@@ -1,0 +1,90 @@
+"""A bundle is run only when it is what its manifest says, and built only as what it is called."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Trained
+
+from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+def test_a_bundle_with_one_byte_changed_is_not_run(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundles["fp32"].path, bundle)
+    engine = bundle / "ground.onnx"
+    content = bytearray(engine.read_bytes())
+    content[len(content) // 2] ^= 1
+    engine.write_bytes(content)
+    image = trained.test_set.pairs[0].ground
+    for command in (
+        ("inspect", bundle),
+        ("embed", bundle, image, "--branch", "ground", "--out", tmp_path / "d.npy"),
+        ("evaluate", bundle, "--data", trained.test_set.name),
+    ):
+        assert "was altered" in refused(*command)
+    engine.unlink()
+    assert "ground.onnx is missing" in refused("inspect", bundle)
+
+
+def test_a_corrupt_manifest_names_the_field(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundles["fp32"].path, bundle)
+    manifest = bundle / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["ground"]["spec"]["preprocessing"]["resize"] = "nearest"
+    manifest.write_text(json.dumps(document))
+    assert "resize" in refused("inspect", bundle)
+    manifest.write_text(json.dumps({**document, "schema": 99}))
+    assert "schema 99" in refused("inspect", bundle)
+    manifest.write_text("{ not json")
+    assert "manifest.json" in refused("inspect", bundle)
+    document["ground"]["file"] = "../elsewhere.onnx"
+    document["ground"]["spec"]["preprocessing"]["resize"] = "pillow-bilinear-antialias"
+    manifest.write_text(json.dumps(document))
+    assert "outside the bundle" in refused("inspect", bundle)
+
+
+def test_int8_without_calibration_images_says_what_to_add(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    message = refused("build-engine", trained.onnx.path, "--precision", "int8", "--out", tmp_path / "b")
+    assert "--calibration" in message
+
+
+def test_int8_that_no_convolution_allows_is_refused_rather_than_misnamed(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    asked = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
+    assert "Lower --keep-cosine" in refused(*asked, "--keep-cosine", 1, "--images", 4, "--out", tmp_path / "b")
+
+
+def test_two_builds_of_onnx_runtime_are_refused(
+    trained: Trained, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geodtr.runtime.engines import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "version", lambda _name: "1.0")
+    message = refused("evaluate", trained.bundles["fp32"].path, "--data", trained.test_set.name)
+    assert "onnxruntime and onnxruntime-gpu are both installed" in message
+
+
+def test_engines_are_not_built_from_engines(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
+    message = refused("build-engine", trained.bundles["fp16"].path, "--precision", "fp32", "--out", tmp_path / "b")
+    assert "built from float32" in message
+
+
+def test_bundles_of_different_models_are_not_compared(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    from geodtr.export.engine_builder import export_checkpoint
+
+    model = load_checkpoint(trained.checkpoint).model
+    save_checkpoint(tmp_path / "other.safetensors", model, "another training")
+    export_checkpoint(tmp_path / "other.safetensors", tmp_path / "other")
+    asked = ("parity", trained.checkpoint, tmp_path / "other", "--data", trained.test_set.name)
+    assert "another checkpoint" in refused(*asked)

@@ -1,0 +1,103 @@
+"""Checkpoints are read strictly, without running code in them, and a bad one is named."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from conftest import Trained
+from official import official_names
+
+from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
+from geodtr.training.official import AERIAL_POLAR, GROUND, import_official
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path: Path, refused: Callable[..., str]) -> None:
+    trap = tmp_path / "trap"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (trap,))
+
+    torch.save({"model_state_dict": Payload()}, tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload()))
+    for name in ("evil.pth", "plain.pth"):
+        message = refused("import-checkpoint", tmp_path / name, "--out", tmp_path / "m.safetensors")
+        assert name in message
+    assert not trap.exists()
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({"model_state_dict": {"module.patch_embed.proj.weight": torch.zeros(8, 3, 4, 4)}}, other)
+    assert "another model" in refused("import-checkpoint", other, "--out", tmp_path / "m.safetensors")
+    torch.save({"epoch": 3}, other)
+    assert "model_state_dict" in refused("import-checkpoint", other, "--out", tmp_path / "m.safetensors")
+    other.write_bytes(b"PK\x03\x04 cut short")
+    assert "other.pth" in refused("import-checkpoint", other, "--out", tmp_path / "m.safetensors")
+
+
+def test_a_missing_and_a_strange_key_are_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+    weights = _small_official()
+    del weights["ge_grd.b2"]
+    weights["ge_grd.extra"] = torch.zeros(1)
+    torch.save({"model_state_dict": weights}, tmp_path / "m.pth")
+    message = refused("import-checkpoint", tmp_path / "m.pth", "--out", tmp_path / "m.safetensors")
+    assert "ground.layout.b2 is missing" in message
+    assert "ground.layout.extra is unexpected" in message
+
+
+def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
+    torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
+    options = tmp_path / "options.json"
+    asked = ("import-checkpoint", tmp_path / "m.pth", "--parameters", options, "--out", tmp_path / "m.safetensors")
+    options.write_text(json.dumps({"n_des": 12}))
+    assert "n_des = 12" in refused(*asked)
+    options.write_text("{")
+    assert "options.json" in refused(*asked)
+    wrongs: list[dict[str, object]] = [
+        {"TR_heads": 0},
+        {"TR_heads": -1},
+        {"dropout": "abc"},
+        {"dropout": 2},
+        {"n_des": []},
+    ]
+    for wrong in wrongs:
+        options.write_text(json.dumps(wrong))
+        assert next(iter(wrong)) in refused(*asked)
+    options.unlink()
+    assert "options.json cannot be read" in refused(*asked)
+
+
+def test_a_model_whose_weights_are_not_numbers_is_refused(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    model = load_checkpoint(trained.checkpoint).model
+    with torch.no_grad():
+        model.ground.layout.w1[0, 0, 0] = float("nan")
+    save_checkpoint(tmp_path / "nan.safetensors", model, "broken")
+    message = refused("evaluate", tmp_path / "nan.safetensors", "--data", trained.test_set.name)
+    assert "ground.layout.w1 holds values that are not finite" in message
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    for old, new in ((b'"schema":1', b'"schema":9'), (b'"model":"geodtr"', b'"model":"safamo"')):
+        path = tmp_path / "later.safetensors"
+        escaped_old, escaped_new = (text.replace(b'"', b'\\"') for text in (old, new))
+        path.write_bytes(trained.checkpoint.read_bytes().replace(escaped_old, escaped_new))
+        assert "does not know" in refused("evaluate", path, "--data", trained.test_set.name)
+
+
+def _small_official() -> dict[str, torch.Tensor]:
+    """Weights in the release's names, of official input sizes but thin layers."""
+    backbone = BackboneConfig(widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
+    return official_names(GeoDTR(GeoDTRConfig(backbone=backbone, feed_forward=8), GROUND, AERIAL_POLAR).state_dict())
+
+
+def test_the_small_official_file_used_here_is_importable(tmp_path: Path) -> None:
+    torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
+    assert import_official(tmp_path / "m.pth").config.descriptors == 8
