@@ -40,10 +40,10 @@ def demo(
         f"{percent(error.within_25_m)} % within 25 m; median {error.median:.0f} m, of the misses "
         f"{error.median_of_misses:.0f} m. A right tile counts as 0 m."
     )
+    output.print()
     times = table("Time", ("step", "seconds"))
     for step, seconds in report.seconds.items():
         times.add_row(step, f"{seconds:.1f}")
-    output.print()
     output.print(times)
     output.print("Every engine against PyTorch:", verdict(report.passed))
     output.print(f"See {out / SHEET} and {out / REPORT}.")
