@@ -8,26 +8,26 @@ import sys
 import time
 from statistics import median
 
-COMMANDS = (
-    "demo",
-    "world",
-    "train",
-    "evaluate",
-    "import-checkpoint",
-    "export",
-    "build-engine",
-    "parity",
-    "inspect",
-    "embed",
-    "gallery build",
-    "gallery info",
-    "localize",
-)
+from typer.models import CommandInfo
+
+from geodtr.export.cli.main import app
+
 ROUNDS = 5
 
 
+def commands() -> list[str]:
+    """Every command, as the user types it."""
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    inner = [f"{name} {_name(entry)}" for name, group in groups.items() if group for entry in group.registered_commands]
+    return [*(_name(entry) for entry in app.registered_commands), *inner]
+
+
+def _name(entry: CommandInfo) -> str:
+    return entry.name or (entry.callback.__name__ if entry.callback else "")
+
+
 def main() -> None:
-    times: dict[str, list[float]] = {command: [] for command in COMMANDS}
+    times: dict[str, list[float]] = {command: [] for command in commands()}
     for number in range(ROUNDS + 1):
         for command, taken in times.items():
             start = time.perf_counter()

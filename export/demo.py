@@ -100,9 +100,13 @@ class DemoReport:
 
 @dataclass(frozen=True, slots=True)
 class _Stopwatch:
-    """Runs steps, unless their result is there, and keeps how long each took."""
+    """Runs steps, unless their result is there, and keeps how long each took.
+
+    What follows a step that was done anew is done anew as well: its result was made from something that is gone.
+    """
 
     announce: Callable[[str], None]
+    made: list[Path] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -113,12 +117,15 @@ class _Stopwatch:
         self.seconds[title] = round(time.perf_counter() - start, 1)
 
     def make(self, title: str, result: Path, work: Callable[[], object]) -> Path:
+        if result.exists() and self.made:
+            shutil.rmtree(result)
         if result.exists():
             self.announce(f"{title}: reusing {result}")
             self.seconds[title] = 0.0
         else:
             with self.step(title):
                 work()
+            self.made.append(result)
         return result
 
 

@@ -1,6 +1,7 @@
 """The main job, in small: every step real, reused when finished, nothing of another's overwritten."""
 
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from PIL import Image
 
 from geodtr.export.demo import DemoOptions, run_demo
 from geodtr.runtime.errors import OutputExists
+from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import PRECISIONS
 
@@ -56,6 +58,16 @@ def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match="not empty"):
         run_demo(tmp_path, SMALL, fresh=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_follows_a_removed_step_is_done_anew(folder: Path) -> None:
+    shutil.rmtree(folder / "run")
+    announced: list[str] = []
+    report = run_demo(folder, SMALL, announce=announced.append)
+    assert sum("reusing" in line for line in announced) == 2
+    checkpoint = sha256(folder / "run" / "last.safetensors")
+    assert all(read_manifest(folder / "bundles" / name).source.sha256 == checkpoint for name in PRECISIONS)
+    assert report.parity.candidates
 
 
 def test_fresh_leaves_a_strangers_demo_json_and_its_neighbours_alone(tmp_path: Path) -> None:
