@@ -12,7 +12,7 @@ from geodtr.export.bench import measure
 from geodtr.export.model import open_model
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.pipeline import load_batches
-from geodtr.training.data.spec import read_spec
+from geodtr.training.data.spec import read_test_set
 
 BATCHES = (1, 8)
 IMAGES = 32
@@ -20,7 +20,7 @@ IMAGES = 32
 
 def main(spec: str, *paths: str) -> None:
     models = [open_model(Path(path)).embedders for path in paths]
-    pairs = read_spec(spec, default_split="val")
+    pairs = read_test_set(spec)
     images = {}
     for branch in BRANCHES:
         some = (pairs.paths(branch) * IMAGES)[:IMAGES]

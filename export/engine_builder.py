@@ -124,7 +124,7 @@ def _build_int8(
     activations: dict[Branch, Activations] = {}
     for branch in BRANCHES:
         engine = exported.manifest.engine(branch)
-        images = select(calibration.paths(branch), count)
+        images = select(calibration.images(branch), count)
         activations[branch] = measure_activations(
             exported.path / engine.file, images, engine.spec.preprocessing, track=track
         )

@@ -16,9 +16,9 @@ from geodtr.runtime.manifest import ParityEntry, read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.recall import Recall, rank, recall
+from geodtr.runtime.recall import Recall, recall
 from geodtr.runtime.spec import Images
-from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.evaluate import DescriptorPair, embed_pairs
 
 ALLOWED_DROP: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.005}
@@ -51,10 +51,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """The reference, its candidates, and the data that they were measured on. `passed` when every candidate did."""
+    """The reference, its candidates, and the data that they were measured on. `passed` when every candidate did.
+
+    `skipped` are the data set's files that could not be used: their pairs took no part.
+    """
 
     data: str
     data_sha256: str
+    skipped: tuple[Skipped, ...]
     reference: str
     reference_recall: Recall
     reference_speed: Speed
@@ -79,17 +83,19 @@ def compare(
                 f"{reference.name} ({reference.embedding_id}). Build it from this one: geodtr-export build-engine"
             )
     models = (reference, *candidates)
-    speeds = measure([model.embedders for model in models], _images_for_speed(reference, pair_set), track=track)
     expected = embed_pairs(reference.embedders, pair_set, track=track)
+    images = _images_for_speed(reference, expected.pair_set)
+    speeds = measure([model.embedders for model in models], images, track=track)
     judged = tuple(
         judge(model, speed, expected, embed_pairs(model.embedders, pair_set, track=track))
         for model, speed in zip(candidates, speeds[1:], strict=True)
     )
     return ParityReport(
         data=pair_set.name,
-        data_sha256=hash_files(path for branch in BRANCHES for path in pair_set.paths(branch)),
+        data_sha256=hash_files(path for branch in BRANCHES for path in expected.pair_set.images(branch)),
+        skipped=expected.pair_set.skipped,
         reference=reference.name,
-        reference_recall=recall(rank(expected.ground, expected.aerial)),
+        reference_recall=recall(expected.ranking()),
         reference_speed=speeds[0],
         reference_bytes=reference.bytes,
         candidates=judged,
@@ -99,7 +105,7 @@ def compare(
 
 def judge(model: Model, speed: Speed, expected: DescriptorPair, got: DescriptorPair) -> Candidate:
     """Compare a candidate's descriptors with the reference's and apply the gate of its precision."""
-    before, after = rank(expected.ground, expected.aerial), rank(got.ground, got.aerial)
+    before, after = expected.ranking(), got.ranking()
     cosine = np.concatenate(
         [np.sum(expected.ground * got.ground, axis=1), np.sum(expected.aerial * got.aerial, axis=1)]
     )

@@ -4,15 +4,17 @@ Memory stays bounded by a few batches, however many files there are.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import ceil
 from os import cpu_count
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
@@ -20,18 +22,53 @@ from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 BATCH_SIZE = 32
 
 
-def load_batches(paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Images]:
-    """Decoded and preprocessed batches uint8 [B, H, W, 3]; the last one may be short. Raises ImageError."""
+class OnError(Protocol):
+    """What becomes of an image that cannot be read: raise to stop the run, or return to leave it out."""
+
+    def __call__(self, path: Path, error: ImageError) -> None: ...
+
+
+def stop(path: Path, error: ImageError) -> None:
+    """The default: a bad image stops the run."""
+    del path
+    raise error
+
+
+def load_batches(
+    paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE, *, on_error: OnError = stop
+) -> Iterator[Images]:
+    """Decoded and preprocessed batches uint8 [B, H, W, 3], in order; only the last one may be short."""
+    batch = list[Images]()
+    for image in load_images(paths, how, ahead=2 * batch_size, on_error=on_error):
+        batch.append(image)
+        if len(batch) == batch_size:
+            yield np.stack(batch)
+            batch.clear()
+    if batch:
+        yield np.stack(batch)
+
+
+def load_images(
+    paths: Iterable[Path], how: Preprocessing, *, ahead: int = 2 * BATCH_SIZE, on_error: OnError = stop
+) -> Iterator[Images]:
+    """Decoded and preprocessed images uint8 [H, W, 3], in order; threads work on up to `ahead` of them at once."""
     with ThreadPoolExecutor(cpu_count()) as pool:
-        ahead: deque[Future[Images]] = deque()
+        queue: deque[tuple[Path, Future[Images]]] = deque()
         remaining = iter(paths)
         try:
             while True:
-                room = 2 * batch_size - len(ahead)
-                ahead.extend(pool.submit(load_image, path, how) for path in islice(remaining, room))
-                if not ahead:
+                queue.extend(
+                    (path, pool.submit(load_image, path, how)) for path in islice(remaining, ahead - len(queue))
+                )
+                if not queue:
                     return
-                yield np.stack([ahead.popleft().result() for _ in range(min(batch_size, len(ahead)))])
+                path, loading = queue.popleft()
+                try:
+                    image = loading.result()
+                except ImageError as error:
+                    on_error(path, error)
+                else:
+                    yield image
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -42,13 +79,14 @@ def embed_files(
     *,
     batch_size: int = BATCH_SIZE,
     description: str = "Embedding",
+    on_error: OnError = stop,
     track: Track = untracked,
 ) -> Descriptors:
-    """Descriptors float32 [len(paths), D] of image files, row i for path i. Raises ImageError, naming the bad file."""
+    """Descriptors float32 [N, D] of image files, a row for each path that `on_error` did not leave out."""
     descriptors = np.empty((len(paths), embedder.spec.descriptor_size), np.float32)
-    batches = load_batches(paths, embedder.spec.preprocessing, batch_size)
+    batches = load_batches(paths, embedder.spec.preprocessing, batch_size, on_error=on_error)
     start = 0
     for batch in track(batches, description, ceil(len(paths) / batch_size)):
         descriptors[start : start + len(batch)] = embedder.embed(batch)
         start += len(batch)
-    return descriptors
+    return descriptors[:start]

@@ -1,4 +1,4 @@
-"""Recall at K for one-to-one retrieval.
+"""Recall at K: where each query's true reference stands among all references.
 
 Knows descriptors and row numbers; knows nothing of images, models or files.
 """
@@ -20,30 +20,57 @@ class DescriptorError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
-    """Where each query's own reference stands among all references.
+class Matches:
+    """Which references belong to which queries, as pairs of row numbers: `query` and `reference`, int64 [M] each.
 
-    `rank` int64 [N]: the number of references strictly closer than the true one (0: found at once).
-    `tied` bool [N]: whether another reference is exactly as close as the true one.
+    `query` is in rising order; a query may have several references, and a reference several queries.
+    """
+
+    query: NDArray[np.int64]
+    reference: NDArray[np.int64]
+
+    @classmethod
+    def one_to_one(cls, count: int) -> "Matches":
+        """Row i belongs to row i."""
+        return cls(np.arange(count), np.arange(count))
+
+    def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The matches of queries `start` to `stop`: query rows counted from `start`, and reference rows."""
+        first, last = np.searchsorted(self.query, (start, stop))
+        return self.query[first:last] - start, self.reference[first:last]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Where each query's true reference stands among `references` references.
+
+    `rank` int64 [Q]: the number of references strictly closer than the true one (0: found at once).
+    `ties` int64 [Q]: the number of wrong references exactly as close as the true one.
     """
 
     rank: NDArray[np.int64]
-    tied: NDArray[np.bool_]
+    ties: NDArray[np.int64]
+    references: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
     """Share of queries whose true reference ranks within K, for K = 1, 5, 10 and 1 % of the references.
 
-    `tied` is the share of queries with another reference exactly as close as the true one: the published convention
-    counts those as hits, so a collapsed model would score 1.0. Read it first.
+    R@1% goes by two conventions: `at_1_percent` takes K = int(0.01 N), as GeoDTR, SAFA, L2LTR, DSM, TransGeo and
+    Sample4Geo do; `at_1_percent_plus_1` takes K = int(0.01 N) + 1, as OriCNN, CVFT and VIGOR do.
+    `tied` is the share of queries with a wrong reference exactly as close as the true one. The published convention
+    counts those as hits, so a collapsed model would score 1.0: read it first. `pessimistic_at_1` counts them as misses.
     """
 
     at_1: float
     at_5: float
     at_10: float
     at_1_percent: float
+    at_1_percent_plus_1: float
+    pessimistic_at_1: float
     queries: int
+    references: int
     tied: float
 
     @property
@@ -57,16 +84,46 @@ def one_percent(references: int) -> int:
     return max(1, int(0.01 * references))
 
 
-def rank(queries: Descriptors, references: Descriptors) -> Ranking:
-    """Rank each query's own row among all references by cosine similarity, in blocks of bounded memory.
+def rank(
+    queries: Descriptors, references: Descriptors, truth: Matches | None = None, ignored: Matches | None = None
+) -> Ranking:
+    """Rank each query's nearest true reference among all references by cosine similarity, in blocks of bounded memory.
 
-    queries, references: float32 [N, D], unit rows, row i belongs to row i. Raises DescriptorError when they differ in
-    shape, hold fewer than two rows, or a value that is not finite (which would count as a hit).
+    queries [Q, D], references [N, D]: float32, unit rows. `truth` names at least one reference of each query; None
+    means that row i belongs to row i. References in `ignored` are left out of their query's ranking, as VIGOR does with
+    semi-positives. Raises DescriptorError when shapes do not fit, there are fewer than two references, or a value is
+    not finite (which would count as a hit).
     Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
     """
-    if queries.shape != references.shape or queries.ndim != 2 or len(queries) < 2:
+    if truth is None:
+        if queries.shape != references.shape:
+            raise DescriptorError(
+                f"Recall ranks each query among as many references; given are {queries.shape} and {references.shape}."
+            )
+        truth = Matches.one_to_one(len(queries))
+    _check(queries, references)
+    count = len(queries)
+    ranks, ties = np.empty(count, np.int64), np.empty(count, np.int64)
+    block = max(1, _BLOCK_SCORES // len(references))
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        scores = queries[start:stop] @ references.T
+        if ignored is not None:
+            scores[ignored.between(start, stop)] = -np.inf
+        true = truth.between(start, stop)
+        own = np.full(stop - start, -np.inf, scores.dtype)
+        np.maximum.at(own, true[0], scores[true])
+        # No true reference may count against its own query.
+        scores[true] = -np.inf
+        ranks[start:stop] = np.count_nonzero(scores > own[:, None], axis=1)
+        ties[start:stop] = np.count_nonzero(scores == own[:, None], axis=1)
+    return Ranking(ranks, ties, len(references))
+
+
+def _check(queries: Descriptors, references: Descriptors) -> None:
+    if queries.ndim != 2 or queries.shape[1:] != references.shape[1:] or len(queries) < 1 or len(references) < 2:
         raise DescriptorError(
-            f"Recall ranks each of at least two queries among as many references; given are {queries.shape} and "
+            f"Recall ranks queries [Q, D] among at least two references [N, D]; given are {queries.shape} and "
             f"{references.shape}."
         )
     for name, rows in (("query", queries), ("reference", references)):
@@ -75,23 +132,24 @@ def rank(queries: Descriptors, references: Descriptors) -> Ranking:
             raise DescriptorError(
                 f"{len(bad)} {name} descriptors are not finite, the first in row {bad[0]}: the model is broken."
             )
-    count = len(queries)
-    ranks, tied = np.empty(count, np.int64), np.empty(count, np.bool_)
-    block = max(1, _BLOCK_SCORES // count)
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        scores = queries[start:stop] @ references.T
-        own = scores[np.arange(stop - start), np.arange(start, stop)][:, None]
-        ranks[start:stop] = np.count_nonzero(scores > own, axis=1)
-        tied[start:stop] = np.count_nonzero(scores == own, axis=1) > 1
-    return Ranking(ranks, tied)
 
 
 def recall(ranking: Ranking) -> Recall:
     """Summarise a ranking as the field's recall figures, each between 0 and 1."""
-    count = len(ranking.rank)
-    at_1, at_5, at_10, at_1_percent = recall_at(ranking, (1, 5, 10, one_percent(count)))
-    return Recall(at_1, at_5, at_10, at_1_percent, queries=count, tied=float(ranking.tied.mean()))
+    percent = one_percent(ranking.references)
+    plus_1 = int(0.01 * ranking.references) + 1
+    at_1, at_5, at_10, at_1_percent, at_1_percent_plus_1 = recall_at(ranking, (1, 5, 10, percent, plus_1))
+    return Recall(
+        at_1,
+        at_5,
+        at_10,
+        at_1_percent,
+        at_1_percent_plus_1,
+        pessimistic_at_1=float((ranking.rank + ranking.ties < 1).mean()),
+        queries=len(ranking.rank),
+        references=ranking.references,
+        tied=float((ranking.ties > 0).mean()),
+    )
 
 
 def recall_at(ranking: Ranking, ks: Sequence[int]) -> list[float]:

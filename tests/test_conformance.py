@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geodtr.runtime.names import Branch
 from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.recall import DescriptorError, one_percent, rank, recall, recall_at
-from geodtr.training.data.spec import read_spec
+from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.geodtr import GeoDTR
@@ -48,7 +48,7 @@ def test_embeddings_are_the_official_ones(release_model: GeoDTR, conformance: Pa
 
 def test_preprocessed_pixels_of_real_images_are_the_official_ones(conformance: Path, cvusa_sample: Path) -> None:
     figures = np.load(conformance / "cvusa_samples_polar.npz")
-    pairs = read_spec(f"cvusa:{cvusa_sample}", default_split="val").pairs
+    pairs = read_test_set(f"cvusa:{cvusa_sample}").pairs
     for pair, polar, ground in zip(pairs, figures["polar"], figures["ground"], strict=True):
         np.testing.assert_array_equal(load_image(pair.aerial, AERIAL_POLAR), polar)
         np.testing.assert_array_equal(load_image(pair.ground, GROUND), ground)

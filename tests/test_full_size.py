@@ -13,7 +13,7 @@ from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
-from geodtr.training.data.spec import read_spec
+from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.official import AERIAL_SQUARE, GROUND, import_official
@@ -52,7 +52,7 @@ def test_engines_embed_real_images_as_pytorch_does(
     built = cli("build-engine", exported, "--precision", precision, "--calibration", spec, "--out", out)
     assert built.code == 0, built.err
     reference, engine = embedders(load_checkpoint(imported).model), open_bundle(out).embedders()
-    pairs = read_spec(spec, default_split="val")
+    pairs = read_test_set(spec)
     for branch in BRANCHES:
         paths = pairs.paths(branch)
         cosine = np.sum(embed_files(reference[branch], paths) * embed_files(engine[branch], paths), axis=1)

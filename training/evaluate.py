@@ -1,36 +1,66 @@
 """Evaluation: recall of a model, whatever runs it, on a set of pairs. Knows embedders only, so it needs no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.recall import Recall, rank, recall
+from geodtr.runtime.recall import Ranking, Recall, rank, recall
 from geodtr.runtime.spec import Descriptors, EmbedderPair
-from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pair_set import PairSet, Skipped
 
 
 @dataclass(frozen=True, slots=True)
 class DescriptorPair:
-    """Descriptors of a pair set, float32 [N, D] each, row i for pair i."""
+    """Descriptors of a pair set: `ground` float32 [pairs, D], `aerial` float32 [references, D].
 
+    `pair_set` is what could be read of the set: its `skipped` names the images that could not.
+    """
+
+    pair_set: PairSet
     ground: Descriptors
     aerial: Descriptors
+
+    def ranking(self) -> Ranking:
+        """Where each panorama's own tile stands among all tiles, semi-positives left out."""
+        return rank(self.ground, self.aerial, self.pair_set.truth, self.pair_set.ignored)
 
 
 def embed_pairs(
     embedders: EmbedderPair, pair_set: PairSet, *, batch_size: int = BATCH_SIZE, track: Track = untracked
 ) -> DescriptorPair:
-    """Embed both images of every pair. Raises ImageError, naming the bad file."""
+    """Embed every panorama and every tile once. Images that cannot be read are left out, with their pairs."""
+    bad: dict[Path, Skipped] = {}
+
+    def skip(path: Path, error: ImageError) -> None:
+        bad[path] = Skipped(path, str(error))
+
+    ground_paths, aerial_paths = pair_set.paths("ground"), pair_set.references
     ground = embed_files(
-        embedders.ground, pair_set.paths("ground"), batch_size=batch_size, description="Ground images", track=track
+        embedders.ground, ground_paths, batch_size=batch_size, description="Ground images", on_error=skip, track=track
     )
     aerial = embed_files(
-        embedders.aerial, pair_set.paths("aerial"), batch_size=batch_size, description="Aerial images", track=track
+        embedders.aerial, aerial_paths, batch_size=batch_size, description="Aerial images", on_error=skip, track=track
     )
-    return DescriptorPair(ground, aerial)
+    if not bad:
+        return DescriptorPair(pair_set, ground, aerial)
+    left = pair_set.without(bad.values())
+    return DescriptorPair(
+        left,
+        _rows(ground, [path for path in ground_paths if path not in bad], left.paths("ground")),
+        _rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
+    )
+
+
+def _rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:
+    """The rows of `wanted` paths, from descriptors with a row for each of `paths`."""
+    row = {path: index for index, path in enumerate(paths)}
+    return descriptors[np.array([row[path] for path in wanted], np.int64)]
 
 
 def evaluate(embedders: EmbedderPair, pair_set: PairSet, *, track: Track = untracked) -> Recall:
     """Recall of ground queries among the set's aerial tiles."""
-    descriptors = embed_pairs(embedders, pair_set, track=track)
-    return recall(rank(descriptors.ground, descriptors.aerial))
+    return recall(embed_pairs(embedders, pair_set, track=track).ranking())

@@ -1,7 +1,7 @@
 """How commands speak: results on standard output, everything else on standard error."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from geodtr.training.data.pair_set import Skipped
     from geodtr.training.loop import Step
 
 T = TypeVar("T")
@@ -103,6 +104,16 @@ def warn(text: str) -> None:
     """Something the user should know, on standard error."""
     messages.print("Warning:", style="bold yellow", end=" ")
     messages.print(text, soft_wrap=True)
+
+
+def report_skipped(data: str, skipped: Sequence["Skipped"]) -> None:
+    """Say which files of the data set `data` were left out, if any."""
+    if skipped:
+        first = skipped[0]
+        warn(
+            f"{len(skipped)} files of {data} are left out with their pairs, the first: {first.path} ({first.reason}). "
+            f"To see them all: geodtr-export data check {data}"
+        )
 
 
 def percent(share: float) -> str:

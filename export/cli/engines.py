@@ -5,8 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import megabytes, messages, output, percent, show_json, table, track, verdict
-from geodtr.export.cli.options import AsJson, BundlePath, Spec, out_option
+from geodtr.export.cli.console import (
+    megabytes,
+    messages,
+    output,
+    percent,
+    report_skipped,
+    show_json,
+    table,
+    track,
+    verdict,
+)
+from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
 from geodtr.runtime.names import Backend, Precision
 
 if TYPE_CHECKING:
@@ -63,9 +73,11 @@ def build_engine(
     from geodtr.calibration.select import IMAGES
     from geodtr.export.engine_builder import build_engine as run_build
     from geodtr.export.int8 import KEEP_COSINE
-    from geodtr.training.data.spec import read_spec
+    from geodtr.training.data.spec import read_training_set
 
-    calibration_set = read_spec(calibration, default_split="train") if calibration else None
+    calibration_set = read_training_set(calibration) if calibration else None
+    if calibration_set is not None:
+        report_skipped(calibration_set.name, calibration_set.skipped)
     bundle = run_build(
         source,
         out,
@@ -98,6 +110,7 @@ def parity(
         list[Path], typer.Argument(metavar="CANDIDATE...", help="Bundles to judge.", show_default=False)
     ],
     data: Spec,
+    limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that engines find what the reference model finds; exit 1 when one does not.
@@ -108,11 +121,12 @@ def parity(
     from geodtr.export.model import open_model
     from geodtr.export.parity import compare, record
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.training.data.spec import read_spec
+    from geodtr.training.data.spec import read_test_set
 
-    pair_set = read_spec(data, default_split="val")
+    pair_set = read_test_set(data, limit)
     bundles = [open_bundle(path) for path in candidates]
     report = compare(open_model(reference), [open_model(bundle.path) for bundle in bundles], pair_set, track=track)
+    report_skipped(report.data, report.skipped)
     if as_json:
         show_json(report)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, show_json, table, track
+from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track
 from geodtr.export.cli.options import AsJson, BundlePath, out_option
 from geodtr.runtime.names import Branch
 
@@ -50,12 +50,14 @@ def gallery_build(
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.gallery import Reference, build_gallery
     from geodtr.runtime.images import list_images
-    from geodtr.training.data.spec import is_spec, read_spec
+    from geodtr.training.data.spec import is_spec, read_test_set
 
     opened = open_bundle(bundle)
     if is_spec(source):
-        pairs = read_spec(source, default_split="val").pairs
-        references = [Reference(pair.aerial, pair.lat, pair.lon) for pair in pairs]
+        pair_set = read_test_set(source)
+        report_skipped(pair_set.name, pair_set.skipped)
+        positions = {pair.aerial: (pair.lat, pair.lon) for pair in reversed(pair_set.pairs)}
+        references = [Reference(path, *positions.get(path, (None, None))) for path in pair_set.references]
     else:
         references = [Reference(path) for path in list_images(Path(source))]
     embedder, embedding_id = opened.embedder("aerial"), opened.manifest.embedding_id

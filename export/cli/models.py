@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar, warn
-from geodtr.export.cli.options import AsJson, ModelPath, Spec, out_option
+from geodtr.export.cli.console import (
+    messages,
+    output,
+    percent,
+    report_skipped,
+    show_json,
+    table,
+    track,
+    training_bar,
+    warn,
+)
+from geodtr.export.cli.options import AsJson, Limit, ModelPath, Spec, out_option
 from geodtr.runtime.names import BRANCHES
 
 
@@ -21,31 +31,36 @@ def train(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Instead of the preset's.", show_default=False)
     ] = None,
+    limit: Limit = None,
 ) -> None:
     """Train a model on pairs; leaves OUT/last.safetensors."""
     from geodtr.runtime.files import refuse_existing
     from geodtr.training.config import load_preset
-    from geodtr.training.data.spec import read_spec
+    from geodtr.training.data.spec import read_training_set
     from geodtr.training.loop import train as run_training
 
     refuse_existing(out)
     changes = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     config = load_preset(preset, **changes)
-    pair_set = read_spec(data, default_split="train")
+    pair_set = read_training_set(data, limit)
+    report_skipped(pair_set.name, pair_set.skipped)
     with training_bar() as on_step:
         checkpoint = run_training(config, pair_set, out, track=track, on_step=on_step)
     messages.print(f"Wrote {checkpoint}")
 
 
-def evaluate(model: ModelPath, data: Spec, as_json: AsJson = False) -> None:
+def evaluate(model: ModelPath, data: Spec, limit: Limit = None, as_json: AsJson = False) -> None:
     """Measure the recall of a checkpoint or a bundle on pairs."""
     from geodtr.export.model import open_model
-    from geodtr.training.data.spec import read_spec
-    from geodtr.training.evaluate import evaluate as run_evaluation
+    from geodtr.runtime.recall import recall
+    from geodtr.training.data.spec import read_test_set
+    from geodtr.training.evaluate import embed_pairs
 
-    pair_set = read_spec(data, default_split="val")
+    pair_set = read_test_set(data, limit)
     opened = open_model(model)
-    measured = run_evaluation(opened.embedders, pair_set, track=track)
+    descriptors = embed_pairs(opened.embedders, pair_set, track=track)
+    report_skipped(pair_set.name, descriptors.pair_set.skipped)
+    measured = recall(descriptors.ranking())
     if as_json:
         show_json({"model": str(model), "data": pair_set.name, **asdict(measured)})
         return

@@ -14,6 +14,9 @@ Spec = Annotated[
         show_default=False,
     ),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use the first N pairs.", metavar="N", show_default="all")
+]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

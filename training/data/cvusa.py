@@ -4,15 +4,11 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.training.data.csv_rows import read_csv
-from geodtr.training.data.pair_set import Pair, PairSet
-
-SPLITS = ("train", "val")
+from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 
 def read_cvusa(root: Path, split: str) -> PairSet:
-    """Read one split. Raises DataError when the split is unknown, its list is missing, or a row is malformed."""
-    if split not in SPLITS:
-        raise DataError(f"cvusa:{root}#{split}: no such split; allowed: {', '.join(SPLITS)}.")
+    """Read one split. Raises DataError when its list is missing or a row is malformed."""
     path = root / "splits" / f"{split}-19zl.csv"
     if not path.is_file():
         raise DataError(
@@ -23,4 +19,4 @@ def read_cvusa(root: Path, split: str) -> PairSet:
         if len(row) < 2:
             raise DataError(f"{path}, line {line}: needs aerial,panorama[,annotation], has {','.join(row)!r}.")
         pairs.append(Pair(ground=root / row[1], aerial=root / row[0]))
-    return PairSet(f"cvusa:{root}#{split}", tuple(pairs))
+    return existing(f"cvusa:{root}#{split}", pairs)

@@ -3,44 +3,145 @@
 Knows paths and coordinates; reads no pixels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import Branch
+from geodtr.runtime.recall import Matches
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84), `heading` clockwise from north."""
+    """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84), `heading` clockwise from north.
+
+    `utm` is easting and northing in metres, for data sets that give those alone. `semi_positives` are tiles that show
+    the place as well, off their centre: they are left out of its ranking.
+    """
 
     ground: Path
     aerial: Path
     lat: float | None = None
     lon: float | None = None
     heading: float | None = None
+    utm: tuple[float, float] | None = None
+    semi_positives: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that a data set lists and that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
 class PairSet:
-    """Pairs in a stable order; `name` is the SPEC they were read by. Never empty."""
+    """Pairs in a stable order; `name` is the SPEC they were read by. Never empty.
+
+    Several pairs may share one tile. `distractors` are tiles that belong to no pair and are searched all the same.
+    `skipped` are the files that were listed and could not be used, with their pairs left out.
+    """
 
     name: str
     pairs: tuple[Pair, ...]
+    distractors: tuple[Path, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.pairs:
-            raise DataError(f"{self.name} holds no pairs. Check the path and the split.")
-        for pair in self.pairs:
-            for path in (pair.ground, pair.aerial):
-                if not path.is_file():
-                    raise DataError(
-                        f"{path} does not exist, though {self.name} lists it. Restore it, or remove its row."
-                    )
+            first = f" The first of {len(self.skipped)} missing files: {self.skipped[0].path}." if self.skipped else ""
+            raise DataError(f"{self.name} holds no pairs.{first} Check the path and the split.")
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def paths(self, branch: Branch) -> list[Path]:
-        """The images of one branch, in the set's order."""
+        """The images of one branch, one for each pair, in the set's order."""
         return [pair.ground if branch == "ground" else pair.aerial for pair in self.pairs]
+
+    def images(self, branch: Branch) -> list[Path]:
+        """The images of one branch, each once."""
+        return list(dict.fromkeys(self.paths("ground"))) if branch == "ground" else self.references
+
+    @cached_property
+    def references(self) -> list[Path]:
+        """Every tile once: those of the pairs in the pairs' order, semi-positives, then distractors."""
+        semi_positives = (path for pair in self.pairs for path in pair.semi_positives)
+        return list(dict.fromkeys((*self.paths("aerial"), *semi_positives, *self.distractors)))
+
+    @cached_property
+    def tiles(self) -> NDArray[np.int64]:
+        """The row among `references` of each pair's tile, int64 [N]: pairs with equal numbers are no negatives."""
+        rows = self._rows()
+        return np.array([rows[pair.aerial] for pair in self.pairs], np.int64)
+
+    @property
+    def truth(self) -> Matches:
+        """The tile of each pair."""
+        return Matches(np.arange(len(self.pairs)), self.tiles)
+
+    @property
+    def ignored(self) -> Matches | None:
+        """The semi-positives of each pair; None where there are none at all."""
+        rows = self._rows()
+        matches = [(query, rows[path]) for query, pair in enumerate(self.pairs) for path in pair.semi_positives]
+        if not matches:
+            return None
+        query, reference = np.array(matches, np.int64).T
+        return Matches(query, reference)
+
+    def _rows(self) -> dict[Path, int]:
+        return {path: row for row, path in enumerate(self.references)}
+
+    def first(self, count: int) -> "PairSet":
+        """The first `count` pairs, all where there are fewer; a limited set is searched without distractors."""
+        if count >= len(self.pairs):
+            return self
+        return replace(self, name=f"{self.name} (first {count})", pairs=self.pairs[:count], distractors=())
+
+    def without(self, bad: Iterable[Skipped]) -> "PairSet":
+        """The set without the pairs that use a file in `bad`, which are added to `skipped`."""
+        bad = tuple(bad)
+        paths = {entry.path for entry in bad}
+        return replace(
+            self,
+            pairs=tuple(_without(paths, self.pairs)),
+            distractors=tuple(path for path in self.distractors if path not in paths),
+            skipped=self.skipped + bad,
+        )
+
+
+def existing(name: str, pairs: Iterable[Pair], distractors: Iterable[Path] = ()) -> PairSet:
+    """The set of those pairs whose two images exist; what is missing is in its `skipped`, in the order of the list.
+
+    Raises DataError when no pair is left.
+    """
+    pairs, distractors = list(pairs), list(distractors)
+    asked = [path for pair in pairs for path in (pair.ground, pair.aerial, *pair.semi_positives)] + distractors
+    missing = {path: Skipped(path, "missing") for path in _missing(dict.fromkeys(asked))}
+    left = (path for path in distractors if path not in missing)
+    return PairSet(name, tuple(_without(missing, pairs)), tuple(left), tuple(missing.values()))
+
+
+def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs with both images left, and of their semi-positives those that are left."""
+    for pair in pairs:
+        if pair.ground not in bad and pair.aerial not in bad:
+            semi_positives = tuple(path for path in pair.semi_positives if path not in bad)
+            yield pair if semi_positives == pair.semi_positives else replace(pair, semi_positives=semi_positives)
+
+
+def _missing(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that do not exist; asked in parallel, for a network disk answers slowly."""
+    paths = list(paths)
+    with ThreadPoolExecutor(16) as pool:
+        there = pool.map(Path.is_file, paths, chunksize=256)
+        yield from (path for path, found in zip(paths, there, strict=True) if not found)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.training.data.csv_rows import read_csv
-from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 FILE_NAME = "pairs.csv"
 HEADERS = (("ground", "aerial"), ("ground", "aerial", "lat", "lon"), ("ground", "aerial", "lat", "lon", "heading"))
@@ -26,7 +26,7 @@ def read_pairs(folder: Path) -> PairSet:
     if header not in HEADERS:
         raise DataError(f"{path} has the columns {','.join(header) or '(none)'}; allowed: {_ALLOWED}.")
     pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in rows[1:])
-    return PairSet(f"pairs:{folder}", tuple(pairs))
+    return existing(f"pairs:{folder}", pairs)
 
 
 def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float]]) -> Path:
