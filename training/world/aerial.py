@@ -41,7 +41,7 @@ def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
 
     pixels = colour.reshape(-1, 3)
     roofs = seen(Surface.HALL, shown, points, look)
-    pixels[roofs.pixel] = hall_roof_colours(scene.halls.tone.take(roofs.thing))
+    pixels[roofs.pixel] = hall_roof_colours(look.style.colours, scene.halls.tone.take(roofs.thing))
     roofs = seen(Surface.HOUSE, shown, points, look)
     pixels[roofs.pixel] = _gables(scene.houses, roofs)
     parked = seen(Surface.CAR, shown, points, look)
@@ -55,19 +55,20 @@ def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
 
 
 def _gables(houses: Boxes, roofs: Seen) -> Floats:
-    """Two slopes that meet above the house's longer axis, [M, 3]."""
+    """Two slopes that meet above the house's longer axis, if they slope at all, [M, 3]."""
     along, across = houses.local(roofs.x, roofs.y, roofs.thing)
     sun_along, sun_across = houses.turned(roofs.sun_east, roofs.sun_north, roofs.thing)
     lengthwise = houses.half_length.take(roofs.thing) > houses.half_width.take(roofs.thing)
     downhill, sun = np.where(lengthwise, across, along), np.where(lengthwise, sun_across, sun_along)
-    light: Floats = 1 + np.float32(0.28) * np.where(downhill > 0, sun, -sun)
-    return house_roof_colours(houses.tone.take(roofs.thing)) * light[:, None]
+    light: Floats = 1 + np.float32(roofs.style.gable) * np.where(downhill > 0, sun, -sun)
+    return house_roof_colours(roofs.style.colours, houses.tone.take(roofs.thing)) * light[:, None]
 
 
 def _crowns(trees: Trees, crowns: Seen) -> Floats:
     """Crowns, lighter on the side of the sun, [M, 3]."""
     east, north = trees.local(crowns.x, crowns.y, crowns.thing)
-    colour = tree_colours(crowns.season, trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing))
+    conifer, tone = trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing)
+    colour = tree_colours(crowns.style.colours, crowns.season, conifer, tone)
     light: Floats = 1 + np.float32(0.4) * (east * crowns.sun_east + north * crowns.sun_north)
     return colour * light[:, None]
 

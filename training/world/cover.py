@@ -67,7 +67,7 @@ def ground_cover(scene: Scene, x: Floats, y: Floats) -> Cover:
     material = _material(roads, use)
     mottle = scene.mottle.at(x, y)
     brightness = np.where(material < Material.PAVEMENT, 0.8 + 0.4 * mottle, 0.92 + 0.16 * mottle)
-    dryness = (material == Material.GRASS) * (np.float32(0.45) * mottle * mottle)
+    dryness = (material == Material.GRASS) * (np.float32(scene.world.style.plants.withering) * mottle * mottle)
     field = np.flatnonzero((use == LandUse.FIELD) & (roads.edge >= 0))
     crop, furrow = _ploughed(scene, roads, x, y, field)
     material.reshape(-1)[field] = crop

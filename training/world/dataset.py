@@ -42,7 +42,7 @@ class WorldSet:
     region: str = "valley"
     """A name in regions.REGIONS."""
     seed: int = 0
-    """Of the world's map. Regions of one seed are places in one world: train in one, test in another."""
+    """Of the world's map. Regions of one seed and style are places in one world: train in one, test in another."""
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
@@ -84,7 +84,7 @@ def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, t
     workers = _checked_workers(workers)
     region = find_region(world_set.region)
     with new_folder(out) as folder:
-        positions = choose_positions(World(world_set.seed), region, world_set.pairs)
+        positions = choose_positions(World(world_set.seed, region.style), region, world_set.pairs)
         (folder / "ground").mkdir()
         (folder / "aerial").mkdir()
         step = max(1, _JOB_PIXELS // (world_set.height * world_set.width))
@@ -112,7 +112,8 @@ def _render_and_write(job: _Job) -> list[float]:
         np.random.default_rng(np.random.SeedSequence(world_set.seed, spawn_key=(region.number, index)))
         for index in indices
     ]
-    pairs = render(World(world_set.seed), job.positions, chance, height=world_set.height, width=world_set.width)
+    world = World(world_set.seed, region.style)
+    pairs = render(world, job.positions, chance, height=world_set.height, width=world_set.width)
     for index, ground, aerial in zip(indices, pairs.ground, pairs.aerial, strict=True):
         Image.fromarray(ground).save(job.folder / _image("ground", index))
         Image.fromarray(aerial).save(job.folder / _image("aerial", index))

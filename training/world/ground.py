@@ -24,14 +24,14 @@ from geodtr.training.world.cover import ground_cover
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.objects import Boxes, Shown, Things, tops
 from geodtr.training.world.scene import SIGHT, Scene, Surface
+from geodtr.training.world.style import Style
 from geodtr.training.world.views import Points, Seen, View, seen
 
 CAMERA = 2.0
 """Metres of the camera above the ground."""
 
 _NEAREST = 1.5  # metres to a ray's first sample
-_HAZE = 130.0  # metres after which haze has taken all but 1/e of a colour
-_BLUE, _GREY, _HORIZON = np.array([(0.30, 0.50, 0.80), (0.62, 0.66, 0.70), (0.78, 0.84, 0.90)], np.float32)
+_BLUE, _GREY = np.array([(0.30, 0.50, 0.80), (0.62, 0.66, 0.70)], np.float32)
 _TYRES = np.float32(0.1)
 _CAR_WINDOWS = np.float32(0.2)
 _WINDOWS = np.array([0.22, 0.27, 0.33], np.float32)
@@ -43,16 +43,19 @@ _HOUSE_BAY, _HALL_BAY = 2.3, 1.6  # metres from window to window
 class Sky:
     """The sky of each of B panoramas."""
 
+    horizon: Floats
+    """Its colour where it meets the land, [3]; haze has the same."""
     overcast: Floats
     """0 blue to 1 grey, [B]."""
     clouds: Floats
     """Where the clouds' two waves begin, radians, [B, 2]."""
 
 
-def draw_sky(chance: Chance) -> Sky:
+def draw_sky(style: Style, chance: Chance) -> Sky:
     """A sky for each pair."""
-    overcast = np.array([random.random() for random in chance], np.float32)
-    return Sky(overcast, np.array([random.uniform(0, 9, 2) for random in chance], np.float32))
+    overcast = np.array([random.uniform(*style.overcast) for random in chance], np.float32)
+    horizon = np.array(style.colours.horizon, np.float32)
+    return Sky(horizon, overcast, np.array([random.uniform(0, 9, 2) for random in chance], np.float32))
 
 
 def ground_view(scene: Scene, look: Look, sky: Sky, *, yaw: NDArray[np.float64], height: int, width: int) -> View:
@@ -75,8 +78,8 @@ def ground_view(scene: Scene, look: Look, sky: Sky, *, yaw: NDArray[np.float64],
     cover = ground_cover(scene, points.x[:, below], points.y[:, below])
     colour = np.concatenate([_sky_colours(sky, azimuth, pitch[:horizon]), ground_colours(look, cover)], axis=1)
     _paint_things(colour.reshape(-1, 3), scene, shown, points, look)
-    haze = 1 - np.exp(distance * np.float32(-1 / _HAZE))
-    colour += haze.reshape(shape)[..., None] * (_HORIZON - colour)
+    haze = 1 - np.exp(distance * np.float32(-1 / look.style.haze))
+    colour += haze.reshape(shape)[..., None] * (sky.horizon - colour)
 
     surface = np.full(shape, Surface.SKY, np.uint8)
     surface[:, below] = cover.surface
@@ -126,7 +129,7 @@ def _sky_colours(sky: Sky, azimuth: Floats, pitch: Floats) -> Floats:
     """The sky above the horizon, [B, rows * width, 3]."""
     zenith = _BLUE + sky.overcast[:, None, None] * (_GREY - _BLUE)
     height: Floats = np.minimum(pitch / np.float32(0.8), 1)
-    gradient = _HORIZON + height[:, None] * (zenith - _HORIZON)
+    gradient = sky.horizon + height[:, None] * (zenith - sky.horizon)
     waves = np.sin(3 * azimuth + sky.clouds[:, :1])[:, None, :] * np.sin(9 * pitch + sky.clouds[:, 1:])[:, :, None]
     colour: Floats = gradient[:, :, None] + 0.12 * np.maximum(waves, 0)[..., None]
     return colour.reshape(len(azimuth), -1, 3)
@@ -146,16 +149,17 @@ def _paint_things(pixels: Floats, scene: Scene, shown: Shown, points: Points, lo
 
 def _hall_walls(halls: Boxes, walls: Seen) -> Floats:
     sideways, light = _face(halls, walls)
-    return _with_windows(wall_colours(halls.tone.take(walls.thing)), sideways, walls.z, _HALL_BAY) * light
+    colour = wall_colours(walls.style.colours, halls.tone.take(walls.thing))
+    return _with_windows(colour, sideways, walls.z, _HALL_BAY) * light
 
 
 def _house_walls(houses: Boxes, walls: Seen) -> Floats:
     """Walls below, the roof above its eaves."""
     sideways, light = _face(houses, walls)
-    tone = houses.tone.take(walls.thing)
-    colour = _with_windows(wall_colours(tone), sideways, walls.z, _HOUSE_BAY)
+    colours, tone = walls.style.colours, houses.tone.take(walls.thing)
+    colour = _with_windows(wall_colours(colours, tone), sideways, walls.z, _HOUSE_BAY)
     roof = walls.z > 0.78 * houses.height.take(walls.thing)
-    return np.where(roof[:, None], 0.85 * house_roof_colours(tone), colour) * light
+    return np.where(roof[:, None], 0.85 * house_roof_colours(colours, tone), colour) * light
 
 
 def _car_sides(cars: Boxes, parked: Seen) -> Floats:
@@ -173,7 +177,8 @@ def _crowns(scene: Scene, crowns: Seen) -> Floats:
     (leaves,) = scene.world.draw(Feature.LEAVES, patch, 1)
     light = 0.75 + 0.5 * leaves
     light[crowns.z < 0.22 * trees.height.take(crowns.thing)] *= 0.45
-    colour = tree_colours(crowns.season, trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing))
+    conifer, tone = trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing)
+    colour = tree_colours(crowns.style.colours, crowns.season, conifer, tone)
     return colour * light[:, None]
 
 

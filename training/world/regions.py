@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import EARTH_RADIUS
 from geodtr.training.world.arrays import Bools, Positions
+from geodtr.training.world.style import ARID, TEMPERATE, Style
 from geodtr.training.world.terrain import World
 
 APART = 25.0
@@ -31,6 +32,7 @@ class Region:
     north: float
     lat: float
     lon: float
+    style: Style
     side: float = 30_000.0
 
     @property
@@ -53,13 +55,14 @@ class Region:
 
 
 # The coordinates lie in the open South Atlantic, so that nobody takes a generated place for a real one. Regions are
-# 600 km from each other both in world metres and on the globe.
+# about 600 km or more from each other both in world metres and on the globe.
 REGIONS = {
     region.name: region
     for region in (
-        Region("valley", 0, east=0.0, north=0.0, lat=-30.0, lon=-15.0),
-        Region("coast", 1, east=600_000.0, north=0.0, lat=-30.0, lon=-8.769),
-        Region("plateau", 2, east=0.0, north=600_000.0, lat=-24.604, lon=-15.0),
+        Region("valley", 0, east=0.0, north=0.0, lat=-30.0, lon=-15.0, style=TEMPERATE),
+        Region("coast", 1, east=600_000.0, north=0.0, lat=-30.0, lon=-8.769, style=TEMPERATE),
+        Region("plateau", 2, east=0.0, north=600_000.0, lat=-24.604, lon=-15.0, style=TEMPERATE),
+        Region("desert", 3, east=600_000.0, north=600_000.0, lat=-24.604, lon=-9.065, style=ARID),
     )
 }
 
@@ -77,7 +80,8 @@ def find_region(name: str) -> Region:
 def choose_positions(world: World, region: Region, count: int) -> Positions:
     """`count` camera positions on the region's roads, [count, 2] world metres, at least 25 m apart.
 
-    A smaller count gives the first of a larger one. Raises ConfigError when `count` is beyond the region's capacity.
+    `world` must be of the region's style, or else the positions lie on another landscape's roads. A smaller count gives
+    the first of a larger one. Raises ConfigError when `count` is beyond the region's capacity.
     """
     if count > region.capacity:
         raise ConfigError(

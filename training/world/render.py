@@ -66,12 +66,12 @@ def render(
     centre = np.array([random.normal(0, differences.position, 2) for random in chance], np.float32)
 
     scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_ABOVE)
-    look = draw_look(chance, differences.gap)
+    look = draw_look(world.style, chance, differences.gap)
     above = aerial_view(scene, look, centre=centre, side=side)
     aerial = photograph(above.colour, look, chance)
 
     scene = another_moment(scene, Feature.CARS_SEEN_FROM_THE_ROAD)
-    look, sky = draw_look(chance, differences.gap), draw_sky(chance)
+    look, sky = draw_look(world.style, chance, differences.gap), draw_sky(world.style, chance)
     around = ground_view(scene, look, sky, yaw=yaw, height=height, width=width)
     ground = photograph(around.colour, look, chance)
     return Rendering(

@@ -11,6 +11,7 @@ import numpy as np
 from geodtr.training.world.arrays import Floats, Positions
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.objects import Boxes, Lattice, Mottle, Things, Trees
+from geodtr.training.world.style import Buildings
 from geodtr.training.world.terrain import Frame, World
 
 SIGHT = 90.0
@@ -32,38 +33,7 @@ class Surface(IntEnum):
     CAR = 7
 
 
-@dataclass(frozen=True, slots=True)
-class _Buildings:
-    """How one kind of building is laid out, all in metres; `odds` that a cell has one, by LandUse."""
-
-    feature: Feature
-    cell: float
-    odds: tuple[float, ...]
-    side: tuple[float, float]
-    height: tuple[float, float]
-    clearance: float
-    """Kept free between it and any road."""
-
-
-# The odds' order is that of LandUse: meadow, field, forest, homes, town, water.
-_HALLS = _Buildings(
-    Feature.HALLS,
-    cell=34.0,
-    odds=(0.0, 0.02, 0.0, 0.0, 0.80, 0.0),
-    side=(16.0, 24.0),
-    height=(5.0, 14.0),
-    clearance=2.0,
-)
-_HOUSES = _Buildings(
-    Feature.HOUSES,
-    cell=15.0,
-    odds=(0.06, 0.03, 0.0, 0.75, 0.25, 0.0),
-    side=(6.5, 12.0),
-    height=(3.5, 8.5),
-    clearance=1.5,
-)
 _TREE_CELL = 5.0
-_TREE_ODDS = (0.10, 0.02, 0.75, 0.22, 0.06, 0.0)
 _CAR_CELL = 6.0
 _MOTTLE_CELL = 9.0
 
@@ -91,8 +61,8 @@ def build_scene(world: World, positions: Positions, cars: Feature) -> Scene:
     frame = world.frame(positions)
     lattice = Lattice.around(positions, _REACH + _MOTTLE_CELL, _MOTTLE_CELL)
     (mottle,) = world.draw(Feature.MOTTLE, lattice.cells(), 1)
-    halls = _build(world, frame, _HALLS, apart_from=None)
-    houses = _build(world, frame, _HOUSES, apart_from=halls)
+    halls = _build(world, frame, Feature.HALLS, world.style.halls, apart_from=None)
+    houses = _build(world, frame, Feature.HOUSES, world.style.houses, apart_from=halls)
     trees = _plant(world, frame, halls, houses)
     return Scene(world, frame, Mottle(lattice, mottle), halls, houses, trees, _park(world, frame, cars))
 
@@ -102,10 +72,10 @@ def another_moment(scene: Scene, cars: Feature) -> Scene:
     return replace(scene, cars=_park(scene.world, scene.frame, cars))
 
 
-def _build(world: World, frame: Frame, buildings: _Buildings, apart_from: Boxes | None) -> Boxes:
+def _build(world: World, frame: Frame, feature: Feature, buildings: Buildings, apart_from: Boxes | None) -> Boxes:
     """Buildings along their nearest road, where their block's use, the roads and `apart_from` leave room."""
     lattice = Lattice.around(frame.origins, _REACH, buildings.cell)
-    present, east, north, first, second, tall, tone = world.draw(buildings.feature, lattice.cells(), 7)
+    present, east, north, first, second, tall, tone = world.draw(feature, lattice.cells(), 7)
     x, y = _shifted(lattice, east, north, 0.1 * buildings.cell)
     shortest, longest = buildings.side
     length, width = shortest + (longest - shortest) * first, shortest + (longest - shortest) * second
@@ -125,18 +95,19 @@ def _build(world: World, frame: Frame, buildings: _Buildings, apart_from: Boxes 
 
 def _plant(world: World, frame: Frame, halls: Boxes, houses: Boxes) -> Trees:
     """Trees by land use, and rows of them along the roads of some blocks, clear of roads and buildings."""
+    plants = world.style.plants
     lattice = Lattice.around(frame.origins, _REACH, _TREE_CELL)
     present, east, north, wide, tall, tone = world.draw(Feature.TREES, lattice.cells(), 6)
     radius = 1.0 + 1.4 * wide
     x, y = _shifted(lattice, east, north, _TREE_CELL - 2 * radius)
     roads = world.roads(frame, x, y)
     rows, needles = world.draw(Feature.PLANTING, roads.block, 2)
-    odds = np.array(_TREE_ODDS, np.float32).take(world.land_use(roads))
-    odds = np.where((roads.edge < 3.2) & (rows < 0.35), np.float32(0.6), odds)
+    odds = np.array(plants.odds, np.float32).take(world.land_use(roads))
+    odds = np.where((roads.edge < 3.2) & (rows < plants.lined), np.float32(0.6), odds)
     here = (present < odds) & (roads.edge > 0.6 * radius + 0.3)
     here &= ~(halls.covers(x, y, margin=1.2) | houses.covers(x, y, margin=1.2))
     height = np.where(here, 2.5 * radius + 3.5 * tall, np.float32(0.0))
-    return Trees(lattice, x, y, radius, height, needles < 0.4, tone)
+    return Trees(lattice, x, y, radius, height, needles < plants.conifers, tone)
 
 
 def _park(world: World, frame: Frame, cars: Feature) -> Boxes:
@@ -145,7 +116,7 @@ def _park(world: World, frame: Frame, cars: Feature) -> Boxes:
     present, tone = world.draw(cars, lattice.cells(), 2)
     x, y = lattice.centres()
     roads = world.roads(frame, x, y)
-    here = (present < 0.10) & roads.paved & (roads.edge < -1.0) & (np.abs(roads.distance) > 0.9)
+    here = (present < world.style.parked) & roads.paved & (roads.edge < -1.0) & (np.abs(roads.distance) > 0.9)
     here &= np.hypot(x, y) > 5  # the camera's own place is free
     height = np.where(here, np.float32(1.5), np.float32(0.0))
     half_length, half_width = np.full(x.shape, 2.2, np.float32), np.full(x.shape, 0.95, np.float32)

@@ -13,12 +13,9 @@ import numpy as np
 
 from geodtr.training.world.arrays import Bools, Codes, Floats, Ints, Positions
 from geodtr.training.world.hashing import Feature, draw
-
-SPACING = 46.0
-"""Metres between neighbouring roads of one family, before bending and random shifts."""
+from geodtr.training.world.style import Style
 
 _TURN = 2 * math.pi
-_AMPLITUDES = (170.0, 60.0, 7.0)
 _WAVELENGTHS = (1930.0, 617.0, 131.0)
 _ABSENT = np.float32(99.0)
 
@@ -32,8 +29,6 @@ class Road(IntEnum):
 
 
 _HALF_WIDTHS = np.array([2.2, 3.3, 5.0], np.float32)
-# A road's draw below the first bound makes it a track, and so on; above the last, there is no road.
-_ROAD_BOUNDS = np.array([0.22, 0.60, 0.82], np.float32)
 
 
 class LandUse(IntEnum):
@@ -45,9 +40,6 @@ class LandUse(IntEnum):
     HOMES = 3
     TOWN = 4
     WATER = 5
-
-
-_LAND_USE_BOUNDS = np.cumsum([0.22, 0.20, 0.12, 0.28, 0.12])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +95,18 @@ class _Family:
 
 
 class World:
-    """One map, endless in every direction; equal seeds are equal worlds."""
+    """One map, endless in every direction and of one style; equal seeds and styles are equal worlds."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, style: Style) -> None:
         """`seed`: any integer from 0."""
         sequence = np.random.SeedSequence(seed)
         self.seed = seed
+        self.style = style
         self._key = int(sequence.generate_state(1)[0])
         self._phases = np.random.default_rng(sequence).uniform(0, _TURN, (2, len(_WAVELENGTHS)))
+        # A road's draw below the first bound makes it a track, and so on; above the last, there is no road.
+        self._road_bounds = np.cumsum(style.roads.shares).astype(np.float32)
+        self._land_use_bounds = np.cumsum(style.land_use)
 
     def frame(self, positions: Positions) -> Frame:
         """Prepare to measure from `positions`, [B, 2] world metres."""
@@ -120,8 +116,9 @@ class World:
             np.mod(waves * at + phase[:, None, None], _TURN)
             for at, phase in zip((north, east), self._phases, strict=True)
         ]
-        numbers = [np.rint(at / SPACING) for at in (east, north)]
-        remainders = [at - number * SPACING for at, number in zip((east, north), numbers, strict=True)]
+        spacing = self.style.roads.spacing
+        numbers = [np.rint(at / spacing) for at in (east, north)]
+        remainders = [at - number * spacing for at, number in zip((east, north), numbers, strict=True)]
         return Frame(
             origins=positions,
             phases=(phases[0].astype(np.float32), phases[1].astype(np.float32)),
@@ -135,8 +132,8 @@ class World:
 
     def roads(self, frame: Frame, x: Floats, y: Floats) -> RoadMap:
         """The roads at points x, y: [B, N] metres east and north of the frame's places."""
-        bend_u, slope_u = _bend(y, frame.phases[0])
-        bend_v, slope_v = _bend(x, frame.phases[1])
+        bend_u, slope_u = self._bend(y, frame.phases[0])
+        bend_v, slope_v = self._bend(x, frame.phases[1])
         u = x + bend_u + frame.remainders[0]
         v = y + bend_v + frame.remainders[1]
         # Where the plane is bent, a step across the family's roads is shorter than the difference in u (or v).
@@ -158,24 +155,24 @@ class World:
     def land_use(self, roads: RoadMap) -> Codes:
         """The LandUse of the block that each point lies in, [B, N]."""
         (chance,) = self.draw(Feature.LAND_USE, roads.block, 1)
-        return np.searchsorted(_LAND_USE_BOUNDS, chance, side="right").astype(np.uint8)
+        return np.searchsorted(self._land_use_bounds, chance, side="right").astype(np.uint8)
 
     def _family(self, family: int, across: Floats, stretch: Floats, number: Ints) -> _Family:
-        nearest = np.rint(across * np.float32(1 / SPACING))
+        spacing = self.style.roads.spacing
+        nearest = np.rint(across * np.float32(1 / spacing))
         road = nearest.astype(np.int32) + number
         chance, shift = self.draw(Feature.ROADS, (road, np.full(1, family, np.int32)), 2)
-        kind = np.minimum(np.searchsorted(_ROAD_BOUNDS, chance, side="right"), Road.AVENUE).astype(np.uint8)
-        centre = (shift - 0.5) * np.float32(SPACING / 2)
-        distance = np.where(chance < _ROAD_BOUNDS[-1], (across - nearest * SPACING - centre) / stretch, _ABSENT)
-        block = np.floor((across - centre) * np.float32(1 / SPACING)).astype(np.int32) + number
+        kind = np.minimum(np.searchsorted(self._road_bounds, chance, side="right"), Road.AVENUE).astype(np.uint8)
+        centre = (shift - 0.5) * np.float32(spacing / 2)
+        distance = np.where(chance < self._road_bounds[-1], (across - nearest * spacing - centre) / stretch, _ABSENT)
+        block = np.floor((across - centre) * np.float32(1 / spacing)).astype(np.int32) + number
         return _Family(distance, np.abs(distance) - _HALF_WIDTHS[kind], kind, block)
 
-
-def _bend(at: Floats, phases: Floats) -> tuple[Floats, Floats]:
-    """The sum of waves at each point, and its slope."""
-    bend, slope = np.zeros_like(at), np.zeros_like(at)
-    for amplitude, wavelength, phase in zip(_AMPLITUDES, _WAVELENGTHS, phases, strict=True):
-        angle = at * np.float32(_TURN / wavelength) + phase
-        bend += np.float32(amplitude) * np.sin(angle)
-        slope += np.float32(amplitude * _TURN / wavelength) * np.cos(angle)
-    return bend, slope
+    def _bend(self, at: Floats, phases: Floats) -> tuple[Floats, Floats]:
+        """The sum of waves at each point, and its slope."""
+        bend, slope = np.zeros_like(at), np.zeros_like(at)
+        for amplitude, wavelength, phase in zip(self.style.roads.bends, _WAVELENGTHS, phases, strict=True):
+            angle = at * np.float32(_TURN / wavelength) + phase
+            bend += np.float32(amplitude) * np.sin(angle)
+            slope += np.float32(amplitude * _TURN / wavelength) * np.cos(angle)
+        return bend, slope

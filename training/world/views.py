@@ -11,6 +11,7 @@ from geodtr.training.world.arrays import Codes, Floats, Indices, Ints
 from geodtr.training.world.colours import Look
 from geodtr.training.world.objects import Shown
 from geodtr.training.world.scene import Surface
+from geodtr.training.world.style import Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Points:
 class Seen:
     """The M pixels that show one kind of thing; every array [M]."""
 
+    style: Style
     pixel: Indices
     """Into the view's pixels, flattened."""
     thing: Ints
@@ -53,6 +55,7 @@ def seen(kind: Surface, shown: Shown, points: Points, look: Look) -> Seen:
     pixel = np.flatnonzero(shown.kind == kind)
     place = pixel // points.x.shape[1]
     return Seen(
+        style=look.style,
         pixel=pixel,
         thing=shown.thing.take(pixel),
         x=points.x.take(pixel),
