@@ -1,0 +1,160 @@
+"""A picture of augmented pairs: each pair as it is, beside it some of what training may make of it.
+
+Knows pixels and draws; knows nothing of files and data sets. See retrieval_sheet for what a model retrieves.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from geodtr.runtime.spec import Images
+from geodtr.training.layout_simulation import Layout, LayoutChange, change_square, change_unrolled, draw_layout
+from geodtr.training.semantic_augmentation import Semantic, SemanticChange, change_semantic, draw_semantic
+
+_VIEW, _TILE, _MARGIN, _LINE, _COMPASS = 340, 170, 16, 16, 16
+_INK, _FAINT, _NORTH, _EDGE, _PAPER = (40, 40, 40), (95, 95, 95), (200, 30, 30), (205, 205, 205), (255, 255, 255)
+_POINTS = "SWNE"
+"""From column 0 of a panorama on, a quarter apart."""
+_ADJUSTMENTS = ("brightness", "contrast", "saturation")
+
+
+@dataclass(frozen=True, slots=True)
+class PairVariant:
+    """Both views of one pair, uint8 [H, W, 3] each, as they are or changed, and how."""
+
+    ground: Images
+    aerial: Images
+    turn: float
+    """Clockwise, in full turns."""
+    mirrored: bool
+    captions: tuple[str, str, str]
+    """Of the pair, of its ground view, of its aerial view."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """One pair: as it is, then its variants. `polar` when the aerial image is unrolled, like the panorama."""
+
+    variants: tuple[PairVariant, ...]
+    polar: bool
+
+
+def augmented_rows(
+    ground: Images, aerial: Images, polar: bool, layout: Layout, semantic: Semantic, variants: int, seed: int
+) -> list[PairRow]:
+    """Each pair of ground and aerial, uint8 [N, H, W, 3], as it is and `variants` times augmented.
+
+    Drawn and applied as in training: pixels first, each view on its own, then the layout, both views alike.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for one_ground, one_aerial in zip(ground, aerial, strict=True):
+        change = draw_layout(layout, variants, generator)
+        of_ground, of_aerial = (draw_semantic(semantic, variants, generator) for _ in range(2))
+        change_aerial = change_unrolled if polar else change_square
+        grounds = change_unrolled(change_semantic(_repeated(one_ground, variants), of_ground), change).numpy()
+        aerials = change_aerial(change_semantic(_repeated(one_aerial, variants), of_aerial), change).numpy()
+        seen_as = ("as it is", "ground", "aerial, unrolled" if polar else "aerial")
+        original = PairVariant(one_ground, one_aerial, 0.0, False, seen_as)
+        changed = (
+            PairVariant(
+                ground=grounds[index],
+                aerial=aerials[index],
+                turn=float(change.turn[index]),
+                mirrored=bool(change.mirrored[index]),
+                captions=(
+                    _layout_caption(change, index),
+                    _semantic_caption(of_ground, index),
+                    _semantic_caption(of_aerial, index),
+                ),
+            )
+            for index in range(variants)
+        )
+        rows.append(PairRow((original, *changed), polar))
+    return rows
+
+
+def draw_pairs(rows: Sequence[PairRow], title: str) -> Image.Image:
+    """The sheet as an RGB picture: a row is a pair, the panorama above the aerial image.
+
+    Letters between the two say where south, west, north and east went, so that a change of layout is seen at a glance.
+    """
+    columns = max(len(row.variants) for row in rows)
+    heights = [_height(row) for row in rows]
+    head = 2 * _MARGIN + _LINE
+    sheet = Image.new("RGB", (_MARGIN + columns * (_VIEW + _MARGIN), head + sum(heights) + len(rows) * _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), title, _INK, ImageFont.load_default(16))
+    top = head
+    for row, height in zip(rows, heights, strict=True):
+        draw.line((_MARGIN, top, sheet.width - _MARGIN, top), _EDGE)
+        for column, variant in enumerate(row.variants):
+            _draw_variant(sheet, variant, row.polar, _MARGIN + column * (_VIEW + _MARGIN), top + _MARGIN // 2)
+        top += height + _MARGIN
+    return sheet
+
+
+def _draw_variant(sheet: Image.Image, variant: PairVariant, polar: bool, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    said, of_ground, of_aerial = variant.captions
+    draw.text((left, top), said, _INK, ImageFont.load_default(13))
+    draw.text((left, top + _LINE), of_ground, _FAINT, ImageFont.load_default(11))
+    top += 2 * _LINE
+    ground = _scaled(variant.ground, _VIEW)
+    sheet.paste(ground, (left, top))
+    top += ground.height
+    aerial = _scaled(variant.aerial, _VIEW if polar else _TILE)
+    # A square tile has its own letters all around.
+    aerial_top = top + (_COMPASS if polar else 2 * _COMPASS)
+    middle = aerial_top + aerial.height / 2
+    sheet.paste(aerial, (left + (_VIEW - aerial.width) // 2, aerial_top))
+    for index, point in enumerate(_POINTS):
+        place = (variant.turn + (-index if variant.mirrored else index) / 4) % 1
+        ink, font = _NORTH if point == "N" else _INK, ImageFont.load_default(12)
+        draw.text((left + place * _VIEW, top + _COMPASS / 2), point, ink, font, anchor="mm")
+        if not polar:
+            bearing, radius = 2 * math.pi * (place - 0.5), (_TILE + _COMPASS) / 2
+            across, down = radius * math.sin(bearing), -radius * math.cos(bearing)
+            draw.text((left + _VIEW / 2 + across, middle + down), point, ink, font, anchor="mm")
+    below = aerial_top + aerial.height + (0 if polar else _COMPASS)
+    draw.text((left, below + 2), of_aerial, _FAINT, ImageFont.load_default(11))
+
+
+def _repeated(image: Images, times: int) -> torch.Tensor:
+    return torch.from_numpy(np.repeat(image[None], times, axis=0))
+
+
+def _height(row: PairRow) -> int:
+    """Of the pictures and captions of a row, in pixels."""
+    original = row.variants[0]
+    ground = _scaled(original.ground, _VIEW).height
+    aerial = _scaled(original.aerial, _VIEW).height if row.polar else _TILE + 2 * _COMPASS
+    return 2 * _LINE + ground + _COMPASS + aerial + _LINE
+
+
+def _scaled(pixels: Images, width: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    size = (width, max(1, round(image.height * width / image.width)))
+    return image.resize(size, Image.Resampling.BICUBIC if width > image.width else Image.Resampling.BOX)
+
+
+def _layout_caption(change: LayoutChange, index: int) -> str:
+    """As in "mirrored, turned 90°", in the order in which it was done."""
+    degrees = round(float(change.turn[index]) * 360)
+    said = ["mirrored"] * bool(change.mirrored[index]) + [f"turned {degrees}°"] * (degrees != 0)
+    return ", ".join(said) or "layout kept"
+
+
+def _semantic_caption(change: SemanticChange, index: int) -> str:
+    """As in "contrast +12%, saturation -3%, brightness +28%, grey, blur 2.1", in the order in which it was done."""
+    said = []
+    for column in change.order[index].tolist():
+        percent = round(100 * float(change.factors[index, column] - 1))
+        said += [f"{_ADJUSTMENTS[column]} {percent:+}%"] * (percent != 0)
+    said += ["grey"] * bool(change.grey[index]) + ["4 bits"] * bool(change.posterised[index])
+    sigma = float(change.sigma[index])
+    return ", ".join(said + [f"blur {sigma:.1f}"] * (sigma > 0))
