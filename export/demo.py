@@ -25,7 +25,7 @@ from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
-from geodtr.runtime.files import new_file, new_folder, refuse_existing, write_bytes
+from geodtr.runtime.files import new_file, refuse_existing, write_bytes
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery, open_gallery
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localisation, Localizer
@@ -39,10 +39,11 @@ from geodtr.training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from geodtr.training.config import TrainConfig
-    from geodtr.training.loop import Step
+    from geodtr.training.listener import Listener
 
 MARKER, REPORT, SHEET = "demo.json", "report.json", "sheet.png"
-MADE = ("world", "run", "onnx", "bundles", "gallery", REPORT, SHEET, MARKER)
+UNFINISHED = "run.unfinished"
+MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", REPORT, SHEET, MARKER)
 _NEAR = 25.0
 _SHEET_QUERIES, _SHEET_TILES = 8, 5
 
@@ -135,7 +136,7 @@ def run_demo(
     *,
     fresh: bool = False,
     track: Track = untracked,
-    on_step: "Callable[[Step], None]" = lambda _step: None,
+    listener: "Listener | None" = None,
     announce: Callable[[str], None] = lambda _title: None,
 ) -> DemoReport:
     """Run every step into `out` and leave report.json and sheet.png there; `fresh` removes an earlier demo first.
@@ -143,10 +144,11 @@ def run_demo(
     Raises OutputExists when `out` holds something else, or a demo of another version or other options.
     """
     from geodtr.training.config import load_preset
-    from geodtr.training.loop import train
+    from geodtr.training.loop import resume, train
+    from geodtr.training.run_state import FILE_NAME as STATE
     from geodtr.training.world.dataset import WorldSet, write_world
 
-    config = load_preset(options.preset, seed=options.seed)
+    config = load_preset(options.preset, changes={"recipe.seed": options.seed})
     marker = _Marker(version=version("geodtr-export"), options=options, training=config)
     _claim(out, msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n", fresh)
     watch = _Stopwatch(announce)
@@ -159,8 +161,14 @@ def run_demo(
         return read_pairs(folder)
 
     def train_into(run: Path) -> None:
-        with new_folder(run) as folder:
-            train(config, train_set, folder, track=track, on_step=on_step)
+        # A run in progress is no result yet: it takes its name when it is finished.
+        unfinished = out / UNFINISHED
+        if (unfinished / STATE).is_file():
+            resume(unfinished, train_set, track=track, listener=listener)
+        else:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            train(config, train_set, unfinished, track=track, listener=listener)
+        unfinished.rename(run)
 
     train_set = world("train", options.train_pairs, options.train_region)
     test_set = world("test", options.test_pairs, options.test_region)

@@ -6,7 +6,9 @@ traceback.
 
 
 class UserError(Exception):
-    """Base of every error that the user, not the programmer, can mend."""
+    """Base of every error that the user, not the programmer, can mend; a command then exits with `exit_code`."""
+
+    exit_code = 2
 
 
 class ImageError(UserError):

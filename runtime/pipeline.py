@@ -39,7 +39,10 @@ def load_batches(
 ) -> Iterator[Images]:
     """Decoded and preprocessed batches uint8 [B, H, W, 3], in order; only the last one may be short."""
     batch = list[Images]()
-    for image in load_images(paths, how, ahead=2 * batch_size, on_error=on_error):
+    for path, image in zip(paths, decode_ahead(paths, how, 2 * batch_size), strict=True):
+        if isinstance(image, ImageError):
+            on_error(path, image)
+            continue
         batch.append(image)
         if len(batch) == batch_size:
             yield np.stack(batch)
@@ -48,29 +51,29 @@ def load_batches(
         yield np.stack(batch)
 
 
-def load_images(
-    paths: Iterable[Path], how: Preprocessing, *, ahead: int = 2 * BATCH_SIZE, on_error: OnError = stop
-) -> Iterator[Images]:
-    """Decoded and preprocessed images uint8 [H, W, 3], in order; threads work on up to `ahead` of them at once."""
+def decode_ahead(paths: Iterable[Path], how: Preprocessing, ahead: int) -> Iterator[Images | ImageError]:
+    """Each path's image, decoded and preprocessed, uint8 [H, W, 3], or why there is none; in order.
+
+    Threads work on up to `ahead` of them while the caller is busy with those before.
+    """
     with ThreadPoolExecutor(cpu_count()) as pool:
-        queue: deque[tuple[Path, Future[Images]]] = deque()
+        queue: deque[Future[Images | ImageError]] = deque()
         remaining = iter(paths)
         try:
             while True:
-                queue.extend(
-                    (path, pool.submit(load_image, path, how)) for path in islice(remaining, ahead - len(queue))
-                )
+                queue.extend(pool.submit(_load, path, how) for path in islice(remaining, ahead - len(queue)))
                 if not queue:
                     return
-                path, loading = queue.popleft()
-                try:
-                    image = loading.result()
-                except ImageError as error:
-                    on_error(path, error)
-                else:
-                    yield image
+                yield queue.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _load(path: Path, how: Preprocessing) -> Images | ImageError:
+    try:
+        return load_image(path, how)
+    except ImageError as error:
+        return error
 
 
 def embed_files(

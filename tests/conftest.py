@@ -14,8 +14,9 @@ from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery
 from geodtr.runtime.names import PRECISIONS, Precision
 from geodtr.training.config import load_preset
-from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.loop import train
 from geodtr.training.world.dataset import WorldSet, write_world
 
@@ -76,6 +77,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         test_set.name,
     )
     return Trained(train_set, test_set, checkpoint, onnx, bundles, gallery)
+
+
+class Losses(Listener):
+    """Writes down what training tells."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.validations: list[Validation] = []
+        self.skipped: list[Skipped] = []
+
+    def on_step(self, step: Step) -> None:
+        self.losses.append(step.loss)
+
+    def on_validation(self, validation: Validation) -> None:
+        self.validations.append(validation)
+
+    def on_skip(self, skipped: Skipped) -> None:
+        self.skipped.append(skipped)
 
 
 @dataclass(frozen=True, slots=True)

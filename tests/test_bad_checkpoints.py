@@ -85,7 +85,7 @@ def test_a_model_whose_weights_are_not_numbers_is_refused(
 def test_a_checkpoint_of_a_later_version_is_refused(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    for old, new in ((b'"schema":1', b'"schema":9'), (b'"model":"geodtr"', b'"model":"safamo"')):
+    for old, new in ((b'"schema":2', b'"schema":9'), (b'"name":"geodtr"', b'"name":"safamo"')):
         path = tmp_path / "later.safetensors"
         escaped_old, escaped_new = (text.replace(b'"', b'\\"') for text in (old, new))
         path.write_bytes(trained.checkpoint.read_bytes().replace(escaped_old, escaped_new))

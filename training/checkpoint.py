@@ -16,29 +16,30 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
+from geodtr.training.models.catalogue import Model, ModelConfig, build_model
+from geodtr.training.models.family import CrossViewModel
 
-LAST = "last.safetensors"
-"""The checkpoint that training writes into a run's folder after every epoch."""
+LAST, BEST = "last.safetensors", "best.safetensors"
+"""What training writes into a run's folder: after every epoch, and where validation found the highest R@1 so far."""
 _HEADER_KEY = "geodtr"
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a checkpoint says of itself. `origin` tells in words where the weights come from."""
+    """What a checkpoint says of itself. `origin` tells in words where the weights come from, `trained_on` as a SPEC."""
 
-    schema: Literal[1] = 1
-    model: Literal["geodtr"] = "geodtr"
-    config: GeoDTRConfig
+    schema: Literal[2] = 2
+    model: ModelConfig
     ground: Preprocessing
     aerial: Preprocessing
     origin: str
+    trained_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model read from a file; `sha256` is that of the whole file."""
 
-    model: GeoDTR
+    model: Model
     info: CheckpointInfo
     sha256: str
 
@@ -48,13 +49,14 @@ class Checkpoint:
         return self.sha256[:16]
 
 
-def save_checkpoint(path: Path, model: GeoDTR, origin: str) -> None:
+def save_checkpoint(path: Path, model: Model, origin: str, trained_on: str | None = None) -> None:
     """Write `model` to `path`, replacing what is there only when the new file is whole."""
     info = CheckpointInfo(
-        config=model.config,
+        model=model.config,
         ground=model.specs["ground"].preprocessing,
         aerial=model.specs["aerial"].preprocessing,
         origin=origin,
+        trained_on=trained_on,
     )
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()}))
@@ -92,14 +94,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     path = resolve_checkpoint(path)
     info = read_info(path)
-    model = GeoDTR(info.config, info.ground, info.aerial)
+    model = build_model(info.model, info.ground, info.aerial)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     fill_strictly(model, tensors, path)
     return Checkpoint(model.eval(), info, sha256(path))
 
 
-def fill_strictly(model: GeoDTR, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill_strictly(model: CrossViewModel, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy `tensors` into `model`.
 
     Raises CheckpointError naming keys that are missing, left over, of other shape, or hold values not finite.

@@ -1,42 +1,111 @@
 """The training configuration: one document, read from a preset, saved beside the weights it made."""
 
+import difflib
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.geodtr import GeoDTRConfig
+from geodtr.training.layout_simulation import Layout
+from geodtr.training.models.catalogue import ModelConfig
+from geodtr.training.semantic_augmentation import Semantic
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+FILE_NAME = "config.toml"
+"""The resolved configuration in a run's folder: a preset like any other."""
 
-class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides what training makes of a data set.
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
-    The learning rate rises linearly over `warmup` (a share of all steps), then follows a cosine to zero.
-    `layout` is the strength of layout simulation: strong mirrors and turns by quarters, any-angle turns freely (polar
-    pairs only), none leaves pairs as they are.
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides what training makes of a data set.
+
+    `micro_batch`: pairs that go through the network at once, 0 for the whole batch. A smaller one needs less memory and
+    computes each image twice; every pair of the batch remains a negative of every other, and batch normalisation sees
+    one micro-batch. The learning rate rises linearly over `warmup` (a share of all steps), then follows a cosine to
+    zero. `hardest` is the share of triplets that count. `counterfactual_weight` 0 leaves that loss out. `layout` is the
+    strength of layout simulation (any-angle needs a polar aerial branch), `semantic` that of semantic augmentation.
+    `pretrained` weights of the backbone: none, imagenet, or a file.
     """
 
-    model: GeoDTRConfig
+    epochs: Count
+    batch_size: Annotated[int, msgspec.Meta(ge=2)]
+    micro_batch: Annotated[int, msgspec.Meta(ge=0)] = 0
+    learning_rate: Positive
+    weight_decay: NotNegative = 0.03
+    warmup: Share = 0.08
+    clip_norm: Positive = 1.0
+    triplet_alpha: Positive = 10.0
+    hardest: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    counterfactual_beta: Positive = 5.0
+    counterfactual_weight: NotNegative = 1.0
+    layout: Layout = "strong"
+    semantic: Semantic = "none"
+    pretrained: str = "none"
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the work is done. `precision` is the backbone's arithmetic; weights, losses and the optimiser stay float32.
+
+    `channels_last` and `compile` change speed alone, up to rounding. Images are held in memory, decoded once, where
+    both views of all pairs take at most `cache_gb` GB; otherwise they are decoded anew each epoch. The state to resume
+    from is saved after every epoch, and within long ones every `save_minutes`.
+    """
+
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    cache_gb: NotNegative = 4.0
+    save_minutes: Positive = 10.0
+    validate_every: Count = 1
+
+
+class DataSpecs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run reads, as SPECs; empty for none. `limit`: train on the first so many pairs, 0 for all."""
+
+    train: str = ""
+    validation: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run: what is trained, on which inputs, by which recipe, and how this machine goes about it."""
+
+    recipe: Recipe
     ground: Preprocessing
     aerial: Preprocessing
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.03
-    warmup: float = 0.08
-    clip_norm: float = 1.0
-    triplet_alpha: float = 10.0
-    counterfactual_beta: float = 5.0
-    layout: Literal["strong", "any-angle", "none"] = "strong"
-    seed: int = 0
+    model: ModelConfig
+    machine: Machine = Machine()
+    data: DataSpecs = DataSpecs()
+
+    @property
+    def micro_batch(self) -> int:
+        """Pairs that go through the network at once."""
+        return self.recipe.micro_batch or self.recipe.batch_size
+
+    def __post_init__(self) -> None:
+        if self.recipe.layout == "any-angle" and not self.aerial.polar:
+            raise ConfigError(
+                'recipe.layout "any-angle" needs a polar aerial branch; a square tile turns by quarters: "strong".'
+            )
+        if self.recipe.batch_size % self.micro_batch:
+            raise ConfigError(
+                f"recipe.micro_batch {self.micro_batch} does not divide recipe.batch_size {self.recipe.batch_size}."
+            )
 
 
 def preset_names() -> list[str]:
@@ -45,17 +114,75 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def load_preset(name: str, **changes: Any) -> TrainConfig:
-    """A preset by name, with top-level values changed. Raises ConfigError listing what is allowed."""
-    if name not in preset_names():
-        raise ConfigError(f"{name!r} is not a preset; allowed: {', '.join(preset_names())}.")
-    values = tomllib.loads((files("geodtr.training.presets") / f"{name}.toml").read_text(encoding="utf-8"))
+def load_preset(
+    name: str, settings: Sequence[str] = (), changes: Mapping[str, Any] = MappingProxyType({})
+) -> TrainConfig:
+    """A preset by name, or any TOML file, with other values: `settings` are `key=value`, `changes` key to value.
+
+    Keys are dotted: recipe.epochs. Raises ConfigError that names what is wrong and lists what is allowed.
+    """
+    values = _read(name)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"{setting!r} is not KEY=VALUE, for example recipe.epochs=20.")
+        _put(values, key.strip(), _value(text.strip()))
+    for key, value in changes.items():
+        _put(values, key, value)
     try:
-        config = msgspec.convert({**values, **changes}, type=TrainConfig)
+        return msgspec.convert(values, type=TrainConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"Preset {name}: {error}.") from None
-    if config.layout == "any-angle" and not config.aerial.polar:
-        raise ConfigError('layout "any-angle" needs a polar aerial branch; a square tile turns by quarters: "strong".')
-    if config.batch_size < 2 or config.epochs < 1:
-        raise ConfigError("batch_size must be at least 2 (a batch holds its own negatives), epochs at least 1.")
-    return config
+        raise ConfigError(f"Preset {name}: {_readable(error)}.") from None
+
+
+def encode_config(config: TrainConfig) -> bytes:
+    """The whole configuration as TOML, every default written out."""
+    return msgspec.toml.encode(config)
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name in preset_names():
+        text = (files("geodtr.training.presets") / f"{name}.toml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
+    else:
+        raise ConfigError(f"{name!r} is not a preset; allowed: {', '.join(preset_names())}, or a TOML file.")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is not TOML: {error}.") from None
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    allowed = dict(_keys(TrainConfig))
+    if key not in allowed:
+        near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.0)[0]
+        # A last part alone is often what was meant: epochs for recipe.epochs.
+        ends = [name for name in allowed if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        raise ConfigError(f"{key!r} is not a setting; the nearest is {(ends or [near])[0]}. All: {', '.join(allowed)}.")
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+    values[last] = value
+
+
+def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in msgspec.structs.fields(struct):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _keys(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field.type
+
+
+def _value(text: str) -> Any:
+    """What TOML makes of it; a word without quotes is that word."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    """`Expected int - at $.recipe.epochs` -> `recipe.epochs: expected int`."""
+    what, _, where = str(error).partition(" - at `$.")
+    return f"{where.rstrip('`')}: {what[0].lower()}{what[1:]}" if where else what

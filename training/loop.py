@@ -1,45 +1,44 @@
-"""The training loop: from pairs to a checkpoint.
+"""The training loop: from pairs to a checkpoint, with breaks or without.
 
-Source: Zhang et al., AAAI 2023, section 4.2. One configuration and seed give one result on one machine.
+Source: Zhang et al., AAAI 2023, section 4.2. One configuration and seed give one result on one machine, whether a run
+is interrupted and resumed or not; over several processes, the same up to the order of sums.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
-import msgspec
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.errors import CheckpointError, ConfigError, UserError
 from geodtr.runtime.files import refuse_existing, write_bytes
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Preprocessing
-from geodtr.training.checkpoint import LAST, save_checkpoint
-from geodtr.training.config import TrainConfig
+from geodtr.runtime.recall import recall
+from geodtr.training.chance import For, generator
+from geodtr.training.checkpoint import BEST, LAST, save_checkpoint
+from geodtr.training.config import FILE_NAME, TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.layout_simulation import change_square, change_unrolled, random_quarter_turns, random_turns
-from geodtr.training.losses import counterfactual, soft_margin_triplet
-from geodtr.training.models.embedder import normalise
-from geodtr.training.models.geodtr import GeoDTR
+from geodtr.training.evaluate import embed_pairs
+from geodtr.training.interruption import noted_interruption
+from geodtr.training.listener import Listener, Validation
+from geodtr.training.models.embedder import embedders
 from geodtr.training.pair_images import PairImages
+from geodtr.training.ranks import Ranks, join_ranks
+from geodtr.training.run_state import FILE_NAME as STATE
+from geodtr.training.run_state import RunState, SavedRun, load_state, save_state
+from geodtr.training.trainer import Trainer
+
+_GIGABYTE = 1e9
 
 
-class TrainingDiverged(UserError):
-    """The loss is no longer a number: nothing that follows would be worth saving."""
+class TrainingInterrupted(UserError):
+    """A signal stopped training between two steps; the state to go on from is saved."""
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimiser step, as told to whoever listens; `number` counts from 1 to `total`, `epoch` from 0."""
-
-    number: int
-    total: int
-    epoch: int
-    epochs: int
-    loss: float
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
 
 
 def train(
@@ -47,76 +46,160 @@ def train(
     pair_set: PairSet,
     out: Path,
     *,
+    validation: PairSet | None = None,
     track: Track = untracked,
-    on_step: Callable[[Step], None] = lambda _step: None,
+    listener: Listener | None = None,
 ) -> Path:
-    """Train a model; write `out`/config.json, then `out`/last.safetensors after every epoch, and return the latter.
+    """Train a model; leaves in `out` config.toml, last.safetensors (returned), best.safetensors where `validation` is
+    given, and what `resume` needs.
 
-    Uses a GPU where there is one. Raises OutputExists when `out` holds anything, ConfigError when the pairs do not fill
-    one batch, ImageError when an image cannot be read.
+    Uses a GPU where there is one, and all processes that torchrun started. Raises OutputExists when `out` holds
+    anything, ConfigError when the pairs do not fill one batch, DataError when no image can be read, TrainingDiverged,
+    TrainingInterrupted on SIGINT or SIGTERM.
     """
-    refuse_existing(out)
-    if len(pair_set) < config.batch_size:
-        raise ConfigError(f"{pair_set.name} holds {len(pair_set)} pairs, fewer than one batch of {config.batch_size}.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = PairImages(pair_set, {"ground": config.ground, "aerial": config.aerial}, track)
-    checkpoint = out / LAST
-    write_bytes(out / "config.json", msgspec.json.format(msgspec.json.encode(config)))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        generator = torch.Generator().manual_seed(config.seed)
-        model = GeoDTR(config.model, config.ground, config.aerial).to(device).train()
-        total = config.epochs * (len(images) // config.batch_size)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, eps=1e-6
+    with join_ranks() as ranks:
+        if ranks.chief:
+            refuse_existing(out)
+        ranks.wait()
+        return _run(config, pair_set, out, validation, None, ranks, track, listener or Listener())
+
+
+def resume(
+    out: Path,
+    pair_set: PairSet,
+    *,
+    validation: PairSet | None = None,
+    track: Track = untracked,
+    listener: Listener | None = None,
+) -> Path:
+    """Go on with the run in `out` as if it had never stopped; a finished one is left as it is.
+
+    Raises CheckpointError when `out` holds no run, or `pair_set` is not what it was trained on.
+    """
+    config = read_run(out)
+    saved = load_state(out / STATE)
+    if saved.state.step == saved.state.total:
+        return out / LAST
+    if saved.state.pairs_sha256 != _fingerprint(pair_set):
+        raise CheckpointError(
+            f"{pair_set.name} no longer lists the {out.name} run's pairs, or not all its files are there. Restore it, "
+            "or train anew into another folder."
         )
-        schedule = LambdaLR(optimizer, lambda step: _rate(step, total, config.warmup))
-        number = 0
-        for epoch in range(config.epochs):
-            order = torch.randperm(len(images), generator=generator)
-            for batch in images.batches(order, config.batch_size):
-                ground, aerial = _simulate(*batch, config, generator)
-                number += 1
-                loss = _loss(model, ground.to(device), aerial.to(device), config)
-                if not torch.isfinite(loss):
-                    raise TrainingDiverged(
-                        f"The loss is {loss.item()} at step {number} of {total}. Lower learning_rate "
-                        f"(now {config.learning_rate}). The last good epoch, if any, is in {checkpoint}."
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-                optimizer.step()
-                schedule.step()
-                on_step(Step(number, total, epoch, config.epochs, loss.item()))
-            save_checkpoint(checkpoint, model, f"trained on {pair_set.name}, {epoch + 1} of {config.epochs} epochs")
-    return checkpoint
+    with join_ranks() as ranks:
+        return _run(config, pair_set, out, validation, saved, ranks, track, listener or Listener())
 
 
-def _loss(model: GeoDTR, ground: Tensor, aerial: Tensor, config: TrainConfig) -> Tensor:
-    f_ground, imagined_ground = model.ground.with_counterfactual(_normalised(ground, config.ground))
-    f_aerial, imagined_aerial = model.aerial.with_counterfactual(_normalised(aerial, config.aerial))
-    causal = counterfactual(f_ground, imagined_ground, config.counterfactual_beta)
-    causal = causal + counterfactual(f_aerial, imagined_aerial, config.counterfactual_beta)
-    return soft_margin_triplet(f_ground, f_aerial, config.triplet_alpha) + causal / 2
+def read_run(out: Path) -> TrainConfig:
+    """The configuration of the run in `out`. Raises CheckpointError when it holds none that can go on."""
+    if not (out / STATE).is_file():
+        raise CheckpointError(
+            f"{out} holds no run that can go on: there is no {STATE}. It stopped before its first save, or is no run."
+        )
+    return load_preset(str(out / FILE_NAME))
 
 
-def _normalised(images: Tensor, how: Preprocessing) -> Tensor:
-    return normalise(images, how.mean, how.std)
+def _run(
+    config: TrainConfig,
+    pair_set: PairSet,
+    out: Path,
+    validation: PairSet | None,
+    saved: SavedRun | None,
+    ranks: Ranks,
+    track: Track,
+    listener: Listener,
+) -> Path:
+    recipe, machine = config.recipe, config.machine
+    ranks.share(config.micro_batch)
+    fingerprint = _fingerprint(pair_set)
+    images = PairImages(
+        pair_set,
+        {"ground": config.ground, "aerial": config.aerial},
+        cache_bytes=machine.cache_gb * _GIGABYTE / ranks.count,
+        track=track,
+        on_skip=listener.on_skip,
+    )
+    if len(images) < recipe.batch_size:
+        raise ConfigError(
+            f"{pair_set.name} holds {len(images)} pairs, fewer than one batch of {recipe.batch_size}. Lower it: "
+            f"--set recipe.batch_size={max(2, len(images))}"
+        )
+    with _own_random_numbers(ranks):
+        trainer = Trainer(config, ranks, total=recipe.epochs * (len(images) // recipe.batch_size))
+        best: float | None = None
+        if saved is not None:
+            saved.restore(trainer.model, trainer.optimizer)
+            trainer.scaler.load_state_dict(saved.state.scaler)
+            trainer.step, best = saved.state.step, saved.state.best
+        per_epoch = trainer.total // recipe.epochs
+
+        def save() -> None:
+            if ranks.chief:
+                state = RunState(
+                    step=trainer.step,
+                    total=trainer.total,
+                    pairs_sha256=fingerprint,
+                    best=best,
+                    scaler=trainer.scaler.state_dict(),
+                )
+                save_state(out / STATE, state, trainer.model, trainer.optimizer)
+
+        if ranks.chief and saved is None:
+            write_bytes(out / FILE_NAME, encode_config(config))
+        listener.on_start(trainer.step, trainer.total)
+        saved_at = time.monotonic()
+        with noted_interruption() as interruption:
+            for epoch in range(trainer.step // per_epoch, recipe.epochs):
+                order = torch.randperm(len(images), generator=generator(recipe.seed, For.ORDER, epoch))
+                batches = torch.split(order[: per_epoch * recipe.batch_size], recipe.batch_size)
+                batches = batches[trainer.step % per_epoch :]
+                for step in trainer.steps(images, batches, epoch):
+                    listener.on_step(step)
+                    if ranks.any(bool(interruption)):
+                        save()
+                        raise TrainingInterrupted(
+                            f"Stopped after step {trainer.step} of {trainer.total}. Go on with: "
+                            f"geodtr-export resume {out}",
+                            interruption.signal or 0,
+                        )
+                    if not step.ends_epoch and time.monotonic() - saved_at > 60 * machine.save_minutes:
+                        save()
+                        saved_at = time.monotonic()
+                if ranks.chief:
+                    origin = f"trained on {pair_set.name}, {epoch + 1} of {recipe.epochs} epochs"
+                    if validation is not None and _validates(epoch, config):
+                        measured = _validate(trainer, validation, epoch, best)
+                        if measured.best:
+                            best = measured.recall.at_1
+                            save_checkpoint(out / BEST, trainer.model, origin, pair_set.name)
+                        listener.on_validation(measured)
+                    # The state comes last: a run killed between two files repeats this epoch and writes both again.
+                    save_checkpoint(out / LAST, trainer.model, origin, pair_set.name)
+                    save()
+                    saved_at = time.monotonic()
+                ranks.wait()
+        listener.on_end()
+    return out / LAST
 
 
-def _simulate(ground: Tensor, aerial: Tensor, config: TrainConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    if config.layout == "none":
-        return ground, aerial
-    draw = random_turns if config.layout == "any-angle" else random_quarter_turns
-    change = draw(len(ground), generator)
-    change_aerial = change_unrolled if config.aerial.polar else change_square
-    return change_unrolled(ground, change), change_aerial(aerial, change)
+def _validates(epoch: int, config: TrainConfig) -> bool:
+    return (epoch + 1) % config.machine.validate_every == 0 or epoch + 1 == config.recipe.epochs
 
 
-def _rate(step: int, total: int, warmup: float) -> float:
-    """Share of the learning rate at `step`: linear from above zero, then a cosine to zero."""
-    rising = max(1, round(warmup * total))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+def _validate(trainer: Trainer, validation: PairSet, epoch: int, best: float | None) -> Validation:
+    descriptors = embed_pairs(embedders(trainer.model), validation)
+    trainer.model.train()
+    measured = recall(descriptors.ranking())
+    return Validation(epoch, trainer.step, measured, best is None or measured.at_1 > best, descriptors)
+
+
+def _fingerprint(pair_set: PairSet) -> str:
+    """SHA-256 of which pairs there are, in which order, whatever folder they now lie in."""
+    names = "\n".join(f"{pair.ground.name}\t{pair.aerial.name}" for pair in pair_set.pairs)
+    return sha256(names.encode()).hexdigest()
+
+
+@contextmanager
+def _own_random_numbers(ranks: Ranks) -> Iterator[None]:
+    """Leave the caller's random numbers alone."""
+    with torch.random.fork_rng(devices=[ranks.device] if ranks.device.type == "cuda" else []):
+        yield

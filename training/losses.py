@@ -8,17 +8,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def soft_margin_triplet(ground: Tensor, aerial: Tensor, alpha: float = 10.0) -> Tensor:
+def soft_margin_triplet(
+    ground: Tensor, aerial: Tensor, alpha: float = 10.0, *, hardest: float = 1.0, tiles: Tensor | None = None
+) -> Tensor:
     """Mean of log(1 + exp(alpha (d_pos - d_neg))) over all in-batch negatives, both directions.
 
     ground, aerial: [B, D], unit rows, row i belongs to row i, B at least 2. Distances are squared: d = 2 - 2 cos.
+    `hardest`: the share of each direction's triplets, those of largest loss, that count. `tiles` int64 [B]: the tile of
+    each pair; pairs with the same tile are no negatives of each other.
     """
     distance = 2 - 2 * ground.float() @ aerial.float().T
     positive = distance.diagonal()
-    others = ~torch.eye(len(distance), dtype=torch.bool, device=distance.device)
-    to_aerial = F.softplus(alpha * (positive[:, None] - distance))[others]
-    to_ground = F.softplus(alpha * (positive[None, :] - distance))[others]
-    return (to_aerial.mean() + to_ground.mean()) / 2
+    tiles = torch.arange(len(distance), device=distance.device) if tiles is None else tiles
+    negatives = tiles[:, None] != tiles[None, :]
+    to_aerial = F.softplus(alpha * (positive[:, None] - distance))[negatives]
+    to_ground = F.softplus(alpha * (positive[None, :] - distance))[negatives]
+    return (_mean_of_hardest(to_aerial, hardest) + _mean_of_hardest(to_ground, hardest)) / 2
+
+
+def _mean_of_hardest(losses: Tensor, share: float) -> Tensor:
+    if share < 1:
+        losses = losses.topk(max(1, int(share * len(losses)))).values
+    return losses.mean()
 
 
 def counterfactual(descriptors: Tensor, imagined: Tensor, beta: float = 5.0) -> Tensor:

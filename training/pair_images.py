@@ -1,49 +1,123 @@
-"""Batches of preprocessed pairs for training, decoded once where memory allows, and anew each epoch where not."""
+"""Pixels of pairs for training, decoded once where memory allows, and anew each epoch where not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.pipeline import decode_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images, Preprocessing
-from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pair_set import PairSet, Skipped
 
-MEMORY_LIMIT = 4 << 30
-_READ_AT_ONCE = 32
+_AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Pixels of some pairs, uint8 [B, H, W, 3] each, and the tile that each pair belongs to, int64 [B]."""
+
+    ground: Tensor
+    aerial: Tensor
+    tiles: Tensor
 
 
 class PairImages:
-    """The pixels of a pair set, each branch preprocessed its own way: uint8 [N, H, W, 3]."""
+    """The pixels of a pair set, each branch preprocessed its own way.
 
-    def __init__(self, pair_set: PairSet, preprocessing: dict[Branch, Preprocessing], track: Track = untracked) -> None:
-        self._pair_set = pair_set
+    A pair with an image that cannot be read is left out; where that shows only while training, the pair before it takes
+    its place, so that every epoch has as many steps, and `on_skip` is told.
+    """
+
+    def __init__(
+        self,
+        pair_set: PairSet,
+        preprocessing: dict[Branch, Preprocessing],
+        *,
+        cache_bytes: float,
+        track: Track = untracked,
+        on_skip: Callable[[Skipped], None] = lambda _skipped: None,
+    ) -> None:
         self._preprocessing = preprocessing
-        size = sum(how.height * how.width * 3 for how in preprocessing.values()) * len(pair_set)
-        self._held = {branch: self._read(branch, track) for branch in BRANCHES} if size <= MEMORY_LIMIT else None
+        self._on_skip = on_skip
+        self._held: dict[Branch, Tensor] | None = None
+        bytes_needed = sum(how.height * how.width * 3 for how in preprocessing.values()) * len(pair_set)
+        if bytes_needed <= cache_bytes:
+            pair_set, self._held = self._read_all(pair_set, track)
+        self.pair_set = pair_set
+        self._tiles = torch.from_numpy(pair_set.tiles)
 
     def __len__(self) -> int:
-        return len(self._pair_set)
+        return len(self.pair_set)
 
-    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ground and aerial pixels [B, H, W, 3] of the pairs in `order`; a last short batch is left out."""
-        rows = order[: len(order) // batch_size * batch_size]
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[PairBatch]:
+        """The pixels of each of `batches`, int64 [B] row numbers."""
         if self._held is not None:
-            for chosen in torch.split(rows, batch_size):
-                yield self._held["ground"][chosen], self._held["aerial"][chosen]
+            for rows in batches:
+                yield PairBatch(self._held["ground"][rows], self._held["aerial"][rows], self._tiles[rows])
             return
-        streams = (self._stream(branch, rows, batch_size) for branch in BRANCHES)
-        for ground, aerial in zip(*streams, strict=True):
-            yield torch.from_numpy(ground), torch.from_numpy(aerial)
+        yield from self._stream(batches)
 
-    def _stream(self, branch: Branch, rows: Tensor, batch_size: int) -> Iterator[Images]:
-        paths = self._pair_set.paths(branch)
-        return load_batches([paths[row] for row in rows.tolist()], self._preprocessing[branch], batch_size)
+    def _stream(self, batches: Sequence[Tensor]) -> Iterator[PairBatch]:
+        order = [row for rows in batches for row in rows.tolist()]
+        pairs = _filled(order, *(self._decode(branch, order) for branch in BRANCHES))
+        for rows in batches:
+            chosen, ground, aerial = zip(*islice(pairs, len(rows)), strict=True)
+            pixels = [torch.from_numpy(np.stack(images)) for images in (ground, aerial)]
+            yield PairBatch(pixels[0], pixels[1], self._tiles[torch.tensor(chosen)])
 
-    def _read(self, branch: Branch, track: Track) -> Tensor:
-        batches = load_batches(self._pair_set.paths(branch), self._preprocessing[branch], _READ_AT_ONCE)
-        steps = -(-len(self) // _READ_AT_ONCE)
-        return torch.from_numpy(np.concatenate(list(track(batches, f"Reading {branch} images", steps))))
+    def _decode(self, branch: Branch, rows: Sequence[int]) -> Iterator[Images | None]:
+        """The image of each row; None where it cannot be read."""
+        of_row = self.pair_set.paths(branch)
+        paths = [of_row[row] for row in rows]
+        for path, image in zip(paths, decode_ahead(paths, self._preprocessing[branch], _AHEAD), strict=True):
+            if isinstance(image, ImageError):
+                self._on_skip(Skipped(path, str(image)))
+                yield None
+            else:
+                yield image
+
+    def _read_all(self, pair_set: PairSet, track: Track) -> tuple[PairSet, dict[Branch, Tensor]]:
+        """The pairs that can be read, and their pixels, uint8 [N, H, W, 3] a branch."""
+        held, bad = dict[Branch, Tensor](), dict[Path, Skipped]()
+        for branch in BRANCHES:
+            how, paths = self._preprocessing[branch], pair_set.paths(branch)
+            images = np.empty((len(paths), how.height, how.width, 3), np.uint8)
+            decoded = decode_ahead(paths, how, _AHEAD)
+            for row, image in enumerate(track(decoded, f"Reading {branch} images", len(paths))):
+                if isinstance(image, ImageError):
+                    bad[paths[row]] = Skipped(paths[row], str(image))
+                else:
+                    images[row] = image
+            held[branch] = torch.from_numpy(images)
+        if not bad:
+            return pair_set, held
+        for skipped in bad.values():
+            self._on_skip(skipped)
+        good = torch.tensor([pair.ground not in bad and pair.aerial not in bad for pair in pair_set.pairs])
+        return pair_set.without(bad.values()), {branch: images[good] for branch, images in held.items()}
+
+
+def _filled(
+    rows: Sequence[int], ground: Iterator[Images | None], aerial: Iterator[Images | None]
+) -> Iterator[tuple[int, Images, Images]]:
+    """Each row with its pixels; one that cannot be read gives way to the last that could, or the first that can."""
+    last, owed = None, 0
+    for entry in zip(rows, ground, aerial, strict=True):
+        row, below, above = entry
+        if below is not None and above is not None:
+            last = (row, below, above)
+            yield from [last] * owed
+            owed = 0
+        if last is None:
+            owed += 1
+        else:
+            yield last
+    if last is None:
+        raise DataError(f"None of {len(rows)} training pairs could be read: geodtr-export data check SPEC")

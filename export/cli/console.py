@@ -1,8 +1,8 @@
 """How commands speak: results on standard output, everything else on standard error."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from geodtr.training.data.pair_set import Skipped
-    from geodtr.training.loop import Step
 
 T = TypeVar("T")
 
@@ -54,27 +53,6 @@ def progress_bar() -> Iterator["Progress"]:
         disable=not messages.is_terminal,
     ) as bar:
         yield bar
-
-
-@contextmanager
-def training_bar() -> Iterator[Callable[["Step"], None]]:
-    """Follow training with a bar and the loss, from its first step to its last; plain lines where no terminal is."""
-    with ExitStack() as stack:
-        bar: Progress | None = None
-
-        def on_step(step: "Step") -> None:
-            nonlocal bar
-            if bar is None:
-                bar = stack.enter_context(progress_bar())
-                bar.add_task("Training", total=step.total)
-            bar.update(bar.task_ids[0], completed=step.number, description=f"Training, loss {step.loss:.4f}")
-            epoch, epochs = step.epoch + 1, step.epochs
-            if step.number * epochs == epoch * step.total and not messages.is_terminal:
-                messages.print(f"Training: epoch {epoch} of {epochs}, loss {step.loss:.4f}")
-            if step.number == step.total:
-                stack.close()
-
-        yield on_step
 
 
 def show_json(document: Any) -> None:

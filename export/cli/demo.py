@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, percent, show_json, table, track, training_bar, verdict
+from geodtr.export.cli.console import messages, output, percent, show_json, table, track, verdict
 from geodtr.export.cli.engines import int8_share, show_parity
 from geodtr.export.cli.options import AsJson, Seed, out_option
 
@@ -17,15 +17,16 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train, export, compile, localise and prove a small GeoDTR on a generated world; exit 1 if an engine is worse."""
+    from geodtr.export.cli.training_bar import TrainingBar
     from geodtr.export.demo import REPORT, SHEET, DemoOptions, run_demo
 
-    with training_bar() as on_step:
+    with TrainingBar() as bar:
         report = run_demo(
             out,
             DemoOptions(seed=seed),
             fresh=fresh,
             track=track,
-            on_step=on_step,
+            listener=bar,
             announce=lambda title: messages.print(title, style="bold"),
         )
     if as_json:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geodtr.export.cli import data, demo, engines, flight, models
+from geodtr.export.cli import data, demo, engines, flight, models, training
 from geodtr.export.cli.console import messages
 from geodtr.runtime.errors import UserError
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-for module in (data, models, engines, flight):
+for module in (data, training, models, engines, flight):
     module.add_to(app)
 
 
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
     try:
         sys.exit(app(list(arguments)))
     except UserError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -68,10 +68,10 @@ def run(arguments: Sequence[str]) -> NoReturn:
         _fail(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[{extra}]'")
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(text: str, code: int = 2) -> NoReturn:
     messages.print("Error:", style="bold red", end=" ")
     messages.print(text, soft_wrap=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

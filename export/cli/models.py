@@ -1,4 +1,4 @@
-"""Commands about models: train, evaluate, import."""
+"""Commands about models: evaluate, import."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,39 +14,10 @@ from geodtr.export.cli.console import (
     show_json,
     table,
     track,
-    training_bar,
     warn,
 )
 from geodtr.export.cli.options import AsJson, Limit, ModelPath, Spec, out_option
 from geodtr.runtime.names import BRANCHES
-
-
-def train(
-    data: Spec,
-    out: Annotated[Path, out_option("Folder of the run; must be new or empty.")],
-    preset: Annotated[str, typer.Option("--preset", help="world-demo, world-tiny or geodtr-cvusa.")] = "world-demo",
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Instead of the preset's.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Instead of the preset's.", show_default=False)
-    ] = None,
-    limit: Limit = None,
-) -> None:
-    """Train a model on pairs; leaves OUT/last.safetensors."""
-    from geodtr.runtime.files import refuse_existing
-    from geodtr.training.config import load_preset
-    from geodtr.training.data.spec import read_training_set
-    from geodtr.training.loop import train as run_training
-
-    refuse_existing(out)
-    changes = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
-    config = load_preset(preset, **changes)
-    pair_set = read_training_set(data, limit)
-    report_skipped(pair_set.name, pair_set.skipped)
-    with training_bar() as on_step:
-        checkpoint = run_training(config, pair_set, out, track=track, on_step=on_step)
-    messages.print(f"Wrote {checkpoint}")
 
 
 def evaluate(model: ModelPath, data: Spec, limit: Limit = None, as_json: AsJson = False) -> None:
@@ -110,6 +81,5 @@ def import_checkpoint(
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(train)
     app.command()(evaluate)
     app.command("import-checkpoint")(import_checkpoint)

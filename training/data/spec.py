@@ -63,6 +63,12 @@ def _read(spec: str, default_split: Callable[[Kind], str], limit: int | None) ->
     return pair_set if limit is None else pair_set.first(limit)
 
 
+def absolute(spec: str) -> str:
+    """The same data set from any working directory; what is no SPEC stays as it is, to be refused when read."""
+    kind, colon, rest = spec.partition(":")
+    return f"{kind}:{Path(rest).absolute()}" if is_spec(spec) and colon and rest else spec
+
+
 def is_spec(text: str) -> bool:
     """Whether `text` names a data set rather than a folder."""
     return text.partition(":")[0] in KINDS and ":" in text

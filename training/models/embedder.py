@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, Preprocessing
-from geodtr.training.models.geodtr import GeoDTR
+from geodtr.training.models.family import CrossViewModel
 
 
 class FromPixels(nn.Module):
@@ -30,7 +30,7 @@ def normalise(images: Tensor, mean: float, std: float) -> Tensor:
 class TorchEmbedder:
     """One branch of a PyTorch model in float32, evaluation mode."""
 
-    def __init__(self, model: GeoDTR, branch: Branch) -> None:
+    def __init__(self, model: CrossViewModel, branch: Branch) -> None:
         self._spec = model.specs[branch]
         self._network = FromPixels(model.branch(branch), self._spec.preprocessing).eval()
         self._device = next(self._network.parameters()).device
@@ -46,7 +46,7 @@ class TorchEmbedder:
             return np.asarray(self._network(batch).cpu().numpy(), dtype=np.float32)
 
 
-def embedders(model: GeoDTR) -> EmbedderPair:
+def embedders(model: CrossViewModel) -> EmbedderPair:
     """Both branches of `model`, which is put into evaluation mode."""
     model.eval()
     return EmbedderPair(TorchEmbedder(model, "ground"), TorchEmbedder(model, "aerial"))

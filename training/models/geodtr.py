@@ -6,7 +6,7 @@ of files, losses or training.
 """
 
 from math import ceil
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import torch
@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
+from geodtr.training.models.family import CrossViewModel, Uniform
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Counts = tuple[Count, Count, Count, Count]
@@ -30,15 +31,25 @@ class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     strides: Counts = (1, 2, 2, 2)
 
 
-class GeoDTRConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`descriptors` is the paper's K; the others are the layout extractor's transformer."""
+RESNET34 = BackboneConfig()
 
-    backbone: BackboneConfig = BackboneConfig()
+
+class GeoDTRConfig(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="geodtr"
+):
+    """`descriptors` is the paper's K; the others are the layout extractor's transformer.
+
+    `initialisation` is that of the layout extractor's three large products: "official" draws them from N(0, 0.005) as
+    the release does.
+    """
+
+    backbone: BackboneConfig = RESNET34
     descriptors: Count = 8
     layers: Count = 2
     heads: Count = 4
     feed_forward: Count = 2048
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
+    initialisation: Literal["official", "fan-in"] = "official"
 
 
 class Backbone(nn.Module):
@@ -100,7 +111,7 @@ class LayoutExtractor(nn.Module):
         self.code = nn.Parameter(torch.empty(positions, k, size))
         self.code_bias = nn.Parameter(torch.zeros(1, k, size))
         for weight in (self.w1, self.w2, self.code):
-            nn.init.normal_(weight, std=0.005)
+            nn.init.normal_(weight, std=0.005 if config.initialisation == "official" else weight.shape[0] ** -0.5)
         self.dropout = nn.Dropout(config.dropout)
         layer = nn.TransformerEncoderLayer(
             size, config.heads, config.feed_forward, config.dropout, activation="gelu", batch_first=True
@@ -130,20 +141,26 @@ class GeoDTRBranch(nn.Module):
         features = self.backbone(images).flatten(2)
         return _describe(features, self.layout(features))
 
-    def with_counterfactual(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The descriptors, and those of the same features under a random layout U(-1, 1) (section 3.4)."""
+    def with_counterfactual(self, images: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:
+        """The descriptors, and those of the same features under a random layout U(-1, 1) (section 3.4).
+
+        The layout extractor works in float32 whatever precision the backbone is asked to work in: it is a hundredth of
+        the arithmetic, and its channel indices and normalisations do not survive in less.
+        """
         features = self.backbone(images).flatten(2)
-        layout = self.layout(features)
-        imagined = torch.rand_like(layout) * 2 - 1
-        return _describe(features, layout), _describe(features, imagined)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            layout = self.layout(features)
+            imagined = uniform(layout.shape[1:]) * 2 - 1
+            return _describe(features, layout), _describe(features, imagined)
 
 
 def _describe(features: Tensor, layout: Tensor) -> Tensor:
     return F.normalize((features @ layout).flatten(1), dim=1)
 
 
-class GeoDTR(nn.Module):
-    """Both branches with what they are fed; `specs` says what each takes and gives."""
+class GeoDTR(CrossViewModel):
+    """Two branches that share nothing."""
 
     def __init__(self, config: GeoDTRConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
         super().__init__()
@@ -158,6 +175,13 @@ class GeoDTR(nn.Module):
 
     def branch(self, branch: Branch) -> GeoDTRBranch:
         return self.ground if branch == "ground" else self.aerial
+
+    def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
+        return self.branch(branch).with_counterfactual(images, uniform)
+
+    @property
+    def trunks(self) -> list[nn.Module]:
+        return [self.ground.backbone, self.aerial.backbone]
 
 
 def positions(backbone: BackboneConfig, preprocessing: Preprocessing) -> int:

@@ -1,0 +1,186 @@
+"""Speed of training against a plain loop: python benchmarks/training.py [world|full]
+
+The plain loop is written the way the official one works: PyTorch's DataLoader with workers that decode, augment and
+normalise each image by Pillow and torchvision, float32, no channels-last. Same network, data, batch, losses and
+optimiser; the polar transform is done beforehand for both. Interleaved rounds of a few steps; prints pairs per second
+(median and range) and ratios, and how long our loop waits for images.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.preprocess import load_image
+from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.models.catalogue import build_model
+from geodtr.training.pair_images import PairImages
+from geodtr.training.ranks import Ranks
+from geodtr.training.trainer import Trainer
+from geodtr.training.world.dataset import WorldSet, write_world
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is measured: a preset with settings, and the steps of one round."""
+
+    preset: str
+    settings: tuple[str, ...]
+    pairs: int
+    steps: int
+
+
+SIZES = {
+    "world": Size("world-demo", ("recipe.layout=strong", "recipe.semantic=strong"), pairs=480, steps=20),
+    "full": Size("geodtr-cvusa", ("recipe.batch_size=8", "recipe.pretrained=none"), pairs=32, steps=1),
+}
+OURS = (("float32", ()), ("bf16", ("machine.precision=bf16",)))
+
+
+class PlainPairs(Dataset[tuple[Tensor, Tensor]]):
+    """One pair at a time: open, augment, layout, normalise, each image on its own."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder, self._count = folder, count
+        self._transform = transforms.Compose(
+            [
+                transforms.ColorJitter(0.3, 0.3, 0.3),
+                transforms.RandomGrayscale(0.2),
+                transforms.RandomPosterize(4, p=0.2),
+                transforms.GaussianBlur(kernel_size=(1, 5), sigma=(0.1, 5)),
+                transforms.ToTensor(),
+                transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        mirrored, quarters = bool(torch.rand(()) < 0.5), int(torch.randint(4, ()))
+        views = []
+        for branch in BRANCHES:
+            with Image.open(self._folder / branch / f"{index}.png") as image:
+                view = self._transform(image.convert("RGB"))
+            view = view.flip(2) if mirrored else view
+            views.append(view.roll(quarters * view.shape[2] // 4, 2))
+        return views[0], views[1]
+
+
+def plain_loop(config: TrainConfig, folder: Path, count: int, device: torch.device) -> Iterator[None]:
+    """A step each time it is asked for."""
+    recipe = config.recipe
+    loader: DataLoader[Any] = DataLoader(
+        PlainPairs(folder, count),
+        recipe.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=os.cpu_count() or 1,
+        pin_memory=device.type == "cuda",
+        persistent_workers=True,
+    )
+    model = build_model(config.model, config.ground, config.aerial).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.03, eps=1e-6)
+
+    def uniform(shape: Any) -> Tensor:
+        return torch.rand((recipe.batch_size, *shape), device=device)
+
+    for ground, aerial in chain.from_iterable(repeat(loader)):
+        f_ground, i_ground = model.ground.with_counterfactual(ground.to(device), uniform)
+        f_aerial, i_aerial = model.aerial.with_counterfactual(aerial.to(device), uniform)
+        loss = soft_margin_triplet(f_ground, f_aerial)
+        loss = loss + (counterfactual(f_ground, i_ground) + counterfactual(f_aerial, i_aerial)) / 2
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        loss.item()
+        yield
+
+
+def our_loop(trainer: Trainer, images: PairImages, waited: list[float]) -> Iterator[None]:
+    batch = trainer.config.recipe.batch_size
+    while True:
+        order = torch.randperm(len(images))[: len(images) // batch * batch]
+        batches = torch.split(order, batch)
+        for step in trainer.steps(images, batches, epoch=0):
+            waited.append(step.waited / step.seconds)
+            yield
+
+
+def main(name: str = "world") -> None:
+    size = SIZES[name]
+    config = load_preset(size.preset, (*size.settings, "machine.precision=float32"))
+    device = Ranks().device
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        height, width = config.ground.height, config.ground.width
+        write_world(work / "world", WorldSet(pairs=size.pairs, height=height, width=width))
+        pair_set = read_pairs(work / "world")
+        preprocessing = {"ground": config.ground, "aerial": config.aerial}
+        for branch in BRANCHES:
+            (work / "plain" / branch).mkdir(parents=True)
+            for index, path in enumerate(pair_set.paths(branch)):
+                Image.fromarray(load_image(path, preprocessing[branch])).save(work / "plain" / branch / f"{index}.png")
+        images = PairImages(pair_set, {"ground": config.ground, "aerial": config.aerial}, cache_bytes=4e9)
+        loops: dict[str, Iterator[None]] = {"plain": plain_loop(config, work / "plain", size.pairs, device)}
+        waited: dict[str, list[float]] = {}
+        for label, settings in OURS:
+            ours = load_preset(size.preset, (*size.settings, "machine.precision=float32", *settings))
+            waited[label] = []
+            loops[f"ours {label}"] = our_loop(Trainer(ours, Ranks(), total=10**6), images, waited[label])
+        report(interleaved(loops, size, config.recipe.batch_size, device), waited, name, device)
+
+
+def interleaved(
+    loops: dict[str, Iterator[None]], size: Size, batch: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Pairs per second of each loop in each round; the first step of each is not counted."""
+    finish: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    for loop in loops.values():
+        next(loop)
+    rates: dict[str, list[float]] = {label: [] for label in loops}
+    for _ in range(ROUNDS):
+        for label, loop in loops.items():
+            finish()
+            start = time.perf_counter()
+            for _ in islice(loop, size.steps):
+                pass
+            finish()
+            rates[label].append(size.steps * batch / (time.perf_counter() - start))
+    return rates
+
+
+def report(rates: dict[str, list[float]], waited: dict[str, list[float]], name: str, device: torch.device) -> None:
+    print(f"{name} on {device.type}, {ROUNDS} interleaved rounds, {torch.get_num_threads()} threads: pairs/s")
+    for label, values in rates.items():
+        ratios = [value / plain for value, plain in zip(values, rates["plain"], strict=True)]
+        print(
+            f"  {label:14} {statistics.median(values):8.2f} ({min(values):.2f} to {max(values):.2f}), "
+            f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    for label, shares in waited.items():
+        print(f"  ours {label}: {100 * float(np.median(shares)):.1f} % of a step waiting for images")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main(*sys.argv[1:])

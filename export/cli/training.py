@@ -1,0 +1,129 @@
+"""Commands that train: train, resume."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geodtr.export.cli.console import messages, report_skipped, track
+from geodtr.export.cli.options import out_option
+
+if TYPE_CHECKING:
+    from geodtr.training.config import TrainConfig
+    from geodtr.training.data.pair_set import PairSet
+    from geodtr.training.listener import Listener
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="SPEC", help="Pairs to train on; see `data --help`.", show_default=False),
+]
+Validation = Annotated[
+    str | None,
+    typer.Option("--validation", metavar="SPEC", help="Pairs that tell which epoch is best.", show_default="none"),
+]
+
+
+def train(
+    out: Annotated[Path, out_option("Folder of the run; must be new or empty.")],
+    data: Data = None,
+    validation: Validation = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="A preset's name, or a TOML file such as a run's config.toml.")
+    ] = "world-demo",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the preset.", show_default=False),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="--set recipe.seed=", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Train on the first N pairs.", show_default="all")
+    ] = None,
+) -> None:
+    """Train a model on pairs; leaves OUT/last.safetensors and, with --validation, OUT/best.safetensors.
+
+    Stops cleanly on Ctrl-C or SIGTERM, and survives a kill: `geodtr-export resume OUT` goes on as if nothing had been.
+    Several GPUs: torchrun --nproc-per-node N -m geodtr.export.cli.main train ...
+    """
+    from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.files import refuse_existing
+    from geodtr.training.config import load_preset
+    from geodtr.training.data.spec import absolute
+    from geodtr.training.loop import train as run_training
+    from geodtr.training.ranks import is_chief
+
+    if is_chief():
+        refuse_existing(out)
+    short = {
+        "recipe.epochs": epochs,
+        "recipe.seed": seed,
+        "data.train": data and absolute(data),
+        "data.validation": validation and absolute(validation),
+        "data.limit": limit,
+    }
+    config = load_preset(preset, settings or (), {key: value for key, value in short.items() if value is not None})
+    if not config.data.train:
+        raise ConfigError(f"Preset {preset} names no data. Add --data SPEC, for example --data pairs:FOLDER.")
+    pair_set, validation_set = _read(config)
+    with _listener(out) as listener:
+        checkpoint = run_training(config, pair_set, out, validation=validation_set, track=track, listener=listener)
+    _done(checkpoint)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+) -> None:
+    """Go on with a run that was stopped or killed, exactly as it would have gone on."""
+    from geodtr.training.loop import read_run
+    from geodtr.training.loop import resume as go_on
+
+    config = read_run(run)
+    pair_set, validation_set = _read(config)
+    with _listener(run) as listener:
+        checkpoint = go_on(run, pair_set, validation=validation_set, track=track, listener=listener)
+    _done(checkpoint)
+
+
+def _read(config: "TrainConfig") -> "tuple[PairSet, PairSet | None]":
+    from geodtr.training.data.spec import read_test_set, read_training_set
+
+    pair_set = read_training_set(config.data.train, config.data.limit or None)
+    report_skipped(pair_set.name, pair_set.skipped)
+    if not config.data.validation:
+        return pair_set, None
+    validation_set = read_test_set(config.data.validation)
+    report_skipped(validation_set.name, validation_set.skipped)
+    return pair_set, validation_set
+
+
+@contextmanager
+def _listener(run: Path) -> "Iterator[Listener]":
+    """Who is told how training goes: the terminal and TensorBoard, by the one process that speaks."""
+    from geodtr.export.cli.training_bar import TrainingBar
+    from geodtr.export.tensorboard import TensorBoard
+    from geodtr.training.listener import Listener, Listeners
+    from geodtr.training.ranks import is_chief
+
+    if not is_chief():
+        yield Listener()
+        return
+    with TrainingBar() as bar, TensorBoard(run / "tensorboard") as board:
+        yield Listeners((bar, board))
+
+
+def _done(checkpoint: Path) -> None:
+    from geodtr.training.ranks import is_chief
+
+    if is_chief():
+        messages.print(f"Wrote {checkpoint}")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(resume)

@@ -1,0 +1,81 @@
+"""A run's figures and retrieval pictures for TensorBoard."""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
+from geodtr.runtime.search import search
+from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.listener import Listener, Step, Validation
+
+_QUERIES, _TILES = 6, 5
+
+
+class TensorBoard(Listener):
+    """Writes scalars after every step, recall and a retrieval sheet after every validation, into `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def __enter__(self) -> "TensorBoard":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def on_start(self, step: int, total: int) -> None:
+        del total
+        # What a killed run wrote beyond its last save is written again: TensorBoard drops the older points.
+        self._writer = SummaryWriter(str(self._folder), purge_step=step + 1)
+
+    def on_step(self, step: Step) -> None:
+        assert self._writer is not None
+        for name, value in (
+            ("train/loss", step.loss),
+            ("train/gradient_norm", step.gradient),
+            ("train/learning_rate", step.learning_rate),
+            ("speed/pairs_per_second", step.pairs / step.seconds),
+            ("speed/share_waiting_for_images", step.waited / step.seconds),
+        ):
+            self._writer.add_scalar(name, value, step.number)
+
+    def on_validation(self, validation: Validation) -> None:
+        assert self._writer is not None
+        figures = validation.recall
+        for name, value in (
+            ("at_1", figures.at_1),
+            ("at_5", figures.at_5),
+            ("at_10", figures.at_10),
+            ("at_1_percent", figures.at_1_percent),
+            ("tied", figures.tied),
+        ):
+            self._writer.add_scalar(f"validation/{name}", value, validation.step)
+        self._writer.add_image(
+            "validation/retrieval", _sheet(validation.descriptors), validation.step, dataformats="HWC"
+        )
+        self._writer.flush()
+
+
+def _sheet(descriptors: DescriptorPair) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    pair_set, tiles = descriptors.pair_set, descriptors.pair_set.references
+    queries = spread(len(pair_set), _QUERIES)
+    hits = search(descriptors.ground[queries], descriptors.aerial, _TILES)
+    rows = [
+        SheetRow(
+            query=pair_set.pairs[query].ground,
+            caption=f"query {query}",
+            tiles=tuple(
+                (tiles[row], f"{score:.3f}", row == pair_set.tiles[query])
+                for row, score in zip(hits.rows[index].tolist(), hits.scores[index].tolist(), strict=True)
+            ),
+        )
+        for index, query in enumerate(queries)
+    ]
+    return np.asarray(draw_sheet(rows, "Queries, their nearest tiles, the right one framed"))

@@ -1,0 +1,76 @@
+"""A run's configuration: presets, settings over them, and what is said of a wrong one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.training.config import encode_config, load_preset, preset_names
+from geodtr.training.models.catalogue import build_model
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_builds_its_model(name: str) -> None:
+    config = load_preset(name)
+    model = build_model(config.model, config.ground, config.aerial)
+    assert model.specs["ground"].descriptor_size == model.specs["aerial"].descriptor_size
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_saved_configuration_is_a_preset_that_gives_the_same_run(name: str, tmp_path: Path) -> None:
+    config = load_preset(name, ["recipe.seed=5", "recipe.learning_rate=2e-4"])
+    (tmp_path / "config.toml").write_bytes(encode_config(config))
+    assert load_preset(str(tmp_path / "config.toml")) == config
+
+
+def test_settings_take_the_place_of_a_presets_values() -> None:
+    config = load_preset(
+        "world-tiny", ["recipe.epochs=3", "recipe.layout=strong", 'recipe.semantic="weak"', "model.heads = 1"]
+    )
+    assert (config.recipe.epochs, config.recipe.layout, config.recipe.semantic, config.model.heads) == (
+        3,
+        "strong",
+        "weak",
+        1,
+    )
+    assert config.recipe.batch_size == load_preset("world-tiny").recipe.batch_size
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("recipe.epoch=3", "nearest is recipe.epochs"),
+        ("epochs=3", "nearest is recipe.epochs"),
+        ("machine.presicion=bf16", "nearest is machine.precision"),
+        ("recipe.epochs=0", "recipe.epochs: expected `int` >= 1"),
+        ("recipe.epochs=many", "recipe.epochs: expected `int`"),
+        ("recipe.learning_rate=-1", "recipe.learning_rate"),
+        ("recipe.batch_size=1", "recipe.batch_size"),
+        ("machine.precision=fp8", "machine.precision"),
+        ("recipe.micro_batch=5", "does not divide recipe.batch_size 16"),
+        ("aerial.polar=false", "any-angle"),
+        ("recipe.epochs", "not KEY=VALUE"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_right(setting: str, expected: str, refused: Callable[..., str]) -> None:
+    message = refused("train", "--preset", "world-tiny", "--data", "pairs:nowhere", "--out", "run", "--set", setting)
+    assert expected in message
+
+
+@given(st.text(max_size=40))
+def test_no_setting_is_answered_by_a_traceback(setting: str) -> None:
+    try:
+        load_preset("world-tiny", [setting])
+    except ConfigError:
+        return
+
+
+def test_an_unknown_preset_and_a_broken_file_are_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "geodtr-cvusa, " in refused("train", "--preset", "geodtr", "--data", "pairs:nowhere", "--out", "run")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("epochs == 3")
+    assert "is not TOML" in refused("train", "--preset", broken, "--data", "pairs:nowhere", "--out", "run")
+    assert "names no data" in refused("train", "--preset", "world-tiny", "--out", "run")

@@ -1,0 +1,95 @@
+"""A batch's gradient does not depend on how it is cut up; losses do not overflow in half precision."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from geodtr.training.config import load_preset
+from geodtr.training.gradients import Outputs, backward
+from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.pair_images import PairBatch
+from geodtr.training.ranks import Ranks
+from geodtr.training.trainer import Trainer
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 8)).double()
+
+
+def _loss(outputs: Outputs) -> Tensor:
+    first, second = (nn.functional.normalize(rows, dim=1) for rows in outputs)
+    return soft_margin_triplet(first, second)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+def test_cached_descriptors_give_the_gradient_of_the_whole_graph(micro_batches: int) -> None:
+    ground, aerial = torch.randn(2, 8, 3, 8, 8, dtype=torch.float64)
+
+    def forward_with(network: nn.Module) -> Callable[[int], Outputs]:
+        def forward(index: int) -> Outputs:
+            size = 8 // micro_batches
+            rows = slice(index * size, (index + 1) * size)
+            return network(ground[rows]), network(aerial[rows])
+
+        return forward
+
+    whole, cached = _network(), _network()
+    parts = [forward_with(whole)(index) for index in range(micro_batches)]
+    expected = _loss(tuple(torch.cat(rows) for rows in zip(*parts, strict=True)))
+    torch.autograd.backward(expected)
+    loss = backward(cached, forward_with(cached), micro_batches, _loss)
+
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=0)
+    for (name, weight), other in zip(whole.named_parameters(), cached.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, weight.grad, rtol=1e-5, atol=1e-9, msg=name)
+    # Running statistics have seen every micro-batch once, however often it was computed.
+    for (name, seen), again in zip(whole.named_buffers(), cached.buffers(), strict=True):
+        torch.testing.assert_close(again, seen, msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_a_step_has_finite_gradients_in_every_precision(precision: str) -> None:
+    config = load_preset("world-tiny", [f"machine.precision={precision}", "model.dropout=0.1"])
+    trainer = Trainer(config, Ranks(), total=10)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
+    batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
+    loss, gradient = trainer.update([batch], rate=1e-3)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradient)
+    assert gradient > 0
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_and_their_gradients_are_finite_in_half_precision(dtype: torch.dtype) -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    ground, aerial = vectors.to(dtype).requires_grad_(), (-vectors).to(dtype).requires_grad_()
+    loss = soft_margin_triplet(ground, aerial) + counterfactual(ground, aerial)
+    torch.autograd.backward(loss)
+    assert torch.isfinite(loss)
+    for leaf in (ground, aerial):
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()
+
+
+def test_pairs_of_one_tile_are_no_negatives_of_each_other() -> None:
+    rows = nn.functional.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    aerial = rows[[0, 0, 1, 2]]
+    tiles = torch.tensor([5, 5, 7, 9])
+    apart = soft_margin_triplet(rows, aerial, tiles=tiles)
+    distance = 2 - 2 * rows @ aerial.T
+    by_hand = [
+        [
+            nn.functional.softplus(10 * (distance[i, i] - between)).item()
+            for i in range(4)
+            for j in range(4)
+            if tiles[i] != tiles[j]
+            for between in ([distance[i, j]] if direction == 0 else [distance[j, i]])
+        ]
+        for direction in (0, 1)
+    ]
+    assert apart.item() == pytest.approx((np.mean(by_hand[0]) + np.mean(by_hand[1])) / 2, rel=1e-5)

@@ -1,0 +1,82 @@
+"""Backbones start from ImageNet weights, from a file of them, or from none; what cannot be had is said."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import ResNet34_Weights, resnet34
+
+from geodtr.runtime.errors import CheckpointError, ConfigError
+from geodtr.training.config import load_preset
+from geodtr.training.models.catalogue import Model, build_model
+from geodtr.training.pretrained import fill_backbones
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    state: dict[str, torch.Tensor] = resnet34(weights=None).state_dict()
+    return state
+
+
+def _full_size() -> Model:
+    config = load_preset("geodtr-cvusa")
+    return build_model(config.model, config.ground, config.aerial)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_torchvisions_network_fills_both_backbones(
+    weights: dict[str, torch.Tensor], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"resnet34{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    model = _full_size()
+    fill_backbones(model, str(path))
+    reference = resnet34(weights=None).eval()
+    reference.load_state_dict(weights)
+    reference.maxpool = torch.nn.Identity()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        stem = reference.relu(reference.bn1(reference.conv1(images)))
+        expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(stem))))
+        for branch in (model.ground, model.aerial):
+            torch.testing.assert_close(branch.backbone.eval()(images), expected)
+
+
+def test_none_leaves_the_weights_alone() -> None:
+    config = load_preset("world-tiny")
+    model = build_model(config.model, config.ground, config.aerial)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fill_backbones(model, "none")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_without_a_network_and_without_a_file_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    # An address at which nothing answers: the real loader meets a real refusal.
+    monkeypatch.setattr(ResNet34_Weights.IMAGENET1K_V1.value, "url", "http://127.0.0.1:9/resnet34-b627a593.pth")
+    with pytest.raises(ConfigError, match=r"--set recipe\.pretrained=FILE.*--set recipe\.pretrained=none"):
+        fill_backbones(_full_size(), "imagenet")
+
+
+def test_what_is_no_resnet_34_is_refused(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    config = load_preset("world-tiny")
+    with pytest.raises(ConfigError, match=r"model\.backbone is another"):
+        fill_backbones(build_model(config.model, config.ground, config.aerial), "imagenet")
+    model = _full_size()
+    with pytest.raises(ConfigError, match="allowed are none, imagenet, or an existing file"):
+        fill_backbones(model, str(tmp_path / "absent.pth"))
+    (tmp_path / "noise.pth").write_bytes(b"noise")
+    with pytest.raises(CheckpointError, match=r"noise\.pth"):
+        fill_backbones(model, str(tmp_path / "noise.pth"))
+    (tmp_path / "noise.safetensors").write_bytes(b"noise")
+    with pytest.raises(CheckpointError, match=r"noise\.safetensors"):
+        fill_backbones(model, str(tmp_path / "noise.safetensors"))
+    torch.save(
+        {name: tensor for name, tensor in weights.items() if name != "layer3.0.conv1.weight"}, tmp_path / "p.pth"
+    )
+    with pytest.raises(CheckpointError, match=r"layers\.5\.0\.conv1\.weight"):
+        fill_backbones(model, str(tmp_path / "p.pth"))

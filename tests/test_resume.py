@@ -1,0 +1,123 @@
+"""A run that was stopped or killed goes on as if nothing had been: the same model to the last bit."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Losses, Trained
+
+from geodtr.training.config import load_preset
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.listener import Step
+from geodtr.training.loop import resume, train
+
+COMMAND = [sys.executable, "-m", "geodtr.export.cli.main"]
+SETTINGS = ("recipe.epochs=6", "recipe.semantic=weak", "model.dropout=0.1")
+
+
+class _Stop(Exception):
+    pass
+
+
+class _Stopping(Losses):
+    """Fails after some steps, as a crash would."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def on_step(self, step: Step) -> None:
+        super().on_step(step)
+        if step.number == self._after:
+            raise _Stop
+
+
+@pytest.fixture(scope="module")
+def few(trained: Trained) -> PairSet:
+    return read_pairs(trained.train_set.pairs[0].ground.parents[1]).first(48)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(few: PairSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], bytes]:
+    heard = Losses()
+    checkpoint = train(
+        load_preset("world-tiny", SETTINGS), few, tmp_path_factory.mktemp("whole") / "run", listener=heard
+    )
+    return heard.losses, checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize("setting", ["machine.cache_gb=4", "machine.cache_gb=0", "machine.save_minutes=1e-9"])
+def test_a_crashed_run_repeats_its_losses_to_the_last_digit(
+    few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path, setting: str
+) -> None:
+    losses, model = uninterrupted
+    first, second = _Stopping(after=8), Losses()
+    with pytest.raises(_Stop):
+        train(load_preset("world-tiny", [*SETTINGS, setting]), few, tmp_path / "run", listener=first)
+    checkpoint = resume(tmp_path / "run", few, listener=second)
+    assert first.losses == losses[:8]
+    # It went on from its last save: after every epoch of 3 steps, or every step.
+    assert second.losses == losses[7 if "save_minutes" in setting else 6 :]
+    assert checkpoint.read_bytes() == model
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_met_a_signal_goes_on_to_the_same_model(
+    few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = few.pairs[0].ground.parents[1]
+    options = [option for setting in SETTINGS for option in ("--set", setting)]
+    asked = ["train", "--data", f"pairs:{folder}", "--limit", "48", "--preset", "world-tiny", *options, "--out", "run"]
+    process = subprocess.Popen([*COMMAND, *asked], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    _wait_for(tmp_path / "run" / "state.safetensors", process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number != signal.SIGKILL and process.returncode != 0:
+        assert process.returncode == 128 + number
+        assert "geodtr-export resume run" in said
+        assert "Traceback" not in said
+    # From another working directory: the run knows where its data is.
+    done = subprocess.run([*COMMAND, "resume", tmp_path / "run"], cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "run").glob(".*.safetensors")) or number == signal.SIGKILL
+    from safetensors.torch import load
+
+    expected, got = load(uninterrupted[1]), load((tmp_path / "run" / "last.safetensors").read_bytes())
+    assert all(expected[name].equal(got[name]) for name in expected)
+
+
+def test_what_cannot_go_on_is_said(
+    few: PairSet, tmp_path: Path, refused: Callable[..., str], cli: Callable[..., object]
+) -> None:
+    assert "holds no run that can go on" in refused("resume", tmp_path)
+    config = load_preset("world-tiny", ["recipe.epochs=2"], {"data.train": few.name.split(" ")[0], "data.limit": 48})
+    with pytest.raises(_Stop):
+        train(config, few, tmp_path / "run", listener=_Stopping(after=4))
+    state = tmp_path / "run" / "state.safetensors"
+    whole = state.read_bytes()
+    state.write_bytes(whole[:1000])
+    assert "is not the state of a run" in refused("resume", tmp_path / "run")
+    state.write_bytes(whole)
+    config_file = tmp_path / "run" / "config.toml"
+    text = config_file.read_text()
+    config_file.write_text(text.replace("limit = 48", "limit = 40"))
+    assert "no longer lists" in refused("resume", tmp_path / "run")
+    config_file.write_text(text)
+    cli("resume", tmp_path / "run")
+    # A finished run is left as it is.
+    before = state.stat().st_mtime_ns
+    cli("resume", tmp_path / "run")
+    assert state.stat().st_mtime_ns == before
+
+
+def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < deadline, "training did not begin"
+        time.sleep(0.01)
+    assert path.exists()

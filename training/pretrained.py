@@ -1,0 +1,85 @@
+"""ImageNet weights for the backbones: by torchvision's own loader, or from a file."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import ResNet34_Weights
+
+from geodtr.runtime.errors import CheckpointError, ConfigError
+from geodtr.runtime.names import BRANCHES
+from geodtr.training.models.catalogue import Model
+from geodtr.training.models.geodtr import RESNET34, Backbone
+
+_PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
+
+
+def fill_backbones(model: Model, source: str) -> None:
+    """Put weights into both branches' backbones: `source` is none, imagenet, or a file of torchvision's ResNet-34.
+
+    Raises ConfigError when the backbone is not a ResNet-34 or the weights cannot be had, CheckpointError when the file
+    holds others.
+    """
+    if source == "none":
+        return
+    if model.config.backbone != RESNET34:
+        raise ConfigError(
+            f'recipe.pretrained is "{source}", but these weights are a ResNet-34\'s and model.backbone is another. '
+            "Set recipe.pretrained=none."
+        )
+    tensors = _download() if source == "imagenet" else _read(Path(source))
+    weights = {_rename(name): tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    for branch in BRANCHES:
+        _fill(model.branch(branch).backbone, weights, source)
+
+
+def _download() -> Mapping[str, Tensor]:
+    """torchvision's file, from its cache where it is there."""
+    weights = ResNet34_Weights.IMAGENET1K_V1
+    try:
+        tensors: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        raise ConfigError(
+            f"The ImageNet weights cannot be downloaded ({error}). Where there is a network, fetch {weights.url} and "
+            "name the file here: --set recipe.pretrained=FILE. Or start without them: --set recipe.pretrained=none."
+        ) from None
+    return tensors
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"recipe.pretrained is {str(path)!r}; allowed are none, imagenet, or an existing file.")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is refused: it is damaged, or carries Python code that loading would execute."
+        ) from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a readable file of weights ({error}).") from None
+    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise CheckpointError(f"{path} does not hold tensors by name, as torchvision's ResNet-34 file does.")
+    return content
+
+
+def _rename(name: str) -> str:
+    part, dot, rest = name.partition(".")
+    return f"layers.{_PARTS.get(part, part)}{dot}{rest}"
+
+
+def _fill(backbone: Backbone, weights: Mapping[str, Tensor], source: str) -> None:
+    expected = backbone.state_dict()
+    # Files of before PyTorch 0.4 have no such counters, and nothing here reads them.
+    wrong = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
+    wrong += [name for name in weights if name not in expected or weights[name].shape != expected[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{source} does not hold a ResNet-34: {len(wrong)} tensors are missing, left over or of another shape, "
+            f"the first {wrong[0]}."
+        )
+    backbone.load_state_dict(dict(weights), strict=False)

@@ -1,0 +1,83 @@
+"""What a run needs to go on exactly where it stopped: weights, the optimiser's moments, and how far it is.
+
+One safetensors file with a JSON header, replaced in one step. Nothing random is in it: see `chance`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.files import write_bytes
+from geodtr.training.checkpoint import fill_strictly
+from geodtr.training.models.catalogue import Model
+
+FILE_NAME = "state.safetensors"
+_HEADER_KEY = "geodtr-run"
+_WEIGHTS, _MOMENTS = "weights/", "optimizer/"
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a run is: after `step` of `total` steps.
+
+    `best` is the highest validated R@1 so far; `pairs_sha256` is of the list it trains on.
+    """
+
+    step: int
+    total: int
+    pairs_sha256: str
+    best: float | None
+    scaler: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """A run's state and all its tensors, as read from its file."""
+
+    state: RunState
+    tensors: dict[str, Tensor]
+    path: Path
+
+    def restore(self, model: Model, optimizer: torch.optim.Optimizer) -> None:
+        """Fill `model` and `optimizer`. Raises CheckpointError when the weights are another model's."""
+        weights = _below(_WEIGHTS, self.tensors)
+        fill_strictly(model, weights, self.path)
+        moments = _below(_MOMENTS, self.tensors)
+        state = {
+            index: {
+                key: moments[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in moments
+            }
+            for index, (name, _) in enumerate(model.named_parameters())
+        }
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def save_state(path: Path, state: RunState, model: Model, optimizer: torch.optim.Optimizer) -> None:
+    """Write everything to `path`, replacing what is there only when the new file is whole."""
+    tensors = {_WEIGHTS + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, tensor in optimizer.state[parameter].items():
+            tensors[f"{_MOMENTS}{name}/{key}"] = tensor.contiguous()
+    write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(state).decode()}))
+
+
+def load_state(path: Path) -> SavedRun:
+    """Read a run's state. Raises CheckpointError when the file is not one, or not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = msgspec.json.decode((file.metadata() or {})[_HEADER_KEY], type=RunState)
+            return SavedRun(state, {name: file.get_tensor(name) for name in file.keys()}, path)  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, KeyError, msgspec.DecodeError) as error:
+        raise CheckpointError(
+            f"{path} is not the state of a run that can go on ({error}). Train anew into another folder."
+        ) from None
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
