@@ -42,6 +42,22 @@ def cvusa_sample() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class World:
+    """Pairs of the generated world, rendered once a run: to train on, and on unseen ground."""
+
+    train_set: PairSet
+    test_set: PairSet
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    write_world(root / "train", WorldSet(pairs=800, height=32, width=128, region="valley"))
+    write_world(root / "test", WorldSet(pairs=400, height=32, width=128, region="coast"))
+    return World(read_pairs(root / "train"), read_pairs(root / "test"))
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A small model trained once a run on the generated world, with what was made of it."""
 
@@ -54,14 +70,10 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = tmp_path_factory.mktemp("trained")
-    config = load_preset("world-tiny")
-    size = {"height": config.ground.height, "width": config.ground.width}
-    write_world(root / "train", WorldSet(pairs=800, region="valley", **size))
-    write_world(root / "test", WorldSet(pairs=400, region="coast", **size))
-    train_set, test_set = read_pairs(root / "train"), read_pairs(root / "test")
-    checkpoint = train(config, train_set, root / "run")
+    train_set, test_set = world.train_set, world.test_set
+    checkpoint = train(load_preset("world-tiny"), train_set, root / "run")
     onnx = export_checkpoint(checkpoint, root / "onnx")
     bundles = {
         precision: build_engine(

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Losses, Trained
+from conftest import Losses, World
 
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.listener import Step
 from geodtr.training.loop import resume, train
 
@@ -38,8 +37,8 @@ class _Stopping(Losses):
 
 
 @pytest.fixture(scope="module")
-def few(trained: Trained) -> PairSet:
-    return read_pairs(trained.train_set.pairs[0].ground.parents[1]).first(48)
+def few(world: World) -> PairSet:
+    return world.train_set.first(48)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Losses, Trained
+from conftest import Losses, Trained, World
 
 from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.runtime.errors import ConfigError, OutputExists
@@ -22,8 +22,8 @@ from geodtr.training.trainer import TrainingDiverged
 
 
 @pytest.fixture
-def few(trained: Trained) -> PairSet:
-    return PairSet("few", trained.train_set.pairs[:32])
+def few(world: World) -> PairSet:
+    return PairSet("few", world.train_set.pairs[:32])
 
 
 def test_a_trained_model_beats_raw_pixels_on_unseen_ground(trained: Trained) -> None:
@@ -53,9 +53,9 @@ def test_training_leaves_the_callers_random_numbers_alone(few: PairSet, tmp_path
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_fewer_pairs_than_a_batch_are_refused(trained: Trained, tmp_path: Path) -> None:
+def test_fewer_pairs_than_a_batch_are_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fewer than one batch of 16"):
-        train(load_preset("world-tiny"), PairSet("one", trained.train_set.pairs[:1]), tmp_path / "run")
+        train(load_preset("world-tiny"), PairSet("one", world.train_set.pairs[:1]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -112,16 +112,16 @@ def test_images_decoded_anew_each_epoch_train_the_same_model(few: PairSet, tmp_p
     assert all(torch.equal(held[name], streamed[name]) for name in held)
 
 
-def test_validation_keeps_the_best_epoch(trained: Trained, few: PairSet, tmp_path: Path) -> None:
+def test_validation_keeps_the_best_epoch(world: World, few: PairSet, tmp_path: Path) -> None:
     heard = Losses()
     config = load_preset("world-tiny", ["recipe.epochs=4", "machine.validate_every=2"])
-    last = train(config, few, tmp_path / "run", validation=trained.test_set.first(50), listener=heard)
+    last = train(config, few, tmp_path / "run", validation=world.test_set.first(50), listener=heard)
     assert [validation.epoch for validation in heard.validations] == [1, 3]
     assert heard.validations[0].best
     best = load_checkpoint(last.with_name("best.safetensors"))
     assert best.info.trained_on == few.name
-    ranking = evaluate(embedders(best.model), trained.test_set.first(50))
-    assert ranking.at_1 == max(validation.recall.at_1 for validation in heard.validations)
+    found = evaluate(embedders(best.model), world.test_set.first(50))
+    assert found.at_1 == max(validation.recall.at_1 for validation in heard.validations)
 
 
 @pytest.mark.parametrize("setting", ["machine.compile=true", "machine.channels_last=false"])

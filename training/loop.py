@@ -1,7 +1,7 @@
 """The training loop: from pairs to a checkpoint, with breaks or without.
 
 Source: Zhang et al., AAAI 2023, section 4.2. One configuration and seed give one result on one machine, whether a run
-is interrupted and resumed or not; over several processes, the same up to the order of sums.
+is interrupted and resumed or not; over several processes, the same up to the order of sums and the draws of dropout.
 """
 
 import time
@@ -108,13 +108,13 @@ def _run(
     track: Track,
     listener: Listener,
 ) -> Path:
-    recipe, machine = config.recipe, config.machine
+    recipe = config.recipe
     ranks.share(config.micro_batch)
     fingerprint = _fingerprint(pair_set)
     images = PairImages(
         pair_set,
         {"ground": config.ground, "aerial": config.aerial},
-        cache_bytes=machine.cache_gb * _GIGABYTE / ranks.count,
+        cache_bytes=config.machine.cache_gb * _GIGABYTE / ranks.count,
         track=track,
         on_skip=listener.on_skip,
     )
@@ -123,73 +123,101 @@ def _run(
             f"{pair_set.name} holds {len(images)} pairs, fewer than one batch of {recipe.batch_size}. Lower it: "
             f"--set recipe.batch_size={max(2, len(images))}"
         )
-    with _own_random_numbers(ranks):
-        trainer = Trainer(config, ranks, total=recipe.epochs * (len(images) // recipe.batch_size))
-        best: float | None = None
-        if saved is not None:
-            saved.restore(trainer.model, trainer.optimizer)
-            trainer.scaler.load_state_dict(saved.state.scaler)
-            trainer.step, best = saved.state.step, saved.state.best
-        per_epoch = trainer.total // recipe.epochs
-
-        def save() -> None:
-            if ranks.chief:
-                state = RunState(
-                    step=trainer.step,
-                    total=trainer.total,
-                    pairs_sha256=fingerprint,
-                    best=best,
-                    scaler=trainer.scaler.state_dict(),
-                )
-                save_state(out / STATE, state, trainer.model, trainer.optimizer)
-
-        if ranks.chief and saved is None:
-            write_bytes(out / FILE_NAME, encode_config(config))
+    with _own_random_numbers(ranks), noted_interruption() as interruption:
+        per_epoch = len(images) // recipe.batch_size
+        trainer = Trainer(config, ranks, total=recipe.epochs * per_epoch)
+        run = _Run(out, trainer, pair_set.name, fingerprint, validation, listener)
+        if saved is None:
+            run.begin()
+        else:
+            run.go_on(saved)
         listener.on_start(trainer.step, trainer.total)
-        saved_at = time.monotonic()
-        with noted_interruption() as interruption:
-            for epoch in range(trainer.step // per_epoch, recipe.epochs):
-                order = torch.randperm(len(images), generator=generator(recipe.seed, For.ORDER, epoch))
-                batches = torch.split(order[: per_epoch * recipe.batch_size], recipe.batch_size)
-                batches = batches[trainer.step % per_epoch :]
-                for step in trainer.steps(images, batches, epoch):
-                    listener.on_step(step)
-                    if ranks.any(bool(interruption)):
-                        save()
-                        raise TrainingInterrupted(
-                            f"Stopped after step {trainer.step} of {trainer.total}. Go on with: "
-                            f"geodtr-export resume {out}",
-                            interruption.signal or 0,
-                        )
-                    if not step.ends_epoch and time.monotonic() - saved_at > 60 * machine.save_minutes:
-                        save()
-                        saved_at = time.monotonic()
-                if ranks.chief:
-                    origin = f"trained on {pair_set.name}, {epoch + 1} of {recipe.epochs} epochs"
-                    if validation is not None and _validates(epoch, config):
-                        measured = _validate(trainer, validation, epoch, best)
-                        if measured.best:
-                            best = measured.recall.at_1
-                            save_checkpoint(out / BEST, trainer.model, origin, pair_set.name)
-                        listener.on_validation(measured)
-                    # The state comes last: a run killed between two files repeats this epoch and writes both again.
-                    save_checkpoint(out / LAST, trainer.model, origin, pair_set.name)
-                    save()
-                    saved_at = time.monotonic()
-                ranks.wait()
+        for epoch in range(trainer.step // per_epoch, recipe.epochs):
+            order = torch.randperm(len(images), generator=generator(recipe.seed, For.ORDER, epoch))
+            batches = torch.split(order[: per_epoch * recipe.batch_size], recipe.batch_size)
+            for step in trainer.steps(images, batches[trainer.step % per_epoch :], epoch):
+                listener.on_step(step)
+                if step.ends_epoch:
+                    run.end_epoch(epoch)
+                stop = ranks.any(bool(interruption)) and step.number < step.total
+                if not step.ends_epoch and (stop or run.is_save_due()):
+                    run.save()
+                if stop:
+                    raise TrainingInterrupted(
+                        f"Stopped after step {step.number} of {step.total}. Go on with: geodtr-export resume {out}",
+                        interruption.signal or 0,
+                    )
         listener.on_end()
     return out / LAST
 
 
-def _validates(epoch: int, config: TrainConfig) -> bool:
-    return (epoch + 1) % config.machine.validate_every == 0 or epoch + 1 == config.recipe.epochs
+class _Run:
+    """A run's folder: what is written into it, and when. Only the chief writes; the others wait for it."""
 
+    def __init__(
+        self,
+        out: Path,
+        trainer: Trainer,
+        data: str,
+        fingerprint: str,
+        validation: PairSet | None,
+        listener: Listener,
+    ) -> None:
+        self._out, self._trainer, self._data, self._fingerprint = out, trainer, data, fingerprint
+        self._validation, self._listener = validation, listener
+        self._best: float | None = None
+        self._saved_at = time.monotonic()
 
-def _validate(trainer: Trainer, validation: PairSet, epoch: int, best: float | None) -> Validation:
-    descriptors = embed_pairs(embedders(trainer.model), validation)
-    trainer.model.train()
-    measured = recall(descriptors.ranking())
-    return Validation(epoch, trainer.step, measured, best is None or measured.at_1 > best, descriptors)
+    def begin(self) -> None:
+        if self._trainer.ranks.chief:
+            write_bytes(self._out / FILE_NAME, encode_config(self._trainer.config))
+
+    def go_on(self, saved: SavedRun) -> None:
+        saved.restore(self._trainer.model, self._trainer.optimizer)
+        self._trainer.scaler.load_state_dict(saved.state.scaler)
+        self._trainer.step, self._best = saved.state.step, saved.state.best
+
+    def is_save_due(self) -> bool:
+        return time.monotonic() - self._saved_at > 60 * self._trainer.config.machine.save_minutes
+
+    def save(self) -> None:
+        """Write the state to go on from."""
+        trainer = self._trainer
+        if trainer.ranks.chief:
+            state = RunState(
+                step=trainer.step,
+                total=trainer.total,
+                pairs_sha256=self._fingerprint,
+                best=self._best,
+                scaler=trainer.scaler.state_dict(),
+            )
+            save_state(self._out / STATE, state, trainer.model, trainer.optimizer)
+        self._saved_at = time.monotonic()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate where it is due, and write the checkpoints and the state."""
+        trainer, epochs = self._trainer, self._trainer.config.recipe.epochs
+        if trainer.ranks.chief:
+            origin = f"trained on {self._data}, {epoch + 1} of {epochs} epochs"
+            due = (epoch + 1) % trainer.config.machine.validate_every == 0 or epoch + 1 == epochs
+            if due and self._validation is not None and self._validate(epoch, self._validation):
+                save_checkpoint(self._out / BEST, trainer.model, origin, self._data)
+            # The state comes last: a run killed between two files repeats some steps and writes both again.
+            save_checkpoint(self._out / LAST, trainer.model, origin, self._data)
+            self.save()
+        trainer.ranks.wait()
+
+    def _validate(self, epoch: int, validation: PairSet) -> bool:
+        """Measure recall; whether it is the best so far."""
+        trainer = self._trainer
+        descriptors = embed_pairs(embedders(trainer.model), validation)
+        trainer.model.train()
+        measured = recall(descriptors.ranking())
+        best = self._best is None or measured.at_1 > self._best
+        if best:
+            self._best = measured.at_1
+        self._listener.on_validation(Validation(epoch, trainer.step, measured, best, descriptors))
+        return best
 
 
 def _fingerprint(pair_set: PairSet) -> str:

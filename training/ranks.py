@@ -89,8 +89,11 @@ def join_ranks() -> Iterator[Ranks]:
         return
     # Long enough for the chief to validate on a large gallery while the others wait.
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=3))
+    ranks = Ranks(dist.get_rank(), count)
+    if ranks.device.type == "cuda":
+        torch.cuda.set_device(ranks.device)
     try:
-        yield Ranks(dist.get_rank(), count)
+        yield ranks
     finally:
         dist.destroy_process_group()
 

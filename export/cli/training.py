@@ -11,6 +11,7 @@ from geodtr.export.cli.console import messages, report_skipped, track
 from geodtr.export.cli.options import out_option
 
 if TYPE_CHECKING:
+    from geodtr.runtime.progress import Track
     from geodtr.training.config import TrainConfig
     from geodtr.training.data.pair_set import PairSet
     from geodtr.training.listener import Listener
@@ -71,8 +72,8 @@ def train(
     if not config.data.train:
         raise ConfigError(f"Preset {preset} names no data. Add --data SPEC, for example --data pairs:FOLDER.")
     pair_set, validation_set = _read(config)
-    with _listener(out) as listener:
-        checkpoint = run_training(config, pair_set, out, validation=validation_set, track=track, listener=listener)
+    with _audience(out) as (bars, listener):
+        checkpoint = run_training(config, pair_set, out, validation=validation_set, track=bars, listener=listener)
     _done(checkpoint)
 
 
@@ -85,36 +86,37 @@ def resume(
 
     config = read_run(run)
     pair_set, validation_set = _read(config)
-    with _listener(run) as listener:
-        checkpoint = go_on(run, pair_set, validation=validation_set, track=track, listener=listener)
+    with _audience(run) as (bars, listener):
+        checkpoint = go_on(run, pair_set, validation=validation_set, track=bars, listener=listener)
     _done(checkpoint)
 
 
 def _read(config: "TrainConfig") -> "tuple[PairSet, PairSet | None]":
     from geodtr.training.data.spec import read_test_set, read_training_set
+    from geodtr.training.ranks import is_chief
 
     pair_set = read_training_set(config.data.train, config.data.limit or None)
-    report_skipped(pair_set.name, pair_set.skipped)
-    if not config.data.validation:
-        return pair_set, None
-    validation_set = read_test_set(config.data.validation)
-    report_skipped(validation_set.name, validation_set.skipped)
+    validation_set = read_test_set(config.data.validation) if config.data.validation else None
+    for read in (pair_set, validation_set):
+        if read is not None and is_chief():
+            report_skipped(read.name, read.skipped)
     return pair_set, validation_set
 
 
 @contextmanager
-def _listener(run: Path) -> "Iterator[Listener]":
+def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     """Who is told how training goes: the terminal and TensorBoard, by the one process that speaks."""
     from geodtr.export.cli.training_bar import TrainingBar
     from geodtr.export.tensorboard import TensorBoard
+    from geodtr.runtime.progress import untracked
     from geodtr.training.listener import Listener, Listeners
     from geodtr.training.ranks import is_chief
 
     if not is_chief():
-        yield Listener()
+        yield untracked, Listener()
         return
     with TrainingBar() as bar, TensorBoard(run / "tensorboard") as board:
-        yield Listeners((bar, board))
+        yield track, Listeners((bar, board))
 
 
 def _done(checkpoint: Path) -> None:
