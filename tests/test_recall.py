@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ def matches(of: dict[int, set[int]]) -> Matches:
     return Matches(*np.array(rows, np.int64).reshape(-1, 2).T)
 
 
+@settings(deadline=None)
 @given(case=cases(), block=st.integers(1, 40))
 def test_ranks_are_those_of_counting_one_by_one(case: Case, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -59,6 +60,7 @@ def test_ranks_are_those_of_counting_one_by_one(case: Case, block: int) -> None:
         assert ranking.ties[query] == sum(scores[reference] == own for reference in wrong)
 
 
+@settings(deadline=None)
 @given(case=cases())
 def test_recall_grows_with_k_and_counting_ties_as_misses_never_helps(case: Case) -> None:
     ranking = rank(case.queries, case.references, matches(case.truth), matches(case.ignored))

@@ -24,7 +24,10 @@ _HEADER_KEY = "geodtr"
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a checkpoint says of itself. `origin` tells in words where the weights come from."""
+    """What a checkpoint says of itself. `origin` tells in words where the weights come from.
+
+    `trained_on` is the SPEC of the training set, where that is known.
+    """
 
     schema: Literal[1] = 1
     model: Literal["geodtr"] = "geodtr"
@@ -32,6 +35,7 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ground: Preprocessing
     aerial: Preprocessing
     origin: str
+    trained_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
