@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,8 +34,9 @@ _ACROSS = 2
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One image of a pair at the size it is drawn, uint8 [h, w, 3], with its maps float32: `saliency` [h, w], from 0 to
-    1 within the image, and `layouts` [K, h, w], from -1 to 1.
+    """What the network was fed, at the size it is drawn, uint8 [h, w, 3], with its maps.
+
+    `saliency` float32 [h, w], from 0 to 1 within the image; `layouts` float32 [K, h, w], from -1 to 1.
     """
 
     image: Images
@@ -84,15 +84,14 @@ def _path(pair: Pair, branch: Branch) -> Path:
 def _explain(network: nn.Module, path: Path, how: Preprocessing) -> View:
     if not isinstance(network, Explains):
         raise CheckpointError("Only GeoDTR has layout descriptors; this checkpoint holds another model.")
+    pixels = load_image(path, how)
+    height = _drawn_height(how)
+    width = round(height * how.width / how.height)
     with torch.inference_mode():
-        pixels = torch.tensor(load_image(path, how))[None]
-        explanation = network.explain(normalise(pixels, how.mean, how.std))
-        height = _drawn_height(how)
-        width = round(height * how.width / how.height)
+        explanation = network.explain(normalise(torch.tensor(pixels)[None], how.mean, how.std))
         maps = torch.cat([explanation.saliency[:, None], explanation.layouts], dim=1)
         drawn = F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)[0].numpy()
-    # The image itself is drawn from the file, finer than the network sees it, in the same geometry.
-    image = load_image(path, msgspec.structs.replace(how, height=height, width=width))
+    image = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
     low, high = float(drawn[0].min()), float(drawn[0].max())
     return View(image, (drawn[0] - low) / max(high - low, 1e-12), drawn[1:])
 

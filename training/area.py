@@ -61,11 +61,23 @@ def area(trained_on: str | None, tested_on: str, *, stated: bool = False) -> Are
         return ""
     trained, tested = DataName.of(trained_on), DataName.of(tested_on)
     if trained.kind in OF_ONE_AREA and tested.kind in OF_ONE_AREA:
-        # VIGOR has both protocols in one folder; its splits are named by them.
-        return "same" if trained.kind == tested.kind and "cross" not in tested.split else "cross"
+        if trained.kind != tested.kind:
+            return "cross"
+        return _vigor_area(trained.split, tested.split) if trained.kind == "vigor" else "same"
     known, asked = Path(trained.path).resolve(), Path(tested.path).resolve()
     if trained.kind == tested.kind and known == asked:
         return "same"
     if not stated:
         return ""
     return "same" if trained.kind == tested.kind and known in asked.parents else "cross"
+
+
+def _vigor_area(trained: str, tested: str) -> Area:
+    """VIGOR keeps both protocols in one folder and names its splits by them.
+
+    The same-area protocol trains in all four cities, the cross-area one in two and tests in the other two; what that
+    one knows of a same-area test set is half of it.
+    """
+    if trained.startswith("same") or trained == tested:
+        return "same"
+    return "cross" if tested.startswith("cross") else ""

@@ -65,16 +65,11 @@ def embed_pairs(
 
 
 def within(pair_set: PairSet, metres: float) -> Matches:
-    """The tiles taken within `metres` of each panorama, and its own; every pair needs its `utm`.
-
-    A tile lies where the first of its pairs does; distractors lie nowhere.
-    """
+    """Every tile whose pair's `utm`, which all pairs need, is at most so many metres from the query's own."""
     from scipy.spatial import cKDTree
 
-    places = np.array([pair.utm for pair in pair_set.pairs], np.float64)
-    tiles, first = np.unique(pair_set.tiles, return_index=True)
-    near = cKDTree(places[first]).query_ball_point(places, metres)
-    found = [np.union1d(tiles[rows], own) for rows, own in zip(near, pair_set.tiles, strict=True)]
+    tree = cKDTree(np.array([pair.utm for pair in pair_set.pairs], np.float64))
+    found = [np.unique(pair_set.tiles[near]) for near in tree.query_ball_point(tree.data, metres)]
     return Matches(np.repeat(np.arange(len(found)), [len(rows) for rows in found]), np.concatenate(found))
 
 
