@@ -59,7 +59,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, track: Track = untracked) 
             backend=BackendEntry(name="onnx", version=onnx.__version__),
             ground=entries["ground"],
             aerial=entries["aerial"],
-            source=SourceEntry(sha256=loaded.sha256, origin=loaded.info.origin),
+            source=SourceEntry(sha256=loaded.sha256, origin=loaded.info.origin, trained_on=loaded.info.trained_on),
         )
         write_manifest(folder, manifest)
     return open_bundle(out)

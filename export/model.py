@@ -12,13 +12,17 @@ from geodtr.runtime.spec import EmbedderPair
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Both branches ready to run. `name` is for tables: a bundle's folder, or PyTorch; `bytes` is the files' size."""
+    """Both branches ready to run. `name` is for tables: a bundle's folder, or PyTorch; `bytes` is the files' size.
+
+    `trained_on` is the SPEC of the training set; None where the model does not say.
+    """
 
     name: str
     precision: Precision
     embedders: EmbedderPair
     embedding_id: str
     bytes: int
+    trained_on: str | None
 
 
 def open_model(path: Path) -> Model:
@@ -35,6 +39,7 @@ def open_model(path: Path) -> Model:
             embedders=bundle.embedders(),
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
+            trained_on=manifest.source.trained_on,
         )
     if not path.exists():
         raise CheckpointError(
@@ -51,4 +56,5 @@ def open_model(path: Path) -> Model:
         embedders=embedders(checkpoint.model),
         embedding_id=checkpoint.embedding_id,
         bytes=resolve_checkpoint(path).stat().st_size,
+        trained_on=checkpoint.info.trained_on,
     )

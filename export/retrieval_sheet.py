@@ -8,6 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from geodtr.runtime.images import read_image
+from geodtr.runtime.recall import Ranking
+from geodtr.runtime.search import search
+from geodtr.training.evaluate import DescriptorPair
 
 _TILE, _MARGIN, _FRAME, _CAPTION = 132, 12, 4, 18
 _RIGHT, _WRONG, _INK, _PAPER = (22, 138, 74), (205, 205, 205), (40, 40, 40), (255, 255, 255)
@@ -20,6 +23,36 @@ class SheetRow:
     query: Path
     caption: str
     tiles: tuple[tuple[Path, str, bool], ...]
+
+
+def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: int, tiles: int) -> list[SheetRow]:
+    """`count` queries with their `tiles` nearest tiles, in the set's order; a right tile farther off stands last.
+
+    Three of eight are misses where there are so many, spread over the set like the others: a sheet of hits alone
+    says nothing of how a model fails.
+    """
+    missed, hit = np.flatnonzero(ranking.rank > 0), np.flatnonzero(ranking.rank == 0)
+    misses = min(len(missed), max(3 * count // 8, count - len(hit)))
+    chosen = sorted(
+        int(rows[row]) for rows, n in ((missed, misses), (hit, count - misses)) for row in spread(len(rows), n)
+    )
+    pair_set = descriptors.pair_set
+    found = search(descriptors.ground[chosen], descriptors.aerial, tiles)
+    rows = []
+    for query, nearest, scores in zip(chosen, found.rows.tolist(), found.scores.tolist(), strict=True):
+        pair, right = pair_set.pairs[query], int(pair_set.tiles[query])
+        place = f"rank {ranking.rank[query] + 1}"
+        shown = []
+        for row, score in zip(nearest, scores, strict=True):
+            tile = pair_set.references[row]
+            left_out = ", not counted" if tile in pair.semi_positives else ""
+            shown.append((tile, f"{score:.3f}{left_out}", row == right))
+        if right not in nearest:
+            own = float(descriptors.ground[query] @ descriptors.aerial[right])
+            shown.append((pair.aerial, f"{own:.3f}, {place}", True))
+        caption = f"{label}, {pair.ground.name}: right tile at {place} of {ranking.references}"
+        rows.append(SheetRow(pair.ground, caption, tuple(shown)))
+    return rows
 
 
 def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image.Image:
@@ -49,7 +82,7 @@ def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image.Image:
 
 def spread(total: int, count: int) -> list[int]:
     """`count` row numbers spread evenly over `total`, so that a sheet shows the set and not its best."""
-    return sorted({int(row) for row in np.linspace(0, total - 1, min(count, total))})
+    return sorted({int(row) for row in np.linspace(0, total - 1, min(count, total))}) if total else []
 
 
 def _fit(path: Path, width: int, height: int) -> Image.Image:

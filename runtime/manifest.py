@@ -32,10 +32,11 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The checkpoint that the engines were made from. `sha256` is that of its file."""
+    """The checkpoint that the engines were made from: its file's SHA-256, and in words and as SPEC what made it."""
 
     sha256: str
     origin: str
+    trained_on: str | None = None
 
 
 class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,8 +3,9 @@
 Knows descriptors and row numbers; knows nothing of images, models or files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import Descriptors
 
-_BLOCK_SCORES = 1 << 24
+COLLAPSED = 0.99
+"""A mean cosine between different images above which a model tells nothing apart; random weights stay below it."""
+_BLOCK = 1 << 24
 
 
 class DescriptorError(UserError):
@@ -24,10 +27,18 @@ class Matches:
     """Which references belong to which queries, as pairs of row numbers: `query` and `reference`, int64 [M] each.
 
     `query` is in rising order; a query may have several references, and a reference several queries.
+    Raises ValueError when the order or the shapes are others.
     """
 
     query: NDArray[np.int64]
     reference: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.query.ndim != 1 or self.query.shape != self.reference.shape or (np.diff(self.query) < 0).any():
+            raise ValueError(
+                f"Matches are two columns [M], queries in rising order; given are {self.query.shape} and "
+                f"{self.reference.shape}."
+            )
 
     @classmethod
     def one_to_one(cls, count: int) -> "Matches":
@@ -46,11 +57,13 @@ class Ranking:
 
     `rank` int64 [Q]: the number of references strictly closer than the true one (0: found at once).
     `ties` int64 [Q]: the number of wrong references exactly as close as the true one.
+    `alike`: mean cosine between two different rows, of queries or of references, whichever is larger.
     """
 
     rank: NDArray[np.int64]
     ties: NDArray[np.int64]
     references: int
+    alike: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,8 @@ class Recall:
     Sample4Geo do; `at_1_percent_plus_1` takes K = int(0.01 N) + 1, as OriCNN, CVFT and VIGOR do.
     `tied` is the share of queries with a wrong reference exactly as close as the true one. The published convention
     counts those as hits, so a collapsed model would score 1.0: read it first. `pessimistic_at_1` counts them as misses.
+    `alike` is the mean cosine between different images: a model that has nearly collapsed has no ties, for rounding
+    sets them apart, and its recall is chance.
     """
 
     at_1: float
@@ -72,11 +87,17 @@ class Recall:
     queries: int
     references: int
     tied: float
+    alike: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the descriptors of different images are all but the same."""
+        return self.alike > COLLAPSED
 
     @property
     def suspicious(self) -> bool:
-        """Whether ties are so many that the figures cannot be trusted: descriptors have probably collapsed."""
-        return self.tied > 0.01
+        """Whether the figures cannot be trusted: the descriptors have collapsed, or ties are many."""
+        return self.collapsed or self.tied > 0.01
 
 
 def one_percent(references: int) -> int:
@@ -91,8 +112,9 @@ def rank(
 
     queries [Q, D], references [N, D]: float32, unit rows. `truth` names at least one reference of each query; None
     means that row i belongs to row i. References in `ignored` are left out of their query's ranking, as VIGOR does with
-    semi-positives. Raises DescriptorError when shapes do not fit, there are fewer than two references, or a value is
-    not finite (which would count as a hit).
+    semi-positives; one that is in `truth` as well is true. Raises DescriptorError when shapes do not fit, there are
+    fewer than two references, or a value is not finite (which would count as a hit); ValueError when a query has no
+    true reference, or a match names a row that is not there.
     Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
     """
     if truth is None:
@@ -102,22 +124,51 @@ def rank(
             )
         truth = Matches.one_to_one(len(queries))
     _check(queries, references)
-    count = len(queries)
-    ranks, ties = np.empty(count, np.int64), np.empty(count, np.int64)
-    block = max(1, _BLOCK_SCORES // len(references))
-    for start in range(0, count, block):
-        stop = min(start + block, count)
+    _check_matches(truth, ignored, len(queries), len(references))
+    ranks, ties = np.empty(len(queries), np.int64), np.empty(len(queries), np.int64)
+    first = _first_of_equals(references)
+    for start, stop in _blocks(len(queries), len(references)):
         scores = queries[start:stop] @ references.T
-        if ignored is not None:
-            scores[ignored.between(start, stop)] = -np.inf
+        if first is not None:
+            scores = np.take(scores, first, axis=1)
         true = truth.between(start, stop)
         own = np.full(stop - start, -np.inf, scores.dtype)
         np.maximum.at(own, true[0], scores[true])
-        # No true reference may count against its own query.
+        # Neither another true reference nor an ignored one may count against the query.
         scores[true] = -np.inf
+        if ignored is not None:
+            scores[ignored.between(start, stop)] = -np.inf
         ranks[start:stop] = np.count_nonzero(scores > own[:, None], axis=1)
         ties[start:stop] = np.count_nonzero(scores == own[:, None], axis=1)
-    return Ranking(ranks, ties, len(references))
+    return Ranking(ranks, ties, len(references), max(_alike(queries), _alike(references)))
+
+
+def _blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of runs of rows that hold about `_BLOCK` values together."""
+    step = max(1, _BLOCK // max(1, width))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def _first_of_equals(rows: Descriptors) -> NDArray[np.int64] | None:
+    """For each row the first one with the same values, int64 [N]; None when all differ.
+
+    A matrix product may round the scores of equal references differently, by the column they stand in: ties that decide
+    whether a collapsed model looks perfect or worthless must not hang on that.
+    """
+    seen: dict[bytes, int] = {}
+    first = [seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), index) for index, row in enumerate(rows)]
+    return None if len(seen) == len(rows) else np.array(first, np.int64)
+
+
+def _alike(rows: Descriptors) -> float:
+    """Mean product of two different rows; 0 where there is one row only."""
+    count = len(rows)
+    if count < 2:
+        return 0.0
+    total = rows.sum(axis=0, dtype=np.float64)
+    own = np.einsum("nd,nd->n", rows, rows).sum(dtype=np.float64)
+    return float((total @ total - own) / (count * (count - 1)))
 
 
 def _check(queries: Descriptors, references: Descriptors) -> None:
@@ -127,11 +178,23 @@ def _check(queries: Descriptors, references: Descriptors) -> None:
             f"{references.shape}."
         )
     for name, rows in (("query", queries), ("reference", references)):
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(bad):
+        finite = np.concatenate([np.isfinite(rows[start:stop]).all(axis=1) for start, stop in _blocks(*rows.shape)])
+        bad = len(finite) - np.count_nonzero(finite)
+        if bad:
             raise DescriptorError(
-                f"{len(bad)} {name} descriptors are not finite, the first in row {bad[0]}: the model is broken."
+                f"{bad} {name} descriptors are not finite, the first in row {np.argmin(finite)}: the model is broken."
             )
+
+
+def _check_matches(truth: Matches, ignored: Matches | None, queries: int, references: int) -> None:
+    for matches in (truth, ignored):
+        if matches is not None and len(matches.query):
+            for rows, count in ((matches.query, queries), (matches.reference, references)):
+                if rows.min() < 0 or rows.max() >= count:
+                    raise ValueError(f"A match names row {rows.min()} or {rows.max()}; allowed are 0 to {count - 1}.")
+    alone = np.flatnonzero(np.bincount(truth.query, minlength=queries) == 0)
+    if len(alone):
+        raise ValueError(f"{len(alone)} queries have no true reference, the first in row {alone[0]}.")
 
 
 def recall(ranking: Ranking) -> Recall:
@@ -149,9 +212,22 @@ def recall(ranking: Ranking) -> Recall:
         queries=len(ranking.rank),
         references=ranking.references,
         tied=float((ranking.ties > 0).mean()),
+        alike=ranking.alike,
     )
 
 
 def recall_at(ranking: Ranking, ks: Sequence[int]) -> list[float]:
     """Share of queries with rank below K, for each K."""
     return [float((ranking.rank < k).mean()) for k in ks]
+
+
+def wilson_band(shares: NDArray[np.float64], queries: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where 95 % confidence puts the true share behind each measured one: lower and upper ends, of `shares`' shape.
+
+    It is about which places were asked for; it knows nothing of another seed's model. Source: Wilson, 1927.
+    """
+    z = 1.959964
+    widened = 1 + z**2 / queries
+    centre = (shares + z**2 / (2 * queries)) / widened
+    half = z / widened * np.sqrt(shares * (1 - shares) / queries + z**2 / (4 * queries**2))
+    return centre - half, centre + half

@@ -14,6 +14,7 @@ COMMANDS = (
     "world",
     "train",
     "evaluate",
+    "visualize",
     "import-checkpoint",
     "export",
     "build-engine",
@@ -24,7 +25,7 @@ COMMANDS = (
     "gallery info",
     "localize",
 )
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "numpy", "PIL")
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "numpy", "PIL")
 
 
 @pytest.mark.parametrize("room", BELOW)
@@ -38,7 +39,14 @@ def test_imports_point_down_only(room: str) -> None:
 
 def test_the_runtime_imports_no_heavy_library() -> None:
     for path in (ROOT / "runtime").rglob("*.py"):
-        heavy = {module.split(".")[0] for module in _imports(path)} & {"torch", "onnx", "typer", "scipy", "rich"}
+        heavy = {module.split(".")[0] for module in _imports(path)} & {
+            "torch",
+            "onnx",
+            "typer",
+            "scipy",
+            "matplotlib",
+            "rich",
+        }
         assert not heavy, f"{path} imports {heavy}"
 
 

@@ -25,7 +25,10 @@ _HEADER_KEY = "geodtr"
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a checkpoint says of itself. `origin` tells in words where the weights come from, `trained_on` as a SPEC."""
+    """What a checkpoint says of itself. `origin` tells in words where the weights come from.
+
+    `trained_on` is the SPEC of the training set, where that is known.
+    """
 
     schema: Literal[2] = 2
     model: ModelConfig

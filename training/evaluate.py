@@ -8,9 +8,12 @@ import numpy as np
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.recall import Ranking, Recall, rank, recall
+from geodtr.runtime.recall import Matches, Ranking, Recall, rank, recall
 from geodtr.runtime.spec import Descriptors, EmbedderPair
 from geodtr.training.data.pair_set import PairSet, Skipped
+
+NEAR = 5.0
+"""Metres within which CVACT_test counts any tile as right. Source: Liu and Li (OriCNN), CVPR 2019."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,12 @@ class DescriptorPair:
     def ranking(self) -> Ranking:
         """Where each panorama's own tile stands among all tiles, semi-positives left out."""
         return rank(self.ground, self.aerial, self.pair_set.truth, self.pair_set.ignored)
+
+    def ranking_within(self, metres: float) -> Ranking | None:
+        """Where each panorama's nearest tile taken within `metres` of it stands; None for a set without positions."""
+        if any(pair.utm is None for pair in self.pair_set.pairs):
+            return None
+        return rank(self.ground, self.aerial, within(self.pair_set, metres), self.pair_set.ignored)
 
 
 def embed_pairs(
@@ -53,6 +62,15 @@ def embed_pairs(
         _rows(ground, [path for path in ground_paths if path not in bad], left.paths("ground")),
         _rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
     )
+
+
+def within(pair_set: PairSet, metres: float) -> Matches:
+    """Every tile whose pair's `utm`, which all pairs need, is at most so many metres from the query's own."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(np.array([pair.utm for pair in pair_set.pairs], np.float64))
+    found = [np.unique(pair_set.tiles[near]) for near in tree.query_ball_point(tree.data, metres)]
+    return Matches(np.repeat(np.arange(len(found)), [len(rows) for rows in found]), np.concatenate(found))
 
 
 def _rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:

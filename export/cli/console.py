@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from geodtr.runtime.recall import Recall
     from geodtr.training.data.pair_set import Skipped
 
 T = TypeVar("T")
+
+RECALL_COLUMNS = ("R@1", "R@5", "R@10", "R@1%")
 
 # No markup: a file name may hold brackets.
 output = Console(highlight=False, markup=False)
@@ -97,6 +100,29 @@ def report_skipped(data: str, skipped: Sequence["Skipped"]) -> None:
 def percent(share: float) -> str:
     """A share as the field writes it: 73.4."""
     return f"{100 * share:.1f}"
+
+
+def recall_cells(of: "Recall") -> list[str]:
+    """The figures of RECALL_COLUMNS; a dash where K takes in the whole gallery, which every model finds."""
+    from geodtr.runtime.recall import one_percent
+
+    figures = ((1, of.at_1), (5, of.at_5), (10, of.at_10), (one_percent(of.references), of.at_1_percent))
+    return [percent(share) if k < of.references else "-" for k, share in figures]
+
+
+def warn_of_collapse(what: str, of: "Recall") -> None:
+    """Say why the recall of `what` is not to be trusted, if it is not."""
+    if of.collapsed:
+        warn(
+            f"{what}: the descriptors have collapsed: two different images have a cosine of {of.alike:.4f} on average. "
+            "These figures say nothing; train longer, or with another learning rate."
+        )
+    if of.tied > 0 and of.suspicious:
+        warn(
+            f"{what}: {percent(of.tied)} % of the queries have another tile exactly as close as the right one. Ties "
+            f"count as hits, so these figures flatter: R@1 is {percent(of.at_1)} with them, "
+            f"{percent(of.pessimistic_at_1)} without."
+        )
 
 
 def megabytes(size: int) -> str:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.export.cli.console import (
+    RECALL_COLUMNS,
     megabytes,
     messages,
     output,
     percent,
+    recall_cells,
     report_skipped,
     show_json,
     table,
     track,
     verdict,
+    warn_of_collapse,
 )
 from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
 from geodtr.runtime.names import Backend, Precision
@@ -138,20 +141,19 @@ def parity(
 
 def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     """The parity table, the verdict below it; `pixels` is the raw-pixel baseline's recall."""
-    columns = ("", "R@1", "R@5", "R@10", "R@1%", "mean cos", "min cos", "moved", "img/s", "MB", "")
+    columns = ("", *RECALL_COLUMNS, "mean cos", "min cos", "moved", "img/s", "MB", "")
     rows = table(f"Parity on {report.reference_recall.queries} pairs of {report.data}", columns)
 
-    def recalls(of: "Recall") -> list[str]:
-        return [percent(share) for share in (of.at_1, of.at_5, of.at_10, of.at_1_percent)]
-
     if pixels is not None:
-        rows.add_row("raw pixels", *recalls(pixels), *[""] * 6, style="dim")
+        rows.add_row("raw pixels", *recall_cells(pixels), *[""] * 6, style="dim")
     speed, size = report.reference_speed.median, report.reference_bytes
-    rows.add_row(report.reference, *recalls(report.reference_recall), "", "", "", f"{speed:.0f}", megabytes(size), "")
+    rows.add_row(
+        report.reference, *recall_cells(report.reference_recall), "", "", "", f"{speed:.0f}", megabytes(size), ""
+    )
     for entry in report.candidates:
         rows.add_row(
             entry.name,
-            *recalls(entry.recall),
+            *recall_cells(entry.recall),
             f"{entry.mean_cosine:.5f}",
             f"{entry.smallest_cosine:.5f}",
             str(entry.changed),
@@ -166,6 +168,7 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     for entry in report.candidates:
         found = f"{-entry.lost:+d} of {entry.recall.queries} queries at rank 1, may lose {entry.allowed_lost}"
         output.print(f"{entry.name}: {found}:", verdict(entry.passed))
+    warn_of_collapse(report.reference, report.reference_recall)
 
 
 def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:

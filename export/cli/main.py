@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geodtr.export.cli import data, demo, engines, flight, models, training
+from geodtr.export.cli import data, demo, engines, evaluation, flight, models, training
 from geodtr.export.cli.console import messages
 from geodtr.runtime.errors import UserError
 
@@ -17,6 +17,8 @@ _EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "safetensors": "train",
+    "scipy": "train",
+    "matplotlib": "train",
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",
@@ -31,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-for module in (data, training, models, engines, flight):
+for module in (data, training, models, evaluation, engines, flight):
     module.add_to(app)
 
 

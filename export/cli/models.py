@@ -1,49 +1,13 @@
-"""Commands about models: evaluate, import."""
+"""Commands that bring models in."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import (
-    messages,
-    output,
-    percent,
-    report_skipped,
-    show_json,
-    table,
-    track,
-    warn,
-)
-from geodtr.export.cli.options import AsJson, Limit, ModelPath, Spec, out_option
+from geodtr.export.cli.console import messages, warn
+from geodtr.export.cli.options import out_option
 from geodtr.runtime.names import BRANCHES
-
-
-def evaluate(model: ModelPath, data: Spec, limit: Limit = None, as_json: AsJson = False) -> None:
-    """Measure the recall of a checkpoint or a bundle on pairs."""
-    from geodtr.export.model import open_model
-    from geodtr.runtime.recall import recall
-    from geodtr.training.data.spec import read_test_set
-    from geodtr.training.evaluate import embed_pairs
-
-    pair_set = read_test_set(data, limit)
-    opened = open_model(model)
-    descriptors = embed_pairs(opened.embedders, pair_set, track=track)
-    report_skipped(pair_set.name, descriptors.pair_set.skipped)
-    measured = recall(descriptors.ranking())
-    if as_json:
-        show_json({"model": str(model), "data": pair_set.name, **asdict(measured)})
-        return
-    rows = table(f"{opened.name} on {measured.queries} pairs of {pair_set.name}", ("", "R@1", "R@5", "R@10", "R@1%"))
-    figures = (measured.at_1, measured.at_5, measured.at_10, measured.at_1_percent)
-    rows.add_row(str(model), *map(percent, figures))
-    output.print(rows)
-    if measured.suspicious:
-        warn(
-            f"{percent(measured.tied)} % of the queries have another tile exactly as close as the right one; ties "
-            "count as hits, so these figures flatter. The descriptors have probably collapsed."
-        )
 
 
 def import_checkpoint(
@@ -81,5 +45,4 @@ def import_checkpoint(
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(evaluate)
     app.command("import-checkpoint")(import_checkpoint)

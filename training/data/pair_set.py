@@ -105,7 +105,7 @@ class PairSet:
         """The first `count` pairs, all where there are fewer; a limited set is searched without distractors."""
         if count >= len(self.pairs):
             return self
-        return replace(self, name=f"{self.name} (first {count})", pairs=self.pairs[:count], distractors=())
+        return replace(self, pairs=self.pairs[:count], distractors=())
 
     def without(self, bad: Iterable[Skipped]) -> "PairSet":
         """The set without the pairs that use a file in `bad`, which are added to `skipped`."""

@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
+from geodtr.training.models.explanation import Explanation
 from geodtr.training.models.family import CrossViewModel, Uniform
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -153,6 +154,13 @@ class GeoDTRBranch(nn.Module):
             layout = self.layout(features)
             imagined = uniform(layout.shape[1:]) * 2 - 1
             return _describe(features, layout), _describe(features, imagined)
+
+    def explain(self, images: Tensor) -> Explanation:
+        """Saliency, and the K layout descriptors, as maps over the feature grid (section 3.2)."""
+        grid = self.backbone(images)
+        features = grid.flatten(2)
+        layouts = self.layout(features).transpose(1, 2)
+        return Explanation(grid.amax(dim=1), layouts.unflatten(2, grid.shape[2:]))
 
 
 def _describe(features: Tensor, layout: Tensor) -> Tensor:

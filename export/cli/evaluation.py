@@ -1,0 +1,180 @@
+"""Commands that look at what a model does: evaluate, visualize."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geodtr.export.cli.console import (
+    RECALL_COLUMNS,
+    messages,
+    output,
+    recall_cells,
+    report_skipped,
+    show_json,
+    table,
+    track,
+    warn_of_collapse,
+)
+from geodtr.export.cli.options import AsJson, Limit, ModelPath, Spec, out_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from geodtr.export.evaluation import Result
+    from geodtr.training.published import Published
+
+_SHEET_QUERIES = 8
+
+
+def evaluate(
+    model: ModelPath,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="Data set, KIND:PATH: pairs:FOLDER (with pairs.csv) or cvusa:ROOT#SPLIT. May be repeated.",
+            show_default=False,
+        ),
+    ],
+    trained_on: Annotated[
+        str | None,
+        typer.Option(
+            "--trained-on",
+            metavar="SPEC",
+            help="What the model was trained on, to tell same area from cross area; cvusa or cvact need no path. "
+            "Everything outside a pairs: folder named here counts as another area.",
+            show_default="what the model says",
+        ),
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option("--curve", metavar="FILE.png", help="Draw recall at every K.", show_default=False),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE.png", help="Draw queries and what was found.", show_default=False),
+    ] = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the recall of a checkpoint or a bundle, beside what papers report on the same data.
+
+    A set that gives positions in metres (CVACT) is counted a second time with every tile within 5 m as right.
+    """
+    from geodtr.export.evaluation import evaluate_on
+    from geodtr.export.model import open_model
+    from geodtr.export.pictures import check_pictures
+
+    check_pictures(curve, sheet)
+    opened = open_model(model)
+    queries = 0 if sheet is None else _SHEET_QUERIES
+    results = evaluate_on(opened, data, trained_on=trained_on, limit=limit, sheet_queries=queries, track=track)
+    for result in results:
+        report_skipped(result.data, result.skipped)
+    if curve is not None:
+        _draw_curve(results, model.resolve().name, curve)
+    if sheet is not None:
+        _draw_sheet(results, model.resolve().name, sheet)
+    known = trained_on or opened.trained_on
+    if as_json:
+        show_json({"model": str(model), "trained_on": known, "results": [_document(result) for result in results]})
+    else:
+        _show(results, str(model), known)
+    for result in results:
+        for counting, measured in result.recalls.items():
+            warn_of_collapse(f"{result.data}, {counting}", measured)
+
+
+def _document(result: "Result") -> dict[str, object]:
+    return {
+        "data": result.data,
+        "area": result.area,
+        "skipped": len(result.skipped),
+        "recall": {counting: asdict(measured) for counting, measured in result.recalls.items()},
+        "published": [asdict(row) for row in result.published],
+    }
+
+
+def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> None:
+    """The paper's table: a row a data set and way of counting, what papers report on the same below it."""
+    from geodtr.training.area import DataName
+
+    trained = DataName.of(trained_on).place if trained_on else "?"
+    rows = table(f"Recall of {model}", ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS))
+    for result in results:
+        for number, (counting, measured) in enumerate(result.recalls.items()):
+            name = f"  {counting}" if number else f"{trained} -> {result.label}"
+            area = "" if number else result.area
+            rows.add_row(name, area, f"{measured.queries:,}", f"{measured.references:,}", *recall_cells(measured))
+        for row in result.published:
+            rows.add_row(*_published_cells(row), style="dim")
+    output.print(rows)
+    sources = {row.source for result in results for row in result.published}
+    if sources:
+        output.print(
+            f"dim: as published ({', '.join(sorted(sources))}); LS: trained with layout simulation", style="dim"
+        )
+    if trained_on is None:
+        messages.print("The model does not say what it was trained on; --trained-on SPEC tells same from cross area.")
+
+
+def _published_cells(row: "Published") -> list[str]:
+    name = f"  {row.model}{' polar' if row.polar else ''}{' + LS' if row.layout_simulation else ''}"
+    figures = (row.at_1, row.at_5, row.at_10, row.at_1_percent)
+    return [name, "", *[f"{row.queries:,}"] * 2, *("" if value is None else f"{value:.2f}" for value in figures)]
+
+
+def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:
+    from geodtr.export.recall_curve import Line, save_curve
+    from geodtr.runtime.files import new_file
+
+    lines = [
+        Line(f"{result.label}, {counting}" if len(result.rankings) > 1 else result.label, ranking, number > 0)
+        for result in results
+        for number, (counting, ranking) in enumerate(result.rankings.items())
+    ]
+    with new_file(path) as file:
+        save_curve(lines, f"Recall of {model}, bands of 95 %", file)
+    messages.print(f"Wrote {path}")
+
+
+def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
+    from geodtr.export.retrieval_sheet import draw_sheet
+    from geodtr.runtime.files import new_file
+
+    rows = [row for result in results for row in result.sheet]
+    names = ", ".join(result.label for result in results)
+    with new_file(path) as file:
+        draw_sheet(rows, f"{model} on {names}: queries, their nearest tiles, the right one framed").save(file)
+    messages.print(f"Wrote {path}")
+
+
+def visualize(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A checkpoint; bundles keep no weights.", show_default=False)
+    ],
+    data: Spec,
+    out: Annotated[Path, out_option("PNG file to write.")],
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
+) -> None:
+    """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
+    from geodtr.export.layout_sheet import draw_layouts, explain_pairs
+    from geodtr.export.pictures import check_pictures
+    from geodtr.runtime.files import new_file
+    from geodtr.training.data.spec import read_test_set
+
+    check_pictures(out)
+    pair_set = read_test_set(data)
+    report_skipped(pair_set.name, pair_set.skipped)
+    explained = explain_pairs(model, pair_set, pairs)
+    with new_file(out) as file:
+        draw_layouts(explained, f"{model} on {len(explained)} of {len(pair_set)} pairs of {pair_set.name}").save(file)
+    messages.print(f"Wrote {out}")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(evaluate)
+    app.command()(visualize)

@@ -1,0 +1,82 @@
+"""Evaluation of one model on several data sets: recall, the area, and what papers report on the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geodtr.export.model import Model
+from geodtr.export.retrieval_sheet import SheetRow, retrieved
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.recall import Ranking, Recall, recall
+from geodtr.training.area import Area, DataName, area
+from geodtr.training.data.pair_set import PairSet, Skipped
+from geodtr.training.data.spec import read_test_set
+from geodtr.training.evaluate import NEAR, embed_pairs
+from geodtr.training.published import Published, published
+
+OWN_TILE, ANY_NEAR_TILE = "own tile", f"any tile within {NEAR:.0f} m"
+"""What counts as found. CVACT_test is published both ways."""
+_SHEET_TILES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One model on one data set: a ranking by each way of counting, and the rows of papers on the same data.
+
+    `label` names the data for a table, `data` in full; `skipped` are its files that could not be used. `sheet` holds
+    some queries with what was found, where they were asked for.
+    """
+
+    data: str
+    label: str
+    area: Area
+    rankings: dict[str, Ranking]
+    published: tuple[Published, ...]
+    skipped: tuple[Skipped, ...]
+    sheet: tuple[SheetRow, ...]
+
+    @property
+    def recalls(self) -> dict[str, Recall]:
+        """Recall by each way of counting."""
+        return {counting: recall(ranking) for counting, ranking in self.rankings.items()}
+
+
+def evaluate_on(
+    model: Model,
+    specs: Sequence[str],
+    *,
+    trained_on: str | None = None,
+    limit: int | None = None,
+    sheet_queries: int = 0,
+    track: Track = untracked,
+) -> list[Result]:
+    """Evaluate `model` on each data set in turn, its descriptors in memory for no longer than that.
+
+    `trained_on` is a user's word, in place of what the model says of itself; `sheet_queries` are shared out among the
+    data sets. Every SPEC is read before the first image. Raises DataError when one of them is not what it says.
+    """
+    pair_sets = [read_test_set(spec, limit) for spec in specs]
+    known = trained_on or model.trained_on
+    shown = -(-sheet_queries // len(specs))
+    results = []
+    for spec, pair_set in zip(specs, pair_sets, strict=True):
+        where = area(known, spec, stated=trained_on is not None)
+        results.append(_evaluate(model, spec, pair_set, known, where, shown, track))
+    return results
+
+
+def _evaluate(
+    model: Model, spec: str, pair_set: PairSet, trained_on: str | None, where: Area, queries: int, track: Track
+) -> Result:
+    descriptors = embed_pairs(model.embedders, pair_set, track=track)
+    own, near = descriptors.ranking(), descriptors.ranking_within(NEAR)
+    name = DataName.of(spec)
+    polar = model.embedders.aerial.spec.preprocessing.polar
+    return Result(
+        data=pair_set.name,
+        label=name.label,
+        area=where,
+        rankings={OWN_TILE: own} if near is None else {OWN_TILE: own, ANY_NEAR_TILE: near},
+        published=published(DataName.of(trained_on).kind, name.kind, name.split, polar=polar) if trained_on else (),
+        skipped=descriptors.pair_set.skipped,
+        sheet=tuple(retrieved(descriptors, own, name.label, queries, _SHEET_TILES)) if queries else (),
+    )
