@@ -7,7 +7,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -33,6 +33,7 @@ def shrinkings(draw: st.DrawFn) -> tuple[Images, int, int]:
 
 
 @given(shrinkings())
+@settings(deadline=None)
 def test_shrinking_by_area_gives_the_pixels_of_opencv(shrinking: tuple[Images, int, int]) -> None:
     image, height, width = shrinking
     expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(int)
@@ -49,6 +50,7 @@ def test_panoramas_of_cvact_have_the_pixels_of_its_rule() -> None:
 
 
 @given(shrinkings())
+@settings(deadline=None)
 def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int, int]) -> None:
     image, height, width = shrinking
     flat = np.broadcast_to(image[:1, :1], image.shape)
@@ -60,6 +62,7 @@ def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int,
     rows=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).filter(lambda pair: pair[0] < pair[1]),
     resize=st.sampled_from(["pillow-bilinear-antialias", "area"]),
 )
+@settings(deadline=None)
 def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: list[float], resize: str) -> None:
     values = {"height": 7, "width": 11, "rows": rows, "resize": resize}
     how = msgspec.convert(values, type=Preprocessing)
