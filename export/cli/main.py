@@ -17,6 +17,7 @@ _EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "safetensors": "train",
+    "scipy": "train",
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",
