@@ -3,10 +3,9 @@
 Memory stays bounded by a few batches, however many files there are.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
+from functools import partial
 from math import ceil
 from os import cpu_count
 from pathlib import Path
@@ -18,6 +17,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
+from geodtr.runtime.threads import work_ahead
 
 BATCH_SIZE = 32
 
@@ -52,25 +52,15 @@ def load_images(
     paths: Iterable[Path], how: Preprocessing, *, ahead: int = 2 * BATCH_SIZE, on_error: OnError = stop
 ) -> Iterator[Images]:
     """Decoded and preprocessed images uint8 [H, W, 3], in order; threads work on up to `ahead` of them at once."""
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        queue: deque[tuple[Path, Future[Images]]] = deque()
-        remaining = iter(paths)
-        try:
-            while True:
-                queue.extend(
-                    (path, pool.submit(load_image, path, how)) for path in islice(remaining, ahead - len(queue))
-                )
-                if not queue:
-                    return
-                path, loading = queue.popleft()
-                try:
-                    image = loading.result()
-                except ImageError as error:
-                    on_error(path, error)
-                else:
-                    yield image
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    load = partial(load_image, how=how)
+    with closing(work_ahead(load, paths, threads=cpu_count(), ahead=ahead)) as loaded:
+        for path, loading in loaded:
+            try:
+                image = loading.result()
+            except ImageError as error:
+                on_error(path, error)
+            else:
+                yield image
 
 
 def embed_files(
