@@ -45,7 +45,7 @@ def test_every_kind_of_problem_is_found_and_named(world: Path, cli: Cli) -> None
     result = cli("data", "check", f"pairs:{world}")
     assert result.code == 1
     for line in (
-        "5 pairs, 1 files missing",
+        "5 pairs, 1 file missing",
         "000000.png",
         "000001.png cannot be decoded",
         "000002.png (32x17, most are 32x16)",
@@ -86,7 +86,7 @@ def test_test_images_in_the_training_split_are_found_by_their_pixels(tmp_path: P
     shutil.copy(root / "streetview/panos/0000001.jpg", root / "streetview/panos/0000004.jpg")
     result = cli("data", "check", f"cvusa:{root}")
     assert result.code == 1
-    assert f"1 ground images of cvusa:{root}#val are in cvusa:{root}#train too" in result.out
+    assert f"1 ground image of cvusa:{root}#val in cvusa:{root}#train too" in result.out
     assert "0000001.jpg and " in result.out
     # A split alone has nothing to share.
     assert cli("data", "check", f"cvusa:{root}#val").code == 0

@@ -110,7 +110,7 @@ def test_the_training_pair_that_cvact_lacks_is_reported_and_skipped(
     ]
     result = cli("data", "check", f"cvact:{root}#train")
     assert result.code == 1
-    assert "2 pairs, 1 files missing" in result.out
+    assert "2 pairs, 1 file missing" in result.out
     assert "_bcdefghijklmnopqrstuv_satView_polish.jpg" in result.out
 
 

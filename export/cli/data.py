@@ -10,6 +10,7 @@ from geodtr.export.cli.options import AsJson, Limit, Seed, out_option, parse_siz
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet
+    from geodtr.training.data.pair_set import Skipped
 
 _SHOWN = 3
 """How many offenders of a kind are named; more hide the other kinds."""
@@ -36,7 +37,9 @@ data = typer.Typer(no_args_is_help=True, help="Check data sets, and prepare them
 Specs = Annotated[
     list[str],
     typer.Argument(
-        metavar="SPEC...", help="Data sets, KIND:PATH[#SPLIT]; without a split: train and test.", show_default=False
+        metavar="SPEC",
+        help="Data sets, KIND:PATH or KIND:PATH#SPLIT; without a split: train and test.",
+        show_default=False,
     ),
 ]
 Jobs = Annotated[
@@ -58,7 +61,8 @@ def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: As
             _show_set(each)
         for shared in checked.shared:
             images = [str(one) if one == other else f"{one} and {other}" for one, other in shared.images]
-            _show_first(f"{len(images)} {shared.branch} images of {shared.second} are in {shared.first} too", images)
+            count = _count(len(images), f"{shared.branch} image")
+            _show_first(f"{count} of {shared.second} in {shared.first} too", images)
         found = ", ".join(f"{count} {kind}" for kind, count in problems.items())
         output.print(verdict(not problems), *([f"({found})"] if found else []), soft_wrap=True)
     if problems:
@@ -69,7 +73,9 @@ def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: As
 def data_prepare(
     spec: Annotated[
         str,
-        typer.Argument(metavar="SPEC", help="Data set, KIND:PATH[#SPLIT]; without a split: train.", show_default=False),
+        typer.Argument(
+            metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
+        ),
     ],
     out: Annotated[Path, out_option("Folder to write, or to go on with.")],
     preset: Annotated[
@@ -109,7 +115,7 @@ def data_prepare(
 def _show_set(checked: "CheckedSet") -> None:
     """A set's figures, its sizes, and the first offenders."""
     rows = table(
-        f"{checked.name}: {checked.pairs} pairs, {len(checked.missing)} files missing",
+        f"{checked.name}: {_count(checked.pairs, 'pair')}, {_count(len(checked.missing), 'file')} missing",
         ("", "images", "unreadable", "wrong size", "double"),
     )
     for name, branch in checked.branches.items():
@@ -119,7 +125,7 @@ def _show_set(checked: "CheckedSet") -> None:
     for name, branch in checked.branches.items():
         sizes = [f"{count} of {size}" for size, count in branch.sizes.items()]
         output.print(f"{name} sizes: {_few(sizes)}", soft_wrap=True)
-    _show_first("missing", [str(entry.path) for entry in checked.missing])
+    _show_first("missing", [_missing(entry) for entry in checked.missing])
     for branch in checked.branches.values():
         _show_first("unreadable", [entry.reason for entry in branch.unreadable])
         _show_first("wrong size", [f"{entry.path} ({entry.reason})" for entry in branch.wrong_size])
@@ -136,6 +142,15 @@ def _show_first(label: str, entries: list[str]) -> None:
         output.print(f"    {entry}", soft_wrap=True)
     if len(entries) > _SHOWN:
         output.print(f"    and {len(entries) - _SHOWN} more; --json lists all")
+
+
+def _missing(entry: "Skipped") -> str:
+    """A prepared data set also tells of files that its source had and that could not be read."""
+    return str(entry.path) if entry.reason == "missing" else entry.reason
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _few(entries: list[str]) -> str:

@@ -60,7 +60,7 @@ class _Index(msgspec.Struct):
 def _read_index(path: Path, split: str) -> _Index:
     if find_spec("scipy") is None:
         raise MissingDependency(f"Reading {path} needs SciPy: pip install 'geodtr-export[train]'")
-    command = [sys.executable, "-m", "geodtr.training.data.mat_index", path, *_ROWS[split]]
+    command = [sys.executable, "-m", "geodtr.training.data.mat_index", str(path), *_ROWS[split]]
     result = subprocess.run(command, capture_output=True, check=False)
     damaged = f"{path} is not the index of CVACT, or is damaged"
     if result.returncode:
