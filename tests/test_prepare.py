@@ -209,7 +209,7 @@ def test_a_folder_of_another_source_or_preset_is_left_alone(world: Path, tmp_pat
     assert _tree(out) == before
     # A finished one is completed, where something was taken away.
     next(out.glob("aerial/*.png")).unlink()
-    assert "1 images made" in cli(*prepare_tiny).err
+    assert "1 image made" in cli(*prepare_tiny).err
     assert _tree(out) == before
 
 

@@ -103,11 +103,11 @@ def data_prepare(
     except SystemExit:
         messages.print(f"{out} is not finished: the same command goes on from here.")
         raise
-    seconds = perf_counter() - start
+    rate = f" ({prepared.made / (perf_counter() - start):.0f} images/s)" if prepared.made else ""
     report_skipped(spec, prepared.pair_set.skipped)
     messages.print(
-        f"Wrote {out}: {len(prepared.pair_set)} pairs of {pair_set.name}; {prepared.made} images made "
-        f"({prepared.made / seconds:.0f} images/s), {prepared.kept} kept. Use them as: --data prepared:{out}",
+        f"Wrote {out}: {_count(len(prepared.pair_set), 'pair')} of {pair_set.name}; "
+        f"{_count(prepared.made, 'image')} made{rate}, {prepared.kept} kept. Use them as: --data prepared:{out}",
         soft_wrap=True,
     )
 
