@@ -278,6 +278,11 @@ def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path, refused: Ca
     assert ", ".join(KINDS[kind].splits) in refused("data", "check", f"{kind}:{tmp_path}#dev")
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "x" * 300 + "#y"])
+def test_a_path_that_cannot_be_is_no_folder(refused: Callable[..., str], path: str) -> None:
+    assert "is not a folder" in refused("data", "check", f"pairs:{path}")
+
+
 def test_a_set_without_an_image_left_says_which_is_missing(tmp_path: Path, refused: Callable[..., str]) -> None:
     root = trees.cvusa(tmp_path, {"val-19zl.csv": [1]})
     (root / "bingmap/19/0000001.jpg").unlink()

@@ -1,5 +1,6 @@
 """SPEC: how a user names a data set, `KIND:PATH` or `KIND:PATH#SPLIT`."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,10 +119,10 @@ def parse_spec(spec: str) -> Source:
     kind = KINDS[name]
     location, split = rest, ""
     # A folder's own name may hold a hash: what exists as it stands is not taken apart.
-    if "#" in rest and not Path(rest).is_dir():
+    if "#" in rest and not _is_folder(rest):
         location, _, split = rest.rpartition("#")
     root = Path(location)
-    if not location or not root.is_dir():
+    if not location or not _is_folder(location):
         raise DataError(f"{location or '(nothing)'} of {spec!r} is not a folder. Check the path.")
     if split and not kind.splits:
         raise DataError(f"{spec!r}: a {name} data set has no splits. Keep each split in a folder of its own.")
@@ -133,3 +134,7 @@ def parse_spec(spec: str) -> Source:
 def is_spec(text: str) -> bool:
     """Whether `text` names a data set rather than a folder."""
     return text.partition(":")[0] in KINDS and ":" in text
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises at a name that is too long for the disk)
