@@ -87,6 +87,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path` unless it is there. Raises UserError when it cannot be made."""
+    with _explained(path.resolve()):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def refuse_existing(path: Path) -> None:
     """Raise OutputExists when the folder `path` holds anything, or is a file: ask before the work, not after."""
     if path.is_dir():

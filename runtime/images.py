@@ -1,5 +1,6 @@
 """Decoding: from an image file to uint8 RGB pixels, always by Pillow, because another decoder is another input."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,24 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
+PREPARED_KEY = "geodtr-preprocessing"
+"""The text of a PNG under which a prepared image says how its pixels were made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image file's pixels, uint8 [H, W, 3], and what it says of how they were made: None of a plain image."""
+
+    pixels: Images
+    prepared: str | None
+
+
 def read_image(path: Path) -> Images:
+    """The pixels of `decode`."""
+    return decode(path).pixels
+
+
+def decode(path: Path) -> Decoded:
     """Decode `path` to uint8 [H, W, 3] RGB, turned upright by its EXIF orientation; alpha is dropped.
 
     Raises ImageError when the file is missing, truncated, not an image, larger than Pillow's safety limit, or of a
@@ -27,7 +45,9 @@ def read_image(path: Path) -> Images:
                     f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
                 )
             image.load()
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            note = image.info.get(PREPARED_KEY)
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return Decoded(pixels, note if isinstance(note, str) else None)
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist. Check the path, or the list that names it.") from None
     except UnidentifiedImageError:

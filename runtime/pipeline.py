@@ -3,10 +3,9 @@
 Memory stays bounded by a few batches, however many files there are.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
+from functools import partial
 from math import ceil
 from os import cpu_count
 from pathlib import Path
@@ -18,6 +17,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
+from geodtr.runtime.threads import work_ahead
 
 BATCH_SIZE = 32
 
@@ -56,24 +56,15 @@ def decode_ahead(paths: Iterable[Path], how: Preprocessing, ahead: int) -> Itera
 
     Threads work on up to `ahead` of them while the caller is busy with those before.
     """
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        queue: deque[Future[Images | ImageError]] = deque()
-        remaining = iter(paths)
-        try:
-            while True:
-                queue.extend(pool.submit(_load, path, how) for path in islice(remaining, ahead - len(queue)))
-                if not queue:
-                    return
-                yield queue.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _load(path: Path, how: Preprocessing) -> Images | ImageError:
-    try:
-        return load_image(path, how)
-    except ImageError as error:
-        return error
+    load = partial(load_image, how=how)
+    with closing(work_ahead(load, paths, threads=cpu_count(), ahead=ahead)) as loaded:
+        for _, loading in loaded:
+            try:
+                image = loading.result()
+            except ImageError as error:
+                yield error
+            else:
+                yield image
 
 
 def embed_files(

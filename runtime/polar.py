@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.spec import Images
 
+_CHANNELS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class _Sampling:
-    """Where each output pixel reads: flat indices of its four neighbours in the padded tile, and their weights."""
+    """Where each of the N output pixels reads, and how it weighs what it reads; [N] each.
+
+    `indices` are those of the first channel of the upper left, lower left, upper right and lower right neighbour in the
+    flattened padded tile. Weights are float64: a truncated result shows the last bit.
+    """
 
     indices: tuple[NDArray[np.intp], ...]
-    row_weight: NDArray[np.float64]
-    column_weight: NDArray[np.float64]
+    up: NDArray[np.float64]
+    down: NDArray[np.float64]
+    left: NDArray[np.float64]
+    right: NDArray[np.float64]
 
 
 def polar_transform(tile: Images, height: int, width: int) -> Images:
@@ -29,20 +37,22 @@ def polar_transform(tile: Images, height: int, width: int) -> Images:
     centre. Bilinear, zero outside the tile, truncated to integers as the published transform does.
     Raises ImageError when the tile is not square.
     """
-    side, columns, channels = tile.shape
+    side, columns, _ = tile.shape
     if side != columns:
         raise ImageError(
             f"The polar transform needs a square tile, this one is {columns}x{side} pixels. Crop it first."
         )
     sampling = _sampling(side, height, width)
     # One zero pixel on every side stands for everything outside the tile.
-    padded = np.zeros((side + 2, side + 2, channels), np.uint8)
-    padded[1:-1, 1:-1] = tile
-    pixels = padded.reshape(-1, channels)
-    upper_left, lower_left, upper_right, lower_right = (pixels[index] for index in sampling.indices)
-    down, right = sampling.row_weight, sampling.column_weight
-    left = (1 - down) * upper_left + down * lower_left
-    return ((1 - right) * left + right * ((1 - down) * upper_right + down * lower_right)).astype(np.uint8)
+    flat = np.pad(tile, ((1, 1), (1, 1), (0, 0))).reshape(-1)
+    unrolled = np.empty((height * width, _CHANNELS), np.uint8)
+    # One channel at a time: with the three of a pixel innermost, NumPy's loops are three steps long and all overhead.
+    for channel in range(_CHANNELS):
+        upper_left, lower_left, upper_right, lower_right = (flat[channel:].take(index) for index in sampling.indices)
+        left = sampling.up * upper_left + sampling.down * lower_left
+        right = sampling.up * upper_right + sampling.down * lower_right
+        unrolled[:, channel] = sampling.left * left + sampling.right * right
+    return unrolled.reshape(height, width, _CHANNELS)
 
 
 @lru_cache(maxsize=8)
@@ -54,10 +64,14 @@ def _sampling(side: int, height: int, width: int) -> _Sampling:
     top, left = np.floor(row).astype(np.intp), np.floor(column).astype(np.intp)
 
     def index(r: NDArray[np.intp], c: NDArray[np.intp]) -> NDArray[np.intp]:
-        return np.clip(r + 1, 0, side + 1) * (side + 2) + np.clip(c + 1, 0, side + 1)
+        padded = np.clip(r + 1, 0, side + 1) * (side + 2) + np.clip(c + 1, 0, side + 1)
+        return _CHANNELS * padded.ravel()
 
+    down, right = (row - top).ravel(), (column - left).ravel()
     return _Sampling(
         indices=(index(top, left), index(top + 1, left), index(top, left + 1), index(top + 1, left + 1)),
-        row_weight=(row - top)[..., None],
-        column_weight=(column - left)[..., None],
+        up=1 - down,
+        down=down,
+        left=1 - right,
+        right=right,
     )

@@ -5,6 +5,7 @@ manifest, so that an engine cannot be fed differently from how it was trained.
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, Protocol
 
 import msgspec
@@ -22,25 +23,62 @@ Descriptors = NDArray[np.float32]
 INPUT, OUTPUT = "images", "descriptors"
 """The names of an engine's one input and one output."""
 
+Resize = Literal["pillow-bilinear-antialias", "area"]
+
+MAX_SIDE = 16_384
+"""Pixels; beyond it a size is a mistake, and a manifest's would ask for all memory."""
+
+
+class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of a Preprocessing that decides pixels: what a prepared image says of itself."""
+
+    height: int
+    width: int
+    polar: bool
+    rows: tuple[float, float]
+    resize: Resize
+
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a decoded image becomes a network input of `height` x `width` pixels.
 
-    With `polar`, a square aerial tile is unrolled by the polar transform; otherwise the whole image is resized.
-    `resize`, `colour`, `layout` and `dtype` have one legal value today: they are written down so that a bundle made
-    under another rule is refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1, one value for
-    all channels) are applied inside the network's graph, never by the caller.
+    With `polar`, a square aerial tile is unrolled by the polar transform. Otherwise the part of the image between the
+    two shares of its height in `rows` is kept (all of it by default; a quarter to three quarters for CVACT's
+    panoramas) and resized: by Pillow's bilinear filter with antialiasing, or by averaging the `area` that an output
+    pixel covers.
+    `colour`, `layout` and `dtype` have one legal value today: they are written down so that a bundle made under another
+    rule is refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1, one value for all channels)
+    are applied inside the network's graph, never by the caller.
+    Raises ValueError naming a value out of range.
     """
 
     height: int
     width: int
     polar: bool = False
+    rows: tuple[float, float] = (0.0, 1.0)
     mean: float = 0.5
     std: float = 0.5
-    resize: Literal["pillow-bilinear-antialias"] = "pillow-bilinear-antialias"
+    resize: Resize = "pillow-bilinear-antialias"
     colour: Literal["RGB"] = "RGB"
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
+
+    def __post_init__(self) -> None:
+        for name, size in (("height", self.height), ("width", self.width)):
+            if not 1 <= size <= MAX_SIDE:
+                raise ValueError(f"{name} is {size}; allowed are 1 to {MAX_SIDE} pixels")
+        first, last = self.rows
+        if not 0 <= first < last <= 1:
+            raise ValueError(f"rows is {first} to {last}; allowed are two rising shares of the height from 0 to 1")
+        if self.polar and (first, last) != (0, 1):
+            raise ValueError("rows cannot be chosen with polar: the transform takes the whole square tile")
+        if not (isfinite(self.mean) and isfinite(self.std) and self.std > 0):
+            raise ValueError(f"mean is {self.mean} and std {self.std}; std must be above 0, and both be finite")
+
+    @property
+    def geometry(self) -> Geometry:
+        """What of this decides the uint8 pixels; mean and std come later, in the network."""
+        return Geometry(height=self.height, width=self.width, polar=self.polar, rows=self.rows, resize=self.resize)
 
 
 class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

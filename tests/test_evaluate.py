@@ -20,7 +20,7 @@ from geodtr.runtime.recall import rank
 from geodtr.training.area import Area, area
 from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.evaluate import DescriptorPair, embed_pairs, evaluate, within
+from geodtr.training.evaluate import DescriptorPair, embed_pairs, evaluate
 from geodtr.training.models.embedder import embedders
 from geodtr.training.published import QUERIES, ROWS
 
@@ -230,7 +230,7 @@ places = st.tuples(st.integers(0, 30).map(float), st.integers(0, 30).map(float))
 def test_tiles_within_5_m_are_those_that_measuring_each_finds(rows: list[tuple[tuple[float, float], int]]) -> None:
     pairs = [Pair(Path(f"g{index}"), Path(f"a{tile}"), utm=utm) for index, (utm, tile) in enumerate(rows)]
     pair_set = PairSet("cvact", tuple(pairs), distractors=(Path("z"),))
-    matches = within(pair_set, 5)
+    matches = pair_set.within(5)
     expected = {
         (query, pair_set.references.index(other.aerial))
         for query, pair in enumerate(pairs)

@@ -12,6 +12,8 @@ BELOW = {"runtime": set[str](), "calibration": {"runtime"}, "training": {"runtim
 COMMANDS = (
     "demo",
     "world",
+    "data check",
+    "data prepare",
     "train",
     "evaluate",
     "visualize",

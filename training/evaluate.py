@@ -8,7 +8,7 @@ import numpy as np
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.recall import Matches, Ranking, Recall, rank, recall
+from geodtr.runtime.recall import Ranking, Recall, rank, recall
 from geodtr.runtime.spec import Descriptors, EmbedderPair
 from geodtr.training.data.pair_set import PairSet, Skipped
 
@@ -35,7 +35,7 @@ class DescriptorPair:
         """Where each panorama's nearest tile taken within `metres` of it stands; None for a set without positions."""
         if any(pair.utm is None for pair in self.pair_set.pairs):
             return None
-        return rank(self.ground, self.aerial, within(self.pair_set, metres), self.pair_set.ignored)
+        return rank(self.ground, self.aerial, self.pair_set.within(metres), self.pair_set.ignored)
 
 
 def embed_pairs(
@@ -62,15 +62,6 @@ def embed_pairs(
         _rows(ground, [path for path in ground_paths if path not in bad], left.paths("ground")),
         _rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
     )
-
-
-def within(pair_set: PairSet, metres: float) -> Matches:
-    """Every tile whose pair's `utm`, which all pairs need, is at most so many metres from the query's own."""
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(np.array([pair.utm for pair in pair_set.pairs], np.float64))
-    found = [np.unique(pair_set.tiles[near]) for near in tree.query_ball_point(tree.data, metres)]
-    return Matches(np.repeat(np.arange(len(found)), [len(rows) for rows in found]), np.concatenate(found))
 
 
 def _rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:

@@ -35,20 +35,28 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 @contextmanager
 def progress_bar() -> Iterator["Progress"]:
-    """A bar with what is counted, how long it has taken, and how long it will; gone when it is over."""
+    """A bar with what is counted, its rate, how long it has taken, and how long it will; gone when it is over."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
 
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=messages,

@@ -1,12 +1,20 @@
-"""Commands that make data sets."""
+"""Commands that make data sets, check them, show them and prepare them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.export.cli.console import messages, track
-from geodtr.export.cli.options import Seed, parse_size
+from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track, verdict
+from geodtr.export.cli.options import AsJson, Limit, Seed, out_option, parse_size
+
+if TYPE_CHECKING:
+    from geodtr.training.data.check import CheckedSet
+    from geodtr.training.data.pair_set import Skipped
+
+Strength = Literal["strong", "weak", "none"]
+_SHOWN = 3
+"""How many offenders of a kind are named; more hide the other kinds."""
 
 
 def world(
@@ -26,5 +34,174 @@ def world(
     messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
 
 
+data = typer.Typer(no_args_is_help=True, help="Check data sets, look at them, and prepare them for training.")
+Specs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SPEC",
+        help="Data sets, KIND:PATH or KIND:PATH#SPLIT; without a split: train and test.",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="How many threads work at once.", show_default="by the cores")
+]
+
+
+@data.command("check")
+def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: AsJson = False) -> None:
+    """Find what is missing, unreadable, of a wrong size, double, or in two of the sets; exits with 1 if anything is."""
+    from geodtr.training.data.check import check
+
+    checked = check(specs, limit, jobs=jobs, track=track)
+    problems = checked.problems
+    if as_json:
+        show_json({"passed": not problems, "problems": problems, "sets": checked.sets, "shared": checked.shared})
+    else:
+        for each in checked.sets:
+            _show_set(each)
+        for shared in checked.shared:
+            images = [str(one) if one == other else f"{one} and {other}" for one, other in shared.images]
+            count = _count(len(images), f"{shared.branch} image")
+            _show_first(f"{count} of {shared.second} in {shared.first} too", images)
+        found = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+        output.print(verdict(not problems), *([f"({found})"] if found else []), soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@data.command("prepare")
+def data_prepare(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, out_option("Folder to write, or to go on with.")],
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help="What to prepare for.", show_default="the data set's own"),
+    ] = None,
+    limit: Limit = None,
+    jobs: Jobs = None,
+) -> None:
+    """Preprocess every image once (polar transform, crop, resize) and keep it as a `prepared:` data set.
+
+    The same command goes on where an earlier one was interrupted.
+    """
+    from time import perf_counter
+
+    from geodtr.training.config import load_preset
+    from geodtr.training.data.prepare import prepare
+    from geodtr.training.data.spec import find_preset, read_training_set
+
+    config = load_preset(preset or find_preset(spec))
+    pair_set = read_training_set(spec, limit)
+    start = perf_counter()
+    try:
+        prepared = prepare(out, pair_set, {"ground": config.ground, "aerial": config.aerial}, jobs=jobs, track=track)
+    except SystemExit:
+        messages.print(f"{out} is not finished: the same command goes on from here.")
+        raise
+    rate = f" ({prepared.made / (perf_counter() - start):.0f} images/s)" if prepared.made else ""
+    report_skipped(spec, prepared.pair_set.skipped)
+    messages.print(
+        f"Wrote {out}: {_count(len(prepared.pair_set), 'pair')} of {pair_set.name}; "
+        f"{_count(prepared.made, 'image')} made{rate}, {prepared.kept} kept. Use them as: --data prepared:{out}",
+        soft_wrap=True,
+    )
+
+
+@data.command("show")
+def data_show(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, out_option("PNG file to write.")],
+    augment: Annotated[
+        Strength, typer.Option("--augment", help="Layout simulation and semantic augmentation.")
+    ] = "strong",
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help="Whose input sizes.", show_default="the data set's own"),
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="How many pairs, spread over the set.")] = 4,
+    variants: Annotated[int, typer.Option("--variants", min=1, max=8, help="How many of each pair.")] = 3,
+    seed: Seed = 0,
+) -> None:
+    """Draw a sheet of pairs as training sees them: each as it is, beside it what augmentation may make of it."""
+    import numpy as np
+
+    from geodtr.export.pair_sheet import augmented_rows, draw_pairs
+    from geodtr.export.retrieval_sheet import spread
+    from geodtr.runtime.files import new_file, refuse_existing_file
+    from geodtr.runtime.pipeline import load_batches
+    from geodtr.training.config import load_preset
+    from geodtr.training.data.spec import find_preset, read_training_set
+
+    refuse_existing_file(out)
+    config = load_preset(preset or find_preset(spec))
+    pair_set = read_training_set(spec)
+    report_skipped(spec, pair_set.skipped)
+    chosen = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
+    ground = np.concatenate(list(load_batches([pair.ground for pair in chosen], config.ground)))
+    aerial = np.concatenate(list(load_batches([pair.aerial for pair in chosen], config.aerial)))
+    rows = augmented_rows(ground, aerial, config.aerial.polar, augment, augment, variants, seed)
+    with new_file(out) as file:
+        draw_pairs(rows, f"{pair_set.name}: augmentation {augment}").save(file)
+    messages.print(f"Wrote {out}: {_count(len(chosen), 'pair')}")
+
+
+def _show_set(checked: "CheckedSet") -> None:
+    """A set's figures, its sizes, and the first offenders."""
+    rows = table(
+        f"{checked.name}: {_count(checked.pairs, 'pair')}, {_count(len(checked.missing), 'file')} missing",
+        ("", "images", "unreadable", "wrong size", "double"),
+    )
+    for name, branch in checked.branches.items():
+        double = sum(len(group) - 1 for group in branch.duplicates)
+        rows.add_row(name, str(branch.images), str(len(branch.unreadable)), str(len(branch.wrong_size)), str(double))
+    output.print(rows)
+    for name, branch in checked.branches.items():
+        sizes = [f"{count} of {size}" for size, count in branch.sizes.items()]
+        output.print(f"{name} sizes: {_few(sizes)}", soft_wrap=True)
+    _show_first("missing", [_missing(entry) for entry in checked.missing])
+    for branch in checked.branches.values():
+        _show_first("unreadable", [entry.reason for entry in branch.unreadable])
+        _show_first("wrong size", [f"{entry.path} ({entry.reason})" for entry in branch.wrong_size])
+        _show_first("same pixels", [_few([str(path) for path in group]) for group in branch.duplicates])
+    output.print()
+
+
+def _show_first(label: str, entries: list[str]) -> None:
+    """The first few of a list, one a line, and how many more there are."""
+    if not entries:
+        return
+    output.print(f"{label}:", soft_wrap=True)
+    for entry in entries[:_SHOWN]:
+        output.print(f"    {entry}", soft_wrap=True)
+    if len(entries) > _SHOWN:
+        output.print(f"    and {len(entries) - _SHOWN} more; --json lists all")
+
+
+def _missing(entry: "Skipped") -> str:
+    """A prepared data set also tells of files that its source had and that could not be read."""
+    return str(entry.path) if entry.reason == "missing" else entry.reason
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _few(entries: list[str]) -> str:
+    shown = ", ".join(entries[:_SHOWN])
+    return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown
+
+
 def add_to(app: typer.Typer) -> None:
     app.command()(world)
+    app.add_typer(data, name="data")

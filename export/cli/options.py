@@ -10,7 +10,7 @@ Spec = Annotated[
     typer.Option(
         "--data",
         metavar="SPEC",
-        help="Data set, KIND:PATH: pairs:FOLDER (with pairs.csv) or cvusa:ROOT#SPLIT.",
+        help="Data set, KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared.",
         show_default=False,
     ),
 ]

@@ -3,6 +3,7 @@
 Knows paths and coordinates; reads no pixels.
 """
 
+import os
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -57,7 +58,10 @@ class PairSet:
 
     def __post_init__(self) -> None:
         if not self.pairs:
-            first = f" The first of {len(self.skipped)} missing files: {self.skipped[0].path}." if self.skipped else ""
+            first = ""
+            if self.skipped:
+                bad = self.skipped[0]
+                first = f" The first of {len(self.skipped)} files that cannot be used: {bad.path} ({bad.reason})."
             raise DataError(f"{self.name} holds no pairs.{first} Check the path and the split.")
 
     def __len__(self) -> int:
@@ -97,6 +101,24 @@ class PairSet:
             return None
         query, reference = np.array(matches, np.int64).T
         return Matches(query, reference)
+
+    def within(self, metres: float) -> Matches:
+        """Every tile whose pair's `utm` lies at most so many metres from the query's own: the truth by which OriCNN
+        counts hits on CVACT_test (5 m). A pair's own tile is always among them.
+
+        Raises DataError when a pair has no `utm`. Needs SciPy.
+        """
+        from scipy.spatial import cKDTree
+
+        places = [pair.utm for pair in self.pairs if pair.utm is not None]
+        if len(places) < len(self.pairs):
+            raise DataError(f"{self.name} gives no positions in metres for {len(self.pairs) - len(places)} pairs.")
+        tree = cKDTree(np.array(places, np.float64))
+        near = tree.query_ball_point(tree.data, metres)
+        # Pairs that share a tile name it once each.
+        rows = [np.unique(self.tiles[found]) for found in near]
+        query = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        return Matches(query, np.concatenate(rows))
 
     def _rows(self) -> dict[Path, int]:
         return {path: row for row, path in enumerate(self.references)}
@@ -143,5 +165,6 @@ def _missing(paths: Iterable[Path]) -> Iterator[Path]:
     """Those that do not exist; asked in parallel, for a network disk answers slowly."""
     paths = list(paths)
     with ThreadPoolExecutor(16) as pool:
-        there = pool.map(Path.is_file, paths, chunksize=256)
+        # Not Path.is_file, which lets errors out: a name too long for the disk does not exist, and that is all.
+        there = pool.map(os.path.isfile, paths, chunksize=256)
         yield from (path for path, found in zip(paths, there, strict=True) if not found)

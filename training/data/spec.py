@@ -1,34 +1,93 @@
 """SPEC: how a user names a data set, `KIND:PATH` or `KIND:PATH#SPLIT`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.names import Branch
+from geodtr.training.data.cvact import FOLDERS as CVACT_SPLITS
+from geodtr.training.data.cvact import read_cvact
+from geodtr.training.data.cvusa import LISTS as CVUSA_SPLITS
 from geodtr.training.data.cvusa import read_cvusa
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.vigor import SPLITS as VIGOR_SPLITS
+from geodtr.training.data.vigor import read_vigor
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of data set: its reader, the splits it comes in, and which of them training and testing mean."""
+    """One kind of data set: its reader, the splits it comes in, and which of them training and testing mean.
+
+    `sizes` are width and height of its images as released; without them, most images of a branch set the measure.
+    Tiles are `square` unless they were unrolled. Splits with `shared_tiles` are over the same tiles by design.
+    `preset` is the one made for the kind.
+    """
 
     read: Callable[[Path, str], PairSet]
     splits: tuple[str, ...] = ()
     train: str = ""
     test: str = ""
+    sizes: Mapping[Branch, tuple[int, int]] = field(default_factory=dict)
+    square: bool = True
+    shared_tiles: frozenset[str] = frozenset()
+    preset: str = ""
 
 
 KINDS = {
-    "cvusa": Kind(read_cvusa, ("train", "val"), train="train", test="val"),
+    "cvusa": Kind(
+        read_cvusa,
+        tuple(CVUSA_SPLITS),
+        train="train",
+        test="val",
+        sizes={"ground": (1232, 224), "aerial": (750, 750)},
+        preset="geodtr-cvusa",
+    ),
+    "cvact": Kind(
+        read_cvact,
+        tuple(CVACT_SPLITS),
+        train="train",
+        test="val",
+        sizes={"ground": (1664, 832), "aerial": (1200, 1200)},
+        preset="geodtr-cvact",
+    ),
+    "vigor": Kind(
+        read_vigor,
+        tuple(VIGOR_SPLITS),
+        train="same-train",
+        test="same-test",
+        sizes={"ground": (2048, 1024), "aerial": (640, 640)},
+        shared_tiles=frozenset({"same-train", "same-test"}),
+    ),
     "pairs": Kind(lambda root, _split: read_pairs(root)),
+    "prepared": Kind(lambda root, _split: read_prepared(root), square=False),
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a SPEC names; `split` is empty where it names none."""
+
+    kind: Kind
+    root: Path
+    split: str
+
+    def read(self, split: str, limit: int | None = None) -> PairSet:
+        """At most the first `limit` pairs of `split`. Raises DataError when the data set is not what its kind is."""
+        pair_set = self.kind.read(self.root, split)
+        return pair_set if limit is None else pair_set.first(limit)
+
+
 def read_training_set(spec: str, limit: int | None = None) -> PairSet:
-    """Read the data set that `spec` names; a kind with splits gives the one to train on when `spec` names none."""
-    return _read(spec, lambda kind: kind.train, limit)
+    """Read the data set that `spec` names; a kind with splits gives the one to train on when `spec` names none.
+
+    Otherwise as read_test_set.
+    """
+    source = parse_spec(spec)
+    return source.read(source.split or source.kind.train, limit)
 
 
 def read_test_set(spec: str, limit: int | None = None) -> PairSet:
@@ -37,10 +96,20 @@ def read_test_set(spec: str, limit: int | None = None) -> PairSet:
     At most the first `limit` pairs. Raises DataError when the kind is unknown or the data set is not what its kind
     promises.
     """
-    return _read(spec, lambda kind: kind.test, limit)
+    source = parse_spec(spec)
+    return source.read(source.split or source.kind.test, limit)
 
 
-def _read(spec: str, default_split: Callable[[Kind], str], limit: int | None) -> PairSet:
+def find_preset(spec: str) -> str:
+    """The name of the preset made for the data set's kind. Raises DataError when there is none."""
+    preset = parse_spec(spec).kind.preset
+    if not preset:
+        raise DataError(f"No preset is made for {spec.partition(':')[0]} data sets: name one with --preset.")
+    return preset
+
+
+def parse_spec(spec: str) -> Source:
+    """Take a SPEC apart. Raises DataError when the kind or split is unknown, or the path is not a folder."""
     name, colon, rest = spec.partition(":")
     if not colon or name not in KINDS:
         raise DataError(
@@ -50,17 +119,16 @@ def _read(spec: str, default_split: Callable[[Kind], str], limit: int | None) ->
     kind = KINDS[name]
     location, split = rest, ""
     # A folder's own name may hold a hash: what exists as it stands is not taken apart.
-    if "#" in rest and not Path(rest).is_dir():
+    if "#" in rest and not _is_folder(rest):
         location, _, split = rest.rpartition("#")
     root = Path(location)
-    if not location or not root.is_dir():
+    if not location or not _is_folder(location):
         raise DataError(f"{location or '(nothing)'} of {spec!r} is not a folder. Check the path.")
     if split and not kind.splits:
         raise DataError(f"{spec!r}: a {name} data set has no splits. Keep each split in a folder of its own.")
     if split and split not in kind.splits:
         raise DataError(f"{spec!r}: no such split; allowed: {', '.join(kind.splits)}.")
-    pair_set = kind.read(root, split or default_split(kind))
-    return pair_set if limit is None else pair_set.first(limit)
+    return Source(kind, root, split)
 
 
 def absolute(spec: str) -> str:
@@ -72,3 +140,7 @@ def absolute(spec: str) -> str:
 def is_spec(text: str) -> bool:
     """Whether `text` names a data set rather than a folder."""
     return text.partition(":")[0] in KINDS and ":" in text
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises at a name that is too long for the disk)

@@ -1,0 +1,173 @@
+"""Pixels are what their description says, whether an image was prepared before or not, and descriptions are checked."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from geodtr.runtime.area import resize_area
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.images import PREPARED_KEY
+from geodtr.runtime.polar import polar_transform
+from geodtr.runtime.preprocess import describe, load_image, preprocess
+from geodtr.runtime.spec import Images, Preprocessing
+from geodtr.training.config import load_preset
+
+SIDES = st.integers(1, 40)
+
+
+@st.composite
+def shrinkings(draw: st.DrawFn) -> tuple[Images, int, int]:
+    """An image and a size that is nowhere larger."""
+    image = draw(arrays(np.uint8, st.tuples(SIDES, SIDES, st.just(3))))
+    height, width = image.shape[:2]
+    return image, draw(st.integers(1, height)), draw(st.integers(1, width))
+
+
+@given(shrinkings())
+@settings(deadline=None)
+def test_shrinking_by_area_gives_the_pixels_of_opencv(shrinking: tuple[Images, int, int]) -> None:
+    image, height, width = shrinking
+    expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(int)
+    difference = np.abs(resize_area(image, height, width) - expected)
+    # At exactly half the size OpenCV adds four integers and rounds half a level up; everywhere else it rounds to even.
+    halved = image.shape[:2] == (2 * height, 2 * width)
+    assert difference.max() <= (1 if halved else 0)
+
+
+def test_panoramas_of_cvact_have_the_pixels_of_its_rule() -> None:
+    panorama = np.random.default_rng(0).integers(0, 256, (832, 1664, 3), dtype=np.uint8)
+    expected = cv2.resize(panorama[208:624], (671, 122), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(preprocess(panorama, load_preset("geodtr-cvact").ground), expected)
+
+
+@given(shrinkings())
+@settings(deadline=None)
+def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int, int]) -> None:
+    image, height, width = shrinking
+    flat = np.broadcast_to(image[:1, :1], image.shape)
+    assert np.array_equal(resize_area(flat, height, width), np.broadcast_to(image[:1, :1], (height, width, 3)))
+
+
+@given(
+    height=st.integers(1, 50),
+    rows=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).filter(lambda pair: pair[0] < pair[1]),
+    resize=st.sampled_from(["pillow-bilinear-antialias", "area"]),
+)
+@settings(deadline=None)
+def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: list[float], resize: str) -> None:
+    values = {"height": 7, "width": 11, "rows": rows, "resize": resize}
+    how = msgspec.convert(values, type=Preprocessing)
+    assert preprocess(np.zeros((height, 30, 3), np.uint8), how).shape == (7, 11, 3)
+
+
+def test_only_the_chosen_rows_are_seen() -> None:
+    image = np.zeros((40, 20, 3), np.uint8)
+    image[:10], image[30:] = 255, 255
+    for resize in ("pillow-bilinear-antialias", "area"):
+        how = msgspec.convert({"height": 5, "width": 5, "rows": [0.25, 0.75], "resize": resize}, type=Preprocessing)
+        assert not preprocess(image, how).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"height": 0}, "height is 0"),
+        ({"width": -3}, "width is -3"),
+        ({"width": 10**9}, "width is 1000000000"),
+        ({"rows": [0.5, 0.5]}, "rows is 0.5 to 0.5"),
+        ({"rows": [0.75, 0.25]}, "rising"),
+        ({"rows": [-0.1, 0.5]}, "rows is -0.1"),
+        ({"rows": [0.5, 1.5]}, "1.5"),
+        ({"rows": [0.0, 0.5], "polar": True}, "polar"),
+        ({"rows": [0.5]}, "length"),
+        ({"std": 0.0}, "std 0.0"),
+        ({"resize": "nearest"}, "nearest"),
+    ],
+)
+def test_a_description_out_of_range_is_named(values: dict[str, object], named: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=named):
+        msgspec.convert({"height": 8, "width": 8, **values}, type=Preprocessing)
+
+
+def test_descriptions_written_before_rows_and_area_still_load() -> None:
+    old = (
+        b'{"height":122,"width":671,"polar":false,"mean":0.5,"std":0.5,"resize":"pillow-bilinear-antialias",'
+        b'"colour":"RGB","layout":"NHWC","dtype":"uint8"}'
+    )
+    assert msgspec.json.decode(old, type=Preprocessing) == Preprocessing(height=122, width=671)
+
+
+def test_the_presets_of_the_paper_differ_as_the_paper_says() -> None:
+    cvusa, cvact, square = (load_preset(f"geodtr-{name}") for name in ("cvusa", "cvact", "cvusa-square"))
+    assert cvact.aerial == cvusa.aerial == Preprocessing(height=122, width=671, polar=True)
+    assert cvact.ground == Preprocessing(height=122, width=671, rows=(0.25, 0.75), resize="area")
+    assert (square.ground, square.aerial) == (cvusa.ground, Preprocessing(height=256, width=256))
+
+
+def test_the_polar_transform_reads_zero_outside_the_tile() -> None:
+    # More rows than half the tile's side: the outermost samples lie between its edge and what is beyond.
+    unrolled = polar_transform(np.full((4, 4, 3), 200, np.uint8), 64, 64)
+    assert 0 < unrolled[0].min() < 200
+    assert unrolled[32:].min() >= 199
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a PNG of 6x4 pixels with a note of how it was prepared."""
+
+    def write(note: str) -> Path:
+        info = PngInfo()
+        info.add_text(PREPARED_KEY, note)
+        Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3)).save(tmp_path / "made.png", pnginfo=info)
+        return tmp_path / "made.png"
+
+    return write
+
+
+POLAR = Preprocessing(height=4, width=6, polar=True)
+
+
+def test_a_prepared_image_is_not_transformed_twice(prepared: Callable[[str], Path]) -> None:
+    pixels = load_image(prepared(describe(POLAR.geometry)), POLAR)
+    assert np.array_equal(pixels, np.arange(72).reshape(4, 6, 3))
+    other_mean = Preprocessing(height=4, width=6, polar=True, mean=0.4, std=0.2)
+    assert np.array_equal(load_image(prepared(describe(POLAR.geometry)), other_mean), pixels)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Preprocessing(height=4, width=6),
+        Preprocessing(height=8, width=6, polar=True),
+        Preprocessing(height=4, width=6, rows=(0.25, 0.75)),
+        Preprocessing(height=4, width=6, resize="area"),
+    ],
+)
+def test_an_image_prepared_in_another_way_is_refused_naming_both(
+    prepared: Callable[[str], Path], how: Preprocessing
+) -> None:
+    path = prepared(describe(POLAR.geometry))
+    with pytest.raises(ImageError, match=r"made\.png.*prepared as .*\"polar\":true.*is needed.*data prepare") as error:
+        load_image(path, how)
+    assert describe(how.geometry) in str(error.value)
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", '{"height":4}', "null", "\u00e9"])
+def test_a_note_that_cannot_be_understood_is_refused(prepared: Callable[[str], Path], note: str) -> None:
+    with pytest.raises(ImageError, match=r"made\.png.*cannot be understood"):
+        load_image(prepared(note), POLAR)
+
+
+def test_a_prepared_image_that_was_resized_afterwards_is_refused(prepared: Callable[[str], Path]) -> None:
+    how = Preprocessing(height=8, width=12, polar=True)
+    with pytest.raises(ImageError, match="has 6x4 pixels"):
+        load_image(prepared(describe(how.geometry)), how)

@@ -1,0 +1,78 @@
+"""Small data sets in the layouts of the real ones, for tests, with images of their size."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
+
+
+def write_image(path: Path, width: int, height: int) -> Path:
+    """A JPEG of coloured blocks that its path alone decides."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chance = np.random.default_rng(list(str(path).encode()))
+    blocks = Image.fromarray(chance.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+    blocks.resize((width, height), Image.Resampling.NEAREST).save(path, "jpeg")
+    return path
+
+
+def cvusa(root: Path, lists: Mapping[str, Sequence[int]], newline: str = "\n", start: str = "") -> Path:
+    """CVUSA with the images of all `lists` (file below splits: numbers of its pairs)."""
+    for name, numbers in lists.items():
+        path = root / "splits" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            f"bingmap/19/{n:07d}.jpg,streetview/panos/{n:07d}.jpg,streetview/annotations/{n:07d}.png" for n in numbers
+        ]
+        path.write_bytes((start + "".join(row + newline for row in rows)).encode())
+        for n in numbers:
+            write_image(root / f"bingmap/19/{n:07d}.jpg", 750, 750)
+            write_image(root / f"streetview/panos/{n:07d}.jpg", 1232, 224)
+    return root
+
+
+def cvact(root: Path, ids: Sequence[str], utm: Sequence[tuple[float, float]], **splits: Sequence[int]) -> Path:
+    """CVACT with rows counted from 1 in `splits` (train, val, test)."""
+    root.mkdir(parents=True, exist_ok=True)
+    structs = {"train": ("trainSet", "trainInd"), "val": ("valSet", "valInd"), "test": ("valSetAll", "valInd")}
+    rows = {
+        struct: {field: np.array(splits.get(name, []), np.float64)[:, None]}
+        for name, (struct, field) in structs.items()
+    }
+    savemat(root / "ACT_data.mat", {"panoIds": np.array(ids), "utm": np.array(utm), **rows})
+    for split, numbers in splits.items():
+        folder = root / ("ANU_data_small" if split == "train" else "ANU_data_test")
+        for n in numbers:
+            write_image(folder / "streetview" / f"{ids[n - 1]}_grdView.jpg", 1664, 832)
+            write_image(folder / "satview_polish" / f"{ids[n - 1]}_satView_polish.jpg", 1200, 1200)
+    return root
+
+
+def vigor(
+    root: Path,
+    panoramas: Iterable[tuple[str, str, Sequence[str]]],
+    *,
+    labels: str = "same_area_balanced_test",
+    extra: Sequence[str] = (),
+    ground: str = "panorama",
+    folder: str = "splits",
+) -> Path:
+    """VIGOR with (city, panorama, tiles) in the lists called `labels`; Chicago's tiles include the `extra` ones."""
+    panoramas = list(panoramas)
+    for city in CITIES:
+        own = [(name, tiles) for place, name, tiles in panoramas if place == city]
+        tiles = list(dict.fromkeys(tile for _, four in own for tile in four)) + list(extra if city == "Chicago" else ())
+        lists = root / folder / city
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{labels}.txt").write_text(
+            "".join(f"{name} {' '.join(f'{tile} 1.0 -2.5' for tile in four)} \n" for name, four in own)
+        )
+        (lists / "satellite_list.txt").write_text("".join(f"{tile}\n" for tile in tiles))
+        for name, _ in own:
+            write_image(root / city / ground / name, 2048, 1024)
+        for tile in tiles:
+            write_image(root / city / "satellite" / tile, 640, 640)
+    return root

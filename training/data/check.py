@@ -1,0 +1,195 @@
+"""Checking data sets before any training: what is missing, unreadable, of a wrong size, double, or in two splits.
+
+Images are compared by their decoded pixels: files that differ in a byte may show the same place in the same picture.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import combinations
+from pathlib import Path
+
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.images import read_image
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.threads import work_ahead
+from geodtr.training.data.pair_set import PairSet, Skipped
+from geodtr.training.data.spec import Source, parse_spec
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBranch:
+    """What is said of one branch's images. `sizes` counts the readable ones by "WIDTHxHEIGHT", the most common first.
+
+    `duplicates` are groups of images with the same pixels.
+    """
+
+    images: int
+    sizes: dict[str, int]
+    unreadable: tuple[Skipped, ...]
+    wrong_size: tuple[Skipped, ...]
+    duplicates: tuple[tuple[Path, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSet:
+    """What is said of one set of pairs. `missing` are files that it lists and does not have; its pairs lack them."""
+
+    name: str
+    pairs: int
+    missing: tuple[Skipped, ...]
+    branches: dict[Branch, CheckedBranch]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Images of one branch with the same pixels in two sets: of each, first the one's file, then the other's."""
+
+    first: str
+    second: str
+    branch: Branch
+    images: tuple[tuple[Path, Path], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataCheck:
+    """Everything found. `shared` has an entry for each two sets and branch that share an image."""
+
+    sets: tuple[CheckedSet, ...]
+    shared: tuple[Shared, ...]
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """How many of each kind there are; those of which there are none are not listed."""
+        branches = [branch for checked in self.sets for branch in checked.branches.values()]
+        counts = {
+            "missing": sum(len(checked.missing) for checked in self.sets),
+            "unreadable": sum(len(branch.unreadable) for branch in branches),
+            "of a wrong size": sum(len(branch.wrong_size) for branch in branches),
+            "double": sum(len(group) - 1 for branch in branches for group in branch.duplicates),
+            "in two sets": sum(len(shared.images) for shared in self.shared),
+        }
+        return {kind: count for kind, count in counts.items() if count}
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """A decoded image: width and height, and a hash of its pixels."""
+
+    size: tuple[int, int]
+    digest: bytes
+
+
+_Seen = Mapping[Path, _Image | ImageError]
+
+
+def check(
+    specs: Sequence[str], limit: int | None = None, *, jobs: int | None = None, track: Track = untracked
+) -> DataCheck:
+    """Decode every image that `specs` name, once each, in `jobs` threads (one a core by default).
+
+    A SPEC of a kind with splits that names none stands for its split to train on and its split to test on. Every two
+    sets are compared. What is kept of an image is a hash. Raises DataError as the readers do.
+    """
+    opened = [(source, split, source.read(split, limit)) for source, split in map_splits(specs)]
+    paths = dict.fromkeys(path for *_, pair_set in opened for branch in BRANCHES for path in pair_set.images(branch))
+    seen: dict[Path, _Image | ImageError] = {}
+    threads = jobs or os.cpu_count() or 1
+    with closing(work_ahead(_look, paths, threads=threads, ahead=4 * threads)) as results:
+        for path, result in track(results, "Checking images", len(paths)):
+            try:
+                seen[path] = result.result()
+            except ImageError as error:
+                seen[path] = error
+    sets = tuple(
+        CheckedSet(
+            name=pair_set.name,
+            pairs=len(pair_set),
+            missing=pair_set.skipped,
+            branches={branch: _check_branch(branch, source, pair_set, seen) for branch in BRANCHES},
+        )
+        for source, _, pair_set in opened
+    )
+    shared = (
+        Shared(first.name, second.name, branch, _in_both(first.images(branch), second.images(branch), seen))
+        for (source, split, first), (other, other_split, second) in combinations(opened, 2)
+        for branch in BRANCHES
+        if not (branch == "aerial" and _share_tiles(source, split, other, other_split))
+    )
+    return DataCheck(sets, tuple(entry for entry in shared if entry.images))
+
+
+def map_splits(specs: Sequence[str]) -> list[tuple[Source, str]]:
+    """The sets that SPECs stand for, in their order."""
+    sources = map(parse_spec, specs)
+    return [
+        (source, split)
+        for source in sources
+        for split in dict.fromkeys([source.split] if source.split else [source.kind.train, source.kind.test])
+    ]
+
+
+def _look(path: Path) -> _Image:
+    """Raises ImageError when the file cannot be decoded."""
+    pixels = read_image(path)
+    height, width, _ = pixels.shape
+    return _Image((width, height), blake2b(pixels.tobytes(), digest_size=16, key=b"%dx%d" % (width, height)).digest())
+
+
+def _check_branch(branch: Branch, source: Source, pair_set: PairSet, seen: _Seen) -> CheckedBranch:
+    unreadable, readable = list[Skipped](), dict[Path, _Image]()
+    for path in pair_set.images(branch):
+        image = seen[path]
+        if isinstance(image, ImageError):
+            unreadable.append(Skipped(path, str(image)))
+        else:
+            readable[path] = image
+    sizes = Counter(image.size for image in readable.values())
+    known = source.kind.sizes.get(branch)
+    expected = known or (sizes.most_common(1)[0][0] if sizes else None)
+    square = branch == "aerial" and source.kind.square
+    wrong = list[Skipped]()
+    for path, image in readable.items():
+        if image.size != expected and expected is not None:
+            wrong.append(Skipped(path, f"{_text(image.size)}, {'not' if known else 'most are'} {_text(expected)}"))
+        elif square and image.size[0] != image.size[1]:
+            wrong.append(Skipped(path, f"{_text(image.size)}, not square"))
+    groups = defaultdict[bytes, list[Path]](list)
+    for path, image in readable.items():
+        groups[image.digest].append(path)
+    return CheckedBranch(
+        images=len(unreadable) + len(readable),
+        sizes={_text(size): count for size, count in sizes.most_common()},
+        unreadable=tuple(unreadable),
+        wrong_size=tuple(wrong),
+        duplicates=tuple(tuple(group) for group in groups.values() if len(group) > 1),
+    )
+
+
+def _in_both(first: Sequence[Path], second: Sequence[Path], seen: _Seen) -> tuple[tuple[Path, Path], ...]:
+    """The images of `second` whose pixels are in `first` too, each with the first such image there."""
+    places: dict[bytes, Path] = {}
+    for path in first:
+        image = seen[path]
+        if isinstance(image, _Image):
+            places.setdefault(image.digest, path)
+    looked_at = ((path, seen[path]) for path in second)
+    return tuple(
+        (places[image.digest], path)
+        for path, image in looked_at
+        if isinstance(image, _Image) and image.digest in places
+    )
+
+
+def _share_tiles(source: Source, split: str, other: Source, other_split: str) -> bool:
+    """Whether two sets are splits over the same tiles by design."""
+    same = source.kind is other.kind and source.root == other.root
+    return same and {split, other_split} <= source.kind.shared_tiles
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

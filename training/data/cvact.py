@@ -1,0 +1,79 @@
+"""Reader of CVACT in the layout of its release: `ANU_data_small`, `ANU_data_test` and the index `ACT_data.mat`.
+
+Images are `streetview/<id>_grdView.jpg` and `satview_polish/<id>_satView_polish.jpg`. Positions are UTM metres of the
+panorama. CVACT_val is a part of CVACT_test: an epoch chosen on the one has seen the other.
+Source: the releases of OriCNN (Liu and Li, CVPR 2019) and GeoDTR.
+"""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from geodtr.runtime.errors import DataError, MissingDependency
+from geodtr.training.data.pair_set import Pair, PairSet, existing
+
+INDEX = "ACT_data.mat"
+FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_test"}
+"""The folder that each split's images lie in."""
+
+_ROWS = {"train": ("trainSet", "trainInd"), "val": ("valSet", "valInd"), "test": ("valSetAll", "valInd")}
+"""The struct and its field that hold each split's row numbers, counted from 1."""
+
+
+def read_cvact(root: Path, split: str) -> PairSet:
+    """Read one split. ACT_data.mat lies at the root, as in most copies, or in one of the two folders.
+
+    Raises DataError when the index is missing, corrupt, or names rows that it does not have.
+    """
+    places = [root / INDEX, *(root / folder / INDEX for folder in dict.fromkeys(FOLDERS.values()))]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise DataError(
+            f"{root} holds no {INDEX}, nor do its folders {' and '.join(dict.fromkeys(FOLDERS.values()))}. "
+            "The root of CVACT is the folder that holds these two."
+        )
+    index = _read_index(path, split)
+    folder = root / FOLDERS[split]
+    pairs = [
+        Pair(
+            ground=folder / "streetview" / f"{index.names[row - 1]}_grdView.jpg",
+            aerial=folder / "satview_polish" / f"{index.names[row - 1]}_satView_polish.jpg",
+            utm=index.utm[row - 1],
+        )
+        for row in map(int, index.rows)
+    ]
+    return existing(f"cvact:{root}#{split}", pairs)
+
+
+class _Index(msgspec.Struct):
+    """What the index says of a split: all panoramas, their easting and northing in metres, the split's rows from 1."""
+
+    names: list[Annotated[str, msgspec.Meta(pattern=r"\A[^/\x00]+\Z")]]
+    utm: list[tuple[float, float]]
+    rows: list[float]
+
+
+def _read_index(path: Path, split: str) -> _Index:
+    if find_spec("scipy") is None:
+        raise MissingDependency(f"Reading {path} needs SciPy: pip install 'geodtr-export[train]'")
+    command = [sys.executable, "-m", "geodtr.training.data.mat_index", str(path), *_ROWS[split]]
+    result = subprocess.run(command, capture_output=True, check=False)
+    damaged = f"{path} is not the index of CVACT, or is damaged"
+    if result.returncode:
+        said = result.stderr.decode(errors="replace").split("\n")
+        reason = next((line for line in reversed(said) if line.strip()), "it crashed its reader")
+        raise DataError(f"{damaged} ({reason}). Copy it again.")
+    try:
+        index = msgspec.json.decode(result.stdout, type=_Index)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{damaged} ({error}). Copy it again.") from None
+    if len(index.names) != len(index.utm):
+        raise DataError(f"{damaged}: {len(index.names)} panoIds and {len(index.utm)} rows of utm. Copy it again.")
+    wrong = next((row for row in index.rows if not (row.is_integer() and 1 <= row <= len(index.names))), None)
+    if wrong is not None:
+        raise DataError(f"{damaged}: {split} lists row {wrong:g}; allowed are 1 to {len(index.names)}. Copy it again.")
+    return index
