@@ -32,10 +32,6 @@ from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_d
 # for 246 kB instead of 159. Level 1 would pay on a disk that reads less than 80 MB/s.
 _PNG_LEVEL = 0
 
-# Threads, not processes: decoding, the transform and syncing all release the interpreter's lock, and nothing has to
-# start up. On two cores one thread made 60 images/s, two 87 to 126, four 145 to 155; two processes 111 to 142.
-_THREADS_A_CORE = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -68,7 +64,7 @@ def prepare(
     """Write every image of `pair_set` into folder `out`, preprocessed, and make `out` a `prepared:` data set.
 
     Images that an earlier call finished are not made again. Images that cannot be read are left out, with their pairs.
-    `jobs` threads work at once, two a core by default. Raises OutputExists when `out` holds something else, DataError
+    `jobs` threads work at once, one a core by default. Raises OutputExists when `out` holds something else, DataError
     when it holds another data set, another preprocessing, or is being written by another process.
     """
     origin = Origin(
@@ -81,7 +77,9 @@ def prepare(
         for branch in BRANCHES
         for path in pair_set.images(branch)
     ]
-    threads = jobs or _THREADS_A_CORE * (os.cpu_count() or 1)
+    # Threads, not processes: decoding, the transform and syncing release the interpreter's lock, and nothing has to
+    # start up. On two cores one thread made 111 to 116 images/s, two 150 to 192, four no more, two processes 48 to 142.
+    threads = jobs or os.cpu_count() or 1
     bad: dict[Path, Skipped] = {}
     made = 0
     with _claimed(out, origin), closing(work_ahead(_make, work, threads=threads, ahead=4 * threads)) as results:
