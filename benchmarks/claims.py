@@ -48,6 +48,7 @@ VARIANTS = (
     Variant("K 4", (*BASE, "model.descriptors=4")),
     Variant("K 1", (*BASE, "model.descriptors=1")),
     Variant("square aerial tile", (*BASE, *SQUARE)),
+    Variant("official initialisation", (*BASE, "model.initialisation=official")),
 )
 
 
