@@ -6,9 +6,7 @@ from types import TracebackType
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
-from geodtr.runtime.search import search
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.export.retrieval_sheet import draw_sheet, retrieved
 from geodtr.training.listener import Listener, Step, Validation
 
 _QUERIES, _TILES = 6, 5
@@ -57,25 +55,7 @@ class TensorBoard(Listener):
             ("tied", figures.tied),
         ):
             self._writer.add_scalar(f"validation/{name}", value, validation.step)
-        self._writer.add_image(
-            "validation/retrieval", _sheet(validation.descriptors), validation.step, dataformats="HWC"
-        )
+        rows = retrieved(validation.descriptors, validation.ranking, "validation", _QUERIES, _TILES)
+        sheet = np.asarray(draw_sheet(rows, f"After epoch {validation.epoch + 1}"))
+        self._writer.add_image("validation/retrieval", sheet, validation.step, dataformats="HWC")
         self._writer.flush()
-
-
-def _sheet(descriptors: DescriptorPair) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    pair_set, tiles = descriptors.pair_set, descriptors.pair_set.references
-    queries = spread(len(pair_set), _QUERIES)
-    hits = search(descriptors.ground[queries], descriptors.aerial, _TILES)
-    rows = [
-        SheetRow(
-            query=pair_set.pairs[query].ground,
-            caption=f"query {query}",
-            tiles=tuple(
-                (tiles[row], f"{score:.3f}", row == pair_set.tiles[query])
-                for row, score in zip(hits.rows[index].tolist(), hits.scores[index].tolist(), strict=True)
-            ),
-        )
-        for index, query in enumerate(queries)
-    ]
-    return np.asarray(draw_sheet(rows, "Queries, their nearest tiles, the right one framed"))

@@ -74,6 +74,8 @@ def test_losses_are_the_official_ones(conformance: Path) -> None:
         torch.from_numpy, np.load(conformance / "losses_recall.npz")["vecs"]
     )
     assert soft_margin_triplet(ground, aerial).item() == pytest.approx(expected["triplet"], rel=1e-5)
+    hardest = soft_margin_triplet(ground, aerial, hardest=0.1)
+    assert hardest.item() == pytest.approx(expected["triplet_hard10"], rel=1e-5)
     for side, real, imagined in (("sat", aerial, imagined_aerial), ("grd", ground, imagined_ground)):
         loss = counterfactual(real, imagined).item()
         exact = torch.log(1 + torch.exp(-5 * (2 - 2 * (real.double() * imagined.double()).sum(dim=1)))).mean().item()

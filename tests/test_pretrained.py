@@ -10,7 +10,8 @@ from torchvision.models import ResNet34_Weights, resnet34
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import load_preset
 from geodtr.training.models.catalogue import Model, build_model
-from geodtr.training.pretrained import fill_backbones
+from geodtr.training.models.geodtr import RESNET34
+from geodtr.training.pretrained import fill_backbones, read_backbone
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_a_file_of_torchvisions_network_fills_both_backbones(
     path = tmp_path / f"resnet34{suffix}"
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     model = _full_size()
-    fill_backbones(model, str(path))
+    fill_backbones(model, read_backbone(str(path), model.config.backbone))
     reference = resnet34(weights=None).eval()
     reference.load_state_dict(weights)
     reference.maxpool = torch.nn.Identity()
@@ -48,7 +49,7 @@ def test_none_leaves_the_weights_alone() -> None:
     config = load_preset("world-tiny")
     model = build_model(config.model, config.ground, config.aerial)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fill_backbones(model, "none")
+    fill_backbones(model, read_backbone("none", model.config.backbone))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -59,24 +60,22 @@ def test_without_a_network_and_without_a_file_it_says_what_to_do(
     # An address at which nothing answers: the real loader meets a real refusal.
     monkeypatch.setattr(ResNet34_Weights.IMAGENET1K_V1.value, "url", "http://127.0.0.1:9/resnet34-b627a593.pth")
     with pytest.raises(ConfigError, match=r"--set recipe\.pretrained=FILE.*--set recipe\.pretrained=none"):
-        fill_backbones(_full_size(), "imagenet")
+        read_backbone("imagenet", RESNET34)
 
 
 def test_what_is_no_resnet_34_is_refused(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    config = load_preset("world-tiny")
     with pytest.raises(ConfigError, match=r"model\.backbone is another"):
-        fill_backbones(build_model(config.model, config.ground, config.aerial), "imagenet")
-    model = _full_size()
+        read_backbone("imagenet", load_preset("world-tiny").model.backbone)
     with pytest.raises(ConfigError, match="allowed are none, imagenet, or an existing file"):
-        fill_backbones(model, str(tmp_path / "absent.pth"))
+        read_backbone(str(tmp_path / "absent.pth"), RESNET34)
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(CheckpointError, match=r"noise\.pth"):
-        fill_backbones(model, str(tmp_path / "noise.pth"))
+        read_backbone(str(tmp_path / "noise.pth"), RESNET34)
     (tmp_path / "noise.safetensors").write_bytes(b"noise")
     with pytest.raises(CheckpointError, match=r"noise\.safetensors"):
-        fill_backbones(model, str(tmp_path / "noise.safetensors"))
+        read_backbone(str(tmp_path / "noise.safetensors"), RESNET34)
     torch.save(
         {name: tensor for name, tensor in weights.items() if name != "layer3.0.conv1.weight"}, tmp_path / "p.pth"
     )
     with pytest.raises(CheckpointError, match=r"layers\.5\.0\.conv1\.weight"):
-        fill_backbones(model, str(tmp_path / "p.pth"))
+        read_backbone(str(tmp_path / "p.pth"), RESNET34)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geodtr.runtime.recall import Recall
+from geodtr.runtime.recall import Ranking, Recall
 from geodtr.training.data.pair_set import Skipped
 from geodtr.training.evaluate import DescriptorPair
 
@@ -34,13 +34,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Recall after `epoch` (from 0) and `step` (from 1), with the descriptors it was measured on."""
+    """Recall after `epoch` (from 0) and `step` (from 1), with the descriptors and ranking it was measured on."""
 
     epoch: int
     step: int
     recall: Recall
     best: bool
     descriptors: DescriptorPair
+    ranking: Ranking
 
 
 class Listener:

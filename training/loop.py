@@ -5,12 +5,13 @@ is interrupted and resumed or not; over several processes, the same up to the or
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError, ConfigError, UserError
 from geodtr.runtime.files import refuse_existing, write_bytes
@@ -25,6 +26,7 @@ from geodtr.training.interruption import noted_interruption
 from geodtr.training.listener import Listener, Validation
 from geodtr.training.models.embedder import embedders
 from geodtr.training.pair_images import PairImages
+from geodtr.training.pretrained import fill_backbones, read_backbone
 from geodtr.training.ranks import Ranks, join_ranks
 from geodtr.training.run_state import FILE_NAME as STATE
 from geodtr.training.run_state import RunState, SavedRun, load_state, save_state
@@ -93,7 +95,7 @@ def read_run(out: Path) -> TrainConfig:
     """The configuration of the run in `out`. Raises CheckpointError when it holds none that can go on."""
     if not (out / STATE).is_file():
         raise CheckpointError(
-            f"{out} holds no run that can go on: there is no {STATE}. It stopped before its first save, or is no run."
+            f"{out} holds no run that can go on: there is no {STATE}. Name the folder that `train` had as --out."
         )
     return load_preset(str(out / FILE_NAME))
 
@@ -109,7 +111,9 @@ def _run(
     listener: Listener,
 ) -> Path:
     recipe = config.recipe
+    # What can be wrong is found out before any image is read.
     ranks.share(config.micro_batch)
+    backbone = {} if saved else read_backbone(recipe.pretrained, config.model.backbone)
     fingerprint = _fingerprint(pair_set)
     images = PairImages(
         pair_set,
@@ -128,7 +132,7 @@ def _run(
         trainer = Trainer(config, ranks, total=recipe.epochs * per_epoch)
         run = _Run(out, trainer, pair_set.name, fingerprint, validation, listener)
         if saved is None:
-            run.begin()
+            run.begin(backbone)
         else:
             run.go_on(saved)
         listener.on_start(trainer.step, trainer.total)
@@ -168,9 +172,12 @@ class _Run:
         self._best: float | None = None
         self._saved_at = time.monotonic()
 
-    def begin(self) -> None:
+    def begin(self, backbone: Mapping[str, Tensor]) -> None:
+        """Start from fresh weights but for `backbone`; from here on the folder can be gone on with."""
+        fill_backbones(self._trainer.model, backbone)
         if self._trainer.ranks.chief:
             write_bytes(self._out / FILE_NAME, encode_config(self._trainer.config))
+        self.save()
 
     def go_on(self, saved: SavedRun) -> None:
         saved.restore(self._trainer.model, self._trainer.optimizer)
@@ -212,11 +219,12 @@ class _Run:
         trainer = self._trainer
         descriptors = embed_pairs(embedders(trainer.model), validation)
         trainer.model.train()
-        measured = recall(descriptors.ranking())
+        ranking = descriptors.ranking()
+        measured = recall(ranking)
         best = self._best is None or measured.at_1 > self._best
         if best:
             self._best = measured.at_1
-        self._listener.on_validation(Validation(epoch, trainer.step, measured, best, descriptors))
+        self._listener.on_validation(Validation(epoch, trainer.step, measured, best, descriptors, ranking))
         return best
 
 

@@ -14,28 +14,35 @@ from torchvision.models import ResNet34_Weights
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.models.catalogue import Model
-from geodtr.training.models.geodtr import RESNET34, Backbone
+from geodtr.training.models.geodtr import RESNET34, Backbone, BackboneConfig
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
 
-def fill_backbones(model: Model, source: str) -> None:
-    """Put weights into both branches' backbones: `source` is none, imagenet, or a file of torchvision's ResNet-34.
+def read_backbone(source: str, config: BackboneConfig) -> Mapping[str, Tensor]:
+    """A backbone's weights by its own names; none where `source` is none.
 
-    Raises ConfigError when the backbone is not a ResNet-34 or the weights cannot be had, CheckpointError when the file
-    holds others.
+    `source` is none, imagenet, or a file of torchvision's ResNet-34. Raises ConfigError when the backbone is not a
+    ResNet-34 or the weights cannot be had, CheckpointError when the file holds others.
     """
     if source == "none":
-        return
-    if model.config.backbone != RESNET34:
+        return {}
+    if config != RESNET34:
         raise ConfigError(
             f'recipe.pretrained is "{source}", but these weights are a ResNet-34\'s and model.backbone is another. '
             "Set recipe.pretrained=none."
         )
     tensors = _download() if source == "imagenet" else _read(Path(source))
     weights = {_rename(name): tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
-    for branch in BRANCHES:
-        _fill(model.branch(branch).backbone, weights, source)
+    _check(weights, source)
+    return weights
+
+
+def fill_backbones(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Put what `read_backbone` gave into both branches; nothing changes where it gave nothing."""
+    if weights:
+        for branch in BRANCHES:
+            model.branch(branch).backbone.load_state_dict(dict(weights), strict=False)
 
 
 def _download() -> Mapping[str, Tensor]:
@@ -72,8 +79,8 @@ def _rename(name: str) -> str:
     return f"layers.{_PARTS.get(part, part)}{dot}{rest}"
 
 
-def _fill(backbone: Backbone, weights: Mapping[str, Tensor], source: str) -> None:
-    expected = backbone.state_dict()
+def _check(weights: Mapping[str, Tensor], source: str) -> None:
+    expected = Backbone(RESNET34).state_dict()
     # Files of before PyTorch 0.4 have no such counters, and nothing here reads them.
     wrong = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     wrong += [name for name in weights if name not in expected or weights[name].shape != expected[name].shape]
@@ -82,4 +89,3 @@ def _fill(backbone: Backbone, weights: Mapping[str, Tensor], source: str) -> Non
             f"{source} does not hold a ResNet-34: {len(wrong)} tensors are missing, left over or of another shape, "
             f"the first {wrong[0]}."
         )
-    backbone.load_state_dict(dict(weights), strict=False)

@@ -21,7 +21,6 @@ from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.catalogue import Model, build_model
 from geodtr.training.models.embedder import normalise
 from geodtr.training.pair_images import PairBatch, PairImages
-from geodtr.training.pretrained import fill_backbones
 from geodtr.training.ranks import Ranks, share_batch_norm
 from geodtr.training.semantic_augmentation import change_semantic, draw_semantic
 
@@ -40,7 +39,6 @@ class Trainer:
         recipe, machine, device = config.recipe, config.machine, ranks.device
         torch.manual_seed(seed_of(recipe.seed, For.WEIGHTS))
         self.model: Model = build_model(config.model, config.ground, config.aerial)
-        fill_backbones(self.model, recipe.pretrained)
         share_batch_norm(self.model, ranks)
         self.model.to(device).train()
         if machine.channels_last:

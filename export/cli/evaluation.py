@@ -17,7 +17,7 @@ from geodtr.export.cli.console import (
     track,
     warn_of_collapse,
 )
-from geodtr.export.cli.options import AsJson, Limit, ModelPath, Spec, out_option
+from geodtr.export.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="SPEC",
-            help="Data set, KIND:PATH: pairs:FOLDER (with pairs.csv) or cvusa:ROOT#SPLIT. May be repeated.",
+            help=f"Data set, {SPEC_HELP} May be repeated.",
             show_default=False,
         ),
     ],

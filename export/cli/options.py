@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+SPEC_HELP = "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared."
+
 Spec = Annotated[
     str,
     typer.Option(
         "--data",
         metavar="SPEC",
-        help="Data set, KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared.",
+        help=f"Data set, {SPEC_HELP}",
         show_default=False,
     ),
 ]

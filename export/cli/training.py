@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.export.cli.console import messages, report_skipped, track
-from geodtr.export.cli.options import out_option
+from geodtr.export.cli.options import SPEC_HELP, out_option
 
 if TYPE_CHECKING:
     from geodtr.runtime.progress import Track
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="SPEC", help="Pairs to train on; see `data --help`.", show_default=False),
+    typer.Option(
+        "--data", metavar="SPEC", help=f"Pairs to train on: {SPEC_HELP}", show_default="the preset's, if it names any"
+    ),
 ]
 Validation = Annotated[
     str | None,
@@ -31,7 +33,12 @@ def train(
     data: Data = None,
     validation: Validation = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="A preset's name, or a TOML file such as a run's config.toml.")
+        str,
+        typer.Option(
+            "--preset",
+            help="geodtr-cvusa, geodtr-cvusa-square, geodtr-cvact, world-demo, world-tiny, or a TOML file such as a "
+            "run's config.toml.",
+        ),
     ] = "world-demo",
     settings: Annotated[
         list[str] | None,

@@ -40,9 +40,9 @@ class GeoDTRConfig(
 ):
     """`descriptors` is the paper's K; the others are the layout extractor's transformer.
 
-    `initialisation` is that of the layout extractor's three large products. "official" draws them from N(0, 0.005) as the
-    release does: so small that all K descriptors begin as one. "fan-in", the default, draws from N(0, 1 / sqrt(inputs)):
-    on the generated world it trains better in the same time, above all for another area (docs/claims.md).
+    `initialisation` is that of the layout extractor's three large products. "official" draws them from N(0, 0.005), as
+    the release does: so small that all K descriptors begin as one. "fan-in", the default, has a standard deviation of
+    inputs**-0.5: on the generated world it trains better, above all for another area (docs/claims.md).
     """
 
     backbone: BackboneConfig = RESNET34
