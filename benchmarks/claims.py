@@ -1,4 +1,4 @@
-"""The paper's claims on the generated world: python benchmarks/claims.py WORK [--markdown docs/claims.md]
+"""The paper's claims on the generated world, the table of docs/claims.md: python benchmarks/claims.py WORK
 
 Trains on one region; tests on unseen ground of the same style and of another style; three seeds. Every finished
 training is kept in WORK, so that an interrupted benchmark goes on. About an hour on two CPU cores.
@@ -7,6 +7,7 @@ training is kept in WORK, so that an interrupted benchmark goes on. About an hou
 import argparse
 import statistics
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from geodtr.export.cli.console import messages
 from geodtr.export.cli.training_bar import TrainingBar
 from geodtr.export.model import open_model
 from geodtr.runtime.files import write_bytes
-from geodtr.training.config import load_preset
+from geodtr.training.config import TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.evaluate import evaluate
@@ -62,23 +63,19 @@ class Result(msgspec.Struct, frozen=True):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     results = {variant.name: [measure(variant, seed, options.work) for seed in SEEDS] for variant in VARIANTS}
-    document = render(results)
-    print(document)
-    if options.markdown:
-        write_bytes(options.markdown, document.encode())
+    print(render(results))
 
 
 def measure(variant: Variant, seed: int, work: Path) -> Result:
     """Train and test one variant with one seed, or read what an earlier call found."""
-    place = work / f"{VARIANTS.index(variant)}-{seed}"
+    config = load_preset("world-demo", (*variant.settings, f"recipe.seed={seed}"))
+    place = work / key(config)
     found = place / "result.json"
     if found.is_file():
         return msgspec.json.decode(found.read_bytes(), type=Result)
     messages.print(f"{variant.name}, seed {seed}", style="bold")
-    config = load_preset("world-demo", (*variant.settings, f"recipe.seed={seed}"))
     train_set = world(work, TRAIN, TRAIN_PAIRS, seed)
     with TrainingBar() as bar:
         if (place / "run" / STATE).is_file():
@@ -91,6 +88,12 @@ def measure(variant: Variant, seed: int, work: Path) -> Result:
     write_bytes(found, msgspec.json.encode(result))
     messages.print(f"  same style {same:.1f}, other style {cross:.1f}")
     return result
+
+
+def key(config: TrainConfig) -> str:
+    """Names everything that a result depends on: another recipe or other data is another result."""
+    data = (WORLD_SEED, TRAIN, TRAIN_PAIRS, SAME, CROSS, TEST_PAIRS)
+    return sha256(encode_config(config) + repr(data).encode()).hexdigest()[:16]
 
 
 def world(work: Path, region: str, pairs: int, seed: int) -> PairSet:

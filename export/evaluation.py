@@ -58,18 +58,18 @@ def evaluate_on(
     known = trained_on or model.trained_on
     shown = -(-sheet_queries // len(specs))
     results = []
-    for spec, pair_set in zip(specs, pair_sets, strict=True):
-        where = area(known, spec, stated=trained_on is not None)
-        results.append(_evaluate(model, spec, pair_set, known, where, shown, track))
+    for pair_set in pair_sets:
+        where = area(known, pair_set.source, stated=trained_on is not None)
+        results.append(_evaluate(model, pair_set, known, where, shown, track))
     return results
 
 
 def _evaluate(
-    model: Model, spec: str, pair_set: PairSet, trained_on: str | None, where: Area, queries: int, track: Track
+    model: Model, pair_set: PairSet, trained_on: str | None, where: Area, queries: int, track: Track
 ) -> Result:
     descriptors = embed_pairs(model.embedders, pair_set, track=track)
     own, near = descriptors.ranking(), descriptors.ranking_within(NEAR)
-    name = DataName.of(spec)
+    name = DataName.of(pair_set.source)
     polar = model.embedders.aerial.spec.preprocessing.polar
     return Result(
         data=pair_set.name,

@@ -16,13 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from geodtr.export.retrieval_sheet import spread
-from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.errors import CheckpointError, DataError, ImageError
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.spec import Images, Preprocessing
 from geodtr.training.checkpoint import load_checkpoint
-from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.pair_set import Pair, PairSet, Skipped
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.explanation import Explains
 
@@ -52,11 +52,11 @@ class ExplainedPair:
     views: dict[Branch, View]
 
 
-def explain_pairs(checkpoint: Path, pair_set: PairSet, count: int) -> list[ExplainedPair]:
-    """`count` pairs spread over the set, with what the checkpoint's network makes of them.
+def explain_pairs(checkpoint: Path, pair_set: PairSet, count: int) -> tuple[list[ExplainedPair], list[Skipped]]:
+    """`count` pairs spread over the set, with what the checkpoint's network makes of them; and those left out as bad.
 
     Raises CheckpointError for a bundle, which keeps no weights that could be asked, and for a network that has no
-    layout descriptors; ImageError when an image cannot be read.
+    layout descriptors; DataError when no pair is left.
     """
     if (checkpoint / FILE_NAME).is_file():
         origin = read_manifest(checkpoint).source.origin
@@ -65,16 +65,22 @@ def explain_pairs(checkpoint: Path, pair_set: PairSet, count: int) -> list[Expla
             f"made from ({origin}): geodtr-export visualize CKPT"
         )
     model = load_checkpoint(checkpoint).model
-    explained = []
+    explained, bad = list[ExplainedPair](), list[Skipped]()
     for row in spread(len(pair_set), count):
         pair = pair_set.pairs[row]
-        views = {
-            branch: _explain(model.branch(branch), _path(pair, branch), model.specs[branch].preprocessing)
-            for branch in BRANCHES
-        }
+        try:
+            views = {
+                branch: _explain(model.branch(branch), _path(pair, branch), model.specs[branch].preprocessing)
+                for branch in BRANCHES
+            }
+        except ImageError as error:
+            bad.append(Skipped(pair.ground, str(error)))
+            continue
         unrolled = ", unrolled" if model.specs["aerial"].preprocessing.polar else ""
         explained.append(ExplainedPair(f"{pair.ground.name}, and its tile {pair.aerial.name}{unrolled}", views))
-    return explained
+    if not explained:
+        raise DataError(f"None of the chosen pairs of {pair_set.name} can be drawn, the first because {bad[0].reason}")
+    return explained, bad
 
 
 def _path(pair: Pair, branch: Branch) -> Path:

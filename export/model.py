@@ -26,7 +26,7 @@ class Model:
 
 
 def open_model(path: Path) -> Model:
-    """Open a bundle folder, a checkpoint file, or a training run's folder.
+    """Open a bundle folder, a checkpoint file, or a training run's folder. PyTorch runs on a GPU where there is one.
 
     Raises CheckpointError or BundleError when it is neither, or not whole. A checkpoint needs the `train` extra.
     """
@@ -48,8 +48,10 @@ def open_model(path: Path) -> Model:
         )
     from geodtr.training.checkpoint import load_checkpoint, resolve_checkpoint
     from geodtr.training.models.embedder import embedders
+    from geodtr.training.ranks import Ranks
 
     checkpoint = load_checkpoint(path)
+    checkpoint.model.to(Ranks().device)
     return Model(
         name="PyTorch",
         precision="fp32",

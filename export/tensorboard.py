@@ -52,7 +52,9 @@ class TensorBoard(Listener):
             ("at_5", figures.at_5),
             ("at_10", figures.at_10),
             ("at_1_percent", figures.at_1_percent),
+            ("pessimistic_at_1", figures.pessimistic_at_1),
             ("tied", figures.tied),
+            ("alike", figures.alike),
         ):
             self._writer.add_scalar(f"validation/{name}", value, validation.step)
         rows = retrieved(validation.descriptors, validation.ranking, "validation", _QUERIES, _TILES)

@@ -135,14 +135,14 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def pairs(trained: Trained, tmp_path: Path) -> Path:
+def pairs(world: World, tmp_path: Path) -> Path:
     """A small copy of the test set that a test may damage."""
     folder = tmp_path / "pairs"
     for branch in ("ground", "aerial"):
         (folder / branch).mkdir(parents=True)
-        for path in trained.test_set.paths("ground" if branch == "ground" else "aerial")[:20]:
+        for path in world.test_set.paths("ground" if branch == "ground" else "aerial")[:20]:
             shutil.copy(path, folder / branch / path.name)
-    source = trained.test_set.pairs[0].ground.parents[1] / "pairs.csv"
+    source = world.test_set.pairs[0].ground.parents[1] / "pairs.csv"
     lines = source.read_text().splitlines(keepends=True)[:21]
     (folder / "pairs.csv").write_text("".join(lines))
     return folder

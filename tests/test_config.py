@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import World
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,13 @@ def test_a_wrong_setting_is_named_with_what_is_right(setting: str, expected: str
     assert expected in message
 
 
+def test_sizes_that_no_network_takes_are_refused(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:
+    asked = ("train", "--preset", "world-tiny", "--data", world.train_set.name, "--out", tmp_path / "run")
+    oblong = ("aerial.polar=false", "aerial.height=32", "aerial.width=64", "recipe.layout=strong")
+    for settings, expected in ((oblong, "make it square"), (("ground.height=8", "ground.width=8"), "at least two")):
+        assert expected in refused(*asked, *(part for setting in settings for part in ("--set", setting)))
+
+
 @given(st.text(max_size=40))
 def test_no_setting_is_answered_by_a_traceback(setting: str) -> None:
     try:
@@ -73,4 +81,7 @@ def test_an_unknown_preset_and_a_broken_file_are_named(tmp_path: Path, refused: 
     broken = tmp_path / "broken.toml"
     broken.write_text("epochs == 3")
     assert "is not TOML" in refused("train", "--preset", broken, "--data", "pairs:nowhere", "--out", "run")
+    broken.write_text("recipe = 3")
+    assert "a table is needed" in refused("train", "--preset", broken, "--out", "run", "--seed", 1)
+    assert "is not a preset" in refused("train", "--preset", "x" * 300, "--out", "run")
     assert "names no data" in refused("train", "--preset", "world-tiny", "--out", "run")

@@ -38,7 +38,7 @@ HOW: dict[Branch, Preprocessing] = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "pairs"
     write_world(folder, WorldSet(pairs=60, height=64, width=256))
     return folder
@@ -72,7 +72,8 @@ def test_evaluation_on_prepared_images_is_evaluation_on_the_originals(
     assert cli("data", "prepare", spec, "--preset", "world-tiny", "--limit", 50, "--out", out).code == 0
     original = json.loads(cli("evaluate", bundle, "--data", spec, "--limit", 50, "--json").out)
     prepared = json.loads(cli("evaluate", bundle, "--data", f"prepared:{out}", "--json").out)
-    assert {**original, "data": ""} == {**prepared, "data": ""}
+    (expected,), (got,) = original["results"], prepared["results"]
+    assert got == {**expected, "data": got["data"]}
 
 
 def test_images_prepared_for_another_model_are_refused_naming_both(
@@ -126,9 +127,9 @@ def test_a_prepared_set_loses_nothing_of_its_source(tmp_path: Path) -> None:
     assert np.array_equal(prepared.ignored.reference, done.pair_set.ignored.reference)
 
 
-def test_an_unreadable_image_is_left_out_and_listed(world: Path, tmp_path: Path, cli: Cli) -> None:
+def test_an_unreadable_image_is_left_out_and_listed(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(world, copy)
+    shutil.copytree(pairs_folder, copy)
     (copy / "ground/000003.png").write_bytes(b"")
     (copy / "aerial/000004.png").unlink()
     result = cli("data", "prepare", f"pairs:{copy}", "--preset", "world-tiny", "--out", tmp_path / "out")
@@ -154,18 +155,18 @@ def _run_until(command: list[object], out: Path, images: int, number: signal.Sig
 
 
 @pytest.fixture(scope="module")
-def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a run that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    prepare(out, read_test_set(f"pairs:{world}"), HOW)
+    prepare(out, read_test_set(f"pairs:{pairs_folder}"), HOW)
     return _tree(out)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
-    world: Path, whole: dict[str, bytes], tmp_path: Path, seed: int
+    pairs_folder: Path, whole: dict[str, bytes], tmp_path: Path, seed: int
 ) -> None:
-    out, source = tmp_path / "out", read_test_set(f"pairs:{world}")
+    out, source = tmp_path / "out", read_test_set(f"pairs:{pairs_folder}")
     images = int(np.random.default_rng(seed).integers(1, 60))
     script = (
         "import sys, pathlib, test_prepare as t\n"
@@ -184,8 +185,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert _tree(out) == whole
 
 
-def test_an_interrupted_command_says_how_to_go_on(world: Path, tmp_path: Path, cli: Cli) -> None:
-    command = ("data", "prepare", f"pairs:{world}", "--preset", "world-demo", "--jobs", "1", "--out")
+def test_an_interrupted_command_says_how_to_go_on(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    command = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-demo", "--jobs", "1", "--out")
     out = tmp_path / "out"
     said = _run_until(["-m", "geodtr.export.cli.main", *command, out], out, 10, signal.SIGINT)
     assert "Interrupted." in said
@@ -196,16 +197,17 @@ def test_an_interrupted_command_says_how_to_go_on(world: Path, tmp_path: Path, c
     assert _tree(out) == _tree(tmp_path / "whole")
 
 
-def test_a_folder_of_another_source_or_preset_is_left_alone(world: Path, tmp_path: Path, cli: Cli) -> None:
-    out, spec = tmp_path / "out", f"pairs:{world}"
+def test_a_folder_of_another_source_or_preset_is_left_alone(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    out, spec = tmp_path / "out", f"pairs:{pairs_folder}"
     prepare_tiny = ("data", "prepare", spec, "--preset", "world-tiny", "--limit", 2, "--out", out)
     assert cli(*prepare_tiny).code == 0
     before = _tree(out)
     other = cli("data", "prepare", spec, "--preset", "world-demo", "--limit", 2, "--out", out)
-    more = cli("data", "prepare", spec, "--preset", "world-tiny", "--limit", 3, "--out", out)
-    assert (other.code, more.code) == (2, 2)
+    copy = shutil.copytree(pairs_folder, tmp_path / "copy")
+    copied = cli("data", "prepare", f"pairs:{copy}", "--preset", "world-tiny", "--limit", 2, "--out", out)
+    assert (other.code, copied.code) == (2, 2)
     assert "ground images prepared as" in other.err
-    assert "(first 2), not of" in more.err
+    assert f"images of {spec}, not of pairs:{copy}" in copied.err
     assert _tree(out) == before
     # A finished one is completed, where something was taken away.
     next(out.glob("aerial/*.png")).unlink()
@@ -214,20 +216,20 @@ def test_a_folder_of_another_source_or_preset_is_left_alone(world: Path, tmp_pat
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(
-    world: Path, tmp_path: Path, refused: Callable[..., str]
+    pairs_folder: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
     (tmp_path / "file").write_text("precious")
-    arguments = ("data", "prepare", f"pairs:{world}", "--preset", "world-tiny", "--out")
+    arguments = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-tiny", "--out")
     assert "exists" in refused(*arguments, tmp_path / "mine")
     assert "cannot be written" in refused(*arguments, tmp_path / "file")
     (tmp_path / "mine" / "prepared.json").write_text("{}")
     assert "prepared.json cannot be understood" in refused(*arguments, tmp_path / "mine")
 
 
-def test_two_runs_do_not_write_one_folder(world: Path, tmp_path: Path) -> None:
-    source = read_test_set(f"pairs:{world}", 2)
+def test_two_runs_do_not_write_one_folder(pairs_folder: Path, tmp_path: Path) -> None:
+    source = read_test_set(f"pairs:{pairs_folder}", 2)
 
     def try_another(items: Any, description: str, total: int) -> Iterator[Any]:
         del description, total
@@ -240,10 +242,10 @@ def test_two_runs_do_not_write_one_folder(world: Path, tmp_path: Path) -> None:
 
 
 def test_a_preset_must_be_named_where_none_is_the_data_sets_own(
-    world: Path, tmp_path: Path, refused: Callable[..., str]
+    pairs_folder: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    assert "--preset" in refused("data", "prepare", f"pairs:{world}", "--out", tmp_path / "out")
-    message = refused("data", "prepare", f"pairs:{world}", "--preset", "huge", "--out", tmp_path / "out")
+    assert "--preset" in refused("data", "prepare", f"pairs:{pairs_folder}", "--out", tmp_path / "out")
+    message = refused("data", "prepare", f"pairs:{pairs_folder}", "--preset", "huge", "--out", tmp_path / "out")
     assert "geodtr-cvact, geodtr-cvusa" in message
 
 
@@ -260,8 +262,8 @@ def test_cvact_is_prepared_by_its_own_rule(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("place", ["../x.png", "/etc/passwd", "a/../../b", "."])
-def test_a_document_may_not_lead_out_of_its_folder(world: Path, tmp_path: Path, place: str) -> None:
-    prepare(tmp_path / "out", read_test_set(f"pairs:{world}", 2), HOW)
+def test_a_document_may_not_lead_out_of_its_folder(pairs_folder: Path, tmp_path: Path, place: str) -> None:
+    prepare(tmp_path / "out", read_test_set(f"pairs:{pairs_folder}", 2), HOW)
     path = tmp_path / "out" / "prepared.json"
     document = json.loads(path.read_text())
     document["pairs"][0]["ground"] = place
@@ -278,3 +280,19 @@ def test_the_progress_bar_shows_a_rate(monkeypatch: pytest.MonkeyPatch, capsys: 
     for _ in console.track(range(3), "Preparing images", 3):
         time.sleep(0.15)
     assert "/s" in capsys.readouterr().err
+
+
+def test_a_finished_folder_is_not_made_smaller_by_a_limit(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    asked = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-tiny", "--out", tmp_path / "prepared")
+    assert cli(*asked).code == 0
+    before = (tmp_path / "prepared" / "prepared.json").read_bytes()
+    result = cli(*asked, "--limit", 2)
+    assert result.code == 2
+    assert "is finished with" in result.err
+    assert (tmp_path / "prepared" / "prepared.json").read_bytes() == before
+
+
+def test_a_prepared_set_shows_the_area_of_its_source(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    cli("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-tiny", "--out", tmp_path / "prepared")
+    prepared = f"prepared:{tmp_path / 'prepared'}"
+    assert read_test_set(prepared).source == f"pairs:{pairs_folder}"

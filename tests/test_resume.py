@@ -1,5 +1,6 @@
 """A run that was stopped or killed goes on as if nothing had been: the same model to the last bit."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Losses, World
+from conftest import Losses, Outcome, World
 
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.listener import Step
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.listener import Step, Validation
 from geodtr.training.loop import resume, train
 
 COMMAND = [sys.executable, "-m", "geodtr.export.cli.main"]
@@ -120,3 +122,47 @@ def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         assert time.monotonic() < deadline, "training did not begin"
         time.sleep(0.01)
     assert path.exists()
+
+
+class _StoppingAtValidation(Losses):
+    """Fails when told of a validation, before anything of it is written."""
+
+    def on_validation(self, validation: Validation) -> None:
+        super().on_validation(validation)
+        raise _Stop
+
+
+def test_a_run_that_crashed_while_validating_validates_again(world: World, few: PairSet, tmp_path: Path) -> None:
+    config = load_preset("world-tiny", ["recipe.epochs=2"])
+    validation = world.test_set.first(40)
+    whole, first, second = Losses(), _StoppingAtValidation(), Losses()
+    train(config, few, tmp_path / "whole", validation=validation, listener=whole)
+    with pytest.raises(_Stop):
+        train(config, few, tmp_path / "run", validation=validation, listener=first)
+    resume(tmp_path / "run", few, validation=validation, listener=second)
+    assert first.losses + second.losses == whole.losses
+    expected = [(entry.epoch, entry.recall, entry.best) for entry in whole.validations]
+    assert [(entry.epoch, entry.recall, entry.best) for entry in second.validations] == expected
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_images_that_can_no_longer_be_read_do_not_change_a_run_in_silence(
+    world: World, tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Outcome]
+) -> None:
+    folder = tmp_path / "pairs"
+    shutil.copytree(world.test_set.pairs[0].ground.parents[1], folder)
+    config = load_preset(
+        "world-tiny", ["recipe.epochs=2"], {"data.train": f"pairs:{folder}", "data.limit": 32, "recipe.batch_size": 16}
+    )
+    with pytest.raises(_Stop):
+        train(config, read_pairs(folder).first(32), tmp_path / "run", listener=_Stopping(after=3))
+    image = folder / "ground" / "000003.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:300])
+    assert "other images can be read" in refused("resume", tmp_path / "run")
+    image.write_bytes(whole)
+    # Moved elsewhere, the data is found where the user says.
+    moved = folder.rename(tmp_path / "moved")
+    assert "is not a folder" in refused("resume", tmp_path / "run")
+    assert cli("resume", tmp_path / "run", "--data", f"pairs:{moved}").code == 0

@@ -9,7 +9,7 @@ import torch
 from conftest import Losses, Trained, World
 
 from geodtr.export.pixel_baseline import pixel_baseline
-from geodtr.runtime.errors import ConfigError, OutputExists
+from geodtr.runtime.errors import ConfigError, DataError, OutputExists
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.config import load_preset
@@ -132,3 +132,18 @@ def test_what_only_changes_speed_does_not_change_the_model(few: PairSet, tmp_pat
         train(load_preset("world-tiny", ["recipe.epochs=1", *settings]), few, tmp_path / name, listener=heard)
         losses.append(heard.losses)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+def test_sets_that_cannot_be_trained_or_validated_on_are_refused_before_the_first_step(
+    world: World, few: PairSet, tmp_path: Path
+) -> None:
+    config = load_preset("world-tiny", ["recipe.epochs=1"])
+    one_tile = PairSet("one tile", tuple(replace(pair, aerial=few.pairs[0].aerial) for pair in few.pairs))
+    with pytest.raises(DataError, match="share one tile"):
+        train(config, one_tile, tmp_path / "run")
+    with pytest.raises(DataError, match="holds one tile"):
+        train(config, few, tmp_path / "run", validation=world.test_set.first(1))
+    oblong = PairSet("oblong", tuple(replace(pair, aerial=pair.ground) for pair in few.pairs))
+    with pytest.raises(DataError, match="square"):
+        train(config, few, tmp_path / "run", validation=oblong)
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """The training configuration: one document, read from a preset, saved beside the weights it made."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -102,6 +103,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 'recipe.layout "any-angle" needs a polar aerial branch; a square tile turns by quarters: "strong".'
             )
+        if self.recipe.layout == "strong" and not self.aerial.polar and self.aerial.height != self.aerial.width:
+            raise ConfigError(
+                f'recipe.layout "strong" turns tiles by quarters, and aerial is {self.aerial.height}x'
+                f'{self.aerial.width}: make it square, or set recipe.layout to "weak" or "none".'
+            )
         if self.recipe.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.micro_batch {self.micro_batch} does not divide recipe.batch_size {self.recipe.batch_size}."
@@ -143,7 +149,7 @@ def encode_config(config: TrainConfig) -> bytes:
 def _read(name: str) -> dict[str, Any]:
     if name in preset_names():
         text = (files("geodtr.training.presets") / f"{name}.toml").read_text(encoding="utf-8")
-    elif Path(name).is_file():
+    elif os.path.isfile(name):  # noqa: PTH113 (Path.is_file raises at a name that is too long for the disk)
         text = Path(name).read_text(encoding="utf-8", errors="replace")
     else:
         raise ConfigError(f"{name!r} is not a preset; allowed: {', '.join(preset_names())}, or a TOML file.")
@@ -163,6 +169,8 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{part} is {values!r}; a table is needed there, for {key} among others.")
     values[last] = value
 
 

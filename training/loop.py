@@ -1,20 +1,22 @@
 """The training loop: from pairs to a checkpoint, with breaks or without.
 
-Source: Zhang et al., AAAI 2023, section 4.2. One configuration and seed give one result on one machine, whether a run
-is interrupted and resumed or not; over several processes, the same up to the order of sums and the draws of dropout.
+Source: Zhang et al., AAAI 2023, section 4.2. On a CPU one configuration and seed give one result, whether a run is
+interrupted and resumed or not; over several processes, the same up to the order of sums and the draws of dropout.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from geodtr.runtime.errors import CheckpointError, ConfigError, UserError
+from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError, UserError
 from geodtr.runtime.files import refuse_existing, write_bytes
+from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import recall
 from geodtr.training.chance import For, generator
@@ -22,17 +24,20 @@ from geodtr.training.checkpoint import BEST, LAST, save_checkpoint
 from geodtr.training.config import FILE_NAME, TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluate import embed_pairs
-from geodtr.training.interruption import noted_interruption
+from geodtr.training.interruption import Interruption, noted_interruption
 from geodtr.training.listener import Listener, Validation
 from geodtr.training.models.embedder import embedders
 from geodtr.training.pair_images import PairImages
 from geodtr.training.pretrained import fill_backbones, read_backbone
 from geodtr.training.ranks import Ranks, join_ranks
 from geodtr.training.run_state import FILE_NAME as STATE
-from geodtr.training.run_state import RunState, SavedRun, load_state, save_state
+from geodtr.training.run_state import RunState, SavedRun, is_finished, load_state, save_state
 from geodtr.training.trainer import Trainer
 
+T = TypeVar("T")
+
 _GIGABYTE = 1e9
+_TRIED = 16
 
 
 class TrainingInterrupted(UserError):
@@ -80,7 +85,7 @@ def resume(
     """
     config = read_run(out)
     saved = load_state(out / STATE)
-    if saved.state.step == saved.state.total:
+    if is_finished(saved.state):
         return out / LAST
     if saved.state.pairs_sha256 != _fingerprint(pair_set):
         raise CheckpointError(
@@ -93,6 +98,9 @@ def resume(
 
 def read_run(out: Path) -> TrainConfig:
     """The configuration of the run in `out`. Raises CheckpointError when it holds none that can go on."""
+    files = [out / name for name in (STATE, FILE_NAME)]
+    if any(file.is_file() for file in files) and not all(file.is_file() for file in files):
+        raise CheckpointError(f"The run in {out} ended before its first step. Remove the folder and train again.")
     if not (out / STATE).is_file():
         raise CheckpointError(
             f"{out} holds no run that can go on: there is no {STATE}. Name the folder that `train` had as --out."
@@ -111,31 +119,30 @@ def _run(
     listener: Listener,
 ) -> Path:
     recipe = config.recipe
-    # What can be wrong is found out before any image is read.
     ranks.share(config.micro_batch)
+    # What can be wrong with the configuration is found out before any image is read.
     backbone = {} if saved else read_backbone(recipe.pretrained, config.model.backbone)
-    fingerprint = _fingerprint(pair_set)
-    images = PairImages(
-        pair_set,
-        {"ground": config.ground, "aerial": config.aerial},
-        cache_bytes=config.machine.cache_gb * _GIGABYTE / ranks.count,
-        track=track,
-        on_skip=listener.on_skip,
-    )
-    if len(images) < recipe.batch_size:
-        raise ConfigError(
-            f"{pair_set.name} holds {len(images)} pairs, fewer than one batch of {recipe.batch_size}. Lower it: "
-            f"--set recipe.batch_size={max(2, len(images))}"
-        )
+    _check_sets(config, pair_set, validation)
     with _own_random_numbers(ranks), noted_interruption() as interruption:
+        trainer = Trainer(config, ranks)
+        images = PairImages(
+            pair_set,
+            {"ground": config.ground, "aerial": config.aerial},
+            cache_bytes=config.machine.cache_gb * _GIGABYTE / ranks.count,
+            track=track,
+            on_skip=listener.on_skip,
+        )
         per_epoch = len(images) // recipe.batch_size
-        trainer = Trainer(config, ranks, total=recipe.epochs * per_epoch)
-        run = _Run(out, trainer, pair_set.name, fingerprint, validation, listener)
+        if not per_epoch:
+            raise _too_few(images.pair_set, recipe.batch_size)
+        trainer.total = recipe.epochs * per_epoch
+        run = _Run(out, trainer, pair_set, validation, listener, interruption)
         if saved is None:
             run.begin(backbone)
         else:
             run.go_on(saved)
         listener.on_start(trainer.step, trainer.total)
+        run.validate_if_due()
         for epoch in range(trainer.step // per_epoch, recipe.epochs):
             order = torch.randperm(len(images), generator=generator(recipe.seed, For.ORDER, epoch))
             batches = torch.split(order[: per_epoch * recipe.batch_size], recipe.batch_size)
@@ -147,12 +154,36 @@ def _run(
                 if not step.ends_epoch and (stop or run.is_save_due()):
                     run.save()
                 if stop:
-                    raise TrainingInterrupted(
-                        f"Stopped after step {step.number} of {step.total}. Go on with: geodtr-export resume {out}",
-                        interruption.signal or 0,
-                    )
+                    raise run.interrupted()
         listener.on_end()
     return out / LAST
+
+
+def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | None) -> None:
+    if len(pair_set) < config.recipe.batch_size:
+        raise _too_few(pair_set, config.recipe.batch_size)
+    if len(set(pair_set.tiles.tolist())) < 2:
+        raise DataError(f"All pairs of {pair_set.name} share one tile: there is nothing to tell apart.")
+    if validation is None:
+        return
+    if len(validation.references) < 2:
+        raise DataError(f"{validation.name} holds one tile; validation ranks it among others and needs at least two.")
+    # Some first pair shows whether the set is of a kind that the model takes.
+    for pair in validation.pairs[:_TRIED]:
+        try:
+            load_image(pair.ground, config.ground)
+            load_image(pair.aerial, config.aerial)
+            return
+        except ImageError as error:
+            last = error
+    raise DataError(f"None of the first pairs of {validation.name} can be used for validation: {last}")
+
+
+def _too_few(pair_set: PairSet, batch_size: int) -> ConfigError:
+    return ConfigError(
+        f"{pair_set.name} holds {len(pair_set)} pairs, fewer than one batch of {batch_size}. Lower it: "
+        f"--set recipe.batch_size={max(2, len(pair_set))}"
+    )
 
 
 class _Run:
@@ -162,14 +193,16 @@ class _Run:
         self,
         out: Path,
         trainer: Trainer,
-        data: str,
-        fingerprint: str,
+        pair_set: PairSet,
         validation: PairSet | None,
         listener: Listener,
+        interruption: Interruption,
     ) -> None:
-        self._out, self._trainer, self._data, self._fingerprint = out, trainer, data, fingerprint
-        self._validation, self._listener = validation, listener
+        self._out, self._trainer, self._pair_set, self._validation = out, trainer, pair_set, validation
+        self._listener, self._interruption = listener, interruption
         self._best: float | None = None
+        self._validation_due = False
+        self._skipped = set[Path]()
         self._saved_at = time.monotonic()
 
     def begin(self, backbone: Mapping[str, Tensor]) -> None:
@@ -180,9 +213,19 @@ class _Run:
         self.save()
 
     def go_on(self, saved: SavedRun) -> None:
-        saved.restore(self._trainer.model, self._trainer.optimizer)
-        self._trainer.scaler.load_state_dict(saved.state.scaler)
-        self._trainer.step, self._best = saved.state.step, saved.state.best
+        """Take up the saved state. Raises CheckpointError when fewer or more images can be read than before."""
+        state, trainer = saved.state, self._trainer
+        if state.total != trainer.total:
+            raise CheckpointError(
+                f"{self._pair_set.name} now gives a run of {trainer.total} steps, and {self._out} was begun with "
+                f"{state.total}: other images can be read than then. Restore them, or train anew into another folder."
+            )
+        saved.restore(trainer.model, trainer.optimizer)
+        trainer.scaler.load_state_dict(state.scaler)
+        trainer.step, self._best, self._validation_due = state.step, state.best, state.validation_due
+        if trainer.ranks.chief:
+            for left_over in self._out.glob(".*.safetensors.*.safetensors"):
+                left_over.unlink()
 
     def is_save_due(self) -> bool:
         return time.monotonic() - self._saved_at > 60 * self._trainer.config.machine.save_minutes
@@ -194,38 +237,76 @@ class _Run:
             state = RunState(
                 step=trainer.step,
                 total=trainer.total,
-                pairs_sha256=self._fingerprint,
+                pairs_sha256=_fingerprint(self._pair_set),
                 best=self._best,
+                validation_due=self._validation_due,
                 scaler=trainer.scaler.state_dict(),
             )
             save_state(self._out / STATE, state, trainer.model, trainer.optimizer)
         self._saved_at = time.monotonic()
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate where it is due, and write the checkpoints and the state."""
+        """Write the checkpoint and the state, then validate where it is due."""
         trainer, epochs = self._trainer, self._trainer.config.recipe.epochs
+        each = trainer.config.machine.validate_every
+        self._validation_due = self._validation is not None and ((epoch + 1) % each == 0 or epoch + 1 == epochs)
         if trainer.ranks.chief:
-            origin = f"trained on {self._data}, {epoch + 1} of {epochs} epochs"
-            due = (epoch + 1) % trainer.config.machine.validate_every == 0 or epoch + 1 == epochs
-            if due and self._validation is not None and self._validate(epoch, self._validation):
-                save_checkpoint(self._out / BEST, trainer.model, origin, self._data)
             # The state comes last: a run killed between two files repeats some steps and writes both again.
-            save_checkpoint(self._out / LAST, trainer.model, origin, self._data)
+            save_checkpoint(self._out / LAST, trainer.model, self._origin(), self._pair_set.source)
             self.save()
+        self.validate_if_due()
+
+    def validate_if_due(self) -> None:
+        """Measure recall, keep the model where it is the best so far, and note that it is done."""
+        trainer = self._trainer
+        if self._validation_due and self._validation is not None and trainer.ranks.chief:
+            if self._validate(self._validation):
+                save_checkpoint(self._out / BEST, trainer.model, self._origin(), self._pair_set.source)
+            self._validation_due = False
+            self.save()
+        self._validation_due = False
         trainer.ranks.wait()
 
-    def _validate(self, epoch: int, validation: PairSet) -> bool:
-        """Measure recall; whether it is the best so far."""
+    def interrupted(self) -> TrainingInterrupted:
+        """What to raise when a signal has come; the state is saved."""
         trainer = self._trainer
-        descriptors = embed_pairs(embedders(trainer.model), validation)
+        return TrainingInterrupted(
+            f"Stopped after step {trainer.step} of {trainer.total}. Go on with: geodtr-export resume {self._out}",
+            self._interruption.signal or 0,
+        )
+
+    def _validate(self, validation: PairSet) -> bool:
+        """Whether this is the best model so far, by the R@1 that counts ties as misses: collapse must not win."""
+        trainer = self._trainer
+
+        def until_interrupted(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+            del description, total
+            for item in items:
+                if self._interruption:
+                    raise self.interrupted()
+                yield item
+
+        descriptors = embed_pairs(embedders(trainer.model), validation, track=until_interrupted)
         trainer.model.train()
+        for skipped in descriptors.pair_set.skipped:
+            if skipped.path not in self._skipped:
+                self._skipped.add(skipped.path)
+                self._listener.on_skip(skipped)
         ranking = descriptors.ranking()
         measured = recall(ranking)
-        best = self._best is None or measured.at_1 > self._best
+        best = self._best is None or measured.pessimistic_at_1 > self._best
         if best:
-            self._best = measured.at_1
-        self._listener.on_validation(Validation(epoch, trainer.step, measured, best, descriptors, ranking))
+            self._best = measured.pessimistic_at_1
+        self._listener.on_validation(Validation(self._epoch(), trainer.step, measured, best, descriptors, ranking))
         return best
+
+    def _epoch(self) -> int:
+        """The epoch that has just ended, from 0."""
+        trainer = self._trainer
+        return trainer.step * trainer.config.recipe.epochs // trainer.total - 1
+
+    def _origin(self) -> str:
+        return f"trained on {self._pair_set.name}, {self._epoch() + 1} of {self._trainer.config.recipe.epochs} epochs"
 
 
 def _fingerprint(pair_set: PairSet) -> str:

@@ -27,6 +27,8 @@ def soft_margin_triplet(
 
 
 def _mean_of_hardest(losses: Tensor, share: float) -> Tensor:
+    if not len(losses):
+        return losses.sum()  # all pairs share one tile: nothing to learn, and no 0 / 0
     if share < 1:
         losses = losses.topk(max(1, int(share * len(losses)))).values
     return losses.mean()

@@ -46,6 +46,7 @@ class PairImages:
     ) -> None:
         self._preprocessing = preprocessing
         self._on_skip = on_skip
+        self._skipped = set[Path]()
         self._held: dict[Branch, Tensor] | None = None
         bytes_needed = sum(how.height * how.width * 3 for how in preprocessing.values()) * len(pair_set)
         if bytes_needed <= cache_bytes:
@@ -78,7 +79,9 @@ class PairImages:
         paths = [of_row[row] for row in rows]
         for path, image in zip(paths, decode_ahead(paths, self._preprocessing[branch], _AHEAD), strict=True):
             if isinstance(image, ImageError):
-                self._on_skip(Skipped(path, str(image)))
+                if path not in self._skipped:
+                    self._skipped.add(path)
+                    self._on_skip(Skipped(path, str(image)))
                 yield None
             else:
                 yield image

@@ -39,7 +39,10 @@ class Ranks:
     def share(self, rows: int) -> slice:
         """This rank's rows of a micro-batch. Raises ConfigError when it cannot be shared evenly."""
         if rows % self.count:
-            raise ConfigError(f"A micro-batch of {rows} pairs cannot be shared evenly by {self.count} processes.")
+            raise ConfigError(
+                f"A micro-batch of {rows} pairs cannot be shared evenly by {self.count} processes. Change their "
+                "number, or recipe.batch_size and recipe.micro_batch."
+            )
         each = rows // self.count
         return slice(self.number * each, (self.number + 1) * each)
 

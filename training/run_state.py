@@ -26,14 +26,21 @@ _WEIGHTS, _MOMENTS = "weights/", "optimizer/"
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far a run is: after `step` of `total` steps.
 
-    `best` is the highest validated R@1 so far; `pairs_sha256` is of the list it trains on.
+    `best` is the highest validated R@1 so far, ties counted as misses; `validation_due` when the last epoch's weights
+    are still to be validated. `pairs_sha256` is of the list it trains on.
     """
 
     step: int
     total: int
     pairs_sha256: str
     best: float | None
+    validation_due: bool
     scaler: dict[str, Any]
+
+
+def is_finished(state: RunState) -> bool:
+    """Whether nothing is left to do."""
+    return state.step == state.total and not state.validation_due
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class TrainingDiverged(UserError):
 class Trainer:
     """A model with its optimiser, and how one step is done."""
 
-    def __init__(self, config: TrainConfig, ranks: Ranks, total: int) -> None:
+    def __init__(self, config: TrainConfig, ranks: Ranks, total: int = 1) -> None:
+        """`total`: the steps that the learning rate's schedule spans."""
         self.config, self.ranks, self.total, self.step = config, ranks, total, 0
         recipe, machine, device = config.recipe, config.machine, ranks.device
         torch.manual_seed(seed_of(recipe.seed, For.WEIGHTS))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track, verdict
+from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track, verdict, warn
 from geodtr.export.cli.options import AsJson, Limit, Seed, out_option, parse_size
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet
     from geodtr.training.data.pair_set import Skipped
 
-Strength = Literal["strong", "weak", "none"]
+Strength = Literal["strong", "weak", "any-angle", "none"]
 _SHOWN = 3
 """How many offenders of a kind are named; more hide the other kinds."""
 
@@ -123,7 +123,10 @@ def data_show(
     ],
     out: Annotated[Path, out_option("PNG file to write.")],
     augment: Annotated[
-        Strength, typer.Option("--augment", help="Layout simulation and semantic augmentation.")
+        Strength,
+        typer.Option(
+            "--augment", help="Layout simulation and semantic augmentation; any-angle: with strong semantics."
+        ),
     ] = "strong",
     preset: Annotated[
         str | None,
@@ -137,23 +140,39 @@ def data_show(
     import numpy as np
 
     from geodtr.export.pair_sheet import augmented_rows, draw_pairs
+    from geodtr.export.pictures import check_pictures
     from geodtr.export.retrieval_sheet import spread
-    from geodtr.runtime.files import new_file, refuse_existing_file
-    from geodtr.runtime.pipeline import load_batches
+    from geodtr.runtime.errors import DataError, ImageError
+    from geodtr.runtime.files import new_file
+    from geodtr.runtime.preprocess import load_image
     from geodtr.training.config import load_preset
     from geodtr.training.data.spec import find_preset, read_training_set
 
-    refuse_existing_file(out)
+    check_pictures(out)
     config = load_preset(preset or find_preset(spec))
     pair_set = read_training_set(spec)
     report_skipped(spec, pair_set.skipped)
     chosen = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
-    ground = np.concatenate(list(load_batches([pair.ground for pair in chosen], config.ground)))
-    aerial = np.concatenate(list(load_batches([pair.aerial for pair in chosen], config.aerial)))
-    rows = augmented_rows(ground, aerial, config.aerial.polar, augment, augment, variants, seed)
+    ground, aerial = [], []
+    for pair in chosen:
+        try:
+            views = load_image(pair.ground, config.ground), load_image(pair.aerial, config.aerial)
+        except ImageError as error:
+            warn(f"a pair is left out: {error}")
+        else:
+            ground.append(views[0])
+            aerial.append(views[1])
+    if not ground:
+        raise DataError(
+            f"None of the {len(chosen)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"
+        )
+    if augment == "any-angle" and not config.aerial.polar:
+        raise DataError("any-angle needs a polar aerial branch, and the preset's is square: --augment strong.")
+    semantic = "strong" if augment == "any-angle" else augment
+    rows = augmented_rows(np.stack(ground), np.stack(aerial), config.aerial.polar, augment, semantic, variants, seed)
     with new_file(out) as file:
         draw_pairs(rows, f"{pair_set.name}: augmentation {augment}").save(file)
-    messages.print(f"Wrote {out}: {_count(len(chosen), 'pair')}")
+    messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}")
 
 
 def _show_set(checked: "CheckedSet") -> None:

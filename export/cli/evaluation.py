@@ -15,6 +15,7 @@ from geodtr.export.cli.console import (
     show_json,
     table,
     track,
+    warn,
     warn_of_collapse,
 )
 from geodtr.export.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
@@ -117,6 +118,7 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> No
         output.print(
             f"dim: as published ({', '.join(sorted(sources))}); LS: trained with layout simulation", style="dim"
         )
+    messages.print("R@1%: K = int(0.01 N), the usual convention; --json has int(0.01 N) + 1 as well.", style="dim")
     if trained_on is None:
         messages.print("The model does not say what it was trained on; --trained-on SPEC tells same from cross area.")
 
@@ -169,7 +171,9 @@ def visualize(
     check_pictures(out)
     pair_set = read_test_set(data)
     report_skipped(pair_set.name, pair_set.skipped)
-    explained = explain_pairs(model, pair_set, pairs)
+    explained, bad = explain_pairs(model, pair_set, pairs)
+    for skipped in bad:
+        warn(f"a pair is left out: {skipped.reason}")
     with new_file(out) as file:
         draw_layouts(explained, f"{model} on {len(explained)} of {len(pair_set)} pairs of {pair_set.name}").save(file)
     messages.print(f"Wrote {out}")

@@ -1,5 +1,6 @@
 """The command `geodtr-export`: one file a group of commands, heavy imports inside the call that needs them."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ _EXTRA_OF = {
     "safetensors": "train",
     "scipy": "train",
     "matplotlib": "train",
+    "tensorboard": "train",
+    "tomli_w": "train",
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",
@@ -71,6 +74,8 @@ def run(arguments: Sequence[str]) -> NoReturn:
 
 
 def _fail(text: str, code: int = 2) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(code)  # one of the processes that torchrun started speaks for all
     messages.print("Error:", style="bold red", end=" ")
     messages.print(text, soft_wrap=True)
     sys.exit(code)

@@ -12,7 +12,7 @@ from geodtr.export.cli.options import SPEC_HELP, out_option
 
 if TYPE_CHECKING:
     from geodtr.runtime.progress import Track
-    from geodtr.training.config import TrainConfig
+    from geodtr.training.config import DataSpecs
     from geodtr.training.data.pair_set import PairSet
     from geodtr.training.listener import Listener
 
@@ -59,9 +59,11 @@ def train(
     Stops cleanly on Ctrl-C or SIGTERM, and survives a kill: `geodtr-export resume OUT` goes on as if nothing had been.
     Several GPUs: torchrun --nproc-per-node N -m geodtr.export.cli.main train ...
     """
+    from msgspec.structs import replace
+
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.files import refuse_existing
-    from geodtr.training.config import load_preset
+    from geodtr.training.config import DataSpecs, load_preset
     from geodtr.training.data.spec import absolute
     from geodtr.training.loop import train as run_training
     from geodtr.training.ranks import is_chief
@@ -71,14 +73,18 @@ def train(
     short = {
         "recipe.epochs": epochs,
         "recipe.seed": seed,
-        "data.train": data and absolute(data),
-        "data.validation": validation and absolute(validation),
+        "data.train": data,
+        "data.validation": validation,
         "data.limit": limit,
     }
     config = load_preset(preset, settings or (), {key: value for key, value in short.items() if value is not None})
+    specs = DataSpecs(
+        train=absolute(config.data.train), validation=absolute(config.data.validation), limit=config.data.limit
+    )
+    config = replace(config, data=specs)
     if not config.data.train:
         raise ConfigError(f"Preset {preset} names no data. Add --data SPEC, for example --data pairs:FOLDER.")
-    pair_set, validation_set = _read(config)
+    pair_set, validation_set = _read(config.data)
     with _audience(out) as (bars, listener):
         checkpoint = run_training(config, pair_set, out, validation=validation_set, track=bars, listener=listener)
     _done(checkpoint)
@@ -86,24 +92,41 @@ def train(
 
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="SPEC", help="Where the pairs lie now.", show_default="where they lay"),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option("--validation", metavar="SPEC", help="Likewise.", show_default="where they lay"),
+    ] = None,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""
+    from geodtr.training.checkpoint import LAST
+    from geodtr.training.config import DataSpecs
     from geodtr.training.loop import read_run
     from geodtr.training.loop import resume as go_on
+    from geodtr.training.run_state import FILE_NAME, is_finished, load_state
 
     config = read_run(run)
-    pair_set, validation_set = _read(config)
+    if is_finished(load_state(run / FILE_NAME).state):
+        messages.print(f"{run} is finished: {run / LAST}")
+        return
+    specs = config.data
+    pair_set, validation_set = _read(
+        DataSpecs(train=data or specs.train, validation=validation or specs.validation, limit=specs.limit)
+    )
     with _audience(run) as (bars, listener):
         checkpoint = go_on(run, pair_set, validation=validation_set, track=bars, listener=listener)
     _done(checkpoint)
 
 
-def _read(config: "TrainConfig") -> "tuple[PairSet, PairSet | None]":
+def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
     from geodtr.training.data.spec import read_test_set, read_training_set
     from geodtr.training.ranks import is_chief
 
-    pair_set = read_training_set(config.data.train, config.data.limit or None)
-    validation_set = read_test_set(config.data.validation) if config.data.validation else None
+    pair_set = read_training_set(specs.train, specs.limit or None)
+    validation_set = read_test_set(specs.validation) if specs.validation else None
     for read in (pair_set, validation_set):
         if read is not None and is_chief():
             report_skipped(read.name, read.skipped)

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from geodtr.export.cli.console import messages, percent, progress_bar
+from geodtr.export.cli.console import messages, percent, progress_bar, warn_of_collapse
 from geodtr.training.listener import Listener, Step, Validation
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class TrainingBar(Listener):
         shown = ", ".join(f"{name} {percent(share)}" for name, share in figures)
         best = " (best)" if validation.best else ""
         messages.print(f"Validation after epoch {validation.epoch + 1}: {shown}{best}", soft_wrap=True)
+        warn_of_collapse(f"Epoch {validation.epoch + 1}", got)
 
     def on_skip(self, skipped: "Skipped") -> None:
         self._skipped += 1

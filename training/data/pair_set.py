@@ -48,13 +48,20 @@ class PairSet:
     """Pairs in a stable order; `name` is the SPEC they were read by. Never empty.
 
     Several pairs may share one tile. `distractors` are tiles that belong to no pair and are searched all the same.
-    `skipped` are the files that were listed and could not be used, with their pairs left out.
+    `skipped` are the files that were listed and could not be used, with their pairs left out. `made_from` is the SPEC
+    of the set that a prepared one was made from.
     """
 
     name: str
     pairs: tuple[Pair, ...]
     distractors: tuple[Path, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    made_from: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The SPEC of the images as they were taken, which tells the area they show."""
+        return self.made_from or self.name
 
     def __post_init__(self) -> None:
         if not self.pairs:

@@ -26,7 +26,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Preprocessing
 from geodtr.runtime.threads import work_ahead
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_document, read_origin
+from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_document, read_origin, read_prepared
 
 # Stored, not deflated: 0.9 ms to read a 122x671 image instead of 2.0 ms at level 1, and 2.5 ms to write instead of 5.6,
 # for 246 kB instead of 159. Level 1 would pay on a disk that reads less than 80 MB/s.
@@ -89,9 +89,19 @@ def prepare(
             except ImageError as error:
                 bad[job.source] = Skipped(job.source, str(error))
         left = pair_set.without(bad.values())
+        _refuse_to_shrink(out, left)
         write_bytes(out / DOCUMENT, encode_document(origin, left, _place))
         (out / UNFINISHED).unlink(missing_ok=True)
     return Prepared(left, made, len(work) - len(bad) - made)
+
+
+def _refuse_to_shrink(out: Path, pair_set: PairSet) -> None:
+    """Leave a finished folder as it is rather than drop pairs from it, as a smaller limit would."""
+    if (out / DOCUMENT).is_file() and len(before := read_prepared(out)) > len(pair_set):
+        raise OutputExists(
+            f"{out} is finished with {len(before)} pairs, and this would leave {len(pair_set)}. Name another folder, "
+            "or remove it yourself."
+        )
 
 
 def _make(job: _Job) -> bool:

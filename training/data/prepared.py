@@ -87,7 +87,7 @@ def read_prepared(folder: Path) -> PairSet:
     ]
     found = existing(f"prepared:{folder}", pairs, map(place, document.distractors))
     left_out = tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped)
-    return replace(found, skipped=left_out + found.skipped)
+    return replace(found, skipped=left_out + found.skipped, made_from=document.origin.source)
 
 
 def encode_document(origin: Origin, pair_set: PairSet, place: Callable[[Branch, Path], str]) -> bytes:

@@ -42,7 +42,7 @@ class GeoDTRConfig(
 
     `initialisation` is that of the layout extractor's three large products. "official" draws them from N(0, 0.005), as
     the release does: so small that all K descriptors begin as one. "fan-in", the default, has a standard deviation of
-    inputs**-0.5: on the generated world it trains better, above all for another area (docs/claims.md).
+    inputs**-0.5: on the generated world it came out a little ahead, within the spread of seeds (docs/claims.md).
     """
 
     backbone: BackboneConfig = RESNET34
@@ -100,6 +100,8 @@ class LayoutExtractor(nn.Module):
     def __init__(self, config: GeoDTRConfig, positions: int) -> None:
         super().__init__()
         k, size = config.descriptors, positions // 2
+        if size < 1:
+            raise ConfigError("The input leaves a single feature position; the layout extractor needs at least two.")
         if size % config.heads:
             allowed = [heads for heads in range(1, size + 1) if size % heads == 0]
             raise ConfigError(
