@@ -42,7 +42,6 @@ def test_a_truncated_image_is_named(trained: Trained, pairs: Path, tmp_path: Pat
     for command in (
         ("gallery", "build", bundle, data, "--out", tmp_path / "g"),
         ("embed", bundle, pairs / "aerial", "--branch", "aerial", "--out", tmp_path / "d.npy"),
-        ("train", "--preset", "world-tiny", "--data", data, "--out", tmp_path / "run"),
         ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", data, "--out", tmp_path / "b"),
     ):
         assert "000007.png cannot be decoded" in refused(*command)

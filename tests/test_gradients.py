@@ -57,10 +57,12 @@ def test_a_step_has_finite_gradients_in_every_precision(precision: str) -> None:
     trainer = Trainer(config, Ranks(), total=10)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
     batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
-    loss, gradient = trainer.update([batch], rate=1e-3)
-    assert np.isfinite(loss)
-    assert np.isfinite(gradient)
-    assert gradient > 0
+    # A gradient scaler begins too high on purpose: it leaves out steps until none of its gradients overflows.
+    losses, gradients = zip(*(trainer.update([batch], rate=1e-3) for _ in range(8)), strict=True)
+    assert np.isfinite(losses).all()
+    finite = np.isfinite(gradients)
+    assert finite.all() if precision != "fp16" else finite[-2:].all()
+    assert min(np.array(gradients)[finite]) > 0
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
