@@ -43,7 +43,7 @@ def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_b
     assert len(one["train/loss"]) == 18
     np.testing.assert_allclose(two["train/loss"][:4], one["train/loss"][:4], rtol=1e-4)
     np.testing.assert_allclose(two["train/loss"], one["train/loss"], rtol=1e-3)
-    np.testing.assert_allclose(two["train/gradient_norm"], one["train/gradient_norm"], rtol=1e-2)
+    np.testing.assert_allclose(two["train/gradient_norm"], one["train/gradient_norm"], rtol=3e-2)
     np.testing.assert_allclose(two["validation/at_10"], one["validation/at_10"], atol=0.02)
 
 
