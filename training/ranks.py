@@ -116,12 +116,14 @@ class _SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, features: Tensor) -> Tensor:
         if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
             return super().forward(features)
-        wide = features.float()
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
         count = wide.shape[0] * wide.shape[2] * wide.shape[3] * dist.get_world_size()
         mean = _sum_over_ranks(wide.sum(dim=(0, 2, 3))) / count
         centred = wide - mean[:, None, None]
         variance = _sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
@@ -137,9 +139,9 @@ def _sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def _convert(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d):
-        shared = _SharedBatchNorm(module.num_features, module.eps, module.momentum)
+        shared = _SharedBatchNorm(module.num_features, module.eps, module.momentum).to(module.weight)
         shared.load_state_dict(module.state_dict())
-        return shared.train(module.training).to(module.weight.device)
+        return shared.train(module.training)
     for name, child in list(module.named_children()):
         setattr(module, name, _convert(child))
     return module

@@ -41,9 +41,9 @@ class Trainer:
         torch.manual_seed(seed_of(recipe.seed, For.WEIGHTS))
         self.model: Model = build_model(config.model, config.ground, config.aerial)
         share_batch_norm(self.model, ranks)
+        self.memory_format = torch.channels_last if machine.channels_last else torch.contiguous_format
         self.model.to(device).train()
-        if machine.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=self.memory_format)
         if machine.compile:
             for trunk in self.model.trunks:
                 trunk.compile()
@@ -133,9 +133,8 @@ class Trainer:
                 # Looks before layouts, as the release has it: the blur is upright in the picture that was taken.
                 pixels = change(change_semantic(pixels, looks[branch].rows(rows)), layout.rows(rows))
                 normalised = normalise(pixels, how.mean, how.std)
-                if self.config.machine.channels_last:
-                    normalised = normalised.contiguous(memory_format=torch.channels_last)
-                images[branch] = normalised
+                # Said either way: pixels come as [B, H, W, 3], so a mere view of them is channels-last already.
+                images[branch] = normalised.contiguous(memory_format=self.memory_format)
             augmented.append(images)
         return augmented
 
