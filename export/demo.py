@@ -25,7 +25,7 @@ from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
-from geodtr.runtime.files import new_file, refuse_existing, write_bytes
+from geodtr.runtime.files import check_new_folder, new_file, write_bytes
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery, open_gallery
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localisation, Localizer
@@ -145,7 +145,7 @@ def run_demo(
     """
     from geodtr.training.config import load_preset
     from geodtr.training.loop import resume, train
-    from geodtr.training.run_state import FILE_NAME as STATE
+    from geodtr.training.run_state import STATE
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})
@@ -221,7 +221,7 @@ def _claim(out: Path, marker: bytes, fresh: bool) -> None:
     file = out / MARKER
     ours = file.is_file() and _is_marker(file.read_bytes())
     if not ours:
-        refuse_existing(out)
+        check_new_folder(out)
     elif fresh:
         for name in MADE:
             entry = out / name

@@ -15,7 +15,7 @@ from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.int8 import KEEP_COSINE
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError
-from geodtr.runtime.files import new_folder, refuse_existing, sha256
+from geodtr.runtime.files import check_new_folder, new_folder, sha256
 from geodtr.runtime.manifest import (
     FILE_NAME,
     BackendEntry,
@@ -43,7 +43,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, track: Track = untracked) 
     from geodtr.training.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import embedders
 
-    refuse_existing(out)
+    check_new_folder(out)
     loaded = load_checkpoint(checkpoint)
     references = embedders(loaded.model)
     with new_folder(out) as folder:
@@ -82,7 +82,7 @@ def build_engine(
     float32 ones (see `to_int8`). Raises ConfigError when INT8 is asked for without them, BundleError when the source
     bundle is not float32, and what reading the source raises.
     """
-    refuse_existing(out)
+    check_new_folder(out)
     backend = onnxruntime_backend.backend_entry()
     if precision == "int8" and calibration is None:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.files import refuse_existing_file
+from geodtr.runtime.files import check_new_file
 
 
 def check_pictures(*paths: Path | None) -> None:
@@ -17,4 +17,4 @@ def check_pictures(*paths: Path | None) -> None:
             raise ConfigError(f"{path} does not end in .png; pictures are written as PNG files.")
         if wanted.count(path) > 1:
             raise ConfigError(f"{path} is named for two pictures; give each a file of its own.")
-        refuse_existing_file(path)
+        check_new_file(path)

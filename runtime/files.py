@@ -63,7 +63,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises OutputExists when `path` holds anything (an empty folder is taken over), UserError when it cannot be written.
     """
-    refuse_existing(path)
+    check_new_folder(path)
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             for entry in sorted(temporary.rglob("*")):
                 _sync(entry)
             _sync(temporary)
-            refuse_existing(path)
+            check_new_folder(path)
             temporary.replace(path)
             _sync(path.parent)
         finally:
@@ -93,19 +93,32 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise OutputExists when the folder `path` holds anything, or is a file: ask before the work, not after."""
+def check_new_folder(path: Path) -> None:
+    """Ask before the work, not after: raise OutputExists when the folder `path` holds anything or is a file, UserError
+    when it cannot be written.
+    """
     if path.is_dir():
         if any(path.iterdir()):
             raise OutputExists(f"{path} exists and is not empty. Name another output folder, or remove it yourself.")
     elif path.exists() or path.is_symlink():
         raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
+    _check_writable(path)
 
 
-def refuse_existing_file(path: Path) -> None:
-    """Raise OutputExists when anything lies where the file `path` shall be written."""
+def check_new_file(path: Path) -> None:
+    """Likewise for a file: raise OutputExists when anything lies where it shall be, UserError when nothing can."""
     if path.exists() or path.is_symlink():
         raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
+    _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
+    path = path.resolve()
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise _refused(path, error) from None
 
 
 @contextmanager
@@ -122,10 +135,12 @@ def _explained(path: Path) -> Iterator[None]:
                 f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
             ) from None
         if error.errno in _REFUSED and not elsewhere:
-            raise UserError(
-                f"{path} cannot be written ({error.strerror}). Name a place that you may write to."
-            ) from None
+            raise _refused(path, error) from None
         raise
+
+
+def _refused(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written ({error.strerror}). Name a place that you may write to.")
 
 
 def _sync(path: Path) -> None:

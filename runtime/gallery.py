@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
-from geodtr.runtime.files import new_folder, refuse_existing, sha256, write_bytes
+from geodtr.runtime.files import check_new_folder, new_folder, sha256, write_bytes
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
@@ -88,7 +88,7 @@ def build_gallery(
 
     Raises OutputExists when `out` holds anything, ImageError naming an image that cannot be read.
     """
-    refuse_existing(out)
+    check_new_folder(out)
     paths = [reference.image for reference in references]
     descriptors = embed_files(embedder, paths, description="Embedding tiles", track=track)
     with new_folder(out) as folder:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import OutputExists, UserError
-from geodtr.runtime.files import new_file, new_folder, write_bytes
+from geodtr.runtime.files import check_new_file, check_new_folder, new_file, new_folder, write_bytes
 
 
 @settings(max_examples=25, deadline=None)
@@ -60,6 +61,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="cannot be written"):
         write_bytes(tmp_path / "file" / "inside", b"x")
+
+
+@pytest.mark.parametrize("check", [check_new_file, check_new_folder])
+@pytest.mark.parametrize("place", ["/sys/out", "/sys/some/out", "/proc/out", "file/out"])
+def test_a_place_that_cannot_be_written_is_named_before_the_work(
+    tmp_path: Path, check: Callable[[Path], None], place: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        check(tmp_path / place)
+    check(tmp_path / "new" / "out")
+    assert _names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

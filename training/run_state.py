@@ -18,7 +18,7 @@ from geodtr.runtime.files import write_bytes
 from geodtr.training.checkpoint import fill_strictly
 from geodtr.training.models.catalogue import Model
 
-FILE_NAME = "state.safetensors"
+STATE = "state.safetensors"
 _HEADER_KEY = "geodtr-run"
 _WEIGHTS, _MOMENTS = "weights/", "optimizer/"
 

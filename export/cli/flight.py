@@ -27,10 +27,10 @@ def embed(
     import numpy as np
 
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.files import new_file, refuse_existing_file
+    from geodtr.runtime.files import check_new_file, new_file
     from geodtr.runtime.pipeline import embed_files
 
-    refuse_existing_file(out)
+    check_new_file(out)
     embedder = open_bundle(bundle).embedder(branch)
     descriptors = embed_files(embedder, _expand(images), track=track)
     with new_file(out) as file, file.open("wb") as stream:

@@ -23,11 +23,11 @@ def import_checkpoint(
     ] = None,
 ) -> None:
     """Import a checkpoint of the official GeoDTR release: strictly, and without executing code in it."""
-    from geodtr.runtime.files import refuse_existing_file
+    from geodtr.runtime.files import check_new_file
     from geodtr.training.checkpoint import save_checkpoint
     from geodtr.training.official import find_parameters, import_official
 
-    refuse_existing_file(out)
+    check_new_file(out)
     parameters = parameters or find_parameters(file)
     model = import_official(file, parameters)
     save_checkpoint(out, model, f"official release, {file.name}")

@@ -62,14 +62,14 @@ def train(
     from msgspec.structs import replace
 
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.files import refuse_existing
+    from geodtr.runtime.files import check_new_folder
     from geodtr.training.config import DataSpecs, load_preset
     from geodtr.training.data.spec import absolute
     from geodtr.training.loop import train as run_training
     from geodtr.training.ranks import is_chief
 
     if is_chief():
-        refuse_existing(out)
+        check_new_folder(out)
     short = {
         "recipe.epochs": epochs,
         "recipe.seed": seed,
@@ -104,12 +104,12 @@ def resume(
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""
     from geodtr.training.checkpoint import LAST
     from geodtr.training.config import DataSpecs
-    from geodtr.training.loop import read_run
     from geodtr.training.loop import resume as go_on
-    from geodtr.training.run_state import FILE_NAME, is_finished, load_state
+    from geodtr.training.run_folder import read_run
+    from geodtr.training.run_state import STATE, is_finished, load_state
 
     config = read_run(run)
-    if is_finished(load_state(run / FILE_NAME).state):
+    if is_finished(load_state(run / STATE).state):
         messages.print(f"{run} is finished: {run / LAST}")
         return
     specs = config.data

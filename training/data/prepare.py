@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from geodtr.runtime.errors import DataError, ImageError, OutputExists
-from geodtr.runtime.files import make_folder, new_file, refuse_existing, write_bytes
+from geodtr.runtime.files import check_new_folder, make_folder, new_file, write_bytes
 from geodtr.runtime.images import PREPARED_KEY
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.preprocess import describe, load_image
@@ -140,7 +140,7 @@ def _claimed(out: Path, origin: Origin) -> Iterator[None]:
         _remove(out.glob(f".{UNFINISHED}.*"))
         begun = read_origin(out)
         if begun is None:
-            refuse_existing(out)
+            check_new_folder(out)
             write_bytes(out / UNFINISHED, msgspec.json.format(msgspec.json.encode(origin), indent=1) + b"\n")
         elif begun != origin:
             raise OutputExists(

@@ -1,0 +1,177 @@
+"""A run's folder: what is written into it, and when.
+
+Knows the trainer and its files; knows nothing of how pairs are drawn into batches.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from geodtr.runtime.errors import CheckpointError, UserError
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.recall import recall
+from geodtr.training.checkpoint import BEST, LAST, save_checkpoint
+from geodtr.training.config import FILE_NAME, TrainConfig, encode_config, load_preset
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluate import embed_pairs
+from geodtr.training.interruption import Interruption
+from geodtr.training.listener import Listener, Validation
+from geodtr.training.models.embedder import embedders
+from geodtr.training.pretrained import fill_backbones
+from geodtr.training.run_state import STATE, RunState, SavedRun, save_state
+from geodtr.training.trainer import Trainer
+
+T = TypeVar("T")
+
+
+class TrainingInterrupted(UserError):
+    """A signal stopped training between two steps; the state to go on from is saved."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
+
+class RunFolder:
+    """A run's folder: what is written into it, and when. Only the chief writes; the others wait for it."""
+
+    def __init__(
+        self,
+        out: Path,
+        trainer: Trainer,
+        pair_set: PairSet,
+        validation: PairSet | None,
+        listener: Listener,
+        interruption: Interruption,
+    ) -> None:
+        self._out, self._trainer, self._pair_set, self._validation = out, trainer, pair_set, validation
+        self._listener, self._interruption = listener, interruption
+        self._best: float | None = None
+        self._validation_due = False
+        self._skipped = set[Path]()
+        self._saved_at = time.monotonic()
+
+    def begin(self, backbone: Mapping[str, Tensor]) -> None:
+        """Start from fresh weights but for `backbone`; from here on the folder can be gone on with."""
+        fill_backbones(self._trainer.model, backbone)
+        if self._trainer.ranks.chief:
+            write_bytes(self._out / FILE_NAME, encode_config(self._trainer.config))
+        self.save()
+
+    def go_on(self, saved: SavedRun) -> None:
+        """Take up the saved state. Raises CheckpointError when fewer or more images can be read than before."""
+        state, trainer = saved.state, self._trainer
+        if state.total != trainer.total:
+            raise CheckpointError(
+                f"{self._pair_set.name} now gives a run of {trainer.total} steps, and {self._out} was begun with "
+                f"{state.total}: other images can be read than then. Restore them, or train anew into another folder."
+            )
+        saved.restore(trainer.model, trainer.optimizer)
+        trainer.scaler.load_state_dict(state.scaler)
+        trainer.step, self._best, self._validation_due = state.step, state.best, state.validation_due
+        if trainer.ranks.chief:
+            for left_over in self._out.glob(".*.safetensors.*.safetensors"):
+                left_over.unlink()
+
+    def is_save_due(self) -> bool:
+        return time.monotonic() - self._saved_at > 60 * self._trainer.config.machine.save_minutes
+
+    def save(self) -> None:
+        """Write the state to go on from."""
+        trainer = self._trainer
+        if trainer.ranks.chief:
+            state = RunState(
+                step=trainer.step,
+                total=trainer.total,
+                pairs_sha256=fingerprint(self._pair_set),
+                best=self._best,
+                validation_due=self._validation_due,
+                scaler=trainer.scaler.state_dict(),
+            )
+            save_state(self._out / STATE, state, trainer.model, trainer.optimizer)
+        self._saved_at = time.monotonic()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Write the checkpoint and the state, then validate where it is due."""
+        trainer, epochs = self._trainer, self._trainer.config.recipe.epochs
+        each = trainer.config.machine.validate_every
+        self._validation_due = self._validation is not None and ((epoch + 1) % each == 0 or epoch + 1 == epochs)
+        if trainer.ranks.chief:
+            # The state comes last: a run killed between two files repeats some steps and writes both again.
+            save_checkpoint(self._out / LAST, trainer.model, self._origin(), self._pair_set.source)
+            self.save()
+        self.validate_if_due()
+
+    def validate_if_due(self) -> None:
+        """Measure recall, keep the model where it is the best so far, and note that it is done."""
+        trainer = self._trainer
+        if self._validation_due and self._validation is not None and trainer.ranks.chief:
+            if self._validate(self._validation):
+                save_checkpoint(self._out / BEST, trainer.model, self._origin(), self._pair_set.source)
+            self._validation_due = False
+            self.save()
+        self._validation_due = False
+        trainer.ranks.wait()
+
+    def interrupted(self) -> TrainingInterrupted:
+        """What to raise when a signal has come; the state is saved."""
+        trainer = self._trainer
+        return TrainingInterrupted(
+            f"Stopped after step {trainer.step} of {trainer.total}. Go on with: geodtr-export resume {self._out}",
+            self._interruption.signal or 0,
+        )
+
+    def _validate(self, validation: PairSet) -> bool:
+        """Whether this is the best model so far, by the R@1 that counts ties as misses: collapse must not win."""
+        trainer = self._trainer
+
+        def until_interrupted(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+            del description, total
+            for item in items:
+                if self._interruption:
+                    raise self.interrupted()
+                yield item
+
+        descriptors = embed_pairs(embedders(trainer.model), validation, track=until_interrupted)
+        trainer.model.train()
+        for skipped in descriptors.pair_set.skipped:
+            if skipped.path not in self._skipped:
+                self._skipped.add(skipped.path)
+                self._listener.on_skip(skipped)
+        ranking = descriptors.ranking()
+        measured = recall(ranking)
+        best = self._best is None or measured.pessimistic_at_1 > self._best
+        if best:
+            self._best = measured.pessimistic_at_1
+        self._listener.on_validation(Validation(self._epoch(), trainer.step, measured, best, descriptors, ranking))
+        return best
+
+    def _epoch(self) -> int:
+        """The epoch that has just ended, from 0."""
+        trainer = self._trainer
+        return trainer.step * trainer.config.recipe.epochs // trainer.total - 1
+
+    def _origin(self) -> str:
+        return f"trained on {self._pair_set.name}, {self._epoch() + 1} of {self._trainer.config.recipe.epochs} epochs"
+
+
+def read_run(out: Path) -> TrainConfig:
+    """The configuration of the run in `out`. Raises CheckpointError when it holds none that can go on."""
+    files = [out / name for name in (STATE, FILE_NAME)]
+    if any(file.is_file() for file in files) and not all(file.is_file() for file in files):
+        raise CheckpointError(f"The run in {out} ended before its first step. Remove the folder and train again.")
+    if not (out / STATE).is_file():
+        raise CheckpointError(
+            f"{out} holds no run that can go on: there is no {STATE}. Name the folder that `train` had as --out."
+        )
+    return load_preset(str(out / FILE_NAME))
+
+
+def fingerprint(pair_set: PairSet) -> str:
+    """SHA-256 of which pairs there are, in which order, whatever folder they now lie in."""
+    names = "\n".join(f"{pair.ground.name}\t{pair.aerial.name}" for pair in pair_set.pairs)
+    return sha256(names.encode()).hexdigest()
