@@ -61,6 +61,19 @@ def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_b
     np.testing.assert_allclose(two["validation/at_10"], one["validation/at_10"], atol=0.02)
 
 
+@pytest.mark.parametrize("cache_gb", [4, 0])
+def test_an_image_that_cannot_be_read_is_named_whichever_process_meets_it(tmp_path: Path, cache_gb: float) -> None:
+    write_world(tmp_path / "pairs", WorldSet(pairs=16, height=32, width=128))
+    broken = tmp_path / "pairs" / "ground" / "000003.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    asked = ["train", "--data", f"pairs:{tmp_path / 'pairs'}", "--preset", "world-tiny", "--epochs", "2"]
+    asked += ["--set", "recipe.batch_size=8", "--set", f"machine.cache_gb={cache_gb}", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, *TWO_RANKS, *MODULE, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    named = done.stderr.count(str(broken))
+    assert named == 1 if cache_gb else named in (1, 2)
+
+
 def _scalars(run: Path) -> dict[str, NDArray[np.float64]]:
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()

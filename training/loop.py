@@ -103,6 +103,9 @@ def _run(
             track=track,
             on_skip=listener.on_skip,
         )
+        if ranks.chief:
+            for skipped in images.pair_set.skipped[len(pair_set.skipped) :]:
+                listener.on_skip(skipped)
         per_epoch = len(images) // recipe.batch_size
         if not per_epoch:
             raise _too_few(images.pair_set, recipe.batch_size)

@@ -31,8 +31,9 @@ class PairBatch:
 class PairImages:
     """The pixels of a pair set, each branch preprocessed its own way.
 
-    A pair with an image that cannot be read is left out; where that shows only while training, the pair before it takes
-    its place, so that every epoch has as many steps, and `on_skip` is told.
+    A pair with an image that cannot be read is left out, and its image added to `pair_set.skipped`. Where memory does
+    not hold them all, that shows only while training: the pair before it takes its place, so that every epoch has as
+    many steps, and `on_skip` is told.
     """
 
     def __init__(
@@ -101,8 +102,6 @@ class PairImages:
             held[branch] = torch.from_numpy(images)
         if not bad:
             return pair_set, held
-        for skipped in bad.values():
-            self._on_skip(skipped)
         good = torch.tensor([pair.ground not in bad and pair.aerial not in bad for pair in pair_set.pairs])
         return pair_set.without(bad.values()), {branch: images[good] for branch, images in held.items()}
 

@@ -136,14 +136,14 @@ def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
 @contextmanager
 def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     """Who is told how training goes: the terminal and TensorBoard, by the one process that speaks."""
-    from geodtr.export.cli.training_bar import TrainingBar
+    from geodtr.export.cli.training_bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
     from geodtr.runtime.progress import untracked
-    from geodtr.training.listener import Listener, Listeners
+    from geodtr.training.listener import Listeners
     from geodtr.training.ranks import is_chief
 
     if not is_chief():
-        yield untracked, Listener()
+        yield untracked, LeftOut()
         return
     with TrainingBar() as bar, TensorBoard(run / "tensorboard") as board:
         yield track, Listeners((bar, board))

@@ -15,15 +15,31 @@ if TYPE_CHECKING:
 _SHOWN_SKIPPED = 3
 
 
-class TrainingBar(Listener):
+class LeftOut(Listener):
+    """Names the first images that cannot be used; all that a process says which is not the chief."""
+
+    def __init__(self) -> None:
+        self._skipped = 0
+
+    def on_skip(self, skipped: "Skipped") -> None:
+        self._skipped += 1
+        if self._skipped <= _SHOWN_SKIPPED:
+            messages.print(f"Left out with its pair: {skipped.reason}", soft_wrap=True)
+
+    def on_end(self) -> None:
+        if self._skipped > _SHOWN_SKIPPED:
+            messages.print(f"{self._skipped} images were left out; geodtr-export data check SPEC lists them.")
+
+
+class TrainingBar(LeftOut):
     """A bar that appears with the first step and goes with the last."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._stack = ExitStack()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._epoch: list[Step] = []
-        self._skipped = 0
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -62,15 +78,9 @@ class TrainingBar(Listener):
         messages.print(f"Validation after epoch {validation.epoch + 1}: {shown}{best}", soft_wrap=True)
         warn_of_collapse(f"Epoch {validation.epoch + 1}", got)
 
-    def on_skip(self, skipped: "Skipped") -> None:
-        self._skipped += 1
-        if self._skipped <= _SHOWN_SKIPPED:
-            messages.print(f"Left out with its pair: {skipped.reason}", soft_wrap=True)
-
     def on_end(self) -> None:
         self._stack.close()
-        if self._skipped > _SHOWN_SKIPPED:
-            messages.print(f"{self._skipped} images were left out; geodtr-export data check SPEC lists them.")
+        super().on_end()
 
 
 def _line(epoch: list[Step]) -> str:
