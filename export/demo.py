@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 from PIL.Image import Image
 
+from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import ParityReport, compare, record
 from geodtr.export.pixel_baseline import pixel_baseline
+from geodtr.export.precision import Calibration
 from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
@@ -29,8 +31,8 @@ from geodtr.runtime.files import check_new_folder, new_file, write_bytes
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery, open_gallery
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localisation, Localizer
-from geodtr.runtime.manifest import CalibrationEntry
-from geodtr.runtime.names import PRECISIONS
+from geodtr.runtime.manifest import QuantisationEntry
+from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall
 from geodtr.training.data.pair_set import PairSet
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 MARKER, REPORT, SHEET = "demo.json", "report.json", "sheet.png"
 UNFINISHED = "run.unfinished"
 MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", REPORT, SHEET, MARKER)
+BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _NEAR = 25.0
 _SHEET_QUERIES, _SHEET_TILES = 8, 5
 
@@ -87,13 +90,13 @@ class PositionError:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """Everything the demo measured; `seconds` by step, 0 for a reused one; `calibration` is the int8 bundle's."""
+    """Everything the demo measured; `seconds` by step, 0 for a reused one; `quantisation` is the int8 bundle's."""
 
     options: DemoOptions
     machine: str
     parity: ParityReport
     pixels: Recall
-    calibration: CalibrationEntry | None
+    quantisation: QuantisationEntry | None
     position_error: PositionError
     seconds: dict[str, float]
     passed: bool
@@ -174,15 +177,15 @@ def run_demo(
     test_set = world("test", options.test_pairs, options.test_region)
     run = watch.make("Train", out / "run", lambda: train_into(out / "run"))
     onnx = watch.make("Export to ONNX", out / "onnx", lambda: export_checkpoint(run, out / "onnx", track=track))
-    bundles = [out / "bundles" / precision for precision in PRECISIONS]
-    for precision, bundle in zip(PRECISIONS, bundles, strict=True):
+    bundles = [out / "bundles" / precision for precision in BUILT]
+    for precision, bundle in zip(BUILT, bundles, strict=True):
         build = partial(
             build_engine,
             onnx,
             bundle,
             precision=precision,
-            calibration=train_set,
-            keep_cosine=options.int8_keep_cosine,
+            builder=make_builder("onnxruntime", BuildOptions()),
+            calibration=Calibration(train_set, keep_cosine=options.int8_keep_cosine),
             track=track,
         )
         watch.make(f"Build {precision} engines", bundle, build)
@@ -205,7 +208,7 @@ def run_demo(
         machine=f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}",
         parity=parity,
         pixels=pixels,
-        calibration=open_bundle(bundles[-1]).manifest.calibration,
+        quantisation=open_bundle(bundles[-1]).manifest.quantisation,
         position_error=_position_error(test_set, located),
         seconds=watch.seconds,
         passed=parity.passed,

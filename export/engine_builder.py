@@ -4,22 +4,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-import geodtr.export.build.onnxruntime as onnxruntime_backend
-from geodtr.calibration.activations import METHOD, Activations, measure_activations
-from geodtr.calibration.select import IMAGES, select
+from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
-from geodtr.export.int8 import KEEP_COSINE
+from geodtr.export.precision import QUANTISED, Calibration, write_quantised, write_typed
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, sha256
 from geodtr.runtime.manifest import (
     FILE_NAME,
     BackendEntry,
-    CalibrationEntry,
+    CompiledEntry,
     EngineEntry,
     Manifest,
     SourceEntry,
@@ -28,7 +27,6 @@ from geodtr.runtime.manifest import (
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder
-from geodtr.training.data.pair_set import PairSet
 
 
 def export_checkpoint(checkpoint: Path, out: Path, *, track: Track = untracked) -> Bundle:
@@ -70,38 +68,41 @@ def build_engine(
     out: Path,
     *,
     precision: Precision,
-    calibration: PairSet | None = None,
-    calibration_images: int = IMAGES,
-    keep_cosine: float = KEEP_COSINE,
+    builder: Builder,
+    calibration: Calibration | None = None,
     track: Track = untracked,
 ) -> Bundle:
-    """Build ONNX Runtime engines of both branches into a bundle `out`, whole or not at all.
+    """Build engines of both branches into a bundle `out`, whole or not at all.
 
-    `source` is a checkpoint, or a float32 bundle that was exported from one; `calibration` holds the images that INT8
-    ranges are measured on, and `keep_cosine` how closely the INT8 descriptors of the first of them must follow the
-    float32 ones (see `to_int8`). Raises ConfigError when INT8 is asked for without them, BundleError when the source
-    bundle is not float32, and what reading the source raises.
+    `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
+    precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
+    builder and reading the source raise.
     """
     check_new_folder(out)
-    backend = onnxruntime_backend.backend_entry()
-    if precision == "int8" and calibration is None:
+    backend = builder.check(precision)
+    if precision in QUANTISED and calibration is None:
         raise ConfigError(
-            "INT8 needs images to measure activation ranges on: add --calibration SPEC, for example "
+            f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
     with _float32_bundle(source, track) as exported, new_folder(out) as folder:
-        entry = None
-        if calibration is not None and precision == "int8":
-            entry = _build_int8(exported, calibration, calibration_images, keep_cosine, folder, track)
+        quantisation = None
+        if calibration is not None and precision in QUANTISED:
+            quantisation = write_quantised(exported, calibration, builder.dialect, folder, track=track)
         else:
-            _build_typed(exported, precision, folder, track)
+            write_typed(exported, precision, folder, track=track)
+        entries: dict[Branch, EngineEntry] = {}
+        for branch in BRANCHES:
+            engine = exported.manifest.engine(branch)
+            made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
+            entries[branch] = _entry(folder / engine.file, engine.spec, made)
         manifest = msgspec.structs.replace(
             exported.manifest,
             precision=precision,
             backend=backend,
-            ground=_engine_entry(folder, exported.manifest.ground),
-            aerial=_engine_entry(folder, exported.manifest.aerial),
-            calibration=entry,
+            ground=entries["ground"],
+            aerial=entries["aerial"],
+            quantisation=quantisation,
             parity=(),
         )
         write_manifest(folder, manifest)
@@ -109,41 +110,6 @@ def build_engine(
         for branch in BRANCHES:
             check_batch_invariance(built.embedder(branch))
     return open_bundle(out)
-
-
-def _build_typed(exported: Bundle, precision: Precision, folder: Path, track: Track) -> None:
-    for branch in track(BRANCHES, f"Building {precision} engines", len(BRANCHES)):
-        file = exported.manifest.engine(branch).file
-        onnxruntime_backend.build_typed(exported.path / file, precision, folder / file)
-
-
-def _build_int8(
-    exported: Bundle, calibration: PairSet, count: int, keep_cosine: float, folder: Path, track: Track
-) -> CalibrationEntry:
-    """Calibrate, then write both INT8 engine files into `folder`."""
-    activations: dict[Branch, Activations] = {}
-    for branch in BRANCHES:
-        engine = exported.manifest.engine(branch)
-        images = select(calibration.images(branch), count)
-        activations[branch] = measure_activations(
-            exported.path / engine.file, images, engine.spec.preprocessing, track=track
-        )
-    convolutions, kept_float = 0, list[str]()
-    for branch in track(BRANCHES, "Building int8 engines", len(BRANCHES)):
-        file = exported.manifest.engine(branch).file
-        made = onnxruntime_backend.build_int8(exported.path / file, activations[branch], keep_cosine, folder / file)
-        convolutions += made.convolutions
-        kept_float += [f"{branch}/{name}" for name in made.kept_float]
-    return CalibrationEntry(
-        data=calibration.name,
-        images=activations["ground"].images,
-        ground_sha256=activations["ground"].images_sha256,
-        aerial_sha256=activations["aerial"].images_sha256,
-        method=METHOD,
-        keep_cosine=keep_cosine,
-        convolutions=convolutions,
-        kept_float=tuple(kept_float),
-    )
 
 
 def check_batch_invariance(embedder: Embedder) -> None:
@@ -178,10 +144,12 @@ def _float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
         yield export_checkpoint(source, Path(folder) / "onnx", track=track)
 
 
-def _engine_entry(folder: Path, exported: EngineEntry) -> EngineEntry:
-    """The entry of an engine file in `folder`, which has the name and boundary of the `exported` one."""
-    return _entry(folder / exported.file, exported.spec)
+def _entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> EngineEntry:
+    compiled = None
+    if made is not None:
+        compiled = CompiledEntry(**_file(made.file), layers=made.layers)
+    return EngineEntry(**_file(file), spec=spec, compiled=compiled)
 
 
-def _entry(file: Path, spec: BranchSpec) -> EngineEntry:
-    return EngineEntry(spec=spec, file=file.name, bytes=file.stat().st_size, sha256=sha256(file))
+def _file(file: Path) -> dict[str, Any]:
+    return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)}

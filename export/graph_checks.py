@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder
+from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT, Embedder
 
@@ -33,7 +33,7 @@ def check_export(path: Path, reference: Embedder) -> None:
     opset = max(entry.version for entry in onnx.load(str(path)).opset_import if entry.domain in ("", "ai.onnx"))
     if opset > OPSET:
         raise GraphError(f"{path} has opset {opset}, newer than {OPSET}")
-    exported = OnnxRuntimeEmbedder(path, reference.spec)
+    exported = OnnxRuntimeEmbedder(open_session(path), reference.spec, path)
     how = reference.spec.preprocessing
     generator = np.random.default_rng(0)
     for batch in BATCHES:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geodtr.calibration.activations import Activations
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.names import Dialect
 from geodtr.runtime.spec import INPUT, Descriptors, Images
 
 KEEP_COSINE = 0.993
@@ -24,15 +25,15 @@ _SMALLEST_RANGE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Int8Graph:
-    """A quantised `ModelProto`, its number of convolutions, and the names of those that had to stay in float32."""
+    """A quantised `ModelProto`, how many operators could be, and the names of those that had to stay in float32."""
 
     graph: Any
-    convolutions: int
+    operators: int
     kept_float: tuple[str, ...]
 
 
-def to_int8(graph: Any, activations: Activations, keep_cosine: float = KEEP_COSINE) -> Int8Graph:
-    """Quantise the convolutions of a float32 `ModelProto` for CPUs; the given graph is left as it is.
+def to_int8(graph: Any, activations: Activations, dialect: Dialect, keep_cosine: float = KEEP_COSINE) -> Int8Graph:
+    """Quantise the convolutions of a float32 `ModelProto`; the given graph is left as it is.
 
     Where quantising all of them turns the descriptor of a sample image so far that its cosine with the float32 one is
     below `keep_cosine`, the convolutions that do so are found by halving the list, and stay in float32.
@@ -40,10 +41,10 @@ def to_int8(graph: Any, activations: Activations, keep_cosine: float = KEEP_COSI
     """
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     expected = _describe(graph, activations.sample)
-    corrections = _bias_corrections(graph, quantise(graph, activations, convolutions), activations)
+    corrections = _bias_corrections(graph, quantise(graph, activations, dialect, convolutions), activations)
 
     def quantised(chosen: Collection[str]) -> Any:
-        return quantise(_corrected(graph, corrections, chosen), activations, chosen)
+        return quantise(_corrected(graph, corrections, chosen), activations, dialect, chosen)
 
     def good(chosen: Collection[str]) -> bool:
         cosine = np.sum(expected * _describe(quantised(chosen), activations.sample), axis=1)
@@ -80,11 +81,12 @@ def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) 
     return accepted
 
 
-def quantise(graph: Any, activations: Activations, chosen: Collection[str]) -> Any:
+def quantise(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
     """A copy of `graph` with Q/DQ nodes around the `chosen` convolutions.
 
-    Activations are unsigned 8-bit per tensor, weights signed per output channel in 7 bits: a CPU without VNNI adds
-    pairs of products in 16 bits, which 8-bit weights overflow.
+    Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
+    where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
+    ranges and zero point 0 alone.
     """
     import onnx
     from onnxruntime.quantization import QuantType
@@ -97,9 +99,9 @@ def quantise(graph: Any, activations: Activations, chosen: Collection[str]) -> A
     quantizer = QDQQuantizer(
         inferred,
         per_channel=True,
-        reduce_range=True,
+        reduce_range=dialect == "cpu-7bit",
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if dialect == "tensorrt" else QuantType.QUInt8,
         tensors_range={
             name: TensorData(lowest=np.float32(low), highest=np.float32(high))
             for name, (low, high) in _cut_by_relu(graph, activations).items()
@@ -107,7 +109,7 @@ def quantise(graph: Any, activations: Activations, chosen: Collection[str]) -> A
         nodes_to_quantize=list(chosen),
         nodes_to_exclude=[],
         op_types_to_quantize=["Conv"],
-        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": dialect == "tensorrt"},
     )
     quantizer.quantize_model()
     return quantizer.model.model

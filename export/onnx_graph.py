@@ -12,13 +12,13 @@ from geodtr.export.graph_checks import OPSET
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import INPUT, OUTPUT
 from geodtr.training.models.embedder import FromPixels
-from geodtr.training.models.geodtr import GeoDTR
+from geodtr.training.models.family import CrossViewModel
 
 _LARGEST_BATCH = 1 << 15
 _TRACED_BATCH = 2
 
 
-def export_branch(model: GeoDTR, branch: Branch) -> Any:
+def export_branch(model: CrossViewModel, branch: Branch) -> Any:
     """One branch as an `onnx.ModelProto`, float32: images uint8 [B, H, W, 3] -> descriptors float32 [B, D], unit rows.
 
     Normalisation is part of the graph. Needs the `export` extra.

@@ -21,9 +21,9 @@ from geodtr.runtime.spec import Images
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.evaluate import DescriptorPair, embed_pairs
 
-ALLOWED_DROP: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.005}
+ALLOWED_DROP: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.005, "fp8": 0.005, "mixed": 0.005}
 """Largest share of queries that an engine may find less often at rank 1 than the reference."""
-SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}
+SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98, "fp8": 0.95, "mixed": 0.95}
 """A floor under every single descriptor: on few pairs recall alone would let a broken engine pass."""
 _SPEED_IMAGES = 128
 

@@ -7,28 +7,50 @@ import msgspec
 
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import write_bytes
-from geodtr.runtime.names import Backend, Branch, Precision
+from geodtr.runtime.machine import Machine
+from geodtr.runtime.names import Backend, Branch, Dialect, Precision, Provider
 from geodtr.runtime.spec import BranchSpec
 
 FILE_NAME = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
-class EngineEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One branch's engine: its boundary, and its file with size in bytes and SHA-256."""
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of the bundle, with its size in bytes and its SHA-256."""
 
-    spec: BranchSpec
     file: str
     bytes: int
     sha256: str
 
 
+class CompiledEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a backend made of a graph for one kind of machine; `layers` counts them by the precision they really got,
+    where the backend tells.
+    """
+
+    layers: dict[str, int] = {}
+
+
+class EngineEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One branch's engine: its boundary, its typed ONNX graph, and the form that the backend compiled it to, if any."""
+
+    spec: BranchSpec
+    compiled: CompiledEntry | None = None
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        return (self,) if self.compiled is None else (self, self.compiled)
+
+
 class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who made the engine files, and the version that did. `onnx`: exported graphs that no backend has compiled yet,
-    which ONNX Runtime runs as they are."""
+    which ONNX Runtime runs as they are. `machine` is the kind that compiled files are for.
+    """
 
     name: Backend | Literal["onnx"]
     version: str
+    provider: Provider = "cpu"
+    machine: Machine | None = None
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,20 +62,27 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The images that INT8 ranges were taken from; the hashes cover their files' contents, in order.
-
-    `kept_float` names, as branch/node, those of all `convolutions` that stayed in float32, so that the descriptors of
-    the first images kept a cosine of `keep_cosine`.
-    """
+    """The images that ranges were taken from, and how; the hashes cover their files' contents, in order."""
 
     data: str
     images: int
     ground_sha256: str
     aerial_sha256: str
     method: str
-    keep_cosine: float
-    convolutions: int
+
+
+class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of the graphs is quantised, for which target, and why not more.
+
+    `kept_float` names, as branch/node, those of all `operators` that could be quantised and were not: with
+    `keep_cosine`, so that the descriptors of the first calibration images kept that cosine.
+    """
+
+    dialect: Dialect
+    calibration: CalibrationEntry
+    operators: int
     kept_float: tuple[str, ...] = ()
+    keep_cosine: float | None = None
 
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,7 +111,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ground: EngineEntry
     aerial: EngineEntry
     source: SourceEntry
-    calibration: CalibrationEntry | None = None
+    quantisation: QuantisationEntry | None = None
     parity: tuple[ParityEntry, ...] = ()
 
     def engine(self, branch: Branch) -> EngineEntry:

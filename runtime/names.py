@@ -5,8 +5,17 @@ from typing import Literal, get_args
 Branch = Literal["ground", "aerial"]
 BRANCHES: tuple[Branch, ...] = get_args(Branch)
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "fp8", "mixed"]
+"""`mixed`: some blocks int8, chosen by measured recall."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-Backend = Literal["onnxruntime"]
+Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+"""What ONNX Runtime computes with. The other backends have one each."""
+
+Dialect = Literal["cpu-7bit", "cpu-8bit", "tensorrt"]
+"""How a target wants its quantised graph. CPUs: unsigned activations, and weights in 7 bits where the CPU has no VNNI;
+TensorRT: signed, symmetric, zero point 0."""
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)

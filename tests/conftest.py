@@ -8,17 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.precision import Calibration
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery
-from geodtr.runtime.names import PRECISIONS, Precision
+from geodtr.runtime.names import Precision
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.loop import train
 from geodtr.training.world.dataset import WorldSet, write_world
+
+BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+"""The precisions that the trained model is built in for all tests."""
 
 SHARED = Path(os.environ.get("GEODTR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -77,9 +82,13 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     onnx = export_checkpoint(checkpoint, root / "onnx")
     bundles = {
         precision: build_engine(
-            onnx.path, root / precision, precision=precision, calibration=train_set, keep_cosine=0.9995
+            onnx.path,
+            root / precision,
+            precision=precision,
+            builder=make_builder("onnxruntime", BuildOptions()),
+            calibration=Calibration(train_set, keep_cosine=0.9998),
         )
-        for precision in PRECISIONS
+        for precision in BUILT
     }
     gallery = build_gallery(
         root / "gallery",

@@ -8,11 +8,10 @@ import msgspec
 import pytest
 from PIL import Image
 
-from geodtr.export.demo import DemoOptions, run_demo
+from geodtr.export.demo import BUILT, DemoOptions, run_demo
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest
-from geodtr.runtime.names import PRECISIONS
 
 SMALL = DemoOptions(preset="world-tiny", train_pairs=64, test_pairs=24)
 
@@ -27,13 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_leaves_a_report_a_picture_and_proven_bundles(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     names = [candidate["name"] for candidate in report["parity"]["candidates"]]
-    assert names == list(PRECISIONS)
+    assert names == list(BUILT)
     assert report["passed"] == report["parity"]["passed"]
     assert report["pixels"]["queries"] == 24
     assert report["position_error"]["median"] >= 0
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.width > 500
-    for precision in PRECISIONS:
+    for precision in BUILT:
         assert len(read_manifest(folder / "bundles" / precision).parity) == 1
 
 
@@ -66,7 +65,7 @@ def test_what_follows_a_removed_step_is_done_anew(folder: Path) -> None:
     report = run_demo(folder, SMALL, announce=announced.append)
     assert sum("reusing" in line for line in announced) == 2
     checkpoint = sha256(folder / "run" / "last.safetensors")
-    assert all(read_manifest(folder / "bundles" / name).source.sha256 == checkpoint for name in PRECISIONS)
+    assert all(read_manifest(folder / "bundles" / name).source.sha256 == checkpoint for name in BUILT)
     assert report.parity.candidates
 
 

@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from conftest import Outcome, Trained
+from conftest import BUILT, Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.int8 import largest_good
 from geodtr.export.model import open_model
@@ -19,11 +20,13 @@ from geodtr.export.parity import allowed_lost, compare
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
-from geodtr.runtime.names import BRANCHES, PRECISIONS, Precision
+from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.pipeline import embed_files
 
+ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+
+@pytest.mark.parametrize("precision", BUILT)
 def test_recall_by_every_engine_is_the_reference_models(trained: Trained, precision: Precision) -> None:
     reference, candidate = open_model(trained.checkpoint), open_model(trained.bundles[precision].path)
     report = compare(reference, [candidate], trained.test_set)
@@ -33,7 +36,7 @@ def test_recall_by_every_engine_is_the_reference_models(trained: Trained, precis
     assert report.passed
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", BUILT)
 def test_a_row_does_not_depend_on_its_batch(trained: Trained, precision: Precision) -> None:
     embedder = trained.bundles[precision].embedder("ground")
     paths = trained.test_set.paths("ground")[:23]
@@ -46,13 +49,13 @@ def test_precision_is_a_property_of_the_file(trained: Trained) -> None:
     types = {
         precision: {node.op_type for node in _graph(trained, precision).graph.node}
         | {initializer.data_type for initializer in _graph(trained, precision).graph.initializer if initializer.dims}
-        for precision in PRECISIONS
+        for precision in BUILT
     }
     assert "QuantizeLinear" not in types["fp32"] | types["fp16"]
     assert {"QuantizeLinear", "DequantizeLinear", onnx.TensorProto.INT8} <= types["int8"]
     assert onnx.TensorProto.FLOAT16 in types["fp16"]
     assert onnx.TensorProto.FLOAT16 not in types["fp32"] | types["int8"]
-    sizes = [trained.bundles[precision].bytes for precision in PRECISIONS]
+    sizes = [trained.bundles[precision].manifest.ground.bytes for precision in BUILT]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -74,7 +77,7 @@ def test_engines_come_from_a_checkpoint_as_from_its_exported_bundle(
     trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("direct") / "fp16"
-    direct = build_engine(trained.checkpoint, out, precision="fp16")
+    direct = build_engine(trained.checkpoint, out, precision="fp16", builder=ONNXRUNTIME)
     for branch in BRANCHES:
         assert direct.manifest.engine(branch).sha256 == trained.bundles["fp16"].manifest.engine(branch).sha256
 
@@ -98,7 +101,7 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
     trained: Trained, cli: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("swapped")
-    bundle = build_engine(trained.onnx.path, root / "bundle", precision="fp32")
+    bundle = build_engine(trained.onnx.path, root / "bundle", precision="fp32", builder=ONNXRUNTIME)
     swapped = _swap_colours(trained)
     (bundle.path / "ground.onnx").write_bytes(swapped)
     _forge_manifest(bundle.path)
@@ -142,5 +145,5 @@ def _forge_manifest(bundle: Path) -> None:
     """Make the manifest agree with an altered ground engine, so that only parity can tell."""
     file = bundle / "ground.onnx"
     manifest = read_manifest(bundle)
-    entry = msgspec.structs.replace(manifest.ground, sha256=sha256(file), bytes=file.stat().st_size)
+    entry = msgspec.structs.replace(manifest.ground, sha256=sha256(file), bytes=file.stat().st_size, compiled=None)
     write_manifest(bundle, msgspec.structs.replace(manifest, ground=entry))

@@ -55,8 +55,8 @@ def test_a_float_convolution_in_an_int8_graph_is_caught(trained: Trained) -> Non
 def test_a_quantised_arg_max_is_caught(trained: Trained) -> None:
     graph = _graph(trained, "int8")
     manifest = trained.bundles["int8"].manifest
-    assert manifest.calibration is not None
-    kept = [name.removeprefix("ground/") for name in manifest.calibration.kept_float if name.startswith("ground/")]
+    assert manifest.quantisation is not None
+    kept = [name.removeprefix("ground/") for name in manifest.quantisation.kept_float if name.startswith("ground/")]
     check_int8(graph, kept)
     (arg_max,) = [node for node in graph.graph.node if node.op_type == "ArgMax"]
     graph.graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "step"))

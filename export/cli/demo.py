@@ -33,8 +33,8 @@ def demo(
         show_json(report)
         raise typer.Exit(0 if report.passed else 1)
     show_parity(report.parity, report.pixels)
-    if report.calibration is not None:
-        output.print(f"int8: {int8_share(report.calibration)}")
+    if report.quantisation is not None:
+        output.print(f"int8: {int8_share(report.quantisation)}")
     error = report.position_error
     output.print(
         f"\nPosition of the best tile (fp32 engine, {report.options.test_pairs} panoramas): "

@@ -20,11 +20,11 @@ from geodtr.export.cli.console import (
     warn_of_collapse,
 )
 from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
-from geodtr.runtime.names import Backend, Precision
+from geodtr.runtime.names import Backend, Dialect, Precision, Provider
 
 if TYPE_CHECKING:
     from geodtr.export.parity import ParityReport
-    from geodtr.runtime.manifest import CalibrationEntry
+    from geodtr.runtime.manifest import QuantisationEntry
     from geodtr.runtime.recall import Recall
 
 
@@ -46,6 +46,11 @@ def build_engine(
     out: Annotated[Path, out_option("Bundle folder to write; must be new or empty.")],
     precision: Annotated[Precision, typer.Option("--precision", help="A property of the file, not a hint.")] = "fp32",
     backend: Annotated[Backend, typer.Option("--backend", help="What runs the engine.")] = "onnxruntime",
+    provider: Annotated[Provider, typer.Option("--provider", help="What ONNX Runtime computes with.")] = "cpu",
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option("--dialect", help="How the target wants quantised graphs.", show_default="this machine's own"),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -72,37 +77,41 @@ def build_engine(
     INT8 quantises convolutions. One that would turn a calibration image's descriptor too far stays in float32, and
     `inspect` names it.
     """
-    del backend  # one today; the option is there so that a command line says what it means
     from geodtr.calibration.select import IMAGES
+    from geodtr.export.build.builder import BuildOptions, make_builder
     from geodtr.export.engine_builder import build_engine as run_build
     from geodtr.export.int8 import KEEP_COSINE
+    from geodtr.export.precision import Calibration
     from geodtr.training.data.spec import read_training_set
 
-    calibration_set = read_training_set(calibration) if calibration else None
-    if calibration_set is not None:
+    plan = None
+    if calibration:
+        calibration_set = read_training_set(calibration)
         report_skipped(calibration_set.name, calibration_set.skipped)
+        plan = Calibration(
+            calibration_set,
+            images=IMAGES if images is None else images,
+            keep_cosine=KEEP_COSINE if keep_cosine is None else keep_cosine,
+        )
     bundle = run_build(
         source,
         out,
         precision=precision,
-        calibration=calibration_set,
-        calibration_images=IMAGES if images is None else images,
-        keep_cosine=KEEP_COSINE if keep_cosine is None else keep_cosine,
+        builder=make_builder(backend, BuildOptions(provider=provider, dialect=dialect)),
+        calibration=plan,
         track=track,
     )
-    made = bundle.manifest.calibration
+    made = bundle.manifest.quantisation
     messages.print(
         f"Wrote {bundle.path}: {precision}, {megabytes(bundle.bytes)} MB{', ' + int8_share(made) if made else ''}"
     )
 
 
-def int8_share(calibration: "CalibrationEntry") -> str:
+def int8_share(made: "QuantisationEntry") -> str:
     """How much of an INT8 bundle is INT8, in words."""
-    kept = len(calibration.kept_float)
-    share = f"{calibration.convolutions - kept} of {calibration.convolutions} convolutions INT8"
-    return (
-        f"{share}, the others float32 to keep cosine {calibration.keep_cosine} (--json names them)" if kept else share
-    )
+    kept = len(made.kept_float)
+    share = f"{made.operators - kept} of {made.operators} convolutions INT8 ({made.dialect})"
+    return f"{share}, the others float32 to keep cosine {made.keep_cosine} (--json names them)" if kept else share
 
 
 def parity(
@@ -189,10 +198,10 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         size = f"{how.height}x{how.width}{' polar' if how.polar else ''}"
         rows.add_row(branch, size, str(entry.spec.descriptor_size), megabytes(entry.bytes), entry.sha256[:16])
     output.print(rows)
-    if manifest.calibration is not None:
-        calibration = manifest.calibration
+    if manifest.quantisation is not None:
+        calibration = manifest.quantisation.calibration
         output.print(f"calibrated on {calibration.images} images a branch of {calibration.data} ({calibration.method})")
-        output.print(int8_share(calibration))
+        output.print(int8_share(manifest.quantisation))
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")
     for measured in manifest.parity:

@@ -1,0 +1,61 @@
+"""What a backend is to the engine builder, and which backends there are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from geodtr.runtime.manifest import BackendEntry
+from geodtr.runtime.names import Backend, Dialect, Precision, Provider
+from geodtr.runtime.progress import Track
+from geodtr.runtime.spec import BranchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A file that a backend made of a typed graph; `layers` counts them by the precision they got, where it tells."""
+
+    file: Path
+    layers: dict[str, int]
+
+
+class Builder(Protocol):
+    """One backend with its options: compiles what it is given, and never changes a precision."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it wants quantised graphs."""
+        ...
+
+    def check(self, precision: Precision) -> BackendEntry:
+        """This backend as it is installed. Raises MissingDependency when it is not, ConfigError when it cannot run
+        `precision`: before any work is done.
+        """
+        ...
+
+    def compile(
+        self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track
+    ) -> Compiled | None:
+        """Compile the typed ONNX file `graph` into a file of its own in the folder `out`; None where the graph itself
+        is all that is run. Raises BuildError when a layer did not get the precision that the graph says.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What a user may ask of a backend; each takes what concerns it.
+
+    `provider`: what ONNX Runtime computes with. `dialect`: of quantised graphs, None for this machine's own.
+    """
+
+    provider: Provider = "cpu"
+    dialect: Dialect | None = None
+
+
+def make_builder(backend: Backend, options: BuildOptions) -> Builder:
+    """The builder of `backend`. Raises ConfigError when an option is not for it."""
+    if backend == "onnxruntime":
+        from geodtr.export.build.onnxruntime import OnnxRuntimeBuilder
+
+        return OnnxRuntimeBuilder(options)
+    raise AssertionError(backend)
