@@ -20,8 +20,8 @@ class OnnxRuntimeBuilder:
         self._dialect = options.dialect or (cpu_dialect() if options.provider == "cpu" else "tensorrt")
         if self._provider != "cpu" and self._dialect != "tensorrt":
             raise ConfigError(
-                f"The {self._provider} provider runs no INT8 graph of the {self._dialect} dialect: name tensorrt, or no "
-                "--dialect at all."
+                f"The {self._provider} provider runs no INT8 graph of the {self._dialect} dialect: name tensorrt, or "
+                "no --dialect at all."
             )
 
     @property
