@@ -1,113 +1,137 @@
 """What activations do on calibration images: the range of each tensor, the mean of each channel.
 
-Measured once in float32; each target's quantisation rules are applied to them later. Knows nothing of integer types.
+Measured in float32, in one pass for the extremes and, where a method wants them, one more for histograms; memory does
+not grow with the number of images. Each target's quantisation rules are applied later. Knows nothing of integer types.
 """
 
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.calibration.operators import operators
+from geodtr.calibration.thresholds import Histogram
 from geodtr.runtime.engines.onnxruntime import open_session
-from geodtr.runtime.files import hash_files
+from geodtr.runtime.errors import UserError
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import INPUT, Images, Preprocessing
 
-METHOD = "minmax"
-SAMPLE = 16
+Range = tuple[float, float]
 _BATCH = 8
+
+
+class CalibrationError(UserError):
+    """The images, or the network on them, give no ranges to quantise by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Statistics of one branch's float32 graph on its calibration images.
+    """Statistics of one branch's float32 graph.
 
-    ranges: tensor -> (smallest, largest value). means: tensor -> float64 [C], of every tensor that a convolution reads.
-    sample: the first images, preprocessed, to try a quantised graph on. images_sha256 covers all files, in order.
+    ranges: tensor -> (smallest, largest value), of every tensor that a quantisable operator reads or writes.
+    means: tensor -> float64 [C], of every tensor that a convolution reads.
     """
 
-    ranges: dict[str, tuple[float, float]]
+    ranges: dict[str, Range]
     means: dict[str, NDArray[np.float64]]
-    sample: Images
-    images: int
-    images_sha256: str
 
 
 def measure_activations(
-    graph: Path, images: Sequence[Path], preprocessing: Preprocessing, *, track: Track = untracked
+    graph: Path,
+    images: Sequence[Path],
+    preprocessing: Preprocessing,
+    threshold: Callable[[Histogram], Range] | None = None,
+    *,
+    track: Track = untracked,
 ) -> Activations:
-    """Run the float32 ONNX file `graph` on `images` and keep statistics of what its convolutions read and write.
+    """Run the float32 ONNX file `graph` on `images`: statistics of what its quantisable operators read and write.
 
-    Memory does not grow with the number of images. Raises ImageError, naming the bad file.
+    `threshold` makes a range of a tensor's histogram; without it, the range is from the smallest value to the largest.
+    Raises ImageError, naming the bad file, CalibrationError when there are no images or values are not finite.
     """
+    if not images:
+        raise CalibrationError("There are no calibration images. Name a set that holds some: --calibration SPEC")
+    import onnx
+
+    model = onnx.load(str(graph))
 
     def batches(description: str) -> Iterator[Images]:
         loaded = load_batches(images, preprocessing, _BATCH)
         return track(loaded, description, ceil(len(images) / _BATCH))
 
-    return Activations(
-        ranges=_ranges(graph, batches("Calibrating ranges")),
-        means=_means(graph, batches("Calibrating means")),
-        sample=next(load_batches(images[:SAMPLE], preprocessing, SAMPLE)),
-        images=len(images),
-        images_sha256=hash_files(images),
-    )
+    ranges, means = _extremes(model, batches("Calibrating"))
+    for name, limits in ranges.items():
+        if not all(map(isfinite, limits)):
+            raise CalibrationError(
+                f"{graph.name}: the tensor {name} takes values that are not finite on the calibration images. Do the "
+                "weights come from a run that diverged?"
+            )
+    if threshold is not None:
+        histograms = _histograms(model, ranges, batches("Counting values"))
+        ranges = {name: threshold(histogram) for name, histogram in histograms.items()}
+    return Activations(ranges, means)
 
 
-def _ranges(graph: Path, batches: Iterable[Images]) -> dict[str, tuple[float, float]]:
-    from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime ships no types
-        def __init__(self) -> None:
-            self._batches = iter(batches)
-
-        def get_next(self) -> dict[str, Images] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {INPUT: batch}
-
-    with tempfile.TemporaryDirectory() as folder:
-        calibrator = create_calibrator(
-            graph,
-            ["Conv"],
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        calibrator.collect_data(Reader())
-        data = calibrator.compute_data()
-    return {name: (entry.lowest.item(), entry.highest.item()) for name, entry in data.items()}
-
-
-def _means(graph: Path, batches: Iterable[Images]) -> dict[str, NDArray[np.float64]]:
-    import onnx
-
-    model = onnx.load(str(graph))
-    read = list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "Conv"))
-    _add_means(model, read)
-    session = open_session(model.SerializeToString())
-    total, count = [np.zeros(1) for _ in read], 0
+def _extremes(model: Any, batches: Iterable[Images]) -> tuple[dict[str, Range], dict[str, NDArray[np.float64]]]:
+    found = operators(model)
+    tensors = list(dict.fromkeys(name for operator in found for name in (operator.reads, operator.writes)))
+    read = list(dict.fromkeys(operator.reads for operator in found if operator.kind == "Conv"))
+    session = _with_outputs(model, tensors, read)
+    lows, highs = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
+    totals, count = [np.zeros(1) for _ in read], 0
+    asked = [*(f"low {name}" for name in tensors), *(f"high {name}" for name in tensors), *(f"mean {n}" for n in read)]
     for batch in batches:
-        rows = session.run([_mean_of(name) for name in read], {INPUT: batch})
-        total = [before + row.sum(axis=0, dtype=np.float64) for before, row in zip(total, rows, strict=True)]
+        got = session.run(asked, {INPUT: batch})
+        lows = np.minimum(lows, got[: len(tensors)])
+        highs = np.maximum(highs, got[len(tensors) : 2 * len(tensors)])
+        rows = got[2 * len(tensors) :]
+        totals = [total + row.sum(axis=0, dtype=np.float64) for total, row in zip(totals, rows, strict=True)]
         count += len(batch)
-    return {name: value / count for name, value in zip(read, total, strict=True)}
+    ranges = {name: (float(low), float(high)) for name, low, high in zip(tensors, lows, highs, strict=True)}
+    return ranges, {name: total / count for name, total in zip(read, totals, strict=True)}
 
 
-def _add_means(model: Any, tensors: Iterable[str]) -> None:
-    """Add to an ONNX model, for each of its `tensors` [B, C, H, W], an output with its means [B, C]."""
+def _with_outputs(model: Any, tensors: Iterable[str], read: Iterable[str]) -> Any:
+    """A session that gives, beside what `model` gives, the extremes of `tensors`, and [B, C] means of `read`."""
     from onnx import TensorProto, helper, numpy_helper
 
-    axes = "mean_axes"
-    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3], np.int64), axes))
-    for name in tensors:
-        model.graph.node.append(helper.make_node("ReduceMean", [name, axes], [_mean_of(name)], keepdims=0))
-        model.graph.output.append(helper.make_tensor_value_info(_mean_of(name), TensorProto.FLOAT, None))
+    copied = type(model)()
+    copied.CopyFrom(model)
+    axes = "axes of means"
+    copied.graph.initializer.append(numpy_helper.from_array(np.array([2, 3], np.int64), axes))
+    wanted = [(op, f"{word} {name}", [name]) for op, word in _EXTREMES for name in tensors]
+    wanted += [("ReduceMean", f"mean {name}", [name, axes]) for name in read]
+    for op, output, inputs in wanted:
+        copied.graph.node.append(helper.make_node(op, inputs, [output], keepdims=0))
+        copied.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    return open_session(copied.SerializeToString())
 
 
-def _mean_of(tensor: str) -> str:
-    return f"mean of {tensor}"
+_EXTREMES = (("ReduceMin", "low"), ("ReduceMax", "high"))
+
+
+def _histograms(model: Any, ranges: dict[str, Range], batches: Iterable[Images]) -> dict[str, Histogram]:
+    from onnx import TensorProto, helper
+
+    copied = type(model)()
+    copied.CopyFrom(model)
+    # An output of the graph needs no second declaration.
+    own = {entry.name for entry in model.graph.output}
+    copied.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ranges if name not in own
+    )
+    session = open_session(copied.SerializeToString())
+    histograms = {name: Histogram.empty(*limits) for name, limits in ranges.items()}
+    names = list(ranges)
+    for batch in batches:
+        # One image at a time: all maps of a batch at full size would take gigabytes.
+        for image in batch:
+            values = session.run(names, {INPUT: image[None]})
+            for name, tensor in zip(names, values, strict=True):
+                histograms[name] = histograms[name].add(tensor)
+    return histograms

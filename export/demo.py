@@ -19,11 +19,12 @@ import numpy as np
 from PIL.Image import Image
 
 from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import ParityReport, compare, record
 from geodtr.export.pixel_baseline import pixel_baseline
-from geodtr.export.precision import Calibration
+from geodtr.export.precision import CalibrationPlan
 from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
@@ -185,7 +186,7 @@ def run_demo(
             bundle,
             precision=precision,
             builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=Calibration(train_set, keep_cosine=options.int8_keep_cosine),
+            calibration=CalibrationPlan(pool_of(train_set), keep_cosine=options.int8_keep_cosine),
             track=track,
         )
         watch.make(f"Build {precision} engines", bundle, build)

@@ -11,7 +11,7 @@ import numpy as np
 
 from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
-from geodtr.export.precision import QUANTISED, Calibration, write_quantised, write_typed
+from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, sha256
@@ -69,7 +69,7 @@ def build_engine(
     *,
     precision: Precision,
     builder: Builder,
-    calibration: Calibration | None = None,
+    calibration: CalibrationPlan | None = None,
     track: Track = untracked,
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
@@ -85,10 +85,10 @@ def build_engine(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
-    with _float32_bundle(source, track) as exported, new_folder(out) as folder:
+    with float32_bundle(source, track) as exported, new_folder(out) as folder:
         quantisation = None
         if calibration is not None and precision in QUANTISED:
-            quantisation = write_quantised(exported, calibration, builder.dialect, folder, track=track)
+            quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
         else:
             write_typed(exported, precision, folder, track=track)
         entries: dict[Branch, EngineEntry] = {}
@@ -129,7 +129,7 @@ def check_batch_invariance(embedder: Embedder) -> None:
 
 
 @contextmanager
-def _float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
+def float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
     """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint."""
     if (source / FILE_NAME).is_file():
         bundle = open_bundle(source)

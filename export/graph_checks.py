@@ -69,16 +69,17 @@ def check_fp16(graph: Any) -> None:
             raise GraphError(f"an FP16 graph rounds {node.output[0]}, behind the last product, to half precision")
 
 
-def check_int8(graph: Any, kept_float: Collection[str]) -> None:
-    """Raise GraphError unless every convolution but `kept_float` is quantised, and no quantised tensor reaches the
-    saliency's arg-max.
+def check_quantised(graph: Any, quantised: Collection[str]) -> None:
+    """Raise GraphError unless the operators whose weights and inputs are quantised are the `quantised` ones, and no
+    quantised tensor reaches the saliency's arg-max.
     """
     producer = {name: node for node in graph.graph.node for name in node.output}
     for node in graph.graph.node:
-        if node.op_type == "Conv":
-            weights = producer.get(node.input[1])
-            if (weights is not None and weights.op_type == "DequantizeLinear") == (node.name in kept_float):
-                raise GraphError(f"an INT8 graph holds the convolution {node.name} in the wrong precision")
+        if node.op_type in ("Conv", "MatMul", "Gemm"):
+            sources = [producer.get(name) for name in node.input[:2]]
+            dequantised = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
+            if all(dequantised) != (node.name in quantised):
+                raise GraphError(f"a quantised graph holds {node.op_type} {node.name} in the wrong precision")
         if node.op_type in ("ArgMax", "ReduceMax"):
             source = producer.get(node.input[0])
             while source is not None and source.op_type in _PASS_THROUGH:

@@ -1,88 +1,46 @@
-"""INT8 as a property of the ONNX file: Q/DQ nodes around convolutions, as many as the calibration images allow.
+"""INT8 as a property of the ONNX file: Q/DQ nodes around convolutions and large products.
 
-Convolutions are nearly all of the work. The layout extractor stays in floating point: its arg-max must not read
-quantised values, and its products are small.
+What stays in floating point: the arg-max, which must not read quantised values, products of two activations, and
+whatever the caller leaves out.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.calibration.activations import Activations
-from geodtr.runtime.engines.onnxruntime import open_session
-from geodtr.runtime.errors import ConfigError
+from geodtr.calibration.activations import Activations, Range
+from geodtr.calibration.operators import Operator, operators
+from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
 from geodtr.runtime.names import Dialect
-from geodtr.runtime.spec import INPUT, Descriptors, Images
-
-KEEP_COSINE = 0.993
-"""What descriptors of sample images must keep of the float32 ones: the promised 0.99, with some to spare."""
 
 _SMALLEST_RANGE = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Int8Graph:
-    """A quantised `ModelProto`, how many operators could be, and the names of those that had to stay in float32."""
+class Int8Quantiser:
+    """One branch's float32 graph and its ranges, from which graphs with any choice of INT8 operators are written."""
 
-    graph: Any
-    operators: int
-    kept_float: tuple[str, ...]
+    def __init__(self, graph: Any, activations: Activations, dialect: Dialect) -> None:
+        self.graph, self._activations, self._dialect = graph, activations, dialect
+        self.operators: list[Operator] = operators(graph)
+        self.optimisation: Optimisation = optimisation_of("int8")
 
+    def quantise(self, chosen: Collection[str]) -> Any:
+        """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected."""
+        corrected = _corrected(self.graph, self._corrections, chosen)
+        return _with_quantised(corrected, self._activations, self._dialect, chosen)
 
-def to_int8(graph: Any, activations: Activations, dialect: Dialect, keep_cosine: float = KEEP_COSINE) -> Int8Graph:
-    """Quantise the convolutions of a float32 `ModelProto`; the given graph is left as it is.
-
-    Where quantising all of them turns the descriptor of a sample image so far that its cosine with the float32 one is
-    below `keep_cosine`, the convolutions that do so are found by halving the list, and stay in float32.
-    Raises ConfigError when none is left: a file without INT8 is not called INT8.
-    """
-    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
-    expected = _describe(graph, activations.sample)
-    corrections = _bias_corrections(graph, quantise(graph, activations, dialect, convolutions), activations)
-
-    def quantised(chosen: Collection[str]) -> Any:
-        return quantise(_corrected(graph, corrections, chosen), activations, dialect, chosen)
-
-    def good(chosen: Collection[str]) -> bool:
-        cosine = np.sum(expected * _describe(quantised(chosen), activations.sample), axis=1)
-        return bool(cosine.min() >= keep_cosine)
-
-    # Noise grows from layer to layer, so the layers next to the output are tried first.
-    chosen = largest_good(convolutions[::-1], good)
-    if not chosen:
-        raise ConfigError(
-            f"No convolution can be INT8 and keep a cosine of {keep_cosine} on the calibration images. Lower "
-            f"--keep-cosine ({KEEP_COSINE} by default), or build --precision fp16."
-        )
-    kept_float = tuple(name for name in convolutions if name not in chosen)
-    return Int8Graph(quantised(chosen), len(convolutions), kept_float)
+    @cached_property
+    def _corrections(self) -> dict[str, NDArray[np.float32]]:
+        everything = [operator.name for operator in self.operators]
+        quantised = _with_quantised(self.graph, self._activations, self._dialect, everything)
+        return _bias_corrections(self.graph, quantised, self._activations)
 
 
-def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) -> frozenset[str]:
-    """A large subset of `items` for which `good` holds, found by adaptive halving.
-
-    One call where all of them together are good; a few for each one that is not. Every set it grows by was tried.
-    """
-    accepted: frozenset[str] = frozenset()
-
-    def add(part: Sequence[str]) -> None:
-        nonlocal accepted
-        if good(accepted | set(part)):
-            accepted |= set(part)
-        elif len(part) > 1:
-            middle = len(part) // 2
-            add(part[:middle])
-            add(part[middle:])
-
-    add(items)
-    return accepted
-
-
-def quantise(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
-    """A copy of `graph` with Q/DQ nodes around the `chosen` convolutions.
+def _with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
+    """A copy of `graph` with Q/DQ nodes around the `chosen` operators.
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
     where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
@@ -108,14 +66,14 @@ def quantise(graph: Any, activations: Activations, dialect: Dialect, chosen: Col
         },
         nodes_to_quantize=list(chosen),
         nodes_to_exclude=[],
-        op_types_to_quantize=["Conv"],
+        op_types_to_quantize=sorted({operator.kind for operator in operators(graph)}),
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": dialect == "tensorrt"},
     )
     quantizer.quantize_model()
     return quantizer.model.model
 
 
-def _cut_by_relu(graph: Any, activations: Activations) -> dict[str, tuple[float, float]]:
+def _cut_by_relu(graph: Any, activations: Activations) -> dict[str, Range]:
     """The ranges, without what a following ReLU cuts off: no integer step is spent on values that become zero."""
     readers: dict[str, list[str]] = {}
     for node in graph.graph.node:
@@ -162,8 +120,3 @@ def _corrected(graph: Any, corrections: dict[str, NDArray[np.float32]], chosen: 
             bias = stored[node.input[2]]
             bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + corrections[node.name], bias.name))
     return copied
-
-
-def _describe(graph: Any, images: Images) -> Descriptors:
-    (descriptors,) = open_session(graph.SerializeToString()).run(None, {INPUT: images})
-    return np.asarray(descriptors, np.float32)

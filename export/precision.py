@@ -1,33 +1,40 @@
 """From float32 graphs to typed ones: precision is a property of the ONNX file, and of nothing else."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from geodtr.calibration.activations import METHOD, Activations, measure_activations
-from geodtr.calibration.select import IMAGES, select
+from geodtr.calibration.pool import Pool
+from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
+from geodtr.export.fp8 import Fp8Quantiser
 from geodtr.export.fp16 import to_fp16
-from geodtr.export.graph_checks import check_fp16, check_int8
-from geodtr.export.int8 import KEEP_COSINE, to_int8
+from geodtr.export.graph_checks import check_fp16, check_quantised
+from geodtr.export.int8 import Int8Quantiser
+from geodtr.export.kept_cosine import KEEP_COSINE, Quantiser, keep_cosine
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import CalibrationEntry, QuantisationEntry
 from geodtr.runtime.names import BRANCHES, Branch, Dialect, Precision
+from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.data.pair_set import PairSet
+from geodtr.runtime.spec import Images
 
 QUANTISED: Collection[Precision] = ("int8", "fp8", "mixed")
+_SAMPLE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """The images that ranges are measured on: `images` of those in `data`.
+class CalibrationPlan:
+    """What ranges are measured on, and how. `file` keeps them from one build to the next.
 
-    `keep_cosine`: how closely the quantised descriptors of the first of them must follow the float32 ones.
+    `keep_cosine`: how closely the quantised descriptors of the first images must follow the float32 ones;
+    by default as the precision has it.
     """
 
-    data: PairSet
-    images: int = IMAGES
-    keep_cosine: float = KEEP_COSINE
+    pool: Pool
+    options: RangeOptions = field(default_factory=RangeOptions)
+    file: Path | None = None
+    keep_cosine: float | None = None
 
 
 def write_typed(exported: Bundle, precision: Precision, folder: Path, *, track: Track = untracked) -> None:
@@ -44,37 +51,95 @@ def write_typed(exported: Bundle, precision: Precision, folder: Path, *, track: 
 
 
 def write_quantised(
-    exported: Bundle, calibration: Calibration, dialect: Dialect, folder: Path, *, track: Track = untracked
+    exported: Bundle,
+    plan: CalibrationPlan,
+    precision: Precision,
+    dialect: Dialect,
+    folder: Path,
+    *,
+    track: Track = untracked,
 ) -> QuantisationEntry:
-    """Calibrate the float32 bundle `exported`, then write both branches' INT8 graphs into `folder`."""
-    import onnx
-
-    activations: dict[Branch, Activations] = {}
-    for branch in BRANCHES:
-        engine = exported.manifest.engine(branch)
-        images = select(calibration.data.images(branch), calibration.images)
-        activations[branch] = measure_activations(
-            exported.path / engine.file, images, engine.spec.preprocessing, track=track
-        )
-    operators, kept_float = 0, list[str]()
-    for branch in track(BRANCHES, "Writing int8 graphs", len(BRANCHES)):
-        file = exported.manifest.engine(branch).file
-        graph = onnx.load(str(exported.path / file))
-        made = to_int8(graph, activations[branch], dialect, calibration.keep_cosine)
-        check_int8(made.graph, made.kept_float)
-        onnx.save(made.graph, str(folder / file))
-        operators += made.operators
-        kept_float += [f"{branch}/{name}" for name in made.kept_float]
+    """Calibrate the float32 bundle `exported`, then write both branches' quantised graphs into `folder`: as many
+    operators as keep the descriptors of the first images.
+    """
+    made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
+    found = quantisers(exported, made.ranges, precision, dialect)
+    sample = first_images(exported, made)
+    smallest = KEEP_COSINE[precision] if plan.keep_cosine is None else plan.keep_cosine
+    chosen = {
+        branch: keep_cosine(found[branch], sample[branch], smallest)
+        for branch in track(BRANCHES, f"Writing {precision} graphs", len(BRANCHES))
+    }
+    write_chosen(exported, found, chosen, folder)
     return QuantisationEntry(
         dialect=dialect,
-        calibration=CalibrationEntry(
-            data=calibration.data.name,
-            images=activations["ground"].images,
-            ground_sha256=activations["ground"].images_sha256,
-            aerial_sha256=activations["aerial"].images_sha256,
-            method=METHOD,
-        ),
-        operators=operators,
-        kept_float=tuple(kept_float),
-        keep_cosine=calibration.keep_cosine,
+        calibration=calibration_entry(made),
+        operators=sum(len(found[branch].operators) for branch in BRANCHES),
+        kept_float=kept_float(found, chosen),
+        keep_cosine=smallest,
+    )
+
+
+def quantisers(exported: Bundle, ranges: Ranges, precision: Precision, dialect: Dialect) -> dict[Branch, Quantiser]:
+    """Of each branch, what writes its graph with any choice of quantised operators."""
+    import onnx
+
+    made: dict[Branch, Quantiser] = {}
+    for branch in BRANCHES:
+        graph = onnx.load(str(exported.path / exported.manifest.engine(branch).file))
+        activations = ranges[branch].activations
+        made[branch] = (
+            Fp8Quantiser(graph, activations) if precision == "fp8" else Int8Quantiser(graph, activations, dialect)
+        )
+    return made
+
+
+def write_chosen(
+    exported: Bundle,
+    found: Mapping[Branch, Quantiser],
+    chosen: Mapping[Branch, Collection[str]],
+    folder: Path,
+) -> None:
+    """Write each branch's graph with the `chosen` operators quantised, checked to be so."""
+    import onnx
+
+    for branch in BRANCHES:
+        graph = found[branch].quantise(chosen[branch])
+        check_quantised(graph, chosen[branch])
+        onnx.save(graph, str(folder / exported.manifest.engine(branch).file))
+
+
+def kept_float(found: Mapping[Branch, Quantiser], chosen: Mapping[Branch, Collection[str]]) -> tuple[str, ...]:
+    """As branch/node, the operators that were not chosen."""
+    return tuple(
+        f"{branch}/{operator.name}"
+        for branch in BRANCHES
+        for operator in found[branch].operators
+        if operator.name not in chosen[branch]
+    )
+
+
+def first_images(exported: Bundle, made: Calibrated) -> dict[Branch, Images]:
+    """The first images that were calibrated on, preprocessed, uint8 [N, H, W, 3]."""
+    return {
+        branch: next(
+            load_batches(
+                made.images[branch][:_SAMPLE], exported.manifest.engine(branch).spec.preprocessing, batch_size=_SAMPLE
+            )
+        )
+        for branch in BRANCHES
+    }
+
+
+def calibration_entry(made: Calibrated) -> CalibrationEntry:
+    """What a manifest says of a calibration."""
+    options = made.ranges.options
+    method = f"percentile {options.percentile}" if options.method == "percentile" else options.method
+    return CalibrationEntry(
+        data=made.ranges.data,
+        images=len(made.images["ground"]),
+        ground_sha256=hash_files(made.images["ground"]),
+        aerial_sha256=hash_files(made.images["aerial"]),
+        choice=options.choice,
+        method=method,
     )

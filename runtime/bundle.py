@@ -39,7 +39,7 @@ class Bundle:
     def _files(self, branch: Branch) -> EngineFiles:
         entry = self.manifest.engine(branch)
         compiled = None if entry.compiled is None else self.path / entry.compiled.file
-        return EngineFiles(entry.spec, self.path / entry.file, compiled)
+        return EngineFiles(entry.spec, self.manifest.precision, self.path / entry.file, compiled)
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -68,6 +68,7 @@ class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     images: int
     ground_sha256: str
     aerial_sha256: str
+    choice: str
     method: str
 
 

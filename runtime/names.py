@@ -19,3 +19,10 @@ Dialect = Literal["cpu-7bit", "cpu-8bit", "tensorrt"]
 """How a target wants its quantised graph. CPUs: unsigned activations, and weights in 7 bits where the CPU has no VNNI;
 TensorRT: signed, symmetric, zero point 0."""
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+
+Choice = Literal["first", "random", "stratified", "coreset"]
+"""Which images of a set are calibrated on."""
+
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+"""How a tensor's values make the range that is quantised."""
+METHODS: tuple[Method, ...] = get_args(Method)

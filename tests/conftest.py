@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
 from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.precision import Calibration
+from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.gallery import Gallery, Reference, build_gallery
 from geodtr.runtime.names import Precision
@@ -86,7 +87,7 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
             root / precision,
             precision=precision,
             builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=Calibration(train_set, keep_cosine=0.9998),
+            calibration=CalibrationPlan(pool_of(train_set), keep_cosine=0.9998),
         )
         for precision in BUILT
     }

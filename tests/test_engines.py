@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.int8 import largest_good
+from geodtr.export.kept_cosine import largest_good
 from geodtr.export.model import open_model
 from geodtr.export.parity import allowed_lost, compare
 from geodtr.runtime.bundle import open_bundle

@@ -8,8 +8,9 @@ import pytest
 from conftest import Trained
 from onnx import TensorProto, helper, numpy_helper
 
+from geodtr.calibration.operators import operators
 from geodtr.export.engine_builder import check_batch_invariance
-from geodtr.export.graph_checks import GraphError, check_export, check_fp16, check_int8
+from geodtr.export.graph_checks import GraphError, check_export, check_fp16, check_quantised
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images
 from geodtr.training.checkpoint import load_checkpoint
@@ -49,15 +50,16 @@ def test_float32_weights_called_fp16_are_caught(trained: Trained) -> None:
 
 def test_a_float_convolution_in_an_int8_graph_is_caught(trained: Trained) -> None:
     with pytest.raises(GraphError, match="wrong precision"):
-        check_int8(_graph(trained, "fp32"), ())
+        check_quantised(_graph(trained, "fp32"), {"node_Conv_398"})
 
 
 def test_a_quantised_arg_max_is_caught(trained: Trained) -> None:
     graph = _graph(trained, "int8")
     manifest = trained.bundles["int8"].manifest
     assert manifest.quantisation is not None
-    kept = [name.removeprefix("ground/") for name in manifest.quantisation.kept_float if name.startswith("ground/")]
-    check_int8(graph, kept)
+    kept = {name.removeprefix("ground/") for name in manifest.quantisation.kept_float if name.startswith("ground/")}
+    quantised = {operator.name for operator in operators(_graph(trained, "fp32"))} - kept
+    check_quantised(graph, quantised)
     (arg_max,) = [node for node in graph.graph.node if node.op_type == "ArgMax"]
     graph.graph.initializer.append(numpy_helper.from_array(np.array(0.1, np.float32), "step"))
     graph.graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "zero"))
@@ -65,7 +67,7 @@ def test_a_quantised_arg_max_is_caught(trained: Trained) -> None:
     dequantise = helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["dq"])
     _insert_before(graph, arg_max, [quantise, dequantise], "dq")
     with pytest.raises(GraphError, match="reads a quantised tensor"):
-        check_int8(graph, kept)
+        check_quantised(graph, quantised)
 
 
 def test_an_export_that_computes_something_else_is_caught(trained: Trained) -> None:

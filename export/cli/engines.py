@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Select, open_pool
 from geodtr.export.cli.console import (
     RECALL_COLUMNS,
     megabytes,
@@ -54,44 +55,52 @@ def build_engine(
     calibration: Annotated[
         str | None,
         typer.Option(
-            "--calibration", metavar="SPEC", help="Images that INT8 ranges are measured on.", show_default=False
+            "--calibration",
+            metavar="SPEC|FOLDER",
+            help="Images that ranges are measured on: a data set, or a folder with ground/ and aerial/.",
+            show_default=False,
         ),
     ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option("--images", min=1, help="How many of them, drawn with a fixed seed.", show_default="200"),
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            "--ranges",
+            help="File that keeps the ranges: reused when all matches, else measured anew.",
+            show_default=False,
+        ),
     ] = None,
+    images: Images = 200,
+    select: Select = "random",
+    method: MethodOption = "minmax",
+    percentile: Percentile = 99.99,
     keep_cosine: Annotated[
         float | None,
         typer.Option(
             "--keep-cosine",
             min=0,
             max=1,
-            help="INT8: smallest cosine with float32, on 16 of them.",
-            show_default="0.993",
+            help="Quantised: smallest cosine with float32, on 16 of them.",
+            show_default="int8 0.993, fp8 0.98",
         ),
     ] = None,
 ) -> None:
     """Compile both branches into a bundle of engines.
 
-    INT8 quantises convolutions. One that would turn a calibration image's descriptor too far stays in float32, and
-    `inspect` names it.
+    INT8 and FP8 quantise convolutions and large products. One that would turn a calibration image's descriptor too far
+    stays in float32, and `inspect` names it.
     """
-    from geodtr.calibration.select import IMAGES
+    from geodtr.calibration.ranges import RangeOptions
     from geodtr.export.build.builder import BuildOptions, make_builder
     from geodtr.export.engine_builder import build_engine as run_build
-    from geodtr.export.int8 import KEEP_COSINE
-    from geodtr.export.precision import Calibration
-    from geodtr.training.data.spec import read_training_set
+    from geodtr.export.precision import CalibrationPlan
 
     plan = None
     if calibration:
-        calibration_set = read_training_set(calibration)
-        report_skipped(calibration_set.name, calibration_set.skipped)
-        plan = Calibration(
-            calibration_set,
-            images=IMAGES if images is None else images,
-            keep_cosine=KEEP_COSINE if keep_cosine is None else keep_cosine,
+        plan = CalibrationPlan(
+            open_pool(calibration),
+            RangeOptions(images=images, choice=select, method=method, percentile=percentile),
+            file=ranges,
+            keep_cosine=keep_cosine,
         )
     bundle = run_build(
         source,
@@ -110,7 +119,7 @@ def build_engine(
 def int8_share(made: "QuantisationEntry") -> str:
     """How much of an INT8 bundle is INT8, in words."""
     kept = len(made.kept_float)
-    share = f"{made.operators - kept} of {made.operators} convolutions INT8 ({made.dialect})"
+    share = f"{made.operators - kept} of {made.operators} operators quantised ({made.dialect})"
     return f"{share}, the others float32 to keep cosine {made.keep_cosine} (--json names them)" if kept else share
 
 
@@ -200,7 +209,10 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     output.print(rows)
     if manifest.quantisation is not None:
         calibration = manifest.quantisation.calibration
-        output.print(f"calibrated on {calibration.images} images a branch of {calibration.data} ({calibration.method})")
+        output.print(
+            f"calibrated on {calibration.images} images a branch of {calibration.data}, {calibration.choice}, by "
+            f"{calibration.method}"
+        )
         output.print(int8_share(manifest.quantisation))
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptio
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry
-from geodtr.runtime.names import Provider
+from geodtr.runtime.names import Precision, Provider
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
@@ -20,6 +20,16 @@ PROVIDERS: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+
+Optimisation = Literal["all", "basic", "none"]
+_LEVELS: dict[Optimisation, str] = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
+
+
+def optimisation_of(precision: Precision) -> Optimisation:
+    """How far graphs of `precision` may be rewritten. The rewriting of Q/DQ pairs takes FP8 for INT8: a convolution
+    followed by an addition gives other numbers then (onnxruntime 1.32, CPU).
+    """
+    return "basic" if precision == "fp8" else "all"
 
 
 class OnnxRuntimeEmbedder:
@@ -55,9 +65,10 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
     opened: list[Embedder] = []
     for engine in engines:
         if engine.compiled is not None and made_here:
-            session = open_session(engine.compiled, backend.provider, options, optimised=True)
+            session = open_session(engine.compiled, backend.provider, options, optimisation="none")
         else:
-            session = open_session(engine.graph, backend.provider, options)
+            optimisation = optimisation_of(engine.precision)
+            session = open_session(engine.graph, backend.provider, options, optimisation=optimisation)
         opened.append(OnnxRuntimeEmbedder(session, engine.spec, engine.graph))
     return opened
 
@@ -67,12 +78,12 @@ def open_session(
     provider: Provider = "cpu",
     options: EngineOptions = AS_IT_LIKES,
     *,
-    optimised: bool = False,
+    optimisation: Optimisation = "all",
     save_optimised: Path | None = None,
 ) -> Any:
     """An `InferenceSession` of a file or a serialised model, on `provider` and, for what it does not take, the CPU.
 
-    `optimised`: the model was written by `save_optimised` and is taken as it is.
+    A model that was written by `save_optimised` is taken as it is, with the optimisation "none".
     Raises MissingDependency when the build has no such provider, BundleError when ONNX Runtime refuses the model.
     """
     check_provider(provider)
@@ -82,8 +93,7 @@ def open_session(
     session.log_severity_level = 3
     if options.threads is not None:
         session.intra_op_num_threads = options.threads
-    if optimised:
-        session.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimisation])
     if save_optimised is not None:
         session.optimized_model_filepath = str(save_optimised)
     source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.manifest import BackendEntry
+from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import BranchSpec, Embedder
 
 
@@ -16,6 +17,7 @@ class EngineFiles:
     """One branch's engine on disk, hashes verified: its typed ONNX graph, and what the backend compiled it to."""
 
     spec: BranchSpec
+    precision: Precision
     graph: Path
     compiled: Path | None = None
 

@@ -1,0 +1,173 @@
+"""The ranges file: what was measured on which images of which model; readable, and reused when all of it matches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from geodtr.calibration.activations import Activations, Range, measure_activations
+from geodtr.calibration.pool import Pool
+from geodtr.calibration.select import IMAGES, at_random, coreset, first, stratified
+from geodtr.calibration.thresholds import PERCENTILE, threshold_of
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.errors import UserError
+from geodtr.runtime.files import sha256, write_bytes
+from geodtr.runtime.names import BRANCHES, Branch, Choice, Method
+from geodtr.runtime.pipeline import embed_files
+from geodtr.runtime.progress import Track, untracked
+
+SCHEMA = 1
+
+
+class RangesError(UserError):
+    """A ranges file that cannot be used."""
+
+
+class RangeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many images, how they are chosen, and how values make ranges; `percentile` is that method's own."""
+
+    images: int = IMAGES
+    choice: Choice = "random"
+    seed: int = 0
+    method: Method = "minmax"
+    percentile: float = PERCENTILE
+
+
+class ImageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An image that was measured on."""
+
+    file: str
+    sha256: str
+
+
+class BranchRanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One branch: of which graph, on which images, with what result (see Activations)."""
+
+    graph_sha256: str
+    pool_sha256: str
+    images: tuple[ImageEntry, ...]
+    ranges: dict[str, Range]
+    means: dict[str, tuple[float, ...]]
+
+    @property
+    def activations(self) -> Activations:
+        return Activations(self.ranges, {name: np.array(means) for name, means in self.means.items()})
+
+
+class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Both branches of one model, calibrated on `data`."""
+
+    schema: int = SCHEMA
+    data: str
+    options: RangeOptions
+    ground: BranchRanges
+    aerial: BranchRanges
+
+    def __getitem__(self, branch: Branch) -> BranchRanges:
+        return self.ground if branch == "ground" else self.aerial
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Ranges, the images they are of, and why they were measured anew; None where the file's were reused."""
+
+    ranges: Ranges
+    images: dict[Branch, list[Path]]
+    why_anew: str | None
+
+
+def calibrate(
+    exported: Bundle,
+    pool: Pool,
+    options: RangeOptions,
+    file: Path | None = None,
+    *,
+    track: Track = untracked,
+) -> Calibrated:
+    """Measure both branches of the float32 bundle `exported` on images of `pool`; kept in `file`, if given.
+
+    What `file` holds is reused when model, options, and every image are the same. Raises CalibrationError, ImageError,
+    and RangesError when `file` is something else.
+    """
+    why = "nothing was measured yet"
+    if file is not None and file.exists():
+        held = read_ranges(file)
+        difference = _difference(held, exported, pool, options)
+        if difference is None:
+            return Calibrated(held, {branch: _lying(held[branch], pool.images[branch]) for branch in BRANCHES}, None)
+        why = difference
+    images = {branch: list(_choose(exported, pool, options, branch, track)) for branch in BRANCHES}
+    measured = {branch: _measure(exported, pool, images[branch], options, branch, track) for branch in BRANCHES}
+    ranges = Ranges(data=pool.name, options=options, ground=measured["ground"], aerial=measured["aerial"])
+    if file is not None:
+        write_bytes(file, msgspec.json.format(msgspec.json.encode(ranges), indent=1) + b"\n")
+    return Calibrated(ranges, images, why)
+
+
+def read_ranges(file: Path) -> Ranges:
+    """Read and validate a ranges file. Raises RangesError naming what is wrong."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Ranges)
+    except OSError as error:
+        raise RangesError(f"{file} cannot be read ({error.strerror}). Check the path.") from None
+    except msgspec.DecodeError as error:
+        raise RangesError(f"{file} is not a ranges file: {error}. Name another file, or remove it yourself.") from None
+
+
+def _difference(held: Ranges, exported: Bundle, pool: Pool, options: RangeOptions) -> str | None:
+    """What of the file does not match, in words."""
+    for name in RangeOptions.__struct_fields__:
+        before, now = getattr(held.options, name), getattr(options, name)
+        if before != now:
+            return f"{name} was {before} and is {now}"
+    for branch in BRANCHES:
+        if held[branch].graph_sha256 != exported.manifest.engine(branch).sha256:
+            return f"the {branch} branch is another model's"
+        if held[branch].pool_sha256 != pool.names_sha256(branch):
+            return f"{pool.name} lists other {branch} images than then"
+        for path, entry in zip(_lying(held[branch], pool.images[branch]), held[branch].images, strict=True):
+            if not path.is_file() or sha256(path) != entry.sha256:
+                return f"the image {path} is not what it was"
+    return None
+
+
+def _lying(held: BranchRanges, images: Sequence[Path]) -> list[Path]:
+    """Where the images that were measured on lie now: the same data set may have moved."""
+    known = {path.parts[-2:]: path for path in images}
+    return [known.get(Path(entry.file).parts[-2:], Path(entry.file)) for entry in held.images]
+
+
+def _measure(
+    exported: Bundle, pool: Pool, images: Sequence[Path], options: RangeOptions, branch: Branch, track: Track
+) -> BranchRanges:
+    engine = exported.manifest.engine(branch)
+    activations = measure_activations(
+        exported.path / engine.file,
+        images,
+        engine.spec.preprocessing,
+        threshold_of(options.method, options.percentile),
+        track=track,
+    )
+    return BranchRanges(
+        graph_sha256=engine.sha256,
+        pool_sha256=pool.names_sha256(branch),
+        images=tuple(ImageEntry(file=str(path), sha256=sha256(path)) for path in images),
+        ranges=activations.ranges,
+        means={name: tuple(means.tolist()) for name, means in activations.means.items()},
+    )
+
+
+def _choose(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch, track: Track) -> Sequence[Path]:
+    paths, count, seed = pool.images[branch], options.images, options.seed
+    if options.choice == "first":
+        return first(paths, count)
+    if options.choice == "stratified":
+        return stratified(paths, pool.strata[branch], count, seed)
+    if options.choice == "coreset" and len(paths) > count:
+        described = embed_files(
+            exported.embedder(branch), paths, description=f"Describing {branch} images", track=track
+        )
+        return coreset(paths, described, count)
+    return at_random(paths, count, seed)

@@ -1,0 +1,199 @@
+"""Calibration: which images are taken, what ranges their values make, and when a ranges file is used again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Outcome, Trained
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from geodtr.calibration.activations import measure_activations
+from geodtr.calibration.operators import operators
+from geodtr.calibration.select import at_random, coreset, first, stratified
+from geodtr.calibration.thresholds import Histogram, threshold_of
+from geodtr.runtime.engines.onnxruntime import open_session
+from geodtr.runtime.names import METHODS, Method
+from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.spec import INPUT
+
+PATHS = [Path(f"{number:03}.png") for number in range(60)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(values=arrays(np.float32, 200, elements=st.floats(-100, 100, width=32)), parts=st.integers(1, 7))
+def test_a_histogram_is_the_same_however_its_values_come(values: np.ndarray, parts: int) -> None:
+    low, high = float(values.min()), float(values.max())
+    whole, streamed = Histogram.empty(low, high).add(values), Histogram.empty(low, high)
+    for part in np.array_split(values, parts):
+        streamed = streamed.add(part)
+    np.testing.assert_array_equal(streamed.counts, whole.counts)
+    if low < high:
+        assert whole.counts.sum() == len(values)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=arrays(np.float32, 300, elements=st.floats(-50, 80, width=32)),
+    method=st.sampled_from([method for method in METHODS if method != "minmax"]),
+)
+def test_a_range_lies_within_the_extremes_and_holds_zero_where_they_do(values: np.ndarray, method: Method) -> None:
+    low, high = float(values.min()), float(values.max())
+    threshold = threshold_of(method)
+    assert threshold is not None
+    found_low, found_high = threshold(Histogram.empty(low, high).add(values))
+    slack = 1e-4 * max(high - low, 1)
+    assert low - slack <= found_low <= found_high <= high + slack
+    if low <= 0 <= high:
+        assert found_low <= 0 <= found_high
+
+
+@pytest.mark.parametrize(("method", "limit"), [("percentile", 10), ("entropy", 20), ("mse", 36)])
+@pytest.mark.parametrize("one_sided", [True, False])
+def test_an_outlier_is_clipped_and_the_bulk_is_not(method: Method, limit: float, one_sided: bool) -> None:
+    generator = np.random.default_rng(0)
+    bulk = generator.normal(size=200_000).astype(np.float32)
+    values = np.append(np.abs(bulk) if one_sided else bulk, np.float32(40))
+    threshold = threshold_of(method, 99.99)
+    assert threshold is not None
+    low, high = threshold(Histogram.empty(float(values.min()), float(values.max())).add(values))
+    assert 2 < high < limit
+    assert abs(low) < 0.1 if one_sided else -limit < low < -2
+
+
+def test_percentile_keeps_the_share_it_is_told() -> None:
+    values = np.random.default_rng(0).uniform(0, 1, 100_000).astype(np.float32)
+    histogram = Histogram.empty(0, 1).add(values)
+    for kept in (50.0, 90.0, 99.0):
+        threshold = threshold_of("percentile", kept)
+        assert threshold is not None
+        assert threshold(histogram)[1] == pytest.approx(kept / 100, abs=5e-3)
+
+
+def test_every_method_gives_other_ranges_than_minmax_on_a_real_network(trained: Trained) -> None:
+    graph = trained.onnx.path / "ground.onnx"
+    how = trained.onnx.manifest.ground.spec.preprocessing
+    images = trained.train_set.paths("ground")[:24]
+    ranges = {method: measure_activations(graph, images, how, threshold_of(method)).ranges for method in METHODS}
+    for method in ("percentile", "entropy", "mse"):
+        narrower = [name for name, (_, high) in ranges[method].items() if high < 0.98 * ranges["minmax"][name][1]]
+        assert len(narrower) > len(ranges["minmax"]) / 3
+
+
+def test_statistics_are_those_of_the_tensors_themselves(trained: Trained) -> None:
+    file = trained.onnx.path / "aerial.onnx"
+    how = trained.onnx.manifest.aerial.spec.preprocessing
+    paths = trained.train_set.paths("aerial")[:19]
+    measured = measure_activations(file, paths, how)
+    model = onnx.load(str(file))
+    (convolution, *_) = (operator for operator in operators(model)[3:] if operator.kind == "Conv")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(convolution.reads, onnx.TensorProto.FLOAT, None))
+    (batch,) = load_batches(paths, how)
+    (values,) = open_session(model.SerializeToString()).run([convolution.reads], {INPUT: batch})
+    np.testing.assert_allclose(measured.ranges[convolution.reads], (values.min(), values.max()), rtol=1e-5)
+    np.testing.assert_allclose(measured.means[convolution.reads], values.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    count=st.integers(1, 70), seed=st.integers(0, 5), strata=st.lists(st.sampled_from("abc"), min_size=60, max_size=60)
+)
+def test_a_choice_is_of_distinct_images_in_their_order(count: int, seed: int, strata: list[str]) -> None:
+    generator = np.random.default_rng(seed)
+    rows = generator.normal(size=(60, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for chosen in (
+        first(PATHS, count),
+        at_random(PATHS, count, seed),
+        stratified(PATHS, strata, count, seed),
+        coreset(PATHS, rows, count),
+    ):
+        assert len(chosen) == min(count, 60)
+        assert chosen == sorted(set(chosen))
+
+
+def test_a_rare_region_is_drawn_like_a_common_one() -> None:
+    strata = ["common"] * 55 + ["rare"] * 5
+    chosen = stratified(PATHS, strata, 10)
+    assert sum(path in PATHS[55:] for path in chosen) == 5
+
+
+def test_a_coreset_leaves_no_cluster_out() -> None:
+    centres = np.eye(6, 16, dtype=np.float32)
+    rows = np.repeat(centres, 10, axis=0) + np.random.default_rng(0).normal(0, 0.01, (60, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert {PATHS.index(path) // 10 for path in coreset(PATHS, rows, 6)} == set(range(6))
+
+
+def test_a_ranges_file_is_used_again_only_when_all_of_it_matches(
+    trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    out = tmp_path / "ranges.json"
+
+    def calibrate(*changed: object) -> str:
+        result = cli("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--images", 8, "--out", out, *changed)
+        assert result.code == 0, result.err
+        return result.err
+
+    assert "nothing was measured yet" in calibrate()
+    before = out.read_bytes()
+    held = json.loads(before)
+    assert [len(held[branch]["images"]) for branch in ("ground", "aerial")] == [8, 8]
+    assert "nothing to do" in calibrate()
+    assert out.read_bytes() == before
+    assert "method was minmax and is percentile" in calibrate("--method", "percentile")
+    assert "method was percentile and is minmax" in calibrate()
+    assert "images was 8 and is 9" in calibrate("--images", 9)
+    calibrate()
+    used = Path(json.loads(out.read_bytes())["aerial"]["images"][0]["file"])
+    other = next(path for path in used.parent.iterdir() if path.read_bytes() != used.read_bytes())
+    shutil.copy(other, used)
+    assert "is not what it was" in calibrate()
+
+
+def test_a_build_takes_the_ranges_it_is_given(
+    trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    ranges = tmp_path / "ranges.json"
+    asked: tuple[object, ...] = ("build-engine", trained.onnx.path, "--precision", "int8")
+    asked += ("--calibration", f"pairs:{pairs}", "--ranges", ranges, "--keep-cosine", 0.5, "--images", 12)
+    assert cli(*asked, "--out", tmp_path / "first").code == 0
+    held = ranges.read_bytes()
+    assert cli(*asked, "--out", tmp_path / "second").code == 0
+    assert ranges.read_bytes() == held
+    for name in ("ground.onnx", "aerial.onnx"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_a_folder_of_images_serves_as_well(
+    trained: Trained, pairs: Path, cli: Callable[..., Outcome], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    out = tmp_path / "ranges.json"
+    assert cli("calibrate", trained.onnx.path, "--data", pairs, "--out", out, "--select", "coreset").code == 0
+    held = json.loads(out.read_bytes())
+    assert len(held["ground"]["images"]) == 20
+    shutil.rmtree(pairs / "aerial")
+    assert "holds no images" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "new.json")
+
+
+def test_panoramas_given_for_tiles_are_refused(
+    trained: Trained, pairs: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (pairs / "aerial").rename(pairs / "held")
+    (pairs / "ground").rename(pairs / "aerial")
+    (pairs / "held").rename(pairs / "ground")
+    assert "square" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "ranges.json")
+
+
+def test_another_file_is_not_overwritten(
+    trained: Trained, pairs: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    out = tmp_path / "notes.json"
+    out.write_text('{"mine": true}')
+    message = refused("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--out", out)
+    assert "not a ranges file" in message

@@ -1,0 +1,96 @@
+"""A quantised graph is what its dialect promises: read off the file, then run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Outcome, Trained
+
+from geodtr.calibration.operators import blocks, operators
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.names import DIALECTS, Dialect
+from geodtr.runtime.pipeline import embed_files
+
+INTEGERS = {"cpu-7bit": np.uint8, "cpu-8bit": np.uint8, "tensorrt": np.int8}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect_of_int8_is_written_by_its_rules_and_keeps_descriptors(
+    trained: Trained, cli: Callable[..., Outcome], tmp_path: Path, dialect: Dialect
+) -> None:
+    out = tmp_path / "bundle"
+    _build(trained, cli, out, "int8", "--dialect", dialect)
+    bundle = open_bundle(out)
+    assert bundle.manifest.quantisation is not None
+    assert bundle.manifest.quantisation.dialect == dialect
+    model = onnx.load(str(out / "ground.onnx"))
+    stored = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            zero = stored[node.input[2]]
+            assert zero.dtype == INTEGERS[dialect]
+            assert dialect != "tensorrt" or not zero.any()
+            assert stored[node.input[1]].size == 1
+    weights = [stored[name] for name in _quantised_weights(model)]
+    assert all(each.dtype == np.int8 for each in weights)
+    largest = max(int(np.abs(each.astype(int)).max()) for each in weights)
+    assert largest <= 64 if dialect == "cpu-7bit" else largest in (127, 128)
+    assert _smallest_cosine(trained, out) > 0.98
+
+
+def test_fp8_weights_and_activations_are_e4m3_and_keep_descriptors(
+    trained: Trained, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    _build(trained, cli, out, "fp8")
+    model = onnx.load(str(out / "ground.onnx"))
+    types = {entry.name: entry.data_type for entry in model.graph.initializer}
+    kinds = {types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    kinds |= {types[name] for name in _quantised_weights(model)}
+    assert kinds == {onnx.TensorProto.FLOAT8E4M3FN}
+    assert (out / "ground.onnx").stat().st_size < 0.6 * (trained.onnx.path / "ground.onnx").stat().st_size
+    assert _smallest_cosine(trained, out) > 0.95
+
+
+def test_operators_stand_in_the_blocks_of_the_network(trained: Trained) -> None:
+    found = operators(onnx.load(str(trained.onnx.path / "ground.onnx")))
+    parts = blocks(found)
+    assert sum(map(len, parts.values())) == len(found)
+    assert "backbone.layers.0" in parts
+    block = parts["backbone.layers.4.0"]
+    assert {operator.kind for operator in block} == {"Conv"}
+    assert len(block) == 3
+
+
+def test_a_small_product_stays_as_it_is(trained: Trained) -> None:
+    model = onnx.load(str(trained.onnx.path / "ground.onnx"))
+    sizes = {entry.name: int(np.prod(entry.dims)) for entry in model.graph.initializer}
+    found = operators(model)
+    chosen = {operator.name for operator in found}
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in sizes]
+    assert products
+    assert all((node.name in chosen) == (sizes[node.input[1]] >= 4096) for node in products)
+
+
+def _build(trained: Trained, cli: Callable[..., Outcome], out: Path, precision: str, *more: object) -> None:
+    data = trained.train_set.name
+    asked = ("build-engine", trained.onnx.path, "--precision", precision, "--calibration", data, "--images", 50)
+    result = cli(*asked, *more, "--out", out)
+    assert result.code == 0, result.err
+
+
+def _quantised_weights(model: onnx.ModelProto) -> list[str]:
+    """The stored integers behind each quantised operator's weights."""
+    producer = {name: node for node in model.graph.node for name in node.output}
+    operated = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    sources = [producer.get(node.input[1]) for node in operated]
+    return [node.input[0] for node in sources if node is not None and node.op_type == "DequantizeLinear"]
+
+
+def _smallest_cosine(trained: Trained, out: Path) -> float:
+    paths = trained.test_set.paths("ground")[:100]
+    got = embed_files(open_bundle(out).embedder("ground"), paths)
+    expected = embed_files(trained.onnx.embedder("ground"), paths)
+    return float(np.sum(got * expected, axis=1).min())
