@@ -12,6 +12,7 @@ import numpy as np
 from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
+from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, sha256
@@ -70,13 +71,14 @@ def build_engine(
     precision: Precision,
     builder: Builder,
     calibration: CalibrationPlan | None = None,
+    search: SearchPlan | None = None,
     track: Track = untracked,
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
 
     `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
     precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
-    builder and reading the source raise.
+    builder and reading the source raise. `mixed` is found by `search`.
     """
     check_new_folder(out)
     backend = builder.check(precision)
@@ -85,9 +87,13 @@ def build_engine(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
+    if precision == "mixed" and search is None:
+        raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
     with float32_bundle(source, track) as exported, new_folder(out) as folder:
         quantisation = None
-        if calibration is not None and precision in QUANTISED:
+        if calibration is not None and search is not None and precision == "mixed":
+            quantisation = write_searched(exported, calibration, search, builder, folder, track=track)
+        elif calibration is not None and precision in QUANTISED:
             quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
         else:
             write_typed(exported, precision, folder, track=track)
@@ -109,6 +115,8 @@ def build_engine(
         built = open_bundle(folder)
         for branch in BRANCHES:
             check_batch_invariance(built.embedder(branch))
+    if search is not None:
+        search.journal.unlink(missing_ok=True)
     return open_bundle(out)
 
 

@@ -72,11 +72,56 @@ class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     method: str
 
 
+class SensitivityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One block quantised alone: how far it turns descriptors, which hits at rank 1 go and come, and how many times as
+    fast as float32 both branches together are then.
+    """
+
+    block: str
+    operators: int
+    mean_cosine: float
+    smallest_cosine: float
+    lost: int
+    gained: int
+    speed: float
+
+
+class TrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A choice of quantised blocks, and its change of hits at rank 1 on `queries`: not `complete` where it was given up
+    early. `low` and `high` bound the drop in shares of 1 with 95 % confidence; `speed` is by float32's, where timed.
+    """
+
+    blocks: tuple[str, ...]
+    queries: int
+    complete: bool
+    lost: int
+    gained: int
+    low: float
+    high: float
+    speed: float | None = None
+
+
+class SearchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How blocks were chosen by measured recall: `tolerance` in points of R@1, on which pairs, with what result.
+
+    `trials` holds every choice that was measured, the chosen one among them; `machine` is where speeds were taken.
+    """
+
+    tolerance: float
+    data: str
+    data_sha256: str
+    machine: Machine
+    chosen: TrialEntry
+    sensitivity: tuple[SensitivityEntry, ...]
+    trials: tuple[TrialEntry, ...]
+
+
 class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What of the graphs is quantised, for which target, and why not more.
 
     `kept_float` names, as branch/node, those of all `operators` that could be quantised and were not: with
-    `keep_cosine`, so that the descriptors of the first calibration images kept that cosine.
+    `keep_cosine`, so that the descriptors of the first calibration images kept that cosine; with `search`, so that
+    recall held.
     """
 
     dialect: Dialect
@@ -84,6 +129,7 @@ class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     operators: int
     kept_float: tuple[str, ...] = ()
     keep_cosine: float | None = None
+    search: SearchEntry | None = None
 
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -50,6 +50,10 @@ class Matches:
         first, last = np.searchsorted(self.query, (start, stop))
         return self.query[first:last] - start, self.reference[first:last]
 
+    def first(self, queries: int) -> "Matches":
+        """The matches of the first so many queries."""
+        return Matches(*self.between(0, queries))
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:

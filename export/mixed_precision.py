@@ -1,0 +1,171 @@
+"""The fastest choice of quantised blocks whose measured recall stays within a tolerance.
+
+First each block alone: what it costs in cosine and recall, what it gains in speed. Then choices of many, cheapest per
+gain first: all of them, the longest run of them that holds (by halving), and what can still be added to it. At last the
+choices that held are timed together. Knows a workbench and numbers; knows nothing of graphs or files but its journal.
+"""
+
+from collections.abc import Callable, Sequence
+from math import floor
+from pathlib import Path
+
+import msgspec
+
+from geodtr.export.statistics import Drop
+from geodtr.export.workbench import Blocks, Workbench
+from geodtr.runtime.errors import UserError
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
+from geodtr.runtime.progress import Track, untracked
+
+_TIMED = 8
+_SLOWEST_WORTH_TRYING = 0.97
+
+
+class NoChoiceHolds(UserError):
+    """Not one block can be quantised within the tolerance, or none makes the engine faster."""
+
+
+class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a search has measured so far; `key` tells what it is a search of."""
+
+    key: str
+    sensitivity: tuple[SensitivityEntry, ...] = ()
+    trials: tuple[TrialEntry, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """The choice, its trial, and everything that was measured on the way to it."""
+
+    chosen: tuple[str, ...]
+    trial: TrialEntry
+    sensitivity: tuple[SensitivityEntry, ...]
+    trials: tuple[TrialEntry, ...]
+
+
+def search(bench: Workbench, tolerance: float, key: str, journal: Path, *, track: Track = untracked) -> Found:
+    """Find the choice. `tolerance`: the drop in R@1 that is allowed, in points; never less than one query.
+
+    `journal` is written after each measurement; a search of the same `key` goes on from it, one of another begins anew.
+    Raises NoChoiceHolds.
+    """
+    notes = _Notes(journal, key)
+    sensitivity = _sensitivity(bench, notes, track)
+    worth = [each for each in sensitivity if each.speed >= _SLOWEST_WORTH_TRYING]
+    order = [each.block for each in sorted(worth, key=_cost_per_gain)]
+
+    def holds(chosen: Sequence[str]) -> bool:
+        return allowed(_trial(bench, notes, frozenset(chosen), tolerance), tolerance)
+
+    best = list(order)
+    if not holds(best):
+        best = order[: _longest(order, holds)]
+        for block in track(order[len(best) :], "Adding blocks", len(order) - len(best)):
+            if holds([*best, block]):
+                best.append(block)
+    complete = [each for each in notes.held.trials if allowed(each, tolerance)]
+    complete = sorted(complete, key=lambda each: _expected_time(each, sensitivity))[:_TIMED]
+    speeds = bench.speeds([frozenset(each.blocks) for each in complete], track=track)
+    timed = tuple(msgspec.structs.replace(each, speed=speed) for each, speed in zip(complete, speeds, strict=True))
+    fastest = max(timed, key=lambda each: each.speed or 0, default=None)
+    if fastest is None or (fastest.speed or 0) <= 1:
+        raise NoChoiceHolds(
+            f"No choice of quantised blocks is both within {tolerance} points of R@1 and faster than float32 here. "
+            "Build --precision fp16 or fp32, allow more by --tolerance, or calibrate otherwise (--method, --select)."
+        )
+    others = tuple(each for each in notes.held.trials if each.blocks not in {one.blocks for one in timed})
+    return Found(chosen=fastest.blocks, trial=fastest, sensitivity=sensitivity, trials=(*timed, *others))
+
+
+def allowed(trial: TrialEntry, tolerance: float) -> bool:
+    """Whether a complete trial lost no more than the tolerance in points, or one query where that is less."""
+    return trial.complete and trial.lost - trial.gained <= max(1, floor(tolerance / 100 * trial.queries + 1e-9))
+
+
+class _Notes:
+    """The journal on disk: every measurement is there before the next begins."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self.held = Journal(key=key)
+        if path.is_file():
+            try:
+                held = msgspec.json.decode(path.read_bytes(), type=Journal)
+            except msgspec.DecodeError:
+                held = self.held
+            if held.key == key:
+                self.held = held
+
+    def write(self, **changes: object) -> None:
+        self.held = msgspec.structs.replace(self.held, **changes)
+        write_bytes(self._path, msgspec.json.encode(self.held))
+
+
+def _sensitivity(bench: Workbench, notes: _Notes, track: Track) -> tuple[SensitivityEntry, ...]:
+    """Each block quantised alone; a block that was measured before keeps what was found."""
+    if notes.held.sensitivity:
+        return notes.held.sensitivity
+    singles = [frozenset({block}) for block in bench.blocks]
+    speeds = bench.speeds(singles, track=track)
+    found = []
+    for block, chosen, speed in zip(bench.blocks, track(singles, "Blocks alone", len(singles)), speeds, strict=True):
+        cosine, drop = bench.cosine(chosen), bench.drop(chosen)
+        found.append(
+            SensitivityEntry(
+                block=block,
+                operators=sum(len(bench.operators(branch, chosen)) for branch in ("ground", "aerial")),
+                mean_cosine=float(cosine.mean()),
+                smallest_cosine=float(cosine.min()),
+                lost=drop.lost,
+                gained=drop.gained,
+                speed=speed,
+            )
+        )
+    notes.write(sensitivity=tuple(found))
+    return tuple(found)
+
+
+def _trial(bench: Workbench, notes: _Notes, chosen: Blocks, tolerance: float) -> TrialEntry:
+    named = tuple(sorted(chosen))
+    for held in notes.held.trials:
+        if held.blocks == named:
+            return held
+
+    def hopeless(drop: Drop) -> bool:
+        return drop.low > max(tolerance / 100, 1 / drop.queries)
+
+    drop = bench.drop(chosen, hopeless)
+    trial = TrialEntry(
+        blocks=named,
+        queries=drop.queries,
+        complete=drop.queries == bench.queries,
+        lost=drop.lost,
+        gained=drop.gained,
+        low=drop.low,
+        high=drop.high,
+    )
+    notes.write(trials=(*notes.held.trials, trial))
+    return trial
+
+
+def _longest(order: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> int:
+    """Length of a beginning of `order` that holds, found by halving: one that is one longer does not."""
+    known, too_long = 0, len(order)
+    while too_long - known > 1:
+        middle = (known + too_long) // 2
+        if holds(order[:middle]):
+            known = middle
+        else:
+            too_long = middle
+    return known
+
+
+def _cost_per_gain(entry: SensitivityEntry) -> float:
+    """Lost cosine by time saved: recall itself is too coarse to order single blocks by."""
+    saved = 1 - 1 / entry.speed
+    return (1 - entry.mean_cosine) / max(saved, 1e-3)
+
+
+def _expected_time(trial: TrialEntry, sensitivity: Sequence[SensitivityEntry]) -> float:
+    """Time by float32's, as if what blocks save alone added up."""
+    return 1 - sum(1 - 1 / each.speed for each in sensitivity if each.block in trial.blocks)

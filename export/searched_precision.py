@@ -1,0 +1,79 @@
+"""Quantised graphs whose blocks were chosen by measured recall: `--precision auto`."""
+
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from geodtr.calibration.ranges import calibrate
+from geodtr.export.build.builder import Builder
+from geodtr.export.mixed_precision import Found, search
+from geodtr.export.precision import CalibrationPlan, calibration_entry, kept_float, quantisers, write_chosen
+from geodtr.export.workbench import Workbench
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.files import hash_files
+from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.manifest import QuantisationEntry, SearchEntry
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.progress import Track, untracked
+from geodtr.training.data.pair_set import PairSet
+
+TOLERANCE = 0.5
+"""Points of R@1."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """What recall is measured on, and how many points of R@1 may go. `journal` keeps what was measured: a search that
+    was stopped goes on from it.
+    """
+
+    pairs: PairSet
+    journal: Path
+    tolerance: float = TOLERANCE
+
+
+def write_searched(
+    exported: Bundle,
+    calibration: CalibrationPlan,
+    plan: SearchPlan,
+    builder: Builder,
+    folder: Path,
+    *,
+    track: Track = untracked,
+) -> QuantisationEntry:
+    """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`.
+
+    Raises NoChoiceHolds, and what calibrating and building raise.
+    """
+    made = calibrate(exported, calibration.pool, calibration.options, calibration.file, track=track)
+    found = quantisers(exported, made.ranges, "mixed", builder.dialect)
+    data_sha256 = hash_files(path for branch in BRANCHES for path in plan.pairs.images(branch))
+    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance)
+    key = sha256(msgspec.json.encode(asked)).hexdigest()
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Workbench(exported, found, builder, "mixed", plan.pairs, Path(scratch), track=track)
+        result = search(bench, plan.tolerance, key, plan.journal, track=track)
+        chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
+    write_chosen(exported, found, chosen, folder)
+    return QuantisationEntry(
+        dialect=builder.dialect,
+        calibration=calibration_entry(made),
+        operators=sum(len(found[branch].operators) for branch in BRANCHES),
+        kept_float=kept_float(found, chosen),
+        search=_entry(result, plan, data_sha256, builder),
+    )
+
+
+def _entry(result: Found, plan: SearchPlan, data_sha256: str, builder: Builder) -> SearchEntry:
+    return SearchEntry(
+        tolerance=plan.tolerance,
+        data=plan.pairs.name,
+        data_sha256=data_sha256,
+        machine=builder.check("mixed").machine or this_cpu(),
+        chosen=result.trial,
+        sensitivity=result.sensitivity,
+        trials=result.trials,
+    )
