@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -29,29 +29,39 @@ from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def export_checkpoint(checkpoint: Path, out: Path, *, track: Track = untracked) -> Bundle:
+
+def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = None, track: Track = untracked) -> Bundle:
     """Export both branches of a checkpoint to float32 ONNX files, compared with PyTorch, in a bundle `out`.
 
-    Raises CheckpointError, OutputExists.
+    With `raw_tiles`, the aerial graph takes square tiles of that side and unrolls them itself. Raises CheckpointError,
+    OutputExists, ConfigError when there is no polar transform.
     """
     import onnx
 
     from geodtr.export.graph_checks import check_export
-    from geodtr.export.onnx_graph import export_branch
+    from geodtr.export.onnx_graph import export_network
+    from geodtr.export.raw_tiles import FromRawTiles, raw_tile_spec
     from geodtr.training.checkpoint import load_checkpoint
-    from geodtr.training.models.embedder import embedders
+    from geodtr.training.models.embedder import TorchEmbedder, from_pixels
 
     check_new_folder(out)
     loaded = load_checkpoint(checkpoint)
-    references = embedders(loaded.model)
+    specs: dict[Branch, BranchSpec] = dict(loaded.model.specs)
+    networks: dict[Branch, nn.Module] = {branch: from_pixels(loaded.model, branch) for branch in BRANCHES}
+    if raw_tiles is not None:
+        aerial = specs["aerial"]
+        specs["aerial"] = raw_tile_spec(aerial, raw_tiles)
+        networks["aerial"] = FromRawTiles(loaded.model.branch("aerial"), aerial.preprocessing, raw_tiles)
     with new_folder(out) as folder:
         entries: dict[Branch, EngineEntry] = {}
         for branch in track(BRANCHES, "Exporting to ONNX", len(BRANCHES)):
             file = folder / f"{branch}.onnx"
-            onnx.save(export_branch(loaded.model, branch), str(file))
-            check_export(file, references[branch])
-            entries[branch] = _entry(file, loaded.model.specs[branch])
+            onnx.save(export_network(networks[branch], specs[branch].preprocessing), str(file))
+            check_export(file, TorchEmbedder(networks[branch], specs[branch]))
+            entries[branch] = _entry(file, specs[branch])
         manifest = Manifest(
             embedding_id=loaded.embedding_id,
             precision="fp32",

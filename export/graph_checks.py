@@ -1,6 +1,7 @@
 """What must hold of an ONNX file before it counts as written: it computes what PyTorch does, in the types it claims."""
 
 from collections.abc import Collection
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ def check_export(path: Path, reference: Embedder) -> None:
     """
     import onnx
 
-    opset = max(entry.version for entry in onnx.load(str(path)).opset_import if entry.domain in ("", "ai.onnx"))
+    graph = onnx.load(str(path))
+    opset = max(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if opset > OPSET:
         raise GraphError(f"{path} has opset {opset}, newer than {OPSET}")
+    check_operators(graph)
     exported = OnnxRuntimeEmbedder(open_session(path), reference.spec, path)
     how = reference.spec.preprocessing
     generator = np.random.default_rng(0)
@@ -46,6 +49,21 @@ def check_export(path: Path, reference: Embedder) -> None:
                 f"{cosine:.7f}) at batch {batch}; allowed are {TYPICAL_DIFFERENCE:.0e} and {SMALLEST_COSINE}. "
                 "Nothing was written. Does the checkpoint hold finite weights?"
             )
+
+
+def check_operators(graph: Any) -> None:
+    """Raise GraphError when a node's operator is not on the list of those that TensorRT's parser takes."""
+    lines = files("geodtr.export").joinpath("tensorrt_operators.txt").read_text().splitlines()
+    known = {name for line in lines if not line.startswith("#") for name in line.split()}
+    foreign = sorted(
+        {
+            f"{node.domain or 'ai.onnx'}.{node.op_type}"
+            for node in graph.graph.node
+            if node.domain not in ("", "ai.onnx") or node.op_type not in known
+        }
+    )
+    if foreign:
+        raise GraphError(f"the graph uses operators that TensorRT's parser does not take: {', '.join(foreign)}")
 
 
 def check_fp16(graph: Any) -> None:

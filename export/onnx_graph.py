@@ -1,4 +1,4 @@
-"""From a PyTorch branch to an ONNX graph: raw pixels in, unit descriptors out, batch size free."""
+"""From a PyTorch network to an ONNX graph: raw pixels in, unit descriptors out, batch size free."""
 
 import logging
 import warnings
@@ -7,26 +7,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from geodtr.export.graph_checks import OPSET
-from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import INPUT, OUTPUT
-from geodtr.training.models.embedder import FromPixels
-from geodtr.training.models.family import CrossViewModel
+from geodtr.runtime.spec import INPUT, OUTPUT, Preprocessing
 
 _LARGEST_BATCH = 1 << 15
 _TRACED_BATCH = 2
 
 
-def export_branch(model: CrossViewModel, branch: Branch) -> Any:
-    """One branch as an `onnx.ModelProto`, float32: images uint8 [B, H, W, 3] -> descriptors float32 [B, D], unit rows.
+def export_network(network: nn.Module, how: Preprocessing) -> Any:
+    """`network` as an `onnx.ModelProto`, float32: images uint8 [B, H, W, 3] -> descriptors float32 [B, D], unit rows.
 
-    Normalisation is part of the graph. Needs the `export` extra.
+    Normalisation is part of the network. Needs the `export` extra.
     """
     import onnxslim
 
-    how = model.specs[branch].preprocessing
-    network = FromPixels(model.branch(branch), how).cpu().eval()
+    network = network.cpu().eval()
     example = torch.zeros((_TRACED_BATCH, how.height, how.width, 3), dtype=torch.uint8)
     with _plain_attention(), _quiet():
         program = torch.onnx.export(

@@ -55,12 +55,19 @@ def polar_transform(tile: Images, height: int, width: int) -> Images:
     return unrolled.reshape(height, width, _CHANNELS)
 
 
-@lru_cache(maxsize=8)
-def _sampling(side: int, height: int, width: int) -> _Sampling:
-    i = np.arange(height)[:, None]
+def sampled_points(side: int, height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Row and column, counted from the middle of the tile's first pixel, that output pixels show: [height, width]."""
+    i = np.arange(height, dtype=np.float64)[:, None]
     angle = 2 * np.pi * np.arange(width)[None, :] / width
     radius = side / 2 / height * (height - 1 - i)
-    row, column = side / 2 + radius * np.cos(angle), side / 2 - radius * np.sin(angle)
+    row: NDArray[np.float64] = side / 2 + radius * np.cos(angle)
+    column: NDArray[np.float64] = side / 2 - radius * np.sin(angle)
+    return row, column
+
+
+@lru_cache(maxsize=8)
+def _sampling(side: int, height: int, width: int) -> _Sampling:
+    row, column = sampled_points(side, height, width)
     top, left = np.floor(row).astype(np.intp), np.floor(column).astype(np.intp)
 
     def index(r: NDArray[np.intp], c: NDArray[np.intp]) -> NDArray[np.intp]:

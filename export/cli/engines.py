@@ -32,11 +32,20 @@ if TYPE_CHECKING:
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.", show_default=False)],
     out: Annotated[Path, out_option("Bundle folder to write; must be new or empty.")],
+    raw_tiles: Annotated[
+        int | None,
+        typer.Option(
+            "--raw-tiles",
+            metavar="SIDE",
+            help="Polar transform in the graph, of tiles so large.",
+            show_default="no",
+        ),
+    ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
     from geodtr.export.engine_builder import export_checkpoint
 
-    bundle = export_checkpoint(checkpoint, out, track=track)
+    bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)
     messages.print(f"Wrote {bundle.path}: {megabytes(bundle.bytes)} MB")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geodtr.runtime.names import Branch
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, Preprocessing
 from geodtr.training.models.family import CrossViewModel
 
@@ -28,11 +28,11 @@ def normalise(images: Tensor, mean: float, std: float) -> Tensor:
 
 
 class TorchEmbedder:
-    """One branch of a PyTorch model in float32, evaluation mode."""
+    """A network that takes raw pixels, in float32 and evaluation mode."""
 
-    def __init__(self, model: CrossViewModel, branch: Branch) -> None:
-        self._spec = model.specs[branch]
-        self._network = FromPixels(model.branch(branch), self._spec.preprocessing).eval()
+    def __init__(self, network: nn.Module, spec: BranchSpec) -> None:
+        self._spec = spec
+        self._network = network.eval()
         self._device = next(self._network.parameters()).device
 
     @property
@@ -49,4 +49,10 @@ class TorchEmbedder:
 def embedders(model: CrossViewModel) -> EmbedderPair:
     """Both branches of `model`, which is put into evaluation mode."""
     model.eval()
-    return EmbedderPair(TorchEmbedder(model, "ground"), TorchEmbedder(model, "aerial"))
+    ground, aerial = (TorchEmbedder(from_pixels(model, branch), model.specs[branch]) for branch in BRANCHES)
+    return EmbedderPair(ground, aerial)
+
+
+def from_pixels(model: CrossViewModel, branch: Branch) -> FromPixels:
+    """One branch of `model` that takes raw pixels."""
+    return FromPixels(model.branch(branch), model.specs[branch].preprocessing)

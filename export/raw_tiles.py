@@ -1,0 +1,52 @@
+"""The polar transform inside the aerial graph: raw square tiles in, for targets whose processor has other things to do.
+
+Equal to the runtime's function within one level of 255: sums are in float32 here.
+"""
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.polar import sampled_points
+from geodtr.runtime.spec import MAX_SIDE, BranchSpec, Preprocessing
+from geodtr.training.models.embedder import FromPixels
+
+_TRUNCATION_SLACK = 1e-3
+"""What float32 sums may fall short of a whole number."""
+
+
+class FromRawTiles(nn.Module):
+    """uint8 [B, S, S, 3] -> unit descriptors [B, D]."""
+
+    grid: Tensor
+
+    def __init__(self, branch: nn.Module, preprocessing: Preprocessing, side: int) -> None:
+        super().__init__()
+        self.network = FromPixels(branch, preprocessing)
+        row, column = sampled_points(side, preprocessing.height, preprocessing.width)
+        # GridSample counts from -1, the middle of the first pixel, to 1, the middle of the last.
+        points = np.stack([column, row], axis=-1) * 2 / (side - 1) - 1
+        self.register_buffer("grid", torch.from_numpy(points[None].astype(np.float32)), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tiles = images.permute(0, 3, 1, 2).float()
+        grid = self.grid.expand(tiles.shape[0], -1, -1, -1)
+        unrolled = F.grid_sample(tiles, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        descriptors: Tensor = self.network((unrolled + _TRUNCATION_SLACK).floor().permute(0, 2, 3, 1))
+        return descriptors
+
+
+def raw_tile_spec(spec: BranchSpec, side: int) -> BranchSpec:
+    """The boundary of an aerial branch that unrolls its tiles itself.
+
+    Raises ConfigError when the model takes tiles as they are anyway, or `side` is out of range.
+    """
+    if not spec.preprocessing.polar:
+        raise ConfigError("This model takes square tiles as they are: it has no polar transform to put into its graph.")
+    if not 2 <= side <= MAX_SIDE:
+        raise ConfigError(f"A tile's side of {side} pixels is out of range: allowed are 2 to {MAX_SIDE}.")
+    how = msgspec.structs.replace(spec.preprocessing, height=side, width=side, polar=False)
+    return msgspec.structs.replace(spec, preprocessing=how)

@@ -1,0 +1,57 @@
+"""A polar transform inside the graph finds what the one outside finds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome, Trained
+from torch import Tensor, nn
+
+from geodtr.export.raw_tiles import FromRawTiles
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.pipeline import embed_files
+from geodtr.runtime.polar import polar_transform
+from geodtr.runtime.spec import Preprocessing
+
+
+class _Seen(nn.Module):
+    """Gives back the pixels that a branch would see."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+@pytest.mark.parametrize("side", [64, 101, 750])
+def test_the_graph_sees_the_runtimes_pixels_within_one_level(side: int) -> None:
+    how = Preprocessing(height=32, width=128, polar=True, mean=0.0, std=1.0)
+    tiles = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    seen = FromRawTiles(_Seen(), how, side)(torch.from_numpy(tiles)).permute(0, 2, 3, 1).numpy() * 255
+    for tile, got in zip(tiles, seen, strict=True):
+        difference = np.abs(got - polar_transform(tile, 32, 128).astype(np.float32))
+        assert difference.max() <= 1.01
+        assert (difference > 0.01).mean() < 0.01
+
+
+def test_an_engine_that_unrolls_its_tiles_finds_what_the_others_find(
+    trained: Trained, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    exported, engine = tmp_path / "raw", tmp_path / "engine"
+    assert cli("export", trained.checkpoint, "--raw-tiles", 64, "--out", exported).code == 0
+    asked = ("build-engine", exported, "--precision", "int8", "--calibration", trained.train_set.name, "--images", 40)
+    assert cli(*asked, "--out", engine).code == 0
+    paths = trained.test_set.references[:60]
+    expected = embed_files(trained.onnx.embedder("aerial"), paths)
+    for bundle, smallest in ((exported, 0.9999), (engine, 0.98)):
+        opened = open_bundle(bundle)
+        assert opened.manifest.embedding_id == trained.onnx.manifest.embedding_id
+        assert opened.manifest.aerial.spec.preprocessing == Preprocessing(height=64, width=64)
+        cosine = np.sum(embed_files(opened.embedder("aerial"), paths) * expected, axis=1)
+        assert cosine.min() > smallest
+    assert cli("parity", trained.checkpoint, exported, "--data", trained.test_set.name).code == 0
+
+
+def test_a_side_out_of_range_is_refused(trained: Trained, refused: Callable[..., str], tmp_path: Path) -> None:
+    message = refused("export", trained.checkpoint, "--raw-tiles", 1, "--out", tmp_path / "raw")
+    assert "allowed are 2 to" in message
