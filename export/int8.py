@@ -30,16 +30,16 @@ class Int8Quantiser:
     def quantise(self, chosen: Collection[str]) -> Any:
         """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected."""
         corrected = _corrected(self.graph, self._corrections, chosen)
-        return _with_quantised(corrected, self._activations, self._dialect, chosen)
+        return with_quantised(corrected, self._activations, self._dialect, chosen)
 
     @cached_property
     def _corrections(self) -> dict[str, NDArray[np.float32]]:
         everything = [operator.name for operator in self.operators]
-        quantised = _with_quantised(self.graph, self._activations, self._dialect, everything)
+        quantised = with_quantised(self.graph, self._activations, self._dialect, everything)
         return _bias_corrections(self.graph, quantised, self._activations)
 
 
-def _with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
+def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
     """A copy of `graph` with Q/DQ nodes around the `chosen` operators.
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
@@ -62,7 +62,7 @@ def _with_quantised(graph: Any, activations: Activations, dialect: Dialect, chos
         activation_qType=QuantType.QInt8 if dialect == "tensorrt" else QuantType.QUInt8,
         tensors_range={
             name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in _cut_by_relu(graph, activations).items()
+            for name, (low, high) in cut_by_relu(graph, activations).items()
         },
         nodes_to_quantize=list(chosen),
         nodes_to_exclude=[],
@@ -73,7 +73,7 @@ def _with_quantised(graph: Any, activations: Activations, dialect: Dialect, chos
     return quantizer.model.model
 
 
-def _cut_by_relu(graph: Any, activations: Activations) -> dict[str, Range]:
+def cut_by_relu(graph: Any, activations: Activations) -> dict[str, Range]:
     """The ranges, without what a following ReLU cuts off: no integer step is spent on values that become zero."""
     readers: dict[str, list[str]] = {}
     for node in graph.graph.node:

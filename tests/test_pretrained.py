@@ -11,7 +11,7 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import load_preset
 from geodtr.training.models.catalogue import Model, build_model
 from geodtr.training.models.geodtr import RESNET34
-from geodtr.training.pretrained import fill_backbones, read_backbone
+from geodtr.training.pretrained import first_weights, read_backbone
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def test_a_file_of_torchvisions_network_fills_both_backbones(
     path = tmp_path / f"resnet34{suffix}"
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     model = _full_size()
-    fill_backbones(model, read_backbone(str(path), model.config.backbone))
+    config = load_preset("geodtr-cvusa", [f"recipe.pretrained={path}"])
+    model.load_state_dict(dict(first_weights(config)), strict=False)
     reference = resnet34(weights=None).eval()
     reference.load_state_dict(weights)
     reference.maxpool = torch.nn.Identity()
@@ -45,12 +46,8 @@ def test_a_file_of_torchvisions_network_fills_both_backbones(
             torch.testing.assert_close(branch.backbone.eval()(images), expected)
 
 
-def test_none_leaves_the_weights_alone() -> None:
-    config = load_preset("world-tiny")
-    model = build_model(config.model, config.ground, config.aerial)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fill_backbones(model, read_backbone("none", model.config.backbone))
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+def test_none_brings_no_weights() -> None:
+    assert not first_weights(load_preset("world-tiny"))
 
 
 def test_without_a_network_and_without_a_file_it_says_what_to_do(

@@ -16,6 +16,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.layout_simulation import Layout
 from geodtr.training.models.catalogue import ModelConfig
 from geodtr.training.semantic_augmentation import Semantic
+from geodtr.training.simulated_int8 import Int8Simulation
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,7 +40,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     one micro-batch. The learning rate rises linearly over `warmup` (a share of all steps), then follows a cosine to
     zero. `hardest` is the share of triplets that count. `counterfactual_weight` 0 leaves that loss out. `layout` is the
     strength of layout simulation (any-angle needs a polar aerial branch), `semantic` that of semantic augmentation.
-    `pretrained` weights of the backbone: none, imagenet, or a file.
+    `pretrained` weights of the backbone: none, imagenet, or a file. `start`: a checkpoint of the same network that
+    training goes on from; none where empty.
     """
 
     epochs: Count
@@ -56,6 +58,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layout: Layout = "strong"
     semantic: Semantic = "none"
     pretrained: str = "none"
+    start: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -92,6 +95,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     model: ModelConfig
     machine: Machine = Machine()
     data: DataSpecs = DataSpecs()
+    int8: Int8Simulation = Int8Simulation()
 
     @property
     def micro_batch(self) -> int:
@@ -108,6 +112,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f'recipe.layout "strong" turns tiles by quarters, and aerial is {self.aerial.height}x'
                 f'{self.aerial.width}: make it square, or set recipe.layout to "weak" or "none".'
             )
+        if self.recipe.start and self.recipe.pretrained != "none":
+            raise ConfigError("recipe.start and recipe.pretrained both name first weights; set one of them.")
         if self.recipe.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.micro_batch {self.micro_batch} does not divide recipe.batch_size {self.recipe.batch_size}."

@@ -21,7 +21,7 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.interruption import noted_interruption
 from geodtr.training.listener import Listener
 from geodtr.training.pair_images import PairImages
-from geodtr.training.pretrained import read_backbone
+from geodtr.training.pretrained import first_weights
 from geodtr.training.ranks import Ranks, join_ranks
 from geodtr.training.run_folder import RunFolder, fingerprint, read_run
 from geodtr.training.run_state import STATE, SavedRun, is_finished, load_state
@@ -92,7 +92,7 @@ def _run(
     recipe = config.recipe
     ranks.share(config.micro_batch)
     # What can be wrong with the configuration is found out before any image is read.
-    backbone = {} if saved else read_backbone(recipe.pretrained, config.model.backbone)
+    weights = {} if saved else first_weights(config)
     _check_sets(config, pair_set, validation)
     with _own_random_numbers(ranks), noted_interruption() as interruption:
         trainer = Trainer(config, ranks)
@@ -112,7 +112,7 @@ def _run(
         trainer.total = recipe.epochs * per_epoch
         run = RunFolder(out, trainer, pair_set, validation, listener, interruption)
         if saved is None:
-            run.begin(backbone)
+            run.begin(weights)
         else:
             run.go_on(saved)
         listener.on_start(trainer.step, trainer.total)

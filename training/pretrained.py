@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbones: by torchvision's own loader, or from a file."""
+"""First weights: of a checkpoint, or of ImageNet for the backbones, by torchvision's own loader or from a file."""
 
 import pickle
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from torchvision.models import ResNet34_Weights
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.models.catalogue import Model
+from geodtr.training.checkpoint import load_checkpoint
+from geodtr.training.config import TrainConfig
 from geodtr.training.models.geodtr import RESNET34, Backbone, BackboneConfig
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
@@ -38,11 +39,19 @@ def read_backbone(source: str, config: BackboneConfig) -> Mapping[str, Tensor]:
     return weights
 
 
-def fill_backbones(model: Model, weights: Mapping[str, Tensor]) -> None:
-    """Put what `read_backbone` gave into both branches; nothing changes where it gave nothing."""
-    if weights:
-        for branch in BRANCHES:
-            model.branch(branch).backbone.load_state_dict(dict(weights), strict=False)
+def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
+    """What training starts from, by the model's names: a checkpoint's weights, pretrained backbones, or nothing.
+
+    Raises ConfigError when the checkpoint's network is another, and what reading it raises.
+    """
+    if not config.recipe.start:
+        backbone = read_backbone(config.recipe.pretrained, config.model.backbone)
+        return {f"{branch}.backbone.{name}": tensor for branch in BRANCHES for name, tensor in backbone.items()}
+    checkpoint = load_checkpoint(Path(config.recipe.start))
+    for name in ("model", "ground", "aerial"):
+        if getattr(checkpoint.info, name) != getattr(config, name):
+            raise ConfigError(f"The network of recipe.start {config.recipe.start} differs from this run's in {name}.")
+    return checkpoint.model.state_dict()
 
 
 def _download() -> Mapping[str, Tensor]:

@@ -21,7 +21,6 @@ from geodtr.training.evaluate import embed_pairs
 from geodtr.training.interruption import Interruption
 from geodtr.training.listener import Listener, Validation
 from geodtr.training.models.embedder import embedders
-from geodtr.training.pretrained import fill_backbones
 from geodtr.training.run_state import STATE, RunState, SavedRun, save_state
 from geodtr.training.trainer import Trainer
 
@@ -55,9 +54,9 @@ class RunFolder:
         self._skipped = set[Path]()
         self._saved_at = time.monotonic()
 
-    def begin(self, backbone: Mapping[str, Tensor]) -> None:
-        """Start from fresh weights but for `backbone`; from here on the folder can be gone on with."""
-        fill_backbones(self._trainer.model, backbone)
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from fresh weights but for those in `weights`; from here on the folder can be gone on with."""
+        self._trainer.model.load_state_dict(dict(weights), strict=False)
         if self._trainer.ranks.chief:
             write_bytes(self._out / FILE_NAME, encode_config(self._trainer.config))
         self.save()

@@ -23,6 +23,7 @@ from geodtr.training.models.embedder import normalise
 from geodtr.training.pair_images import PairBatch, PairImages
 from geodtr.training.ranks import Ranks, share_batch_norm
 from geodtr.training.semantic_augmentation import change_semantic, draw_semantic
+from geodtr.training.simulated_int8 import simulate_int8
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,6 +42,7 @@ class Trainer:
         torch.manual_seed(seed_of(recipe.seed, For.WEIGHTS))
         self.model: Model = build_model(config.model, config.ground, config.aerial)
         share_batch_norm(self.model, ranks)
+        simulate_int8(self.model, config.int8)
         self.memory_format = torch.channels_last if machine.channels_last else torch.contiguous_format
         self.model.to(device).train()
         self.model.to(memory_format=self.memory_format)

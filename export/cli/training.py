@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geodtr.export.cli.calibration import Images
 from geodtr.export.cli.console import messages, report_skipped, track
 from geodtr.export.cli.options import SPEC_HELP, out_option
+from geodtr.runtime.names import Dialect
 
 if TYPE_CHECKING:
     from geodtr.runtime.progress import Track
@@ -121,6 +123,64 @@ def resume(
     _done(checkpoint)
 
 
+def finetune(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CKPT", help="What to go on from.", show_default=False)],
+    data: Annotated[str, typer.Option("--data", metavar="SPEC", help="Pairs to train on.", show_default=False)],
+    out: Annotated[Path, out_option("Folder of the new run; must be new or empty.")],
+    validation: Validation = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", help="How a CKPT was trained: a preset, or a TOML file.", show_default="the RUN's own"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.", show_default=False),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default="3")
+    ] = None,
+    images: Images = 200,
+    dialect: Annotated[
+        Dialect | None, typer.Option("--dialect", help="What the engines will be.", show_default="this machine's own")
+    ] = None,
+) -> None:
+    """Train on for a short while, computing as INT8 engines do, for when INT8 costs too much recall.
+
+    Leaves an ordinary checkpoint: build INT8 engines from it as from any. It is another model with other descriptors:
+    galleries are built anew.
+    """
+    from geodtr.calibration.ranges import RangeOptions
+    from geodtr.export.calibration_pool import pool_of
+    from geodtr.export.finetune import finetune_config
+    from geodtr.runtime.files import check_new_folder
+    from geodtr.runtime.machine import cpu_dialect
+    from geodtr.training.config import DataSpecs
+    from geodtr.training.data.spec import absolute
+    from geodtr.training.loop import train as run_training
+
+    check_new_folder(out)
+    specs = DataSpecs(train=absolute(data), validation=absolute(validation or ""))
+    pair_set, validation_set = _read(specs)
+    changes = {"data.train": specs.train, "data.validation": specs.validation, "data.limit": 0}
+    if epochs is not None:
+        changes["recipe.epochs"] = epochs
+    config = finetune_config(
+        source,
+        pool_of(pair_set),
+        RangeOptions(images=images),
+        dialect or cpu_dialect(),
+        preset,
+        settings or (),
+        changes,
+        track=track,
+    )
+    with _audience(out) as (bars, listener):
+        checkpoint = run_training(config, pair_set, out, validation=validation_set, track=bars, listener=listener)
+    _done(checkpoint)
+
+
 def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
     from geodtr.training.data.spec import read_test_set, read_training_set
     from geodtr.training.ranks import is_chief
@@ -159,3 +219,4 @@ def _done(checkpoint: Path) -> None:
 def add_to(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(resume)
+    app.command()(finetune)

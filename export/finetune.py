@@ -1,0 +1,73 @@
+"""The configuration of a quantisation-aware run: a short training from a checkpoint, computing as INT8 engines do."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from geodtr.calibration.operators import operators
+from geodtr.calibration.pool import Pool
+from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
+from geodtr.export.engine_builder import float32_bundle
+from geodtr.export.int8 import cut_by_relu
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.names import BRANCHES, Dialect
+from geodtr.runtime.progress import Track, untracked
+from geodtr.training.checkpoint import resolve_checkpoint
+from geodtr.training.config import FILE_NAME, TrainConfig, load_preset
+
+EPOCHS = 3
+SLOWER = 0.05
+"""By how much smaller the learning rate is than that of the first training."""
+
+
+def finetune_config(
+    source: Path,
+    pool: Pool,
+    options: RangeOptions,
+    dialect: Dialect,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+    *,
+    track: Track = untracked,
+) -> TrainConfig:
+    """Calibrate `source`, a run's folder or a checkpoint, and make its training's configuration one of fine-tuning.
+
+    `preset` is where the recipe is from; a run's folder has its own. Raises ConfigError when neither is there.
+    """
+    if preset is None:
+        if not (source / FILE_NAME).is_file():
+            raise ConfigError(f"{source} says not how it was trained. Name a run's folder, or add --preset.")
+        preset = str(source / FILE_NAME)
+    checkpoint = resolve_checkpoint(source).resolve()
+    with float32_bundle(checkpoint, track) as exported:
+        ranges = calibrate(exported, pool, options, track=track).ranges
+        convolutions = _convolutions(exported, ranges)
+    values = {
+        "recipe.start": str(checkpoint),
+        "recipe.pretrained": "none",
+        "recipe.epochs": EPOCHS,
+        "recipe.learning_rate": SLOWER * load_preset(preset).recipe.learning_rate,
+        "machine.precision": "float32",
+        "int8.convolutions": convolutions,
+        "int8.weight_bits": 7 if dialect == "cpu-7bit" else 8,
+        **(changes or {}),
+    }
+    said = {setting.partition("=")[0].strip() for setting in settings}
+    return load_preset(preset, settings, {key: value for key, value in values.items() if key not in said})
+
+
+def _convolutions(exported: Bundle, ranges: Ranges) -> dict[str, Any]:
+    """Of each convolution, by its module's name in the model, what it reads and writes."""
+    found = {}
+    for branch in BRANCHES:
+        graph = onnx.load(str(exported.path / exported.manifest.engine(branch).file))
+        limits = cut_by_relu(graph, ranges[branch].activations)
+        for operator in operators(graph):
+            if operator.kind == "Conv":
+                name = operator.weights.removeprefix("branch.").removesuffix(".weight")
+                found[f"{branch}.{name}"] = {"reads": limits[operator.reads], "writes": limits[operator.writes]}
+    return found
