@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from geodtr.export.agreement import check_agreement, smallest_agreement
 from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
@@ -26,8 +27,11 @@ from geodtr.runtime.manifest import (
     write_manifest,
 )
 from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import BranchSpec, Embedder
+from geodtr.runtime.spec import BranchSpec, Embedder, Images
+
+_SAMPLE = 8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,7 +128,12 @@ def build_engine(
         write_manifest(folder, manifest)
         built = open_bundle(folder)
         for branch in BRANCHES:
-            check_batch_invariance(built.embedder(branch))
+            final = built.embedder(branch)
+            check_batch_invariance(final)
+            if backend.name == "openvino":  # others have not been found to compute what is not in the graph
+                kept = None if quantisation is None else quantisation.keep_cosine
+                images = _sample(final.spec, calibration)
+                check_agreement(final, folder / entries[branch].file, images, smallest_agreement(precision, kept))
     if search is not None:
         search.journal.unlink(missing_ok=True)
     return open_bundle(out)
@@ -135,8 +144,7 @@ def check_batch_invariance(embedder: Embedder) -> None:
 
     Needs no reference model. Raises GraphError.
     """
-    how = embedder.spec.preprocessing
-    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), how.height, how.width, 3), np.uint8)
+    images = _noise(embedder.spec)
     alone = np.concatenate([embedder.embed(image[None]) for image in images])
     if not np.allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-4):
         raise GraphError(f"the {embedder.spec.branch} engine gives rows that are not of unit length")
@@ -144,6 +152,18 @@ def check_batch_invariance(embedder: Embedder) -> None:
         cosine = np.sum(embedder.embed(images[:batch]) * alone[:batch], axis=1)
         if not cosine.min() > 0.9999:
             raise GraphError(f"the {embedder.spec.branch} engine gives other rows at batch {batch} than alone")
+
+
+def _noise(spec: BranchSpec) -> Images:
+    how = spec.preprocessing
+    return np.random.default_rng(0).integers(0, 256, (max(BATCHES), how.height, how.width, 3), np.uint8)
+
+
+def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
+    """Images to compare engines on: of the calibration's pool where there is one, else noise."""
+    if calibration is None:
+        return _noise(spec)
+    return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
 
 
 @contextmanager

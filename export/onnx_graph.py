@@ -38,7 +38,21 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        return onnxslim.slim(program.model_proto)
+        return onnxslim.slim(_dividing_by_rows(program.model_proto))
+
+
+def _dividing_by_rows(graph: Any) -> Any:
+    """Let each `Div` broadcast its divisor itself: PyTorch's `normalize` expands it to the dividend's shape first.
+
+    The expansion asks the input for its batch size. With that in the graph, OpenVINO 2026.4 moves the bias of a
+    convolution into the quantisation that follows, and takes channel 0's for all channels.
+    """
+    producer = {name: node for node in graph.graph.node for name in node.output}
+    for node in graph.graph.node:
+        divisor = producer.get(node.input[1]) if node.op_type == "Div" else None
+        if divisor is not None and divisor.op_type == "Expand":
+            node.input[1] = divisor.input[0]
+    return graph
 
 
 @contextmanager

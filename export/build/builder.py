@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Backend, Dialect, Precision, Provider
 from geodtr.runtime.progress import Track
@@ -54,8 +55,14 @@ class BuildOptions:
 
 def make_builder(backend: Backend, options: BuildOptions) -> Builder:
     """The builder of `backend`. Raises ConfigError when an option is not for it."""
+    if backend != "onnxruntime" and options.provider != "cpu":
+        raise ConfigError(f"--provider is for --backend onnxruntime, not {backend}: leave it out.")
     if backend == "onnxruntime":
         from geodtr.export.build.onnxruntime import OnnxRuntimeBuilder
 
         return OnnxRuntimeBuilder(options)
+    if backend == "openvino":
+        from geodtr.export.build.openvino import OpenVinoBuilder
+
+        return OpenVinoBuilder(options)
     raise AssertionError(backend)

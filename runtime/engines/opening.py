@@ -39,4 +39,8 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
         from geodtr.runtime.engines.onnxruntime import open_embedders as open_onnxruntime
 
         return open_onnxruntime(engines, backend, options)
+    if backend.name == "openvino":
+        from geodtr.runtime.engines.openvino import open_embedders as open_openvino
+
+        return open_openvino(engines, backend, options)
     raise AssertionError(backend.name)

@@ -1,0 +1,64 @@
+"""Where OpenVINO leaves ONNX Runtime on the same file: python benchmarks/openvino_layers.py BUNDLE ground|aerial SPEC
+
+Adds one tensor at a time to the outputs of the whole graph, and prints how both see it: smallest cosine over the
+images, largest difference, and the descriptors' smallest cosine in that very compilation. The graph is never cut behind
+the tensor: a fault that needs what follows would not show. An output of its own can undo a fusion: where the
+descriptors come right, the fault lies there.
+
+ONEDNN_MAX_CPU_ISA=AVX512_CORE stands in for a CPU without VNNI on one that has it (the same numbers as AVX2 emulated).
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.engines.onnxruntime import open_session
+from geodtr.runtime.engines.openvino import open_model
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.spec import INPUT, OUTPUT
+from geodtr.training.data.spec import read_test_set
+
+IMAGES = 8
+_SHOWN = ("Conv", "MatMul", "Gemm", "Add", "Relu")
+
+
+def main(bundle: str, branch: str, spec: str) -> None:
+    (name,) = [known for known in BRANCHES if known == branch]
+    opened = open_bundle(Path(bundle))
+    entry = opened.manifest.engine(name)
+    paths = read_test_set(spec).paths(name)[:IMAGES]
+    images = next(load_batches(paths, entry.spec.preprocessing, IMAGES))
+    graph = onnx.load(str(opened.path / entry.file))
+    print(f"{'tensor':48} {'cosine':>8} {'largest':>9}  {'descriptors':>11}")
+    for tensor in [node.output[0] for node in graph.graph.node if node.op_type in _SHOWN]:
+        shown = with_output(graph, tensor).SerializeToString()
+        expected = open_session(shown, optimisation="none").run([tensor, OUTPUT], {INPUT: images})
+        results = open_model(shown).create_infer_request().infer({INPUT: images})
+        got = [results[output] for output in (tensor, OUTPUT)]
+        there, behind = (cosine(one, other) for one, other in zip(expected, got, strict=True))
+        print(f"{tensor[:48]:48} {there:8.5f} {np.abs(expected[0] - got[0]).max():9.4f}  {behind:11.5f}")
+
+
+def with_output(graph: Any, tensor: str) -> Any:
+    """A copy of `graph` that gives `tensor` too."""
+    copied = type(graph)()
+    copied.CopyFrom(graph)
+    copied.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    return copied
+
+
+def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The smallest over the first axis."""
+    a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float((np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)).min())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

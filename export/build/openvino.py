@@ -1,0 +1,56 @@
+"""Engines for OpenVINO: the typed graph, and the compiled model of this machine."""
+
+from pathlib import Path
+
+from geodtr.export.build.builder import BuildOptions, Compiled
+from geodtr.runtime.engines.openvino import PRECISIONS, check_installation, layers, open_model
+from geodtr.runtime.errors import BuildError, ConfigError
+from geodtr.runtime.machine import cpu_dialect, this_cpu
+from geodtr.runtime.manifest import BackendEntry
+from geodtr.runtime.names import Dialect, Precision
+from geodtr.runtime.progress import Track
+from geodtr.runtime.spec import BranchSpec
+
+
+class OpenVinoBuilder:
+    """OpenVINO on the CPU."""
+
+    def __init__(self, options: BuildOptions) -> None:
+        self._dialect = options.dialect or cpu_dialect()
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
+
+    def check(self, precision: Precision) -> BackendEntry:
+        """Raises ConfigError for a precision that OpenVINO has not, or weights of 8 bits where products of bytes are
+        added in 16, which overflow.
+        """
+        if precision not in PRECISIONS:
+            raise ConfigError(
+                f"OpenVINO computes no {precision} on a CPU. Name one of {', '.join(PRECISIONS)}, or another --backend."
+            )
+        if precision in ("int8", "mixed") and self._dialect != "cpu-7bit" and not this_cpu().vnni:
+            raise ConfigError(
+                f"This CPU has no VNNI, and OpenVINO's sums of 8-bit products overflow on it: {self._dialect} would "
+                "give wrong descriptors. Name --dialect cpu-7bit, or no --dialect at all."
+            )
+        return BackendEntry(name="openvino", version=check_installation(), machine=this_cpu())
+
+    def compile(self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track) -> Compiled:
+        """The compiled model, which opens in a part of the time. Raises BuildError when a layer is computed in another
+        precision than float32, or none of a quantised graph in INT8.
+        """
+        del track
+        compiled = open_model(graph)
+        got = layers(compiled)
+        wanted = {"fp32", "int8"} if precision in ("int8", "mixed") else {"fp32"}
+        if set(got) - wanted or (len(wanted) > 1 and "int8" not in got):
+            told = ", ".join(f"{number} {name}" for name, number in got.items())
+            raise BuildError(
+                f"OpenVINO computes the {spec.branch} branch's convolutions and products as {told}; {precision} was "
+                "asked for. Nothing was written. Build for --backend onnxruntime."
+            )
+        file = out / f"{spec.branch}.blob"
+        file.write_bytes(compiled.export_model().getvalue())
+        return Compiled(file, got)

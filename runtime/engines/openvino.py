@@ -1,0 +1,133 @@
+"""Running an ONNX file with OpenVINO, on the CPU.
+
+Float is float32: on CPUs with bfloat16 or half-precision units OpenVINO would take those unasked, and quantise the
+activations of large products on the fly.
+"""
+
+import threading
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions
+from geodtr.runtime.errors import BundleError, MissingDependency
+from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.manifest import BackendEntry
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed")
+"""What graphs it runs. Those of fp16 it computes in float32: the file is half as large, and no faster."""
+
+_DEVICE = "CPU"
+_AS_THE_FILE_SAYS = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
+
+class OpenVinoEmbedder:
+    """One branch's compiled model. Each thread has an infer request of its own, which no other may use meanwhile."""
+
+    def __init__(self, compiled: Any, spec: BranchSpec, name: Path) -> None:
+        self._spec = spec
+        self._compiled = compiled
+        self._requests = threading.local()
+        takes, gives = compiled.inputs, compiled.outputs
+        size = (spec.preprocessing.height, spec.preprocessing.width)
+        if (
+            [port.any_name for port in (*takes, *gives)] != [INPUT, OUTPUT]
+            or takes[0].element_type.to_string() != "u8"
+            or [str(side) for side in takes[0].partial_shape][1:] != [str(side) for side in (*size, 3)]
+        ):
+            raise BundleError(
+                f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
+            )
+        if str(gives[0].partial_shape[1]) != str(spec.descriptor_size):
+            raise BundleError(f"{name} does not give descriptors of {spec.descriptor_size}. Build the bundle again.")
+
+    @property
+    def spec(self) -> BranchSpec:
+        return self._spec
+
+    def embed(self, images: Images) -> Descriptors:
+        """[B, H, W, 3] -> [B, D], unit rows."""
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        descriptors = self._requests.own.infer({INPUT: np.ascontiguousarray(images)})[0]
+        return np.array(descriptors, dtype=np.float32)
+
+
+def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
+    """Open each engine: the compiled model where it was made for this very machine and version, else the graph, which
+    is compiled now.
+
+    Quantised graphs are not compiled anew: what OpenVINO makes of them differs between processors and versions, has
+    been wrong, and is checked when it is built. Raises BundleError for one that was built elsewhere.
+    """
+    installed = check_installation()
+    made_here = backend.machine == this_cpu() and backend.version == installed
+    opened: list[Embedder] = []
+    for engine in engines:
+        if engine.precision in ("int8", "mixed") and not made_here:
+            raise BundleError(
+                f"{engine.graph.parent} holds {engine.precision} engines that were built and checked by OpenVINO "
+                f"{backend.version} on another machine, or another version; this is OpenVINO {installed} on "
+                f"{this_cpu().architecture} ({', '.join(this_cpu().cpu_flags)}). Build it here: geodtr-export "
+                f"build-engine CKPT --backend openvino --precision {engine.precision} --calibration SPEC --out BUNDLE"
+            )
+        source = engine.compiled if engine.compiled is not None and made_here else engine.graph
+        opened.append(OpenVinoEmbedder(open_model(source, options), engine.spec, engine.graph))
+    return opened
+
+
+def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES) -> Any:
+    """A `CompiledModel`, of an ONNX file, a serialised one, or of a file that `export_model` wrote.
+
+    Raises MissingDependency, or BundleError when OpenVINO refuses the file, or would not compute in float32.
+    """
+    check_installation()
+    import openvino
+
+    properties = dict(_AS_THE_FILE_SAYS)
+    if options.threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = str(options.threads)
+    core = openvino.Core()
+    try:
+        if isinstance(model, Path) and model.suffix != ".onnx":
+            compiled = core.import_model(model.read_bytes(), _DEVICE, properties)
+        else:
+            graph = core.read_model(model, b"") if isinstance(model, bytes) else core.read_model(str(model))
+            compiled = core.compile_model(graph, _DEVICE, properties)
+    except RuntimeError as error:
+        name = model if isinstance(model, Path) else "the model"
+        raise BundleError(f"OpenVINO {version('openvino')} refuses {name}: {error}") from error
+    for name, wanted in _AS_THE_FILE_SAYS.items():
+        got = compiled.get_property(name)
+        if (got.to_string() if isinstance(got, openvino.Type) else str(got)) != wanted:
+            raise BundleError(f"OpenVINO {version('openvino')} was asked for {name} {wanted} and took {got}.")
+    return compiled
+
+
+def layers(compiled: Any) -> dict[str, int]:
+    """Of a `CompiledModel`, how many convolutions and products are computed in which precision."""
+    found: dict[str, int] = {}
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        told = node.get_rt_info()
+        if told["layerType"].astype(str) in _COMPUTING:
+            name = told["runtimePrecision"].astype(str)
+            precision = _CALLED.get(name, name)
+            found[precision] = found.get(precision, 0) + 1
+    return found
+
+
+_COMPUTING = frozenset({"Convolution", "FullyConnected", "MatMul"})
+_CALLED = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8"}
+
+
+def check_installation() -> str:
+    """The installed version. Raises MissingDependency when there is none."""
+    try:
+        return version("openvino")
+    except PackageNotFoundError:
+        raise MissingDependency("OpenVINO is not installed: pip install 'geodtr-export[openvino]'.") from None

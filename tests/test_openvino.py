@@ -1,0 +1,224 @@
+"""OpenVINO finds what the reference model finds, computes what the file says, and refuses what it would get wrong."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from conftest import BUILT, Outcome, Trained
+
+from geodtr.export.agreement import check_agreement, smallest_agreement
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.engine_builder import build_engine
+from geodtr.export.model import open_model
+from geodtr.export.parity import allowed_lost, compare
+from geodtr.export.precision import CalibrationPlan
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.openvino import open_model as open_compiled
+from geodtr.runtime.errors import BuildError, BundleError
+from geodtr.runtime.machine import Machine
+from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.pipeline import embed_files, load_batches
+from geodtr.runtime.spec import Images
+
+
+@pytest.fixture(scope="module")
+def built(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Bundle]:
+    root = tmp_path_factory.mktemp("openvino")
+    return {
+        precision: build_engine(
+            trained.onnx.path,
+            root / precision,
+            precision=precision,
+            builder=make_builder("openvino", BuildOptions()),
+            calibration=CalibrationPlan(pool_of(trained.train_set)),
+        )
+        for precision in BUILT
+    }
+
+
+@pytest.fixture(scope="module")
+def images(trained: Trained) -> Images:
+    spec = trained.onnx.manifest.ground.spec
+    return next(load_batches(trained.test_set.paths("ground")[:8], spec.preprocessing, 8))
+
+
+@pytest.mark.parametrize("precision", BUILT)
+def test_recall_by_every_engine_is_the_reference_models(
+    trained: Trained, built: dict[Precision, Bundle], precision: Precision
+) -> None:
+    report = compare(open_model(trained.checkpoint), [open_model(built[precision].path)], trained.test_set)
+    assert report.candidates[0].lost <= allowed_lost(precision, len(trained.test_set))
+    assert report.candidates[0].smallest_cosine >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}[precision]
+    assert report.passed
+
+
+@pytest.mark.parametrize("precision", BUILT)
+def test_a_row_does_not_depend_on_its_batch(
+    trained: Trained, built: dict[Precision, Bundle], precision: Precision
+) -> None:
+    embedder = built[precision].embedder("ground")
+    paths = trained.test_set.paths("ground")[:23]
+    together, alone = embed_files(embedder, paths), embed_files(embedder, paths, batch_size=1)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def test_the_manifest_tells_what_precision_layers_really_got(built: dict[Precision, Bundle]) -> None:
+    got = {precision: [_layers(built[precision], branch) for branch in BRANCHES] for precision in BUILT}
+    assert all(set(layers) == {"fp32"} for layers in (*got["fp32"], *got["fp16"]))
+    made = built["int8"].manifest.quantisation
+    assert made is not None
+    assert sum(layers["int8"] for layers in got["int8"]) == made.operators - len(made.kept_float)
+
+
+def test_quantised_weights_and_halves_make_the_file_smaller(built: dict[Precision, Bundle]) -> None:
+    sizes = [built[precision].manifest.ground.bytes for precision in BUILT]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_threads_can_be_chosen_and_change_no_result(built: dict[Precision, Bundle], images: Images) -> None:
+    file = built["fp32"].path / "ground.onnx"
+    assert int(open_compiled(file, EngineOptions(threads=1)).get_property("INFERENCE_NUM_THREADS")) == 1
+    one, own = built["fp32"].embedder("ground", EngineOptions(threads=1)), built["fp32"].embedder("ground")
+    np.testing.assert_allclose(one.embed(images), own.embed(images), atol=1e-6)
+
+
+def test_threads_of_the_caller_share_an_embedder(built: dict[Precision, Bundle], images: Images) -> None:
+    embedder = built["fp32"].embedder("ground")
+    expected = [embedder.embed(image[None]) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            got = list(pool.map(lambda image: embedder.embed(image[None]), images))
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_a_later_call_leaves_descriptors_as_they_were(built: dict[Precision, Bundle], images: Images) -> None:
+    embedder = built["fp32"].embedder("ground")
+    first = embedder.embed(images[:2])
+    kept = first.copy()
+    embedder.embed(images[2:4])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_an_exported_graph_does_not_expand_what_it_divides_by(trained: Trained) -> None:
+    for branch in BRANCHES:
+        graph = onnx.load(str(trained.onnx.path / f"{branch}.onnx")).graph
+        assert "Expand" not in {node.op_type for node in graph.node}
+
+
+def test_an_engine_that_computes_another_graph_is_refused(
+    built: dict[Precision, Bundle], images: Images, tmp_path: Path
+) -> None:
+    graph = built["int8"].path / "ground.onnx"
+    smallest = smallest_agreement("int8", 0.993)
+    check_agreement(built["int8"].embedder("ground"), graph, images, smallest)
+    with pytest.raises(BuildError, match="--backend onnxruntime"):
+        check_agreement(
+            built["int8"].embedder("ground"), _with_one_bias(graph, tmp_path / "other.onnx"), images, smallest
+        )
+
+
+def test_an_int8_engine_of_another_machine_or_version_is_refused_and_a_float_one_compiled_anew(
+    built: dict[Precision, Bundle], images: Images
+) -> None:
+    for precision in BUILT:
+        bundle = built[precision]
+        entry = bundle.manifest.ground
+        assert entry.compiled is not None
+        files = EngineFiles(entry.spec, precision, bundle.path / entry.file, bundle.path / entry.compiled.file)
+        elsewhere = (
+            msgspec.structs.replace(bundle.manifest.backend, machine=Machine(architecture="riscv64")),
+            msgspec.structs.replace(bundle.manifest.backend, version="2025.0.0"),
+        )
+        for backend in elsewhere:
+            if precision == "int8":
+                with pytest.raises(BundleError, match="build-engine CKPT --backend openvino --precision int8"):
+                    open_embedders([files], backend, EngineOptions())
+            else:
+                (embedder,) = open_embedders([files], backend, EngineOptions())
+                expected = bundle.embedder("ground").embed(images)
+                np.testing.assert_allclose(embedder.embed(images), expected, atol=1e-5)
+
+
+def test_float_is_float32_whatever_the_processor_could_do_faster(built: dict[Precision, Bundle]) -> None:
+    for precision in BUILT:
+        for file in ("ground.onnx", "ground.blob"):
+            compiled = open_compiled(built[precision].path / file)
+            assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+def test_every_command_takes_an_openvino_bundle(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    bundle, gallery, data = tmp_path / "bundle", tmp_path / "gallery", trained.test_set.name
+    image = trained.test_set.pairs[0].ground
+    asked = ("--precision", "int8", "--calibration", trained.train_set.name)
+    for command in (
+        ("build-engine", trained.checkpoint, "--backend", "openvino", *asked, "--out", bundle),
+        ("parity", trained.checkpoint, bundle, "--data", data),
+        ("evaluate", bundle, "--data", data),
+        ("embed", bundle, image, "--branch", "ground", "--out", tmp_path / "descriptors.npy"),
+        ("gallery", "build", bundle, data, "--out", gallery),
+    ):
+        result = cli(*command)
+        assert result.code == 0, result
+    assert "openvino" in cli("inspect", bundle).out
+    located = json.loads(cli("localize", image, "--bundle", bundle, "--gallery", gallery, "--json").out)
+    assert len(located[0]["candidates"]) == 5
+
+
+def test_what_openvino_cannot_compute_rightly_is_refused(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geodtr.export.build import openvino
+
+    asked = ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b")
+    images = ("--calibration", trained.train_set.name)
+    assert "fp32, fp16, int8" in refused(*asked, "--precision", "fp8", *images)
+    assert "--provider is for --backend onnxruntime" in refused(*asked, "--provider", "cuda")
+    monkeypatch.setattr(openvino, "this_cpu", lambda: Machine(architecture="x86_64", cpu_flags=("avx2",)))
+    assert "--dialect cpu-7bit" in refused(*asked, "--precision", "int8", "--dialect", "cpu-8bit", *images)
+
+
+def test_without_openvino_the_extra_is_named(
+    trained: Trained,
+    built: dict[Precision, Bundle],
+    tmp_path: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from geodtr.runtime.engines import openvino
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(openvino, "version", absent)
+    for command in (
+        ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b"),
+        ("evaluate", built["fp32"].path, "--data", trained.test_set.name),
+    ):
+        assert "pip install 'geodtr-export[openvino]'" in refused(*command)
+
+
+def _layers(bundle: Bundle, branch: Branch) -> dict[str, int]:
+    compiled = bundle.manifest.engine(branch).compiled
+    assert compiled is not None
+    return compiled.layers
+
+
+def _with_one_bias(graph: Path, out: Path) -> Path:
+    """The fault that OpenVINO's INT8 engines had: channel 0's bias of the first convolution serves all channels."""
+    model = onnx.load(str(graph))
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    shared = next(node for node in model.graph.node if node.output[0] == first.input[2])
+    stored = next(entry for entry in model.graph.initializer if entry.name == shared.input[0])
+    values = onnx.numpy_helper.to_array(stored)
+    stored.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, values[0]), stored.name))
+    onnx.save(model, str(out))
+    return out
