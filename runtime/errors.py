@@ -27,6 +27,10 @@ class BundleError(UserError):
     """A bundle is missing, incomplete, altered, or cannot be run by what is installed."""
 
 
+class BuildError(UserError):
+    """A backend could not build an engine, or built another one than was asked for: nothing is written."""
+
+
 class GalleryError(UserError):
     """A gallery is missing, corrupt, or lacks what the call needs."""
 
