@@ -46,8 +46,9 @@ class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a loader of TensorRT plans must know before it touches one.
 
     Batches: of the optimisation profile; fewer rows are padded, more are cut. `hardware`: the GPUs that the plan may
-    run on, those of one model unless told otherwise. `stripped`: the plan holds no weights, the graph beside it does.
-    `dla_core`: the accelerator that runs what it can.
+    run on. `dla_core`: the accelerator that runs what it can. `stripped`: the plan holds no weights, the graph beside
+    it does. `refittable`: it takes another model's. `workspace` (in MiB) and `optimisation_level` serve to build it
+    again.
     """
 
     min_batch: int
@@ -58,6 +59,8 @@ class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dla_core: int | None = None
     stripped: bool = False
     refittable: bool = False
+    workspace: int | None = None
+    optimisation_level: int | None = None
 
 
 class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

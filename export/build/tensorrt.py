@@ -72,6 +72,8 @@ class TensorRtBuilder:
             dla_core=asked.dla_core,
             stripped=asked.strip,
             refittable=asked.refittable,
+            workspace=asked.workspace,
+            optimisation_level=asked.optimisation_level,
         )
         return BackendEntry(name="tensorrt", version=version, machine=cuda.machine, tensorrt=how)
 
@@ -119,7 +121,7 @@ class TensorRtBuilder:
             faults = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
             raise BuildError(f"TensorRT cannot read the {spec.branch} graph: {faults or log.why}. Nothing was written.")
         config = self._configured(builder, spec, how)
-        cached = self._options.optimisation_level != 0  # which times nothing
+        cached = how.optimisation_level != 0  # which times nothing
         if cached:
             self._use(cache, config)
 
@@ -141,15 +143,15 @@ class TensorRtBuilder:
     def _configured(self, builder: "trt.Builder", spec: BranchSpec, how: TensorRtEntry) -> "trt.IBuilderConfig":
         import tensorrt as trt
 
-        asked, config = self._options, builder.create_builder_config()
+        config = builder.create_builder_config()
         # Rounds float32 products to ten bits of mantissa, by default: float32 is float32 here.
         config.clear_flag(trt.BuilderFlag.TF32)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.hardware_compatibility_level = hardware_level(how.hardware)
-        if asked.workspace is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, asked.workspace << 20)
-        if asked.optimisation_level is not None:
-            config.builder_optimization_level = asked.optimisation_level
+        if how.workspace is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, how.workspace << 20)
+        if how.optimisation_level is not None:
+            config.builder_optimization_level = how.optimisation_level
         if how.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         if how.stripped:

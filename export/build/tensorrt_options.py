@@ -54,7 +54,7 @@ class TensorRtOptions:
                 "--version-compatible excludes --strip and --refittable: the lean runtime that such a plan carries "
                 "cannot put weights into it. Leave one out."
             )
-        if self.refit_from is not None and self != TensorRtOptions(refit_from=self.refit_from):
+        if self.refit_from is not None and self.asked != ["--refit-from"]:
             raise ConfigError(
                 f"--refit-from {self.refit_from} takes that bundle's plans as they were built: leave the other options "
                 "of TensorRT out."

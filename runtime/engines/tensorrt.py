@@ -99,25 +99,24 @@ def _same_gpu(built: Machine, here: Machine, how: TensorRtEntry) -> bool:
 
 def rebuild_command(bundle: Path, precision: Precision, how: TensorRtEntry) -> str:
     """The command that compiles `bundle`'s own graphs again, with the same options, on the machine that it runs on."""
-    batches = ("--min-batch", how.min_batch, "--opt-batch", how.opt_batch, "--max-batch", how.max_batch)
-    words: list[object] = [
-        "geodtr-export",
-        "build-engine",
-        bundle,
-        "--backend",
-        "tensorrt",
-        "--precision",
-        precision,
-        *batches,
-    ]
-    words += ["--hardware", how.hardware] * (how.hardware != "same-gpu")
-    words += ["--dla", how.dla_core] * (how.dla_core is not None)
-    for flag, asked in (
-        ("--version-compatible", how.version_compatible),
-        ("--strip", how.stripped),
-        ("--refittable", how.refittable),
-    ):
-        words += [flag] * asked
+    asked: tuple[tuple[str, object], ...] = (
+        ("--precision", "auto" if precision == "mixed" else precision),
+        ("--min-batch", how.min_batch),
+        ("--opt-batch", how.opt_batch),
+        ("--max-batch", how.max_batch),
+        ("--workspace", how.workspace),
+        ("--optimisation-level", how.optimisation_level),
+        ("--hardware", None if how.hardware == "same-gpu" else how.hardware),
+        ("--dla", how.dla_core),
+    )
+    flags = {
+        "--version-compatible": how.version_compatible,
+        "--strip": how.stripped,
+        "--refittable": how.refittable,
+    }
+    words: list[object] = ["geodtr-export", "build-engine", bundle, "--backend", "tensorrt"]
+    words += [word for option, value in asked if value is not None for word in (option, value)]
+    words += [flag for flag, wanted in flags.items() if wanted]
     return shlex.join(str(word) for word in [*words, "--out", f"{bundle}-rebuilt"])
 
 

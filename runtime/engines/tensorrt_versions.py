@@ -50,7 +50,7 @@ def hardware_level(hardware: Hardware) -> "trt.HardwareCompatibilityLevel":
     name = {"same-gpu": "NONE", "same-capability": "SAME_COMPUTE_CAPABILITY", "ampere-or-newer": "AMPERE_PLUS"}[
         hardware
     ]
-    level = getattr(trt.HardwareCompatibilityLevel, name, None)
+    level: trt.HardwareCompatibilityLevel | None = getattr(trt.HardwareCompatibilityLevel, name, None)
     if level is None:
         raise ConfigError(
             f"TensorRT {trt.__version__} cannot build for {hardware}: build on the very GPU that will run the engine, "
