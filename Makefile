@@ -9,7 +9,7 @@ FOLDERS := $(shell find $(ROOMS) -type d -not -name __pycache__)
 
 comma := ,
 
-.PHONY: demo test test-all check install pins clean
+.PHONY: demo test test-all check check-tensorrt install pins clean
 
 demo: install
 	$(BIN)/geodtr-export demo --out demo
@@ -24,7 +24,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES)
-	$(BIN)/mypy tests benchmarks
+	$(BIN)/mypy tests benchmarks tools
+
+# Every TensorRT and CUDA name in use against the vendors' packages, which it downloads; needs gcc and nm, no GPU.
+check-tensorrt: install
+	$(BIN)/python tools/check_tensorrt.py
 
 install: .venv/installed
 

@@ -1,5 +1,6 @@
 """From a checkpoint to a bundle: export both branches, type them, build their engines, check what was built."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, sha256
 from geodtr.runtime.manifest import (
@@ -23,10 +25,12 @@ from geodtr.runtime.manifest import (
     CompiledEntry,
     EngineEntry,
     Manifest,
+    QuantisationEntry,
     SourceEntry,
+    read_manifest,
     write_manifest,
 )
-from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.names import BRANCHES, Branch, Dialect, Precision
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
@@ -90,22 +94,26 @@ def build_engine(
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
 
-    `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
-    precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
-    builder and reading the source raise. `mixed` is found by `search`.
+    `source` is a checkpoint, a float32 bundle that was exported from one, or, without `calibration`, any bundle of the
+    same precision, whose typed graphs are then compiled as they are. Raises ConfigError when a quantised precision is
+    asked for without either, BundleError when the source bundle is of another precision, and what the builder and
+    reading the source raise. `mixed` is found by `search`.
     """
     check_new_folder(out)
     backend = builder.check(precision)
-    if precision in QUANTISED and calibration is None:
+    typed = calibration is None and (source / FILE_NAME).is_file() and read_manifest(source).precision == precision
+    if precision in QUANTISED and calibration is None and not typed:
         raise ConfigError(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
-    if precision == "mixed" and search is None:
+    if precision == "mixed" and search is None and not typed:
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
-    with float32_bundle(source, track) as exported, new_folder(out) as folder:
+    with float32_bundle(source, track, precision if typed else "fp32") as exported, new_folder(out) as folder:
         quantisation = None
-        if calibration is not None and search is not None and precision == "mixed":
+        if typed:
+            quantisation = _copy_typed(exported, builder.dialect, folder)
+        elif calibration is not None and search is not None and precision == "mixed":
             quantisation = write_searched(exported, calibration, search, builder, folder, track=track)
         elif calibration is not None and precision in QUANTISED:
             quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
@@ -128,7 +136,7 @@ def build_engine(
         write_manifest(folder, manifest)
         built = open_bundle(folder)
         for branch in BRANCHES:
-            final = built.embedder(branch)
+            final = built.embedder(branch, EngineOptions(trust_host_code=True))
             check_batch_invariance(final)
             if backend.name == "openvino":  # others have not been found to compute what is not in the graph
                 kept = None if quantisation is None else quantisation.keep_cosine
@@ -166,12 +174,26 @@ def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
     return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
 
 
+def _copy_typed(source: Bundle, dialect: Dialect, folder: Path) -> QuantisationEntry | None:
+    """Take over the graphs of a bundle that has the wanted precision. Raises ConfigError for another target's."""
+    held = source.manifest.quantisation
+    if held is not None and held.dialect != dialect:
+        raise ConfigError(
+            f"{source.path} is quantised for {held.dialect}, this backend wants {dialect}: build from the checkpoint, "
+            "with --calibration SPEC."
+        )
+    for branch in BRANCHES:
+        file = source.manifest.engine(branch).file
+        shutil.copyfile(source.path / file, folder / file)
+    return held
+
+
 @contextmanager
-def float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
-    """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint."""
+def float32_bundle(source: Path, track: Track, precision: Precision = "fp32") -> Iterator[Bundle]:
+    """`source` itself when it is a bundle of float32, or of `precision`; a temporary export when it is a checkpoint."""
     if (source / FILE_NAME).is_file():
         bundle = open_bundle(source)
-        if bundle.manifest.precision != "fp32":
+        if bundle.manifest.precision != precision:
             raise BundleError(
                 f"{source} is an {bundle.manifest.precision} bundle; engines are built from float32. Name the "
                 "checkpoint, or what `geodtr-export export CKPT --out BUNDLE` made of it."

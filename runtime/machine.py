@@ -47,6 +47,11 @@ def this_cpu() -> Machine:
     return Machine(architecture=platform.machine(), cpu_flags=tuple(sorted(told)))
 
 
+def with_gpu(name: str, compute_capability: str, driver: str) -> Machine:
+    """The processor at hand with a GPU beside it."""
+    return msgspec.structs.replace(this_cpu(), gpu=name, compute_capability=compute_capability, driver=driver)
+
+
 def cpu_dialect() -> Dialect:
     """How the processor at hand wants INT8 graphs."""
     return "cpu-8bit" if this_cpu().vnni else "cpu-7bit"

@@ -8,7 +8,7 @@ import msgspec
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import Machine
-from geodtr.runtime.names import Backend, Branch, Dialect, Precision, Provider
+from geodtr.runtime.names import Backend, Branch, Dialect, Hardware, Precision, Provider
 from geodtr.runtime.spec import BranchSpec
 
 FILE_NAME = "manifest.json"
@@ -42,15 +42,37 @@ class EngineEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return (self,) if self.compiled is None else (self, self.compiled)
 
 
+class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a loader of TensorRT plans must know before it touches one.
+
+    Batches: of the optimisation profile; fewer rows are padded, more are cut. `hardware`: the GPUs that the plan may
+    run on. `dla_core`: the accelerator that runs what it can. `stripped`: the plan holds no weights, the graph beside
+    it does. `refittable`: it takes another model's. `workspace` (in MiB) and `optimisation_level` serve to build it
+    again.
+    """
+
+    min_batch: int
+    opt_batch: int
+    max_batch: int
+    version_compatible: bool = False
+    hardware: Hardware = "same-gpu"
+    dla_core: int | None = None
+    stripped: bool = False
+    refittable: bool = False
+    workspace: int | None = None
+    optimisation_level: int | None = None
+
+
 class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who made the engine files, and the version that did. `onnx`: exported graphs that no backend has compiled yet,
-    which ONNX Runtime runs as they are. `machine` is the kind that compiled files are for.
+    which ONNX Runtime runs as they are. `machine` is the kind that compiled files are for; `tensorrt` how plans were.
     """
 
     name: Backend | Literal["onnx"]
     version: str
     provider: Provider = "cpu"
     machine: Machine | None = None
+    tensorrt: TensorRtEntry | None = None
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

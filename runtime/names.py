@@ -29,3 +29,6 @@ Choice = Literal["first", "random", "stratified", "coreset"]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 """How a tensor's values make the range that is quantised."""
 METHODS: tuple[Method, ...] = get_args(Method)
+
+Hardware = Literal["same-gpu", "same-capability", "ampere-or-newer"]
+"""Which GPUs a TensorRT engine may run on: the model it was built on, its compute capability, or any since Ampere."""

@@ -1,9 +1,11 @@
 """What a backend is to the engine builder, and which backends there are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Backend, Dialect, Precision, Provider
@@ -47,16 +49,34 @@ class BuildOptions:
     """What a user may ask of a backend; each takes what concerns it.
 
     `provider`: what ONNX Runtime computes with. `dialect`: of quantised graphs, None for this machine's own.
+    `tensorrt`: what was asked of TensorRT, None for nothing.
     """
 
     provider: Provider = "cpu"
     dialect: Dialect | None = None
+    tensorrt: TensorRtOptions | None = None
 
 
-def make_builder(backend: Backend, options: BuildOptions) -> Builder:
-    """The builder of `backend`. Raises ConfigError when an option is not for it."""
+def unheard(text: str) -> None:
+    """The default: what a build has to say beside its result is told to nobody."""
+    del text
+
+
+def make_builder(backend: Backend, options: BuildOptions, *, notice: Callable[[str], None] = unheard) -> Builder:
+    """The builder of `backend`; `notice` hears what the user should know of a build and need not mend.
+
+    Raises ConfigError when an option is not for it.
+    """
+    if backend != "tensorrt" and options.tensorrt is not None:
+        raise ConfigError(
+            f"{', '.join(options.tensorrt.asked)}: for --backend tensorrt, not {backend}. Leave out what is not for it."
+        )
     if backend != "onnxruntime" and options.provider != "cpu":
         raise ConfigError(f"--provider is for --backend onnxruntime, not {backend}: leave it out.")
+    if backend == "tensorrt":
+        from geodtr.export.build.tensorrt import TensorRtBuilder
+
+        return TensorRtBuilder(options, notice)
     if backend == "onnxruntime":
         from geodtr.export.build.onnxruntime import OnnxRuntimeBuilder
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import geodtr.export.cli.tensorrt_options as trt
 from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Select, open_pool
 from geodtr.export.cli.console import (
     RECALL_COLUMNS,
@@ -18,6 +19,7 @@ from geodtr.export.cli.console import (
     table,
     track,
     verdict,
+    warn,
     warn_of_collapse,
 )
 from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
@@ -108,6 +110,17 @@ def build_engine(
         Path | None,
         typer.Option("--picture", metavar="PNG", help="auto: blocks and choices as a picture.", show_default=False),
     ] = None,
+    min_batch: trt.MinBatch = None,
+    opt_batch: trt.OptBatch = None,
+    max_batch: trt.MaxBatch = None,
+    workspace: trt.Workspace = None,
+    optimisation_level: trt.OptimisationLevel = None,
+    version_compatible: trt.VersionCompatible = False,
+    hardware: trt.OnHardware = "same-gpu",
+    dla: trt.Dla = None,
+    strip: trt.Strip = False,
+    refittable: trt.Refittable = False,
+    refit_from: trt.RefitFrom = None,
 ) -> None:
     """Compile both branches into a bundle of engines.
 
@@ -117,6 +130,7 @@ def build_engine(
     """
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.export.build.builder import BuildOptions, make_builder
+    from geodtr.export.build.tensorrt_options import TensorRtOptions
     from geodtr.export.engine_builder import build_engine as run_build
     from geodtr.export.pictures import check_pictures
     from geodtr.export.precision import CalibrationPlan
@@ -137,11 +151,25 @@ def build_engine(
             file=ranges,
             keep_cosine=keep_cosine,
         )
+    tensorrt = TensorRtOptions(
+        min_batch=min_batch,
+        opt_batch=opt_batch,
+        max_batch=max_batch,
+        workspace=workspace,
+        optimisation_level=optimisation_level,
+        version_compatible=version_compatible,
+        hardware=hardware,
+        dla_core=dla,
+        strip=strip,
+        refittable=refittable,
+        refit_from=refit_from,
+    )
+    options = BuildOptions(provider=provider, dialect=dialect, tensorrt=tensorrt if tensorrt.asked else None)
     bundle = run_build(
         source,
         out,
         precision="mixed" if precision == "auto" else precision,
-        builder=make_builder(backend, BuildOptions(provider=provider, dialect=dialect)),
+        builder=make_builder(backend, options, notice=warn),
         calibration=plan,
         search=search,
         track=track,

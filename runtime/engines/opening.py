@@ -24,9 +24,12 @@ class EngineFiles:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How engines are run. `threads`: of the processor, for one embedder; None leaves the number to the backend."""
+    """How engines are run. `threads`: of the processor, for one embedder; None leaves the number to the backend.
+    `trust_host_code`: version-compatible TensorRT plans may run the program code that they carry.
+    """
 
     threads: int | None = None
+    trust_host_code: bool = False
 
 
 AS_IT_LIKES = EngineOptions()
@@ -43,4 +46,8 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
         from geodtr.runtime.engines.openvino import open_embedders as open_openvino
 
         return open_openvino(engines, backend, options)
+    if backend.name == "tensorrt":
+        from geodtr.runtime.engines.tensorrt import open_embedders as open_tensorrt
+
+        return open_tensorrt(engines, backend, options)
     raise AssertionError(backend.name)

@@ -1,0 +1,128 @@
+"""A TensorRT build that can be watched and stopped: it runs in a thread, its phases move a bar, Ctrl-C ends it.
+
+The build calls back from threads of its own, and an exception must never pass through it: so signals are met in the
+main thread, which only waits, and the build is told to stop at its next step.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+
+from geodtr.runtime.progress import Track
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+T = TypeVar("T")
+
+_PARTS = 100
+"""Steps that a bar has: percent of an outermost phase."""
+
+
+def run_watched(build: "Callable[[trt.IProgressMonitor], T]", what: str, track: Track) -> T:
+    """What `build` returns, its phases told to `track`. An exception that arrives meanwhile, Ctrl-C among them, is
+    raised when the build has ended, which it does at its next step.
+    """
+    phases = Phases()
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(build, _monitor(phases))
+        building.add_done_callback(lambda _: phases.end())
+        try:
+            for phase in phases.outermost():
+                for _ in track(phases.percent(), f"{what}: {phase}", _PARTS):
+                    pass
+        except BaseException:
+            phases.stopped = True
+            raise
+    return building.result()
+
+
+class Phases:
+    """Nested phases, told by the build's threads, heard by the main one. `stopped`: the build should end."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._lock = Lock()
+        self._open = dict[str, _Phase]()
+        self._told = SimpleQueue[str | int | None]()
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        with self._lock:
+            self._open[name] = _Phase(parent if parent in self._open else None, steps)
+            if self._open[name].parent is None:
+                self._told.put(name)
+
+    def step(self, name: str) -> None:
+        with self._lock:
+            if name in self._open:
+                self._open[name].done += 1
+                outermost = self._outermost(name)
+                self._told.put(int(_PARTS * self._share(outermost)))
+
+    def finish(self, name: str) -> None:
+        with self._lock:
+            phase = self._open.pop(name, None)
+            if phase is not None and phase.parent is None:
+                self._told.put(_PARTS)
+
+    def end(self) -> None:
+        """The build is over, however it went."""
+        self._told.put(None)
+
+    def outermost(self) -> Iterator[str]:
+        """The names of phases that lie in no other, as they start; `percent` is to be heard in between."""
+        while (told := self._told.get()) is not None:
+            if isinstance(told, str):
+                yield told
+
+    def percent(self) -> Iterator[int]:
+        """One item for each percent of the phase that has just started, up to 100 unless the build breaks off."""
+        reached = 0
+        while reached < _PARTS:
+            told = self._told.get()
+            if told is None:
+                self._told.put(None)
+                return
+            if isinstance(told, int):
+                while reached < told:
+                    reached += 1
+                    yield reached
+
+    def _outermost(self, name: str) -> str:
+        while (parent := self._open[name].parent) is not None and parent in self._open:
+            name = parent
+        return name
+
+    def _share(self, name: str) -> float:
+        """How much of a phase is done, its open inner phases counted in."""
+        phase = self._open[name]
+        inner = max((self._share(other) for other, held in self._open.items() if held.parent == name), default=0.0)
+        return min(1.0, (phase.done + inner) / max(1, phase.steps))
+
+
+class _Phase:
+    def __init__(self, parent: str | None, steps: int) -> None:
+        self.parent, self.steps, self.done = parent, steps, 0
+
+
+def _monitor(phases: Phases) -> "trt.IProgressMonitor":
+    import tensorrt as trt
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            phases.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            del step
+            phases.step(phase_name)
+            return not phases.stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            phases.finish(phase_name)
+
+    return Monitor()

@@ -1,0 +1,317 @@
+"""Running TensorRT plans.
+
+A plan runs on the kind of machine and the version that it was built for; anything else is refused before a byte of it
+is loaded. Each thread has a stream of its own, with scratch memory that all engines of a bundle share, and for every
+batch size that it meets an execution context captured in a CUDA graph.
+What stands above the calls into TensorRT and CUDA is tested through fakes; none of it has run on a GPU yet.
+"""
+
+import os
+import shlex
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geodtr.runtime.engines.cuda import Cuda, open_cuda
+from geodtr.runtime.engines.opening import EngineFiles, EngineOptions
+from geodtr.runtime.engines.tensorrt_versions import check_installation, parse
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.machine import Machine
+from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+HOST_CODE = "GEODTR_TRUST_HOST_CODE"
+"""The environment variable that, set to 1, lets version-compatible plans run the program code they carry."""
+
+_KEPT = 8
+"""Batch sizes, of all branches together, that a thread keeps contexts and graphs of: the last it met."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """TensorRT's logger, which must outlive what is made with it, and the last errors that it was told."""
+
+    logger: "trt.ILogger"
+    complaints: deque[str]
+
+    @property
+    def why(self) -> str:
+        return "; ".join(self.complaints) or "it does not say why"
+
+
+def open_log() -> Log:
+    """A logger that is silent, and keeps errors for whoever must explain them."""
+    import tensorrt as trt
+
+    complaints = deque[str](maxlen=3)
+
+    class KeepErrors(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                complaints.append(msg)
+
+    return Log(KeepErrors(), complaints)
+
+
+def mismatches(backend: BackendEntry, version: str, here: Machine) -> list[str]:
+    """Why plans of `backend` cannot run with TensorRT `version` on the machine `here`; empty when they can."""
+    built, how = backend.machine, backend.tensorrt
+    if built is None or how is None:
+        return ["the manifest does not say which machine and version it was built for"]
+    found = []
+    if built.architecture != here.architecture:
+        found.append(f"it was built for {built.architecture} processors, this is {here.architecture}")
+    if not _same_gpu(built, here, how):
+        found.append(
+            f"it was built for {built.gpu} (compute capability {built.compute_capability}, {how.hardware}), this GPU "
+            f"is {here.gpu} ({here.compute_capability})"
+        )
+    theirs, ours = parse(backend.version), parse(version)
+    if how.version_compatible:
+        if theirs[0] != ours[0] or theirs > ours:
+            found.append(
+                f"it runs with TensorRT {backend.version} and later ones of version {theirs[0]}, here is {version}"
+            )
+    elif theirs != ours:
+        found.append(f"it was built by TensorRT {backend.version}, here is {version}")
+    return found
+
+
+def _same_gpu(built: Machine, here: Machine, how: TensorRtEntry) -> bool:
+    if how.hardware == "same-gpu":
+        return (built.gpu, built.compute_capability) == (here.gpu, here.compute_capability)
+    if how.hardware == "same-capability":
+        return built.compute_capability == here.compute_capability
+    return parse(here.compute_capability or "") >= (8, 0)
+
+
+def rebuild_command(bundle: Path, precision: Precision, how: TensorRtEntry) -> str:
+    """The command that compiles `bundle`'s own graphs again, with the same options, on the machine that it runs on."""
+    asked: tuple[tuple[str, object], ...] = (
+        ("--precision", "auto" if precision == "mixed" else precision),
+        ("--min-batch", how.min_batch),
+        ("--opt-batch", how.opt_batch),
+        ("--max-batch", how.max_batch),
+        ("--workspace", how.workspace),
+        ("--optimisation-level", how.optimisation_level),
+        ("--hardware", None if how.hardware == "same-gpu" else how.hardware),
+        ("--dla", how.dla_core),
+    )
+    flags = {
+        "--version-compatible": how.version_compatible,
+        "--strip": how.stripped,
+        "--refittable": how.refittable,
+    }
+    words: list[object] = ["geodtr-export", "build-engine", bundle, "--backend", "tensorrt"]
+    words += [word for option, value in asked if value is not None for word in (option, value)]
+    words += [flag for flag, wanted in flags.items() if wanted]
+    return shlex.join(str(word) for word in [*words, "--out", f"{bundle}-rebuilt"])
+
+
+def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
+    """Open the plans of one bundle. Raises MissingDependency, or BundleError naming the command that rebuilds them."""
+    version = check_installation()
+    cuda = open_cuda()
+    how = backend.tensorrt
+    for engine in engines:
+        wrong = mismatches(backend, version, cuda.machine)
+        if engine.compiled is None:
+            wrong.append("the bundle holds no plan")
+        if wrong or how is None:
+            raise BundleError(_refusal(engine, how, "; ".join(wrong)))
+    assert how is not None
+    if how.version_compatible and not (options.trust_host_code or os.environ.get(HOST_CODE) == "1"):
+        raise BundleError(
+            f"{engines[0].compiled} is version-compatible: it carries program code that would run on this machine's "
+            f"processor. If you trust who built it, set {HOST_CODE}=1. Otherwise build it here: "
+            f"{_rebuild(engines[0], how)}"
+        )
+    log = open_log()
+    with cuda.active():
+        plans = [_open_plan(engine, how, log) for engine in engines]
+    shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log)
+    return [TensorRtEmbedder(shared, index) for index in range(len(engines))]
+
+
+def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -> "trt.ICudaEngine | None":
+    """An engine of a plan, with the weights of the ONNX file `weights` put into it where one is named; None, and the
+    reason in `log`, when TensorRT refuses either.
+    """
+    import tensorrt as trt
+
+    runtime = trt.Runtime(log.logger)
+    # The plan's hash is the manifest's, and `open_embedders` has asked whoever runs it.
+    runtime.engine_host_code_allowed = how.version_compatible
+    if how.dla_core is not None:
+        runtime.DLA_core = how.dla_core
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None or weights is None:
+        return engine
+    refitter = trt.Refitter(engine, log.logger)
+    parser = trt.OnnxParserRefitter(refitter, log.logger)
+    return engine if parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine() else None
+
+
+def _open_plan(engine: EngineFiles, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
+    assert engine.compiled is not None
+    plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
+    if plan is None:
+        raise BundleError(_refusal(engine, how, f"TensorRT refuses it: {log.why}"))
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
+    takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]
+    if (
+        names != [INPUT, OUTPUT]
+        or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
+        or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
+    ):
+        raise BundleError(_refusal(engine, how, "it takes or gives other shapes than the manifest says"))
+    return plan
+
+
+def _refusal(engine: EngineFiles, how: TensorRtEntry | None, reason: str) -> str:
+    return f"{engine.compiled or engine.graph.parent} is not run: {reason}. Build it here: {_rebuild(engine, how)}"
+
+
+def _rebuild(engine: EngineFiles, how: TensorRtEntry | None) -> str:
+    anew = how or TensorRtEntry(min_batch=1, opt_batch=8, max_batch=32)
+    return rebuild_command(engine.graph.parent, engine.precision, anew)
+
+
+class TensorRtEmbedder:
+    """One branch's plan. Threads may share it: each works in its own stream."""
+
+    def __init__(self, plans: "_Plans", index: int) -> None:
+        self._plans = plans
+        self._index = index
+
+    @property
+    def spec(self) -> BranchSpec:
+        return self._plans.specs[self._index]
+
+    def embed(self, images: Images) -> Descriptors:
+        """[B, H, W, 3] -> [B, D], unit rows. More images than the profile's largest batch are cut into several."""
+        rows = np.empty((len(images), self.spec.descriptor_size), np.float32)
+        with self._plans.cuda.active():
+            lane = self._plans.lane()
+            for start in range(0, len(images), self._plans.how.max_batch):
+                part = slice(start, start + self._plans.how.max_batch)
+                rows[part] = lane.embed(self._index, images[part])
+        return rows
+
+
+class _Plans:
+    """The engines of one bundle, and each thread's lane through them."""
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        engines: Sequence["trt.ICudaEngine"],
+        specs: Sequence[BranchSpec],
+        how: TensorRtEntry,
+        log: Log,
+    ) -> None:
+        self.cuda, self.engines, self.specs, self.how, self.log = cuda, engines, specs, how, log
+        self.making = threading.Lock()
+        self._lanes = threading.local()
+
+    def lane(self) -> "_Lane":
+        """This thread's."""
+        if not hasattr(self._lanes, "lane"):
+            self._lanes.lane = _Lane(self)
+        lane: _Lane = self._lanes.lane
+        return lane
+
+
+class _Lane:
+    """What one thread works with: a stream, buffers for the largest batch, and scratch memory, shared by all branches,
+    whose work never overlaps within a thread.
+    """
+
+    def __init__(self, plans: _Plans) -> None:
+        self.plans, cuda = plans, plans.cuda
+        largest = plans.how.max_batch
+        takes = max(largest * _image_bytes(spec) for spec in plans.specs)
+        gives = max(largest * _row_bytes(spec) for spec in plans.specs)
+        self.stream = cuda.stream()
+        self.scratch = cuda.memory(max(1, *(engine.device_memory_size_v2 for engine in plans.engines)))
+        self.images, self.rows = cuda.memory(takes), cuda.memory(gives)
+        self.host_images, self.host_rows = cuda.pinned(takes), cuda.pinned(gives)
+        self._batches = OrderedDict[tuple[int, int], _Batch]()
+
+    def embed(self, index: int, images: Images) -> Descriptors:
+        """Rows of at most the largest batch; they are overwritten by the next call."""
+        batch = self._batch(index, max(len(images), self.plans.how.min_batch))
+        batch.images[: len(images)] = images  # rows beyond, where the profile wants more, hold what was there before
+        batch.launch()
+        self.stream.synchronise()
+        return batch.rows[: len(images)]
+
+    def _batch(self, index: int, size: int) -> "_Batch":
+        key = (index, size)
+        if key not in self._batches:
+            while len(self._batches) >= _KEPT:
+                self._batches.popitem(last=False)
+            self._batches[key] = _Batch(self, index, size)
+        self._batches.move_to_end(key)
+        return self._batches[key]
+
+
+class _Batch:
+    """One engine at one batch size: copy in, compute, copy out, as one CUDA graph where it can be captured.
+
+    A context of its own, as a graph holds only as long as its context is left alone.
+    Source: TensorRT's guide on CUDA graphs: one context a graph, memory shared, and one run before the capture.
+    """
+
+    def __init__(self, lane: _Lane, index: int, size: int) -> None:
+        import tensorrt as trt
+
+        plans = lane.plans
+        spec, how = plans.specs[index], plans.specs[index].preprocessing
+        self.images = lane.host_images[: size * _image_bytes(spec)].reshape(size, how.height, how.width, 3)
+        self.rows = lane.host_rows[: size * _row_bytes(spec)].view(np.float32).reshape(size, spec.descriptor_size)
+        self._lane = lane
+        with plans.making:
+            context = plans.engines[index].create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            if context is None:
+                raise RuntimeError(f"TensorRT gives no execution context: {plans.log.why}")
+            context.set_device_memory(lane.scratch.address, lane.scratch.size)
+            ready = (
+                context.set_optimization_profile_async(0, lane.stream.handle),
+                context.set_input_shape(INPUT, self.images.shape),
+                context.set_tensor_address(INPUT, lane.images.address),
+                context.set_tensor_address(OUTPUT, lane.rows.address),
+            )
+            if not all(ready):
+                raise RuntimeError(f"TensorRT refuses a batch of {size}: {plans.log.why}")
+            self._context = context
+            self._compute()
+            lane.stream.synchronise()
+            self.launch = lane.stream.capture(self._compute) or self._compute
+
+    def _compute(self) -> None:
+        self._lane.stream.to_device(self._lane.images, self.images)
+        if not self._context.execute_async_v3(self._lane.stream.handle):
+            raise RuntimeError(f"TensorRT could not run a batch: {self._lane.plans.log.why}")
+        self._lane.stream.to_host(self.rows, self._lane.rows)
+
+
+def _image_bytes(spec: BranchSpec) -> int:
+    return spec.preprocessing.height * spec.preprocessing.width * 3
+
+
+def _row_bytes(spec: BranchSpec) -> int:
+    return 4 * spec.descriptor_size

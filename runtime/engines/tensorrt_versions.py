@@ -1,0 +1,122 @@
+"""What differs between TensorRT 10.3 and 11: nothing else asks for a version.
+
+Every name outside this file exists in all of them (`make check-tensorrt`).
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from geodtr.runtime.errors import ConfigError, MissingDependency
+from geodtr.runtime.names import Hardware
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+OLDEST, NEWEST_MAJOR = (10, 3), 11
+
+
+def check_installation() -> str:
+    """The installed TensorRT's version. Raises MissingDependency when it is missing, incomplete or of another age."""
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise MissingDependency(
+            f"TensorRT cannot be used here ({error}): pip install 'geodtr-export[tensorrt]'. A Jetson has it from "
+            "JetPack: make the environment with python3 -m venv --system-site-packages. To run without it: "
+            "geodtr-export build-engine ... --backend onnxruntime"
+        ) from None
+    version = str(tensorrt.__version__)
+    numbers = parse(version)
+    if not (numbers >= OLDEST and numbers[0] <= NEWEST_MAJOR):
+        raise MissingDependency(
+            f"TensorRT {version} is installed; 10.3 to {NEWEST_MAJOR}.x are known here: "
+            f"pip install 'tensorrt>=10.3,<{NEWEST_MAJOR + 1}'"
+        )
+    return version
+
+
+def parse(version: str) -> tuple[int, ...]:
+    """10.16.1.11 -> (10, 16, 1, 11)"""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def hardware_level(hardware: Hardware) -> "trt.HardwareCompatibilityLevel":
+    """Raises ConfigError when the installed version has no such level: same-capability came after 10.3."""
+    import tensorrt as trt
+
+    name = {"same-gpu": "NONE", "same-capability": "SAME_COMPUTE_CAPABILITY", "ampere-or-newer": "AMPERE_PLUS"}[
+        hardware
+    ]
+    level: trt.HardwareCompatibilityLevel | None = getattr(trt.HardwareCompatibilityLevel, name, None)
+    if level is None:
+        raise ConfigError(
+            f"TensorRT {trt.__version__} cannot build for {hardware}: build on the very GPU that will run the engine, "
+            "or name --hardware ampere-or-newer."
+        )
+    return level
+
+
+def parse_for_dla(parser: "trt.OnnxParser") -> None:
+    """Let the parser shape layers for a DLA. Raises ConfigError before the version from which a DLA takes networks
+    whose types are their own: earlier ones want precision as a flag, which is never set here.
+    """
+    import tensorrt as trt
+
+    flag = getattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA", None)
+    if flag is None:
+        raise ConfigError(
+            f"TensorRT {trt.__version__} runs no typed network on a DLA; 11.4 on an AGX Orin does (JetPack 7.2.2). "
+            "Leave --dla out: the GPU runs everything then."
+        )
+    parser.set_flag(flag)
+
+
+_TYPES = {"fp8": "fp8|e4m3", "int8": "int8", "bf16": "bf16|bfloat16", "fp16": "fp16|half|float16", "fp32": "fp32|float"}
+"""How the inspector names types, the narrowest first."""
+
+_PRODUCT = re.compile(r"conv|gemm|matrixmultiply|matmul|mha|attention", re.IGNORECASE)
+_MOVES = frozenset({"reformat", "noop", "constant", "shuffle", "identity", "shapehosttodevice", "signal", "wait"})
+"""Kinds of layers that compute nothing."""
+
+
+def layer_precisions(information: str) -> dict[str, int]:
+    """How many layers of an engine compute in which precision, from what its inspector tells in JSON.
+
+    A product computes in the narrowest type it takes, whatever it gives: an INT8 convolution may give floats. Any other
+    layer in the wider of what it takes and gives: one that merely quantises is no INT8 layer. `unknown` counts those
+    whose types are not told, as in a plan that was built without details.
+    Source: 10.x tells a tensor's type within "Format/Datatype", 11 apart from its format.
+    """
+    found = Counter[str]()
+    for layer in json.loads(information)["Layers"]:
+        told: Mapping[str, Any] = layer if isinstance(layer, dict) else {}
+        if str(told.get("LayerType", "")).lower() in _MOVES:
+            continue
+        takes = _narrowest([*told.get("Inputs", ()), told.get("Weights", {})])
+        gives = _narrowest(told.get("Outputs", ()))
+        known = [precision for precision in (takes, gives) if precision is not None]
+        if not known:
+            found["unknown"] += 1
+        elif _PRODUCT.search(f"{told.get('LayerType', '')} {told.get('ParameterType', '')}"):
+            found[known[0]] += 1
+        else:
+            found[max(known, key=_width)] += 1
+    return dict(sorted(found.items()))
+
+
+def _width(precision: str) -> int:
+    return list(_TYPES).index(precision)
+
+
+def _narrowest(tensors: Iterable[Mapping[str, Any]]) -> str | None:
+    """The narrowest type that a network computes in among the tensors'; others (uint8, int32, bool) do not count."""
+    found = set[str]()
+    for tensor in tensors:
+        text = " ".join(str(value) for key, value in tensor.items() if re.search("type|format", key, re.IGNORECASE))
+        found |= {
+            name for name, words in _TYPES.items() if re.search(rf"(?<![a-z0-9])({words})(?![a-z0-9])", text, re.I)
+        }
+    return min(found, key=_width, default=None)

@@ -1,0 +1,307 @@
+"""Check every TensorRT and CUDA name, signature and type that is used here against the vendors' own packages, without a
+GPU: python tools/check_tensorrt.py
+
+TensorRT's Python bindings are on the package index as small wheels, the libraries behind them are not: empty ones of
+the right names, made here, are enough to import the bindings and to write down their surface as type stubs. mypy then
+checks this project's files against the stubs of each version; whatever the tests' fake has and a version lacks is a
+fault too. CUDA's calls are compared, by name and number of arguments, with cuda-bindings' own signatures, and by name
+with pycuda's sources. Nothing is run. Needs gcc, nm, pip and the network; exits with 1 when anything does not fit.
+"""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TENSORRT = (
+    ("tensorrt_cu12_bindings", "10.3.0"),
+    ("tensorrt_cu12_bindings", "10.16.1.11"),
+    ("tensorrt_cu13_bindings", "11.4.0.106"),
+)
+"""JetPack 6, JetPack 7.2, and the current release."""
+CUDA_BINDINGS = ("12.9.4", "13.0.3", "13.5.0")
+PYCUDA = "2026.1"
+STUBGEN = "pybind11-stubgen==3.0.0"
+NEWER = (("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"), ("OnnxParserFlag", "ADJUST_FOR_DLA"))
+"""What runtime/engines/tensorrt_versions.py asks for by hasattr."""
+USERS = (
+    "geodtr.runtime.engines.tensorrt",
+    "geodtr.runtime.engines.tensorrt_versions",
+    "geodtr.export.build.tensorrt",
+    "geodtr.export.build.watched",
+)
+FAKE, FAKE_CUDA = ROOT / "tests" / "fake_tensorrt.py", ROOT / "tests" / "fake_cuda.py"
+CUDA = ROOT / "runtime" / "engines" / "cuda.py"
+FAKES_OWN = re.compile(r"^_(?!_init__)|^fake|^Fake")
+"""What of the fake is no mirror of TensorRT."""
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        _pip("install", "--quiet", "--target", work / "stubgen", STUBGEN)
+        faults = 0
+        for package, version in TENSORRT:
+            stubs = write_stubs(work / version, package, version, work / "stubgen")
+            faults += report(f"{package} {version}", [*type_check(work / version, stubs), *fake_faults(stubs)])
+        versions = [work / version / "stubs" for _, version in TENSORRT]
+        faults += report("names of newer versions", newer_faults(versions[0], versions[-1]))
+        for version in CUDA_BINDINGS:
+            faults += report(f"cuda-bindings {version}", check_cuda_bindings(work / version, version))
+        faults += report(f"pycuda {PYCUDA}", check_pycuda(work / "pycuda"))
+    return 1 if faults else 0
+
+
+def report(what: str, found: list[str]) -> int:
+    print(f"{what}: {'ok' if not found else f'{len(found)} faults'}", flush=True)
+    for fault in found:
+        print(f"  {fault}")
+    return len(found)
+
+
+def write_stubs(work: Path, package: str, version: str, stubgen: Path) -> Path:
+    """The surface of a version, as stubs of a package `tensorrt`."""
+    wheel = _download(work, f"{package}=={version}")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(work / "wheel")
+    package_dir = work / "wheel" / "tensorrt"
+    (work / "wheel" / "tensorrt_bindings").rename(package_dir)
+    libraries = write_empty_libraries(package_dir / "tensorrt.so", work / "libraries")
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": f"{work / 'wheel'}:{stubgen}"}
+    command = [sys.executable, "-m", "pybind11_stubgen", "tensorrt", "-o", str(work / "stubs"), "--ignore-all-errors"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    for path in (work / "stubs" / "tensorrt").glob("*.pyi"):
+        path.write_text(mended(path.read_text()))
+    return work / "stubs"
+
+
+def mended(stub: str) -> str:
+    """What the generator cannot know: DataType `bool` hides Python's, tuples become Dims, serialised memory is a
+    buffer; and two signatures that pybind takes and Python does not.
+    """
+    for pattern, better in (
+        (r"(->|:) bool\b", r"\1 builtins.bool"),
+        (r"typing\.SupportsInt\b", "int"),
+        (r"\b(min|opt|max|shape): Dims\b", r"\1: Dims | tuple[int, ...]"),
+        (r"(\nclass Dims:\n)", r"\1    def __iter__(self) -> typing.Iterator[int]: ...\n"),
+        (r"(\nclass IHostMemory:\n)", r"\1    def __buffer__(self, flags: int, /) -> memoryview: ...\n"),
+        (r"\bin: ", "in_: "),
+        (r"(scale|shift|power): Weights = None", r"\1: Weights"),
+        (r"(from __future__ import annotations\n)", r"\1import builtins\n"),
+    ):
+        stub = re.sub(pattern, better, stub)
+    return stub
+
+
+def write_empty_libraries(bindings: Path, out: Path) -> Path:
+    """For each of NVIDIA's libraries that `bindings` needs, one that has the symbols it lacks, and does nothing."""
+    out.mkdir()
+    undefined = subprocess.run(["nm", "-D", "--undefined-only", bindings], check=True, capture_output=True, text=True)
+    symbols = [line.split()[-1] for line in undefined.stdout.splitlines() if "@" not in line and " U " in line]
+    vendors = [name for name in symbols if re.search(r"Infer|NvOnnx|PluginRegistry", name)]
+    source = out / "empty.c"
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in vendors))
+    for name in re.findall(rb"libnv\w+\.so\.\d+", bindings.read_bytes()):
+        library = out / name.decode()
+        subprocess.run(["gcc", "-shared", "-fPIC", f"-Wl,-soname,{library.name}", "-o", library, source], check=True)
+    return out
+
+
+def type_check(work: Path, stubs: Path) -> list[str]:
+    """mypy's complaints about the files that use TensorRT."""
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary"]
+    # Where the package is missing, subclassing what is then of any type needs an ignore, which is unused here.
+    command += [
+        "--no-warn-unused-ignores",
+        "--no-warn-unreachable",
+        "--hide-error-context",
+        "--cache-dir",
+        str(work / "cache"),
+    ]
+    for module in USERS:
+        command += ["-m", module]
+    told = _told(command, work, MYPYPATH=str(stubs))
+    if told.returncode > 1:  # it could not even read something
+        return [told.stdout + told.stderr]
+    return [line for line in told.stdout.splitlines() if "error:" in line and "stubs/" not in line]
+
+
+def fake_faults(stubs: Path) -> list[str]:
+    """Classes, members and parameters of the fake that the real module does not have."""
+    real = surface(*(path.read_text() for path in sorted((stubs / "tensorrt").glob("*.pyi"))))
+    faults = []
+    for name, members in surface(FAKE.read_text()).items():
+        if FAKES_OWN.search(name):
+            continue
+        theirs = real.get(name)
+        if theirs is None:
+            faults.append(f"the fake's {name} does not exist")
+            continue
+        for member, (parameters, *_) in members.items():
+            if FAKES_OWN.search(member):
+                continue
+            forms = theirs.get(member, [])
+            if member == "__init__" and not forms:
+                continue  # the real ones are made by others, never by us
+            if not forms:
+                faults.append(f"the fake's {name}.{member} does not exist")
+            elif parameters not in [form and form[: len(parameters or ())] for form in forms]:
+                faults.append(f"the fake's {name}.{member} takes {parameters}, the real one {forms}")
+    return faults
+
+
+def newer_faults(oldest: Path, newest: Path) -> list[str]:
+    """Names that are asked for only where they exist must exist somewhere, and not everywhere."""
+    faults = []
+    for name, member in NEWER:
+        held = [
+            member in surface((stubs / "tensorrt" / "tensorrt.pyi").read_text())[name] for stubs in (oldest, newest)
+        ]
+        if held != [False, True]:
+            faults.append(f"{name}.{member}: in the oldest {held[0]}, in the newest {held[1]}")
+    return faults
+
+
+Surface = dict[str, dict[str, list[tuple[str, ...] | None]]]
+"""Class to member to its forms: the names of a method's parameters, or None for what is no method."""
+
+
+def surface(*sources: str) -> Surface:
+    """What modules' sources or stubs define. Functions outside of classes are listed under "module"."""
+    found: Surface = {"module": {}}
+    for source in sources:
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef):
+                members = found.setdefault(node.name, {})
+                for inner in node.body:
+                    _add(members, inner)
+            elif isinstance(node, ast.FunctionDef):
+                _add(found["module"], node)
+    return found
+
+
+def _add(members: dict[str, list[tuple[str, ...] | None]], node: ast.stmt) -> None:
+    if isinstance(node, ast.FunctionDef):
+        is_property = any(not isinstance(entry, ast.Name) or entry.id == "property" for entry in node.decorator_list)
+        is_overload = any("overload" in ast.unparse(entry) for entry in node.decorator_list)
+        method = not is_property or is_overload
+        parameters = tuple(entry.arg for entry in node.args.args if entry.arg != "self")
+        members.setdefault(node.name, []).append(parameters if method else None)
+    elif isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                members.setdefault(target.id, []).append(None)
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        members.setdefault(node.target.id, []).append(None)
+
+
+def check_cuda_bindings(work: Path, version: str) -> list[str]:
+    """Calls in runtime/engines/cuda.py that cuda-bindings has not, or that take another number of arguments."""
+    _pip("install", "--quiet", "--target", work, f"cuda-bindings=={version}")
+    script = (
+        "import json, sys\n"
+        "from cuda.bindings import runtime\n"
+        "print(json.dumps({name: (getattr(runtime, name).__doc__ or '').split('\\n')[0] for name in dir(runtime)}))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(work)}, check=True, capture_output=True
+    )
+    real: dict[str, str] = json.loads(told.stdout)
+    faults = []
+    for name, arguments in (*cuda_uses(), *fake_cuda_functions()):
+        signature = re.match(rf"{name}\((.*?)\)", real.get(name, ""))
+        if name not in real:
+            faults.append(f"{name} does not exist")
+        elif arguments is not None and signature is not None:
+            wanted = [part for part in signature[1].split(",") if part.strip()]
+            if len(wanted) != arguments:
+                faults.append(f"{name} is given {arguments} arguments, takes {real[name]}")
+        elif arguments is not None:
+            faults.append(f"{name} tells no signature")
+    return faults
+
+
+def fake_cuda_functions() -> Iterator[tuple[str, int | None]]:
+    """Each function of the tests' fake of the CUDA runtime, with the number of its parameters."""
+    for name, (parameters, *_) in surface(FAKE_CUDA.read_text())["module"].items():
+        if name.startswith("cuda") and parameters is not None:
+            yield name, len(parameters)
+
+
+def cuda_uses() -> Iterator[tuple[str, int | None]]:
+    """Each attribute of the CUDA runtime that is used, with the number of arguments where it is called directly."""
+    tree = ast.parse(CUDA.read_text())
+    called = {id(node.func): len(node.args) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr.startswith("cuda")
+            and ast.unparse(node.value).endswith("cudart")
+        ):
+            yield node.attr, called.get(id(node))
+
+
+def check_pycuda(work: Path) -> list[str]:
+    """Names of pycuda's driver module that its sources do not define: it builds only where CUDA is installed."""
+    archive = _download(work, f"pycuda=={PYCUDA}", "--no-binary", ":all:", "--no-build-isolation")
+    with tarfile.open(archive) as opened:
+        opened.extractall(work, filter="data")
+    (root,) = work.glob("pycuda-*/")
+    sources = "".join(
+        path.read_text(errors="replace")
+        for path in (*root.glob("src/wrapper/*.cpp"), *root.glob("src/cpp/cuda.hpp"), root / "pycuda" / "driver.py")
+    )
+    defined = set(re.findall(r"(?:DEF_SIMPLE_\w+|DECLARE_EXC)\((\w+)|\"(\w+)\"", sources))
+    names = {name for pair in defined for name in pair}
+    return [f"{name} does not exist" for name in sorted(pycuda_uses() - names)]
+
+
+def pycuda_uses() -> set[str]:
+    """Attributes of pycuda's driver module, and of what it gives, that are used."""
+    tree = ast.parse(CUDA.read_text())
+    uses = set()
+    for cls in ast.walk(tree):
+        if isinstance(cls, ast.ClassDef) and cls.name.startswith("_PyCuda"):
+            for node in ast.walk(cls):
+                if isinstance(node, ast.Attribute) and re.search(
+                    r"(driver|_stream|device|_context|Context)$", ast.unparse(node.value)
+                ):
+                    uses.add(node.attr)
+    return uses
+
+
+def _download(work: Path, *what: str) -> Path:
+    work.mkdir(parents=True, exist_ok=True)
+    _pip("download", "--quiet", "--no-deps", "--dest", work / "download", *what)
+    (file,) = (work / "download").iterdir()
+    return file
+
+
+def _told(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What a command said, whether it failed or not."""
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, check=False, capture_output=True, text=True
+    )
+
+
+def _pip(*arguments: object) -> None:
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    done = _told(words, ROOT)
+    if done.returncode:
+        sys.exit(f"pip {' '.join(map(str, arguments))} failed:\n{done.stderr}")
+
+
+if __name__ == "__main__":
+    for tool in ("gcc", "nm"):
+        if shutil.which(tool) is None:
+            sys.exit(f"{tool} is needed and not found")
+    sys.exit(main())
