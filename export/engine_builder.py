@@ -1,5 +1,6 @@
 """From a checkpoint to a bundle: export both branches, type them, build their engines, check what was built."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
+from geodtr.export.speed_gate import check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.checks import check_graphs, require
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, sha256
 from geodtr.runtime.manifest import (
@@ -23,6 +26,7 @@ from geodtr.runtime.manifest import (
     EngineEntry,
     Manifest,
     SourceEntry,
+    read_manifest,
     write_manifest,
 )
 from geodtr.runtime.names import BRANCHES, Branch, Precision
@@ -72,9 +76,13 @@ def build_engine(
     builder: Builder,
     calibration: CalibrationPlan | None = None,
     search: SearchPlan | None = None,
+    require_faster: bool = False,
     track: Track = untracked,
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
+
+    `require_faster`: measure them beside float32 engines of the same backend, write the ratio into the manifest, and
+    raise GateNotMet when a branch is not faster.
 
     `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
     precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
@@ -82,6 +90,8 @@ def build_engine(
     """
     check_new_folder(out)
     backend = builder.check(precision)
+    if require_faster and precision == "fp32":
+        raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
     if precision in QUANTISED and calibration is None:
         raise ConfigError(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
@@ -97,27 +107,58 @@ def build_engine(
             quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
         else:
             write_typed(exported, precision, folder, track=track)
-        entries: dict[Branch, EngineEntry] = {}
-        for branch in BRANCHES:
-            engine = exported.manifest.engine(branch)
-            made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
-            entries[branch] = _entry(folder / engine.file, engine.spec, made)
-        manifest = msgspec.structs.replace(
-            exported.manifest,
-            precision=precision,
-            backend=backend,
-            ground=entries["ground"],
-            aerial=entries["aerial"],
-            quantisation=quantisation,
-            parity=(),
-        )
-        write_manifest(folder, manifest)
-        built = open_bundle(folder)
-        for branch in BRANCHES:
-            check_batch_invariance(built.embedder(branch))
+        manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=quantisation)
+        built = _compile(folder, manifest, backend, builder, track)
+        if require_faster:
+            speed = measure_speed(built, exported, builder, track=track)
+            check_faster(speed, precision)
+            write_manifest(folder, msgspec.structs.replace(built.manifest, speed=speed))
     if search is not None:
         search.journal.unlink(missing_ok=True)
     return open_bundle(out)
+
+
+def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untracked) -> Bundle:
+    """Compile the typed graphs of the bundle `source` anew, for the machine and versions at hand, into a bundle `out`.
+
+    Only its graphs need be whole. Precision, and the dialect of a quantised one, are those that the graphs have: raises
+    ConfigError when the builder wants another dialect, BundleError when a graph is missing or altered.
+    """
+    check_new_folder(out)
+    manifest = read_manifest(source)
+    require(check_graphs(source, manifest))
+    backend = builder.check(manifest.precision)
+    made = manifest.quantisation
+    if made is not None and made.dialect != builder.dialect:
+        raise ConfigError(
+            f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
+            f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
+        )
+    with new_folder(out) as folder:
+        for branch in BRANCHES:
+            file = manifest.engine(branch).file
+            shutil.copyfile(source / file, folder / file)
+        _compile(folder, manifest, backend, builder, track)
+    return open_bundle(out)
+
+
+def _compile(folder: Path, manifest: Manifest, backend: BackendEntry, builder: Builder, track: Track) -> Bundle:
+    """Compile the typed graphs in `folder`, write its manifest after `manifest`, and check the engines as they are."""
+    entries: dict[Branch, EngineEntry] = {}
+    for branch in BRANCHES:
+        engine = manifest.engine(branch)
+        made = builder.compile(folder / engine.file, engine.spec, manifest.precision, folder, track=track)
+        entries[branch] = _entry(folder / engine.file, engine.spec, made)
+    write_manifest(
+        folder,
+        msgspec.structs.replace(
+            manifest, backend=backend, ground=entries["ground"], aerial=entries["aerial"], speed=None, parity=()
+        ),
+    )
+    built = open_bundle(folder)
+    for branch in BRANCHES:
+        check_batch_invariance(built.embedder(branch))
+    return built
 
 
 def check_batch_invariance(embedder: Embedder) -> None:

@@ -1,7 +1,7 @@
 """Commands about engines: export, build, compare, inspect."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,8 +16,10 @@ from geodtr.export.cli.console import (
     report_skipped,
     show_json,
     table,
+    times,
     track,
     verdict,
+    warn,
     warn_of_collapse,
 )
 from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
@@ -25,7 +27,7 @@ from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
 
 if TYPE_CHECKING:
     from geodtr.export.parity import ParityReport
-    from geodtr.runtime.manifest import QuantisationEntry, SearchEntry
+    from geodtr.runtime.manifest import QuantisationEntry, SearchEntry, SpeedEntry
     from geodtr.runtime.recall import Recall
 
 
@@ -48,7 +50,9 @@ def build_engine(
     precision: Annotated[
         PrecisionAsked,
         typer.Option(
-            "--precision", help="A property of the file, not a hint; auto: int8 where measured recall allows it."
+            "--precision",
+            help="A property of the file, not a hint; auto: int8 where measured recall allows it; same: recompile a "
+            "BUNDLE's own graphs.",
         ),
     ] = "fp32",
     backend: Annotated[Backend, typer.Option("--backend", help="What runs the engine.")] = "onnxruntime",
@@ -99,6 +103,13 @@ def build_engine(
         Path | None,
         typer.Option("--picture", metavar="PNG", help="auto: blocks and choices as a picture.", show_default=False),
     ] = None,
+    require_faster: Annotated[
+        bool,
+        typer.Option(
+            "--require-faster",
+            help="Measure beside fp32 of the same backend; write nothing and exit 1 when a branch is not faster.",
+        ),
+    ] = False,
 ) -> None:
     """Compile both branches into a bundle of engines.
 
@@ -109,12 +120,22 @@ def build_engine(
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.export.build.builder import BuildOptions, make_builder
     from geodtr.export.engine_builder import build_engine as run_build
+    from geodtr.export.engine_builder import recompile
     from geodtr.export.pictures import check_pictures
     from geodtr.export.precision import CalibrationPlan
     from geodtr.export.searched_precision import SearchPlan
     from geodtr.training.data.spec import read_test_set
 
     check_pictures(picture)
+    builder = make_builder(backend, BuildOptions(provider=provider, dialect=dialect))
+    if precision == "same":
+        if calibration or require_faster:
+            raise typer.BadParameter(
+                "--precision same takes graphs as they are: no --calibration, no --require-faster."
+            )
+        bundle = recompile(source, out, builder=builder, track=track)
+        messages.print(f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB")
+        return
     search = None
     if precision == "auto" and recall_on is not None:
         pairs = read_test_set(recall_on)
@@ -132,9 +153,10 @@ def build_engine(
         source,
         out,
         precision="mixed" if precision == "auto" else precision,
-        builder=make_builder(backend, BuildOptions(provider=provider, dialect=dialect)),
+        builder=builder,
         calibration=plan,
         search=search,
+        require_faster=require_faster,
         track=track,
     )
     made = bundle.manifest.quantisation
@@ -150,6 +172,14 @@ def build_engine(
         f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB"
         f"{', ' + int8_share(made) if made else ''}"
     )
+    if bundle.manifest.speed is not None:
+        messages.print(against_fp32(bundle.manifest.speed))
+
+
+def against_fp32(speed: "SpeedEntry") -> str:
+    """How fast a bundle is beside float32, in words."""
+    each = f"ground {times(speed.ground)}, aerial {times(speed.aerial)}"
+    return f"as fast as fp32 of the same backend, where it was built, batch {speed.batch}: {each}"
 
 
 def int8_share(made: "QuantisationEntry") -> str:
@@ -243,6 +273,9 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     for entry in report.candidates:
         found = f"{-entry.lost:+d} of {entry.recall.queries} queries at rank 1, may lose {entry.allowed_lost}"
         output.print(f"{entry.name}: {found}:", verdict(entry.passed))
+    for entry in report.candidates:
+        if entry.times_fp32 is not None and entry.times_fp32.median < 1:
+            warn(f"{entry.name} is slower here than {report.fp32}: {times(entry.times_fp32)}.")
     warn_of_collapse(report.reference, report.reference_recall)
 
 
@@ -273,6 +306,8 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         output.print(int8_share(manifest.quantisation))
         if manifest.quantisation.search is not None:
             show_search(manifest.quantisation.search)
+    if manifest.speed is not None:
+        output.print(against_fp32(manifest.speed))
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")
     for measured in manifest.parity:
