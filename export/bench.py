@@ -138,7 +138,7 @@ def run_bench(
             )
     return BenchReport(
         machine=this_cpu(),
-        packages=_packages(),
+        packages=packages(),
         threads=options.threads,
         images="noise" if data is None else data.name,
         rounds=rounds,
@@ -221,7 +221,8 @@ def _names(models: Sequence[Model]) -> list[str]:
     ]
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
+    """The versions of what is installed and decides speed."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import Precision
 
 Cli = Callable[..., Outcome]
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return flags != 0; }
+int cuDeviceGet(int *device, int number) { *device = 7; return number != 0; }
+int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Orin", size); return device != 7; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
+    return device != 7;
+}
+"""
 
 
 @pytest.fixture
@@ -195,6 +208,23 @@ def test_only_a_bundle_is_recompiled(trained: Trained, tmp_path: Path, refused: 
     assert "is not a bundle" in refused(
         "build-engine", trained.checkpoint, "--precision", "same", "--out", tmp_path / "b"
     )
+
+
+def test_the_gpu_is_asked_of_the_drivers_own_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    """A library with the driver's five functions, compiled for the test, stands for one where no GPU is."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "driver.c").write_text(DRIVER)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "driver.so", tmp_path / "driver.c"], check=True)
+    monkeypatch.setattr(machine, "_CUDA", str(tmp_path / "driver.so"))
+    machine.this_gpu.cache_clear()
+    found = machine.this_gpu()
+    said = cli("doctor").out
+    machine.this_gpu.cache_clear()
+    assert found is not None
+    assert (found.gpu, found.compute_capability, found.driver) == ("Orin", "8.7", "12.6")
+    assert "Orin, compute capability 8.7, driver for CUDA 12.6" in said
 
 
 def _failed(result: Outcome) -> dict[str, dict[str, Any]]:
