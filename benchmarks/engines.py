@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.bench import packages
 from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
 from geodtr.export.cli.console import times, track
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.footprint import measure_footprint
 from geodtr.export.model import is_bundle, open_model
-from geodtr.export.precision import Calibration
+from geodtr.export.precision import CalibrationPlan
 from geodtr.export.timing import Timing, noise, rounded, time_embedders, together
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import this_cpu
@@ -146,7 +148,7 @@ def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Con
         out = folder / f"{backend}-{precision}"
         if not is_bundle(out):
             builder = make_builder(backend, BuildOptions())
-            plan = Calibration(calibration, images=CALIBRATION_PAIRS)
+            plan = CalibrationPlan(pool_of(calibration), RangeOptions(images=CALIBRATION_PAIRS))
             build_engine(exported, out, precision=precision, builder=builder, calibration=plan, track=track)
         yield Contender(name, open_model(out).embedders, out)
     yield Contender("onnxruntime by hand, fp32", by_hand(exported, onnxruntime_by_hand))

@@ -81,12 +81,11 @@ def build_engine(
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
 
-    `require_faster`: measure them beside float32 engines of the same backend, write the ratio into the manifest, and
-    raise GateNotMet when a branch is not faster.
-
     `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
     precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
-    builder and reading the source raise. `mixed` is found by `search`.
+    builder and reading the source raise. `mixed` is found by `search`. `require_faster`: measure the engines beside
+    float32 ones of the same backend, write the ratio into the manifest, and raise GateNotMet when a branch is not
+    faster.
     """
     check_new_folder(out)
     backend = builder.check(precision)

@@ -9,14 +9,15 @@ import msgspec
 import numpy as np
 
 from geodtr.export.model import Model
-from geodtr.export.timing import Speed, Timing, time_embedders, together
+from geodtr.export.timing import Speed, Timing, time_pairs
 from geodtr.runtime.errors import BundleError, DataError
 from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import ParityEntry, Ratio, read_manifest, write_manifest
-from geodtr.runtime.names import BRANCHES, Precision
+from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall, recall
+from geodtr.runtime.spec import Images
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.evaluate import DescriptorPair, embed_pairs
 
@@ -88,7 +89,8 @@ def compare(
             )
     models = (reference, *candidates)
     expected = embed_pairs(reference.embedders, pair_set, track=track)
-    timings = _time(models, expected.pair_set, track)
+    images = _images_for_speed(reference, expected.pair_set)
+    timings = time_pairs([model.embedders for model in models], images, rounds=_SPEED_ROUNDS, track=track)
     fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
     judged = tuple(
         judge(model, timing, timings[fp32], expected, embed_pairs(model.embedders, pair_set, track=track))
@@ -159,12 +161,11 @@ def record(report: ParityReport, candidate: Candidate, bundle: Path) -> None:
     write_manifest(bundle, msgspec.structs.replace(manifest, parity=(*others, entry)))
 
 
-def _time(models: Sequence[Model], pair_set: PairSet, track: Track) -> list[Timing]:
-    """Both branches of each model on the set's first images."""
-    timings = []
-    for branch in BRANCHES:
-        how = models[0].embedders[branch].spec.preprocessing
-        images = np.concatenate(list(load_batches(pair_set.paths(branch)[:_SPEED_BATCH], how)))
-        embedders = [model.embedders[branch] for model in models]
-        timings.append(time_embedders(embedders, [images] * len(models), rounds=_SPEED_ROUNDS, track=track))
-    return [together(ground, aerial) for ground, aerial in zip(*timings, strict=True)]
+def _images_for_speed(model: Model, pair_set: PairSet) -> dict[Branch, Images]:
+    """The set's first images, preprocessed."""
+    return {
+        branch: np.concatenate(
+            list(load_batches(pair_set.paths(branch)[:_SPEED_BATCH], model.embedders[branch].spec.preprocessing))
+        )
+        for branch in BRANCHES
+    }

@@ -5,7 +5,7 @@ within a round.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
@@ -13,8 +13,9 @@ from statistics import median
 import numpy as np
 
 from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Embedder, Images
+from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
 ROUNDS = 10
 _TURN = 0.1
@@ -75,6 +76,21 @@ def time_embedders(
             time.sleep(_SETTLE)
             mine.append(tuple(_call(embedder, batch) for _ in range(calls)))
     return [Timing(len(batch), tuple(mine)) for batch, mine in zip(images, taken, strict=True)]
+
+
+def time_pairs(
+    models: Sequence[EmbedderPair],
+    images: Mapping[Branch, Images],
+    *,
+    rounds: int = ROUNDS,
+    track: Track = untracked,
+) -> list[Timing]:
+    """Both branches of each model as one, each called with its own batch of `images`."""
+    ground, aerial = (
+        time_embedders([model[branch] for model in models], [images[branch]] * len(models), rounds=rounds, track=track)
+        for branch in BRANCHES
+    )
+    return [together(*each) for each in zip(ground, aerial, strict=True)]
 
 
 def together(ground: Timing, aerial: Timing) -> Timing:

@@ -12,7 +12,7 @@ import msgspec
 from geodtr.runtime.errors import BundleError, UserError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.machine import this_cpu, this_gpu
-from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
+from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest, QuantisationEntry
 from geodtr.runtime.names import BRANCHES, Dialect
 
 
@@ -103,12 +103,22 @@ def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool) -> str:
     if from_graphs:
         same = ["--precision", "same"] + ([] if made is None else ["--dialect", made.dialect])
         return shlex.join(["geodtr-export", "build-engine", str(bundle), *target, *same, *out])
-    images = []
-    if made is not None:
-        images = ["--calibration", made.calibration.data, "--images", str(made.calibration.images)]
-        images += [] if made.keep_cosine is None else ["--keep-cosine", str(made.keep_cosine)]
-    asked = [*target, "--precision", manifest.precision, *images, *out]
+    asked = [*target, "--precision", "auto" if manifest.precision == "mixed" else manifest.precision]
+    asked += [] if made is None else _as_quantised(made)
+    asked += out
     return shlex.join(["geodtr-export", "build-engine", "CKPT", *asked]) + checkpoint
+
+
+def _as_quantised(made: QuantisationEntry) -> list[str]:
+    """The options that ask for the same images, the same ranges and the same limits."""
+    method, *percentile = made.calibration.method.split()
+    asked = ["--calibration", made.calibration.data, "--images", str(made.calibration.images)]
+    asked += ["--select", made.calibration.choice, "--method", method] + ["--percentile", *percentile] * bool(
+        percentile
+    )
+    if made.search is not None:
+        asked += ["--recall-on", made.search.data, "--tolerance", str(made.search.tolerance)]
+    return asked + ([] if made.keep_cosine is None else ["--keep-cosine", str(made.keep_cosine)])
 
 
 def _check_file(bundle: Path, entry: FileEntry, remedy: str) -> Finding:

@@ -32,7 +32,7 @@ class OnnxRuntimeBuilder:
 
     def check(self, precision: Precision) -> BackendEntry:
         check_provider(self._provider)
-        if precision in QUANTISED:
+        if precision in QUANTISED and precision != "fp8":
             runs = check_cpu_dialect(self._dialect)
             if runs.failed:
                 raise ConfigError(f"{runs.found} Leave --dialect out, or build on the machine that it is for.")

@@ -1,7 +1,7 @@
 """Commands about engines: export, build, compare, inspect."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 

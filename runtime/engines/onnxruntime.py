@@ -77,7 +77,8 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         return
     yield looked_at("provider", lambda: check_provider(backend.provider))
     if backend.provider == "cpu":
-        dialect = None if manifest.quantisation is None else manifest.quantisation.dialect
+        integers = manifest.precision != "fp8"
+        dialect = manifest.quantisation.dialect if manifest.quantisation is not None and integers else None
         yield check_cpu_dialect(dialect, rebuild(bundle, manifest, from_graphs=False))
     else:
         yield find_gpu(needed=True)
@@ -144,8 +145,8 @@ def open_session(
 ) -> Any:
     """An `InferenceSession` of a file or a serialised model, on `provider` and, for what it does not take, the CPU.
 
-    A model that was written by `save_optimised` is taken as it is, with the optimisation "none". `profile`: how the name
-    of the file begins that the profiler writes.
+    A model that was written by `save_optimised` is taken as it is, with the optimisation "none". `profile`: how the
+    name of the file begins that the profiler writes.
     Raises MissingDependency when the build has no such provider, BundleError when ONNX Runtime refuses the model.
     """
     check_provider(provider)
