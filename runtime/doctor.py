@@ -17,7 +17,7 @@ from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BACKENDS
 
-_PACKAGES = {"numpy": None, "torch": "train", "onnx": "export"}
+_PACKAGES = {"torch": "train", "onnx": "export"}
 """Packages beside the backends that decide which commands work, and the extra that brings each."""
 
 
@@ -33,7 +33,7 @@ class Diagnosis:
 def examine_bundle(bundle: Path) -> Diagnosis:
     """Whether `bundle` would run here and why not. Raises BundleError when the folder is no bundle at all."""
     if not (bundle / FILE_NAME).is_file():
-        read_manifest(bundle)
+        read_manifest(bundle)  # says what a bundle is: wrong usage, not a finding
     return _diagnosis(bundle, _bundle_findings(bundle))
 
 

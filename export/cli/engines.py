@@ -179,7 +179,7 @@ def build_engine(
 def against_fp32(speed: "SpeedEntry") -> str:
     """How fast a bundle is beside float32, in words."""
     each = f"ground {times(speed.ground)}, aerial {times(speed.aerial)}"
-    return f"as fast as fp32 of the same backend, where it was built, batch {speed.batch}: {each}"
+    return f"speed against fp32 of the same backend, where it was built, batch {speed.batch}: {each}"
 
 
 def int8_share(made: "QuantisationEntry") -> str:
