@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ from geodtr.training.world.dataset import WorldSet, write_world
 PRESET = "geodtr-cvusa"
 CALIBRATION_PAIRS, TEST_PAIRS = 32, 16
 BATCHES = (1, 8)
+ROUNDS = 8
 OPENINGS = 3
 EAGER, FLOAT32 = "PyTorch, eager", "ONNX Runtime fp32"
 BUILT: tuple[tuple[str, Backend, Precision], ...] = (
@@ -85,7 +87,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="measure this one; --data SPEC then holds its images")
     parser.add_argument("--data", help="SPEC: training images calibrate, test images are compared")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "performance.md")
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.data is None):
@@ -180,27 +182,24 @@ def openvino_by_hand(file: Path) -> Any:
 
 def introduction(rounds: int, trained: bool) -> str:
     cpu = this_cpu()
-    flags = ", ".join(cpu.cpu_flags)
+    command = "python benchmarks/engines.py WORK"
+    command += " --checkpoint CKPT --data SPEC" if trained else ""
+    command += "" if rounds == ROUNDS else f" --rounds {rounds}"
     versions = ", ".join(f"{name} {version}" for name, version in packages().items())
-    if trained:
-        command, weights = "python benchmarks/engines.py WORK --checkpoint CKPT --data SPEC", "the checkpoint's"
-    else:
-        command = "python benchmarks/engines.py WORK"
-        weights = (
-            "drawn at random from a fixed seed, with the batch statistics of generated pairs: that does not change\n"
-            "how long an operation takes, but it does change how many convolutions may be INT8"
-        )
-    return f"""# Speed of the engines
-
-    {command}
-
-This page is written by that command. Here: {os.cpu_count()} cores, {cpu.architecture} ({flags});
-{versions}.
-
-The paper's network: ResNet-34, 122x671 pixels a branch, K 8, 48.5 million parameters in both branches together. Weights
-are {weights}. Every library chooses its own number of threads. Input: noise. Speeds are medians of {rounds} interleaved
-rounds, ratios those of both branches together, taken within a round, with their range.
-"""
+    random = (
+        "drawn at random from a fixed seed, with the batch statistics of generated pairs: that does not change how "
+        "long an operation takes, but it may change how many can be INT8"
+    )
+    paragraphs = (
+        f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
+        f"with {versions}.",
+        "The paper's network: ResNet-34, 122x671 pixels a branch, K 8. Weights are "
+        f"{'those of the checkpoint' if trained else random}. Every library chooses its own number of threads. Input: "
+        f"noise. Speeds are medians of {rounds} interleaved rounds; ratios are those of both branches together, taken "
+        "within a round, with their range.",
+    )
+    page = "\n\n".join(fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
+    return f"# Speed of the engines\n\n    {command}\n\n{page}\n"
 
 
 def speed_table(contenders: Sequence[Contender], batch: int, rounds: int) -> str:
@@ -250,7 +249,7 @@ def quantised(bundle: Path | None) -> str:
     made = None if bundle is None else read_manifest(bundle).quantisation
     if made is None:
         return ""
-    return f"{made.operators - len(made.kept_float)} of {made.operators} convolutions INT8, {made.dialect}"
+    return f"{made.operators - len(made.kept_float)} of {made.operators} operators INT8, {made.dialect}"
 
 
 def opening_table(contenders: Sequence[Contender]) -> str:
