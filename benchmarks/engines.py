@@ -1,37 +1,276 @@
-"""Speed of a checkpoint and its bundles side by side: python benchmarks/engines.py SPEC MODEL [MODEL...]
+"""Speed of the full-size network by every engine, written to docs/performance.md: python benchmarks/engines.py WORK
 
-Interleaved rounds; prints images per second (median and range) and each model's ratio to the first.
+The paper's sizes (preset geodtr-cvusa). Without --checkpoint the weights are drawn at random from a fixed seed and the
+batch normalisation's statistics taken on generated pairs, so that activations have the sizes of a trained network's.
+The rows `by hand` open the exported ONNX file with the library alone, none of our code around it. What is made is kept
+in WORK and used again. About five minutes on two CPU cores.
 """
 
+import argparse
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
+from textwrap import fill
+from typing import Any
 
 import numpy as np
+import torch
 
-from geodtr.export.bench import measure
-from geodtr.export.model import open_model
-from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.pipeline import load_batches
-from geodtr.training.data.spec import read_test_set
+from geodtr.calibration.ranges import RangeOptions
+from geodtr.export.bench import packages
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.cli.console import times, track
+from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.footprint import measure_footprint
+from geodtr.export.model import is_bundle, open_model
+from geodtr.export.precision import CalibrationPlan
+from geodtr.export.timing import Timing, noise, rounded, time_embedders, together
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.manifest import read_manifest
+from geodtr.runtime.names import BRANCHES, Backend, Branch, Precision
+from geodtr.runtime.pipeline import embed_files, load_batches
+from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, EmbedderPair, Images
+from geodtr.training.checkpoint import save_checkpoint
+from geodtr.training.config import load_preset
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.spec import read_test_set, read_training_set
+from geodtr.training.models.catalogue import build_model
+from geodtr.training.models.embedder import normalise
+from geodtr.training.world.dataset import WorldSet, write_world
 
+PRESET = "geodtr-cvusa"
+CALIBRATION_PAIRS, TEST_PAIRS = 32, 16
 BATCHES = (1, 8)
-IMAGES = 32
+ROUNDS = 8
+OPENINGS = 3
+EAGER, FLOAT32 = "PyTorch, eager", "ONNX Runtime fp32"
+BUILT: tuple[tuple[str, Backend, Precision], ...] = (
+    (FLOAT32, "onnxruntime", "fp32"),
+    ("ONNX Runtime fp16", "onnxruntime", "fp16"),
+    ("ONNX Runtime int8", "onnxruntime", "int8"),
+    ("OpenVINO fp32", "openvino", "fp32"),
+)
 
 
-def main(spec: str, *paths: str) -> None:
-    models = [open_model(Path(path)).embedders for path in paths]
-    pairs = read_test_set(spec)
-    images = {}
-    for branch in BRANCHES:
-        some = (pairs.paths(branch) * IMAGES)[:IMAGES]
-        images[branch] = np.concatenate(list(load_batches(some, models[0][branch].spec.preprocessing)))
-    for batch in BATCHES:
-        print(f"batch {batch}")
-        speeds = measure(models, images, batch_size=batch)
-        for path, speed in zip(paths, speeds, strict=True):
-            spread = f"{speed.slowest:.1f} to {speed.fastest:.1f}"
-            print(f"  {path:40} {speed.median:8.1f} images/s ({spread}), {speed.median / speeds[0].median:.2f} x")
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One row of the tables; `path` is None for what our code does not open."""
+
+    name: str
+    embedders: EmbedderPair
+    path: Path | None = None
+
+
+class ByHand:
+    """A few lines around a library, as its own tutorial has them."""
+
+    def __init__(self, spec: BranchSpec, run: Any) -> None:
+        self._spec, self._run = spec, run
+
+    @property
+    def spec(self) -> BranchSpec:
+        return self._spec
+
+    def embed(self, images: Images) -> Descriptors:
+        return np.asarray(self._run(images))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="measure this one; --data SPEC then holds its images")
+    parser.add_argument("--data", help="SPEC: training images calibrate, test images are compared")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "performance.md")
+    options = parser.parse_args()
+    if (options.checkpoint is None) != (options.data is None):
+        parser.error("--checkpoint and --data belong together")
+    if options.checkpoint is None:
+        train_set, test_set = worlds(options.work)
+        checkpoint = random_checkpoint(options.work, train_set)
+    else:
+        train_set, test_set = read_training_set(options.data), read_test_set(options.data, TEST_PAIRS)
+        checkpoint = options.checkpoint
+    contenders = list(open_all(checkpoint, options.work, train_set))
+    page = [introduction(options.rounds, options.checkpoint is not None)]
+    page += [speed_table(contenders, batch, options.rounds) for batch in BATCHES]
+    page += [cosine_table(contenders, test_set), opening_table(contenders)]
+    write_bytes(options.out, "\n".join(page).encode())
+    sys.stdout.write("\n".join(page))
+
+
+def worlds(work: Path) -> tuple[PairSet, PairSet]:
+    config = load_preset(PRESET)
+    for name, region, pairs in (("train", "valley", CALIBRATION_PAIRS), ("test", "coast", TEST_PAIRS)):
+        if not (work / name).exists():
+            size = WorldSet(pairs=pairs, height=config.ground.height, width=config.ground.width, region=region)
+            write_world(work / name, size, track=track)
+    return read_training_set(f"pairs:{work / 'train'}"), read_test_set(f"pairs:{work / 'test'}")
+
+
+def random_checkpoint(work: Path, pairs: PairSet) -> Path:
+    """Seeded weights; running means and variances are the averages over `pairs`, eight at a time."""
+    path = work / "random.safetensors"
+    if path.exists():
+        return path
+    torch.manual_seed(0)
+    config = load_preset(PRESET)
+    model = build_model(config.model, config.ground, config.aerial).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    for branch in track(BRANCHES, "Taking batch statistics", len(BRANCHES)):
+        how = model.specs[branch].preprocessing
+        images = np.concatenate(list(load_batches(pairs.paths(branch), how)))
+        for batch in np.array_split(images, len(images) // 8):
+            with torch.no_grad():
+                model.branch(branch)(normalise(torch.from_numpy(batch), how.mean, how.std))
+    save_checkpoint(path, model.eval(), f"drawn at random, batch statistics of {len(pairs)} generated pairs")
+    return path
+
+
+def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Contender]:
+    """PyTorch, our engines, and the same file by hand. Bundles are built unless WORK has them of this checkpoint."""
+    reference = open_model(checkpoint)
+    yield Contender(EAGER, reference.embedders, checkpoint)
+    folder = work / reference.embedding_id
+    exported = folder / "onnx"
+    if not is_bundle(exported):
+        export_checkpoint(checkpoint, exported, track=track)
+    for name, backend, precision in BUILT:
+        if find_spec(backend) is None:
+            continue
+        out = folder / f"{backend}-{precision}"
+        if not is_bundle(out):
+            builder = make_builder(backend, BuildOptions())
+            plan = CalibrationPlan(pool_of(calibration), RangeOptions(images=CALIBRATION_PAIRS))
+            build_engine(exported, out, precision=precision, builder=builder, calibration=plan, track=track)
+        yield Contender(name, open_model(out).embedders, out)
+    yield Contender("onnxruntime by hand, fp32", by_hand(exported, onnxruntime_by_hand))
+    if find_spec("openvino") is not None:
+        yield Contender("openvino by hand, fp32", by_hand(exported, openvino_by_hand))
+
+
+def by_hand(exported: Path, open_file: Any) -> EmbedderPair:
+    """Both branches' ONNX files of the exported bundle, opened by the library itself."""
+    manifest = read_manifest(exported)
+    ground, aerial = (
+        ByHand(manifest.engine(branch).spec, open_file(exported / manifest.engine(branch).file)) for branch in BRANCHES
+    )
+    return EmbedderPair(ground, aerial)
+
+
+def onnxruntime_by_hand(file: Path) -> Any:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {INPUT: images})[0]
+
+
+def openvino_by_hand(file: Path) -> Any:
+    """Float32 is pinned, as everywhere here: on some CPUs OpenVINO would choose bfloat16."""
+    compiled = import_module("openvino").Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: compiled(images)[0]
+
+
+def introduction(rounds: int, trained: bool) -> str:
+    cpu = this_cpu()
+    command = "python benchmarks/engines.py WORK"
+    command += " --checkpoint CKPT --data SPEC" if trained else ""
+    command += "" if rounds == ROUNDS else f" --rounds {rounds}"
+    versions = ", ".join(f"{name} {version}" for name, version in packages().items())
+    random = (
+        "drawn at random from a fixed seed, with the batch statistics of generated pairs: that does not change how "
+        "long an operation takes, but it may change how many can be INT8"
+    )
+    paragraphs = (
+        f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
+        f"with {versions}.",
+        "The paper's network: ResNet-34, 122x671 pixels a branch, K 8. Weights are "
+        f"{'those of the checkpoint' if trained else random}. Every library chooses its own number of threads. Input: "
+        f"noise. Speeds are medians of {rounds} interleaved rounds; ratios are those of both branches together, taken "
+        "within a round, with their range.",
+    )
+    page = "\n\n".join(fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
+    return f"# Speed of the engines\n\n    {command}\n\n{page}\n"
+
+
+def speed_table(contenders: Sequence[Contender], batch: int, rounds: int) -> str:
+    timings = {branch: time_branch(contenders, branch, batch, rounds) for branch in BRANCHES}
+    both = [together(ground, aerial) for ground, aerial in zip(*timings.values(), strict=True)]
+    names = [contender.name for contender in contenders]
+    eager, float32 = both[names.index(EAGER)], both[names.index(FLOAT32)]
+    lines = [
+        f"## Batch {batch}\n",
+        f"| | ground, images/s | aerial, images/s | against {EAGER} | against {FLOAT32} |",
+        "|---|---|---|---|---|",
+    ]
+    for row, name in enumerate(names):
+        speeds = [rounded(timings[branch][row].speed.median) for branch in BRANCHES]
+        lines.append(
+            f"| {name} | {' | '.join(speeds)} | {times(both[row].ratio(eager))} | {times(both[row].ratio(float32))} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def time_branch(contenders: Sequence[Contender], branch: Branch, batch: int, rounds: int) -> list[Timing]:
+    embedders = [contender.embedders[branch] for contender in contenders]
+    return time_embedders(embedders, [noise(one, batch) for one in embedders], rounds=rounds, track=track)
+
+
+def cosine_table(contenders: Sequence[Contender], test_set: PairSet) -> str:
+    """How far each row's descriptors are from PyTorch's, and how much of an INT8 engine is INT8."""
+    found = [embed(contender, test_set) for contender in contenders]
+    lines = [
+        f"## Smallest cosine with PyTorch's descriptors\n\nOf {len(test_set)} pairs that nothing was calibrated on.\n",
+        "| | ground | aerial | |",
+        "|---|---|---|---|",
+    ]
+    for contender, descriptors in zip(contenders[1:], found[1:], strict=True):
+        each = [float(np.sum(descriptors[branch] * found[0][branch], axis=1).min()) for branch in BRANCHES]
+        lines.append(f"| {contender.name} | {each[0]:.5f} | {each[1]:.5f} | {quantised(contender.path)} |")
+    return "\n".join(lines) + "\n"
+
+
+def embed(contender: Contender, test_set: PairSet) -> dict[Branch, Descriptors]:
+    return {
+        branch: embed_files(contender.embedders[branch], test_set.paths(branch), batch_size=8) for branch in BRANCHES
+    }
+
+
+def quantised(bundle: Path | None) -> str:
+    made = None if bundle is None else read_manifest(bundle).quantisation
+    if made is None:
+        return ""
+    return f"{made.operators - len(made.kept_float)} of {made.operators} operators INT8, {made.dialect}"
+
+
+def opening_table(contenders: Sequence[Contender]) -> str:
+    lines = [
+        "## From nothing to the first descriptor\n",
+        f"The ground branch at batch 1, in fresh processes: median of {OPENINGS}, loading the libraries and hashing",
+        "the files included; memory is the highest, beyond that of an empty Python process.\n",
+        "| | seconds | MB |",
+        "|---|---|---|",
+    ]
+    opened = [contender for contender in contenders if contender.path is not None]
+    rounds = [
+        [measure_footprint(contender.path, "ground", 1) for contender in opened if contender.path is not None]
+        for _ in track(range(OPENINGS), "Opening in fresh processes", OPENINGS)
+    ]
+    for row, contender in enumerate(opened):
+        costs = [each[row] for each in rounds]
+        seconds, memory = median(cost.seconds for cost in costs), max(cost.bytes for cost in costs)
+        lines.append(f"| {contender.name} | {seconds:.2f} | {memory / 1e6:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

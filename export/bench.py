@@ -1,44 +1,232 @@
-"""Speed of models on this machine, measured side by side in one interleaved run."""
+"""Models side by side on this machine: latency, throughput, time to open, memory, time by layer.
 
-import time
-from collections.abc import Sequence
+Knows models and their timings; `timing` holds the clock, `footprint` what opening costs.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
 
-from geodtr.runtime.names import BRANCHES, Branch
+import numpy as np
+
+from geodtr.export.footprint import measure_footprint
+from geodtr.export.model import Model, is_bundle
+from geodtr.export.timing import ROUNDS, Speed, Timing, noise, time_embedders
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions, LayerTime
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.machine import Machine, this_cpu
+from geodtr.runtime.manifest import Ratio, read_manifest
+from geodtr.runtime.names import BACKENDS, BRANCHES, Branch, Precision
+from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import EmbedderPair, Images
+from geodtr.runtime.spec import Embedder, Images
+from geodtr.training.data.pair_set import PairSet
+
+BATCHES = (1, 8)
+_LAYER_CALLS = 10
+_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Images per second through the network alone, both branches in turn: median and range over the rounds."""
+class Row:
+    """One model's branch at one batch size. Latencies are of a call with the whole batch, in milliseconds.
 
-    median: float
-    slowest: float
-    fastest: float
-
-
-def measure(
-    models: Sequence[EmbedderPair],
-    images: dict[Branch, Images],
-    *,
-    batch_size: int = 32,
-    rounds: int = 5,
-    track: Track = untracked,
-) -> list[Speed]:
-    """Embed `images` (preprocessed, [N, H, W, 3] a branch) with each model in turn, `rounds` times over.
-
-    The turn goes round the models so that a neighbour's load on a shared machine falls on all alike; one untimed round
-    warms them up.
+    `ratio` is the speed against the first model's, `times_fp32` against the first float32 model of the same backend:
+    None for that one, and where there is none. `seconds_to_open` (median) and `memory` (bytes, highest) are those of
+    fresh processes that embed one batch; None where none was started.
     """
-    rates: list[list[float]] = [[] for _ in models]
-    for number in track(range(rounds + 1), "Measuring speed", rounds + 1):
-        for model, rate in zip(models, rates, strict=True):
-            start = time.perf_counter()
-            for branch in BRANCHES:
-                for first in range(0, len(images[branch]), batch_size):
-                    model[branch].embed(images[branch][first : first + batch_size])
-            if number:
-                rate.append(sum(map(len, images.values())) / (time.perf_counter() - start))
-    return [Speed(median(rate), min(rate), max(rate)) for rate in rates]
+
+    model: str
+    runs_by: str
+    precision: Precision
+    branch: Branch
+    batch: int
+    calls: int
+    latency: float
+    latency_p95: float
+    latency_p99: float
+    speed: Speed
+    ratio: Ratio
+    times_fp32: Ratio | None
+    seconds_to_open: float | None
+    memory: int | None
+
+    @property
+    def slower_than_fp32(self) -> bool:
+        return self.times_fp32 is not None and self.times_fp32.median <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """One engine's layers, the longest first; milliseconds are medians a call, the profiler's own work included."""
+
+    model: str
+    branch: Branch
+    batch: int
+    layers: tuple[LayerTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """What was measured, on what machine, with which packages. `images`: noise, or the data set they are from."""
+
+    machine: Machine
+    packages: dict[str, str]
+    threads: int | None
+    images: str
+    rounds: int
+    rows: tuple[Row, ...]
+    layers: tuple[Layers, ...]
+
+
+def run_bench(
+    models: Sequence[Model],
+    *,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = ROUNDS,
+    options: EngineOptions = AS_IT_LIKES,
+    data: PairSet | None = None,
+    openings: int = 1,
+    layers: bool = False,
+    track: Track = untracked,
+) -> BenchReport:
+    """Measure `models`, opened with `options`, against the first of them: each branch at each batch size.
+
+    `openings`: fresh processes for each of these. Raises ConfigError when `layers` are asked of a bundle whose backend
+    does not tell them; checkpoints have none.
+    """
+    names = _names(models)
+    by_layer = [
+        _layers(model, name, branch, batches[0], options)
+        for model, name in zip(models, names, strict=True)
+        for branch in BRANCHES
+        if layers and is_bundle(model.path)
+    ]
+    rows = list[Row]()
+    cells = [(branch, batch) for branch in BRANCHES for batch in batches]
+    for branch, batch in cells:
+        embedders = [model.embedders[branch] for model in models]
+        images = [_images(embedder, branch, batch, data) for embedder in embedders]
+        timings = time_embedders(embedders, images, rounds=rounds, track=track)
+        opened = [
+            [measure_footprint(model.path, branch, batch, options.threads) for model in models]
+            for _ in track(range(openings), "Opening in fresh processes", openings)
+        ]
+        for index, (model, timing) in enumerate(zip(models, timings, strict=True)):
+            rows.append(
+                Row(
+                    model=names[index],
+                    runs_by=model.runs_by,
+                    precision=model.precision,
+                    branch=branch,
+                    batch=batch,
+                    calls=timing.calls,
+                    latency=timing.latency(0.5),
+                    latency_p95=timing.latency(0.95),
+                    latency_p99=timing.latency(0.99),
+                    speed=timing.speed,
+                    ratio=timing.ratio(timings[0]),
+                    times_fp32=_times_fp32(index, models, timings),
+                    seconds_to_open=median(each[index].seconds for each in opened) if opened else None,
+                    memory=max((each[index].bytes for each in opened), default=None),
+                )
+            )
+    return BenchReport(
+        machine=this_cpu(),
+        packages=packages(),
+        threads=options.threads,
+        images="noise" if data is None else data.name,
+        rounds=rounds,
+        rows=tuple(rows),
+        layers=tuple(by_layer),
+    )
+
+
+@contextmanager
+def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track = untracked) -> Iterator[list[Path]]:
+    """`paths` and, while the context lasts, float32 bundles for the backends in `against`.
+
+    They are built from the first of `paths` that has float32 graphs to build from. `torch` asks that one of them is a
+    checkpoint, which PyTorch runs. Raises ConfigError when a name is unknown or has nothing to be made from.
+    """
+    from geodtr.export.build.builder import BuildOptions, make_builder
+    from geodtr.export.engine_builder import build_engine
+
+    allowed = ("torch", *BACKENDS)
+    unknown = [name for name in against if name not in allowed]
+    if unknown:
+        raise ConfigError(f"{unknown[0]!r} cannot be measured against; allowed: {', '.join(allowed)}.")
+    if "torch" in against and all(map(is_bundle, paths)):
+        raise ConfigError("torch runs checkpoints, and a bundle holds none: name the checkpoint or run as a MODEL too.")
+    wanted = [backend for backend in BACKENDS if backend in against]
+    source = next((path for path in paths if not is_bundle(path) or read_manifest(path).precision == "fp32"), None)
+    if wanted and source is None:
+        raise ConfigError(f"{wanted[0]} needs float32 graphs: name the checkpoint, or an fp32 bundle, as a MODEL too.")
+    with tempfile.TemporaryDirectory() as folder:
+        made = [Path(folder) / f"{backend} fp32" for backend in wanted]
+        for backend, out in zip(wanted, made, strict=True):
+            if source is not None:
+                build_engine(source, out, precision="fp32", builder=make_builder(backend, BuildOptions()), track=track)
+        yield [*paths, *made]
+
+
+def check_gate(models: Sequence[Model]) -> None:
+    """Raise ConfigError unless every engine below float32 has the float32 one of its backend beside it."""
+    there = {model.runs_by for model in models if model.precision == "fp32"}
+    lower = [model for model in models if model.precision != "fp32"]
+    for model in lower:
+        if model.runs_by not in there:
+            raise ConfigError(
+                f"{model.name} ({model.precision}) cannot be shown to be faster: name the fp32 bundle of "
+                f"{model.runs_by} as a MODEL too, or add --against."
+            )
+    if not lower:
+        raise ConfigError("All models are fp32: there is none that --require-faster could ask it of.")
+
+
+def _times_fp32(index: int, models: Sequence[Model], timings: Sequence[Timing]) -> Ratio | None:
+    if models[index].precision == "fp32":
+        return None
+    for model, timing in zip(models, timings, strict=True):
+        if model.precision == "fp32" and model.runs_by == models[index].runs_by:
+            return timings[index].ratio(timing)
+    return None
+
+
+def _layers(model: Model, name: str, branch: Branch, batch: int, options: EngineOptions) -> Layers:
+    images = noise(model.embedders[branch], batch)
+    times = open_bundle(model.path).layer_times(branch, images, _LAYER_CALLS, options)
+    return Layers(name, branch, batch, tuple(times))
+
+
+def _images(embedder: Embedder, branch: Branch, batch: int, data: PairSet | None) -> Images:
+    """Noise, or the set's first images, over and over where it holds fewer than a batch."""
+    if data is None:
+        return noise(embedder, batch)
+    some = (data.paths(branch) * batch)[:batch]
+    return np.concatenate(list(load_batches(some, embedder.spec.preprocessing)))
+
+
+def _names(models: Sequence[Model]) -> list[str]:
+    """By folder; with the folder above where that is not enough."""
+    names = [model.name for model in models]
+    return [
+        name if names.count(name) == 1 else str(Path(*model.path.resolve().parts[-2:]))
+        for name, model in zip(names, models, strict=True)
+    ]
+
+
+def packages() -> dict[str, str]:
+    """The versions of what is installed and decides speed."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -15,7 +15,9 @@ from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
+from geodtr.export.speed_gate import check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.checks import check_graphs, require
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, sha256
@@ -25,12 +27,11 @@ from geodtr.runtime.manifest import (
     CompiledEntry,
     EngineEntry,
     Manifest,
-    QuantisationEntry,
     SourceEntry,
     read_manifest,
     write_manifest,
 )
-from geodtr.runtime.names import BRANCHES, Branch, Dialect, Precision
+from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
@@ -90,61 +91,100 @@ def build_engine(
     builder: Builder,
     calibration: CalibrationPlan | None = None,
     search: SearchPlan | None = None,
+    require_faster: bool = False,
     track: Track = untracked,
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
 
-    `source` is a checkpoint, a float32 bundle that was exported from one, or, without `calibration`, any bundle of the
-    same precision, whose typed graphs are then compiled as they are. Raises ConfigError when a quantised precision is
-    asked for without either, BundleError when the source bundle is of another precision, and what the builder and
-    reading the source raise. `mixed` is found by `search`.
+    `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
+    precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
+    builder and reading the source raise. `mixed` is found by `search`. `require_faster`: measure the engines beside
+    float32 ones of the same backend, write the ratio into the manifest, and raise GateNotMet when a branch is not
+    faster.
     """
     check_new_folder(out)
     backend = builder.check(precision)
-    typed = calibration is None and (source / FILE_NAME).is_file() and read_manifest(source).precision == precision
-    if precision in QUANTISED and calibration is None and not typed:
+    if require_faster and precision == "fp32":
+        raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
+    if precision in QUANTISED and calibration is None:
         raise ConfigError(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
-    if precision == "mixed" and search is None and not typed:
+    if precision == "mixed" and search is None:
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
-    with float32_bundle(source, track, precision if typed else "fp32") as exported, new_folder(out) as folder:
+    with float32_bundle(source, track) as exported, new_folder(out) as folder:
         quantisation = None
-        if typed:
-            quantisation = _copy_typed(exported, builder.dialect, folder)
-        elif calibration is not None and search is not None and precision == "mixed":
+        if calibration is not None and search is not None and precision == "mixed":
             quantisation = write_searched(exported, calibration, search, builder, folder, track=track)
         elif calibration is not None and precision in QUANTISED:
             quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
         else:
             write_typed(exported, precision, folder, track=track)
-        entries: dict[Branch, EngineEntry] = {}
-        for branch in BRANCHES:
-            engine = exported.manifest.engine(branch)
-            made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
-            entries[branch] = _entry(folder / engine.file, engine.spec, made)
-        manifest = msgspec.structs.replace(
-            exported.manifest,
-            precision=precision,
-            backend=backend,
-            ground=entries["ground"],
-            aerial=entries["aerial"],
-            quantisation=quantisation,
-            parity=(),
-        )
-        write_manifest(folder, manifest)
-        built = open_bundle(folder)
-        for branch in BRANCHES:
-            final = built.embedder(branch, EngineOptions(trust_host_code=True))
-            check_batch_invariance(final)
-            if backend.name == "openvino":  # others have not been found to compute what is not in the graph
-                kept = None if quantisation is None else quantisation.keep_cosine
-                images = _sample(final.spec, calibration)
-                check_agreement(final, folder / entries[branch].file, images, smallest_agreement(precision, kept))
+        manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=quantisation)
+        built = _compile(folder, manifest, backend, builder, calibration, track)
+        if require_faster:
+            speed = measure_speed(built, exported, builder, track=track)
+            check_faster(speed, precision)
+            write_manifest(folder, msgspec.structs.replace(built.manifest, speed=speed))
     if search is not None:
         search.journal.unlink(missing_ok=True)
     return open_bundle(out)
+
+
+def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untracked) -> Bundle:
+    """Compile the typed graphs of the bundle `source` anew, for the machine and versions at hand, into a bundle `out`.
+
+    Only its graphs need be whole. Precision, and the dialect of a quantised one, are those that the graphs have: raises
+    ConfigError when the builder wants another dialect, BundleError when a graph is missing or altered.
+    """
+    check_new_folder(out)
+    manifest = read_manifest(source)
+    require(check_graphs(source, manifest))
+    backend = builder.check(manifest.precision)
+    made = manifest.quantisation
+    if made is not None and made.dialect != builder.dialect:
+        raise ConfigError(
+            f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
+            f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
+        )
+    with new_folder(out) as folder:
+        for branch in BRANCHES:
+            file = manifest.engine(branch).file
+            shutil.copyfile(source / file, folder / file)
+        _compile(folder, manifest, backend, builder, None, track)
+    return open_bundle(out)
+
+
+def _compile(
+    folder: Path,
+    manifest: Manifest,
+    backend: BackendEntry,
+    builder: Builder,
+    calibration: CalibrationPlan | None,
+    track: Track,
+) -> Bundle:
+    """Compile the typed graphs in `folder`, write its manifest after `manifest`, and check the engines as they are."""
+    entries: dict[Branch, EngineEntry] = {}
+    for branch in BRANCHES:
+        engine = manifest.engine(branch)
+        made = builder.compile(folder / engine.file, engine.spec, manifest.precision, folder, track=track)
+        entries[branch] = _entry(folder / engine.file, engine.spec, made)
+    write_manifest(
+        folder,
+        msgspec.structs.replace(
+            manifest, backend=backend, ground=entries["ground"], aerial=entries["aerial"], speed=None, parity=()
+        ),
+    )
+    built = open_bundle(folder)
+    for branch in BRANCHES:
+        final = built.embedder(branch, EngineOptions(trust_host_code=True))
+        check_batch_invariance(final)
+        if backend.name == "openvino":  # others have not been found to compute what is not in the graph
+            kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
+            smallest = smallest_agreement(manifest.precision, kept)
+            check_agreement(final, folder / entries[branch].file, _sample(final.spec, calibration), smallest)
+    return built
 
 
 def check_batch_invariance(embedder: Embedder) -> None:
@@ -174,29 +214,16 @@ def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
     return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
 
 
-def _copy_typed(source: Bundle, dialect: Dialect, folder: Path) -> QuantisationEntry | None:
-    """Take over the graphs of a bundle that has the wanted precision. Raises ConfigError for another target's."""
-    held = source.manifest.quantisation
-    if held is not None and held.dialect != dialect:
-        raise ConfigError(
-            f"{source.path} is quantised for {held.dialect}, this backend wants {dialect}: build from the checkpoint, "
-            "with --calibration SPEC."
-        )
-    for branch in BRANCHES:
-        file = source.manifest.engine(branch).file
-        shutil.copyfile(source.path / file, folder / file)
-    return held
-
-
 @contextmanager
-def float32_bundle(source: Path, track: Track, precision: Precision = "fp32") -> Iterator[Bundle]:
-    """`source` itself when it is a bundle of float32, or of `precision`; a temporary export when it is a checkpoint."""
+def float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
+    """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint."""
     if (source / FILE_NAME).is_file():
         bundle = open_bundle(source)
-        if bundle.manifest.precision != precision:
+        if bundle.manifest.precision != "fp32":
             raise BundleError(
                 f"{source} is an {bundle.manifest.precision} bundle; engines are built from float32. Name the "
-                "checkpoint, or what `geodtr-export export CKPT --out BUNDLE` made of it."
+                "checkpoint, or what `geodtr-export export CKPT --out BUNDLE` made of it; or compile its own graphs "
+                "again by --precision same."
             )
         yield bundle
         return

@@ -4,20 +4,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
-from geodtr.runtime.names import Precision
-from geodtr.runtime.spec import EmbedderPair
+from geodtr.runtime.names import Branch, Precision
+from geodtr.runtime.spec import Embedder, EmbedderPair
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """Both branches ready to run. `name` is for tables: a bundle's folder, or PyTorch; `bytes` is the files' size.
 
-    `trained_on` is the SPEC of the training set; None where the model does not say.
+    `runs_by` is the backend, with ONNX Runtime's provider where that is not the CPU, or torch. `trained_on` is the SPEC
+    of the training set; None where the model does not say.
     """
 
+    path: Path
     name: str
+    runs_by: str
     precision: Precision
     embedders: EmbedderPair
     embedding_id: str
@@ -25,18 +29,25 @@ class Model:
     trained_on: str | None
 
 
-def open_model(path: Path) -> Model:
+def is_bundle(path: Path) -> bool:
+    """Whether a MODEL means a bundle; otherwise it means a checkpoint."""
+    return (path / FILE_NAME).is_file()
+
+
+def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
     """Open a bundle folder, a checkpoint file, or a training run's folder. PyTorch runs on a GPU where there is one.
 
     Raises CheckpointError or BundleError when it is neither, or not whole. A checkpoint needs the `train` extra.
     """
-    if (path / FILE_NAME).is_file():
+    if is_bundle(path):
         bundle = open_bundle(path)
         manifest = bundle.manifest
         return Model(
+            path=path,
             name=path.resolve().name,
+            runs_by=manifest.backend.runs_by,
             precision=manifest.precision,
-            embedders=bundle.embedders(),
+            embedders=bundle.embedders(options),
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
             trained_on=manifest.source.trained_on,
@@ -46,17 +57,30 @@ def open_model(path: Path) -> Model:
             f"{path} is neither a bundle (a folder with {FILE_NAME}) nor a checkpoint (a .safetensors file). "
             "Check the path."
         )
+    import torch
+
     from geodtr.training.checkpoint import load_checkpoint, resolve_checkpoint
     from geodtr.training.models.embedder import embedders
     from geodtr.training.ranks import Ranks
 
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     checkpoint = load_checkpoint(path)
     checkpoint.model.to(Ranks().device)
     return Model(
+        path=path,
         name="PyTorch",
+        runs_by="torch",
         precision="fp32",
         embedders=embedders(checkpoint.model),
         embedding_id=checkpoint.embedding_id,
         bytes=resolve_checkpoint(path).stat().st_size,
         trained_on=checkpoint.info.trained_on,
+    )
+
+
+def open_branch(path: Path, branch: Branch, options: EngineOptions = AS_IT_LIKES) -> Embedder:
+    """One branch alone: of a bundle, no other engine is loaded. Raises as `open_model` does."""
+    return (
+        open_bundle(path).embedder(branch, options) if is_bundle(path) else open_model(path, options).embedders[branch]
     )

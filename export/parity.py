@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from geodtr.export.bench import Speed, measure
 from geodtr.export.model import Model
+from geodtr.export.timing import Speed, Timing, time_pairs
 from geodtr.runtime.errors import BundleError, DataError
 from geodtr.runtime.files import hash_files
-from geodtr.runtime.manifest import ParityEntry, read_manifest, write_manifest
+from geodtr.runtime.manifest import ParityEntry, Ratio, read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
@@ -25,7 +25,8 @@ ALLOWED_DROP: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.00
 """Largest share of queries that an engine may find less often at rank 1 than the reference."""
 SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98, "fp8": 0.95, "mixed": 0.95}
 """A floor under every single descriptor: on few pairs recall alone would let a broken engine pass."""
-_SPEED_IMAGES = 128
+_SPEED_BATCH = 32
+_SPEED_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Candidate:
 
     `changed` counts the queries whose own rank differs, in either direction: a mean hides them.
     `allowed_lost` is the number of hits at rank 1 that the engine may lose on this many queries.
+    `times_fp32` is its speed against the report's `fp32`, in the same rounds; None for a float32 engine.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Candidate:
     lost: int
     allowed_lost: int
     speed: Speed
+    times_fp32: Ratio | None
     bytes: int
     passed: bool
 
@@ -53,7 +56,8 @@ class Candidate:
 class ParityReport:
     """The reference, its candidates, and the data that they were measured on. `passed` when every candidate did.
 
-    `skipped` are the data set's files that could not be used: their pairs took no part.
+    `skipped` are the data set's files that could not be used: their pairs took no part. `fp32` names whom the others'
+    speed is held against: the first float32 candidate, or the reference where there is none.
     """
 
     data: str
@@ -63,6 +67,7 @@ class ParityReport:
     reference_recall: Recall
     reference_speed: Speed
     reference_bytes: int
+    fp32: str
     candidates: tuple[Candidate, ...]
     passed: bool
 
@@ -85,10 +90,11 @@ def compare(
     models = (reference, *candidates)
     expected = embed_pairs(reference.embedders, pair_set, track=track)
     images = _images_for_speed(reference, expected.pair_set)
-    speeds = measure([model.embedders for model in models], images, track=track)
+    timings = time_pairs([model.embedders for model in models], images, rounds=_SPEED_ROUNDS, track=track)
+    fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
     judged = tuple(
-        judge(model, speed, expected, embed_pairs(model.embedders, pair_set, track=track))
-        for model, speed in zip(candidates, speeds[1:], strict=True)
+        judge(model, timing, timings[fp32], expected, embed_pairs(model.embedders, pair_set, track=track))
+        for model, timing in zip(candidates, timings[1:], strict=True)
     )
     return ParityReport(
         data=pair_set.name,
@@ -96,14 +102,15 @@ def compare(
         skipped=expected.pair_set.skipped,
         reference=reference.name,
         reference_recall=recall(expected.ranking()),
-        reference_speed=speeds[0],
+        reference_speed=timings[0].speed,
         reference_bytes=reference.bytes,
+        fp32=models[fp32].name,
         candidates=judged,
         passed=all(candidate.passed for candidate in judged),
     )
 
 
-def judge(model: Model, speed: Speed, expected: DescriptorPair, got: DescriptorPair) -> Candidate:
+def judge(model: Model, timing: Timing, fp32: Timing, expected: DescriptorPair, got: DescriptorPair) -> Candidate:
     """Compare a candidate's descriptors with the reference's and apply the gate of its precision."""
     before, after = expected.ranking(), got.ranking()
     cosine = np.concatenate(
@@ -122,7 +129,8 @@ def judge(model: Model, speed: Speed, expected: DescriptorPair, got: DescriptorP
         changed=int(np.count_nonzero(before.rank != after.rank)),
         lost=lost,
         allowed_lost=allowed,
-        speed=speed,
+        speed=timing.speed,
+        times_fp32=None if model.precision == "fp32" else timing.ratio(fp32),
         bytes=model.bytes,
         passed=passed,
     )
@@ -157,7 +165,7 @@ def _images_for_speed(model: Model, pair_set: PairSet) -> dict[Branch, Images]:
     """The set's first images, preprocessed."""
     return {
         branch: np.concatenate(
-            list(load_batches(pair_set.paths(branch)[:_SPEED_IMAGES], model.embedders[branch].spec.preprocessing))
+            list(load_batches(pair_set.paths(branch)[:_SPEED_BATCH], model.embedders[branch].spec.preprocessing))
         )
         for branch in BRANCHES
     }

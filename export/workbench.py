@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.calibration.operators import blocks
-from geodtr.export.bench import measure
 from geodtr.export.build.builder import Builder
 from geodtr.export.kept_cosine import Quantiser
 from geodtr.export.statistics import Drop, paired_drop
+from geodtr.export.timing import time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, open_embedders
 from geodtr.runtime.names import BRANCHES, Branch, Precision
@@ -30,7 +30,7 @@ Blocks = frozenset[str]
 """Which blocks are quantised, named branch/block."""
 
 NONE: Blocks = frozenset()
-_BATCH, _SPEED_IMAGES, _KEPT = 32, 64, 24
+_BATCH, _SPEED_BATCH, _KEPT = 32, 8, 24
 
 
 class Workbench:
@@ -96,9 +96,9 @@ class Workbench:
         pairs = [
             EmbedderPair(self.embedder("ground", each), self.embedder("aerial", each)) for each in (NONE, *choices)
         ]
-        some = {branch: self._images[branch][:_SPEED_IMAGES] for branch in BRANCHES}
-        found = measure(pairs, some, batch_size=8, rounds=rounds, track=track)
-        return [speed.median / found[0].median for speed in found[1:]]
+        some = {branch: self._images[branch][:_SPEED_BATCH] for branch in BRANCHES}
+        found = time_pairs(pairs, some, rounds=rounds, track=track)
+        return [timing.ratio(found[0]).median for timing in found[1:]]
 
     def embedder(self, branch: Branch, chosen: Blocks) -> Embedder:
         """A branch's engine with the `chosen` blocks quantised, built by the backend."""

@@ -1,17 +1,25 @@
 """A bundle opened: its manifest checked, its files' hashes verified, its engines ready to run.
 
-Engines are executable artefacts: no byte of one is given to a backend before its hash is verified.
+Engines are executable artefacts: no byte of one is given to a backend before its hash is verified. A bundle of another
+machine can be opened and looked into; its engines are opened only where they run rightly.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, open_embedders
-from geodtr.runtime.errors import BundleError
-from geodtr.runtime.files import sha256
-from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest, read_manifest
+from geodtr.runtime.checks import check_files, require
+from geodtr.runtime.engines.opening import (
+    AS_IT_LIKES,
+    EngineFiles,
+    EngineOptions,
+    LayerTime,
+    check,
+    layer_times,
+    open_embedders,
+)
+from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.spec import Embedder, EmbedderPair
+from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +35,29 @@ class Bundle:
         return sum(entry.bytes for branch in BRANCHES for entry in self.manifest.engine(branch).files)
 
     def embedder(self, branch: Branch, options: EngineOptions = AS_IT_LIKES) -> Embedder:
-        """Open one branch's engine."""
+        """Open one branch's engine. Raises BundleError when it would not run here, or not rightly."""
+        self._require_it_runs()
         (embedder,) = open_embedders([self._files(branch)], self.manifest.backend, options)
         return embedder
 
     def embedders(self, options: EngineOptions = AS_IT_LIKES) -> EmbedderPair:
-        """Open both engines; they share what memory the backend lets them."""
+        """Open both engines; they share what memory the backend lets them. Raises BundleError likewise."""
+        self._require_it_runs()
         ground, aerial = open_embedders([self._files(branch) for branch in BRANCHES], self.manifest.backend, options)
         return EmbedderPair(ground, aerial)
+
+    def layer_times(
+        self, branch: Branch, images: Images, calls: int, options: EngineOptions = AS_IT_LIKES
+    ) -> list[LayerTime]:
+        """What each layer of one branch's engine takes for a call with `images`, the longest first.
+
+        Raises ConfigError when the backend does not tell, BundleError as above.
+        """
+        self._require_it_runs()
+        return layer_times(self._files(branch), self.manifest.backend, options, images, calls)
+
+    def _require_it_runs(self) -> None:
+        require(check(self.path, self.manifest))
 
     def _files(self, branch: Branch) -> EngineFiles:
         entry = self.manifest.engine(branch)
@@ -45,20 +68,5 @@ class Bundle:
 def open_bundle(path: Path) -> Bundle:
     """Read `path`'s manifest and verify every file. Raises BundleError naming what is missing or altered."""
     manifest = read_manifest(path)
-    for branch in BRANCHES:
-        for entry in manifest.engine(branch).files:
-            _verify(path, entry)
+    require(check_files(path, manifest))
     return Bundle(path, manifest)
-
-
-def _verify(bundle: Path, entry: FileEntry) -> None:
-    file = bundle / entry.file
-    if Path(entry.file).name != entry.file:
-        raise BundleError(f"{bundle / FILE_NAME} names {entry.file!r}, which lies outside the bundle.")
-    if not file.is_file():
-        raise BundleError(f"{file} is missing. Copy the bundle again, or build it again.")
-    if sha256(file) != entry.sha256:
-        raise BundleError(
-            f"{file} was altered after the bundle was built: its SHA-256 is not the manifest's. It is not run. "
-            "Copy the bundle again, or build it again."
-        )

@@ -49,3 +49,9 @@ class MissingDependency(UserError):
 
 class ConfigError(UserError):
     """A configuration value is unknown, of the wrong type, or out of range."""
+
+
+class GateNotMet(UserError):
+    """What was asked for was done and is not good enough by the measure that the user set: nothing is left of it."""
+
+    exit_code = 1

@@ -3,7 +3,9 @@
 Knows how to ask the operating system; knows nothing of engines.
 """
 
+import ctypes
 import platform
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from geodtr.runtime.names import Dialect
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _VNNI = frozenset({"avx_vnni", "avx512_vnni", "asimddp"})
+_CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _TOLD = _VNNI | {"avx2", "avx512f", "amx_int8", "i8mm"}
 
 
@@ -50,6 +54,33 @@ def this_cpu() -> Machine:
 def with_gpu(name: str, compute_capability: str, driver: str) -> Machine:
     """The processor at hand with a GPU beside it."""
     return msgspec.structs.replace(this_cpu(), gpu=name, compute_capability=compute_capability, driver=driver)
+
+
+@cache
+def this_gpu() -> Machine | None:
+    """The processor with the first GPU that CUDA shows; None where there is no driver, or no GPU.
+
+    Asks the driver's own library, so that no package is needed. Source: CUDA driver API, cuDeviceGetAttribute.
+    """
+    try:
+        cuda = ctypes.CDLL(_CUDA)
+    except OSError:
+        return None
+    device, version, major, minor = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(256)
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
+        return None
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+    return Machine(
+        architecture=this_cpu().architecture,
+        cpu_flags=this_cpu().cpu_flags,
+        gpu=name.value.decode(),
+        compute_capability=f"{major.value}.{minor.value}",
+        driver=f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )
 
 
 def cpu_dialect() -> Dialect:

@@ -74,6 +74,12 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     machine: Machine | None = None
     tensorrt: TensorRtEntry | None = None
 
+    @property
+    def runs_by(self) -> str:
+        """What computes, in words: the library, and its provider where it is not the CPU's."""
+        library = "onnxruntime" if self.name == "onnx" else self.name
+        return library if self.provider == "cpu" else f"{library} {self.provider}"
+
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The checkpoint that the engines were made from: its file's SHA-256, and in words and as SPEC what made it."""
@@ -154,6 +160,28 @@ class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     search: SearchEntry | None = None
 
 
+class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many times as fast one engine is as another: median and range over interleaved rounds."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+class SpeedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Both branches against the float32 engines that the same backend makes of the same checkpoint, measured at one
+    `batch` size on the machine that built the bundle.
+    """
+
+    batch: int
+    ground: Ratio
+    aerial: Ratio
+
+    @property
+    def faster(self) -> bool:
+        return min(self.ground.median, self.aerial.median) > 1
+
+
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measured comparison. `reference` is PyTorch, or the precision of the bundle that stood for it; recall in
     shares of 1; `data_sha256` covers the images.
@@ -181,6 +209,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     aerial: EngineEntry
     source: SourceEntry
     quantisation: QuantisationEntry | None = None
+    speed: SpeedEntry | None = None
     parity: tuple[ParityEntry, ...] = ()
 
     def engine(self, branch: Branch) -> EngineEntry:

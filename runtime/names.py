@@ -9,8 +9,8 @@ Precision = Literal["fp32", "fp16", "int8", "fp8", "mixed"]
 """`mixed`: some blocks int8, chosen by measured recall."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-PrecisionAsked = Literal["fp32", "fp16", "int8", "fp8", "auto"]
-"""What `build-engine` is asked for; auto makes a `mixed` bundle."""
+PrecisionAsked = Literal["fp32", "fp16", "int8", "fp8", "auto", "same"]
+"""What `build-engine` is asked for; auto makes a `mixed` bundle, same leaves a bundle's graphs as they are."""
 
 Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -20,7 +20,7 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import allowed_lost, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.engines.openvino import open_model as open_compiled
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.machine import Machine
@@ -131,21 +131,18 @@ def test_an_int8_engine_of_another_machine_or_version_is_refused_and_a_float_one
 ) -> None:
     for precision in BUILT:
         bundle = built[precision]
-        entry = bundle.manifest.ground
-        assert entry.compiled is not None
-        files = EngineFiles(entry.spec, precision, bundle.path / entry.file, bundle.path / entry.compiled.file)
-        elsewhere = (
-            msgspec.structs.replace(bundle.manifest.backend, machine=Machine(architecture="riscv64")),
-            msgspec.structs.replace(bundle.manifest.backend, version="2025.0.0"),
-        )
-        for backend in elsewhere:
+        made = bundle.manifest.backend
+        for backend in (
+            msgspec.structs.replace(made, machine=Machine(architecture="riscv64")),
+            msgspec.structs.replace(made, version="2025.0.0"),
+        ):
+            elsewhere = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, backend=backend))
             if precision == "int8":
                 with pytest.raises(BundleError, match="build-engine CKPT --backend openvino --precision int8"):
-                    open_embedders([files], backend, EngineOptions())
+                    elsewhere.embedder("ground")
             else:
-                (embedder,) = open_embedders([files], backend, EngineOptions())
                 expected = bundle.embedder("ground").embed(images)
-                np.testing.assert_allclose(embedder.embed(images), expected, atol=1e-5)
+                np.testing.assert_allclose(elsewhere.embedder("ground").embed(images), expected, atol=1e-5)
 
 
 def test_float_is_float32_whatever_the_processor_could_do_faster(built: dict[Precision, Bundle]) -> None:

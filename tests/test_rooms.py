@@ -22,6 +22,8 @@ COMMANDS = (
     "build-engine",
     "parity",
     "inspect",
+    "bench",
+    "doctor",
     "embed",
     "gallery build",
     "gallery info",

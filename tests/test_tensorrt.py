@@ -33,7 +33,7 @@ from fake_tensorrt import BuilderFlag, FakeWishes
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.engine_builder import build_engine, export_checkpoint, recompile
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.cuda import open_cuda
@@ -125,12 +125,8 @@ def images(model: Model) -> Images:
 def test_descriptors_are_those_of_the_graph(build: Callable[..., Bundle], images: Images, precision: Precision) -> None:
     """The typed graph beside the plans, run by ONNX Runtime, is what their descriptors must equal."""
     bundle = build(precision)
-    onnx_bundle = build_engine(
-        bundle.path,
-        bundle.path.with_name("onnx"),
-        precision=precision,
-        builder=make_builder("onnxruntime", BuildOptions(dialect="tensorrt")),
-    )
+    builder = make_builder("onnxruntime", BuildOptions(dialect="tensorrt"))
+    onnx_bundle = recompile(bundle.path, bundle.path.with_name("onnx"), builder=builder)
     got, expected = bundle.embedder("ground").embed(images), onnx_bundle.embedder("ground").embed(images)
     np.testing.assert_allclose(got, expected, atol=1e-6)
     both = bundle.embedders()
@@ -465,7 +461,7 @@ def test_a_plan_of_another_machine_is_refused_with_the_command_that_rebuilds_it_
         bundle.embedder("ground")
     assert touched == []
     monkeypatch.undo()
-    command = str(refusal.value).rpartition("Build it here: ")[2]
+    command = str(refusal.value).rpartition("To build it anew: ")[2]
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
     result = cli(*shlex.split(command)[1:])

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from geodtr.export.build.builder import BuildOptions, Compiled
+from geodtr.export.precision import QUANTISED
+from geodtr.runtime.checks import check_cpu_dialect
 from geodtr.runtime.engines.onnxruntime import check_installation, check_provider, open_session, optimisation_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
@@ -29,8 +31,11 @@ class OnnxRuntimeBuilder:
         return self._dialect
 
     def check(self, precision: Precision) -> BackendEntry:
-        del precision
         check_provider(self._provider)
+        if precision in QUANTISED and precision != "fp8":
+            runs = check_cpu_dialect(self._dialect)
+            if runs.failed:
+                raise ConfigError(f"{runs.found} Leave --dialect out, or build on the machine that it is for.")
         machine = this_cpu() if self._provider == "cpu" else None
         return BackendEntry(name="onnxruntime", version=check_installation(), provider=self._provider, machine=machine)
 

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import geodtr.export.cli.tensorrt_options as trt
-from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Select, open_pool
 from geodtr.export.cli.console import (
     RECALL_COLUMNS,
     megabytes,
@@ -17,17 +15,17 @@ from geodtr.export.cli.console import (
     report_skipped,
     show_json,
     table,
+    times,
     track,
     verdict,
     warn,
     warn_of_collapse,
 )
 from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
-from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
+from geodtr.export.cli.precision_tables import against_fp32, int8_share, show_search
 
 if TYPE_CHECKING:
     from geodtr.export.parity import ParityReport
-    from geodtr.runtime.manifest import QuantisationEntry, SearchEntry
     from geodtr.runtime.recall import Recall
 
 
@@ -49,172 +47,6 @@ def export(
 
     bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)
     messages.print(f"Wrote {bundle.path}: {megabytes(bundle.bytes)} MB")
-
-
-def build_engine(
-    source: Annotated[
-        Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
-    ],
-    out: Annotated[Path, out_option("Bundle folder to write; must be new or empty.")],
-    precision: Annotated[
-        PrecisionAsked,
-        typer.Option(
-            "--precision", help="A property of the file, not a hint; auto: int8 where measured recall allows it."
-        ),
-    ] = "fp32",
-    backend: Annotated[Backend, typer.Option("--backend", help="What runs the engine.")] = "onnxruntime",
-    provider: Annotated[Provider, typer.Option("--provider", help="What ONNX Runtime computes with.")] = "cpu",
-    dialect: Annotated[
-        Dialect | None,
-        typer.Option("--dialect", help="How the target wants quantised graphs.", show_default="this machine's own"),
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            "--calibration",
-            metavar="SPEC|FOLDER",
-            help="Images that ranges are measured on: a data set, or a folder with ground/ and aerial/.",
-            show_default=False,
-        ),
-    ] = None,
-    ranges: Annotated[
-        Path | None,
-        typer.Option(
-            "--ranges",
-            help="File that keeps the ranges: reused when all matches, else measured anew.",
-            show_default=False,
-        ),
-    ] = None,
-    images: Images = 200,
-    select: Select = "random",
-    method: MethodOption = "minmax",
-    percentile: Percentile = 99.99,
-    keep_cosine: Annotated[
-        float | None,
-        typer.Option(
-            "--keep-cosine",
-            min=0,
-            max=1,
-            help="Quantised: smallest cosine with float32, on 16 of them.",
-            show_default="int8 0.993, fp8 0.98",
-        ),
-    ] = None,
-    recall_on: Annotated[
-        str | None,
-        typer.Option("--recall-on", metavar="SPEC", help="auto: pairs that recall is measured on.", show_default=False),
-    ] = None,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=100, help="auto: points of R@1 that may go.")
-    ] = 0.5,
-    picture: Annotated[
-        Path | None,
-        typer.Option("--picture", metavar="PNG", help="auto: blocks and choices as a picture.", show_default=False),
-    ] = None,
-    min_batch: trt.MinBatch = None,
-    opt_batch: trt.OptBatch = None,
-    max_batch: trt.MaxBatch = None,
-    workspace: trt.Workspace = None,
-    optimisation_level: trt.OptimisationLevel = None,
-    version_compatible: trt.VersionCompatible = False,
-    hardware: trt.OnHardware = "same-gpu",
-    dla: trt.Dla = None,
-    strip: trt.Strip = False,
-    refittable: trt.Refittable = False,
-    refit_from: trt.RefitFrom = None,
-) -> None:
-    """Compile both branches into a bundle of engines.
-
-    INT8 and FP8 quantise convolutions and large products. One that would turn a calibration image's descriptor too far
-    stays in float32, and `inspect` names it. With `auto`, blocks are chosen by the recall measured on --recall-on; a
-    search that was stopped goes on from OUT.search.json.
-    """
-    from geodtr.calibration.ranges import RangeOptions
-    from geodtr.export.build.builder import BuildOptions, make_builder
-    from geodtr.export.build.tensorrt_options import TensorRtOptions
-    from geodtr.export.engine_builder import build_engine as run_build
-    from geodtr.export.pictures import check_pictures
-    from geodtr.export.precision import CalibrationPlan
-    from geodtr.export.searched_precision import SearchPlan
-    from geodtr.training.data.spec import read_test_set
-
-    check_pictures(picture)
-    search = None
-    if precision == "auto" and recall_on is not None:
-        pairs = read_test_set(recall_on)
-        report_skipped(pairs.name, pairs.skipped)
-        search = SearchPlan(pairs, out.with_name(f"{out.name}.search.json"), tolerance)
-    plan = None
-    if calibration:
-        plan = CalibrationPlan(
-            open_pool(calibration),
-            RangeOptions(images=images, choice=select, method=method, percentile=percentile),
-            file=ranges,
-            keep_cosine=keep_cosine,
-        )
-    tensorrt = TensorRtOptions(
-        min_batch=min_batch,
-        opt_batch=opt_batch,
-        max_batch=max_batch,
-        workspace=workspace,
-        optimisation_level=optimisation_level,
-        version_compatible=version_compatible,
-        hardware=hardware,
-        dla_core=dla,
-        strip=strip,
-        refittable=refittable,
-        refit_from=refit_from,
-    )
-    options = BuildOptions(provider=provider, dialect=dialect, tensorrt=tensorrt if tensorrt.asked else None)
-    bundle = run_build(
-        source,
-        out,
-        precision="mixed" if precision == "auto" else precision,
-        builder=make_builder(backend, options, notice=warn),
-        calibration=plan,
-        search=search,
-        track=track,
-    )
-    made = bundle.manifest.quantisation
-    if made is not None and made.search is not None:
-        show_search(made.search)
-        if picture is not None:
-            from geodtr.export.precision_picture import save_picture
-            from geodtr.runtime.files import new_file
-
-            with new_file(picture) as file:
-                save_picture(made.search, file)
-    messages.print(
-        f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB"
-        f"{', ' + int8_share(made) if made else ''}"
-    )
-
-
-def int8_share(made: "QuantisationEntry") -> str:
-    """How much of an INT8 bundle is INT8, in words."""
-    kept = len(made.kept_float)
-    share = f"{made.operators - kept} of {made.operators} operators quantised ({made.dialect})"
-    why = f"keep cosine {made.keep_cosine}" if made.search is None else "keep R@1"
-    return f"{share}, the others float32 to {why} (--json names them)" if kept else share
-
-
-def show_search(search: "SearchEntry") -> None:
-    """Blocks alone, and the choices that were timed or lost too much."""
-    rows = table("Blocks alone in 8 bits", ("block", "operators", "mean cos", "lost", "gained", "speed", ""))
-    for entry in search.sensitivity:
-        kept = "int8" if entry.block in search.chosen.blocks else "float32"
-        speed = f"{entry.speed:.2f} x"
-        cells = (f"{entry.mean_cosine:.5f}", str(entry.lost), str(entry.gained), speed, kept)
-        rows.add_row(entry.block, str(entry.operators), *cells)
-    output.print(rows)
-    title = f"Choices of blocks on {search.chosen.queries} pairs of {search.data}, tolerance {search.tolerance} points"
-    rows = table(title, ("blocks", "lost", "gained", "drop in R@1, points", "speed", ""))
-    for trial in sorted(search.trials, key=lambda each: -(each.speed or 0)):
-        drop = 100 * (trial.lost - trial.gained) / trial.queries
-        interval = f"{drop:+.2f} ({100 * trial.low:+.2f} to {100 * trial.high:+.2f})"
-        speed = "" if trial.speed is None else f"{trial.speed:.2f} x"
-        note = "chosen" if trial.blocks == search.chosen.blocks else "" if trial.complete else "given up early"
-        rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
-    output.print(rows)
 
 
 def parity(
@@ -280,6 +112,9 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     for entry in report.candidates:
         found = f"{-entry.lost:+d} of {entry.recall.queries} queries at rank 1, may lose {entry.allowed_lost}"
         output.print(f"{entry.name}: {found}:", verdict(entry.passed))
+    for entry in report.candidates:
+        if entry.times_fp32 is not None and entry.times_fp32.median < 1:
+            warn(f"{entry.name} is slower here than {report.fp32}: {times(entry.times_fp32)}.")
     warn_of_collapse(report.reference, report.reference_recall)
 
 
@@ -310,6 +145,8 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         output.print(int8_share(manifest.quantisation))
         if manifest.quantisation.search is not None:
             show_search(manifest.quantisation.search)
+    if manifest.speed is not None:
+        output.print(against_fp32(manifest.speed))
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")
     for measured in manifest.parity:
@@ -323,6 +160,5 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 def add_to(app: typer.Typer) -> None:
     app.command()(export)
-    app.command("build-engine")(build_engine)
     app.command()(parity)
     app.command()(inspect)

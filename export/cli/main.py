@@ -10,7 +10,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geodtr.export.cli import calibration, data, demo, engines, evaluation, flight, models, training
+from geodtr.export.cli import (
+    bench,
+    building,
+    calibration,
+    data,
+    demo,
+    doctor,
+    engines,
+    evaluation,
+    flight,
+    models,
+    training,
+)
 from geodtr.export.cli.console import messages
 from geodtr.runtime.errors import UserError
 
@@ -36,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-for module in (data, training, models, evaluation, calibration, engines, flight):
+for module in (data, training, models, evaluation, calibration, building, engines, bench, doctor, flight):
     module.add_to(app)
 
 

@@ -1,17 +1,21 @@
 """Running an ONNX file with ONNX Runtime."""
 
-from collections.abc import Sequence
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions
+from geodtr.runtime.checks import Finding, check_cpu_dialect, find_gpu, looked_at, rebuild
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import this_cpu
-from geodtr.runtime.manifest import BackendEntry
-from geodtr.runtime.names import Precision, Provider
+from geodtr.runtime.manifest import BackendEntry, Manifest
+from geodtr.runtime.names import BRANCHES, Precision, Provider
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
@@ -57,20 +61,77 @@ class OnnxRuntimeEmbedder:
         return np.asarray(descriptors, dtype=np.float32)
 
 
+def installed() -> Finding:
+    """ONNX Runtime as it is installed; failed where two builds break each other."""
+    if not any(map(_installed_version, _BUILDS)):
+        return Finding(what="onnxruntime", found="not installed", remedy="pip install 'geodtr-export[cpu]'")
+    return looked_at("onnxruntime", lambda: f"{check_installation()}, providers: {', '.join(_providers())}")
+
+
+def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
+    """A version or a processor other than those it was built with costs time alone: the graph is optimised again."""
+    backend = manifest.backend
+    there = looked_at("onnxruntime", check_installation)
+    yield there
+    if there.failed:
+        return
+    yield looked_at("provider", lambda: check_provider(backend.provider))
+    if backend.provider == "cpu":
+        integers = manifest.precision != "fp8"
+        dialect = manifest.quantisation.dialect if manifest.quantisation is not None and integers else None
+        yield check_cpu_dialect(dialect, rebuild(bundle, manifest, from_graphs=False))
+    else:
+        yield find_gpu(needed=True)
+    if any(manifest.engine(branch).compiled for branch in BRANCHES):
+        yield _check_compiled(bundle, manifest)
+
+
+def _check_compiled(bundle: Path, manifest: Manifest) -> Finding:
+    backend = manifest.backend
+    if _made_here(backend):
+        return Finding(what="compiled", found="optimised for this version and processor")
+    made = "another processor" if backend.machine != this_cpu() else f"ONNX Runtime {backend.version}"
+    return Finding(
+        what="compiled",
+        found=f"optimised for {made}: not used here; the graph is optimised anew at each opening, which takes longer",
+        remedy=rebuild(bundle, manifest, from_graphs=True),
+    )
+
+
+def _made_here(backend: BackendEntry) -> bool:
+    return backend.machine == this_cpu() and backend.version == check_installation()
+
+
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open each engine in a session of its own: the optimised graph where it was made for this very machine and
     version, else the graph itself, which the session optimises.
     """
-    made_here = backend.machine == this_cpu() and backend.version == check_installation()
-    opened: list[Embedder] = []
-    for engine in engines:
-        if engine.compiled is not None and made_here:
-            session = open_session(engine.compiled, backend.provider, options, optimisation="none")
-        else:
-            optimisation = optimisation_of(engine.precision)
-            session = open_session(engine.graph, backend.provider, options, optimisation=optimisation)
-        opened.append(OnnxRuntimeEmbedder(session, engine.spec, engine.graph))
-    return opened
+    return [OnnxRuntimeEmbedder(_open(engine, backend, options), engine.spec, engine.graph) for engine in engines]
+
+
+def layer_times(
+    engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
+) -> list[LayerTime]:
+    """By ONNX Runtime's own profiler, after one call that is not counted; layers are those of the optimised graph."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _open(engine, backend, options, profile=Path(folder) / "layers")
+        for _ in range(calls + 1):
+            session.run(None, {INPUT: images})
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    taken: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        name, is_kernel, _ = event["name"].rpartition("_kernel_time")
+        if event["cat"] == "Node" and is_kernel:
+            taken.setdefault((name, event["args"]["op_name"]), []).append(event["dur"] / 1e3)
+    times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items()]
+    return sorted(times, key=lambda layer: -layer.milliseconds)
+
+
+def _open(engine: EngineFiles, backend: BackendEntry, options: EngineOptions, profile: Path | None = None) -> Any:
+    if engine.compiled is not None and _made_here(backend):
+        return open_session(engine.compiled, backend.provider, options, optimisation="none", profile=profile)
+    optimisation = optimisation_of(engine.precision)
+    return open_session(engine.graph, backend.provider, options, optimisation=optimisation, profile=profile)
 
 
 def open_session(
@@ -80,10 +141,12 @@ def open_session(
     *,
     optimisation: Optimisation = "all",
     save_optimised: Path | None = None,
+    profile: Path | None = None,
 ) -> Any:
     """An `InferenceSession` of a file or a serialised model, on `provider` and, for what it does not take, the CPU.
 
-    A model that was written by `save_optimised` is taken as it is, with the optimisation "none".
+    A model that was written by `save_optimised` is taken as it is, with the optimisation "none". `profile`: how the
+    name of the file begins that the profiler writes.
     Raises MissingDependency when the build has no such provider, BundleError when ONNX Runtime refuses the model.
     """
     check_provider(provider)
@@ -96,6 +159,9 @@ def open_session(
     session.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimisation])
     if save_optimised is not None:
         session.optimized_model_filepath = str(save_optimised)
+    if profile is not None:
+        session.enable_profiling = True
+        session.profile_file_prefix = str(profile)
     source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))
     asked = [PROVIDERS[provider]] + [PROVIDERS["cpu"]] * (provider != "cpu")
     try:
@@ -111,33 +177,41 @@ def open_session(
     return opened
 
 
-def check_provider(provider: Provider) -> None:
-    """Raise MissingDependency unless the installed build of ONNX Runtime has `provider`."""
+def check_provider(provider: Provider) -> str:
+    """The provider's full name. Raises MissingDependency unless the installed build of ONNX Runtime has it."""
     check_installation()
-    import onnxruntime
-
-    there = onnxruntime.get_available_providers()
-    if PROVIDERS[provider] not in there:
-        known = ", ".join(name for name, long in PROVIDERS.items() if long in there)
+    there = _providers()
+    if provider not in there:
         raise MissingDependency(
-            f"The installed ONNX Runtime has no {provider} provider (it has: {known}). For a GPU: pip uninstall -y "
-            "onnxruntime && pip install 'geodtr-export[gpu]'"
+            f"The installed ONNX Runtime has no {provider} provider (it has: {', '.join(there)}). For a GPU: pip "
+            "uninstall -y onnxruntime && pip install 'geodtr-export[gpu]'"
         )
+    return PROVIDERS[provider]
 
 
 def check_installation() -> str:
     """The installed build's version. Raises MissingDependency when none is installed, or two that break each other."""
-    installed = {}
-    for name in _BUILDS:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    if not installed:
+    versions = [found for found in map(_installed_version, _BUILDS) if found is not None]
+    if not versions:
         raise MissingDependency("ONNX Runtime is not installed: pip install 'geodtr-export[cpu]'.")
-    if len(installed) > 1:
+    if len(versions) > 1:
         raise MissingDependency(
             "onnxruntime and onnxruntime-gpu are both installed; they share one module and break each other. Keep one: "
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'geodtr-export[cpu]'"
         )
-    return next(iter(installed.values()))
+    return versions[0]
+
+
+def _installed_version(build: str) -> str | None:
+    try:
+        return version(build)
+    except PackageNotFoundError:
+        return None
+
+
+def _providers() -> list[Provider]:
+    """Those of ours that the installed build has."""
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    return [name for name, long in PROVIDERS.items() if long in there]

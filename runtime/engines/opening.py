@@ -1,15 +1,19 @@
 """From a bundle's files to embedders: which backend runs them, and how.
 
-A backend is one module with `open_embedders`; a new one is its file, its name, and its line here.
+A backend is one module with `check` (what must hold before a bundle of its is run), `installed` (what of it is there),
+`open_embedders` and, where it tells, `layer_times`; a new one is its file, its name, and its lines here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from geodtr.runtime.manifest import BackendEntry
-from geodtr.runtime.names import Precision
-from geodtr.runtime.spec import BranchSpec, Embedder
+from geodtr.runtime.checks import Finding
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.manifest import BackendEntry, Manifest
+from geodtr.runtime.names import Backend, Precision
+from geodtr.runtime.spec import BranchSpec, Embedder, Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,44 @@ AS_IT_LIKES = EngineOptions()
 """All left to the backend."""
 
 
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """One layer of an engine as its backend runs it: what it is called, what it computes, its median time a call."""
+
+    name: str
+    kind: str
+    milliseconds: float
+
+
+def installed(backend: Backend) -> Finding:
+    """What of a backend is installed. Failed only where what is there is broken."""
+    if backend == "onnxruntime":
+        from geodtr.runtime.engines.onnxruntime import installed as installed_onnxruntime
+
+        return installed_onnxruntime()
+    try:
+        return Finding(what=backend, found=version(backend))
+    except PackageNotFoundError:
+        return Finding(what=backend, found="not installed", remedy=f"pip install 'geodtr-export[{backend}]'")
+
+
+def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Whether the backend at hand runs this bundle, found out without loading an engine; hashes are not its matter."""
+    if manifest.backend.name in ("onnx", "onnxruntime"):
+        from geodtr.runtime.engines.onnxruntime import check as check_onnxruntime
+
+        return check_onnxruntime(bundle, manifest)
+    if manifest.backend.name == "openvino":
+        from geodtr.runtime.engines.openvino import check as check_openvino
+
+        return check_openvino(bundle, manifest)
+    if manifest.backend.name == "tensorrt":
+        from geodtr.runtime.engines.tensorrt import check as check_tensorrt
+
+        return check_tensorrt(bundle, manifest)
+    raise AssertionError(manifest.backend.name)
+
+
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open the engines of one bundle together. Raises MissingDependency, or BundleError when they cannot run here."""
     if backend.name in ("onnx", "onnxruntime"):
@@ -51,3 +93,14 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
 
         return open_tensorrt(engines, backend, options)
     raise AssertionError(backend.name)
+
+
+def layer_times(
+    engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
+) -> list[LayerTime]:
+    """Time each layer over `calls` calls with `images`, the longest first. Raises ConfigError where nothing tells."""
+    if backend.name in ("onnx", "onnxruntime"):
+        from geodtr.runtime.engines.onnxruntime import layer_times as layer_times_onnxruntime
+
+        return layer_times_onnxruntime(engine, backend, options, images, calls)
+    raise ConfigError(f"{backend.name} tells no times by layer; leave --layers out for this bundle.")

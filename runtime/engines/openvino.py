@@ -5,17 +5,18 @@ activations of large products on the fly.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from geodtr.runtime.checks import Finding, check_cpu_dialect, looked_at, rebuild
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import this_cpu
-from geodtr.runtime.manifest import BackendEntry
+from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
@@ -58,25 +59,47 @@ class OpenVinoEmbedder:
         return np.array(descriptors, dtype=np.float32)
 
 
+def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Quantised graphs run only where they were built: what OpenVINO makes of them differs between processors and
+    versions, has been wrong, and is checked when it is built. Others are compiled again elsewhere, which costs time.
+    """
+    there = looked_at("openvino", check_installation)
+    yield there
+    if there.failed:
+        return
+    remedy = rebuild(bundle, manifest, from_graphs=False)
+    yield check_cpu_dialect(None if manifest.quantisation is None else manifest.quantisation.dialect, remedy)
+    if _made_here(manifest.backend):
+        yield Finding(what="compiled", found="for this version and processor")
+    elif manifest.precision in ("int8", "mixed"):
+        yield Finding(
+            what="compiled",
+            found=f"{bundle} holds {manifest.precision} engines that were built and checked by OpenVINO "
+            f"{manifest.backend.version} on another machine, or another version; this is OpenVINO {there.found} on "
+            f"{this_cpu().architecture} ({', '.join(this_cpu().cpu_flags)}).",
+            failed=True,
+            remedy=remedy,
+        )
+    else:
+        yield Finding(
+            what="compiled",
+            found="for another version or processor: not used here; the graph is compiled at each opening, which takes "
+            "longer",
+            remedy=rebuild(bundle, manifest, from_graphs=True),
+        )
+
+
+def _made_here(backend: BackendEntry) -> bool:
+    return backend.machine == this_cpu() and backend.version == check_installation()
+
+
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open each engine: the compiled model where it was made for this very machine and version, else the graph, which
     is compiled now.
-
-    Quantised graphs are not compiled anew: what OpenVINO makes of them differs between processors and versions, has
-    been wrong, and is checked when it is built. Raises BundleError for one that was built elsewhere.
     """
-    installed = check_installation()
-    made_here = backend.machine == this_cpu() and backend.version == installed
     opened: list[Embedder] = []
     for engine in engines:
-        if engine.precision in ("int8", "mixed") and not made_here:
-            raise BundleError(
-                f"{engine.graph.parent} holds {engine.precision} engines that were built and checked by OpenVINO "
-                f"{backend.version} on another machine, or another version; this is OpenVINO {installed} on "
-                f"{this_cpu().architecture} ({', '.join(this_cpu().cpu_flags)}). Build it here: geodtr-export "
-                f"build-engine CKPT --backend openvino --precision {engine.precision} --calibration SPEC --out BUNDLE"
-            )
-        source = engine.compiled if engine.compiled is not None and made_here else engine.graph
+        source = engine.compiled if engine.compiled is not None and _made_here(backend) else engine.graph
         opened.append(OpenVinoEmbedder(open_model(source, options), engine.spec, engine.graph))
     return opened
 

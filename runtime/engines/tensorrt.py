@@ -7,23 +7,23 @@ What stands above the calls into TensorRT and CUDA is tested through fakes; none
 """
 
 import os
-import shlex
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geodtr.runtime.checks import Finding, looked_at, rebuild, recompile_command
 from geodtr.runtime.engines.cuda import Cuda, open_cuda
 from geodtr.runtime.engines.opening import EngineFiles, EngineOptions
 from geodtr.runtime.engines.tensorrt_versions import check_installation, parse
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import Machine
-from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
-from geodtr.runtime.names import Precision
+from geodtr.runtime.manifest import BackendEntry, Manifest, TensorRtEntry
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 if TYPE_CHECKING:
@@ -97,50 +97,41 @@ def _same_gpu(built: Machine, here: Machine, how: TensorRtEntry) -> bool:
     return parse(here.compute_capability or "") >= (8, 0)
 
 
-def rebuild_command(bundle: Path, precision: Precision, how: TensorRtEntry) -> str:
-    """The command that compiles `bundle`'s own graphs again, with the same options, on the machine that it runs on."""
-    asked: tuple[tuple[str, object], ...] = (
-        ("--precision", "auto" if precision == "mixed" else precision),
-        ("--min-batch", how.min_batch),
-        ("--opt-batch", how.opt_batch),
-        ("--max-batch", how.max_batch),
-        ("--workspace", how.workspace),
-        ("--optimisation-level", how.optimisation_level),
-        ("--hardware", None if how.hardware == "same-gpu" else how.hardware),
-        ("--dla", how.dla_core),
-    )
-    flags = {
-        "--version-compatible": how.version_compatible,
-        "--strip": how.stripped,
-        "--refittable": how.refittable,
-    }
-    words: list[object] = ["geodtr-export", "build-engine", bundle, "--backend", "tensorrt"]
-    words += [word for option, value in asked if value is not None for word in (option, value)]
-    words += [flag for flag, wanted in flags.items() if wanted]
-    return shlex.join(str(word) for word in [*words, "--out", f"{bundle}-rebuilt"])
+def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
+    """A plan runs with the version and on the kind of GPU it was built for, or as far as it was built compatible."""
+    there = looked_at("tensorrt", check_installation)
+    yield there
+    if there.failed:
+        return
+    gpu = looked_at("GPU", lambda: str(open_cuda().machine.gpu))
+    yield gpu
+    if gpu.failed:
+        return
+    remedy = rebuild(bundle, manifest, from_graphs=True)
+    wrong = mismatches(manifest.backend, there.found, open_cuda().machine)
+    if any(manifest.engine(branch).compiled is None for branch in BRANCHES):
+        wrong.append("the bundle holds no plan")
+    for reason in wrong:
+        yield Finding(what="plan", found=f"The plan is not run: {reason}.", failed=True, remedy=remedy)
+    if not wrong:
+        yield Finding(what="plan", found="built for this version and GPU, or compatible")
 
 
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open the plans of one bundle. Raises MissingDependency, or BundleError naming the command that rebuilds them."""
-    version = check_installation()
-    cuda = open_cuda()
-    how = backend.tensorrt
-    for engine in engines:
-        wrong = mismatches(backend, version, cuda.machine)
-        if engine.compiled is None:
-            wrong.append("the bundle holds no plan")
-        if wrong or how is None:
-            raise BundleError(_refusal(engine, how, "; ".join(wrong)))
-    assert how is not None
+    check_installation()
+    cuda, how = open_cuda(), backend.tensorrt
+    if how is None:
+        raise BundleError(_refusal(engines[0], backend, "the manifest does not say how it was built"))
     if how.version_compatible and not (options.trust_host_code or os.environ.get(HOST_CODE) == "1"):
         raise BundleError(
             f"{engines[0].compiled} is version-compatible: it carries program code that would run on this machine's "
             f"processor. If you trust who built it, set {HOST_CODE}=1. Otherwise build it here: "
-            f"{_rebuild(engines[0], how)}"
+            f"{_rebuild(engines[0], backend)}"
         )
     log = open_log()
     with cuda.active():
-        plans = [_open_plan(engine, how, log) for engine in engines]
+        plans = [_open_plan(engine, backend, how, log) for engine in engines]
     shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log)
     return [TensorRtEmbedder(shared, index) for index in range(len(engines))]
 
@@ -164,11 +155,12 @@ def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -
     return engine if parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine() else None
 
 
-def _open_plan(engine: EngineFiles, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
-    assert engine.compiled is not None
+def _open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
+    if engine.compiled is None:
+        raise BundleError(_refusal(engine, backend, "the bundle holds no plan"))
     plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
     if plan is None:
-        raise BundleError(_refusal(engine, how, f"TensorRT refuses it: {log.why}"))
+        raise BundleError(_refusal(engine, backend, f"TensorRT refuses it: {log.why}"))
     names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
     takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]
@@ -177,17 +169,16 @@ def _open_plan(engine: EngineFiles, how: TensorRtEntry, log: Log) -> "trt.ICudaE
         or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
         or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
     ):
-        raise BundleError(_refusal(engine, how, "it takes or gives other shapes than the manifest says"))
+        raise BundleError(_refusal(engine, backend, "it takes or gives other shapes than the manifest says"))
     return plan
 
 
-def _refusal(engine: EngineFiles, how: TensorRtEntry | None, reason: str) -> str:
-    return f"{engine.compiled or engine.graph.parent} is not run: {reason}. Build it here: {_rebuild(engine, how)}"
+def _refusal(engine: EngineFiles, backend: BackendEntry, reason: str) -> str:
+    return f"{engine.compiled or engine.graph.parent} is not run: {reason}. Build it here: {_rebuild(engine, backend)}"
 
 
-def _rebuild(engine: EngineFiles, how: TensorRtEntry | None) -> str:
-    anew = how or TensorRtEntry(min_batch=1, opt_batch=8, max_batch=32)
-    return rebuild_command(engine.graph.parent, engine.precision, anew)
+def _rebuild(engine: EngineFiles, backend: BackendEntry) -> str:
+    return recompile_command(engine.graph.parent, backend, None)
 
 
 class TensorRtEmbedder:

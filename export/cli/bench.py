@@ -1,0 +1,158 @@
+"""The command that measures speed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geodtr.export.cli.console import megabytes, messages, output, report_skipped, show_json, table, times, track, warn
+from geodtr.export.cli.options import SPEC_HELP, AsJson
+from geodtr.runtime.names import BACKENDS
+
+if TYPE_CHECKING:
+    from geodtr.export.bench import BenchReport
+
+_AGAINST = ("torch", *BACKENDS)
+_LAYERS_SHOWN = 12
+
+
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Bundles; checkpoints and runs as well, which PyTorch computes. Ratios are to the first.",
+            show_default=False,
+        ),
+    ],
+    batch: Annotated[str, typer.Option("--batch", metavar="N,N", help="Batch sizes.")] = "1,8",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="NAME,NAME",
+            help=f"Also measure float32 by these: {', '.join(_AGAINST)}. Engines are built in passing from the first "
+            "checkpoint or fp32 bundle among the MODELs; torch needs a checkpoint among them.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of the processor.", show_default="the backend's own choice")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="SPEC", help=f"Images to embed, {SPEC_HELP}", show_default="seeded noise"),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often the turn goes round the models.")] = 10,
+    openings: Annotated[
+        int, typer.Option("--openings", min=0, help="Fresh processes that open each model, a branch and batch size.")
+    ] = 1,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also the time of each engine's layers, at the first batch size.")
+    ] = False,
+    require_faster: Annotated[
+        bool,
+        typer.Option(
+            "--require-faster",
+            help="Exit 1 when an fp16 or int8 engine is not faster than the fp32 one of its backend.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.png", help="Draw what was measured.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models side by side on this machine: latency, images/s, time to open, memory; by branch and batch size.
+
+    Rounds are interleaved, after a warm-up: a neighbour's load falls on all alike, and ratios are taken within a round.
+    p95 and p99 are over all calls. Opening is measured in fresh processes, from nothing to the first descriptor; MB is
+    their memory beyond an empty Python process.
+    """
+    from geodtr.export.bench import check_gate, run_bench, with_float32
+    from geodtr.export.model import open_model
+    from geodtr.export.pictures import check_pictures
+    from geodtr.runtime.engines.opening import EngineOptions
+    from geodtr.training.data.spec import read_test_set
+
+    check_pictures(out)
+    batches = _numbers(batch)
+    images = read_test_set(data) if data else None
+    if images is not None:
+        report_skipped(images.name, images.skipped)
+    options = EngineOptions(threads=threads)
+    with with_float32(models, against.split(",") if against else [], track=track) as paths:
+        opened = [open_model(path, options) for path in paths]
+        if require_faster:
+            check_gate(opened)
+        report = run_bench(
+            opened,
+            batches=batches,
+            rounds=rounds,
+            options=options,
+            data=images,
+            openings=openings,
+            layers=layers,
+            track=track,
+        )
+    if out is not None:
+        from geodtr.export.bench_picture import save_bench
+        from geodtr.runtime.files import new_file
+
+        with new_file(out) as file:
+            save_bench(report, file)
+        messages.print(f"Wrote {out}")
+    if as_json:
+        show_json(report)
+    else:
+        _show(report)
+    slower = [row for row in report.rows if row.slower_than_fp32]
+    for row in slower:
+        if row.times_fp32 is not None:
+            warn(f"{row.model}, {row.branch}, batch {row.batch}: not faster than fp32, {times(row.times_fp32)}.")
+    raise typer.Exit(1 if require_faster and slower else 0)
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.strip().isdigit() and int(number) for number in numbers):
+        raise typer.BadParameter(f"--batch {text!r} is not a list of batch sizes, for example 1,8.")
+    return [int(number) for number in numbers]
+
+
+def _show(report: "BenchReport") -> None:
+    from geodtr.export.timing import rounded
+
+    columns = ("", "by", "ms", "p95", "p99", "img/s", "x first (range)", "open s", "MB")
+    for branch, batch in dict.fromkeys((row.branch, row.batch) for row in report.rows):
+        rows = table(f"{branch}, batch {batch}", columns)
+        for row in report.rows:
+            if (row.branch, row.batch) == (branch, batch):
+                rows.add_row(
+                    row.model,
+                    row.runs_by,
+                    *(rounded(value) for value in (row.latency, row.latency_p95, row.latency_p99, row.speed.median)),
+                    times(row.ratio),
+                    "" if row.seconds_to_open is None else f"{row.seconds_to_open:.2f}",
+                    "" if row.memory is None else megabytes(row.memory),
+                )
+        output.print(rows)
+    for entry in report.layers:
+        whole = sum(layer.milliseconds for layer in entry.layers)
+        what = f"{entry.model}, {entry.branch}, batch {entry.batch}, under the profiler"
+        rows = table(f"{what}: {rounded(whole)} ms in {len(entry.layers)} layers", ("layer", "", "ms", "%"))
+        for layer in entry.layers[:_LAYERS_SHOWN]:
+            share = 100 * layer.milliseconds / whole
+            rows.add_row(layer.name, layer.kind, rounded(layer.milliseconds), f"{share:.1f}")
+        output.print(rows)
+    threads = "as many threads as each backend likes" if report.threads is None else f"{report.threads} threads"
+    packages = ", ".join(f"{name} {version}" for name, version in report.packages.items())
+    flags = ", ".join(report.machine.cpu_flags)
+    output.print(
+        f"{report.rounds} interleaved rounds of {report.images}, {threads}; {report.machine.architecture} ({flags}); "
+        f"{packages}",
+        style="dim",
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(bench)

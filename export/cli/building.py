@@ -1,0 +1,186 @@
+"""The command that this project exists for: build-engine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import geodtr.export.cli.tensorrt_options as trt
+from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Select, open_pool
+from geodtr.export.cli.console import (
+    megabytes,
+    messages,
+    report_skipped,
+    track,
+    warn,
+)
+from geodtr.export.cli.options import out_option
+from geodtr.export.cli.precision_tables import against_fp32, int8_share, show_search
+from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
+
+if TYPE_CHECKING:
+    pass
+
+
+def build_engine(
+    source: Annotated[
+        Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
+    ],
+    out: Annotated[Path, out_option("Bundle folder to write; must be new or empty.")],
+    precision: Annotated[
+        PrecisionAsked,
+        typer.Option(
+            "--precision",
+            help="A property of the file, not a hint; auto: int8 where measured recall allows it; same: recompile a "
+            "BUNDLE's own graphs.",
+        ),
+    ] = "fp32",
+    backend: Annotated[Backend, typer.Option("--backend", help="What runs the engine.")] = "onnxruntime",
+    provider: Annotated[Provider, typer.Option("--provider", help="What ONNX Runtime computes with.")] = "cpu",
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option("--dialect", help="How the target wants quantised graphs.", show_default="this machine's own"),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            metavar="SPEC|FOLDER",
+            help="Images that ranges are measured on: a data set, or a folder with ground/ and aerial/.",
+            show_default=False,
+        ),
+    ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            "--ranges",
+            help="File that keeps the ranges: reused when all matches, else measured anew.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Images = 200,
+    select: Select = "random",
+    method: MethodOption = "minmax",
+    percentile: Percentile = 99.99,
+    keep_cosine: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-cosine",
+            min=0,
+            max=1,
+            help="Quantised: smallest cosine with float32, on 16 of them.",
+            show_default="int8 0.993, fp8 0.98",
+        ),
+    ] = None,
+    recall_on: Annotated[
+        str | None,
+        typer.Option("--recall-on", metavar="SPEC", help="auto: pairs that recall is measured on.", show_default=False),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=100, help="auto: points of R@1 that may go.")
+    ] = 0.5,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="PNG", help="auto: blocks and choices as a picture.", show_default=False),
+    ] = None,
+    min_batch: trt.MinBatch = None,
+    opt_batch: trt.OptBatch = None,
+    max_batch: trt.MaxBatch = None,
+    workspace: trt.Workspace = None,
+    optimisation_level: trt.OptimisationLevel = None,
+    version_compatible: trt.VersionCompatible = False,
+    hardware: trt.OnHardware = "same-gpu",
+    dla: trt.Dla = None,
+    strip: trt.Strip = False,
+    refittable: trt.Refittable = False,
+    refit_from: trt.RefitFrom = None,
+    require_faster: Annotated[
+        bool,
+        typer.Option(
+            "--require-faster",
+            help="Measure beside fp32 of the same backend; write nothing and exit 1 when a branch is not faster.",
+        ),
+    ] = False,
+) -> None:
+    """Compile both branches into a bundle of engines.
+
+    INT8 and FP8 quantise convolutions and large products. One that would turn a calibration image's descriptor too far
+    stays in float32, and `inspect` names it. With `auto`, blocks are chosen by the recall measured on --recall-on; a
+    search that was stopped goes on from OUT.search.json.
+    """
+    from geodtr.calibration.ranges import RangeOptions
+    from geodtr.export.build.builder import BuildOptions, make_builder
+    from geodtr.export.build.tensorrt_options import TensorRtOptions
+    from geodtr.export.engine_builder import build_engine as run_build
+    from geodtr.export.engine_builder import recompile
+    from geodtr.export.pictures import check_pictures
+    from geodtr.export.precision import CalibrationPlan
+    from geodtr.export.searched_precision import SearchPlan
+    from geodtr.training.data.spec import read_test_set
+
+    check_pictures(picture)
+    tensorrt = TensorRtOptions(
+        min_batch=min_batch,
+        opt_batch=opt_batch,
+        max_batch=max_batch,
+        workspace=workspace,
+        optimisation_level=optimisation_level,
+        version_compatible=version_compatible,
+        hardware=hardware,
+        dla_core=dla,
+        strip=strip,
+        refittable=refittable,
+        refit_from=refit_from,
+    )
+    options = BuildOptions(provider=provider, dialect=dialect, tensorrt=tensorrt if tensorrt.asked else None)
+    builder = make_builder(backend, options, notice=warn)
+    if precision == "same":
+        if calibration or require_faster:
+            raise typer.BadParameter(
+                "--precision same takes graphs as they are: no --calibration, no --require-faster."
+            )
+        bundle = recompile(source, out, builder=builder, track=track)
+        messages.print(f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB")
+        return
+    search = None
+    if precision == "auto" and recall_on is not None:
+        pairs = read_test_set(recall_on)
+        report_skipped(pairs.name, pairs.skipped)
+        search = SearchPlan(pairs, out.with_name(f"{out.name}.search.json"), tolerance)
+    plan = None
+    if calibration:
+        plan = CalibrationPlan(
+            open_pool(calibration),
+            RangeOptions(images=images, choice=select, method=method, percentile=percentile),
+            file=ranges,
+            keep_cosine=keep_cosine,
+        )
+    bundle = run_build(
+        source,
+        out,
+        precision="mixed" if precision == "auto" else precision,
+        builder=builder,
+        calibration=plan,
+        search=search,
+        require_faster=require_faster,
+        track=track,
+    )
+    made = bundle.manifest.quantisation
+    if made is not None and made.search is not None:
+        show_search(made.search)
+        if picture is not None:
+            from geodtr.export.precision_picture import save_picture
+            from geodtr.runtime.files import new_file
+
+            with new_file(picture) as file:
+                save_picture(made.search, file)
+    messages.print(
+        f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB"
+        f"{', ' + int8_share(made) if made else ''}"
+    )
+    if bundle.manifest.speed is not None:
+        messages.print(against_fp32(bundle.manifest.speed))
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("build-engine")(build_engine)

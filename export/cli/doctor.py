@@ -1,0 +1,52 @@
+"""The command that says what would run here, and what mends what would not. It needs the lean runtime only."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geodtr.export.cli.console import output, show_json, verdict
+from geodtr.export.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from geodtr.runtime.checks import Finding
+
+
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="[BUNDLE]", help="A bundle folder.", show_default="the machine alone")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check, without loading an engine, whether a bundle would run here; exit 1 when it would not.
+
+    Looks at the manifest, the hash of every file, the backend and its version, GPU, driver and CPU. Each failure comes
+    with the command that mends it. Without BUNDLE: what this machine can run.
+    """
+    from geodtr.runtime.doctor import examine_bundle, examine_machine
+
+    diagnosis = examine_machine() if bundle is None else examine_bundle(bundle)
+    if as_json:
+        show_json(diagnosis)
+    else:
+        _show(diagnosis.findings)
+        output.print(f"{bundle or 'this machine'}:", verdict(diagnosis.passed), soft_wrap=True)
+    raise typer.Exit(0 if diagnosis.passed else 1)
+
+
+def _show(findings: "tuple[Finding, ...]") -> None:
+    from rich.table import Table
+
+    rows = Table(box=None, pad_edge=False, padding=(0, 1), show_header=False)
+    for finding in findings:
+        state = verdict(False) if finding.failed else "note" if finding.remedy else "ok"
+        rows.add_row(state, finding.what, finding.found)
+    output.print(rows)
+    for finding in findings:
+        if finding.remedy:
+            output.print(f"{finding.what}:", style="bold")
+            output.print(f"  {finding.remedy}", soft_wrap=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(doctor)

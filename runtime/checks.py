@@ -1,0 +1,169 @@
+"""What must hold before a bundle is run: `doctor` shows all of it, and whoever opens a bundle stops at a failure.
+
+Knows manifests and files; loads no engine. What one backend needs is found by its own file in `engines/`.
+"""
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from geodtr.runtime.errors import BundleError, UserError
+from geodtr.runtime.files import sha256
+from geodtr.runtime.machine import this_cpu, this_gpu
+from geodtr.runtime.manifest import FILE_NAME, BackendEntry, FileEntry, Manifest, QuantisationEntry
+from geodtr.runtime.names import BRANCHES, Dialect
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at, and what was found.
+
+    `failed`: the bundle would not run here, or not rightly. `remedy` is the command that mends a failure, or what
+    merely costs time.
+    """
+
+    what: str
+    found: str
+    failed: bool = False
+    remedy: str | None = None
+
+
+def require(findings: Iterable[Finding]) -> None:
+    """Raise BundleError at the first finding that failed; those behind it are not looked for."""
+    for finding in findings:
+        if finding.failed:
+            mend = "" if finding.remedy is None else f" To build it anew: {finding.remedy}"
+            raise BundleError(finding.found + mend)
+
+
+def looked_at(what: str, look: Callable[[], str]) -> Finding:
+    """What `look` returns; a UserError that it raises is a failure, its message what was found."""
+    try:
+        return Finding(what=what, found=look())
+    except UserError as error:
+        return Finding(what=what, found=str(error), failed=True)
+
+
+def check_files(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Every file of the bundle: there, and by its SHA-256 the one that was built."""
+    yield from check_graphs(bundle, manifest)
+    for branch in BRANCHES:
+        compiled = manifest.engine(branch).compiled
+        if compiled is not None:
+            yield _check_file(bundle, compiled, rebuild(bundle, manifest, from_graphs=True))
+
+
+def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Both branches' typed graphs alone: all that a backend compiles from."""
+    for branch in BRANCHES:
+        yield _check_file(bundle, manifest.engine(branch), rebuild(bundle, manifest, from_graphs=False))
+
+
+def check_cpu_dialect(dialect: Dialect | None, remedy: str | None = None) -> Finding:
+    """Whether the processor at hand computes graphs of this INT8 `dialect` rightly; None is a graph without INT8."""
+    cpu = this_cpu()
+    flags = ", ".join(cpu.cpu_flags) or "no instructions that decide"
+    if dialect == "cpu-8bit" and not cpu.vnni:
+        return Finding(
+            what="INT8",
+            found=f"The INT8 weights have 8 bits (cpu-8bit). This CPU ({cpu.architecture}: {flags}) has no VNNI: it "
+            "adds their products in 16 bits, which overflow, and descriptors would be wrong.",
+            failed=True,
+            remedy=remedy,
+        )
+    return Finding(
+        what="processor", found=f"{cpu.architecture}: {flags}{'' if dialect is None else f', runs {dialect}'}"
+    )
+
+
+def find_gpu(*, needed: bool) -> Finding:
+    """The GPU at hand; that there is none is a failure where one is `needed`."""
+    gpu = this_gpu()
+    if gpu is not None:
+        told = f"{gpu.gpu}, compute capability {gpu.compute_capability}, driver for CUDA {gpu.driver}"
+        return Finding(what="GPU", found=told)
+    return Finding(
+        what="GPU",
+        found="No GPU answers: there is none, or no driver of NVIDIA's." if needed else "none",
+        failed=needed,
+    )
+
+
+def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool) -> str:
+    """The command that builds `bundle` again beside it: from its own typed graphs, or, where those are damaged or not
+    for this machine, from its checkpoint (CKPT, told by its SHA-256).
+    """
+    backend, made = manifest.backend, manifest.quantisation
+    out = ["--out", f"{bundle}-rebuilt"]
+    checkpoint = f"  # CKPT: the checkpoint whose SHA-256 is {manifest.source.sha256[:16]}..."
+    if backend.name == "onnx":
+        return shlex.join(["geodtr-export", "export", "CKPT", *out]) + checkpoint
+    target = _target(backend)
+    if from_graphs:
+        return recompile_command(bundle, backend, None if made is None else made.dialect)
+    asked = [*target, "--precision", "auto" if manifest.precision == "mixed" else manifest.precision]
+    asked += [] if made is None else _as_quantised(made)
+    asked += out
+    return shlex.join(["geodtr-export", "build-engine", "CKPT", *asked]) + checkpoint
+
+
+def recompile_command(bundle: Path, backend: BackendEntry, dialect: Dialect | None) -> str:
+    """The command that compiles the bundle's own graphs again, as they were compiled, on the machine it is run on."""
+    same = ["--precision", "same"] + ([] if dialect is None else ["--dialect", dialect])
+    command = ["geodtr-export", "build-engine", str(bundle), *_target(backend), *same]
+    return shlex.join([*command, "--out", f"{bundle}-rebuilt"])
+
+
+def _target(backend: BackendEntry) -> list[str]:
+    """The options that ask for the same backend, used in the same way."""
+    asked = ["--backend", backend.name] + ["--provider", backend.provider] * (backend.provider != "cpu")
+    how = backend.tensorrt
+    if how is None:
+        return asked
+    values: tuple[tuple[str, object], ...] = (
+        ("--min-batch", how.min_batch),
+        ("--opt-batch", how.opt_batch),
+        ("--max-batch", how.max_batch),
+        ("--workspace", how.workspace),
+        ("--optimisation-level", how.optimisation_level),
+        ("--hardware", None if how.hardware == "same-gpu" else how.hardware),
+        ("--dla", how.dla_core),
+    )
+    flags = {
+        "--version-compatible": how.version_compatible,
+        "--strip": how.stripped,
+        "--refittable": how.refittable,
+    }
+    asked += [word for option, value in values if value is not None for word in (option, str(value))]
+    return asked + [flag for flag, wanted in flags.items() if wanted]
+
+
+def _as_quantised(made: QuantisationEntry) -> list[str]:
+    """The options that ask for the same images, the same ranges and the same limits."""
+    method, *percentile = made.calibration.method.split()
+    asked = ["--calibration", made.calibration.data, "--images", str(made.calibration.images)]
+    asked += ["--select", made.calibration.choice, "--method", method] + ["--percentile", *percentile] * bool(
+        percentile
+    )
+    if made.search is not None:
+        asked += ["--recall-on", made.search.data, "--tolerance", str(made.search.tolerance)]
+    return asked + ([] if made.keep_cosine is None else ["--keep-cosine", str(made.keep_cosine)])
+
+
+def _check_file(bundle: Path, entry: FileEntry, remedy: str) -> Finding:
+    file = bundle / entry.file
+
+    def failed(found: str) -> Finding:
+        return Finding(what=entry.file, found=found, failed=True, remedy=remedy)
+
+    if Path(entry.file).name != entry.file:
+        return failed(f"{bundle / FILE_NAME} names {entry.file!r}, which lies outside the bundle.")
+    if not file.is_file():
+        return failed(f"{file} is missing. Copy the bundle again, or build it anew.")
+    if sha256(file) != entry.sha256:
+        return failed(
+            f"{file} was altered after the bundle was built: its SHA-256 is not the manifest's. It is not run. "
+            "Copy the bundle again, or build it anew."
+        )
+    return Finding(what=entry.file, found=f"{entry.bytes / 1e6:.1f} MB, SHA-256 as built")

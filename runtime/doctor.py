@@ -1,0 +1,79 @@
+"""What a bundle needs, and what this machine has: every check that opening makes, all of them, and no engine loaded.
+
+Knows no check of its own: `checks` and the backends' files in `engines/` hold them.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from geodtr.runtime.checks import Finding, check_files, find_gpu
+from geodtr.runtime.engines.opening import check, installed
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.machine import cpu_dialect, this_cpu
+from geodtr.runtime.manifest import FILE_NAME, read_manifest
+from geodtr.runtime.names import BACKENDS
+
+_PACKAGES = {"torch": "train", "onnx": "export"}
+"""Packages beside the backends that decide which commands work, and the extra that brings each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All findings about a bundle, or about the machine; `passed` when none failed."""
+
+    bundle: Path | None
+    findings: tuple[Finding, ...]
+    passed: bool
+
+
+def examine_bundle(bundle: Path) -> Diagnosis:
+    """Whether `bundle` would run here and why not. Raises BundleError when the folder is no bundle at all."""
+    if not (bundle / FILE_NAME).is_file():
+        read_manifest(bundle)  # says what a bundle is: wrong usage, not a finding
+    return _diagnosis(bundle, _bundle_findings(bundle))
+
+
+def examine_machine() -> Diagnosis:
+    """What can be run here: Python, processor, GPU, backends. Failed when no backend works."""
+    return _diagnosis(None, _machine_findings())
+
+
+def _diagnosis(bundle: Path | None, findings: Iterator[Finding]) -> Diagnosis:
+    found = tuple(findings)
+    return Diagnosis(bundle, found, not any(finding.failed for finding in found))
+
+
+def _bundle_findings(bundle: Path) -> Iterator[Finding]:
+    try:
+        manifest = read_manifest(bundle)
+    except BundleError as error:
+        yield Finding(what=FILE_NAME, found=str(error), failed=True)
+        return
+    made_by = f"{manifest.backend.name} {manifest.backend.version}"
+    yield Finding(what=FILE_NAME, found=f"schema {manifest.schema}, {manifest.precision}, built with {made_by}")
+    yield from check_files(bundle, manifest)
+    yield from check(bundle, manifest)
+
+
+def _machine_findings() -> Iterator[Finding]:
+    yield Finding(what="geodtr-export", found=version("geodtr-export"))
+    yield Finding(what="Python", found=f"{platform.python_version()}, {platform.system()}")
+    cpu = this_cpu()
+    flags = ", ".join(cpu.cpu_flags) or "instructions not told"
+    yield Finding(
+        what="processor", found=f"{cpu.architecture}, {os.cpu_count()} cores, {flags}; INT8 as {cpu_dialect()}"
+    )
+    yield find_gpu(needed=False)
+    backends = [installed(backend) for backend in BACKENDS]
+    yield from backends
+    if all(finding.failed or finding.remedy for finding in backends):
+        yield Finding(what="backends", found="No backend works here: no bundle can be run.", failed=True)
+    for package, extra in _PACKAGES.items():
+        try:
+            yield Finding(what=package, found=version(package))
+        except PackageNotFoundError:
+            yield Finding(what=package, found="not installed", remedy=f"pip install 'geodtr-export[{extra}]'")

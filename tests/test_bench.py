@@ -1,0 +1,205 @@
+"""`bench` reports what it measured, and the speed gate lets nothing slow through. No test asserts a duration."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Trained
+from PIL import Image
+
+from geodtr.export.bench import run_bench
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.engine_builder import build_engine
+from geodtr.export.model import open_model
+from geodtr.export.timing import Speed, Timing
+from geodtr.runtime.errors import GateNotMet
+from geodtr.runtime.manifest import Ratio, SpeedEntry, read_manifest
+from geodtr.runtime.names import Precision
+
+Cli = Callable[..., Outcome]
+QUICK = ("--rounds", 2, "--openings", 0)
+
+
+def test_every_model_branch_and_batch_has_its_figures(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    picture = tmp_path / "bench.png"
+    bundles = [trained.bundles["fp32"].path, trained.bundles["int8"].path]
+    asked = ("bench", *bundles, "--batch", "1,3", "--rounds", 2, "--json", "--out", picture)
+    result = cli(*asked)
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    rows = report["rows"]
+    assert {(row["model"], row["branch"], row["batch"]) for row in rows} == {
+        (model, branch, batch) for model in ("fp32", "int8") for branch in ("ground", "aerial") for batch in (1, 3)
+    }
+    for row in rows:
+        assert row["latency"] <= row["latency_p95"] <= row["latency_p99"]
+        assert row["speed"]["slowest"] <= row["speed"]["median"] <= row["speed"]["fastest"]
+        assert row["calls"] >= 2
+        assert row["seconds_to_open"] > 0
+        assert 10e6 < row["memory"] < 1e9, "that of the process which opens it, not of this one"
+        if row["model"] == "fp32":
+            assert row["ratio"]["median"] == 1
+            assert row["times_fp32"] is None
+        else:
+            assert row["times_fp32"] == row["ratio"]
+    assert report["packages"]["onnxruntime"]
+    assert Image.open(picture).size[0] > 1000
+
+
+def test_pytorch_and_engines_built_in_passing_are_measured_beside_a_bundle(trained: Trained, cli: Cli) -> None:
+    asked = ("bench", trained.bundles["int8"].path, trained.checkpoint, "--against", "torch,onnxruntime", "--batch", 2)
+    result = cli(*asked, *QUICK, "--json")
+    assert result.code == 0, result.err
+    found = {(row["model"], row["runs_by"], row["precision"]) for row in json.loads(result.out)["rows"]}
+    assert found == {
+        ("int8", "onnxruntime", "int8"),
+        ("PyTorch", "torch", "fp32"),
+        ("onnxruntime fp32", "onnxruntime", "fp32"),
+    }
+
+
+def test_images_of_a_data_set_may_be_embedded_instead_of_noise(trained: Trained, cli: Cli) -> None:
+    asked = ("bench", trained.bundles["fp32"].path, "--batch", 2, "--data", trained.test_set.name)
+    assert json.loads(cli(*asked, *QUICK, "--json").out)["images"] == trained.test_set.name
+
+
+def test_layers_are_told_by_name_kind_and_time(trained: Trained, cli: Cli) -> None:
+    asked = ("bench", trained.bundles["int8"].path, "--batch", 1, "--layers", *QUICK)
+    report = json.loads(cli(*asked, "--json").out)
+    assert [entry["branch"] for entry in report["layers"]] == ["ground", "aerial"]
+    for entry in report["layers"]:
+        times = [layer["milliseconds"] for layer in entry["layers"]]
+        assert times == sorted(times, reverse=True)
+        assert "QLinearConv" in {layer["kind"] for layer in entry["layers"]}
+
+
+def test_the_table_fits_a_hundred_columns(trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("bench", trained.bundles["fp32"].path, trained.bundles["int8"].path, "--batch", "1", "--layers", *QUICK)
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = cli(*asked).out
+    assert "img/s" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+    assert "…" not in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--batch", "0"), "--batch '0'"),
+        (("--batch", "1,x"), "--batch '1,x'"),
+        (("--against", "abacus"), "allowed: torch, onnxruntime"),
+        (("--against", "torch"), "name the checkpoint"),
+        (("--against", "onnxruntime"), "needs float32 graphs"),
+        (("--require-faster",), "name the fp32 bundle"),
+        (("--out", "speed.pdf"), ".png"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_the_work(
+    trained: Trained, refused: Callable[..., str], options: tuple[str, ...], named: str
+) -> None:
+    assert named in " ".join(refused("bench", trained.bundles["int8"].path, *options).split())
+
+
+def test_fp32_alone_has_nothing_to_be_faster_than(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    assert "All models are fp32" in refused("bench", trained.bundles["fp32"].path, "--require-faster")
+    asked = ("build-engine", trained.onnx.path, "--precision", "fp32", "--require-faster")
+    assert "leave --require-faster out" in refused(*asked, "--out", tmp_path / "b")
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(0.002, 1), (0.0005, 0)])
+def test_bench_fails_when_asked_to_only_where_an_engine_is_slower(
+    trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch, seconds: float, code: int
+) -> None:
+    """The clock is the one thing replaced: the second model takes `seconds` a call, the first 0.001."""
+    timings = [Timing(1, ((0.001,), (0.001,))), Timing(1, ((seconds,), (seconds,)))]
+    monkeypatch.setattr("geodtr.export.bench.time_embedders", lambda *_args, **_kwargs: timings)
+    asked = ("bench", trained.bundles["fp32"].path, trained.bundles["fp16"].path, "--batch", 1, *QUICK)
+    gated = cli(*asked, "--require-faster")
+    assert gated.code == code
+    assert ("not faster than fp32, 0.50 x" in gated.err) == bool(code)
+    assert cli(*asked).code == 0
+
+
+def test_an_engine_that_is_not_faster_is_not_left_behind_when_speed_is_required(
+    trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _clock(monkeypatch, (0.001, 0.0005), (0.001, 0.002))
+    out = tmp_path / "slow"
+    result = cli("build-engine", trained.onnx.path, "--precision", "fp16", "--require-faster", "--out", out)
+    assert result.code == 1
+    assert "not faster than fp32" in result.err
+    assert "0.50 times as fast, aerial 2.00" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_is_faster_carries_the_ratio(
+    trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _clock(monkeypatch, (0.0005, 0.001), (0.001, 0.0015))
+    out = tmp_path / "fast"
+    result = cli("build-engine", trained.onnx.path, "--precision", "fp16", "--require-faster", "--out", out)
+    assert result.code == 0, result.err
+    speed = read_manifest(out).speed
+    assert speed is not None
+    assert speed.ground == Ratio(median=2, lowest=2, highest=2)
+    assert speed.aerial.median == pytest.approx(1.5)
+    assert "2.00 x (2.00 to 2.00)" in cli("inspect", out).out
+
+
+def test_the_gate_measures_the_engine_that_was_built(trained: Trained, tmp_path: Path) -> None:
+    builder = make_builder("onnxruntime", BuildOptions())
+    try:
+        built = build_engine(trained.onnx.path, tmp_path / "b", precision="fp16", builder=builder, require_faster=True)
+    except GateNotMet:
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert built.manifest.speed is not None
+        assert built.manifest.speed.faster
+
+
+def test_one_slow_branch_is_enough_to_fail() -> None:
+    fast, slow = Ratio(median=2, lowest=1.9, highest=2.1), Ratio(median=0.9, lowest=0.8, highest=1.2)
+    assert SpeedEntry(batch=1, ground=fast, aerial=fast).faster
+    assert not SpeedEntry(batch=1, ground=fast, aerial=slow).faster
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """A neighbour that doubles every time of one round leaves the ratio as it is."""
+    base = Timing(1, ((1.0,), (2.0,), (1.0,)))
+    twice = Timing(1, ((0.5,), (1.0,), (0.5,)))
+    assert twice.ratio(base) == Ratio(median=2, lowest=2, highest=2)
+    assert base.speed == Speed(median=1.0, slowest=0.5, fastest=1.0)
+    assert (base.latency(0.5), base.calls) == (1000, 3)
+
+
+def test_parity_says_which_engine_is_slower_than_fp32(
+    trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timings = [Timing(1, ((seconds,),)) for seconds in (0.01, 0.001, 0.002)]
+    monkeypatch.setattr("geodtr.export.parity.time_pairs", lambda *_args, **_kwargs: timings)
+    names: tuple[Precision, ...] = ("fp32", "fp16")
+    bundles = [shutil.copytree(trained.bundles[name].path, tmp_path / name) for name in names]
+    result = cli("parity", trained.checkpoint, *bundles, "--data", trained.test_set.name, "--limit", 20)
+    assert "fp16 is slower here than fp32: 0.50 x" in " ".join(result.err.split())
+
+
+def test_models_of_one_name_are_told_apart_by_the_folder_above(trained: Trained, tmp_path: Path) -> None:
+    other = shutil.copytree(trained.bundles["fp32"].path, tmp_path / "other" / "fp32")
+    report = run_bench(
+        [open_model(trained.bundles["fp32"].path), open_model(other)], batches=(1,), rounds=2, openings=0
+    )
+    assert {row.model for row in report.rows} == {f"{trained.onnx.path.parent.name}/fp32", "other/fp32"}
+
+
+def _clock(monkeypatch: pytest.MonkeyPatch, *branches: tuple[float, float]) -> None:
+    """Replace the gate's clock: for each branch in turn, what a call takes of the engine and of the float32 one."""
+    turns = iter(branches)
+
+    def timings(*_args: object, **_kwargs: object) -> list[Timing]:
+        return [Timing(1, ((seconds,), (seconds,))) for seconds in next(turns)]
+
+    monkeypatch.setattr("geodtr.export.speed_gate.time_embedders", timings)

@@ -1,0 +1,231 @@
+"""`doctor` finds, without loading an engine, what would stop a bundle; opening one stops at the same things."""
+
+import json
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import Outcome, Trained
+
+from geodtr.runtime import machine
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.manifest import read_manifest, write_manifest
+from geodtr.runtime.names import Precision
+
+Cli = Callable[..., Outcome]
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return flags != 0; }
+int cuDeviceGet(int *device, int number) { *device = 7; return number != 0; }
+int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Orin", size); return device != 7; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
+    return device != 7;
+}
+"""
+
+
+@pytest.fixture
+def copy_of(trained: Trained, tmp_path: Path) -> Callable[[Precision], Path]:
+    """A bundle that a test may damage."""
+
+    def copy(precision: Precision) -> Path:
+        return Path(shutil.copytree(trained.bundles[precision].path, tmp_path / precision))
+
+    return copy
+
+
+@pytest.fixture
+def without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor whose operating system tells AVX2 and no VNNI."""
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n")
+    monkeypatch.setattr(machine, "_CPU_INFO", told)
+    machine.this_cpu.cache_clear()
+    yield
+    machine.this_cpu.cache_clear()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_bundle_that_was_built_here_passes(trained: Trained, cli: Cli, precision: Precision) -> None:
+    result = cli("doctor", trained.bundles[precision].path)
+    assert result.code == 0, result.out
+    assert "passed" in result.out
+    assert "note" not in result.out
+
+
+def test_an_exported_bundle_passes(trained: Trained, cli: Cli) -> None:
+    assert cli("doctor", trained.onnx.path).code == 0
+
+
+def test_the_machine_alone_is_told(cli: Cli) -> None:
+    report = json.loads(cli("doctor", "--json").out)
+    found = {entry["what"]: entry["found"] for entry in report["findings"]}
+    assert report["passed"]
+    assert "cpu" in found["onnxruntime"]
+    assert machine.cpu_dialect() in found["processor"]
+    assert {"Python", "GPU", "openvino", "tensorrt"} <= set(found)
+
+
+def test_what_is_no_bundle_is_wrong_usage(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "is not a bundle" in refused("doctor", tmp_path)
+
+
+def test_all_damage_is_told_at_once_with_the_commands_that_mend_it(
+    copy_of: Callable[[Precision], Path], cli: Cli
+) -> None:
+    bundle = copy_of("int8")
+    (bundle / "ground.onnx").unlink()
+    compiled = bundle / "aerial.optimised.onnx"
+    compiled.write_bytes(compiled.read_bytes()[:-1])
+    result = cli("doctor", bundle, "--json")
+    assert result.code == 1
+    failed = _failed(result)
+    assert set(failed) == {"ground.onnx", "aerial.optimised.onnx"}
+    assert "missing" in failed["ground.onnx"]["found"]
+    assert "was altered" in failed["aerial.optimised.onnx"]["found"]
+    from_checkpoint = failed["ground.onnx"]["remedy"]
+    calibration = read_manifest(bundle).quantisation
+    assert calibration is not None
+    assert "build-engine CKPT" in from_checkpoint
+    assert f"--calibration {calibration.calibration.data}" in from_checkpoint
+    assert "--precision int8" in from_checkpoint
+    assert read_manifest(bundle).source.sha256[:16] in from_checkpoint
+    assert "FAILED" in cli("doctor", bundle).out
+
+
+def test_a_damaged_compiled_file_is_made_again_by_the_command_that_doctor_gives(
+    copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
+) -> None:
+    bundle = copy_of("int8")
+    (bundle / "ground.optimised.onnx").write_bytes(b"broken")
+    remedy = _failed(cli("doctor", bundle, "--json"))["ground.optimised.onnx"]["remedy"]
+    program, *arguments = shlex.split(remedy)
+    assert program == "geodtr-export"
+    result = cli(*arguments)
+    assert result.code == 0, result.err
+    rebuilt = open_bundle(Path(arguments[-1]))
+    built = trained.bundles["int8"].manifest
+    assert rebuilt.manifest.ground.sha256 == built.ground.sha256
+    assert (rebuilt.manifest.precision, rebuilt.manifest.quantisation) == ("int8", built.quantisation)
+    assert cli("doctor", rebuilt.path).code == 0
+
+
+def test_a_corrupt_manifest_is_a_finding(copy_of: Callable[[Precision], Path], cli: Cli) -> None:
+    bundle = copy_of("fp32")
+    (bundle / "manifest.json").write_text("{ not json")
+    result = cli("doctor", bundle, "--json")
+    assert result.code == 1
+    assert "not a valid manifest" in _failed(result)["manifest.json"]["found"]
+
+
+def test_graphs_optimised_elsewhere_cost_time_alone(
+    copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
+) -> None:
+    bundle = copy_of("fp32")
+    manifest = read_manifest(bundle)
+    older = msgspec.structs.replace(manifest, backend=msgspec.structs.replace(manifest.backend, version="1.19.0"))
+    write_manifest(bundle, older)
+    result = cli("doctor", bundle, "--json")
+    assert result.code == 0
+    (note,) = [entry for entry in json.loads(result.out)["findings"] if entry["remedy"]]
+    assert "1.19.0" in note["found"]
+    assert "--precision same" in note["remedy"]
+    assert cli("evaluate", bundle, "--data", trained.test_set.name, "--limit", 8).code == 0
+
+
+def test_a_provider_that_is_not_installed_is_a_failure_to_doctor_and_to_opening(
+    copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
+) -> None:
+    bundle = copy_of("fp32")
+    manifest = read_manifest(bundle)
+    write_manifest(
+        bundle, msgspec.structs.replace(manifest, backend=msgspec.structs.replace(manifest.backend, provider="cuda"))
+    )
+    result = cli("doctor", bundle, "--json")
+    assert result.code == 1
+    said = _failed(result)["provider"]["found"]
+    assert "no cuda provider" in said
+    opening = cli("evaluate", bundle, "--data", trained.test_set.name)
+    assert opening.code == 2
+    assert said in opening.err
+
+
+@pytest.mark.usefixtures("without_vnni")
+def test_eight_bit_weights_are_refused_on_a_cpu_without_vnni(
+    copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
+) -> None:
+    bundle = copy_of("int8")
+    manifest = read_manifest(bundle)
+    assert manifest.quantisation is not None
+    forged = msgspec.structs.replace(manifest.quantisation, dialect="cpu-8bit")
+    write_manifest(bundle, msgspec.structs.replace(manifest, quantisation=forged))
+    with pytest.raises(BundleError, match=r"no VNNI.*geodtr-export build-engine CKPT .*--calibration"):
+        open_bundle(bundle).embedder("ground")
+    refused = cli("evaluate", bundle, "--data", trained.test_set.name)
+    assert refused.code == 2
+    assert "no VNNI" in refused.err
+    result = cli("doctor", bundle, "--json")
+    assert result.code == 1
+    assert "build-engine CKPT" in _failed(result)["INT8"]["remedy"]
+    assert cli("inspect", bundle).code == 0, "what a bundle holds can be seen anywhere"
+
+
+@pytest.mark.usefixtures("without_vnni")
+def test_a_dialect_that_this_cpu_computes_wrongly_is_refused_before_the_work(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    asked = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
+    assert "no VNNI" in refused(*asked, "--dialect", "cpu-8bit", "--out", tmp_path / "b")
+
+
+@pytest.mark.usefixtures("without_vnni")
+def test_seven_bit_weights_run_without_vnni(copy_of: Callable[[Precision], Path], cli: Cli) -> None:
+    bundle = copy_of("int8")
+    manifest = read_manifest(bundle)
+    assert manifest.quantisation is not None
+    forged = msgspec.structs.replace(manifest.quantisation, dialect="cpu-7bit")
+    write_manifest(bundle, msgspec.structs.replace(manifest, quantisation=forged))
+    assert cli("doctor", bundle).code == 0
+
+
+def test_graphs_of_another_dialect_are_not_recompiled_unasked(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    asked = ("build-engine", trained.bundles["int8"].path, "--precision", "same", "--dialect", "tensorrt")
+    assert "quantised as" in refused(*asked, "--out", tmp_path / "b")
+
+
+def test_only_a_bundle_is_recompiled(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "is not a bundle" in refused(
+        "build-engine", trained.checkpoint, "--precision", "same", "--out", tmp_path / "b"
+    )
+
+
+def test_the_gpu_is_asked_of_the_drivers_own_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    """A library with the driver's five functions, compiled for the test, stands for one where no GPU is."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "driver.c").write_text(DRIVER)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "driver.so", tmp_path / "driver.c"], check=True)
+    monkeypatch.setattr(machine, "_CUDA", str(tmp_path / "driver.so"))
+    machine.this_gpu.cache_clear()
+    found = machine.this_gpu()
+    said = cli("doctor").out
+    machine.this_gpu.cache_clear()
+    assert found is not None
+    assert (found.gpu, found.compute_capability, found.driver) == ("Orin", "8.7", "12.6")
+    assert "Orin, compute capability 8.7, driver for CUDA 12.6" in said
+
+
+def _failed(result: Outcome) -> dict[str, dict[str, Any]]:
+    return {entry["what"]: entry for entry in json.loads(result.out)["findings"] if entry["failed"]}
