@@ -51,14 +51,17 @@ def search(bench: Workbench, tolerance: float, key: str, journal: Path, *, track
     """
     notes = _Notes(journal, key)
     sensitivity = _sensitivity(bench, notes, track)
-    worth = [each for each in sensitivity if each.speed >= _SLOWEST_WORTH_TRYING]
-    order = [each.block for each in sorted(worth, key=_cost_per_gain)]
+    order = [each.block for each in sorted(sensitivity, key=_cost_per_gain)]
+    faster_alone = [each.block for each in sensitivity if each.speed >= _SLOWEST_WORTH_TRYING]
 
     def holds(chosen: Sequence[str]) -> bool:
         return allowed(_trial(bench, notes, frozenset(chosen), tolerance), tolerance)
 
-    best = list(order)
-    if not holds(best):
+    # A block that is slower alone may not be beside others: between two quantised ones nothing is converted.
+    everything, without_slower = holds(order), holds(faster_alone)
+    for quarter in (1, 2, 3):  # what less would give: the frontier is to be seen, whatever is chosen
+        holds(order[: -(-len(order) * quarter // 4)])
+    if not (everything or without_slower):
         best = order[: _longest(order, holds)]
         for block in track(order[len(best) :], "Adding blocks", len(order) - len(best)):
             if holds([*best, block]):
