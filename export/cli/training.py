@@ -38,8 +38,8 @@ def train(
         str,
         typer.Option(
             "--preset",
-            help="geodtr-cvusa, geodtr-cvusa-square, geodtr-cvact, world-demo, world-tiny, or a TOML file such as a "
-            "run's config.toml.",
+            help="geodtr-cvusa, geodtr-cvusa-square, geodtr-cvact, world-demo, world-tiny, world-large, or a "
+            "TOML file such as a run's config.toml.",
         ),
     ] = "world-demo",
     settings: Annotated[
