@@ -6,6 +6,7 @@ from pathlib import Path
 
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
+from geodtr.export.argmax_flips import argmax_flips
 from geodtr.export.fp8 import Fp8Quantiser
 from geodtr.export.fp16 import to_fp16
 from geodtr.export.graph_checks import check_fp16, check_quantised
@@ -70,13 +71,14 @@ def write_quantised(
         branch: keep_cosine(found[branch], sample[branch], smallest)
         for branch in track(BRANCHES, f"Writing {precision} graphs", len(BRANCHES))
     }
-    write_chosen(exported, found, chosen, folder)
+    flips = write_chosen(exported, found, chosen, sample, folder)
     return QuantisationEntry(
         dialect=dialect,
         calibration=calibration_entry(made),
         operators=sum(len(found[branch].operators) for branch in BRANCHES),
         kept_float=kept_float(found, chosen),
         keep_cosine=smallest,
+        argmax_flips=flips,
     )
 
 
@@ -98,15 +100,23 @@ def write_chosen(
     exported: Bundle,
     found: Mapping[Branch, Quantiser],
     chosen: Mapping[Branch, Collection[str]],
+    sample: Mapping[Branch, Images],
     folder: Path,
-) -> None:
-    """Write each branch's graph with the `chosen` operators quantised, checked to be so."""
+) -> dict[str, float]:
+    """Write each branch's graph with the `chosen` operators quantised, checked to be so. Returns, by branch, the share
+    of arg-max positions that flip on the images of `sample`.
+    """
     import onnx
 
+    flips = dict[str, float]()
     for branch in BRANCHES:
         graph = found[branch].quantise(chosen[branch])
         check_quantised(graph, chosen[branch])
         onnx.save(graph, str(folder / exported.manifest.engine(branch).file))
+        share = argmax_flips(found[branch].graph, graph, sample[branch], found[branch].optimisation)
+        if share is not None:
+            flips[branch] = share
+    return flips
 
 
 def kept_float(found: Mapping[Branch, Quantiser], chosen: Mapping[Branch, Collection[str]]) -> tuple[str, ...]:

@@ -10,7 +10,14 @@ import msgspec
 from geodtr.calibration.ranges import calibrate
 from geodtr.export.build.builder import Builder
 from geodtr.export.mixed_precision import Found, search
-from geodtr.export.precision import CalibrationPlan, calibration_entry, kept_float, quantisers, write_chosen
+from geodtr.export.precision import (
+    CalibrationPlan,
+    calibration_entry,
+    first_images,
+    kept_float,
+    quantisers,
+    write_chosen,
+)
 from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.files import hash_files
@@ -57,13 +64,14 @@ def write_searched(
         bench = Workbench(exported, found, builder, "mixed", plan.pairs, Path(scratch), track=track)
         result = search(bench, plan.tolerance, key, plan.journal, track=track)
         chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
-    write_chosen(exported, found, chosen, folder)
+    flips = write_chosen(exported, found, chosen, first_images(exported, made), folder)
     return QuantisationEntry(
         dialect=builder.dialect,
         calibration=calibration_entry(made),
         operators=sum(len(found[branch].operators) for branch in BRANCHES),
         kept_float=kept_float(found, chosen),
         search=_entry(result, plan, data_sha256, builder),
+        argmax_flips=flips,
     )
 
 

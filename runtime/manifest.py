@@ -149,7 +149,8 @@ class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     `kept_float` names, as branch/node, those of all `operators` that could be quantised and were not: with
     `keep_cosine`, so that the descriptors of the first calibration images kept that cosine; with `search`, so that
-    recall held.
+    recall held. `argmax_flips`: by branch, the share of positions on those images where another channel wins than in
+    float32.
     """
 
     dialect: Dialect
@@ -158,6 +159,7 @@ class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     kept_float: tuple[str, ...] = ()
     keep_cosine: float | None = None
     search: SearchEntry | None = None
+    argmax_flips: dict[str, float] = {}
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -25,6 +25,8 @@ def test_every_dialect_of_int8_is_written_by_its_rules_and_keeps_descriptors(
     bundle = open_bundle(out)
     assert bundle.manifest.quantisation is not None
     assert bundle.manifest.quantisation.dialect == dialect
+    assert all(0 < share < 0.3 for share in bundle.manifest.quantisation.argmax_flips.values())
+    assert "wins the saliency's arg-max" in cli("inspect", out).out
     model = onnx.load(str(out / "ground.onnx"))
     stored = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
     for node in model.graph.node:

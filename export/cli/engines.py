@@ -143,6 +143,8 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
             f"{calibration.method}"
         )
         output.print(int8_share(manifest.quantisation))
+        for name, share in manifest.quantisation.argmax_flips.items():
+            output.print(f"{name}: another channel wins the saliency's arg-max in {percent(share)} % of positions")
         if manifest.quantisation.search is not None:
             show_search(manifest.quantisation.search)
     if manifest.speed is not None:
