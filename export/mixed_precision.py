@@ -27,9 +27,10 @@ class NoChoiceHolds(UserError):
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a search has measured so far; `key` tells what it is a search of."""
+    """What a search has measured so far; `key` tells what it is a search of, `speeds` are those of blocks alone."""
 
     key: str
+    speeds: tuple[float, ...] = ()
     sensitivity: tuple[SensitivityEntry, ...] = ()
     trials: tuple[TrialEntry, ...] = ()
 
@@ -106,26 +107,24 @@ class _Notes:
 
 def _sensitivity(bench: Workbench, notes: _Notes, track: Track) -> tuple[SensitivityEntry, ...]:
     """Each block quantised alone; a block that was measured before keeps what was found."""
-    if notes.held.sensitivity:
-        return notes.held.sensitivity
     singles = [frozenset({block}) for block in bench.blocks]
-    speeds = bench.speeds(singles, track=track)
-    found = []
-    for block, chosen, speed in zip(bench.blocks, track(singles, "Blocks alone", len(singles)), speeds, strict=True):
+    if not notes.held.speeds:
+        notes.write(speeds=tuple(bench.speeds(singles, track=track)))
+    known = len(notes.held.sensitivity)
+    left = list(zip(bench.blocks, singles, notes.held.speeds, strict=True))[known:]
+    for block, chosen, speed in track(left, "Blocks alone", len(left)):
         cosine, drop = bench.cosine(chosen), bench.drop(chosen)
-        found.append(
-            SensitivityEntry(
-                block=block,
-                operators=sum(len(bench.operators(branch, chosen)) for branch in ("ground", "aerial")),
-                mean_cosine=float(cosine.mean()),
-                smallest_cosine=float(cosine.min()),
-                lost=drop.lost,
-                gained=drop.gained,
-                speed=speed,
-            )
+        entry = SensitivityEntry(
+            block=block,
+            operators=sum(len(bench.operators(branch, chosen)) for branch in ("ground", "aerial")),
+            mean_cosine=float(cosine.mean()),
+            smallest_cosine=float(cosine.min()),
+            lost=drop.lost,
+            gained=drop.gained,
+            speed=speed,
         )
-    notes.write(sensitivity=tuple(found))
-    return tuple(found)
+        notes.write(sensitivity=(*notes.held.sensitivity, entry))
+    return notes.held.sensitivity
 
 
 def _trial(bench: Workbench, notes: _Notes, chosen: Blocks, tolerance: float) -> TrialEntry:

@@ -90,11 +90,11 @@ def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> N
     journal = tmp_path / "journal.json"
     total = 0
     for _ in range(20):
-        bench = PlannedBench(costs, saved, fails_after=8)
+        bench = PlannedBench(costs, saved, fails_after=4)
         try:
             found = search(bench, 0.5, "key", journal)  # type: ignore[arg-type]
         except KeyboardInterrupt:
-            total += 8
+            total += 4
             continue
         break
     assert total
