@@ -1,5 +1,6 @@
 """The images that calibration may choose from."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,7 +19,12 @@ class Pool:
     images: Mapping[Branch, tuple[Path, ...]]
     strata: Mapping[Branch, tuple[str, ...]]
 
+    def names(self, branch: Branch) -> list[str]:
+        """The images' places below the folder that all of them lie in: the same wherever that folder lies."""
+        paths = [os.path.abspath(path) for path in self.images[branch]]  # noqa: PTH100 (links are left as they are)
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+        return [os.path.relpath(path, root) for path in paths]
+
     def names_sha256(self, branch: Branch) -> str:
         """One hash over the images' names and folders, in order: whether there is anything else to choose from."""
-        text = "\n".join("/".join(path.parts[-2:]) for path in self.images[branch])
-        return sha256(text.encode()).hexdigest()
+        return sha256("\n".join(self.names(branch)).encode()).hexdigest()

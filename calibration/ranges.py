@@ -36,7 +36,7 @@ class RangeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ImageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An image that was measured on."""
+    """An image that was measured on; `file` is its place below the folder that all images of the branch lie in."""
 
     file: str
     sha256: str
@@ -96,7 +96,7 @@ def calibrate(
         held = read_ranges(file)
         difference = _difference(held, exported, pool, options)
         if difference is None:
-            return Calibrated(held, {branch: _lying(held[branch], pool.images[branch]) for branch in BRANCHES}, None)
+            return Calibrated(held, {branch: _lying(held, pool, branch) for branch in BRANCHES}, None)
         why = difference
     images = {branch: list(_choose(exported, pool, options, branch, track)) for branch in BRANCHES}
     measured = {branch: _measure(exported, pool, images[branch], options, branch, track) for branch in BRANCHES}
@@ -109,11 +109,16 @@ def calibrate(
 def read_ranges(file: Path) -> Ranges:
     """Read and validate a ranges file. Raises RangesError naming what is wrong."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Ranges)
+        ranges = msgspec.json.decode(file.read_bytes(), type=Ranges)
     except OSError as error:
         raise RangesError(f"{file} cannot be read ({error.strerror}). Check the path.") from None
     except msgspec.DecodeError as error:
         raise RangesError(f"{file} is not a ranges file: {error}. Name another file, or remove it yourself.") from None
+    if ranges.schema != SCHEMA:
+        raise RangesError(
+            f"{file} has schema {ranges.schema}; this version reads {SCHEMA}. Remove it, and calibrate again."
+        )
+    return ranges
 
 
 def _difference(held: Ranges, exported: Bundle, pool: Pool, options: RangeOptions) -> str | None:
@@ -127,22 +132,23 @@ def _difference(held: Ranges, exported: Bundle, pool: Pool, options: RangeOption
             return f"the {branch} branch is another model's"
         if held[branch].pool_sha256 != pool.names_sha256(branch):
             return f"{pool.name} lists other {branch} images than then"
-        for path, entry in zip(_lying(held[branch], pool.images[branch]), held[branch].images, strict=True):
+        for path, entry in zip(_lying(held, pool, branch), held[branch].images, strict=True):
             if not path.is_file() or sha256(path) != entry.sha256:
                 return f"the image {path} is not what it was"
     return None
 
 
-def _lying(held: BranchRanges, images: Sequence[Path]) -> list[Path]:
+def _lying(held: Ranges, pool: Pool, branch: Branch) -> list[Path]:
     """Where the images that were measured on lie now: the same data set may have moved."""
-    known = {path.parts[-2:]: path for path in images}
-    return [known.get(Path(entry.file).parts[-2:], Path(entry.file)) for entry in held.images]
+    known = dict(zip(pool.names(branch), pool.images[branch], strict=True))
+    return [known.get(entry.file, Path(entry.file)) for entry in held[branch].images]
 
 
 def _measure(
     exported: Bundle, pool: Pool, images: Sequence[Path], options: RangeOptions, branch: Branch, track: Track
 ) -> BranchRanges:
     engine = exported.manifest.engine(branch)
+    names = dict(zip(pool.images[branch], pool.names(branch), strict=True))
     activations = measure_activations(
         exported.path / engine.file,
         images,
@@ -153,7 +159,7 @@ def _measure(
     return BranchRanges(
         graph_sha256=engine.sha256,
         pool_sha256=pool.names_sha256(branch),
-        images=tuple(ImageEntry(file=str(path), sha256=sha256(path)) for path in images),
+        images=tuple(ImageEntry(file=names[path], sha256=sha256(path)) for path in images),
         ranges=activations.ranges,
         means={name: tuple(means.tolist()) for name, means in activations.means.items()},
     )

@@ -11,6 +11,8 @@ from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Embedder, Images
 
 _FLOAT: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999}
+_LEAST = 0.97
+"""Whatever cosine a user lets go: an engine that was wrong had 0.95 at best."""
 
 
 def smallest_agreement(precision: Precision, keep_cosine: float | None) -> float:
@@ -21,7 +23,7 @@ def smallest_agreement(precision: Precision, keep_cosine: float | None) -> float
     """
     if precision in _FLOAT:
         return _FLOAT[precision]
-    return 2 * (KEEP_COSINE["int8"] if keep_cosine is None else keep_cosine) ** 2 - 1
+    return max(_LEAST, 2 * (KEEP_COSINE["int8"] if keep_cosine is None else keep_cosine) ** 2 - 1)
 
 
 def check_agreement(engine: Embedder, graph: Path, images: Images, smallest: float) -> None:

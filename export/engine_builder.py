@@ -127,7 +127,7 @@ def build_engine(
             speed = measure_speed(built, exported, builder, track=track)
             check_faster(speed, precision)
             write_manifest(folder, msgspec.structs.replace(built.manifest, speed=speed))
-    if search is not None:
+    if search is not None and precision == "mixed":
         search.journal.unlink(missing_ok=True)
     return open_bundle(out)
 
@@ -143,7 +143,7 @@ def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untra
     require(check_graphs(source, manifest))
     backend = builder.check(manifest.precision)
     made = manifest.quantisation
-    if made is not None and made.dialect != builder.dialect:
+    if made is not None and manifest.precision != "fp8" and made.dialect != builder.dialect:
         raise ConfigError(
             f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
             f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
@@ -168,7 +168,8 @@ def _compile(
     entries: dict[Branch, EngineEntry] = {}
     for branch in BRANCHES:
         engine = manifest.engine(branch)
-        made = builder.compile(folder / engine.file, engine.spec, manifest.precision, folder, track=track)
+        precision = _precision_of(branch, manifest)
+        made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
         entries[branch] = _entry(folder / engine.file, engine.spec, made)
     write_manifest(
         folder,
@@ -187,6 +188,14 @@ def _compile(
     return built
 
 
+def _precision_of(branch: Branch, manifest: Manifest) -> Precision:
+    """A branch of which a search chose no block is float32, though the bundle is mixed."""
+    made = manifest.quantisation
+    if made is None or made.search is None:
+        return manifest.precision
+    return "mixed" if any(block.startswith(f"{branch}/") for block in made.search.chosen.blocks) else "fp32"
+
+
 def check_batch_invariance(embedder: Embedder) -> None:
     """Run an engine at batch 1, 2 and 7: rows must be finite, of unit length, and the same whatever their company.
 
@@ -200,6 +209,8 @@ def check_batch_invariance(embedder: Embedder) -> None:
         cosine = np.sum(embedder.embed(images[:batch]) * alone[:batch], axis=1)
         if not cosine.min() > 0.9999:
             raise GraphError(f"the {embedder.spec.branch} engine gives other rows at batch {batch} than alone")
+    if not np.sum(embedder.embed(images[::-1]) * alone[::-1], axis=1).min() > 0.9999:
+        raise GraphError(f"the {embedder.spec.branch} engine gives other rows in another order")
 
 
 def _noise(spec: BranchSpec) -> Images:
@@ -221,7 +232,7 @@ def float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
         bundle = open_bundle(source)
         if bundle.manifest.precision != "fp32":
             raise BundleError(
-                f"{source} is an {bundle.manifest.precision} bundle; engines are built from float32. Name the "
+                f"{source} is {bundle.manifest.precision}; engines are built from float32. Name the "
                 "checkpoint, or what `geodtr-export export CKPT --out BUNDLE` made of it; or compile its own graphs "
                 "again by --precision same."
             )

@@ -46,6 +46,8 @@ def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chose
     where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
     ranges and zero point 0 alone.
     """
+    if not chosen:  # to the quantiser, an empty list means all
+        return graph
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData

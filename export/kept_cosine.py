@@ -24,7 +24,9 @@ class Quantiser(Protocol):
     operators: list[Operator]
     optimisation: Optimisation
 
-    def quantise(self, chosen: Collection[str]) -> Any: ...
+    def quantise(self, chosen: Collection[str]) -> Any:
+        """A `ModelProto` with the `chosen` operators quantised, none where that is empty."""
+        ...
 
 
 def keep_cosine(quantiser: Quantiser, sample: Images, smallest: float) -> frozenset[str]:

@@ -16,9 +16,12 @@ from geodtr.export.workbench import Blocks, Workbench
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
 
 _TIMED = 8
+_TOGETHER = 4
+"""Blocks whose engines are open at once, and that a kill may cost."""
 _SLOWEST_WORTH_TRYING = 0.97
 
 
@@ -27,10 +30,9 @@ class NoChoiceHolds(UserError):
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a search has measured so far; `key` tells what it is a search of, `speeds` are those of blocks alone."""
+    """What a search has measured so far; `key` tells what it is a search of."""
 
     key: str
-    speeds: tuple[float, ...] = ()
     sensitivity: tuple[SensitivityEntry, ...] = ()
     trials: tuple[TrialEntry, ...] = ()
 
@@ -45,7 +47,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def search(bench: Workbench, tolerance: float, key: str, journal: Path, *, track: Track = untracked) -> Found:
-    """Find the choice. `tolerance`: the drop in R@1 that is allowed, in points; never less than one query.
+    """Find the choice. `tolerance`: the drop in R@1 that is allowed, in points; never less than one query, unless 0.
 
     `journal` is written after each measurement; a search of the same `key` goes on from it, one of another begins anew.
     Raises NoChoiceHolds.
@@ -67,11 +69,13 @@ def search(bench: Workbench, tolerance: float, key: str, journal: Path, *, track
         for block in track(order[len(best) :], "Adding blocks", len(order) - len(best)):
             if holds([*best, block]):
                 best.append(block)
-    complete = [each for each in notes.held.trials if allowed(each, tolerance)]
-    complete = sorted(complete, key=lambda each: _expected_time(each, sensitivity))[:_TIMED]
-    speeds = bench.speeds([frozenset(each.blocks) for each in complete], track=track)
-    timed = tuple(msgspec.structs.replace(each, speed=speed) for each, speed in zip(complete, speeds, strict=True))
-    fastest = max(timed, key=lambda each: each.speed or 0, default=None)
+    held = [each for each in notes.held.trials if allowed(each, tolerance)]
+    failed = [each for each in notes.held.trials if each.complete and each not in held]
+    shown = _quickest(held, sensitivity) + _quickest(failed, sensitivity)
+    speeds = bench.speeds([frozenset(each.blocks) for each in shown], track=track)
+    timed = tuple(msgspec.structs.replace(each, speed=speed) for each, speed in zip(shown, speeds, strict=True))
+    holding = [each for each in timed if allowed(each, tolerance)]
+    fastest = max(holding, key=lambda each: each.speed or 0, default=None)
     if fastest is None or (fastest.speed or 0) <= 1:
         raise NoChoiceHolds(
             f"No choice of quantised blocks is both within {tolerance} points of R@1 and faster than float32 here. "
@@ -82,8 +86,9 @@ def search(bench: Workbench, tolerance: float, key: str, journal: Path, *, track
 
 
 def allowed(trial: TrialEntry, tolerance: float) -> bool:
-    """Whether a complete trial lost no more than the tolerance in points, or one query where that is less."""
-    return trial.complete and trial.lost - trial.gained <= max(1, floor(tolerance / 100 * trial.queries + 1e-9))
+    """Whether a complete trial lost no more than the tolerance in points, or one query where that is less but not 0."""
+    may = max(1, floor(tolerance / 100 * trial.queries + 1e-9)) if tolerance else 0
+    return trial.complete and trial.lost - trial.gained <= may
 
 
 class _Notes:
@@ -107,24 +112,25 @@ class _Notes:
 
 def _sensitivity(bench: Workbench, notes: _Notes, track: Track) -> tuple[SensitivityEntry, ...]:
     """Each block quantised alone; a block that was measured before keeps what was found."""
-    singles = [frozenset({block}) for block in bench.blocks]
-    if not notes.held.speeds:
-        notes.write(speeds=tuple(bench.speeds(singles, track=track)))
-    known = len(notes.held.sensitivity)
-    left = list(zip(bench.blocks, singles, notes.held.speeds, strict=True))[known:]
-    for block, chosen, speed in track(left, "Blocks alone", len(left)):
-        cosine, drop = bench.cosine(chosen), bench.drop(chosen)
-        entry = SensitivityEntry(
-            block=block,
-            operators=sum(len(bench.operators(branch, chosen)) for branch in ("ground", "aerial")),
-            mean_cosine=float(cosine.mean()),
-            smallest_cosine=float(cosine.min()),
-            lost=drop.lost,
-            gained=drop.gained,
-            speed=speed,
-        )
-        notes.write(sensitivity=(*notes.held.sensitivity, entry))
+    left = bench.blocks[len(notes.held.sensitivity) :]
+    for first in track(range(0, len(left), _TOGETHER), "Blocks alone", -(-len(left) // _TOGETHER)):
+        some = [frozenset({block}) for block in left[first : first + _TOGETHER]]
+        found = [_alone(bench, chosen, speed) for chosen, speed in zip(some, bench.speeds(some), strict=True)]
+        notes.write(sensitivity=(*notes.held.sensitivity, *found))
     return notes.held.sensitivity
+
+
+def _alone(bench: Workbench, chosen: Blocks, speed: float) -> SensitivityEntry:
+    cosine, drop = bench.cosine(chosen), bench.drop(chosen)
+    return SensitivityEntry(
+        block="".join(chosen),
+        operators=sum(len(bench.operators(branch, chosen)) for branch in BRANCHES),
+        mean_cosine=float(cosine.mean()),
+        smallest_cosine=float(cosine.min()),
+        lost=drop.lost,
+        gained=drop.gained,
+        speed=speed,
+    )
 
 
 def _trial(bench: Workbench, notes: _Notes, chosen: Blocks, tolerance: float) -> TrialEntry:
@@ -166,6 +172,11 @@ def _cost_per_gain(entry: SensitivityEntry) -> float:
     """Lost cosine by time saved: recall itself is too coarse to order single blocks by."""
     saved = 1 - 1 / entry.speed
     return (1 - entry.mean_cosine) / max(saved, 1e-3)
+
+
+def _quickest(trials: Sequence[TrialEntry], sensitivity: Sequence[SensitivityEntry]) -> list[TrialEntry]:
+    """Those few that are expected to be fastest."""
+    return sorted(trials, key=lambda each: _expected_time(each, sensitivity))[:_TIMED]
 
 
 def _expected_time(trial: TrialEntry, sensitivity: Sequence[SensitivityEntry]) -> float:

@@ -13,11 +13,9 @@ from geodtr.export.timing import Speed, Timing, time_pairs
 from geodtr.runtime.errors import BundleError, DataError
 from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import ParityEntry, Ratio, read_manifest, write_manifest
-from geodtr.runtime.names import BRANCHES, Branch, Precision
-from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall, recall
-from geodtr.runtime.spec import Images
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.evaluate import DescriptorPair, embed_pairs
 
@@ -89,8 +87,7 @@ def compare(
             )
     models = (reference, *candidates)
     expected = embed_pairs(reference.embedders, pair_set, track=track)
-    images = _images_for_speed(reference, expected.pair_set)
-    timings = time_pairs([model.embedders for model in models], images, rounds=_SPEED_ROUNDS, track=track)
+    timings = time_pairs([model.embedders for model in models], _SPEED_BATCH, rounds=_SPEED_ROUNDS, track=track)
     fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
     judged = tuple(
         judge(model, timing, timings[fp32], expected, embed_pairs(model.embedders, pair_set, track=track))
@@ -159,13 +156,3 @@ def record(report: ParityReport, candidate: Candidate, bundle: Path) -> None:
         old for old in manifest.parity if (old.data_sha256, old.reference) != (entry.data_sha256, entry.reference)
     )
     write_manifest(bundle, msgspec.structs.replace(manifest, parity=(*others, entry)))
-
-
-def _images_for_speed(model: Model, pair_set: PairSet) -> dict[Branch, Images]:
-    """The set's first images, preprocessed."""
-    return {
-        branch: np.concatenate(
-            list(load_batches(pair_set.paths(branch)[:_SPEED_BATCH], model.embedders[branch].spec.preprocessing))
-        )
-        for branch in BRANCHES
-    }

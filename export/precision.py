@@ -64,6 +64,8 @@ def write_quantised(
     operators as keep the descriptors of the first images.
     """
     made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
+    if precision == "fp8":
+        dialect = "tensorrt"  # E4M3 is written in one way, which GPUs take
     found = quantisers(exported, made.ranges, precision, dialect)
     sample = first_images(exported, made)
     smallest = KEEP_COSINE[precision] if plan.keep_cosine is None else plan.keep_cosine

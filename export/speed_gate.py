@@ -25,7 +25,9 @@ def measure_speed(built: Bundle, exported: Bundle, builder: Builder, *, track: T
         for branch in BRANCHES:
             entry = exported.manifest.engine(branch)
             graph = exported.path / entry.file
-            compiled = builder.compile(graph, entry.spec, "fp32", Path(folder), track=track)
+            inside = Path(folder) / branch  # what a backend keeps beside a bundle goes with the rest
+            inside.mkdir()
+            compiled = builder.compile(graph, entry.spec, "fp32", inside, track=track)
             files = EngineFiles(entry.spec, "fp32", graph, None if compiled is None else compiled.file)
             (float32,) = open_embedders([files], built.manifest.backend, AS_IT_LIKES)
             images = noise(float32, BATCH)

@@ -5,7 +5,7 @@ within a round.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from geodtr.runtime.manifest import Ratio
-from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
@@ -80,14 +80,19 @@ def time_embedders(
 
 def time_pairs(
     models: Sequence[EmbedderPair],
-    images: Mapping[Branch, Images],
+    batch: int,
     *,
     rounds: int = ROUNDS,
     track: Track = untracked,
 ) -> list[Timing]:
-    """Both branches of each model as one, each called with its own batch of `images`."""
+    """Both branches of each model as one, called with `batch` images of noise of the size that each embedder takes."""
     ground, aerial = (
-        time_embedders([model[branch] for model in models], [images[branch]] * len(models), rounds=rounds, track=track)
+        time_embedders(
+            [model[branch] for model in models],
+            [noise(model[branch], batch) for model in models],
+            rounds=rounds,
+            track=track,
+        )
         for branch in BRANCHES
     )
     return [together(*each) for each in zip(ground, aerial, strict=True)]

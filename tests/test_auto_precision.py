@@ -10,10 +10,20 @@ from conftest import Outcome, Trained
 from PIL import Image
 
 from geodtr.calibration.operators import operators
+from geodtr.calibration.ranges import RangeOptions
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.engine_builder import build_engine
+from geodtr.export.mixed_precision import Found
+from geodtr.export.precision import CalibrationPlan
+from geodtr.export.searched_precision import SearchPlan
+from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.manifest import TrialEntry
+from geodtr.runtime.names import BRANCHES, Backend
 from geodtr.training.checkpoint import save_checkpoint
 from geodtr.training.config import load_preset
+from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.models.catalogue import build_model
 
 
@@ -59,6 +69,34 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
         assert image.width > 1000
     assert not list(tmp_path.glob("*.search.json"))
     assert "Choices of blocks" in cli("inspect", out).out
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_branch_that_stays_float32_is_built_as_that(
+    wide: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    def only_ground(bench: Workbench, *_args: object, **_more: object) -> Found:
+        blocks = tuple(block for block in bench.blocks if block.startswith("ground/"))
+        assert bench.drop(frozenset(blocks)).queries == 20
+        trial = TrialEntry(blocks=blocks, queries=20, complete=True, lost=0, gained=0, low=0, high=0, speed=2)
+        return Found(chosen=blocks, trial=trial, sensitivity=(), trials=(trial,))
+
+    monkeypatch.setattr("geodtr.export.searched_precision.search", only_ground)
+    pair_set = read_pairs(pairs)
+    built = build_engine(
+        wide,
+        tmp_path / "mixed",
+        precision="mixed",
+        builder=make_builder(backend, BuildOptions()),
+        calibration=CalibrationPlan(pool_of(pair_set), RangeOptions(images=8)),
+        search=SearchPlan(pair_set, tmp_path / "journal.json"),
+    )
+    kinds = {
+        branch: {node.op_type for node in onnx.load(str(built.path / f"{branch}.onnx")).graph.node}
+        for branch in BRANCHES
+    }
+    assert "QuantizeLinear" in kinds["ground"]
+    assert "QuantizeLinear" not in kinds["aerial"]
 
 
 def test_without_pairs_to_measure_recall_on_it_says_what_to_add(

@@ -150,7 +150,7 @@ def test_a_ranges_file_is_used_again_only_when_all_of_it_matches(
     assert "method was percentile and is minmax" in calibrate()
     assert "images was 8 and is 9" in calibrate("--images", 9)
     calibrate()
-    used = Path(json.loads(out.read_bytes())["aerial"]["images"][0]["file"])
+    used = pairs / "aerial" / json.loads(out.read_bytes())["aerial"]["images"][0]["file"]
     other = next(path for path in used.parent.iterdir() if path.read_bytes() != used.read_bytes())
     shutil.copy(other, used)
     assert "is not what it was" in calibrate()

@@ -105,6 +105,11 @@ def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> N
     assert again.asked == whole.asked
 
 
+def test_a_tolerance_of_nothing_allows_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NoChoiceHolds):
+        search(PlannedBench([1, 1], [0.1, 0.1]), 0, "key", tmp_path / "journal.json")  # type: ignore[arg-type]
+
+
 def test_a_journal_that_is_no_journal_is_begun_anew(tmp_path: Path) -> None:
     journal = tmp_path / "journal.json"
     journal.write_text("{ not json")

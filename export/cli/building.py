@@ -142,11 +142,20 @@ def build_engine(
         bundle = recompile(source, out, builder=builder, track=track)
         messages.print(f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB")
         return
+    for_auto = {"--recall-on": recall_on, "--picture": picture}
+    unheard = [name for name, value in for_auto.items() if value is not None and precision != "auto"]
+    for_ranges = {"--ranges": ranges, "--keep-cosine": keep_cosine}
+    if precision in ("fp32", "fp16"):
+        unheard += [name for name, value in for_ranges.items() if value is not None]
+    if unheard:
+        raise typer.BadParameter(
+            f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
+        )
     search = None
     if precision == "auto" and recall_on is not None:
         pairs = read_test_set(recall_on)
         report_skipped(pairs.name, pairs.skipped)
-        search = SearchPlan(pairs, out.with_name(f"{out.name}.search.json"), tolerance)
+        search = SearchPlan(pairs, out.resolve().with_name(f"{out.resolve().name}.search.json"), tolerance)
     plan = None
     if calibration:
         plan = CalibrationPlan(

@@ -37,6 +37,8 @@ def show_search(search: "SearchEntry") -> None:
         drop = 100 * (trial.lost - trial.gained) / trial.queries
         interval = f"{drop:+.2f} ({100 * trial.low:+.2f} to {100 * trial.high:+.2f})"
         speed = "" if trial.speed is None else f"{trial.speed:.2f} x"
-        note = "chosen" if trial.blocks == search.chosen.blocks else "" if trial.complete else "given up early"
+        lost_too_much = "" if drop <= search.tolerance else "lost too much"
+        note = "chosen" if trial.blocks == search.chosen.blocks else lost_too_much
+        note = note if trial.complete else "given up early"
         rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
     output.print(rows)
