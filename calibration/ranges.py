@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 
 from geodtr.calibration.activations import Activations, Range, measure_activations
+from geodtr.calibration.operators import operators
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.select import IMAGES, at_random, coreset, first, stratified
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.files import sha256, write_bytes
+from geodtr.runtime.files import check_writable, sha256, write_bytes
 from geodtr.runtime.names import BRANCHES, Branch, Choice, Method
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import Track, untracked
@@ -91,6 +92,8 @@ def calibrate(
     What `file` holds is reused when model, options, and every image are the same. Raises CalibrationError, ImageError,
     and RangesError when `file` is something else.
     """
+    if file is not None:
+        check_writable(file)
     why = "nothing was measured yet"
     if file is not None and file.exists():
         held = read_ranges(file)
@@ -123,13 +126,19 @@ def read_ranges(file: Path) -> Ranges:
 
 def _difference(held: Ranges, exported: Bundle, pool: Pool, options: RangeOptions) -> str | None:
     """What of the file does not match, in words."""
+    import onnx
+
     for name in RangeOptions.__struct_fields__:
         before, now = getattr(held.options, name), getattr(options, name)
         if before != now:
             return f"{name} was {before} and is {now}"
     for branch in BRANCHES:
-        if held[branch].graph_sha256 != exported.manifest.engine(branch).sha256:
+        engine = exported.manifest.engine(branch)
+        if held[branch].graph_sha256 != engine.sha256:
             return f"the {branch} branch is another model's"
+        found = operators(onnx.load(str(exported.path / engine.file)))
+        if set(held[branch].ranges) != {name for operator in found for name in (operator.reads, operator.writes)}:
+            return f"its {branch} ranges are not of all tensors that are quantised"
         if held[branch].pool_sha256 != pool.names_sha256(branch):
             return f"{pool.name} lists other {branch} images than then"
         for path, entry in zip(_lying(held, pool, branch), held[branch].images, strict=True):

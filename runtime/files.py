@@ -102,19 +102,21 @@ def check_new_folder(path: Path) -> None:
             raise OutputExists(f"{path} exists and is not empty. Name another output folder, or remove it yourself.")
     elif path.exists() or path.is_symlink():
         raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
-    _check_writable(path)
+    check_writable(path)
 
 
 def check_new_file(path: Path) -> None:
     """Likewise for a file: raise OutputExists when anything lies where it shall be, UserError when nothing can."""
     if path.exists() or path.is_symlink():
         raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
-    _check_writable(path)
+    check_writable(path)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
+    """Raise UserError when nothing can be written at `path`, which may be there already."""
     path = path.resolve()
-    nearest = next(place for place in (path, *path.parents) if place.exists())
+    places = path.parents if path.is_file() else (path, *path.parents)
+    nearest = next(place for place in places if place.exists())
     try:
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:

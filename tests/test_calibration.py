@@ -150,6 +150,10 @@ def test_a_ranges_file_is_used_again_only_when_all_of_it_matches(
     assert "method was percentile and is minmax" in calibrate()
     assert "images was 8 and is 9" in calibrate("--images", 9)
     calibrate()
+    held = json.loads(out.read_bytes())
+    held["ground"]["ranges"] = {}
+    out.write_text(json.dumps(held))
+    assert "not of all tensors" in calibrate()
     used = pairs / "aerial" / json.loads(out.read_bytes())["aerial"]["images"][0]["file"]
     other = next(path for path in used.parent.iterdir() if path.read_bytes() != used.read_bytes())
     shutil.copy(other, used)
@@ -188,6 +192,30 @@ def test_panoramas_given_for_tiles_are_refused(
     (pairs / "ground").rename(pairs / "aerial")
     (pairs / "held").rename(pairs / "ground")
     assert "square" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "ranges.json")
+
+
+def test_folders_that_repeat_names_are_told_apart(
+    trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    folder = tmp_path / "flights"
+    for branch in ("ground", "aerial"):
+        images = sorted((pairs / branch).iterdir())[:4]
+        for day, image in zip("abcd", images, strict=True):
+            (folder / branch / day / "camera").mkdir(parents=True)
+            shutil.copy(image, folder / branch / day / "camera" / "0.png")
+    asked = ("calibrate", trained.onnx.path, "--data", folder, "--select", "stratified", "--images", 3)
+    assert cli(*asked, "--out", tmp_path / "ranges.json").code == 0
+    folder.rename(tmp_path / "moved")
+    again = cli(*asked[:3], tmp_path / "moved", *asked[4:], "--out", tmp_path / "ranges.json")
+    assert "nothing to do" in again.err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    trained: Trained, pairs: Path, refused: Callable[..., str]
+) -> None:
+    message = refused("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--out", "/sys/ranges.json")
+    assert "cannot be written" in message
+    assert "Calibrating" not in message
 
 
 def test_another_file_is_not_overwritten(

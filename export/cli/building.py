@@ -1,7 +1,7 @@
 """The command that this project exists for: build-engine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from geodtr.export.cli.console import (
 from geodtr.export.cli.options import out_option
 from geodtr.export.cli.precision_tables import against_fp32, int8_share, show_search
 from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
-
-if TYPE_CHECKING:
-    pass
 
 
 def build_engine(
