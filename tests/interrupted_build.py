@@ -1,0 +1,39 @@
+"""A TensorRT build by the fakes that meets Ctrl-C in its third step: python interrupted_build.py BUNDLE OUT
+
+In a process of its own: a signal is the whole process's business. Prints how many steps were done.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import fake_cuda
+import fake_tensorrt
+
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.engine_builder import build_engine
+
+
+def main(bundle: str, out: str) -> None:
+    sys.modules["tensorrt"], sys.modules["cuda.bindings.runtime"] = fake_tensorrt, fake_cuda
+    fake_cuda.fake_reset()
+    wishes = fake_tensorrt.fake_reset("10.3.0")
+    steps = list[int]()
+
+    def interrupt() -> None:
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # a step of a real build takes longer
+
+    wishes.on_step = interrupt
+    try:
+        build_engine(Path(bundle), Path(out), precision="fp32", builder=make_builder("tensorrt", BuildOptions()))
+    except KeyboardInterrupt:
+        sys.stdout.write(f"{len(steps)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
