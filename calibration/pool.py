@@ -22,7 +22,7 @@ class Pool:
     def names(self, branch: Branch) -> list[str]:
         """The images' places below the folder that all of them lie in: the same wherever that folder lies."""
         paths = [os.path.abspath(path) for path in self.images[branch]]  # noqa: PTH100 (links are left as they are)
-        root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+        root = os.path.commonpath([str(Path(path).parent) for path in paths])
         return [os.path.relpath(path, root) for path in paths]
 
     def names_sha256(self, branch: Branch) -> str:

@@ -89,18 +89,16 @@ def build_engine(
     *,
     precision: Precision,
     builder: Builder,
-    calibration: CalibrationPlan | None = None,
-    search: SearchPlan | None = None,
+    calibration: CalibrationPlan | SearchPlan | None = None,
     require_faster: bool = False,
     track: Track = untracked,
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
 
     `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
-    precision is asked for without `calibration`, BundleError when the source bundle is not float32, and what the
-    builder and reading the source raise. `mixed` is found by `search`. `require_faster`: measure the engines beside
-    float32 ones of the same backend, write the ratio into the manifest, and raise GateNotMet when a branch is not
-    faster.
+    precision is asked for without `calibration`, or `mixed` without a search's, BundleError when the source bundle is
+    not float32, and what the builder and reading the source raise. `require_faster`: measure the engines beside float32
+    ones of the same backend, write the ratio into the manifest, and raise GateNotMet when a branch is not faster.
     """
     check_new_folder(out)
     backend = builder.check(precision)
@@ -111,24 +109,25 @@ def build_engine(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
-    if precision == "mixed" and search is None:
+    if precision == "mixed" and not isinstance(calibration, SearchPlan):
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
     with float32_bundle(source, track) as exported, new_folder(out) as folder:
         quantisation = None
-        if calibration is not None and search is not None and precision == "mixed":
-            quantisation = write_searched(exported, calibration, search, builder, folder, track=track)
+        if isinstance(calibration, SearchPlan):
+            quantisation = write_searched(exported, calibration, builder, folder, track=track)
         elif calibration is not None and precision in QUANTISED:
             quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
         else:
             write_typed(exported, precision, folder, track=track)
         manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=quantisation)
-        built = _compile(folder, manifest, backend, builder, calibration, track)
+        plan = calibration.calibration if isinstance(calibration, SearchPlan) else calibration
+        built = _compile(folder, manifest, backend, builder, plan, track)
         if require_faster:
             speed = measure_speed(built, exported, builder, track=track)
             check_faster(speed, precision)
             write_manifest(folder, msgspec.structs.replace(built.manifest, speed=speed))
-    if search is not None and precision == "mixed":
-        search.journal.unlink(missing_ok=True)
+    if isinstance(calibration, SearchPlan):
+        calibration.journal.unlink(missing_ok=True)
     return open_bundle(out)
 
 

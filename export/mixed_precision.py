@@ -8,21 +8,42 @@ choices that held are timed together. Knows a workbench and numbers; knows nothi
 from collections.abc import Callable, Sequence
 from math import floor
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from geodtr.export.statistics import Drop
-from geodtr.export.workbench import Blocks, Workbench
+from geodtr.export.workbench import Blocks
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
-from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 
 _TIMED = 8
 _TOGETHER = 4
 """Blocks whose engines are open at once, and that a kill may cost."""
 _SLOWEST_WORTH_TRYING = 0.97
+
+
+class Bench(Protocol):
+    """What a search asks of whoever builds and measures: see Workbench."""
+
+    @property
+    def blocks(self) -> list[str]: ...
+
+    @property
+    def queries(self) -> int: ...
+
+    def operators(self, branch: Branch, chosen: Blocks) -> list[str]: ...
+
+    def cosine(self, chosen: Blocks) -> NDArray[np.float32]: ...
+
+    def drop(self, chosen: Blocks, hopeless: Callable[[Drop], bool] = ...) -> Drop: ...
+
+    def speeds(self, choices: Sequence[Blocks], *, track: Track = ...) -> list[float]: ...
 
 
 class NoChoiceHolds(UserError):
@@ -46,7 +67,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     trials: tuple[TrialEntry, ...]
 
 
-def search(bench: Workbench, tolerance: float, key: str, journal: Path, *, track: Track = untracked) -> Found:
+def search(bench: Bench, tolerance: float, key: str, journal: Path, *, track: Track = untracked) -> Found:
     """Find the choice. `tolerance`: the drop in R@1 that is allowed, in points; never less than one query, unless 0.
 
     `journal` is written after each measurement; a search of the same `key` goes on from it, one of another begins anew.
@@ -110,7 +131,7 @@ class _Notes:
         write_bytes(self._path, msgspec.json.encode(self.held))
 
 
-def _sensitivity(bench: Workbench, notes: _Notes, track: Track) -> tuple[SensitivityEntry, ...]:
+def _sensitivity(bench: Bench, notes: _Notes, track: Track) -> tuple[SensitivityEntry, ...]:
     """Each block quantised alone; a block that was measured before keeps what was found."""
     left = bench.blocks[len(notes.held.sensitivity) :]
     for first in track(range(0, len(left), _TOGETHER), "Blocks alone", -(-len(left) // _TOGETHER)):
@@ -120,7 +141,7 @@ def _sensitivity(bench: Workbench, notes: _Notes, track: Track) -> tuple[Sensiti
     return notes.held.sensitivity
 
 
-def _alone(bench: Workbench, chosen: Blocks, speed: float) -> SensitivityEntry:
+def _alone(bench: Bench, chosen: Blocks, speed: float) -> SensitivityEntry:
     cosine, drop = bench.cosine(chosen), bench.drop(chosen)
     return SensitivityEntry(
         block="".join(chosen),
@@ -133,7 +154,7 @@ def _alone(bench: Workbench, chosen: Blocks, speed: float) -> SensitivityEntry:
     )
 
 
-def _trial(bench: Workbench, notes: _Notes, chosen: Blocks, tolerance: float) -> TrialEntry:
+def _trial(bench: Bench, notes: _Notes, chosen: Blocks, tolerance: float) -> TrialEntry:
     named = tuple(sorted(chosen))
     for held in notes.held.trials:
         if held.blocks == named:

@@ -33,10 +33,11 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """What recall is measured on, and how many points of R@1 may go. `journal` keeps what was measured: a search that
-    was stopped goes on from it.
+    """What ranges and recall are measured on, and how many points of R@1 may go. `journal` keeps what was measured: a
+    search that was stopped goes on from it.
     """
 
+    calibration: CalibrationPlan
     pairs: PairSet
     journal: Path
     tolerance: float = TOLERANCE
@@ -44,7 +45,6 @@ class SearchPlan:
 
 def write_searched(
     exported: Bundle,
-    calibration: CalibrationPlan,
     plan: SearchPlan,
     builder: Builder,
     folder: Path,
@@ -55,7 +55,8 @@ def write_searched(
 
     Raises NoChoiceHolds, and what calibrating and building raise.
     """
-    made = calibrate(exported, calibration.pool, calibration.options, calibration.file, track=track)
+    images = plan.calibration
+    made = calibrate(exported, images.pool, images.options, images.file, track=track)
     found = quantisers(exported, made.ranges, "mixed", builder.dialect)
     data_sha256 = hash_files(path for branch in BRANCHES for path in plan.pairs.images(branch))
     asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance)

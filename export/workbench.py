@@ -30,7 +30,7 @@ Blocks = frozenset[str]
 """Which blocks are quantised, named branch/block."""
 
 NONE: Blocks = frozenset()
-_BATCH, _SPEED_BATCH, _KEPT = 32, 8, 24
+_BATCH, _SPEED_BATCH, _ROUNDS, _KEPT = 32, 8, 7, 24
 
 
 class Workbench:
@@ -91,7 +91,7 @@ class Workbench:
         self._keep("ground", chosen, rows)
         return drop
 
-    def speeds(self, choices: Sequence[Blocks], *, rounds: int = 7, track: Track = untracked) -> list[float]:
+    def speeds(self, choices: Sequence[Blocks], *, track: Track = untracked) -> list[float]:
         """How many times as fast as all-float32 each choice is, measured in one interleaved run: medians."""
         built: dict[tuple[Branch, Blocks], Embedder] = {}
 
@@ -102,7 +102,7 @@ class Workbench:
             return built[key]
 
         pairs = [EmbedderPair(engine("ground", each), engine("aerial", each)) for each in (NONE, *choices)]
-        found = time_pairs(pairs, _SPEED_BATCH, rounds=rounds, track=track)
+        found = time_pairs(pairs, _SPEED_BATCH, rounds=_ROUNDS, track=track)
         return [timing.ratio(found[0]).median for timing in found[1:]]
 
     def embedder(self, branch: Branch, chosen: Blocks) -> Embedder:

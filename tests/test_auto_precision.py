@@ -88,8 +88,9 @@ def test_a_branch_that_stays_float32_is_built_as_that(
         tmp_path / "mixed",
         precision="mixed",
         builder=make_builder(backend, BuildOptions()),
-        calibration=CalibrationPlan(pool_of(pair_set), RangeOptions(images=8)),
-        search=SearchPlan(pair_set, tmp_path / "journal.json"),
+        calibration=SearchPlan(
+            CalibrationPlan(pool_of(pair_set), RangeOptions(images=8)), pair_set, tmp_path / "journal.json"
+        ),
     )
     kinds = {
         branch: {node.op_type for node in onnx.load(str(built.path / f"{branch}.onnx")).graph.node}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geodtr.export.mixed_precision import NoChoiceHolds, allowed, search
 from geodtr.export.statistics import Drop, paired_drop
+from geodtr.runtime.names import Branch
 from geodtr.runtime.progress import Track, untracked
 
 
@@ -19,16 +20,15 @@ class PlannedBench:
     is known, too.
     """
 
-    queries = 1000
-
     def __init__(self, costs: Sequence[int], saved: Sequence[float], fails_after: int = 10**9) -> None:
+        self.queries = 1000
         self._costs = {f"ground/{number}": cost for number, cost in enumerate(costs)}
         self._saved = {f"ground/{number}": share for number, share in enumerate(saved)}
         self.blocks = list(self._costs)
         self.asked = 0
         self._fails_after = fails_after
 
-    def operators(self, branch: str, chosen: frozenset[str]) -> list[str]:
+    def operators(self, branch: Branch, chosen: frozenset[str]) -> list[str]:
         return sorted(chosen) if branch == "ground" else []
 
     def cosine(self, chosen: frozenset[str]) -> NDArray[np.float32]:
@@ -43,8 +43,8 @@ class PlannedBench:
         first = paired_drop(before[:100], np.arange(100) >= self._cost(chosen) / 10)
         return first if hopeless(first) else drop
 
-    def speeds(self, choices: Sequence[frozenset[str]], *, rounds: int = 7, track: Track = untracked) -> list[float]:
-        del rounds, track
+    def speeds(self, choices: Sequence[frozenset[str]], *, track: Track = untracked) -> list[float]:
+        del track
         return [1 / (1 - sum(self._saved[block] for block in each)) for each in choices]
 
     def _cost(self, chosen: frozenset[str]) -> int:
@@ -63,9 +63,9 @@ def test_the_choice_holds_and_is_near_the_best_there_is(
     bench, journal = PlannedBench(costs, saved), tmp_path_factory.mktemp("search") / "journal.json"
     if min(costs) > 5:
         with pytest.raises(NoChoiceHolds):
-            search(bench, 0.5, "key", journal)  # type: ignore[arg-type]
+            search(bench, 0.5, "key", journal)
         return
-    found = search(bench, 0.5, "key", journal)  # type: ignore[arg-type]
+    found = search(bench, 0.5, "key", journal)
     assert allowed(found.trial, 0.5)
     cost = sum(costs[int(block.partition("/")[2])] for block in found.chosen)
     assert cost <= 5
@@ -75,24 +75,24 @@ def test_the_choice_holds_and_is_near_the_best_there_is(
 
 def test_everything_is_chosen_where_everything_holds_and_is_fastest(tmp_path: Path) -> None:
     bench = PlannedBench([0, 1, 2], [0.1, 0.1, 0.1])
-    assert len(search(bench, 0.5, "key", tmp_path / "journal.json").chosen) == 3  # type: ignore[arg-type]
+    assert len(search(bench, 0.5, "key", tmp_path / "journal.json").chosen) == 3
 
 
 def test_a_block_that_makes_the_engine_slower_is_left_out(tmp_path: Path) -> None:
     bench = PlannedBench([0, 0], [0.1, -0.2])
-    assert search(bench, 0.5, "key", tmp_path / "journal.json").chosen == ("ground/0",)  # type: ignore[arg-type]
+    assert search(bench, 0.5, "key", tmp_path / "journal.json").chosen == ("ground/0",)
 
 
 def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> None:
     costs, saved = [5, 1, 4, 0, 3, 2], [0.1, 0.02, 0.05, 0.01, 0.03, 0.08]
     whole = PlannedBench(costs, saved)
-    expected = search(whole, 0.5, "key", tmp_path / "whole.json")  # type: ignore[arg-type]
+    expected = search(whole, 0.5, "key", tmp_path / "whole.json")
     journal = tmp_path / "journal.json"
     total = 0
     for _ in range(20):
         bench = PlannedBench(costs, saved, fails_after=4)
         try:
-            found = search(bench, 0.5, "key", journal)  # type: ignore[arg-type]
+            found = search(bench, 0.5, "key", journal)
         except KeyboardInterrupt:
             total += 4
             continue
@@ -101,19 +101,19 @@ def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> N
     assert found == expected
     assert total + bench.asked == whole.asked
     again = PlannedBench(costs, saved)
-    search(again, 0.5, "another key", journal)  # type: ignore[arg-type]
+    search(again, 0.5, "another key", journal)
     assert again.asked == whole.asked
 
 
 def test_a_tolerance_of_nothing_allows_nothing(tmp_path: Path) -> None:
     with pytest.raises(NoChoiceHolds):
-        search(PlannedBench([1, 1], [0.1, 0.1]), 0, "key", tmp_path / "journal.json")  # type: ignore[arg-type]
+        search(PlannedBench([1, 1], [0.1, 0.1]), 0, "key", tmp_path / "journal.json")
 
 
 def test_a_journal_that_is_no_journal_is_begun_anew(tmp_path: Path) -> None:
     journal = tmp_path / "journal.json"
     journal.write_text("{ not json")
-    assert search(PlannedBench([0], [0.1]), 0.5, "key", journal).chosen == ("ground/0",)  # type: ignore[arg-type]
+    assert search(PlannedBench([0], [0.1]), 0.5, "key", journal).chosen == ("ground/0",)
 
 
 def _most_saved(costs: Sequence[int], saved: Sequence[float], allowance: int) -> float:

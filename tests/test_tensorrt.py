@@ -35,7 +35,8 @@ from geodtr.export.engine_builder import build_engine, export_checkpoint, recomp
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.cuda import open_cuda
-from geodtr.runtime.engines.tensorrt import HOST_CODE, mismatches
+from geodtr.runtime.engines.tensorrt import HOST_CODE
+from geodtr.runtime.engines.tensorrt_fit import mismatches
 from geodtr.runtime.engines.tensorrt_versions import layer_precisions
 from geodtr.runtime.errors import BundleError, ConfigError, MissingDependency, UserError
 from geodtr.runtime.files import sha256

@@ -110,7 +110,7 @@ class _Phase:
 def _monitor(phases: Phases) -> "trt.IProgressMonitor":
     import tensorrt as trt
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # TensorRT ships no types
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 

@@ -148,12 +148,7 @@ def build_engine(
         raise typer.BadParameter(
             f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
         )
-    search = None
-    if precision == "auto" and recall_on is not None:
-        pairs = read_test_set(recall_on)
-        report_skipped(pairs.name, pairs.skipped)
-        search = SearchPlan(pairs, out.resolve().with_name(f"{out.resolve().name}.search.json"), tolerance)
-    plan = None
+    plan: CalibrationPlan | SearchPlan | None = None
     if calibration:
         plan = CalibrationPlan(
             open_pool(calibration),
@@ -161,13 +156,17 @@ def build_engine(
             file=ranges,
             keep_cosine=keep_cosine,
         )
+        if recall_on is not None:
+            pairs = read_test_set(recall_on)
+            report_skipped(pairs.name, pairs.skipped)
+            journal = out.resolve().with_name(f"{out.resolve().name}.search.json")
+            plan = SearchPlan(plan, pairs, journal, tolerance)
     bundle = run_build(
         source,
         out,
         precision="mixed" if precision == "auto" else precision,
         builder=builder,
         calibration=plan,
-        search=search,
         require_faster=require_faster,
         track=track,
     )

@@ -1,7 +1,7 @@
 """The options of build-engine that are TensorRT's alone."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,13 +11,13 @@ _PANEL = "TensorRT"
 _BATCH = "The optimisation profile's"
 
 
-def _option(name: str, help_: str, default: str | bool = False, **more: object) -> typer.models.OptionInfo:
+def _option(name: str, help_: str, default: str | bool = False, **more: Any) -> typer.models.OptionInfo:
     info: typer.models.OptionInfo = typer.Option(
         name,
         help=help_,
         show_default=default,
         rich_help_panel=_PANEL,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
     return info
 

@@ -72,7 +72,7 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
 
         return check_openvino(bundle, manifest)
     if manifest.backend.name == "tensorrt":
-        from geodtr.runtime.engines.tensorrt import check as check_tensorrt
+        from geodtr.runtime.engines.tensorrt_fit import check as check_tensorrt
 
         return check_tensorrt(bundle, manifest)
     raise AssertionError(manifest.backend.name)

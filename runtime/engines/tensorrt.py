@@ -9,21 +9,19 @@ What stands above the calls into TensorRT and CUDA is tested through fakes; none
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geodtr.runtime.checks import Finding, looked_at, rebuild, recompile_command
+from geodtr.runtime.checks import recompile_command
 from geodtr.runtime.engines.cuda import Cuda, open_cuda
 from geodtr.runtime.engines.opening import EngineFiles, EngineOptions
-from geodtr.runtime.engines.tensorrt_versions import check_installation, parse
+from geodtr.runtime.engines.tensorrt_versions import check_installation
 from geodtr.runtime.errors import BundleError
-from geodtr.runtime.machine import Machine
-from geodtr.runtime.manifest import BackendEntry, Manifest, TensorRtEntry
-from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def open_log() -> Log:
 
     complaints = deque[str](maxlen=3)
 
-    class KeepErrors(trt.ILogger):  # type: ignore[misc]
+    class KeepErrors(trt.ILogger):  # type: ignore[misc] # TensorRT ships no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -63,58 +61,6 @@ def open_log() -> Log:
                 complaints.append(msg)
 
     return Log(KeepErrors(), complaints)
-
-
-def mismatches(backend: BackendEntry, version: str, here: Machine) -> list[str]:
-    """Why plans of `backend` cannot run with TensorRT `version` on the machine `here`; empty when they can."""
-    built, how = backend.machine, backend.tensorrt
-    if built is None or how is None:
-        return ["the manifest does not say which machine and version it was built for"]
-    found = []
-    if built.architecture != here.architecture:
-        found.append(f"it was built for {built.architecture} processors, this is {here.architecture}")
-    if not _same_gpu(built, here, how):
-        found.append(
-            f"it was built for {built.gpu} (compute capability {built.compute_capability}, {how.hardware}), this GPU "
-            f"is {here.gpu} ({here.compute_capability})"
-        )
-    theirs, ours = parse(backend.version), parse(version)
-    if how.version_compatible:
-        if theirs[0] != ours[0] or theirs > ours:
-            found.append(
-                f"it runs with TensorRT {backend.version} and later ones of version {theirs[0]}, here is {version}"
-            )
-    elif theirs != ours:
-        found.append(f"it was built by TensorRT {backend.version}, here is {version}")
-    return found
-
-
-def _same_gpu(built: Machine, here: Machine, how: TensorRtEntry) -> bool:
-    if how.hardware == "same-gpu":
-        return (built.gpu, built.compute_capability) == (here.gpu, here.compute_capability)
-    if how.hardware == "same-capability":
-        return built.compute_capability == here.compute_capability
-    return parse(here.compute_capability or "") >= (8, 0)
-
-
-def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
-    """A plan runs with the version and on the kind of GPU it was built for, or as far as it was built compatible."""
-    there = looked_at("tensorrt", check_installation)
-    yield there
-    if there.failed:
-        return
-    gpu = looked_at("GPU", lambda: str(open_cuda().machine.gpu))
-    yield gpu
-    if gpu.failed:
-        return
-    remedy = rebuild(bundle, manifest, from_graphs=True)
-    wrong = mismatches(manifest.backend, there.found, open_cuda().machine)
-    if any(manifest.engine(branch).compiled is None for branch in BRANCHES):
-        wrong.append("the bundle holds no plan")
-    for reason in wrong:
-        yield Finding(what="plan", found=f"The plan is not run: {reason}.", failed=True, remedy=remedy)
-    if not wrong:
-        yield Finding(what="plan", found="built for this version and GPU, or compatible")
 
 
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
