@@ -548,6 +548,16 @@ def test_a_dla_gets_one_batch_size_and_the_gpu_the_rest(build: Callable[..., Bun
         build("fp16", "other", dla_core=2)
 
 
+def test_a_dla_has_no_fp32_to_be_faster_than(
+    model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    machine.upgrade("11.4.0.106")
+    machine.trt.dla_cores = 2
+    asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--dla", 0, "--precision", "fp16")
+    assert "Leave --require-faster out" in refused(*asked, "--require-faster", "--out", tmp_path / "b")
+    assert machine.trt.configs == []
+
+
 @pytest.mark.parametrize(("error", "named"), [(35, "there is no driver, or it is older"), (100, "sees no device")])
 def test_a_machine_without_a_gpu_is_told_so(
     model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str], error: int, named: str
