@@ -133,6 +133,19 @@ def test_descriptors_are_those_of_the_graph(build: Callable[..., Bundle], images
     assert both["aerial"].embed(images[:0]).shape == (0, bundle.manifest.aerial.spec.descriptor_size)
 
 
+def test_layers_are_told_by_name_and_time_for_no_more_than_the_largest_batch(
+    build: Callable[..., Bundle], images: Images
+) -> None:
+    bundle = build(max_batch=8)
+    layers = bundle.layer_times("ground", images, calls=3)
+    assert {layer.name for layer in layers} == {
+        node.name for node in onnx.load(str(bundle.path / "ground.onnx")).graph.node
+    }
+    times = [layer.milliseconds for layer in layers]
+    assert times == sorted(times, reverse=True)
+    assert min(times) > 0
+
+
 def test_batches_are_cut_at_the_largest_and_padded_to_the_smallest(
     build: Callable[..., Bundle], images: Images, machine: Machine
 ) -> None:
