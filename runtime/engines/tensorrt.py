@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
@@ -159,7 +159,6 @@ class TensorRtEmbedder:
                 rows[part] = lane.embed(self._index, images[part])
         return rows
 
-
     def layer_times(self, images: Images, calls: int) -> list[LayerTime]:
         """What each layer takes for a call with `images`, the longest first."""
         with self._plans.cuda.active():
@@ -274,8 +273,8 @@ class _Batch:
             def __init__(self) -> None:
                 trt.IProfiler.__init__(self)
 
-            def report_layer_time(self, layer_name: str, ms: float) -> None:
-                taken.setdefault((layer_name, ""), []).append(ms)
+            def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
+                taken.setdefault((layer_name, ""), []).append(float(ms))
 
         times = Times()  # TensorRT holds no reference of its own
         self._context.profiler = times
