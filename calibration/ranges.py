@@ -12,6 +12,7 @@ from geodtr.calibration.operators import operators
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.select import IMAGES, at_random, coreset, first, stratified
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
+from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
@@ -90,7 +91,7 @@ def calibrate(
     """Measure both branches of the float32 bundle `exported` on images of `pool`; kept in `file`, if given.
 
     What `file` holds is reused when model, options, and every image are the same. Raises CalibrationError, ImageError,
-    and RangesError when `file` is something else.
+    DataError when images are of the other branch, and RangesError when `file` is something else.
     """
     if file is not None:
         check_writable(file)
@@ -102,6 +103,8 @@ def calibrate(
             return Calibrated(held, {branch: _lying(held, pool, branch) for branch in BRANCHES}, None)
         why = difference
     images = {branch: list(_choose(exported, pool, options, branch, track)) for branch in BRANCHES}
+    for branch in BRANCHES:
+        check_view(branch, images[branch], exported.manifest.engine(branch).spec.preprocessing)
     measured = {branch: _measure(exported, pool, images[branch], options, branch, track) for branch in BRANCHES}
     ranges = Ranges(data=pool.name, options=options, ground=measured["ground"], aerial=measured["aerial"])
     if file is not None:

@@ -36,7 +36,7 @@ class Histogram:
     def add(self, values: NDArray[np.float32]) -> "Histogram":
         """This histogram with more values in it; none may lie outside its range."""
         width = (self.high - self.low) / BINS
-        if not width:
+        if width < np.finfo(np.float32).tiny:  # nothing to tell apart, and its inverse would overflow
             return self
         # An order of magnitude faster than numpy.histogram, which looks for the bin's true edge.
         index = ((values.ravel() - np.float32(self.low)) * np.float32(1 / width)).astype(np.int32)
@@ -85,13 +85,22 @@ def by_entropy(histogram: Histogram) -> tuple[float, float]:
     largest = max(abs(histogram.low), abs(histogram.high))
     if not largest or not histogram.counts.any():
         return histogram.low, histogram.high
-    index = np.minimum(np.abs(histogram.centres) / largest * _ENTROPY_BINS, _ENTROPY_BINS - 1).astype(np.int64)
-    counts = np.bincount(index, weights=histogram.counts, minlength=_ENTROPY_BINS)
+    counts = _of_absolute_values(histogram, largest)
     counts[0] = counts[1]
     tried = range(_ENTROPY_LEVELS, _ENTROPY_BINS + 1, 8)
     best = min(tried, key=lambda bins: _divergence(counts, bins))
     threshold = largest * best / _ENTROPY_BINS
     return max(histogram.low, -threshold), min(histogram.high, threshold)
+
+
+def _of_absolute_values(histogram: Histogram, largest: float) -> NDArray[np.float64]:
+    """The same values by size, in _ENTROPY_BINS equal parts of [0, largest]; a part that several share is divided:
+    to round to whole ones would leave a beat that the divergence takes for shape.
+    """
+    edges = np.linspace(0, largest, _ENTROPY_BINS + 1)
+    places = np.linspace(histogram.low, histogram.high, BINS + 1)
+    below = np.concatenate([[0], np.cumsum(histogram.counts)])
+    return np.asarray(np.diff(np.interp(edges, places, below) - np.interp(-edges, places, below)), np.float64)
 
 
 def _divergence(counts: NDArray[Any], bins: int) -> float:

@@ -37,5 +37,5 @@ def check_agreement(engine: Embedder, graph: Path, images: Images, smallest: flo
         raise BuildError(
             f"The compiled {engine.spec.branch} engine does not compute what its graph says: the smallest cosine with "
             f"ONNX Runtime on the same file is {cosine:.4f}, at least {smallest:.4f} is right. Nothing was written. "
-            "Build for --backend onnxruntime, or in another precision."
+            "Build in another precision, or for another --backend."
         )

@@ -97,8 +97,7 @@ def run_bench(
 ) -> BenchReport:
     """Measure `models`, opened with `options`, against the first of them: each branch at each batch size.
 
-    `openings`: fresh processes for each of these. Raises ConfigError when `layers` are asked of a bundle whose backend
-    does not tell them; checkpoints have none.
+    `openings`: fresh processes for each of these. `layers`: also the times of each bundle's; checkpoints tell none.
     """
     names = _names(models)
     by_layer = [

@@ -77,7 +77,12 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
             backend=BackendEntry(name="onnx", version=onnx.__version__),
             ground=entries["ground"],
             aerial=entries["aerial"],
-            source=SourceEntry(sha256=loaded.sha256, origin=loaded.info.origin, trained_on=loaded.info.trained_on),
+            source=SourceEntry(
+                sha256=loaded.sha256,
+                origin=loaded.info.origin,
+                trained_on=loaded.info.trained_on,
+                raw_tiles=raw_tiles,
+            ),
         )
         write_manifest(folder, manifest)
     return open_bundle(out)
@@ -102,8 +107,10 @@ def build_engine(
     """
     check_new_folder(out)
     backend = builder.check(precision)
-    if require_faster and precision == "fp32":
-        raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
+    if require_faster:
+        if precision == "fp32":
+            raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
+        _check_comparable(builder)
     if precision in QUANTISED and calibration is None:
         raise ConfigError(
             f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
@@ -129,6 +136,17 @@ def build_engine(
     if isinstance(calibration, SearchPlan):
         calibration.journal.unlink(missing_ok=True)
     return open_bundle(out)
+
+
+def _check_comparable(builder: Builder) -> None:
+    """Raise ConfigError when the float32 engines to compare with cannot be built as the others are."""
+    try:
+        builder.check("fp32")
+    except ConfigError as error:
+        raise ConfigError(
+            f"--require-faster compares with fp32 engines built by the same options, and there are none: {error} Leave "
+            "--require-faster out; bench compares bundles that were built in different ways."
+        ) from None
 
 
 def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untracked) -> Bundle:
@@ -180,10 +198,9 @@ def _compile(
     for branch in BRANCHES:
         final = built.embedder(branch, EngineOptions(trust_host_code=True))
         check_batch_invariance(final)
-        if backend.name == "openvino":  # others have not been found to compute what is not in the graph
-            kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
-            smallest = smallest_agreement(manifest.precision, kept)
-            check_agreement(final, folder / entries[branch].file, _sample(final.spec, calibration), smallest)
+        kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
+        smallest = smallest_agreement(manifest.precision, kept)
+        check_agreement(final, folder / entries[branch].file, _sample(final.spec, calibration), smallest)
     return built
 
 

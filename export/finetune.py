@@ -15,7 +15,7 @@ from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Dialect
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.checkpoint import resolve_checkpoint
+from geodtr.training.checkpoint import read_info, resolve_checkpoint
 from geodtr.training.config import FILE_NAME, TrainConfig, load_preset
 
 EPOCHS = 3
@@ -38,11 +38,12 @@ def finetune_config(
 
     `preset` is where the recipe is from; a run's folder has its own. Raises ConfigError when neither is there.
     """
+    checkpoint = resolve_checkpoint(source).resolve()
+    read_info(checkpoint)
     if preset is None:
         if not (source / FILE_NAME).is_file():
             raise ConfigError(f"{source} says not how it was trained. Name a run's folder, or add --preset.")
         preset = str(source / FILE_NAME)
-    checkpoint = resolve_checkpoint(source).resolve()
     with float32_bundle(checkpoint, track) as exported:
         ranges = calibrate(exported, pool, options, track=track).ranges
         convolutions = _convolutions(exported, ranges)

@@ -153,5 +153,6 @@ def calibration_entry(made: Calibrated) -> CalibrationEntry:
         ground_sha256=hash_files(made.images["ground"]),
         aerial_sha256=hash_files(made.images["aerial"]),
         choice=options.choice,
+        seed=options.seed,
         method=method,
     )

@@ -59,7 +59,9 @@ def write_searched(
     made = calibrate(exported, images.pool, images.options, images.file, track=track)
     found = quantisers(exported, made.ranges, "mixed", builder.dialect)
     data_sha256 = hash_files(path for branch in BRANCHES for path in plan.pairs.images(branch))
-    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance)
+    belonging = (plan.pairs.truth, plan.pairs.ignored)
+    truth = [(each.query.tobytes(), each.reference.tobytes()) for each in belonging if each is not None]
+    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, truth, plan.tolerance)
     key = sha256(msgspec.json.encode(asked)).hexdigest()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Workbench(exported, found, builder, "mixed", plan.pairs, Path(scratch), track=track)

@@ -51,7 +51,7 @@ class Bundle:
     ) -> list[LayerTime]:
         """What each layer of one branch's engine takes for a call with `images`, the longest first.
 
-        Raises ConfigError when the backend does not tell, BundleError as above.
+        Raises BundleError as above.
         """
         self._require_it_runs()
         return layer_times(self._files(branch), self.manifest.backend, options, images, calls)

@@ -94,18 +94,25 @@ def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool) -> str:
     """The command that builds `bundle` again beside it: from its own typed graphs, or, where those are damaged or not
     for this machine, from its checkpoint (CKPT, told by its SHA-256).
     """
-    backend, made = manifest.backend, manifest.quantisation
-    out = ["--out", f"{bundle}-rebuilt"]
+    backend, made, tiles = manifest.backend, manifest.quantisation, manifest.source.raw_tiles
+    out = f"{bundle}-rebuilt"
     checkpoint = f"  # CKPT: the checkpoint whose SHA-256 is {manifest.source.sha256[:16]}..."
     if backend.name == "onnx":
-        return shlex.join(["geodtr-export", "export", "CKPT", *out]) + checkpoint
-    target = _target(backend)
+        return _export(out, tiles) + checkpoint
     if from_graphs:
         return recompile_command(bundle, backend, None if made is None else made.dialect)
-    asked = [*target, "--precision", "auto" if manifest.precision == "mixed" else manifest.precision]
+    source, first = "CKPT", ""
+    if tiles is not None:
+        source = f"{bundle}-graphs"
+        first = f"{_export(source, tiles)} && "
+    asked = [*_target(backend), "--precision", "auto" if manifest.precision == "mixed" else manifest.precision]
     asked += [] if made is None else _as_quantised(made)
-    asked += out
-    return shlex.join(["geodtr-export", "build-engine", "CKPT", *asked]) + checkpoint
+    return first + shlex.join(["geodtr-export", "build-engine", source, *asked, "--out", out]) + checkpoint
+
+
+def _export(out: str, raw_tiles: int | None) -> str:
+    tiles = [] if raw_tiles is None else ["--raw-tiles", str(raw_tiles)]
+    return shlex.join(["geodtr-export", "export", "CKPT", *tiles, "--out", out])
 
 
 def recompile_command(bundle: Path, backend: BackendEntry, dialect: Dialect | None) -> str:
@@ -143,9 +150,10 @@ def _as_quantised(made: QuantisationEntry) -> list[str]:
     """The options that ask for the same images, the same ranges and the same limits."""
     method, *percentile = made.calibration.method.split()
     asked = ["--calibration", made.calibration.data, "--images", str(made.calibration.images)]
-    asked += ["--select", made.calibration.choice, "--method", method] + ["--percentile", *percentile] * bool(
-        percentile
-    )
+    asked += ["--select", made.calibration.choice, "--seed", str(made.calibration.seed), "--method", method] + [
+        "--percentile",
+        *percentile,
+    ] * bool(percentile)
     if made.search is not None:
         asked += ["--recall-on", made.search.data, "--tolerance", str(made.search.tolerance)]
     return asked + ([] if made.keep_cosine is None else ["--keep-cosine", str(made.keep_cosine)])

@@ -4,15 +4,17 @@ Knows paths and bytes; knows nothing of what they hold.
 """
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geodtr.runtime.errors import OutputExists, UserError
+from geodtr.runtime.locks import locked
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
 
@@ -59,7 +61,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill; on a clean exit it is synced and renamed to `path`, otherwise nothing is left.
+    """A temporary folder to fill; on a clean exit it is synced and renamed to `path`, otherwise nothing is left. What a
+    killed process left of the same folder is cleared away.
 
     Raises OutputExists when `path` holds anything (an empty folder is taken over), UserError when it cannot be written.
     """
@@ -67,16 +70,19 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        unfinished = f".{path.name}.unfinished-"
+        _remove_abandoned(path.parent, unfinished)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished))
         try:
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            for entry in sorted(temporary.rglob("*")):
-                _sync(entry)
-            _sync(temporary)
-            check_new_folder(path)
-            temporary.replace(path)
-            _sync(path.parent)
+            with locked(temporary):
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                for entry in sorted(temporary.rglob("*")):
+                    _sync(entry)
+                _sync(temporary)
+                check_new_folder(path)
+                temporary.replace(path)
+                _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -121,6 +127,14 @@ def check_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise _refused(path, error) from None
+
+
+def _remove_abandoned(parent: Path, unfinished: str) -> None:
+    """Remove the folders that were begun under such a name and that no living process holds."""
+    for folder in parent.glob(f"{glob.escape(unfinished)}*"):
+        with suppress(FileNotFoundError), locked(folder) as lock:  # another may clear it away meanwhile
+            if lock == "ours":
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

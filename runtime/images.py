@@ -1,10 +1,12 @@
 """Decoding: from an image file to uint8 RGB pixels, always by Pillow, because another decoder is another input."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.spec import Images
@@ -36,18 +38,42 @@ def decode(path: Path) -> Decoded:
     Raises ImageError when the file is missing, truncated, not an image, larger than Pillow's safety limit, or of a
     pixel format that has no faithful 8-bit form (16-bit and floating-point images).
     """
+    with _opened(path) as image:
+        if image.mode not in _MODES or _deep(image):
+            depth = " with 16 bits a channel" if _deep(image) else ""
+            raise ImageError(
+                f"{path} has pixel format {image.mode}{depth}; allowed are 8-bit images "
+                f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
+            )
+        image.load()
+        note = image.info.get(PREPARED_KEY)
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return Decoded(pixels, note if isinstance(note, str) else None)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels, upright, by the file's head alone. Raises ImageError as `decode` does."""
+    with _opened(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All image files directly in `folder`, by name. Raises ImageError when there are none."""
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder. Check the path.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise ImageError(f"{folder} holds no images; a file counts when it ends in {', '.join(sorted(SUFFIXES))}.")
+    return paths
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file, opened by Pillow; what Pillow refuses, then or within, becomes an ImageError."""
     try:
         with Image.open(path) as image:
-            if image.mode not in _MODES or _deep(image):
-                depth = " with 16 bits a channel" if _deep(image) else ""
-                raise ImageError(
-                    f"{path} has pixel format {image.mode}{depth}; allowed are 8-bit images "
-                    f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
-                )
-            image.load()
-            note = image.info.get(PREPARED_KEY)
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-            return Decoded(pixels, note if isinstance(note, str) else None)
+            yield image
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist. Check the path, or the list that names it.") from None
     except UnidentifiedImageError:
@@ -60,16 +86,6 @@ def decode(path: Path) -> Decoded:
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path} cannot be decoded ({error}): truncated or corrupt. Replace or remove it.") from None
-
-
-def list_images(folder: Path) -> list[Path]:
-    """All image files directly in `folder`, by name. Raises ImageError when there are none."""
-    if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder. Check the path.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not paths:
-        raise ImageError(f"{folder} holds no images; a file counts when it ends in {', '.join(sorted(SUFFIXES))}.")
-    return paths
 
 
 def _deep(image: Image.Image) -> bool:

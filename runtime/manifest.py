@@ -82,21 +82,28 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The checkpoint that the engines were made from: its file's SHA-256, and in words and as SPEC what made it."""
+    """The checkpoint that the engines were made from: its file's SHA-256, and in words and as SPEC what made it.
+
+    `raw_tiles`: the side of the square tiles that the aerial graph was made to unroll itself, if it was.
+    """
 
     sha256: str
     origin: str
     trained_on: str | None = None
+    raw_tiles: int | None = None
 
 
 class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The images that ranges were taken from, and how; the hashes cover their files' contents, in order."""
+    """The images that ranges were taken from, and how (`seed`: of the draw, where the choice is one); the hashes cover
+    their files' contents, in order.
+    """
 
     data: str
     images: int
     ground_sha256: str
     aerial_sha256: str
     choice: str
+    seed: int = 0
     method: str
 
 

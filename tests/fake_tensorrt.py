@@ -101,6 +101,12 @@ class ILogger:
         raise NotImplementedError
 
 
+class IProfiler:
+    def __init__(self) -> None: ...
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None: ...
+
+
 class IProgressMonitor:
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         raise NotImplementedError
@@ -338,6 +344,7 @@ class IExecutionContext:
         self._shape = tuple[int, ...]()
         self._addresses = dict[str, int]()
         self._scratch = (0, 0)
+        self.profiler: IProfiler | None = None
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert size >= self._engine.device_memory_size_v2
@@ -370,6 +377,9 @@ class IExecutionContext:
             ctypes.memmove(gives, np.ascontiguousarray(rows).ctypes.data, rows.nbytes)
 
         gpu.enqueue(stream_handle, run)
+        if self.profiler is not None:
+            for number, node in enumerate(onnx.load_from_string(self._engine._graph).graph.node):
+                self.profiler.report_layer_time(node.name, 1e-3 * (number + 1))
         return True
 
 

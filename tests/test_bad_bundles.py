@@ -56,6 +56,14 @@ def test_int8_without_calibration_images_says_what_to_add(
     assert "--calibration" in message
 
 
+def test_a_cosine_to_keep_is_not_for_blocks_chosen_by_recall(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    asked = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
+    message = refused(*asked, "--recall-on", trained.test_set.name, "--keep-cosine", 0.9, "--out", tmp_path / "b")
+    assert "--keep-cosine: not for --precision auto" in " ".join(message.split())
+
+
 def test_int8_that_no_convolution_allows_is_refused_rather_than_misnamed(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

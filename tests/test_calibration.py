@@ -66,6 +66,28 @@ def test_an_outlier_is_clipped_and_the_bulk_is_not(method: Method, limit: float,
     assert abs(low) < 0.1 if one_sided else -limit < low < -2
 
 
+def test_what_entropy_clips_does_not_hang_on_where_the_histogram_begins() -> None:
+    values = np.abs(np.random.default_rng(0).laplace(size=400_000)).astype(np.float32)
+    values = np.append(values, 1.5 * values.max())
+    high = float(values.max())
+    threshold = threshold_of("entropy")
+    assert threshold is not None
+    lows = [-high * share for share in (0, 0.05, 0.1, 0.2, 0.37, 0.5, 0.66, 0.83, 1)]
+    found = [threshold(Histogram.empty(low, high).add(values))[1] for low in lows]
+    assert max(found) - min(found) < 0.12 * high
+
+
+@pytest.mark.parametrize("high", [1e-45, 1e-41, 1e-37])
+def test_values_too_small_to_divide_are_taken(high: float) -> None:
+    values = np.array([0, high, high, 0], np.float32)
+    for method in METHODS:
+        threshold = threshold_of(method)
+        if threshold is not None:
+            low, found = threshold(Histogram.empty(0, float(values.max())).add(values))
+            assert low == 0
+            assert 0 <= found <= 1.001 * values.max()
+
+
 def test_percentile_keeps_the_share_it_is_told() -> None:
     values = np.random.default_rng(0).uniform(0, 1, 100_000).astype(np.float32)
     histogram = Histogram.empty(0, 1).add(values)
@@ -183,6 +205,27 @@ def test_a_folder_of_images_serves_as_well(
     assert len(held["ground"]["images"]) == 20
     shutil.rmtree(pairs / "aerial")
     assert "holds no images" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "new.json")
+
+
+def test_another_seed_draws_other_images(
+    trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    drawn: list[object] = []
+    for seed in (0, 1, 1):
+        out = tmp_path / f"{len(drawn)}.json"
+        asked = ("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--images", 5, "--seed", seed)
+        assert cli(*asked, "--out", out).code == 0
+        drawn.append(json.loads(out.read_bytes())["ground"]["images"])
+    assert drawn[0] != drawn[1] == drawn[2]
+
+
+def test_tiles_given_for_panoramas_are_refused(
+    trained: Trained, pairs: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    shutil.rmtree(pairs / "ground")
+    shutil.copytree(pairs / "aerial", pairs / "ground")
+    message = refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "ranges.json")
+    assert "for the ground branch are square" in message
 
 
 def test_panoramas_given_for_tiles_are_refused(

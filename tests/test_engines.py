@@ -12,16 +12,19 @@ from conftest import BUILT, Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.build.builder import BuildOptions, Compiled, make_builder
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.kept_cosine import largest_good
 from geodtr.export.model import open_model
 from geodtr.export.parity import allowed_lost, compare
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.errors import BuildError
 from geodtr.runtime.files import sha256
-from geodtr.runtime.manifest import read_manifest, write_manifest
+from geodtr.runtime.manifest import BackendEntry, read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.pipeline import embed_files
+from geodtr.runtime.progress import Track
+from geodtr.runtime.spec import BranchSpec
 
 ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
 
@@ -43,6 +46,33 @@ def test_a_row_does_not_depend_on_its_batch(trained: Trained, precision: Precisi
     together, alone = embed_files(embedder, paths), embed_files(embedder, paths, batch_size=1)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+class Faulty:
+    """Compiles another aerial graph than it is given, and leaves the one it is given as it is."""
+
+    dialect = ONNXRUNTIME.dialect
+
+    def check(self, precision: Precision) -> BackendEntry:
+        return ONNXRUNTIME.check(precision)
+
+    def compile(
+        self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track
+    ) -> Compiled | None:
+        if spec.branch == "ground":
+            return ONNXRUNTIME.compile(graph, spec, precision, out, track=track)
+        model = onnx.load(str(graph))
+        kernel = next(entry for entry in model.graph.initializer if len(entry.dims) == 4)
+        kernel.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(kernel), kernel.name))
+        (out / "elsewhere").mkdir()
+        onnx.save(model, str(out / "elsewhere" / graph.name))
+        return ONNXRUNTIME.compile(out / "elsewhere" / graph.name, spec, precision, out, track=track)
+
+
+def test_an_engine_that_computes_another_graph_is_not_written(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="aerial engine does not compute what its graph says"):
+        build_engine(trained.onnx.path, tmp_path / "engine", precision="fp32", builder=Faulty())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_precision_is_a_property_of_the_file(trained: Trained) -> None:

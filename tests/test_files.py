@@ -57,6 +57,27 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         fill(fail=False)
 
 
+def test_what_a_killed_process_left_is_cleared_by_the_next_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+    fill = (
+        "import sys, time; from pathlib import Path; from geodtr.runtime.files import new_folder\n"
+        "with new_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'part').write_text('x'); print('begun', flush=True); time.sleep(60)\n"
+    )
+    (tmp_path / ".out.mine").write_text("a file of the user's own")
+    line = [sys.executable, "-c", fill, str(tmp_path / "out")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "begun\n"
+        with pytest.raises(KeyError), new_folder(tmp_path / "out"):
+            raise KeyError
+        assert len(_names(tmp_path)) == 2
+        killed.kill()
+    assert len(_names(tmp_path)) == 2
+    with new_folder(tmp_path / "out"):
+        pass
+    assert _names(tmp_path) == [".out.mine", "out"]
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="cannot be written"):

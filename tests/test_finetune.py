@@ -77,3 +77,10 @@ def test_a_checkpoint_alone_needs_its_recipe_named(
 ) -> None:
     asked = ("finetune", trained.checkpoint, "--data", trained.train_set.name, "--out", tmp_path / "tuned")
     assert "--preset" in refused(*asked)
+
+
+def test_what_is_no_checkpoint_is_said_to_be_none(
+    trained: Trained, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    asked = ("finetune", tmp_path / "nowhere", "--data", trained.train_set.name, "--out", tmp_path / "tuned")
+    assert "is not a checkpoint file" in " ".join(refused(*asked).split())

@@ -79,6 +79,16 @@ def test_the_manifest_tells_what_precision_layers_really_got(built: dict[Precisi
     assert sum(layers["int8"] for layers in got["int8"]) == made.operators - len(made.kept_float)
 
 
+def test_layers_are_told_by_name_kind_and_time(built: dict[Precision, Bundle]) -> None:
+    images = np.zeros((2, 32, 128, 3), np.uint8)
+    for precision in ("fp32", "int8"):
+        layers = built[precision].layer_times("ground", images, calls=3)
+        times = [layer.milliseconds for layer in layers]
+        assert times == sorted(times, reverse=True)
+        assert sum(layer.kind == "Convolution" for layer in layers) > 10
+        assert 0 < sum(times) < 10_000
+
+
 def test_quantised_weights_and_halves_make_the_file_smaller(built: dict[Precision, Bundle]) -> None:
     sizes = [built[precision].manifest.ground.bytes for precision in BUILT]
     assert sizes == sorted(sizes, reverse=True)

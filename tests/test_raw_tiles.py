@@ -50,6 +50,10 @@ def test_an_engine_that_unrolls_its_tiles_finds_what_the_others_find(
         assert opened.manifest.aerial.spec.preprocessing == Preprocessing(height=64, width=64)
         cosine = np.sum(embed_files(opened.embedder("aerial"), paths) * expected, axis=1)
         assert cosine.min() > smallest
+    (engine / "aerial.onnx").unlink()
+    told = json.loads(cli("doctor", engine, "--json").out)
+    (remedy,) = {finding["remedy"] for finding in told["findings"] if finding["failed"]}
+    assert f"geodtr-export export CKPT --raw-tiles 64 --out {engine}-graphs && geodtr-export build-engine" in remedy
     # Parity's float32 gate of 0.99999 tells pixels that are one level off; what is found is the same but for a tie.
     report = json.loads(cli("parity", trained.checkpoint, exported, "--data", trained.test_set.name, "--json").out)
     assert abs(report["candidates"][0]["lost"]) <= 1

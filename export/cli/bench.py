@@ -80,7 +80,7 @@ def bench(
     if images is not None:
         report_skipped(images.name, images.skipped)
     options = EngineOptions(threads=threads)
-    with with_float32(models, against.split(",") if against else [], track=track) as paths:
+    with with_float32(models, [name.strip() for name in against.split(",")] if against else [], track=track) as paths:
         opened = [open_model(path, options) for path in paths]
         if require_faster:
             check_gate(opened)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import geodtr.export.cli.tensorrt_options as trt
-from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Select, open_pool
+from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Seed, Select, open_pool
 from geodtr.export.cli.console import (
     megabytes,
     messages,
@@ -57,6 +57,7 @@ def build_engine(
     ] = None,
     images: Images = 200,
     select: Select = "random",
+    seed: Seed = 0,
     method: MethodOption = "minmax",
     percentile: Percentile = 99.99,
     keep_cosine: Annotated[
@@ -141,9 +142,10 @@ def build_engine(
         return
     for_auto = {"--recall-on": recall_on, "--picture": picture}
     unheard = [name for name, value in for_auto.items() if value is not None and precision != "auto"]
-    for_ranges = {"--ranges": ranges, "--keep-cosine": keep_cosine}
-    if precision in ("fp32", "fp16"):
-        unheard += [name for name, value in for_ranges.items() if value is not None]
+    if ranges is not None and precision in ("fp32", "fp16"):
+        unheard.append("--ranges")
+    if keep_cosine is not None and precision not in ("int8", "fp8"):
+        unheard.append("--keep-cosine")
     if unheard:
         raise typer.BadParameter(
             f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
@@ -152,7 +154,7 @@ def build_engine(
     if calibration:
         plan = CalibrationPlan(
             open_pool(calibration),
-            RangeOptions(images=images, choice=select, method=method, percentile=percentile),
+            RangeOptions(images=images, choice=select, seed=seed, method=method, percentile=percentile),
             file=ranges,
             keep_cosine=keep_cosine,
         )

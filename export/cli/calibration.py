@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from geodtr.calibration.pool import Pool
 
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of the images are used.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw, where --select draws.")]
 Select = Annotated[Choice, typer.Option("--select", help="Which: spread over regions or folders, or over descriptors.")]
 MethodOption = Annotated[Method, typer.Option("--method", help="How a tensor's values make its range.")]
 Percentile = Annotated[
@@ -36,6 +37,7 @@ def calibrate(
     out: Annotated[Path, out_option("Ranges file: reused when all of it matches, else measured anew.")],
     images: Images = 200,
     select: Select = "random",
+    seed: Seed = 0,
     method: MethodOption = "minmax",
     percentile: Percentile = 99.99,
 ) -> None:
@@ -45,7 +47,7 @@ def calibrate(
     from geodtr.export.engine_builder import float32_bundle
 
     pool = open_pool(data)
-    options = RangeOptions(images=images, choice=select, method=method, percentile=percentile)
+    options = RangeOptions(images=images, choice=select, seed=seed, method=method, percentile=percentile)
     with float32_bundle(source, track) as exported:
         made = measure(exported, pool, options, out, track=track)
     if made.why_anew is None:

@@ -5,13 +5,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 
 from geodtr.runtime.checks import Finding, check_cpu_dialect, find_gpu, looked_at, rebuild
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
@@ -123,8 +122,7 @@ def layer_times(
         name, is_kernel, _ = event["name"].rpartition("_kernel_time")
         if event["cat"] == "Node" and is_kernel:
             taken.setdefault((name, event["args"]["op_name"]), []).append(event["dur"] / 1e3)
-    times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items()]
-    return sorted(times, key=lambda layer: -layer.milliseconds)
+    return longest_first(taken)
 
 
 def _open(engine: EngineFiles, backend: BackendEntry, options: EngineOptions, profile: Path | None = None) -> Any:

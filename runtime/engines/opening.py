@@ -1,16 +1,16 @@
 """From a bundle's files to embedders: which backend runs them, and how.
 
 A backend is one module with `check` (what must hold before a bundle of its is run), `installed` (what of it is there),
-`open_embedders` and, where it tells, `layer_times`; a new one is its file, its name, and its lines here.
+`open_embedders` and `layer_times`; a new one is its file, its name, and its lines here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 
 from geodtr.runtime.checks import Finding
-from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Backend, Precision
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
@@ -42,7 +42,9 @@ AS_IT_LIKES = EngineOptions()
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer of an engine as its backend runs it: what it is called, what it computes, its median time a call."""
+    """One layer of an engine as its backend runs it: what it is called, what it computes ("" where the backend does not
+    tell), its median time a call.
+    """
 
     name: str
     kind: str
@@ -98,9 +100,23 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
 def layer_times(
     engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
 ) -> list[LayerTime]:
-    """Time each layer over `calls` calls with `images`, the longest first. Raises ConfigError where nothing tells."""
+    """Time each layer over `calls` calls with `images`, the longest first."""
     if backend.name in ("onnx", "onnxruntime"):
         from geodtr.runtime.engines.onnxruntime import layer_times as layer_times_onnxruntime
 
         return layer_times_onnxruntime(engine, backend, options, images, calls)
-    raise ConfigError(f"{backend.name} tells no times by layer; leave --layers out for this bundle.")
+    if backend.name == "openvino":
+        from geodtr.runtime.engines.openvino import layer_times as layer_times_openvino
+
+        return layer_times_openvino(engine, backend, options, images, calls)
+    if backend.name == "tensorrt":
+        from geodtr.runtime.engines.tensorrt import layer_times as layer_times_tensorrt
+
+        return layer_times_tensorrt(engine, backend, options, images, calls)
+    raise AssertionError(backend.name)
+
+
+def longest_first(taken: Mapping[tuple[str, str], Sequence[float]]) -> list[LayerTime]:
+    """Of layers by name and kind, with the milliseconds of each call; the first warms up, and is left out."""
+    times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items()]
+    return sorted(times, key=lambda layer: -layer.milliseconds)

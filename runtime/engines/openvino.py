@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.checks import Finding, check_cpu_dialect, looked_at, rebuild
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
@@ -97,15 +97,33 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
     """Open each engine: the compiled model where it was made for this very machine and version, else the graph, which
     is compiled now.
     """
-    opened: list[Embedder] = []
-    for engine in engines:
-        source = engine.compiled if engine.compiled is not None and _made_here(backend) else engine.graph
-        opened.append(OpenVinoEmbedder(open_model(source, options), engine.spec, engine.graph))
-    return opened
+    return [
+        OpenVinoEmbedder(open_model(_source(engine, backend), options), engine.spec, engine.graph) for engine in engines
+    ]
 
 
-def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES) -> Any:
-    """A `CompiledModel`, of an ONNX file, a serialised one, or of a file that `export_model` wrote.
+def layer_times(
+    engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
+) -> list[LayerTime]:
+    """By OpenVINO's own counters, after one call that is not counted; those that take no time of their own left out."""
+    request = open_model(_source(engine, backend), options, count_time=True).create_infer_request()
+    taken: dict[tuple[str, str], list[float]] = {}
+    for _ in range(calls + 1):
+        request.infer({INPUT: images})
+        for layer in request.profiling_info:
+            if layer.status == layer.Status.EXECUTED:
+                milliseconds = layer.real_time.total_seconds() * 1e3
+                taken.setdefault((layer.node_name, layer.node_type), []).append(milliseconds)
+    return longest_first(taken)
+
+
+def _source(engine: EngineFiles, backend: BackendEntry) -> Path:
+    return engine.compiled if engine.compiled is not None and _made_here(backend) else engine.graph
+
+
+def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES, *, count_time: bool = False) -> Any:
+    """A `CompiledModel`, of an ONNX file, a serialised one, or of a file that `export_model` wrote; with `count_time`,
+    its requests tell what each layer takes.
 
     Raises MissingDependency, or BundleError when OpenVINO refuses the file, or would not compute in float32.
     """
@@ -115,6 +133,8 @@ def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES) -> Any
     properties = dict(_AS_THE_FILE_SAYS)
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
+    if count_time:
+        properties["PERF_COUNT"] = "YES"
     core = openvino.Core()
     try:
         if isinstance(model, Path) and model.suffix != ".onnx":

@@ -12,13 +12,13 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
 from geodtr.runtime.checks import recompile_command
 from geodtr.runtime.engines.cuda import Cuda, open_cuda
-from geodtr.runtime.engines.opening import EngineFiles, EngineOptions
+from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.engines.tensorrt_versions import check_installation
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
@@ -80,6 +80,17 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
         plans = [_open_plan(engine, backend, how, log) for engine in engines]
     shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log)
     return [TensorRtEmbedder(shared, index) for index in range(len(engines))]
+
+
+def layer_times(
+    engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
+) -> list[LayerTime]:
+    """By TensorRT's own profiler, without CUDA graphs, after one call that is not counted; of no more images than the
+    profile's largest batch. Layers are told by name alone.
+    """
+    (embedder,) = open_embedders([engine], backend, options)
+    assert isinstance(embedder, TensorRtEmbedder)
+    return embedder.layer_times(images, calls)
 
 
 def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -> "trt.ICudaEngine | None":
@@ -148,6 +159,11 @@ class TensorRtEmbedder:
                 rows[part] = lane.embed(self._index, images[part])
         return rows
 
+    def layer_times(self, images: Images, calls: int) -> list[LayerTime]:
+        """What each layer takes for a call with `images`, the longest first."""
+        with self._plans.cuda.active():
+            return longest_first(self._plans.lane().layer_times(self._index, images, calls))
+
 
 class _Plans:
     """The engines of one bundle, and each thread's lane through them."""
@@ -196,6 +212,14 @@ class _Lane:
         self.stream.synchronise()
         return batch.rows[: len(images)]
 
+    def layer_times(self, index: int, images: Images, calls: int) -> dict[tuple[str, str], list[float]]:
+        """Of each layer the milliseconds in each of `calls` calls, and in one before them."""
+        images = images[: self.plans.how.max_batch]
+        # One of its own: a context that was profiled is no longer the one that was captured.
+        batch = _Batch(self, index, max(len(images), self.plans.how.min_batch))
+        batch.images[: len(images)] = images
+        return batch.layer_times(calls + 1)
+
     def _batch(self, index: int, size: int) -> "_Batch":
         key = (index, size)
         if key not in self._batches:
@@ -238,6 +262,26 @@ class _Batch:
             self._compute()
             lane.stream.synchronise()
             self.launch = lane.stream.capture(self._compute) or self._compute
+
+    def layer_times(self, calls: int) -> dict[tuple[str, str], list[float]]:
+        """Of each layer, the milliseconds in each call."""
+        import tensorrt as trt
+
+        taken: dict[tuple[str, str], list[float]] = {}
+
+        class Times(trt.IProfiler):  # type: ignore[misc] # TensorRT ships no types
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
+                taken.setdefault((layer_name, ""), []).append(float(ms))
+
+        times = Times()  # TensorRT holds no reference of its own
+        self._context.profiler = times
+        for _ in range(calls):
+            self._compute()
+            self._lane.stream.synchronise()
+        return taken
 
     def _compute(self) -> None:
         self._lane.stream.to_device(self._lane.images, self.images)

@@ -4,7 +4,6 @@ Whatever interrupts it, the same call goes on where it stopped: images are writt
 makes the folder a data set last.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -20,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from geodtr.runtime.errors import DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder, make_folder, new_file, write_bytes
 from geodtr.runtime.images import PREPARED_KEY
+from geodtr.runtime.locks import locked
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.preprocess import describe, load_image
 from geodtr.runtime.progress import Track, untracked
@@ -136,7 +136,9 @@ def _place(branch: Branch, source: Path) -> str:
 def _claimed(out: Path, origin: Origin) -> Iterator[None]:
     """Make `out` ours to write, for one process at a time, and clear away what a killed one left half-written."""
     make_folder(out)
-    with _locked(out):
+    with locked(out) as lock:
+        if lock == "another's":
+            raise DataError(f"{out} is being written by another process. Wait for it, or stop it.")
         _remove(out.glob(f".{UNFINISHED}.*"))
         begun = read_origin(out)
         if begun is None:
@@ -168,19 +170,3 @@ def _differences(begun: Origin, wanted: Origin) -> str:
         if geometry != other:
             found.append(f"{branch} images prepared as {describe(geometry)}, not as {describe(other)}")
     return "; ".join(found)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` against other processes; the lock goes with the process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder} is being written by another process. Wait for it, or stop it.") from None
-        except OSError:
-            pass  # A file system without locks: nobody can be warned of a second run there.
-        yield
-    finally:
-        os.close(descriptor)

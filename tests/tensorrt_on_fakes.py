@@ -1,0 +1,104 @@
+"""Fixtures to run TensorRT's backend, whole but for the vendor's own calls, which fakes of the same surface take.
+
+The fakes compute with ONNX Runtime on memory of the host, so descriptors must come out right; nothing here says
+anything of a GPU. `make check-tensorrt` compares the fakes, and every call, with the vendor's packages.
+"""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fake_cuda
+import fake_tensorrt
+import numpy as np
+import pytest
+import torch
+from fake_cuda import FakeGpu
+from fake_tensorrt import FakeWishes
+
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.precision import CalibrationPlan
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import Images
+from geodtr.training.checkpoint import save_checkpoint
+from geodtr.training.config import load_preset
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.models.catalogue import build_model
+from geodtr.training.world.dataset import WorldSet, write_world
+
+
+@dataclass
+class Machine:
+    """The fake GPU and the fake TensorRT, one for each test."""
+
+    gpu: FakeGpu
+    trt: FakeWishes
+
+    def upgrade(self, version: str) -> None:
+        self.trt = fake_tensorrt.fake_reset(version)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
+    yield Machine(fake_cuda.fake_reset(), fake_tensorrt.fake_reset("10.3.0"))
+    gc.collect()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A small model with weights drawn at random, and images to calibrate it on."""
+
+    checkpoint: Path
+    onnx: Bundle
+    images: PairSet
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    root = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = load_preset("world-tiny")
+    network = build_model(config.model, config.ground, config.aerial)
+    shake(network)
+    save_checkpoint(root / "c.safetensors", network, "random weights")
+    write_world(root / "world", WorldSet(pairs=16, height=32, width=128, region="valley"))
+    return Model(
+        root / "c.safetensors", export_checkpoint(root / "c.safetensors", root / "onnx"), read_pairs(root / "world")
+    )
+
+
+def shake(network: torch.nn.Module) -> None:
+    """Other weights, none of them equal: the export would keep one tensor for two that are."""
+    for parameter in network.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+
+
+@pytest.fixture
+def build(model: Model, tmp_path: Path, machine: Machine) -> Callable[..., Bundle]:
+    """Build a bundle of TensorRT plans from the model."""
+    del machine
+
+    def call(precision: Precision = "fp32", name: str = "bundle", **options: Any) -> Bundle:
+        calibration = CalibrationPlan(pool_of(model.images), keep_cosine=0.5) if precision == "int8" else None
+        builder = make_builder("tensorrt", BuildOptions(tensorrt=TensorRtOptions(**options)))
+        return build_engine(
+            model.onnx.path, tmp_path / name, precision=precision, builder=builder, calibration=calibration
+        )
+
+    return call
+
+
+@pytest.fixture
+def images(model: Model) -> Images:
+    how = model.onnx.manifest.ground.spec.preprocessing
+    return np.random.default_rng(0).integers(0, 256, (21, how.height, how.width, 3), np.uint8)

@@ -1,0 +1,216 @@
+"""Building TensorRT plans, through the fakes of tensorrt_on_fakes.py."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from conftest import Outcome
+from fake_tensorrt import BuilderFlag
+from tensorrt_on_fakes import Machine, Model, shake
+
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.engine_builder import build_engine
+from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.engines.tensorrt_versions import layer_precisions
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import TensorRtEntry, read_manifest, write_manifest
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import Images
+from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine) -> None:
+    build(workspace=64, optimisation_level=5, hardware="ampere-or-newer")
+    (config, _) = machine.trt.configs
+    assert BuilderFlag.TF32 not in config._flags
+    assert config._pools == {0: 64 << 20}
+    assert config.builder_optimization_level == 5
+    assert config.hardware_compatibility_level == 1
+
+
+def test_the_manifest_says_what_a_loader_must_know(build: Callable[..., Bundle]) -> None:
+    manifest = build("int8", max_batch=4, strip=True).manifest
+    backend = manifest.backend
+    assert (backend.name, backend.version) == ("tensorrt", "10.3.0")
+    assert backend.machine is not None
+    assert (backend.machine.gpu, backend.machine.compute_capability, backend.machine.driver) == (
+        "Fake GPU",
+        "8.7",
+        "12.6",
+    )
+    assert backend.tensorrt == TensorRtEntry(min_batch=1, opt_batch=4, max_batch=4, stripped=True)
+    assert manifest.ground.compiled is not None
+    assert manifest.ground.compiled.file == "ground.plan"
+    assert manifest.ground.compiled.layers["int8"] > 0
+    assert manifest.quantisation is not None
+    assert manifest.quantisation.dialect == "tensorrt"
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_precision_that_was_asked_for_and_is_absent_fails_the_build(
+    model: Model, tmp_path: Path, machine: Machine, refused: Callable[..., str], version: str, precision: Precision
+) -> None:
+    machine.upgrade(version)
+    machine.trt.without_low_precision = True
+    machine.trt.split_types = version.startswith("11")
+    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0]
+    asked += ["--precision", precision, "--out", tmp_path / "b"]
+    asked += ["--calibration", model.images.name] * (precision == "int8")
+    message = refused(*asked)
+    assert f"{precision} was asked for, and no layer" in message
+    assert "fp32" in message
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        lambda kind: {"Format/Datatype": f"Channel major {kind} format where channel % 8 == 0"},
+        lambda kind: {"Format": "Row major linear format (kLINEAR)", "DataType": kind},
+    ],
+    ids=["10", "11"],
+)
+def test_layers_are_counted_by_what_they_compute_in(tensor: Callable[[str], dict[str, str]]) -> None:
+    def layer(kind: str, takes: str, gives: str, **more: object) -> dict[str, object]:
+        return {"Name": "x", "LayerType": kind, "Inputs": [tensor(takes)], "Outputs": [tensor(gives)], **more}
+
+    layers = [
+        layer("CaskConvolution", "Int8", "FP32"),  # gives floats, computes in INT8
+        layer("kgen", "Float", "Int8"),  # quantises
+        layer("kgen", "Int8", "Half"),  # dequantises
+        layer("gemm", "FP16", "FP16"),
+        layer("gemm", "FP8", "BF16"),
+        layer("CaskConvolution", "Half", "Half", Weights={"Type": "Int8", "Count": 9}),
+        layer("kgen", "UInt8", "Float"),  # pixels come in
+        layer("Reformat", "Int8", "Int8"),  # computes nothing
+        layer("kgen", "Int32", "Bool"),
+        "a layer of a plan without details",
+    ]
+    counted = layer_precisions(json.dumps({"Layers": layers}))
+    assert counted == {"fp16": 2, "fp32": 2, "fp8": 1, "int8": 2, "unknown": 2}
+
+
+def test_a_timing_cache_is_kept_beside_the_bundles_and_used_again(
+    build: Callable[..., Bundle], machine: Machine, tmp_path: Path
+) -> None:
+    build()
+    (cache,) = tmp_path.glob("*.timing")
+    assert "10.3.0" in cache.name
+    assert "Fake-GPU-8.7" in cache.name
+    build(name="second")
+    assert machine.trt.caches_used == [b"", b"timed ", b"timed timed ", b"timed timed timed "]
+    machine.gpu.name = b"Other GPU"
+    build(name="third")
+    assert machine.trt.caches_used[4] == b""
+    assert len(list(tmp_path.glob("*.timing"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "another machine's"])
+def test_a_damaged_timing_cache_is_made_anew_and_the_user_told(
+    model: Model,
+    build: Callable[..., Bundle],
+    machine: Machine,
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+    damage: str,
+) -> None:
+    build()
+    (cache,) = tmp_path.glob("*.timing")
+    content = bytearray(cache.read_bytes())
+    content[-1] ^= 1
+    if damage == "another machine's":
+        machine.gpu.driver = 13000
+    else:
+        cache.write_bytes(bytes(content[:7] if damage == "cut" else content))
+    machine.trt.caches_used.clear()
+    result = cli("build-engine", model.onnx.path, "--backend", "tensorrt", "--out", tmp_path / "second")
+    assert result.code == 0, result.err
+    assert "made anew" in result.err
+    assert machine.trt.caches_used == [b"", b"timed "]
+
+
+def test_a_build_can_be_interrupted_and_leaves_nothing(model: Model, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("interrupted_build.py")
+    command = [sys.executable, str(script), str(model.onnx.path), str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 3 <= int(done.stdout) < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_moves_a_bar(build: Callable[..., Bundle], cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    bundle = build()
+    result = cli("build-engine", bundle.path, "--backend", "tensorrt", "--out", tmp_path / "again")
+    assert "Building the ground engine: Building engine: 100 of 100" in result.err
+
+
+def test_a_failed_build_gives_tensorrts_own_words(
+    model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    machine.trt.build_fails = True
+    message = refused("build-engine", model.onnx.path, "--backend", "tensorrt", "--out", tmp_path / "b")
+    assert "Could not find any implementation for node Conv_7" in message
+    assert "--workspace" in message
+    assert "nobody" not in message
+
+
+def test_a_stripped_plan_gets_its_weights_from_the_graph_beside_it(
+    build: Callable[..., Bundle], images: Images, machine: Machine
+) -> None:
+    whole, stripped = build(), build(name="stripped", strip=True)
+    assert BuilderFlag.REFIT_IDENTICAL in machine.trt.configs[-1]._flags
+    sizes = [bundle.manifest.ground.compiled.bytes for bundle in (whole, stripped) if bundle.manifest.ground.compiled]
+    assert sizes[1] < sizes[0] / 10
+    expected = whole.embedder("ground").embed(images)
+    np.testing.assert_allclose(stripped.embedder("ground").embed(images), expected, atol=1e-6)
+
+
+def test_a_stripped_plan_beside_another_graph_is_refused(build: Callable[..., Bundle]) -> None:
+    bundle = build(strip=True)
+    file = bundle.path / "ground.onnx"
+    graph = onnx.load(str(file))
+    graph.graph.initializer[0].name += "2"
+    for node in graph.graph.node:
+        renamed = graph.graph.initializer[0].name
+        node.input[:] = [renamed if name + "2" == renamed else name for name in node.input]
+    onnx.save(graph, str(file))
+    manifest = read_manifest(bundle.path)
+    ground = msgspec.structs.replace(manifest.ground, sha256=sha256(file), bytes=file.stat().st_size)
+    write_manifest(bundle.path, msgspec.structs.replace(manifest, ground=ground))
+    with pytest.raises(BundleError, match="the weights do not fit"):
+        open_bundle(bundle.path).embedder("ground")
+
+
+def test_another_models_weights_are_put_into_refittable_plans_without_compiling(
+    model: Model, build: Callable[..., Bundle], images: Images, machine: Machine, tmp_path: Path
+) -> None:
+    first = build(refittable=True)
+    other = load_checkpoint(model.checkpoint).model
+    shake(other)
+    save_checkpoint(tmp_path / "other.safetensors", other, "another training")
+    compiled = len(machine.trt.configs)
+    options = TensorRtOptions(refit_from=first.path)
+    refitted = build_engine(
+        tmp_path / "other.safetensors",
+        tmp_path / "refitted",
+        precision="fp32",
+        builder=make_builder("tensorrt", BuildOptions(tensorrt=options)),
+    )
+    assert len(machine.trt.configs) == compiled
+    anew = build_engine(
+        tmp_path / "other.safetensors",
+        tmp_path / "anew",
+        precision="fp32",
+        builder=make_builder("onnxruntime", BuildOptions()),
+    )
+    got = refitted.embedder("ground").embed(images)
+    np.testing.assert_allclose(got, anew.embedder("ground").embed(images), atol=1e-6)
+    assert np.abs(got - first.embedder("ground").embed(images)).max() > 1e-3
