@@ -149,16 +149,24 @@ class Gallery:
         """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
 
         With `near`, only references within it are found, and those without a position never are. Every storage gives
-        the answer of float32. Raises GalleryError when queries have another size or values that are not finite, or
-        when `near` is asked of a gallery that knows no position; ValueError when `top` is less than 1.
+        the answer of float32. Raises GalleryError when queries have another size or values that are not finite, when
+        `near` is asked of a gallery that knows no position, or when what is found cannot be a cosine because the
+        gallery is damaged; ValueError when `top` is less than 1.
         """
         self._check(queries)
         among = self._slots if near is None else self._near(near)
         exact, compressed = self._mapped.exact, self._mapped.compressed
-        if compressed is None:
-            hits = search(queries, exact, top, among)
-        else:
-            hits = search_compressed(queries, compressed, exact, top, among)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if compressed is None:
+                hits = search(queries, exact, top, among)
+            else:
+                hits = search_compressed(queries, compressed, exact, top, among)
+        # A flipped bit that makes a value huge brings its row to the top of every answer.
+        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
+            raise GalleryError(
+                f"{self.path} holds descriptors that are not of unit length: it was damaged. See which: "
+                f"geodtr-export gallery verify {self.path}"
+            )
         return hits if self._slots is None else Hits(np.searchsorted(self._slots, hits.rows), hits.scores)
 
     def require_space(self, embedding_id: str) -> None:
@@ -221,4 +229,8 @@ def open_gallery(path: Path) -> Gallery:
                 # Compacted between the two looks: the next snapshot names the new files.
                 seen = state
                 continue
+            if mapped.compressed is not None and not mapped.compressed.possible:
+                raise GalleryError(
+                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
+                )
             return Gallery(path, manifest, database, mapped, closes.pop_all())

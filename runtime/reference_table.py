@@ -146,7 +146,8 @@ def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
 def as_row(tile: Tile) -> Row:
     """What the table keeps of a tile. Raises TypeError when its `more` is not JSON."""
     numbers = (tile.lat, tile.lon, tile.heading, tile.metres_per_pixel)
-    lat, lon, heading, metres = (None if number is None else float(number) for number in numbers)
+    # SQLite keeps no negative zero, and a checksum would miss it.
+    lat, lon, heading, metres = (None if number is None else float(number) + 0.0 for number in numbers)
     more = msgspec.json.encode(dict(tile.more), order="deterministic").decode()
     return tile.id, tile.file, lat, lon, heading, metres, more
 

@@ -62,10 +62,12 @@ def search_compressed(
         scores = _compressed_scores(block, compressed, among)
         bounds = np.linalg.norm(block, axis=1, keepdims=True) * errors
         scores -= bounds
+        # Of a damaged row nothing is known, which must not make it the best.
+        np.nan_to_num(scores, copy=False, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
         least = np.partition(scores, count - kept, axis=1)[:, count - kept]
         scores += 2 * bounds
         for query, (highest, threshold) in enumerate(zip(scores, least, strict=True), part.start):
-            shortlist = np.flatnonzero(highest >= threshold)
+            shortlist = np.flatnonzero(~(highest < threshold))
             rows = shortlist if among is None else among[shortlist]
             one = slice(query, query + 1)
             _keep_best(hits, one, rows, _scores(queries[one], references, rows))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, show_json, table, track
+from geodtr.export.cli.console import messages, output, show_json, table, track, warn
 from geodtr.export.cli.options import AsJson, BundlePath, out_option
 from geodtr.runtime.names import Branch
 
@@ -49,7 +49,12 @@ def localize(
     from geodtr.runtime.gallery import open_gallery
     from geodtr.runtime.localizer import Localizer
 
-    localizer = Localizer(open_bundle(bundle), open_gallery(gallery_path))
+    gallery = open_gallery(gallery_path)
+    if not len(gallery):
+        warn(f"{gallery_path} is empty: nothing can be found in it.")
+    if not gallery.info.finished:
+        warn(f"{gallery_path} is not finished: only {len(gallery)} tiles can be found.")
+    localizer = Localizer(open_bundle(bundle), gallery)
     located = localizer.locate(_expand(images), top, track=track)
     if as_json:
         show_json(located)
