@@ -71,11 +71,10 @@ class Gallery:
         self._mapped = mapped
         self._lock = threading.Lock()
         self._close = weakref.finalize(self, closes.close)
-        self._count = int(database.execute("SELECT count(*) FROM reference").fetchone()[0])
+        slots = read_slots(database)
+        self._count = len(slots)
         # Rows are slots unless references were removed.
-        self._slots = None if self._count == len(mapped.exact) else read_slots(database)
-        if self._slots is not None and not ((self._slots >= 0) & (self._slots < len(mapped.exact))).all():
-            raise sqlite3.DatabaseError("it names descriptors that are not there")
+        self._slots = None if self._count == len(mapped.exact) else slots
         self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:

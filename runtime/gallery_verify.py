@@ -16,7 +16,7 @@ from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.reference_table import COLUMNS, FILE_NAME, checksum, open_snapshot, read_state
+from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_state
 
 _ROWS_AT_ONCE = 4096
 
@@ -43,7 +43,7 @@ def verify(path: Path, *, track: Track = untracked) -> tuple[Fault, ...]:
             database.text_factory = lambda text: text.decode(errors="replace")
             faults += _integrity(database)
             faults += _files_and_rows(path, manifest, database, track)
-    except (sqlite3.DatabaseError, GalleryError) as error:
+    except (*DAMAGES, GalleryError) as error:
         faults.append(Fault(None, f"{FILE_NAME} cannot be read: {error}"))
     return tuple(faults)
 

@@ -192,6 +192,7 @@ class GalleryWriter:
             moved = ((row, int(slot)) for row, slot in enumerate(slots) if row != slot)
             # In rising order each new slot is free: it is the old one or was left by one before.
             self._database.executemany("UPDATE reference SET slot = ? WHERE slot = ?", moved)
+            self._database.execute("DELETE FROM removed")
             self._database.execute("UPDATE state SET generation = ?, slots = ?", (new.generation, len(slots)))
         old.remove()
         with _refusals(self.path):

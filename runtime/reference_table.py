@@ -21,6 +21,8 @@ from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.tile import Tile
 
 FILE_NAME = "references.sqlite"
+DAMAGES = (sqlite3.DatabaseError, msgspec.DecodeError, UnicodeDecodeError)
+"""What reading a damaged table raises; the last where SQLite's own message quotes what it found."""
 _PAGE = 4096
 _WAIT = 60.0
 """Seconds to wait for another process that opens, closes or recovers the table; each is a matter of milliseconds."""
@@ -43,6 +45,10 @@ CREATE TABLE state (
     finished INTEGER NOT NULL      -- 0 while the gallery is being built
 );
 INSERT INTO state VALUES (1, 0, 0);
+CREATE TABLE removed (
+    slot INTEGER PRIMARY KEY       -- rows of the descriptor files that count no more
+);
+CREATE TRIGGER keep_slot AFTER DELETE ON reference BEGIN INSERT INTO removed VALUES (old.slot); END;
 """
 
 Row = tuple[str, str, float | None, float | None, float | None, float | None, str]
@@ -74,7 +80,7 @@ def readable(gallery: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise  # a closed gallery was asked: no fault of its files
-    except (sqlite3.DatabaseError, msgspec.ValidationError, msgspec.DecodeError) as error:
+    except DAMAGES as error:
         raise GalleryError(
             f"{gallery / FILE_NAME} cannot be read ({error}): truncated, damaged or busy. Copy the gallery again, or "
             f"see what is left: geodtr-export gallery verify {gallery}"
@@ -87,21 +93,15 @@ def open_snapshot(gallery: Path, closes: ExitStack) -> sqlite3.Connection:
     Nothing is written into a folder that is read-only or on a full disk. Raises GalleryError when the file is missing
     or cut short, sqlite3.DatabaseError when it is damaged otherwise.
     """
-    path = gallery / FILE_NAME
-    wal = path.with_name(f"{FILE_NAME}-wal")
-    if not path.is_file():
-        raise GalleryError(f"{path} is missing. Copy the gallery again, or build it again.")
-    held_back = wal.is_file() and wal.stat().st_size > 0
-    # Never opened to be looked into: closing it again would drop this process's locks on it.
-    if path.stat().st_size % _PAGE and not held_back:
-        raise GalleryError(f"{path} is cut short. Copy the gallery again, or build it again.")
+    path, wal = gallery / FILE_NAME, gallery / f"{FILE_NAME}-wal"
+    logged = _check_whole(path, wal)
     try:
         return _begin(path, "mode=rw", closes)
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise
     # SQLite cannot make the index of the write-ahead log here. Without a log there is nothing to index.
-    if not held_back:
+    if not logged:
         return _begin(path, "immutable=1", closes)
     folder = Path(closes.enter_context(tempfile.TemporaryDirectory()))
     for file in (path, wal):
@@ -110,7 +110,8 @@ def open_snapshot(gallery: Path, closes: ExitStack) -> sqlite3.Connection:
 
 
 def open_for_writing(gallery: Path) -> sqlite3.Connection:
-    """Open the table; a transaction is on the disk when it is committed."""
+    """Open the table; a transaction is on the disk when it is committed. Raises as open_snapshot."""
+    _check_whole(gallery / FILE_NAME, gallery / f"{FILE_NAME}-wal")
     database = _connect(gallery / FILE_NAME, "mode=rw")
     database.execute("PRAGMA synchronous = FULL")
     return database
@@ -139,8 +140,16 @@ def read_state(database: sqlite3.Connection) -> State:
 
 
 def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
-    """The slots of all references, int64 [N], rising."""
-    return np.fromiter((slot for (slot,) in database.execute("SELECT slot FROM reference ORDER BY slot")), np.int64)
+    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they cannot be.
+
+    Told by the removed ones, because they are few: a million slots take a second to read.
+    """
+    slots = read_state(database).slots
+    (count,) = database.execute("SELECT count(*) FROM reference").fetchone()
+    removed = np.fromiter((slot for (slot,) in database.execute("SELECT slot FROM removed")), np.int64)
+    if len(removed) + count != slots or not ((removed >= 0) & (removed < slots)).all():
+        raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
+    return np.delete(np.arange(slots), removed)
 
 
 def as_row(tile: Tile) -> Row:
@@ -163,6 +172,21 @@ def as_tile(row: Row | None) -> Tile:
 def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:
     """CRC-32 over all that a gallery says of a reference (a Row if it is sound), and its float32 descriptor [D]."""
     return zlib.crc32(np.ascontiguousarray(descriptor, "<f4").data, zlib.crc32(msgspec.msgpack.encode(row)))
+
+
+def _check_whole(path: Path, wal: Path) -> bool:
+    """Raise GalleryError when the table is missing or cut short; whether its write-ahead log holds anything."""
+    if not path.is_file():
+        raise GalleryError(f"{path} is missing. Copy the gallery again, or build it again.")
+    try:
+        logged = wal.stat().st_size > 0
+    except FileNotFoundError:
+        logged = False
+    # Never opened to be looked into: closing it again would drop this process's locks on it. With a log, the last page
+    # may be one that a full disk cut; the log has it whole.
+    if path.stat().st_size % _PAGE and not logged:
+        raise GalleryError(f"{path} is cut short. Copy the gallery again, or build it again.")
+    return logged
 
 
 def _begin(path: Path, how: str, closes: ExitStack) -> sqlite3.Connection:

@@ -14,6 +14,8 @@ from geodtr.runtime.spec import Descriptors
 
 _BLOCK_SCORES = 1 << 24
 _BLOCK_VALUES = 1 << 22
+_CACHED_VALUES = 1 << 20
+"""Compressed values are made float32 in blocks that caches hold, because they are read again at once."""
 Rows = NDArray[np.int64]
 
 
@@ -54,24 +56,46 @@ def search_compressed(
     kept = hits.rows.shape[1]
     if not kept:
         return hits
-    errors = compressed.errors if among is None else compressed.errors[among]
-    # Both products are rounded as well, each by at most half of this for unit rows.
-    errors = errors + np.float32(queries.shape[1] * np.finfo(np.float32).eps)
-    for part in _parts(len(queries), 4 * count):
-        block = queries[part]
-        scores = _compressed_scores(block, compressed, among)
-        bounds = np.linalg.norm(block, axis=1, keepdims=True) * errors
-        scores -= bounds
-        # Of a damaged row nothing is known, which must not make it the best.
-        np.nan_to_num(scores, copy=False, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-        least = np.partition(scores, count - kept, axis=1)[:, count - kept]
-        scores += 2 * bounds
-        for query, (highest, threshold) in enumerate(zip(scores, least, strict=True), part.start):
-            shortlist = np.flatnonzero(~(highest < threshold))
-            rows = shortlist if among is None else among[shortlist]
+    # A part's candidates are few, unless the model has collapsed: then they are all.
+    for part in _parts(len(queries), count // 4):
+        which, columns = _candidates(queries[part], compressed, among, kept)
+        starts = np.searchsorted(which, np.arange(part.stop - part.start + 1))
+        for query, mine in enumerate(map(slice, starts[:-1], starts[1:]), part.start):
+            rows = columns[mine] if among is None else among[columns[mine]]
             one = slice(query, query + 1)
             _keep_best(hits, one, rows, _scores(queries[one], references, rows))
     return hits
+
+
+def _candidates(queries: Descriptors, compressed: Compressed, among: Rows | None, kept: int) -> tuple[Rows, Rows]:
+    """Pairs of a query and a column of `among` that may be one of its best `kept`, by query and column in rising order.
+
+    Goes once over the compressed rows, a block of which is float32 at a time, and holds on to what may still win.
+    """
+    size = queries.shape[1]
+    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
+    # Both products are rounded as well, each by at most half of this for unit rows.
+    rounding = np.float32(size * np.finfo(np.float32).eps)
+    best = np.full((len(queries), kept), -np.inf, np.float32)
+    found = list[tuple[Rows, Rows, NDArray[np.float32]]]()
+    for part in _row_blocks(len(compressed.values) if among is None else len(among), size, _CACHED_VALUES):
+        rows = part if among is None else among[part]
+        scores = (queries @ compressed.values[rows].astype(np.float32).T) * compressed.scales[rows]
+        bounds = lengths * (compressed.errors[rows] + rounding)
+        scores += bounds
+        which, columns = np.nonzero(~(scores < best.min(axis=1, keepdims=True)))
+        # Of a damaged row, whose score is no number, nothing is known: that must not make it the best.
+        highest = np.fmax(scores[which, columns], -np.inf)
+        lowest = highest - 2 * bounds[which, columns]
+        rising, starts = np.unique(which, return_index=True)
+        for query, rivals in zip(rising, np.split(lowest, starts[1:]), strict=True):
+            best[query] = np.partition(np.concatenate([best[query], rivals]), -kept)[-kept:]
+        found.append((which, columns + part.start, highest))
+    which, columns, highest = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    still = highest >= best.min(axis=1)[which]
+    which, columns = which[still], columns[still]
+    order = np.lexsort((columns, which))
+    return which[order], columns[order]
 
 
 def _no_hits(queries: int, top: int, count: int) -> Hits:
@@ -95,25 +119,14 @@ def _scores(queries: Descriptors, references: Descriptors, among: Rows | None) -
     if 2 * len(among) > len(references):
         return (queries @ references.T)[:, among]
     scores = np.empty((len(queries), len(among)), np.float32)
-    for part in _row_blocks(len(among), references.shape[1]):
+    for part in _row_blocks(len(among), references.shape[1], _BLOCK_VALUES):
         scores[:, part] = queries @ references[among[part]].T
     return scores
 
 
-def _compressed_scores(queries: Descriptors, compressed: Compressed, among: Rows | None) -> NDArray[np.float32]:
-    """Likewise from compressed rows, a block of which is float32 at a time."""
-    values, scales = compressed.values, compressed.scales
-    count = len(values) if among is None else len(among)
-    scores = np.empty((len(queries), count), np.float32)
-    for part in _row_blocks(count, values.shape[1]):
-        rows = part if among is None else among[part]
-        np.matmul(queries, values[rows].astype(np.float32).T, out=scores[:, part])
-        scores[:, part] *= scales[rows]
-    return scores
-
-
-def _row_blocks(rows: int, width: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_VALUES // max(1, width))
+def _row_blocks(rows: int, width: int, values: int) -> Iterator[slice]:
+    """Runs of rows of `width` that hold about `values` values together."""
+    step = max(1, values // max(1, width))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 

@@ -512,33 +512,6 @@ def test_a_gallery_is_exported_for_spreadsheets_maps_and_data_frames(tmp_path: P
     np.testing.assert_array_equal(np.array(table["descriptor"], np.float32), descriptors_of(["a,b", "ü"]))
 
 
-def test_the_commands_look_into_a_gallery_and_change_it(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    path = build(tmp_path / "g", made_tiles(9), "int8")
-    info = json.loads(cli("gallery", "info", path, "--json").out)
-    assert (info["references"], info["positioned"], info["storage"]) == (9, 9, "int8")
-    assert info["made_by"]["embedding_id"] in cli("gallery", "info", path).out
-    assert json.loads(cli("gallery", "remove", path, "00[1-3]", "--json").out) == {"removed": 3, "references": 6}
-    assert json.loads(cli("gallery", "compact", path, "--json").out) == {"references": 6, "freed": 3}
-    assert cli("gallery", "verify", path).code == 0
-    assert cli("gallery", "export", path, "--out", tmp_path / "g.csv").code == 0
-    assert len((tmp_path / "g.csv").read_text().splitlines()) == 7
-    file = path / "descriptors-2.float32"
-    file.write_bytes(file.read_bytes()[:-1] + b"\x11")
-    verified = cli("gallery", "verify", path, "--json")
-    assert verified.code == 1
-    assert [fault["id"] for fault in json.loads(verified.out)["faults"]] == ["008"]
-    assert "FAILED" in cli("gallery", "verify", path).out
-
-
-def test_what_a_command_cannot_do_is_said_in_one_sentence(tmp_path: Path, refused: Callable[..., str]) -> None:
-    path = build(tmp_path / "g", made_tiles(3))
-    assert "no reference 'x'" in refused("gallery", "remove", path, "000", "x")
-    assert ".parquet" in refused("gallery", "export", path, "--out", tmp_path / "g.txt")
-    assert "gallery.json" in refused("gallery", "verify", tmp_path)
-    with GalleryWriter(path):
-        assert "being written" in refused("gallery", "compact", path)
-
-
 def test_a_person_can_look_into_the_folder(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(3), "int8")
     assert sorted(file.name for file in path.iterdir()) == [

@@ -89,4 +89,4 @@ def fill(out: Path, tiles: Sequence[Tile], descriptors: Descriptors, storage: St
 
 def unit_rows(count: int, size: int, seed: int) -> Descriptors:
     rows = np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)

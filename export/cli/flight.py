@@ -49,13 +49,12 @@ def localize(
     from geodtr.runtime.gallery import open_gallery
     from geodtr.runtime.localizer import Localizer
 
-    gallery = open_gallery(gallery_path)
-    if not len(gallery):
-        warn(f"{gallery_path} is empty: nothing can be found in it.")
-    if not gallery.info.finished:
-        warn(f"{gallery_path} is not finished: only {len(gallery)} tiles can be found.")
-    localizer = Localizer(open_bundle(bundle), gallery)
-    located = localizer.locate(_expand(images), top, track=track)
+    with open_gallery(gallery_path) as gallery:
+        if not len(gallery):
+            warn(f"{gallery_path} is empty: nothing can be found in it.")
+        if not gallery.info.finished:
+            warn(f"{gallery_path} is not finished: only {len(gallery)} tiles can be found.")
+        located = Localizer(open_bundle(bundle), gallery).locate(_expand(images), top, track=track)
     if as_json:
         show_json(located)
         return
