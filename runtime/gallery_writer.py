@@ -39,6 +39,8 @@ from geodtr.runtime.tile import Tile, check_tiles
 _LOCK = "writer.lock"
 _ROWS_AT_ONCE = 4096
 _LITTLE = 1 << 20
+_LONGEST = 1.01
+"""A descriptor has length 1, or 0 where an image shows nothing; the rest is what a quantised engine may add."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -120,35 +122,35 @@ class GalleryWriter:
     def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
         """Append references with their descriptors, float32 [N, D], unit rows: all of them or none.
 
-        Raises GalleryError when an id is taken, a value is not finite, or the disk is full; what the gallery held
-        before is untouched. DataError when a tile cannot be kept, ValueError when the shapes do not fit.
+        Raises GalleryError when an id is taken, a row is not finite or too long, or the disk is full; what the gallery
+        held before is untouched. DataError when a tile cannot be kept, ValueError when the shapes do not fit.
         """
         check_tiles(str(self.path), tiles)
         if descriptors.shape != (len(tiles), self.manifest.descriptor_size):
             raise ValueError(f"{len(tiles)} tiles come with descriptors {descriptors.shape}.")
-        finite = np.isfinite(descriptors).all(axis=1)
-        if not finite.all():
-            bad = tiles[int(np.argmin(finite))]
+        sound = np.linalg.norm(descriptors, axis=1) <= _LONGEST
+        if not sound.all():
+            bad = tiles[int(np.argmin(sound))]
             raise GalleryError(
-                f"The descriptor of tile {bad.id!r} holds values that are not finite: the model is broken."
+                f"The descriptor of tile {bad.id!r} is not finite or longer than 1: the model is broken."
             )
         rows = [as_row(tile) for tile in tiles]
         with self._change() as state:
+            for row in rows:
+                if self._database.execute("SELECT 1 FROM reference WHERE id = ?", row[:1]).fetchone():
+                    raise GalleryError(
+                        f"{self.path} holds a tile {row[0]!r} already; ids must differ. To replace it, remove it first."
+                    )
             files = self._files()
             files.write(state.slots, descriptors)
             files.sync()
-            try:
-                self._database.executemany(
-                    f"INSERT INTO reference (slot, {COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        (slot, *row, checksum(row, descriptor))
-                        for slot, (row, descriptor) in enumerate(zip(rows, descriptors, strict=True), state.slots)
-                    ),
-                )
-            except sqlite3.IntegrityError:
-                raise GalleryError(
-                    f"{self.path} holds one of the ids already: {', '.join(row[0] for row in rows)}."
-                ) from None
+            self._database.executemany(
+                f"INSERT INTO reference (slot, {COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (slot, *row, checksum(row, descriptor))
+                    for slot, (row, descriptor) in enumerate(zip(rows, descriptors, strict=True), state.slots)
+                ),
+            )
             self._database.execute("UPDATE state SET slots = ?", (state.slots + len(rows),))
 
     def finish(self) -> None:

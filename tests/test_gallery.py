@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -344,14 +345,15 @@ def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) 
         add_to_gallery(tmp_path / "g", moved, TinyEmbedder(), MADE_BY.embedding_id)
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         add_to_gallery(tmp_path / "g", made_tiles(4), TinyEmbedder(), "f" * 16)
-    with GalleryWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="ids already"):
+    with GalleryWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="'001' already"):
         writer.add(moved.tiles, descriptors_of(["x"]))
     assert verify(tmp_path / "g") == ()
 
 
-def test_a_descriptor_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0])
+def test_a_descriptor_that_cannot_be_is_refused_by_name(tmp_path: Path, value: float) -> None:
     bad = descriptors_of(["a", "b"])
-    bad[1, 3] = np.nan
+    bad[1, 3] = value
     with GalleryWriter(build(tmp_path / "g", made_tiles(1))) as writer, pytest.raises(GalleryError, match="'b'"):
         writer.add([Tile("a", "a.png"), Tile("b", "b.png")], bad)
 
@@ -377,6 +379,18 @@ def test_references_are_removed_by_id_or_glob_and_compacting_frees_their_space(t
     assert [tile.id for tile in old.all_tiles()] == [f"{n:03}" for n in range(300)]
     np.testing.assert_array_equal(old.descriptors(np.arange(300)), descriptors_of([f"{n:03}" for n in range(300)]))
     assert verify(path) == ()
+
+
+def test_threads_share_one_open_gallery(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(60), "int8")
+    ids = [f"{n:03}" for n in range(60)]
+
+    def find(name: str) -> tuple[str, str]:
+        nearest = gallery.search(descriptors_of([name]), 1, Near(48, 8, 10_000)).rows[0, 0]
+        return name, gallery.tile(int(nearest)).id
+
+    with open_gallery(path) as gallery, ThreadPoolExecutor(8) as pool:
+        assert all(asked == found for asked, found in pool.map(find, ids * 5))
 
 
 def test_a_second_writer_is_refused_at_once(tmp_path: Path) -> None:
