@@ -29,7 +29,9 @@ from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, new_file, write_bytes
-from geodtr.runtime.gallery import Gallery, Reference, build_gallery, open_gallery
+from geodtr.runtime.gallery import Gallery, open_gallery
+from geodtr.runtime.gallery_build import build_gallery
+from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localisation, Localizer
 from geodtr.runtime.manifest import QuantisationEntry
@@ -38,6 +40,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.tiles import tiles_of
 from geodtr.training.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
     from geodtr.training.listener import Listener
 
 MARKER, REPORT, SHEET = "demo.json", "report.json", "sheet.png"
-UNFINISHED = "run.unfinished"
-MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", REPORT, SHEET, MARKER)
+UNFINISHED, UNFINISHED_GALLERY = "run.unfinished", "gallery.unfinished"
+MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", UNFINISHED_GALLERY, REPORT, SHEET, MARKER)
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _NEAR = 25.0
 _SHEET_QUERIES, _SHEET_TILES = 8, 5
@@ -244,11 +247,13 @@ def _is_marker(content: bytes) -> bool:
         return False
 
 
-def _build_gallery(out: Path, bundle_path: Path, test_set: PairSet, track: Track) -> Gallery:
+def _build_gallery(out: Path, bundle_path: Path, test_set: PairSet, track: Track) -> None:
     bundle = open_bundle(bundle_path)
-    references = [Reference(pair.aerial, pair.lat, pair.lon) for pair in test_set.pairs]
-    embedding_id = bundle.manifest.embedding_id
-    return build_gallery(out, references, bundle.embedder("aerial"), embedding_id, test_set.name, track=track)
+    # A gallery in progress is no result yet: it takes its name when it is finished.
+    unfinished = out.with_name(UNFINISHED_GALLERY)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    build_gallery(unfinished, tiles_of(test_set), bundle.embedder("aerial"), made_by(bundle.manifest), track=track)
+    unfinished.rename(out)
 
 
 def _position_error(test_set: PairSet, located: list[Localisation]) -> PositionError:
@@ -278,6 +283,4 @@ def _sheet(test_set: PairSet, located: list[Localisation], gallery: Gallery, rep
             )
         )
     at_1 = report.parity.reference_recall.at_1
-    return draw_sheet(
-        rows, f"{len(gallery.places)} tiles, R@1 {at_1:.1%}: queries, their nearest tiles, the right one framed"
-    )
+    return draw_sheet(rows, f"{len(gallery)} tiles, R@1 {at_1:.1%}: queries, their nearest tiles, the right one framed")

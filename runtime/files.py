@@ -52,9 +52,9 @@ def new_file(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -78,11 +78,11 @@ def new_folder(path: Path) -> Iterator[Path]:
                 yield temporary
                 temporary.chmod(0o777 & ~_umask())
                 for entry in sorted(temporary.rglob("*")):
-                    _sync(entry)
-                _sync(temporary)
+                    sync(entry)
+                sync(temporary)
                 check_new_folder(path)
                 temporary.replace(path)
-                _sync(path.parent)
+                sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -159,7 +159,8 @@ def _refused(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written ({error.strerror}). Name a place that you may write to.")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put what was written to the file or folder `path` on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

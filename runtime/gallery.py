@@ -1,157 +1,235 @@
-"""A gallery: aerial references with their descriptors and positions, in a folder that belongs to one embedding space.
+"""A gallery opened for reading: aerial references with their descriptors and positions, of one embedding space.
 
-gallery.json         what it is: embedding id, sizes, the SHA-256 of the other files
-descriptors.npy      float32 [N, D], unit rows, memory-mapped when opened
-references.sqlite    table `reference`: row, file, lat, lon (degrees, WGS 84; NULL where unknown)
+It is a folder that a person can look into:
+
+gallery.json         what it is and what made it (gallery_manifest.py)
+references.sqlite    a row a reference: id, file, position, what else is known (reference_table.py)
+descriptors-*        the descriptors (descriptor_files.py)
+writer.lock          held by the one process that writes, if any (gallery_writer.py)
+
+Any number of processes may read while one writes. Each sees the references of the moment at which it opened.
 """
 
-import errno
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
-from geodtr.runtime.files import check_new_folder, new_folder, sha256, write_bytes
-from geodtr.runtime.pipeline import embed_files
-from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Descriptors, Embedder
+from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
+from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy, read_gallery_manifest, require_space
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.names import Storage
+from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
+from geodtr.runtime.search import Hits, Rows, search, search_compressed
+from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.tile import Tile
 
-_INFO, _DESCRIPTORS, _REFERENCES = "gallery.json", "descriptors.npy", "references.sqlite"
+_FETCHED = 1024
 
 
-class GalleryInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a gallery says of itself. `source` is the SPEC or folder that it was built from."""
+class GalleryInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A gallery in figures. `positioned`: references with a position. `removed`: rows that compacting would free.
 
-    schema: Literal[1] = 1
-    embedding_id: str
+    `finished` is false while it is being built. `searched_bytes` is what every search reads, `bytes` what the
+    descriptor files take together.
+    """
+
     references: int
-    descriptor_size: int
     positioned: int
+    removed: int
+    finished: bool
+    descriptor_size: int
+    storage: Storage
+    searched_bytes: int
+    bytes: int
     source: str
-    descriptors_sha256: str
-    references_sha256: str
+    made_by: MadeBy
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """An aerial tile before it is embedded: its file, and where its centre lies if that is known."""
-
-    image: Path
-    lat: float | None = None
-    lon: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A reference as a gallery keeps it: its file as it was given, and its position if that is known."""
-
-    file: str
-    lat: float | None
-    lon: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Gallery:
-    """A gallery opened for reading. `descriptors` is a memory map: it costs no memory until it is searched."""
+    """References in rows 0 to N - 1, in the order in which they were added; safe to use from several threads.
 
-    path: Path
-    info: GalleryInfo
-    descriptors: Descriptors
-    places: tuple[Place, ...]
+    Closing it, or letting it go, lets go of the moment that it sees: until then the table's log keeps what is written
+    afterwards beside it.
+    """
+
+    def __init__(
+        self, path: Path, manifest: GalleryManifest, database: sqlite3.Connection, mapped: Mapped, closes: ExitStack
+    ) -> None:
+        """For `open_gallery`. `closes` ends what the gallery holds open."""
+        self.path = path
+        self.manifest = manifest
+        self._database = database
+        self._mapped = mapped
+        self._lock = threading.Lock()
+        self._close = weakref.finalize(self, closes.close)
+        slots = read_slots(database)
+        self._count = len(slots)
+        # Rows are slots unless references were removed.
+        self._slots = None if self._count == len(mapped.exact) else slots
+        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __enter__(self) -> "Gallery":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the table; what was read of it stays usable, tiles cannot be looked up any more."""
+        self._close()
+
+    @property
+    def info(self) -> GalleryInfo:
+        """The gallery in figures."""
+        exact, compressed = self._mapped.exact, self._mapped.compressed
+        packed = 0 if compressed is None else compressed.values.nbytes
+        # A scale and an error of 4 bytes belong to each compressed row.
+        packed += 0 if compressed is None else 8 * len(compressed.values)
+        with self._lock, readable(self.path):
+            finished = read_state(self._database).finished
+            (positioned,) = self._database.execute("SELECT count(lat) FROM reference").fetchone()
+        return GalleryInfo(
+            references=len(self),
+            positioned=positioned,
+            removed=len(exact) - len(self),
+            finished=finished,
+            descriptor_size=self.manifest.descriptor_size,
+            storage=self.manifest.storage,
+            searched_bytes=packed or exact.nbytes,
+            bytes=packed + exact.nbytes,
+            source=self.manifest.source,
+            made_by=self.manifest.made_by,
+        )
+
+    @property
+    def lat(self) -> NDArray[np.float64]:
+        """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
+        return self._places()[0]
+
+    @property
+    def lon(self) -> NDArray[np.float64]:
+        """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
+        return self._places()[1]
+
+    def tile(self, row: int) -> Tile:
+        """What is known of the reference in `row`. Raises IndexError when there is no such row."""
+        return self.tiles([row])[0]
+
+    def tiles(self, rows: Iterable[int]) -> list[Tile]:
+        """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
+        query = f"SELECT {COLUMNS} FROM reference WHERE slot = ?"
+        with self._lock, readable(self.path):
+            return [as_tile(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
+
+    def all_tiles(self) -> Iterator[Tile]:
+        """Every reference in the order of the rows, a block of them in memory at a time."""
+        for start in range(0, len(self), _FETCHED):
+            yield from self.tiles(range(start, min(start + _FETCHED, len(self))))
+
+    def descriptors(self, rows: Rows) -> Descriptors:
+        """A copy of the float32 descriptors [M, D] of `rows`, int64 [M]."""
+        return self._mapped.exact[rows if self._slots is None else self._slots[rows]]
+
+    def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
+        """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
+
+        With `near`, only references within it are found, and those without a position never are. Every storage gives
+        the answer of float32. Raises GalleryError when queries have another size or values that are not finite, when
+        `near` is asked of a gallery that knows no position, or when what is found cannot be a cosine because the
+        gallery is damaged; ValueError when `top` is less than 1.
+        """
+        self._check(queries)
+        among = self._slots if near is None else self._near(near)
+        exact, compressed = self._mapped.exact, self._mapped.compressed
+        with np.errstate(over="ignore", invalid="ignore"):
+            if compressed is None:
+                hits = search(queries, exact, top, among)
+            else:
+                hits = search_compressed(queries, compressed, exact, top, among)
+        # A flipped bit that makes a value huge brings its row to the top of every answer.
+        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
+            raise GalleryError(
+                f"{self.path} holds descriptors that are not of unit length: it was damaged. See which: "
+                f"geodtr-export gallery verify {self.path}"
+            )
+        return hits if self._slots is None else Hits(np.searchsorted(self._slots, hits.rows), hits.scores)
 
     def require_space(self, embedding_id: str) -> None:
         """Raise EmbeddingSpaceMismatch when queries of `embedding_id` would be compared with another model's tiles."""
-        if embedding_id != self.info.embedding_id:
-            raise EmbeddingSpaceMismatch(
-                f"{self.path} was built by a model with embedding id {self.info.embedding_id}, the bundle's is "
-                f"{embedding_id}: their descriptors cannot be compared. Build a gallery with this bundle: "
-                f"geodtr-export gallery build BUNDLE {self.info.source} --out GALLERY"
+        require_space(self.path, self.manifest, embedding_id)
+
+    def _slot(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.path} has no row {row}; its rows are 0 to {len(self) - 1}.")
+        return int(row) if self._slots is None else int(self._slots[row])
+
+    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with self._lock, readable(self.path):
+            if self._positions is None:
+                # Read by the first who asks: a search without a prior never does.
+                cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
+                try:
+                    read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
+                except (TypeError, ValueError):
+                    raise sqlite3.DatabaseError("a position is not a number") from None
+                self._positions = np.ascontiguousarray(read["lat"]), np.ascontiguousarray(read["lon"])
+        return self._positions
+
+    def _near(self, near: Near) -> Rows:
+        if len(self) and np.isnan(self.lat).all():
+            raise GalleryError(
+                f"{self.path} knows no positions, so that it cannot be searched near one. Search without a prior, or "
+                "build it from a source that gives coordinates."
             )
+        rows = np.flatnonzero(near.holds(self.lat, self.lon))
+        return rows if self._slots is None else self._slots[rows]
 
-
-def build_gallery(
-    out: Path,
-    references: Sequence[Reference],
-    embedder: Embedder,
-    embedding_id: str,
-    source: str,
-    *,
-    track: Track = untracked,
-) -> Gallery:
-    """Embed `references` with the aerial branch and write the gallery folder `out`, whole or not at all.
-
-    Raises OutputExists when `out` holds anything, ImageError naming an image that cannot be read.
-    """
-    check_new_folder(out)
-    paths = [reference.image for reference in references]
-    descriptors = embed_files(embedder, paths, description="Embedding tiles", track=track)
-    with new_folder(out) as folder:
-        np.save(folder / _DESCRIPTORS, descriptors)
-        _write_places(folder / _REFERENCES, references)
-        info = GalleryInfo(
-            embedding_id=embedding_id,
-            references=len(references),
-            descriptor_size=descriptors.shape[1],
-            positioned=sum(reference.lat is not None for reference in references),
-            source=source,
-            descriptors_sha256=sha256(folder / _DESCRIPTORS),
-            references_sha256=sha256(folder / _REFERENCES),
-        )
-        write_bytes(folder / _INFO, msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
-    return open_gallery(out)
+    def _check(self, queries: Descriptors) -> None:
+        size = self.manifest.descriptor_size
+        if queries.ndim != 2 or queries.shape[1] != size:
+            raise GalleryError(f"{self.path} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
+        if not np.isfinite(queries).all():
+            raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
 
 
 def open_gallery(path: Path) -> Gallery:
-    """Open the gallery folder `path`. Raises GalleryError when it is missing, altered, or its parts do not fit."""
-    info = _read_info(path)
-    for name, expected in ((_DESCRIPTORS, info.descriptors_sha256), (_REFERENCES, info.references_sha256)):
-        file = path / name
-        if not file.is_file():
-            raise GalleryError(f"{file} is missing. Copy the gallery again, or build it again.")
-        if sha256(file) != expected:
-            raise GalleryError(f"{file} was altered after the gallery was built. Copy it again, or build it again.")
-    descriptors = np.load(path / _DESCRIPTORS, mmap_mode="r", allow_pickle=False)
-    places = _read_places(path / _REFERENCES)
-    if descriptors.shape != (info.references, info.descriptor_size) or len(places) != info.references:
-        raise GalleryError(f"{path}: descriptors, positions and {_INFO} differ in number. Build it again.")
-    return Gallery(path, info, descriptors, places)
+    """Open the gallery folder `path` as it is at this moment, in milliseconds: sizes are checked, not every byte.
 
-
-def _read_info(path: Path) -> GalleryInfo:
-    file = path / _INFO
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=GalleryInfo)
-    except (FileNotFoundError, NotADirectoryError):
-        raise GalleryError(
-            f"{path} is not a gallery: it holds no {_INFO}. "
-            f"Build one: geodtr-export gallery build BUNDLE SPEC --out {path}"
-        ) from None
-    except msgspec.DecodeError as error:
-        raise GalleryError(f"{file} is not valid: {error}. Build the gallery again.") from None
-
-
-def _write_places(path: Path, references: Sequence[Reference]) -> None:
-    try:
-        _fill(path, references)
-    except sqlite3.OperationalError as error:
-        raise OSError(errno.ENOSPC, str(error), str(path)) from error
-
-
-def _fill(path: Path, references: Sequence[Reference]) -> None:
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("CREATE TABLE reference (row INTEGER PRIMARY KEY, file TEXT NOT NULL, lat REAL, lon REAL)")
-        database.executemany(
-            "INSERT INTO reference VALUES (?, ?, ?, ?)",
-            ((row, str(entry.image), entry.lat, entry.lon) for row, entry in enumerate(references)),
-        )
-
-
-def _read_places(path: Path) -> tuple[Place, ...]:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-        return tuple(Place(*row) for row in database.execute("SELECT file, lat, lon FROM reference ORDER BY row"))
+    Raises GalleryError when it is missing, of another schema, or its parts do not fit; `verify` finds single rows.
+    """
+    manifest = read_gallery_manifest(path)
+    seen: State | None = None
+    while True:
+        with readable(path), ExitStack() as closes:
+            database = open_snapshot(path, closes)
+            state = read_state(database)
+            files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
+            try:
+                mapped = files.map(state.slots)
+            except FileNotFoundError as error:
+                if seen == state:
+                    raise GalleryError(
+                        f"{error.filename} is missing. Copy the gallery again, or build it again."
+                    ) from None
+                # Compacted between the two looks: the next snapshot names the new files.
+                seen = state
+                continue
+            if mapped.compressed is not None and not mapped.compressed.possible:
+                raise GalleryError(
+                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
+                )
+            return Gallery(path, manifest, database, mapped, closes.pop_all())

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.gallery import Gallery, Place
+from geodtr.runtime.gallery import Gallery
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.search import search
+from geodtr.runtime.tile import Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Candidate:
     """One tile that a query may show: its gallery row, place, and cosine similarity (-1..1)."""
 
     row: int
-    place: Place
+    place: Tile
     score: float
 
 
@@ -40,11 +40,8 @@ class Localizer:
     def locate(self, images: Sequence[Path], top: int = 5, *, track: Track = untracked) -> list[Localisation]:
         """The `top` nearest tiles of each image, in the order given. Raises ImageError, naming the bad file."""
         queries = embed_files(self._embedder, images, description="Localising", track=track)
-        hits = search(queries, self._gallery.descriptors, top)
-        places = self._gallery.places
+        hits = self._gallery.search(queries, top)
         return [
-            Localisation(
-                image, tuple(Candidate(int(r), places[r], float(s)) for r, s in zip(rows, scores, strict=True))
-            )
-            for image, rows, scores in zip(images, hits.rows, hits.scores, strict=True)
+            Localisation(image, tuple(map(Candidate, rows, self._gallery.tiles(rows), scores)))
+            for image, rows, scores in zip(images, hits.rows.tolist(), hits.scores.tolist(), strict=True)
         ]

@@ -32,3 +32,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 Hardware = Literal["same-gpu", "same-capability", "ampere-or-newer"]
 """Which GPUs a TensorRT engine may run on: the model it was built on, its compute capability, or any since Ampere."""
+
+Storage = Literal["float32", "float16", "int8"]
+"""What a gallery's descriptors are searched in. Float32 rows are kept in any case: they score the shortlist."""
+STORAGES: tuple[Storage, ...] = get_args(Storage)

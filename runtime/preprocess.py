@@ -8,7 +8,7 @@ from PIL import Image
 
 from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY, decode
+from geodtr.runtime.images import PREPARED_KEY, Decoded, decode
 from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
 
@@ -37,12 +37,17 @@ def load_image(path: Path, how: Preprocessing) -> Images:
     """
     image = decode(path)
     try:
-        if image.prepared is None:
-            return preprocess(image.pixels, how)
-        _check_prepared(image.prepared, image.pixels, how.geometry)
-        return image.pixels
+        return as_input(image, how)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+
+
+def as_input(image: Decoded, how: Preprocessing) -> Images:
+    """The same for an image that is decoded already; its errors cannot name the file."""
+    if image.prepared is None:
+        return preprocess(image.pixels, how)
+    _check_prepared(image.prepared, image.pixels, how.geometry)
+    return image.pixels
 
 
 def describe(geometry: Geometry) -> str:

@@ -5,9 +5,14 @@ Knows what a tile says of itself; knows nothing of galleries or engines.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
 from typing import Any, Protocol
 
-from geodtr.runtime.images import Decoded
+import msgspec
+
+from geodtr.runtime.errors import DataError
+from geodtr.runtime.images import Decoded, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +47,48 @@ class TileSource(Protocol):
     def read(self, tile: Tile) -> Decoded:
         """The tile's pixels, uint8 RGB [H, W, 3]; safe to call from several threads. Raises ImageError naming it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileTiles:
+    """Tiles that are image files of their own: each one's `file` is its path."""
+
+    name: str
+    tiles: tuple[Tile, ...]
+
+    def read(self, tile: Tile) -> Decoded:
+        """The pixels of the tile's file. Raises ImageError naming it."""
+        return decode(Path(tile.file))
+
+
+def check_tiles(source: str, tiles: Sequence[Tile]) -> None:
+    """Raise DataError naming the first tile of `source` whose id is empty or taken, or that says what cannot be."""
+    ids = set[str]()
+    for tile in tiles:
+        fault = "its id is taken by another tile" if tile.id in ids else _fault(tile)
+        if fault:
+            raise DataError(
+                f"{source}: tile {tile.id!r} (file {tile.file!r}): {fault}. Correct the source, and repeat."
+            )
+        ids.add(tile.id)
+
+
+def _fault(tile: Tile) -> str | None:
+    """Why a tile cannot be kept, or None."""
+    if not tile.id:
+        return "its id is empty"
+    if (tile.lat is None) != (tile.lon is None):
+        return f"lat is {tile.lat} and lon {tile.lon}; both or neither must be known"
+    limits = (("lat", tile.lat, -90, 90), ("lon", tile.lon, -180, 180), ("heading", tile.heading, -360, 360))
+    for name, value, least, most in limits:
+        if value is not None and not least <= value <= most:
+            return f"{name} is {value}; allowed are {least} to {most} degrees"
+    scale = tile.metres_per_pixel
+    if scale is not None and not (isfinite(scale) and scale > 0):
+        return f"metres_per_pixel is {scale}; it must be above 0 and finite"
+    try:
+        text = msgspec.json.encode((tile.id, tile.file, dict(tile.more)))
+        msgspec.json.decode(text)
+    except (TypeError, ValueError) as error:
+        return f"it cannot be written down as JSON ({error})"
+    return None

@@ -14,11 +14,14 @@ from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.gallery import Gallery, Reference, build_gallery
+from geodtr.runtime.gallery import Gallery, open_gallery
+from geodtr.runtime.gallery_build import build_gallery
+from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.names import Precision
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.tiles import tiles_of
 from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.loop import train
 from geodtr.training.world.dataset import WorldSet, write_world
@@ -93,13 +96,9 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         )
         for precision in BUILT
     }
-    gallery = build_gallery(
-        root / "gallery",
-        [Reference(pair.aerial, pair.lat, pair.lon) for pair in test_set.pairs],
-        bundles["fp32"].embedder("aerial"),
-        bundles["fp32"].manifest.embedding_id,
-        test_set.name,
-    )
+    flying = bundles["fp32"]
+    build_gallery(root / "gallery", tiles_of(test_set), flying.embedder("aerial"), made_by(flying.manifest))
+    gallery = open_gallery(root / "gallery")
     return Trained(train_set, test_set, checkpoint, onnx, bundles, gallery)
 
 

@@ -26,7 +26,12 @@ COMMANDS = (
     "doctor",
     "embed",
     "gallery build",
+    "gallery add",
+    "gallery remove",
+    "gallery compact",
     "gallery info",
+    "gallery verify",
+    "gallery export",
     "localize",
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "numpy", "PIL")

@@ -4,17 +4,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
-from geodtr.runtime.gallery import Reference, build_gallery, open_gallery
+from geodtr.runtime.errors import EmbeddingSpaceMismatch
+from geodtr.runtime.gallery import open_gallery
+from geodtr.runtime.gallery_build import build_gallery
+from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.search import search
+from geodtr.training.data.tiles import tiles_of
 
 
 @settings(max_examples=100, deadline=None)
@@ -46,10 +50,10 @@ def test_asking_for_no_references_is_an_error() -> None:
 
 def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
     gallery = trained.gallery
-    assert gallery.info.references == len(trained.test_set) == len(gallery.places)
-    np.testing.assert_allclose(np.linalg.norm(gallery.descriptors, axis=1), 1, atol=1e-5)
-    for pair, place in zip(trained.test_set.pairs, gallery.places, strict=True):
-        assert (place.file, place.lat, place.lon) == (str(pair.aerial), pair.lat, pair.lon)
+    assert gallery.info.references == len(trained.test_set) == len(gallery)
+    np.testing.assert_allclose(np.linalg.norm(gallery.descriptors(np.arange(len(gallery))), axis=1), 1, atol=1e-5)
+    for pair, tile in zip(trained.test_set.pairs, gallery.all_tiles(), strict=True):
+        assert (tile.file, tile.lat, tile.lon) == (str(pair.aerial), pair.lat, pair.lon)
 
 
 def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None:
@@ -71,28 +75,16 @@ def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli
 
 
 def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    references = [Reference(pair.aerial) for pair in trained.test_set.pairs[:3]]
-    other = build_gallery(tmp_path / "other", references, trained.bundles["fp32"].embedder("aerial"), "0" * 16, "test")
+    flying = trained.bundles["fp32"]
+    maker = msgspec.structs.replace(made_by(flying.manifest), embedding_id="0" * 16)
+    build_gallery(tmp_path / "other", tiles_of(trained.test_set.first(3)), flying.embedder("aerial"), maker)
+    other = open_gallery(tmp_path / "other")
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         Localizer(trained.bundles["fp32"], other)
     image = trained.test_set.pairs[0].ground
     result = cli("localize", image, "--bundle", trained.bundles["fp32"].path, "--gallery", other.path)
     assert result.code == 2
     assert "gallery build" in result.err
-
-
-@pytest.mark.parametrize("name", ["descriptors.npy", "references.sqlite", "gallery.json"])
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_damaged_gallery_is_refused_by_name(trained: Trained, tmp_path: Path, name: str, damage: str) -> None:
-    references = [Reference(pair.aerial) for pair in trained.test_set.pairs[:3]]
-    gallery = build_gallery(tmp_path / "g", references, trained.bundles["fp32"].embedder("aerial"), "0" * 16, "test")
-    file = gallery.path / name
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(GalleryError, match=name):
-        open_gallery(gallery.path)
 
 
 def test_distances_on_earth() -> None:

@@ -1,0 +1,210 @@
+"""Commands over galleries: build, add, remove, compact, info, verify, export. They need the lean runtime only."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from geodtr.export.cli.console import megabytes, messages, output, report_skipped, show_json, track, verdict, warn
+from geodtr.export.cli.options import AsJson, BundlePath, out_option
+from geodtr.runtime.names import Storage
+
+if TYPE_CHECKING:
+    from geodtr.runtime.errors import ImageError
+    from geodtr.runtime.gallery_build import Added, OnBadTile
+    from geodtr.runtime.tile import Tile, TileSource
+
+_SHOWN = 20
+
+GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="A gallery folder.", show_default=False)]
+SourceText = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A data set's SPEC, or a folder of tiles.", show_default=False)
+]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-error", help="At a tile that cannot be read: stop, or leave it out and list it."),
+]
+
+gallery = typer.Typer(no_args_is_help=True, help="Build, change and look into galleries of aerial tiles.")
+
+
+@gallery.command("build")
+def gallery_build(
+    bundle: BundlePath,
+    source: SourceText,
+    out: Annotated[Path, out_option("Gallery folder to write; new, empty, or one whose build was stopped.")],
+    storage: Annotated[
+        Storage, typer.Option("--storage", help="What is searched; float32 rows score the best again.")
+    ] = "float32",
+    on_error: OnError = "stop",
+    as_json: AsJson = False,
+) -> None:
+    """Embed aerial tiles into a gallery; the same command goes on where a build was stopped."""
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.gallery_build import build_gallery
+    from geodtr.runtime.gallery_manifest import made_by
+
+    opened = open_bundle(bundle)
+    left_out = list[str]()
+    added = build_gallery(
+        out,
+        _source(source),
+        opened.embedder("aerial"),
+        made_by(opened.manifest),
+        storage=storage,
+        on_bad_tile=_on_bad_tile(on_error, left_out),
+        track=track,
+    )
+    _report(out, added, left_out, as_json)
+
+
+@gallery.command("add")
+def gallery_add(
+    gallery_path: GalleryPath,
+    bundle: BundlePath,
+    source: SourceText,
+    on_error: OnError = "stop",
+    as_json: AsJson = False,
+) -> None:
+    """Embed those tiles of a source that a gallery does not hold yet, and add them."""
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.gallery_build import add_to_gallery
+
+    opened = open_bundle(bundle)
+    left_out = list[str]()
+    added = add_to_gallery(
+        gallery_path,
+        _source(source),
+        opened.embedder("aerial"),
+        opened.manifest.embedding_id,
+        on_bad_tile=_on_bad_tile(on_error, left_out),
+        track=track,
+    )
+    _report(gallery_path, added, left_out, as_json)
+
+
+@gallery.command("remove")
+def gallery_remove(
+    gallery_path: GalleryPath,
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids, or globs of them: 'north/*'.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Remove references from a gallery, all that are named or none."""
+    from geodtr.runtime.gallery_writer import GalleryWriter
+
+    with GalleryWriter(gallery_path) as writer:
+        removed, left = writer.remove(ids), len(writer)
+    if as_json:
+        show_json({"removed": removed, "references": left})
+    else:
+        output.print(f"{gallery_path}: {removed} tiles removed, {left} left; gallery compact frees their space")
+
+
+@gallery.command("compact")
+def gallery_compact(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+    """Free the space of removed references; readers are not disturbed. The disk must hold both copies meanwhile."""
+    from geodtr.runtime.gallery_writer import GalleryWriter
+
+    with GalleryWriter(gallery_path) as writer:
+        compacted = writer.compact()
+    if as_json:
+        show_json(compacted)
+    else:
+        output.print(f"{gallery_path}: {compacted.references} tiles, {compacted.freed} removed ones' rows freed")
+
+
+@gallery.command("info")
+def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+    """Show what a gallery holds, and what made it."""
+    from geodtr.runtime.gallery import open_gallery
+
+    with open_gallery(gallery_path) as opened:
+        info = opened.info
+    if as_json:
+        show_json(info)
+        return
+    empty = " (empty: nothing can be found in it)" if not info.references else ""
+    output.print(f"{gallery_path}: {info.references} tiles, {info.positioned} with a position{empty}")
+    output.print(
+        f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched, "
+        f"{megabytes(info.bytes)} MB in all, {info.removed} rows of removed tiles"
+    )
+    made = info.made_by
+    output.print(f"embedding id {made.embedding_id}, by {made.backend} in {made.precision}, from {info.source}")
+    if not info.finished:
+        output.print("not finished: repeat the gallery build that began it")
+
+
+@gallery.command("verify")
+def gallery_verify(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+    """Read all of a gallery and name every row and file that is not as it was written; exits with 1 if any is."""
+    from geodtr.runtime.gallery_verify import verify
+
+    faults = verify(gallery_path, track=track)
+    if as_json:
+        show_json({"passed": not faults, "faults": faults})
+    else:
+        for fault in faults[:_SHOWN]:
+            output.print(fault.what if fault.id is None else f"{fault.id}: {fault.what}", soft_wrap=True)
+        if len(faults) > _SHOWN:
+            output.print(f"and {len(faults) - _SHOWN} more; --json lists them all")
+        if any(fault.id is not None for fault in faults):
+            output.print("Remove the references that are named and add them again.")
+        output.print(f"{gallery_path}:", verdict(not faults), soft_wrap=True)
+    raise typer.Exit(1 if faults else 0)
+
+
+@gallery.command("export")
+def gallery_export(
+    gallery_path: GalleryPath,
+    out: Annotated[Path, out_option("File to write: .csv, .geojson, or .parquet (with descriptors).")],
+) -> None:
+    """Write a gallery's references for other programs."""
+    from geodtr.runtime.gallery import open_gallery
+    from geodtr.runtime.gallery_export import export_gallery
+
+    with open_gallery(gallery_path) as opened:
+        export_gallery(opened, out)
+        messages.print(f"Wrote {out}: {len(opened)} tiles")
+
+
+def _source(text: str) -> "TileSource":
+    """A data set's tiles, or those of a plain folder of images."""
+    from geodtr.runtime.images import list_images
+    from geodtr.runtime.tile import FileTiles, Tile
+    from geodtr.training.data.spec import is_spec, read_test_set
+    from geodtr.training.data.tiles import tiles_of
+
+    if is_spec(text):
+        pair_set = read_test_set(text)
+        report_skipped(pair_set.name, pair_set.skipped)
+        return tiles_of(pair_set)
+    return FileTiles(text, tuple(Tile(str(path), str(path)) for path in list_images(Path(text))))
+
+
+def _on_bad_tile(on_error: Literal["stop", "skip"], left_out: list[str]) -> "OnBadTile":
+    from geodtr.runtime.gallery_build import stop
+
+    def leave_out(tile: "Tile", error: "ImageError") -> None:
+        del tile
+        left_out.append(str(error))
+
+    return stop if on_error == "stop" else leave_out
+
+
+def _report(path: Path, added: "Added", left_out: list[str], as_json: bool) -> None:
+    if as_json:
+        show_json({"embedded": added.embedded, "held": added.held, "left_out": left_out})
+        return
+    for text in left_out[:_SHOWN]:
+        warn(f"left out: {text}")
+    if len(left_out) > _SHOWN:
+        warn(f"and {len(left_out) - _SHOWN} more tiles are left out; --json lists them all")
+    held = f", {added.held} were there" if added.held else ""
+    messages.print(f"Wrote {path}: {added.embedded} tiles embedded{held}")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(gallery, name="gallery")

@@ -1,0 +1,51 @@
+"""Descriptors in fewer bytes: half the size as float16, a quarter as int8 with a scale a row.
+
+Knows rows of numbers; knows nothing of files or searches.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.spec import Descriptors
+
+Compression = Literal["float16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """Descriptors that are nearly known: row i lies no farther than `errors[i]` from `scales[i] * values[i]`.
+
+    values int8 or float16 [N, D]; scales and errors float32 [N]; distances are Euclidean.
+    """
+
+    values: NDArray[np.int8] | NDArray[np.float16]
+    scales: NDArray[np.float32]
+    errors: NDArray[np.float32]
+
+    @property
+    def possible(self) -> bool:
+        """Whether scales and errors can be what they are called: else they were damaged."""
+        of_rows = (self.scales > 0) & (self.errors >= 0) & np.isfinite(self.scales) & np.isfinite(self.errors)
+        return bool(of_rows.all())
+
+
+def compress(rows: Descriptors, compression: Compression) -> Compressed:
+    """Round `rows` [N, D], whose values lie within -1 and 1; the same rows give the same bytes, always.
+
+    int8 is symmetric: a row's largest value becomes 127 or -127. Errors are measured, and rounded up.
+    """
+    # A damaged row is nobody's news here: its checksum tells.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if compression == "float16":
+            scales = np.ones(len(rows), np.float32)
+            values: NDArray[np.int8] | NDArray[np.float16] = rows.astype(np.float16)
+        else:
+            largest = np.abs(rows).max(axis=1, initial=0)
+            scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+            values = np.clip(np.rint(rows / scales[:, None]), -127, 127).astype(np.int8)
+        lost = rows - values.astype(np.float64) * scales[:, None]
+        errors = np.linalg.norm(lost, axis=1).astype(np.float32)
+        return Compressed(values, scales, np.nextafter(errors, np.float32(np.inf)))

@@ -1,0 +1,149 @@
+"""The files that hold a gallery's descriptors: rows of one size, appended and never changed, mapped to be read.
+
+descriptors-G.float32                   the rows as they were embedded, float32 [slots, D]
+descriptors-G.float16 or .int8          the same compressed, where the gallery's storage says so
+descriptors-G.scales                    what belongs to a compressed row: its scale and its error, float32 [slots, 2]
+
+G is the generation: compacting writes the next one. How many rows count is for the caller to know: what lies behind
+them is the rest of a write that was cut short. Numbers are little-endian.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.compression import Compressed, compress
+from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.files import sync
+from geodtr.runtime.names import Storage
+from geodtr.runtime.spec import Descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Descriptor files in memory maps, which cost no memory until they are touched: `exact` float32 [slots, D]."""
+
+    exact: Descriptors
+    compressed: Compressed | None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One of the files: rows of `width` numbers of `dtype`."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    width: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorFiles:
+    """One generation's files in `folder`, of descriptors [slots, `size`]."""
+
+    folder: Path
+    generation: int
+    size: int
+    storage: Storage
+
+    @property
+    def paths(self) -> list[Path]:
+        return [file.path for file in self._files()]
+
+    def create(self) -> None:
+        """Make the files anew, empty."""
+        for path in self.paths:
+            path.write_bytes(b"")
+            sync(path)
+        sync(self.folder)
+
+    def map(self, slots: int) -> Mapped:
+        """The first `slots` rows. Raises FileNotFoundError, or GalleryError naming a file that is shorter."""
+        exact, *compressed = (_map(file, slots) for file in self._files())
+        if not compressed:
+            return Mapped(exact, None)
+        values, of_rows = compressed
+        # Contiguous, because every search reads all of them.
+        scales, errors = np.ascontiguousarray(of_rows.T)
+        return Mapped(exact, Compressed(values, scales, errors))
+
+    def write(self, slot: int, rows: Descriptors) -> None:
+        """Write float32 rows [N, D] from row `slot` on; they are durable after `sync`."""
+        parts: list[NDArray[Any]] = [rows]
+        if self.storage != "float32":
+            packed = compress(rows, self.storage)
+            parts += [packed.values, np.stack([packed.scales, packed.errors], axis=1)]
+        for file, part in zip(self._files(), parts, strict=True):
+            with file.path.open("r+b", buffering=0) as stream:
+                stream.seek(slot * file.row_bytes)
+                content = memoryview(np.ascontiguousarray(part, file.dtype).data).cast("B")
+                while content:
+                    content = content[stream.write(content) :]
+
+    def sync(self) -> None:
+        for path in self.paths:
+            sync(path)
+
+    def cut(self, slots: int) -> None:
+        """Drop what lies behind the first `slots` rows. Raises GalleryError naming a file that is shorter."""
+        for file in self._files():
+            _check_length(file, slots)
+            if file.path.stat().st_size > slots * file.row_bytes:
+                os.truncate(file.path, slots * file.row_bytes)
+
+    def remove(self) -> None:
+        """Unlink the files; who has mapped them keeps them."""
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
+    def remove_others(self) -> None:
+        """Unlink what other generations left in the folder: a compaction was cut short before or after its switch."""
+        for path in self.folder.glob("descriptors-*"):
+            if path not in self.paths:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+
+    def rows_held(self) -> dict[Path, int]:
+        """How many whole rows each file holds; 0 where it is missing."""
+        return {file.path: _size(file.path) // file.row_bytes for file in self._files()}
+
+    def _files(self) -> Iterator[_File]:
+        def named(suffix: str) -> Path:
+            return self.folder / f"descriptors-{self.generation}.{suffix}"
+
+        yield _File(named("float32"), np.dtype("<f4"), self.size)
+        if self.storage != "float32":
+            yield _File(named(self.storage), np.dtype("<f2" if self.storage == "float16" else "i1"), self.size)
+            yield _File(named("scales"), np.dtype("<f4"), 2)
+
+
+def _map(file: _File, slots: int) -> NDArray[Any]:
+    _check_length(file, slots)
+    if not slots:
+        return np.empty((0, file.width), file.dtype)  # an empty file cannot be mapped
+    return np.asarray(np.memmap(file.path, file.dtype, "r", shape=(slots, file.width)))
+
+
+def _check_length(file: _File, slots: int) -> None:
+    held, needed = file.path.stat().st_size, slots * file.row_bytes
+    if held < needed:
+        raise GalleryError(
+            f"{file.path} is cut short: it has {held:,} bytes where {slots:,} rows need {needed:,}. Copy the gallery "
+            f"again, or see what is left: geodtr-export gallery verify {file.path.parent}"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

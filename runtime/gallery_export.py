@@ -1,0 +1,100 @@
+"""A gallery's references for other programs: CSV, GeoJSON, or Parquet, by the name of the file that is asked for."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from geodtr.runtime.errors import ConfigError, MissingDependency
+from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.gallery import Gallery
+from geodtr.runtime.tile import Tile
+
+_FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
+_ROWS_AT_ONCE = 4096
+
+
+def export_gallery(gallery: Gallery, out: Path) -> None:
+    """Write all references, in the order of their rows, to the new file `out`; its suffix says how.
+
+    .csv: a line a reference, what is unknown empty, `more` as JSON. .geojson (RFC 7946): a point a reference, its
+    geometry null where the position is unknown, all else as properties. .parquet: the same columns and the float32
+    descriptor; needs the extra `parquet`.
+    Raises ConfigError when the suffix is another, OutputExists, UserError when the file cannot be written,
+    MissingDependency.
+    """
+    writer = _WRITERS.get(out.suffix.lower())
+    if writer is None:
+        raise ConfigError(f"{out} does not say what it shall be: allowed are names that end in {', '.join(_WRITERS)}.")
+    check_new_file(out)
+    with new_file(out) as file:
+        writer(gallery, file)
+
+
+def _write_csv(gallery: Gallery, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow((*_FIELDS, "more"))
+        for tile in gallery.all_tiles():
+            table.writerow((*(getattr(tile, name) for name in _FIELDS), _json(tile.more)))
+
+
+def _write_geojson(gallery: Gallery, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write('{"type":"FeatureCollection","features":[')
+        for index, tile in enumerate(gallery.all_tiles()):
+            stream.write(("," if index else "") + "\n" + _json(_feature(tile)))
+        stream.write("\n]}\n")
+
+
+def _feature(tile: Tile) -> dict[str, Any]:
+    properties = asdict(tile)
+    lat, lon = properties.pop("lat"), properties.pop("lon")
+    geometry = None if lat is None else {"type": "Point", "coordinates": [lon, lat]}
+    return {"type": "Feature", "id": properties.pop("id"), "geometry": geometry, "properties": properties}
+
+
+def _write_parquet(gallery: Gallery, path: Path) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise MissingDependency(
+            "Parquet is written by pyarrow, which is not installed: pip install 'geodtr-export[parquet]'"
+        ) from None
+    size = gallery.manifest.descriptor_size
+    numbers = [(name, pa.float64()) for name in _FIELDS[2:]]
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("file", pa.string()),
+            *numbers,
+            ("more", pa.string()),
+            ("descriptor", pa.list_(pa.float32(), size)),
+        ]
+    )
+    tiles, start = gallery.all_tiles(), 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        while block := list(islice(tiles, _ROWS_AT_ONCE)):
+            descriptors = gallery.descriptors(np.arange(start, start + len(block)))
+            columns = [pa.array([getattr(tile, name) for tile in block], schema.field(name).type) for name in _FIELDS]
+            columns.append(pa.array([_json(tile.more) for tile in block], pa.string()))
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(descriptors.reshape(-1)), size))
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            start += len(block)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_WRITERS: dict[str, Callable[[Gallery, Path], None]] = {
+    ".csv": _write_csv,
+    ".geojson": _write_geojson,
+    ".parquet": _write_parquet,
+}

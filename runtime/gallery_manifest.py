@@ -1,0 +1,76 @@
+"""gallery.json: what a gallery is, written once when it is begun, readable by a person, validated when read."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.manifest import Manifest
+from geodtr.runtime.names import Storage
+
+FILE_NAME = "gallery.json"
+SCHEMA = 2
+
+
+class MadeBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What embedded a gallery's tiles: the bundle's embedding id and precision, its backend with version."""
+
+    embedding_id: str
+    precision: str
+    backend: str
+
+
+class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a gallery is. `source` is the SPEC, folder or map that it was built from, as its user called it.
+
+    `storage` is what its descriptors are searched in, `toolkit` the version of geodtr-export that began it.
+    """
+
+    schema: Literal[2] = 2
+    descriptor_size: int
+    storage: Storage
+    source: str
+    made_by: MadeBy
+    toolkit: str = msgspec.field(default_factory=lambda: version("geodtr-export"))
+
+
+def made_by(bundle: Manifest) -> MadeBy:
+    """What a gallery keeps of the bundle that embeds for it."""
+    backend = f"{bundle.backend.runs_by} {bundle.backend.version}"
+    return MadeBy(embedding_id=bundle.embedding_id, precision=bundle.precision, backend=backend)
+
+
+def read_gallery_manifest(gallery: Path) -> GalleryManifest:
+    """Read and validate `gallery`/gallery.json. Raises GalleryError naming what is wrong with it."""
+    path = gallery / FILE_NAME
+    try:
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
+        if schema != SCHEMA:
+            raise GalleryError(f"{path} has schema {schema}; this version reads {SCHEMA}. Build the gallery again.")
+        return msgspec.json.decode(content, type=GalleryManifest)
+    except (FileNotFoundError, NotADirectoryError):
+        raise GalleryError(
+            f"{gallery} is not a gallery: it holds no {FILE_NAME}. "
+            f"Build one: geodtr-export gallery build BUNDLE SPEC --out {gallery}"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GalleryError(f"{path} is not valid: {error}. Build the gallery again.") from None
+
+
+def write_gallery_manifest(gallery: Path, manifest: GalleryManifest) -> None:
+    """Write `gallery`/gallery.json durably, indented for people."""
+    write_bytes(gallery / FILE_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def require_space(gallery: Path, manifest: GalleryManifest, embedding_id: str) -> None:
+    """Raise EmbeddingSpaceMismatch when descriptors of `embedding_id` would stand beside another model's."""
+    if embedding_id != manifest.made_by.embedding_id:
+        raise EmbeddingSpaceMismatch(
+            f"{gallery} was built by a model with embedding id {manifest.made_by.embedding_id}, the bundle's is "
+            f"{embedding_id}: their descriptors cannot be compared. Build a gallery with this bundle: "
+            f"geodtr-export gallery build BUNDLE {manifest.source} --out GALLERY"
+        )

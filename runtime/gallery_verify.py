@@ -1,0 +1,99 @@
+"""Whether a gallery is what was written: every row of it against its checksum, every file against its length."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geodtr.runtime.compression import Compressed, compress
+from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
+from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
+from geodtr.runtime.names import Storage
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_state
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something in a gallery that is not as it was written: the reference's id, or None for a whole file; and what."""
+
+    id: str | None
+    what: str
+
+
+def verify(path: Path, *, track: Track = untracked) -> tuple[Fault, ...]:
+    """Read all of the gallery `path` and name every fault; none: it is as it was written.
+
+    Raises GalleryError when it is no gallery at all.
+    """
+    manifest = read_gallery_manifest(path)
+    faults = list[Fault]()
+    try:
+        with ExitStack() as closes:
+            database = open_snapshot(path, closes)
+            # A text that is no UTF-8 any more is a row's fault, to be named like any other.
+            database.text_factory = lambda text: text.decode(errors="replace")
+            faults += _integrity(database)
+            faults += _files_and_rows(path, manifest, database, track)
+    except (*DAMAGES, GalleryError) as error:
+        faults.append(Fault(None, f"{FILE_NAME} cannot be read: {error}"))
+    return tuple(faults)
+
+
+def _integrity(database: sqlite3.Connection) -> list[Fault]:
+    found = [str(text) for (text,) in database.execute("PRAGMA integrity_check")]
+    return [] if found == ["ok"] else [Fault(None, f"{FILE_NAME}: {text}") for text in found]
+
+
+def _files_and_rows(
+    path: Path, manifest: GalleryManifest, database: sqlite3.Connection, track: Track
+) -> Iterator[Fault]:
+    state = read_state(database)
+    files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
+    held = files.rows_held()
+    for file, rows in held.items():
+        if not file.is_file():
+            yield Fault(None, f"{file.name} is missing")
+        elif rows < state.slots:
+            yield Fault(None, f"{file.name} is cut short: it holds {rows} of {state.slots} rows")
+    whole = min(state.slots, *held.values())
+    mapped = files.map(whole) if whole else None
+    (count,) = database.execute("SELECT count(*) FROM reference").fetchone()
+    cursor = database.execute(f"SELECT slot, checksum, {COLUMNS} FROM reference ORDER BY slot")
+    for _ in track(range(ceil(count / _ROWS_AT_ONCE)), "Verifying", ceil(count / _ROWS_AT_ONCE)):
+        yield from _block(cursor.fetchmany(_ROWS_AT_ONCE), mapped, manifest.storage, whole)
+
+
+def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Storage, whole: int) -> Iterator[Fault]:
+    """The faults of some references, (slot, checksum, *COLUMNS) each, of which `whole` slots can be read."""
+    there = [row for row in rows if 0 <= row[0] < whole]
+    for slot, _, name, *_rest in rows:
+        if not 0 <= slot < whole:
+            yield Fault(str(name), f"its descriptor, row {slot}, is not there")
+    if mapped is None or not there:
+        return
+    slots = np.array([row[0] for row in there], np.int64)
+    exact = mapped.exact[slots]
+    again = None if storage == "float32" else compress(exact, storage)
+    for index, (slot, expected, *row) in enumerate(there):
+        if checksum((*row,), exact[index]) != expected:
+            what = "its descriptor, or what the table says of it, was changed after it was written"
+            yield Fault(str(row[0]), f"row {slot}: {what}")
+        elif mapped.compressed is not None and again is not None and not _same(mapped.compressed, slot, again, index):
+            yield Fault(str(row[0]), f"row {slot}: its {storage} descriptor was changed; compacting makes it anew")
+
+
+def _same(one: Compressed, row: int, other: Compressed, other_row: int) -> bool:
+    """Whether two compressed rows are the same bytes, NaN and all."""
+    return all(
+        a[row].tobytes() == b[other_row].tobytes()
+        for a, b in ((one.values, other.values), (one.scales, other.scales), (one.errors, other.errors))
+    )

@@ -1,0 +1,205 @@
+"""references.sqlite: the references that a gallery holds, and which of its descriptor files and rows count.
+
+A reference exists when this table says so; its descriptor lies in row `slot` of the descriptor files. In SQLite's
+write-ahead mode one process writes while others read, each the state of the moment at which it began.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.tile import Tile
+
+FILE_NAME = "references.sqlite"
+DAMAGES = (sqlite3.DatabaseError, msgspec.DecodeError, UnicodeDecodeError)
+"""What reading a damaged table raises; the last where SQLite's own message quotes what it found."""
+_PAGE = 4096
+_WAIT = 60.0
+"""Seconds to wait for another process that opens, closes or recovers the table; each is a matter of milliseconds."""
+
+_SCHEMA = """
+CREATE TABLE reference (
+    slot INTEGER PRIMARY KEY,      -- row of the descriptor files
+    id TEXT NOT NULL UNIQUE,
+    file TEXT NOT NULL,            -- where the pixels came from
+    lat REAL,                      -- degrees, WGS 84; NULL where unknown
+    lon REAL,
+    heading REAL,                  -- of the upper edge, degrees clockwise from north
+    metres_per_pixel REAL,
+    more TEXT NOT NULL,            -- JSON object
+    checksum INTEGER NOT NULL      -- CRC-32 of id to more and of the descriptor's float32 bytes
+);
+CREATE TABLE state (
+    generation INTEGER NOT NULL,   -- of the descriptor files
+    slots INTEGER NOT NULL,        -- rows of them in use, those of removed references included
+    finished INTEGER NOT NULL      -- 0 while the gallery is being built
+);
+INSERT INTO state VALUES (1, 0, 0);
+CREATE TABLE removed (
+    slot INTEGER PRIMARY KEY       -- rows of the descriptor files that count no more
+);
+CREATE TRIGGER keep_slot AFTER DELETE ON reference BEGIN INSERT INTO removed VALUES (old.slot); END;
+"""
+
+Row = tuple[str, str, float | None, float | None, float | None, float | None, str]
+"""A tile as the table holds it: COLUMNS."""
+
+COLUMNS = "id, file, lat, lon, heading, metres_per_pixel, more"
+
+
+class State(NamedTuple):
+    """The one row of the table `state`."""
+
+    generation: int
+    slots: int
+    finished: bool
+
+
+def create(gallery: Path) -> None:
+    """Write an empty table into the folder `gallery`."""
+    with closing(_connect(gallery / FILE_NAME, "mode=rwc")) as database:
+        database.execute(f"PRAGMA page_size = {_PAGE}")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(_SCHEMA)
+
+
+@contextmanager
+def readable(gallery: Path) -> Iterator[None]:
+    """Turn what SQLite says of a damaged table into a GalleryError."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a closed gallery was asked: no fault of its files
+    except DAMAGES as error:
+        raise GalleryError(
+            f"{gallery / FILE_NAME} cannot be read ({error}): truncated, damaged or busy. Copy the gallery again, or "
+            f"see what is left: geodtr-export gallery verify {gallery}"
+        ) from None
+
+
+def open_snapshot(gallery: Path, closes: ExitStack) -> sqlite3.Connection:
+    """Open the table for reading, at a state that stays while the connection lives; `closes` will close it.
+
+    Nothing is written into a folder that is read-only or on a full disk. Raises GalleryError when the file is missing
+    or cut short, sqlite3.DatabaseError when it is damaged otherwise.
+    """
+    path, wal = gallery / FILE_NAME, gallery / f"{FILE_NAME}-wal"
+    logged = _check_whole(path, wal)
+    try:
+        return _begin(path, "mode=rw", closes)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise
+    # SQLite cannot make the index of the write-ahead log here. Without a log there is nothing to index.
+    if not logged:
+        return _begin(path, "immutable=1", closes)
+    folder = Path(closes.enter_context(tempfile.TemporaryDirectory()))
+    for file in (path, wal):
+        shutil.copyfile(file, folder / file.name)
+    return _begin(folder / FILE_NAME, "mode=rw", closes)
+
+
+def open_for_writing(gallery: Path) -> sqlite3.Connection:
+    """Open the table; a transaction is on the disk when it is committed. Raises as open_snapshot."""
+    _check_whole(gallery / FILE_NAME, gallery / f"{FILE_NAME}-wal")
+    database = _connect(gallery / FILE_NAME, "mode=rw")
+    database.execute("PRAGMA synchronous = FULL")
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def read_state(database: sqlite3.Connection) -> State:
+    """The table's state. Raises sqlite3.DatabaseError when it cannot be one."""
+    row = database.execute("SELECT generation, slots, finished FROM state").fetchone()
+    if row is None or not all(isinstance(value, int) and value >= 0 for value in row):
+        raise sqlite3.DatabaseError(f"its state is {row}")
+    generation, slots, finished = row
+    return State(generation, slots, bool(finished))
+
+
+def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
+    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they cannot be.
+
+    Told by the removed ones, because they are few: a million slots take a second to read.
+    """
+    slots = read_state(database).slots
+    (count,) = database.execute("SELECT count(*) FROM reference").fetchone()
+    removed = np.fromiter((slot for (slot,) in database.execute("SELECT slot FROM removed")), np.int64)
+    if len(removed) + count != slots or not ((removed >= 0) & (removed < slots)).all():
+        raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
+    return np.delete(np.arange(slots), removed)
+
+
+def as_row(tile: Tile) -> Row:
+    """What the table keeps of a tile. Raises TypeError when its `more` is not JSON."""
+    numbers = (tile.lat, tile.lon, tile.heading, tile.metres_per_pixel)
+    # SQLite keeps no negative zero, and a checksum would miss it.
+    lat, lon, heading, metres = (None if number is None else float(number) + 0.0 for number in numbers)
+    more = msgspec.json.encode(dict(tile.more), order="deterministic").decode()
+    return tile.id, tile.file, lat, lon, heading, metres, more
+
+
+def as_tile(row: Row | None) -> Tile:
+    """The tile back. Raises msgspec.DecodeError when the row is not what it was, sqlite3.DatabaseError without one."""
+    if row is None:
+        raise sqlite3.DatabaseError("a reference is gone")
+    name, file, lat, lon, heading, metres, more = msgspec.convert(row, Row)
+    return Tile(name, file, lat, lon, heading, metres, msgspec.json.decode(more, type=dict[str, Any]))
+
+
+def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:
+    """CRC-32 over all that a gallery says of a reference (a Row if it is sound), and its float32 descriptor [D]."""
+    return zlib.crc32(np.ascontiguousarray(descriptor, "<f4").data, zlib.crc32(msgspec.msgpack.encode(row)))
+
+
+def _check_whole(path: Path, wal: Path) -> bool:
+    """Raise GalleryError when the table is missing or cut short; whether its write-ahead log holds anything."""
+    if not path.is_file():
+        raise GalleryError(f"{path} is missing. Copy the gallery again, or build it again.")
+    try:
+        logged = wal.stat().st_size > 0
+    except FileNotFoundError:
+        logged = False
+    # Never opened to be looked into: closing it again would drop this process's locks on it. With a log, the last page
+    # may be one that a full disk cut; the log has it whole.
+    if path.stat().st_size % _PAGE and not logged:
+        raise GalleryError(f"{path} is cut short. Copy the gallery again, or build it again.")
+    return logged
+
+
+def _begin(path: Path, how: str, closes: ExitStack) -> sqlite3.Connection:
+    with ExitStack() as mine:
+        database = mine.enter_context(closing(_connect(path, how)))
+        database.execute("BEGIN")
+        read_state(database)
+        closes.push(mine.pop_all())
+    return database
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    # Threads share a reader's connection under a lock of its own.
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?{how}", uri=True, isolation_level=None, timeout=_WAIT, check_same_thread=False
+    )

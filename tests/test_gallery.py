@@ -1,0 +1,544 @@
+"""A gallery gives back what was put in, finds what float32 finds, and refuses what it cannot keep."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_gallery import (
+    MADE_BY,
+    SIZE,
+    MadeTiles,
+    TinyEmbedder,
+    build,
+    descriptors_of,
+    fill,
+    made_tiles,
+    unit_rows,
+)
+
+from geodtr.runtime.compression import Compression, compress
+from geodtr.runtime.errors import (
+    ConfigError,
+    DataError,
+    EmbeddingSpaceMismatch,
+    GalleryError,
+    ImageError,
+    OutputExists,
+    UserError,
+)
+from geodtr.runtime.gallery import open_gallery
+from geodtr.runtime.gallery_build import add_to_gallery, build_gallery
+from geodtr.runtime.gallery_export import export_gallery
+from geodtr.runtime.gallery_verify import verify
+from geodtr.runtime.gallery_writer import GalleryWriter
+from geodtr.runtime.geodesy import Near, distance
+from geodtr.runtime.names import STORAGES, Storage
+from geodtr.runtime.tile import Tile
+
+FILES = ("gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.float16", "descriptors-1.scales")
+_SOUND: dict[Storage, Path] = {}
+
+
+def copy_of_a_sound_one(factory: pytest.TempPathFactory, storage: Storage) -> Path:
+    """A gallery of nine tiles to be damaged: built once, copied often."""
+    if storage not in _SOUND:
+        _SOUND[storage] = build(factory.mktemp("sound") / "gallery", made_tiles(9), storage)
+    return shutil.copytree(_SOUND[storage], factory.mktemp("g") / "gallery")
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+PLACES = st.none() | st.tuples(st.floats(-90, 90), st.floats(-180, 180))
+
+
+@st.composite
+def tiles(draw: st.DrawFn) -> Tile:
+    lat, lon = draw(PLACES) or (None, None)
+    return Tile(
+        draw(TEXT),
+        draw(TEXT),
+        lat,
+        lon,
+        draw(st.none() | st.floats(-360, 360)),
+        draw(st.none() | st.floats(1e-6, 1e6)),
+        draw(st.dictionaries(st.text(), JSON, max_size=3)),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(put=st.lists(tiles(), max_size=6, unique_by=lambda tile: tile.id), storage=st.sampled_from(STORAGES))
+def test_what_was_put_in_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, put: list[Tile], storage: Storage
+) -> None:
+    path = build(tmp_path_factory.mktemp("g") / "gallery", MadeTiles(put), storage)
+    with open_gallery(path) as gallery:
+        assert list(gallery.all_tiles()) == put
+        np.testing.assert_array_equal(
+            gallery.descriptors(np.arange(len(gallery))), descriptors_of([tile.id for tile in put])
+        )
+        np.testing.assert_array_equal(gallery.lat, np.array([tile.lat for tile in put], np.float64))
+        np.testing.assert_array_equal(gallery.lon, np.array([tile.lon for tile in put], np.float64))
+        assert gallery.info.finished
+        assert gallery.info.references == len(put)
+        assert gallery.info.positioned == sum(tile.lat is not None for tile in put)
+    assert verify(path) == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 60),
+    removed=st.sets(st.integers(0, 59)),
+    compacted=st.booleans(),
+    storage=st.sampled_from(STORAGES),
+    top=st.integers(1, 70),
+    reach=st.none() | st.floats(1, 1000),
+    levels=st.sampled_from([2, 5, 1000]),
+    seed=st.integers(0, 99),
+)
+def test_every_storage_finds_what_sorting_all_cosines_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    count: int,
+    removed: set[int],
+    compacted: bool,
+    storage: Storage,
+    top: int,
+    reach: float | None,
+    levels: int,
+    seed: int,
+) -> None:
+    generator = np.random.default_rng(seed)
+    # Few levels make many references nearly or exactly equal.
+    rows = generator.integers(-levels, levels + 1, (count, 8)).astype(np.float32) + np.float32(0.1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    source = made_tiles(count)
+    path = fill(tmp_path_factory.mktemp("g") / "gallery", source.tiles, rows, storage)
+    left = [n for n in range(count) if n not in removed]
+    with GalleryWriter(path) as writer:
+        if len(left) < count:
+            writer.remove([source.tiles[n].id for n in removed if n < count])
+        if compacted:
+            writer.compact()
+    near = None if reach is None else Near(48.0, 8.0, reach)
+    allowed = [
+        row
+        for row, n in enumerate(left)
+        if near is None or distance(48.0, 8.0, source.tiles[n].lat or 0, 8.0) <= near.radius
+    ]
+    queries = unit_rows(3, 8, seed + 1)
+    queries[0] = rows[0]
+    with open_gallery(path) as gallery:
+        assert [tile.id for tile in gallery.all_tiles()] == [source.tiles[n].id for n in left]
+        hits = gallery.search(queries, top, near)
+    kept = min(top, len(allowed))
+    assert hits.rows.shape == hits.scores.shape == (3, kept)
+    cosines = queries @ rows[left].T
+    expected = -np.sort(-cosines[:, allowed], axis=1)[:, :kept]
+    np.testing.assert_allclose(hits.scores, expected, atol=2e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosines, hits.rows, axis=1), hits.scores, atol=2e-6)
+    assert set(hits.rows.ravel().tolist()) <= set(allowed)
+    assert all(len(set(row)) == kept for row in hits.rows.tolist())
+
+
+@pytest.mark.parametrize(("storage", "share"), [("float16", 1 / 2), ("int8", 1 / 4)])
+def test_compressed_galleries_have_the_recall_of_float32_in_a_half_and_a_quarter_of_the_bytes(
+    tmp_path: Path, storage: Storage, share: float
+) -> None:
+    references = unit_rows(3000, 512, 0)
+    # Queries so far from their references that many miss: recall is neither 0 nor 1.
+    queries = references + 4.5 * unit_rows(3000, 512, 1)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    plain = open_gallery(fill(tmp_path / "plain", made_tiles(3000).tiles, references))
+    packed = open_gallery(fill(tmp_path / "packed", made_tiles(3000).tiles, references, storage))
+    expected, found = plain.search(queries, 5), packed.search(queries, 5)
+    right = np.arange(3000)[:, None]
+    assert 0.2 < (expected.rows[:, :1] == right).mean() < 0.98
+    np.testing.assert_array_equal(found.rows[:, :1] == right, expected.rows[:, :1] == right)
+    np.testing.assert_array_equal((found.rows == right).any(axis=1), (expected.rows == right).any(axis=1))
+    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-6)
+    assert packed.info.searched_bytes == pytest.approx(share * plain.info.searched_bytes, rel=0.02)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    compression=st.sampled_from(["float16", "int8"]),
+    count=st.integers(1, 20),
+    size=st.integers(1, 40),
+    spikes=st.floats(1, 8),
+    seed=st.integers(0, 99),
+)
+def test_no_compressed_row_is_farther_off_than_it_says(
+    compression: Compression, count: int, size: int, spikes: float, seed: int
+) -> None:
+    rows = np.sign(unit_rows(count, size, seed)) * np.abs(unit_rows(count, size, seed)) ** np.float32(spikes)
+    packed = compress(rows, compression)
+    off = np.linalg.norm(rows - packed.values.astype(np.float64) * packed.scales[:, None].astype(np.float64), axis=1)
+    assert (off <= packed.errors).all()
+    assert (packed.errors <= 0.5 / 127 * math.sqrt(size) + 1e-6).all()
+
+
+def test_a_prior_lets_through_only_what_lies_within(tmp_path: Path) -> None:
+    places = [(0.0, 179.9999), (0.0, -179.9999), (0.0, 0.0), (None, None), (90.0, 10.0)]
+    put = [Tile(str(n), "x", lat, lon) for n, (lat, lon) in enumerate(places)]
+    with open_gallery(build(tmp_path / "g", MadeTiles(put))) as gallery:
+        query = descriptors_of(["3"])
+        assert gallery.search(query, 1).rows.tolist() == [[3]]
+        assert sorted(gallery.search(query, 5, Near(0, 180, 100)).rows[0].tolist()) == [0, 1]
+        assert gallery.search(query, 5, Near(90, -170, 1)).rows.tolist() == [[4]]
+        assert gallery.search(query, 5, Near(45, 45, 1000)).rows.shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "values", [(91, 0, 5), (0, 181, 5), (math.nan, 0, 5), (0, math.inf, 5), (0, 0, 0), (0, 0, math.nan)]
+)
+def test_a_prior_that_cannot_be_is_refused(values: tuple[float, float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"allowed|must be"):
+        Near(*values)
+
+
+def test_a_gallery_without_positions_cannot_be_searched_near_one(tmp_path: Path) -> None:
+    with open_gallery(build(tmp_path / "g", MadeTiles([Tile("a", "a.png")]))) as gallery:
+        with pytest.raises(GalleryError, match="no positions"):
+            gallery.search(descriptors_of(["a"]), 1, Near(0, 0, 10))
+        assert gallery.search(descriptors_of(["a"]), 1).rows.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_an_empty_gallery_finds_nothing_and_says_so(
+    tmp_path: Path, storage: Storage, cli: Callable[..., Outcome]
+) -> None:
+    path = build(tmp_path / "g", made_tiles(2), storage)
+    with GalleryWriter(path) as writer:
+        assert writer.remove(["*"]) == 2
+    for _ in range(2):
+        with open_gallery(path) as gallery:
+            assert gallery.search(descriptors_of(["a", "b"]), 5).rows.shape == (2, 0)
+            assert gallery.search(descriptors_of(["a"]), 5, Near(0, 0, 10)).rows.shape == (1, 0)
+        assert "empty" in cli("gallery", "info", path).out
+        with GalleryWriter(path) as writer:
+            writer.compact()
+
+
+@pytest.mark.parametrize("queries", [np.ones(SIZE), np.ones((1, SIZE + 1)), np.full((1, SIZE), np.nan)])
+def test_queries_that_do_not_fit_are_refused(tmp_path: Path, queries: Any) -> None:
+    with (
+        open_gallery(build(tmp_path / "g", made_tiles(1))) as gallery,
+        pytest.raises(GalleryError, match="descriptor"),
+    ):
+        gallery.search(queries.astype(np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lat": 91.0}, "lat is 91.0"),
+        ({"lat": math.nan}, "lat is nan"),
+        ({"lon": -180.5}, "lon is -180.5"),
+        ({"lon": math.inf}, "lon is inf"),
+        ({"lat": None}, "both or neither"),
+        ({"heading": math.nan}, "heading is nan"),
+        ({"metres_per_pixel": 0.0}, "metres_per_pixel is 0.0"),
+        ({"more": {"of": {1, 2}.__iter__}}, "JSON"),
+        ({"id": ""}, "id is empty"),
+        ({"id": "000"}, "taken by another"),
+    ],
+)
+def test_a_tile_that_cannot_be_is_refused_by_name_before_the_work(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    source = made_tiles(3)
+    source = MadeTiles([*source.tiles[:2], replace(source.tiles[2], **changes)])
+    embedder = TinyEmbedder()
+    with pytest.raises(DataError, match=named) as refusal:
+        build_gallery(tmp_path / "g", source, embedder, MADE_BY)
+    assert "tiles/002.png" in str(refusal.value)
+    assert embedder.seen == 0
+    assert not (tmp_path / "g").exists()
+    with GalleryWriter(build(tmp_path / "other", made_tiles(1))) as writer, pytest.raises(UserError):
+        writer.add(source.tiles, descriptors_of(["a", "b", "c"]))
+
+
+def test_a_stopped_build_goes_on_and_embeds_nothing_twice(tmp_path: Path) -> None:
+    source, embedder = made_tiles(100), TinyEmbedder()
+    source.broken.add("070")
+    with pytest.raises(ImageError, match=r"070\.png"):
+        build_gallery(tmp_path / "g", source, embedder, MADE_BY)
+    with open_gallery(tmp_path / "g") as gallery:
+        assert not gallery.info.finished
+        assert [tile.id for tile in gallery.all_tiles()] == [f"{n:03}" for n in range(64)]
+    source.broken.clear()
+    added = build_gallery(tmp_path / "g", source, embedder, MADE_BY)
+    assert (added.embedded, added.held, added.left_out) == (36, 64, 0)
+    assert embedder.seen == 100
+    with open_gallery(tmp_path / "g") as gallery:
+        assert gallery.info.finished
+        assert list(gallery.all_tiles()) == source.tiles
+
+
+def test_a_build_that_kept_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ImageError):
+        build_gallery(tmp_path / "g", made_tiles(9, broken={"003"}), TinyEmbedder(), MADE_BY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_tiles_can_be_left_out_and_are_told(tmp_path: Path) -> None:
+    told = []
+    added = build_gallery(
+        tmp_path / "g",
+        made_tiles(9, broken={"003", "005"}),
+        TinyEmbedder(),
+        MADE_BY,
+        on_bad_tile=lambda tile, error: told.append((tile.id, str(error))),
+    )
+    assert (added.embedded, added.left_out) == (7, 2)
+    assert [name for name, _ in told] == ["003", "005"]
+    repaired = add_to_gallery(tmp_path / "g", made_tiles(9), TinyEmbedder(), MADE_BY.embedding_id)
+    assert (repaired.embedded, repaired.held) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("source", "made_by", "storage", "named"),
+    [
+        ("elsewhere", MADE_BY, "float32", "source"),
+        ("made", MADE_BY, "int8", "storage"),
+        ("made", type(MADE_BY)(embedding_id="f" * 16, precision="fp32", backend="tests 1.0"), "float32", "made_by"),
+    ],
+)
+def test_a_build_goes_on_only_as_it_was_begun(
+    tmp_path: Path, source: str, made_by: Any, storage: Storage, named: str
+) -> None:
+    with pytest.raises(ImageError):
+        build(tmp_path / "g", made_tiles(40, broken={"039"}))
+    with pytest.raises(GalleryError, match=f"begun with {named}"):
+        build_gallery(tmp_path / "g", made_tiles(40, name=source), TinyEmbedder(), made_by, storage=storage)
+    with pytest.raises(GalleryError, match="not finished"):
+        add_to_gallery(tmp_path / "g", made_tiles(50), TinyEmbedder(), MADE_BY.embedding_id)
+    build(tmp_path / "g", made_tiles(40))
+    with pytest.raises(OutputExists, match="finished"):
+        build(tmp_path / "g", made_tiles(40))
+
+
+def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) -> None:
+    build(tmp_path / "g", made_tiles(3))
+    moved = MadeTiles([replace(made_tiles(3).tiles[1], lat=50.0)])
+    with pytest.raises(GalleryError, match="gallery remove"):
+        add_to_gallery(tmp_path / "g", moved, TinyEmbedder(), MADE_BY.embedding_id)
+    with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
+        add_to_gallery(tmp_path / "g", made_tiles(4), TinyEmbedder(), "f" * 16)
+    with GalleryWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="'001' already"):
+        writer.add(moved.tiles, descriptors_of(["x"]))
+    assert verify(tmp_path / "g") == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0])
+def test_a_descriptor_that_cannot_be_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    bad = descriptors_of(["a", "b"])
+    bad[1, 3] = value
+    with GalleryWriter(build(tmp_path / "g", made_tiles(1))) as writer, pytest.raises(GalleryError, match="'b'"):
+        writer.add([Tile("a", "a.png"), Tile("b", "b.png")], bad)
+
+
+def test_references_are_removed_by_id_or_glob_and_compacting_frees_their_space(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(300), "int8")
+    before = sum(file.stat().st_size for file in path.glob("descriptors-*"))
+    old = open_gallery(path)
+    with GalleryWriter(path) as writer:
+        with pytest.raises(GalleryError, match="'nowhere'"):
+            writer.remove(["000", "nowhere"])
+        assert len(writer) == 300
+        assert writer.remove(["000", "1*", "0[12]?"]) == 121
+        assert open_gallery(path).info.removed == 121
+        compacted = writer.compact()
+    assert (compacted.references, compacted.freed) == (179, 121)
+    assert sum(file.stat().st_size for file in path.glob("descriptors-*")) == before * 179 // 300
+    with open_gallery(path) as gallery:
+        left = [tile.id for tile in gallery.all_tiles()]
+        assert left == [f"{n:03}" for n in range(300) if n and not 10 <= n < 30 and not 100 <= n < 200]
+        np.testing.assert_array_equal(gallery.descriptors(np.arange(179)), descriptors_of(left))
+    # Who opened the gallery before sees what it saw then.
+    assert [tile.id for tile in old.all_tiles()] == [f"{n:03}" for n in range(300)]
+    np.testing.assert_array_equal(old.descriptors(np.arange(300)), descriptors_of([f"{n:03}" for n in range(300)]))
+    assert verify(path) == ()
+
+
+def test_threads_share_one_open_gallery(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(60), "int8")
+    ids = [f"{n:03}" for n in range(60)]
+
+    def find(name: str) -> tuple[str, str]:
+        nearest = gallery.search(descriptors_of([name]), 1, Near(48, 8, 10_000)).rows[0, 0]
+        return name, gallery.tile(int(nearest)).id
+
+    with open_gallery(path) as gallery, ThreadPoolExecutor(8) as pool:
+        assert all(asked == found for asked, found in pool.map(find, ids * 5))
+
+
+def test_a_second_writer_is_refused_at_once(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(2))
+    with GalleryWriter(path), pytest.raises(GalleryError, match=f"another process .*{os.getpid()}"):
+        GalleryWriter(path)
+    with GalleryWriter(path) as writer:
+        assert len(writer) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.int8", "descriptors-1.scales"]
+)
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "missing"])
+def test_a_damaged_gallery_is_refused_by_the_name_of_the_file(tmp_path: Path, name: str, damage: str) -> None:
+    path = build(tmp_path / "g", made_tiles(3), "int8")
+    file = path / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-7] if damage == "truncated" else b"")
+    for use in (open_gallery, GalleryWriter):
+        with pytest.raises(GalleryError, match=name):
+            use(path)
+    if name != "gallery.json":
+        assert any(name in fault.what for fault in verify(path))
+
+
+def test_a_gallery_of_an_older_schema_is_refused(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(1))
+    document = json.loads((path / "gallery.json").read_text())
+    (path / "gallery.json").write_text(json.dumps({**document, "schema": 1}))
+    with pytest.raises(GalleryError, match="schema 1"):
+        open_gallery(path)
+    with pytest.raises(GalleryError, match="gallery build"):
+        open_gallery(tmp_path)
+
+
+def test_rows_that_a_file_lacks_are_named(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(5))
+    file = path / "descriptors-1.float32"
+    file.write_bytes(file.read_bytes()[: 3 * 4 * SIZE + 1])
+    assert {fault.id for fault in verify(path)} == {None, "003", "004"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(suffix=st.sampled_from(["float32", "int8", "scales"]), byte=st.integers(0, 2**20), bit=st.integers(0, 7))
+def test_verify_names_the_row_of_every_flipped_bit(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, byte: int, bit: int
+) -> None:
+    path = copy_of_a_sound_one(tmp_path_factory, "int8")
+    file = path / f"descriptors-1.{suffix}"
+    content = bytearray(file.read_bytes())
+    byte %= len(content)
+    content[byte] ^= 1 << bit
+    file.write_bytes(content)
+    row = byte // (len(content) // 9)
+    assert [fault.id for fault in verify(path)] == [f"{row:03}"]
+
+
+def test_verify_names_a_reference_whose_place_was_changed(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(9))
+    file = path / "references.sqlite"
+    content = file.read_bytes()
+    place = np.array(48 + 4 * 1e-4, ">f8").tobytes()
+    assert content.count(place) == 1
+    file.write_bytes(content.replace(place, np.array(49.0, ">f8").tobytes()))
+    assert [fault.id for fault in verify(path)] == ["004"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(FILES),
+    at=st.integers(0, 2**20),
+    with_=st.binary(min_size=1, max_size=40),
+    cut=st.booleans(),
+)
+def test_whatever_stands_in_its_files_a_gallery_answers_or_says_what_is_wrong(
+    tmp_path_factory: pytest.TempPathFactory, name: str, at: int, with_: bytes, cut: bool
+) -> None:
+    path = copy_of_a_sound_one(tmp_path_factory, "float16")
+    content = bytearray((path / name).read_bytes())
+    at %= len(content)
+    content[at : at + len(with_)] = with_
+    (path / name).write_bytes(content[: at + 1] if cut else content)
+    query = descriptors_of(["004"])
+    for use in (
+        lambda gallery: gallery.search(query, 3),
+        lambda gallery: gallery.search(query, 3, Near(48, 8, 50)),
+        lambda gallery: list(gallery.all_tiles()),
+        lambda gallery: gallery.info,
+    ):
+        try:
+            with open_gallery(path) as gallery:
+                use(gallery)
+        except UserError as error:
+            assert str(path) in str(error)
+    try:
+        verify(path)
+        with GalleryWriter(path) as writer:
+            writer.add([Tile("new", "new.png")], descriptors_of(["new"]))
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+def test_a_gallery_is_exported_for_spreadsheets_maps_and_data_frames(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    put = [
+        Tile("a,b", "a\n.png", 48.25, 8.5, 90.0, 0.5, {"year": 2024, "of": ["x"]}),
+        Tile("ü", "b.png"),
+    ]
+    with open_gallery(build(tmp_path / "g", MadeTiles(put))) as gallery:
+        for name in ("g.csv", "g.geojson", "g.parquet"):
+            export_gallery(gallery, tmp_path / name)
+        with pytest.raises(OutputExists):
+            export_gallery(gallery, tmp_path / "g.csv")
+        with pytest.raises(ConfigError, match=r"\.geojson"):
+            export_gallery(gallery, tmp_path / "g.xlsx")
+    with (tmp_path / "g.csv").open(newline="", encoding="utf-8") as stream:
+        first, second = csv.DictReader(stream)
+    assert (first["id"], first["file"], float(first["lat"]), first["heading"]) == ("a,b", "a\n.png", 48.25, "90.0")
+    assert json.loads(first["more"]) == put[0].more
+    assert (second["id"], second["lat"], second["metres_per_pixel"]) == ("ü", "", "")
+    document = json.loads((tmp_path / "g.geojson").read_text(encoding="utf-8"))
+    assert document["type"] == "FeatureCollection"
+    placed, unplaced = document["features"]
+    assert placed["geometry"] == {"type": "Point", "coordinates": [8.5, 48.25]}
+    assert placed["properties"]["more"] == put[0].more
+    assert unplaced["geometry"] is None
+    table = parquet.read_table(tmp_path / "g.parquet").to_pydict()
+    assert table["id"] == ["a,b", "ü"]
+    assert table["lat"] == [48.25, None]
+    np.testing.assert_array_equal(np.array(table["descriptor"], np.float32), descriptors_of(["a,b", "ü"]))
+
+
+def test_a_person_can_look_into_the_folder(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(3), "int8")
+    assert sorted(file.name for file in path.iterdir()) == [
+        "descriptors-1.float32",
+        "descriptors-1.int8",
+        "descriptors-1.scales",
+        "gallery.json",
+        "references.sqlite",
+        "writer.lock",
+    ]
+    document = json.loads((path / "gallery.json").read_text())
+    assert (document["source"], document["storage"], document["descriptor_size"]) == ("made", "int8", SIZE)
+    rows = np.fromfile(path / "descriptors-1.float32", np.float32).reshape(3, SIZE)
+    np.testing.assert_array_equal(rows, descriptors_of(["000", "001", "002"]))
+    with sqlite3.connect(shutil.copy(path / "references.sqlite", tmp_path / "copy")) as database:
+        assert database.execute("SELECT id, lat FROM reference WHERE slot = 1").fetchall() == [("001", 48.0001)]

@@ -1,0 +1,66 @@
+"""A bundle whose network is one fixed random projection of the pixels: real engines, no training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import BackendEntry, EngineEntry, Manifest, SourceEntry, write_manifest
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Preprocessing
+
+SIDE, SIZE = 4, 16
+
+
+def write_bundle(path: Path, seed: int = 0) -> Path:
+    """Both branches take 4 x 4 pixels to the same 16 numbers, so that an image finds itself; a seed is a model."""
+    path.mkdir()
+    for branch in BRANCHES:
+        onnx.save(_graph(seed), path / f"{branch}.onnx")
+    ground, aerial = (_entry(path, branch) for branch in BRANCHES)
+    write_manifest(
+        path,
+        Manifest(
+            embedding_id=f"{seed:016x}",
+            precision="fp32",
+            backend=BackendEntry(name="onnx", version=onnx.__version__),
+            ground=ground,
+            aerial=aerial,
+            source=SourceEntry(sha256="0" * 64, origin="a random projection"),
+        ),
+    )
+    return path
+
+
+def _entry(path: Path, branch: Branch) -> EngineEntry:
+    file = path / f"{branch}.onnx"
+    spec = BranchSpec(branch=branch, preprocessing=Preprocessing(height=SIDE, width=SIDE), descriptor_size=SIZE)
+    return EngineEntry(file=file.name, bytes=file.stat().st_size, sha256=sha256(file), spec=spec)
+
+
+def _graph(seed: int) -> onnx.ModelProto:
+    generator = np.random.default_rng(seed)
+    constants: dict[str, NDArray[Any]] = {
+        "middle": np.array(127.5, np.float32),
+        "shape": np.array([-1, SIDE * SIDE * 3], np.int64),
+        "projection": generator.normal(size=(SIDE * SIDE * 3, SIZE)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["pixels", "middle"], ["centred"]),
+        helper.make_node("Reshape", ["centred", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "projection"], ["projected"]),
+        helper.make_node("LpNormalization", ["projected"], [OUTPUT], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "projection",
+        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["B", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", SIZE])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
