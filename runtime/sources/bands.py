@@ -27,7 +27,7 @@ class Bands:
     def to_rgb(self, values: NDArray[Any]) -> Images:
         """[bands, H, W] of the map's own type -> uint8 [H, W, 3]; what is beyond `stretch` is cut, NaN is black."""
         if self.palette is not None:
-            return self.palette[values[0]]
+            return np.asarray(self.palette[values[0]], np.uint8)
         if self.stretch is not None:
             low, high = self.stretch
             scaled = (values.astype(np.float32) - low) * (255 / (high - low))
@@ -39,8 +39,8 @@ def choose_bands(dataset: Any, asked: tuple[int, ...] | None, stretch: tuple[flo
     """Which bands of an opened rasterio dataset are looked at: those `asked` for (one or three), or red, green and blue
     by their labels, or the first three, or the only one.
 
-    Raises ConfigError for bands that are not there, DataError, naming the map as `where`, when the bands do not say what
-    they are, or hold other values than 8-bit ones and no `stretch` says how they become such.
+    Raises ConfigError for bands that are not there, DataError, naming the map as `where`, when the bands do not say
+    what they are, or hold other values than 8-bit ones and no `stretch` says how they become such.
     """
     labels = [label.name for label in dataset.colorinterp]
     indexes = _find(labels, where) if asked is None else _check(asked, labels, where)
@@ -48,16 +48,13 @@ def choose_bands(dataset: Any, asked: tuple[int, ...] | None, stretch: tuple[flo
     types = {dataset.dtypes[index - 1] for index in indexes}
     if palette and types == {"uint8"}:
         return Bands(indexes, _palette(dataset.colormap(indexes[0])))
-    if any(np.dtype(name).kind not in "uif" for name in types if not name.startswith("complex_")) or any(
-        name.startswith("complex") for name in types
-    ):
-        raise DataError(
-            f"{where} holds {', '.join(sorted(types))} values; allowed are whole and floating-point numbers."
-        )
+    held = f"{where} holds {', '.join(sorted(types))} values"
+    if any(name.startswith("complex") for name in types):
+        raise DataError(f"{held}; allowed are whole and floating-point numbers. Choose other bands: --bands N")
     if types != {"uint8"} and stretch is None:
         raise DataError(
-            f"{where} holds {', '.join(sorted(types))} values; 8-bit ones are needed. Say which values become black and "
-            "white: --stretch LOW,HIGH, the same for every map of a gallery."
+            f"{held}; 8-bit ones are needed. Say which values become black and white: --stretch LOW,HIGH, the same for "
+            "every map of a gallery."
         )
     return Bands(indexes, stretch=stretch)
 
@@ -71,7 +68,7 @@ def _find(labels: Sequence[str], where: str) -> tuple[int, ...]:
     if len(visible) >= 3:
         return tuple(visible[:3])
     raise DataError(
-        f"{where} has {len(labels)} bands ({', '.join(labels)}), of which none is known to be red, green and blue. Choose "
+        f"{where} has {len(labels)} bands ({', '.join(labels)}), which are not said to be red, green and blue. Choose "
         "three, or a grey one: --bands 1"
     )
 

@@ -16,7 +16,8 @@ def metres_per_degree(lat: ArrayLike) -> tuple[Values, Values]:
     """Metres of a degree north and of a degree east at `lat` (degrees); broadcasts.
 
     Source: radii of curvature in the meridian, M = a (1 - e^2) / (1 - e^2 sin^2 lat)^(3/2), and in the prime vertical,
-    N = a / sqrt(1 - e^2 sin^2 lat); Snyder, Map Projections: A Working Manual (USGS 1395, 1987), equations 4-18 to 4-20.
+    N = a / sqrt(1 - e^2 sin^2 lat); Snyder, Map Projections: A Working Manual (USGS 1395, 1987), equations 4-18 and
+    4-20.
     """
     angle = np.radians(np.asarray(lat, np.float64))
     bulge = 1 - _E2 * np.sin(angle) ** 2

@@ -30,7 +30,8 @@ def find_in_exif(image: Path) -> Position | None:
         return None
     if missing:
         raise DataError(
-            f"{image}: its EXIF lacks {', '.join(missing)}: half a position is none. Mend it, or give positions in a CSV."
+            f"{image}: its EXIF lacks {', '.join(missing)}, and half a position is none. Mend it, or give positions "
+            "in a CSV."
         )
     lat = _degrees(tags, _GPS.GPSLatitude, _GPS.GPSLatitudeRef, "NS", image)
     lon = _degrees(tags, _GPS.GPSLongitude, _GPS.GPSLongitudeRef, "EW", image)

@@ -36,7 +36,7 @@ class FolderOptions:
             )
 
 
-def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> ListedTiles:  # noqa: B008 (it is frozen)
+def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> ListedTiles:
     """The images directly in `folder`, by name, or those that a CSV lists, in its order; `notes` say which was used.
 
     Raises ImageError when there are none, DataError naming the first image whose position is half known, can be read in

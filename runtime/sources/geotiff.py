@@ -32,8 +32,8 @@ _PROBE = 64
 
 @dataclass(frozen=True, slots=True)
 class GeoTiffOptions:
-    """How a map is cut: tiles of `tile_metres` on the ground, centres at most `stride_metres` apart (a tile's size where
-    it is None), drawn in `tile_pixels` (as many as the map has where it is None).
+    """How a map is cut: tiles of `tile_metres` on the ground, centres at most `stride_metres` apart (a tile's size
+    where it is None), drawn in `tile_pixels` (as many as the map has where it is None).
 
     `bands` are the three to read as red, green and blue, or one that is grey; `stretch` the values that become 0 and
     255, needed where the map does not hold 8-bit ones. A tile of which more than the share `max_empty` has no data is
@@ -77,7 +77,8 @@ class GeoTiff:
         return str(self.path)
 
     def read(self, tile: Tile) -> Decoded:
-        """The tile's pixels, upright as its `heading` says; resampled bilinearly, from overviews where the map has them.
+        """The tile's pixels, turned as its `heading` says; where `tile_pixels` asks for another number than the map
+        has, resampled bilinearly with antialiasing, from overviews where there are any.
 
         Raises ImageError naming the map and the window that cannot be read.
         """
@@ -97,7 +98,7 @@ class GeoTiff:
             )
         except rasterio.errors.RasterioError as error:
             raise ImageError(
-                f"{tile.id} cannot be read from {self.path} ({_reason(error)}): truncated or corrupt. Get the map again."
+                f"{tile.id} cannot be read from {self.path} ({_reason(error)}): truncated or corrupt. Get it again."
             ) from None
         pixels = self.bands.to_rgb(values)
         return Decoded(np.ascontiguousarray(pixels[::-1]) if tile.more.get("flipped") else pixels, None)
@@ -113,8 +114,8 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
     """Cut the map `path` into tiles, whose ids are its name and their windows in pixels (column, row, width, height).
 
     Only where the map marks some of its pixels as empty is it read here, thinned out. Raises DataError when the file is
-    no map, has no position or no values that make a picture, or when no tile is left; ConfigError for bands that it does
-    not have; MissingDependency without rasterio.
+    no map, has no position or no values that make a picture, or when no tile is left; ConfigError for bands that it
+    does not have; MissingDependency without rasterio.
     """
     dataset = _open(path)
     _check_georeferenced(dataset, path)
@@ -178,7 +179,8 @@ def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Va
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
-    x, y = dataset.transform @ (columns, rows)
+    to_map = dataset.transform
+    x, y = to_map.a * columns + to_map.b * rows + to_map.c, to_map.d * columns + to_map.e * rows + to_map.f
     try:
         lon, lat = (np.asarray(values) for values in transform(dataset.crs, CRS.from_epsg(4326), x, y))
     except RasterioError as error:

@@ -58,9 +58,9 @@ def find_kind(place: Path) -> Kind:
 def open_source(place: Path, options: Options | None = None, *, track: Track = untracked) -> OpenedSource:
     """Open what `place` is, with options of its kind; without any, a folder as it is found. `track` sees the work.
 
-    Options say which kind is meant where a folder could be two. Raises ConfigError when they are another kind's, or when
-    a map is given without a tile's size; DataError, ImageError and MissingDependency as open_folder, open_geotiff and
-    open_xyz do.
+    Options say which kind is meant where a folder could be two. Raises ConfigError when they are another kind's, or
+    when a map is given without a tile's size; DataError, ImageError and MissingDependency as open_folder, open_geotiff
+    and open_xyz do.
     """
     kind = _check_kind(place, options)
     if isinstance(options, GeoTiffOptions):

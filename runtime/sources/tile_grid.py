@@ -56,7 +56,9 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
 
     Metres are true ones on the ellipsoid, measured in place: the scale of Web Mercator, or of degrees, changes within a
     map. Windows are whole pixels, so that a tile's size is right within half a pixel a side, and nothing is resampled
-    that need not be. The outer tiles end with the map. Raises DataError when the map is smaller than a tile, or sheared.
+    that need not be. The outer tiles end with the map.
+
+    Raises DataError when the map is smaller than a tile, or sheared.
     """
     middle = np.full(_SAMPLES, width / 2)
     down = np.linspace(0, height, _SAMPLES)

@@ -13,6 +13,7 @@ import numpy as np
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.images import Decoded, read_image
 from geodtr.runtime.sources.ellipsoid import SEMI_MAJOR
+from geodtr.runtime.spec import Images
 from geodtr.runtime.tile import Tile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -51,15 +52,15 @@ def place(x: float, y: float, zoom: int) -> tuple[float, float]:
     lon = 360 x / 2^z - 180, lat = atan(sinh(pi (1 - 2 y / 2^z))). Source: OpenStreetMap wiki, Slippy map tilenames;
     the same as mercantile.ul.
     """
-    count = 2**zoom
+    count = 1 << zoom
     return degrees(atan(sinh(pi * (1 - 2 * y / count)))), 360 * x / count - 180
 
 
 def metres_per_pixel(lat: float, zoom: int, side: int) -> float:
-    """Metres on the ground of a pixel at `lat` (degrees) in tiles of `side` pixels: C cos(lat) / (side 2^z), C being the
-    equator's length. Source: OpenStreetMap wiki, Zoom levels; on the ellipsoid right within 0.7 %.
+    """Metres on the ground of a pixel at `lat` (degrees) in tiles of `side` pixels: C cos(lat) / (side 2^z), where C is
+    the equator's length. Source: OpenStreetMap wiki, Zoom levels; on the ellipsoid right within 0.7 %.
     """
-    return 2 * pi * SEMI_MAJOR * cos(radians(lat)) / (side * 2**zoom)
+    return 2 * pi * SEMI_MAJOR * cos(radians(lat)) / (side * (1 << zoom))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,12 @@ class XyzTiles:
         ]
         return Decoded(np.concatenate(rows), None)
 
-    def _image(self, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _image(self, path: Path) -> Images:
         image = read_image(path)
         if image.shape[:2] != (self.side, self.side):
             raise ImageError(
-                f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the folder's first tile {self.side}x{self.side}: "
-                "its metres per pixel would be wrong. Replace or remove it."
+                f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the first tile {self.side}x{self.side}: its "
+                "metres per pixel would be wrong. Replace or remove it."
             )
         return image
 
@@ -100,7 +101,7 @@ def is_xyz(folder: Path) -> bool:
     return any(_numbered(zoom) for _, zoom in _numbered(folder))
 
 
-def open_xyz(folder: Path, options: XyzOptions = XyzOptions()) -> XyzTiles:  # noqa: B008 (it is frozen)
+def open_xyz(folder: Path, options: XyzOptions = XyzOptions()) -> XyzTiles:
     """All tiles of one zoom, by column from the west and within it from the north. An id is z/x/y, with +K when K x K
     are merged; y counts from the north whichever way the files' names do.
 
@@ -149,7 +150,7 @@ def _is_number(text: str) -> bool:
 
 def _files(folder: Path, zoom: int, tms: bool) -> tuple[dict[tuple[int, int], Path], list[Path]]:
     """The images by x and y, y counted from the north, in order; and whatever else lies there and is not hidden."""
-    count = 2**zoom
+    count = 1 << zoom
     found, broken = dict[tuple[int, int], Path](), list[Path]()
     for path in _visible(folder):
         number = int(path.name) if _is_number(path.name) else count
@@ -186,10 +187,10 @@ def _corners(files: Iterable[tuple[int, int]], merge: int, step: int) -> tuple[l
 
 
 def _side(path: Path) -> int:
-    height, width = read_image(path).shape[:2]
+    height, width, _ = read_image(path).shape
     if height != width:
         raise ImageError(f"{path} has {width}x{height} pixels; a map tile is square. Replace or remove it.")
-    return width
+    return int(width)
 
 
 def _tile(x: int, y: int, zoom: int, file: Path, side: int, merge: int) -> Tile:
