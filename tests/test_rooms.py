@@ -26,6 +26,7 @@ COMMANDS = (
     "doctor",
     "embed",
     "gallery build",
+    "gallery preview",
     "gallery info",
     "localize",
 )

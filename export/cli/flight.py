@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from geodtr.export.cli import sources
 from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track
 from geodtr.export.cli.options import AsJson, BundlePath, out_option
 from geodtr.runtime.names import Branch
@@ -15,6 +16,7 @@ Images = Annotated[
 GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="A gallery folder.", show_default=False)]
 
 gallery = typer.Typer(no_args_is_help=True, help="Build and look into galleries of aerial tiles.")
+sources.add_to(gallery)
 
 
 def embed(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.images import list_images
@@ -16,6 +16,7 @@ from geodtr.runtime.sources.tiles_csv import FILE_NAME, read_tiles_csv
 from geodtr.runtime.tile import Tile
 
 Origin = Literal["names", "exif", "none"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 
 @dataclass(frozen=True, slots=True)

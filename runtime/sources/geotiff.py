@@ -2,7 +2,8 @@
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
+from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.images import Decoded
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
@@ -23,8 +24,8 @@ from geodtr.runtime.tile import Tile
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt"})
 """A .vrt is GDAL's list of the sheets that make one map (gdalbuildvrt)."""
 
-_CACHE_MB = 128
-"""GDAL keeps decoded blocks, by default in a twentieth of the machine's memory."""
+_CACHE = 128 << 20
+"""Bytes for the blocks that GDAL keeps decoded: by default it takes a twentieth of the machine's memory."""
 
 _PROBE = 64
 """Points a side at which a tile is asked whether the map has data there."""
@@ -82,24 +83,19 @@ class GeoTiff:
 
         Raises ImageError naming the map and the window that cannot be read.
         """
-        import rasterio
         from rasterio.enums import Resampling
         from rasterio.windows import Window
 
         window = tile.more["window"]
         side = self.tile_pixels or max(window[2:])
         how = Resampling.nearest if self.bands.palette is not None else Resampling.bilinear
-        try:
+        with _gdal(ImageError, f"{tile.id} cannot be read from {self.path}: truncated or corrupt. Get it again."):
             values = self._handle().read(
                 list(self.bands.indexes),
                 window=Window(*window),
                 out_shape=(len(self.bands.indexes), side, side),
                 resampling=how,
             )
-        except rasterio.errors.RasterioError as error:
-            raise ImageError(
-                f"{tile.id} cannot be read from {self.path} ({_reason(error)}): truncated or corrupt. Get it again."
-            ) from None
         pixels = self.bands.to_rgb(values)
         return Decoded(np.ascontiguousarray(pixels[::-1]) if tile.more.get("flipped") else pixels, None)
 
@@ -149,13 +145,24 @@ def _open(path: Path) -> Any:
         raise MissingDependency("Cutting a map needs rasterio: pip install 'geodtr-export[geo]'") from None
     if not path.is_file():
         raise DataError(f"{path} does not exist. Check the path.")
+    with _gdal(DataError, f"{path} is not a map that can be read. Get it again."), warnings.catch_warnings():
+        # What has no position is refused later, in a sentence.
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
+@contextmanager
+def _gdal(error_class: type[UserError], sentence: str) -> Iterator[None]:
+    """Call rasterio with a cache of a size that is ours; what goes wrong is a `sentence` of the user's, and GDAL's."""
+    import rasterio
+    from rasterio._err import CPLE_BaseError  # GDAL's own errors have no public name, and some come through
+
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
-            # What has no position is refused below, in a sentence.
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except rasterio.errors.RasterioError as error:
-        raise DataError(f"{path} is not a map that can be read ({_reason(error)}). Get it again.") from None
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE):
+            yield
+    # ValueError: of names and reference systems that make no sense.
+    except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError) as error:
+        raise error_class(f"{sentence} GDAL says: {error.__cause__ or error}") from None
 
 
 def _check_georeferenced(dataset: Any, path: Path) -> None:
@@ -176,15 +183,12 @@ def _check_georeferenced(dataset: Any, path: Path) -> None:
 def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Values, Values]:
     """As tile_grid.Locate, by the map's own reference system."""
     from rasterio.crs import CRS
-    from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
     to_map = dataset.transform
     x, y = to_map.a * columns + to_map.b * rows + to_map.c, to_map.d * columns + to_map.e * rows + to_map.f
-    try:
+    with _gdal(DataError, f"{path} cannot be brought from {_crs_name(dataset.crs)} to WGS 84."):
         lon, lat = (np.asarray(values) for values in transform(dataset.crs, CRS.from_epsg(4326), x, y))
-    except RasterioError as error:
-        raise DataError(f"{path}: {_crs_name(dataset.crs)} has no way to WGS 84 ({_reason(error)}).") from None
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise DataError(f"{path} reaches beyond what {_crs_name(dataset.crs)} can express. Cut it smaller first.")
     return lat, lon
@@ -193,7 +197,6 @@ def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Va
 def _with_data(dataset: Any, path: Path, grid: Sequence[GridTile], max_empty: float, track: Track) -> list[GridTile]:
     """The tiles of which at most the share `max_empty` is marked as empty, judged at _PROBE x _PROBE points of each."""
     from rasterio.enums import MaskFlags
-    from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
     if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
@@ -202,10 +205,8 @@ def _with_data(dataset: Any, path: Path, grid: Sequence[GridTile], max_empty: fl
     for tile in track(grid, "Looking for empty tiles", len(grid)):
         window = Window(tile.column, tile.row, tile.width, tile.height)
         shape = (min(_PROBE, tile.height), min(_PROBE, tile.width))
-        try:
+        with _gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
             mask = dataset.dataset_mask(window=window, out_shape=shape)
-        except RasterioError as error:
-            raise DataError(f"{path} cannot be read ({_reason(error)}): truncated or corrupt. Get it again.") from None
         if np.mean(mask == 0) <= max_empty:
             kept.append(tile)
     return kept
@@ -225,9 +226,6 @@ def _tile(path: Path, tile: GridTile, pixels: int | None) -> Tile:
 
 
 def _crs_name(crs: Any) -> str:
-    authority = crs.to_authority()
+    with _gdal(DataError, f"{crs} is not a reference system that can be understood."):
+        authority = crs.to_authority()
     return ":".join(authority) if authority else "a reference system of its own"
-
-
-def _reason(error: Exception) -> str:
-    return str(error.__cause__ or error).rstrip(".")

@@ -4,6 +4,7 @@ Knows where pixels lie on the Earth; knows nothing of files or colours.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +16,12 @@ _SAMPLES = 257
 """Points at which a line across the map is measured: the scale of a projection changes slowly."""
 
 _SLACK = 0.005
-"""How much of a tile or a stride may be missing: a sheet of a round size in its projection's metres, which differ from
-metres on the ground by a part in a thousand, is cut as its owner expects.
+"""The share of the map's length that may be missing, or left over: a sheet of a round size in its projection's metres,
+which differ from metres on the ground by a part in a thousand, is cut as its owner expects.
 """
+
+_MOST = 5_000_000
+"""Tiles: more are a mistake in the size, or in the file."""
 
 _LARGEST_SHEAR = 0.02
 """Cosine of the angle between a map's rows and columns on the ground."""
@@ -52,18 +56,22 @@ class GridTile:
 
 def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_metres: float) -> list[GridTile]:
     """Tiles of `tile_metres` on the ground over a map of so many pixels, by rows; neighbours' centres at most
-    `stride_metres` apart (half a per cent more where that saves a tile).
+    `stride_metres` apart (a little more where half a per cent of the map would ask for one more).
 
     Metres are true ones on the ellipsoid, measured in place: the scale of Web Mercator, or of degrees, changes within a
     map. Windows are whole pixels, so that a tile's size is right within half a pixel a side, and nothing is resampled
     that need not be. The outer tiles end with the map.
 
-    Raises DataError when the map is smaller than a tile, or sheared.
+    Raises DataError when the map is smaller than a tile, or sheared, or would come to more than five million tiles.
     """
     middle = np.full(_SAMPLES, width / 2)
     down = np.linspace(0, height, _SAMPLES)
     centres_down = _spread(down, locate(middle, down), tile_metres, stride_metres)
-    rows = [_row(width, row, locate, tile_metres, stride_metres) for row in centres_down]
+    rows = list[Values]()
+    for row in centres_down:
+        rows.append(_row(width, row, locate, tile_metres, stride_metres))
+        if len(rows[-1]) * len(centres_down) > _MOST:
+            raise DataError(_too_many(tile_metres, stride_metres))
     x = np.concatenate([*rows, np.empty(0)])
     y = np.repeat(centres_down, [len(row) for row in rows])
     if not len(x):
@@ -75,6 +83,10 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
     return _measure(width, height, locate, x, y, tile_metres)
 
 
+def _too_many(tile: float, stride: float) -> str:
+    return f"Tiles of {tile:g} m, {stride:g} m apart, would be more than {_MOST:,}. Ask for a larger --tile-metres."
+
+
 def _row(width: int, row: float, locate: Locate, tile_metres: float, stride_metres: float) -> Values:
     across = np.linspace(0, width, _SAMPLES)
     return _spread(across, locate(across, np.full(_SAMPLES, row)), tile_metres, stride_metres)
@@ -83,10 +95,12 @@ def _row(width: int, row: float, locate: Locate, tile_metres: float, stride_metr
 def _spread(pixels: Values, places: tuple[Values, Values], tile: float, stride: float) -> Values:
     """Where tiles' centres lie on a line across the map, in its pixels: from end to end, evenly in metres."""
     metres = _distances(places)
-    room = metres[-1] - tile
-    if room < -_SLACK * tile:
+    room, slack = metres[-1] - tile, _SLACK * metres[-1]
+    if room < -slack:
         return np.empty(0)
-    steps = max(0, int(np.ceil(room / stride * (1 - _SLACK))))
+    steps = max(0, ceil((room - slack) / stride))
+    if steps > _MOST:
+        raise DataError(_too_many(tile, stride))
     centres = tile / 2 + np.linspace(0, room, steps + 1) if steps else np.array([metres[-1] / 2])
     return np.interp(centres, metres, pixels)
 
