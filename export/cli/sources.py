@@ -161,7 +161,8 @@ def _given(asked: SourceOptions) -> dict[str, list[str]]:
     """The flags that were given, by the kind of source that they are for."""
     given: dict[str, list[str]] = {_FOLDER: [], _MAP: [], _XYZ: []}
     for name, parameter in inspect.signature(SourceOptions).parameters.items():
-        if name != "source" and getattr(asked, name) not in (None, False):
+        value = getattr(asked, name)
+        if name != "source" and value is not None and value is not False:  # a zero was given
             option = parameter.annotation.__metadata__[0]
             given[option.rich_help_panel].append(option.default)
     return given

@@ -30,7 +30,8 @@ _FIELDS = ("lat", "lon", "heading")
 
 def compile_pattern(text: str) -> re.Pattern[str]:
     """A user's pattern, such as "tile_{lat}_{lon}*": {lat}, {lon} and, if wanted, {heading} stand for numbers in
-    degrees, * for anything. It is held against the whole name; the file's ending may be left out of it.
+    degrees, * for anything. It is held against the whole name; the file's ending may be left out of it. A sign before a
+    number is the number's, unless the pattern holds it.
 
     Raises ConfigError when {lat} or {lon} is missing, or a field is unknown or comes twice.
     """
