@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from PIL.ExifTags import GPS
 from PIL.TiffImagePlugin import IFDRational
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
@@ -16,7 +17,6 @@ from geodtr.runtime.sources.folder import FolderOptions, open_folder
 from geodtr.runtime.sources.name_pattern import compile_pattern, find_in_name, match_names
 from geodtr.runtime.sources.opening import open_source
 
-GPS = ExifTags.GPS
 Degrees = tuple[float, float]
 
 AS_FOUND = FolderOptions()

@@ -1,5 +1,6 @@
 """A map is cut into tiles whose centres, sizes, headings and pixels are what the file says of them."""
 
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from math import cos, radians
@@ -17,7 +18,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from geodtr.runtime.errors import ConfigError, DataError, ImageError, UserError
+from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.sources.geotiff import GeoTiff, GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.opening import open_source
@@ -351,6 +352,13 @@ def test_sheets_of_one_map_are_read_through_gdals_list_of_them(tmp_path: Path) -
         np.testing.assert_array_equal(direct.read(a).pixels, listed.read(b).pixels)
 
 
+def test_without_rasterio_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _utm(tmp_path / "map.tif", picture(100, 100))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(MissingDependency, match=r"geodtr-export\[geo\]"):
+        open_geotiff(path, GeoTiffOptions(50))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -373,3 +381,12 @@ def test_a_map_across_the_180th_meridian_and_one_to_the_pole_are_cut(tmp_path: P
     world = write_map(tmp_path / "world.tif", picture(360, 180), DEGREES, Affine(1, 0, -180, 0, -1, 90))
     tiles = open_geotiff(world, GeoTiffOptions(2_000_000)).tiles
     assert all(abs(tile.lat or 0) < 90 for tile in tiles)
+
+
+def test_the_documentations_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _utm(tmp_path / "ortho.tif", picture(200, 200))
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[1] / "docs" / "galleries.md").read_text()
+    names: dict[str, np.ndarray] = {}
+    exec(page.split("```python")[1].split("```")[0], names)
+    assert names["pixels"].shape == (120, 120, 3)

@@ -163,8 +163,8 @@ def _given(asked: SourceOptions) -> dict[str, list[str]]:
     for name, parameter in inspect.signature(SourceOptions).parameters.items():
         value = getattr(asked, name)
         if name != "source" and value is not None and value is not False:  # a zero was given
-            option = parameter.annotation.__metadata__[0]
-            given[option.rich_help_panel].append(option.default)
+            (option,) = parameter.annotation.__metadata__
+            given[option.rich_help_panel].append("--" + name.replace("_", "-"))
     return given
 
 

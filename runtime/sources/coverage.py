@@ -81,7 +81,7 @@ def measure(tiles: Sequence[Tile]) -> Coverage:
         frame=frame,
         width_metres=width,
         height_metres=height,
-        spacing_metres=_spacing(lat, lon) if len(places) > 1 else None,
+        spacing_metres=_spacing(lat, lon, x, y) if len(places) > 1 else None,
         farthest_metres=_farthest(x, y),
     )
 
@@ -102,14 +102,15 @@ def _frame(lat: Values, lon: Values) -> Frame:
     return Frame(float(lat.min()), west + turn, float(lat.max()), middle + float(offsets.max()) + turn)
 
 
-def _spacing(lat: Values, lon: Values) -> float:
+def _spacing(lat: Values, lon: Values, x: Values, y: Values) -> float:
     chosen = np.unique(np.linspace(0, len(lat) - 1, _SAMPLE).astype(np.int64))
-    nearest = np.empty(len(chosen))
+    nearest = np.empty_like(chosen)
     for index, row in enumerate(chosen):
-        distances = np.hypot(*displacement(lat[row], lon[row], lat, lon))
-        distances[row] = np.inf
-        nearest[index] = distances.min()
-    return float(np.median(nearest))
+        squares = (x - x[row]) ** 2 + (y - y[row]) ** 2
+        squares[row] = np.inf
+        nearest[index] = squares.argmin()
+    # The plane is good enough to find the neighbour, and its distance is measured where the two are.
+    return float(np.median(np.hypot(*displacement(lat[chosen], lon[chosen], lat[nearest], lon[nearest]))))
 
 
 def _farthest(x: Values, y: Values) -> float:

@@ -4,7 +4,7 @@ Drawn with Pillow alone, so that the lean runtime can.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from math import ceil, floor, log10
@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.sources.coverage import Coverage, Frame
+from geodtr.runtime.sources.coverage import Coverage, Frame, positions
+from geodtr.runtime.sources.ellipsoid import Values
 from geodtr.runtime.threads import work_ahead
 from geodtr.runtime.tile import Tile, TileSource
 
@@ -45,9 +46,15 @@ class _Canvas:
     left: float
     bottom: float
 
-    def at(self, lat: float, lon: float) -> tuple[float, float]:
-        x, y = self.frame.metres(np.array([lat]), np.array([lon]))
-        return self.left + float(x[0]) * self.pixels, self.bottom - float(y[0]) * self.pixels
+    def at(self, lat: Values, lon: Values) -> tuple[Values, Values]:
+        """Pixels from the picture's left and top, [N], of places in degrees, [N]."""
+        x, y = self.frame.metres(lat, lon)
+        return self.left + x * self.pixels, self.bottom - y * self.pixels
+
+    def at_one(self, lat: float, lon: float) -> tuple[float, float]:
+        """As `at`, of one place."""
+        x, y = self.at(np.array([lat]), np.array([lon]))
+        return float(x[0]), float(y[0])
 
 
 def draw_coverage(source: TileSource, coverage: Coverage, *, track: Track = untracked) -> CoveragePicture:
@@ -92,11 +99,11 @@ def _draw_grid(draw: ImageDraw.ImageDraw, canvas: _Canvas) -> None:
     width, height = draw.im.size
     right, low = width - _MARGIN, height - _FOOT
     for lat in _rounds(frame.south, frame.north):
-        _, y = canvas.at(lat, frame.west)
+        _, y = canvas.at_one(lat, frame.west)
         draw.line((_MARGIN, y, right, y), _LINE)
         draw.text((_MARGIN - 6, y), _degrees(lat, frame.north - frame.south), _FAINT, font, anchor="rm")
     for lon in _rounds(frame.west, frame.east):
-        x, _ = canvas.at(frame.south, lon)
+        x, _ = canvas.at_one(frame.south, lon)
         draw.line((x, _HEAD, x, low), _LINE)
         label = _degrees((lon + 180) % 360 - 180, frame.east - frame.west)
         draw.text((x, low + 6), label, _FAINT, font, anchor="mt")
@@ -146,15 +153,13 @@ def _paste(picture: Image.Image, image: Image.Image, tile: Tile, canvas: _Canvas
     size = (max(1, round(side * metres * canvas.pixels)) for side in image.size)
     # Pillow turns to the left.
     drawn = image.resize((next(size), next(size))).convert("RGBA").rotate(-(tile.heading or 0), expand=True)
-    x, y = canvas.at(tile.lat, tile.lon)
+    x, y = canvas.at_one(tile.lat, tile.lon)
     picture.paste(drawn, (round(x - drawn.width / 2), round(y - drawn.height / 2)), drawn)
 
 
-def _draw_dots(draw: ImageDraw.ImageDraw, tiles: Iterable[Tile], canvas: _Canvas, radius: float) -> None:
-    for tile in tiles:
-        assert tile.lat is not None
-        assert tile.lon is not None
-        x, y = canvas.at(tile.lat, tile.lon)
+def _draw_dots(draw: ImageDraw.ImageDraw, tiles: Sequence[Tile], canvas: _Canvas, radius: float) -> None:
+    at = canvas.at(*positions(tiles).T)
+    for x, y in zip(*(values.tolist() for values in at), strict=True):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), _DOT)
 
 
