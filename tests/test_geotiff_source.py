@@ -327,6 +327,14 @@ def test_a_map_that_ends_while_it_is_read_names_the_tile(tmp_path: Path) -> None
             source.read(tile)
 
 
+def test_a_map_that_is_gone_when_it_is_read_is_named(tmp_path: Path) -> None:
+    path = _utm(tmp_path / "map.tif", picture(100, 100))
+    source = open_geotiff(path, GeoTiffOptions(50))
+    path.unlink()
+    with pytest.raises(ImageError, match=r"map\.tif does not exist"):
+        source.read(source.tiles[0])
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_give_tiles_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -71,12 +71,14 @@ def draw_coverage(source: TileSource, coverage: Coverage, *, track: Track = untr
     draw = ImageDraw.Draw(picture)
     _draw_grid(draw, canvas)
     side = (coverage.spacing_metres or 0) * canvas.pixels
-    unreadable = list[str]()
+    unreadable, note = list[str](), ""
     if len(tiles) <= _MOST_THUMBNAILS and (side >= _LEAST_THUMBNAIL or len(tiles) == 1):
         unreadable = _draw_tiles(picture, source, tiles, canvas, coverage, track)
+        if any(tile.metres_per_pixel is None for tile in tiles):
+            note = "; not known how large on the ground: drawn as large as they are apart"
     else:
         _draw_dots(draw, tiles, canvas, radius=min(4.0, max(0.5, side / 3)))
-    _draw_words(draw, size, source.name, coverage, canvas)
+    _draw_words(draw, size, source.name, coverage, canvas, note)
     return CoveragePicture(picture, tuple(unreadable))
 
 
@@ -164,7 +166,7 @@ def _draw_dots(draw: ImageDraw.ImageDraw, tiles: Sequence[Tile], canvas: _Canvas
 
 
 def _draw_words(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], name: str, coverage: Coverage, canvas: _Canvas
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], name: str, coverage: Coverage, canvas: _Canvas, note: str
 ) -> None:
     """What it is and its figures above, the scale below."""
     width, height = size
@@ -173,7 +175,7 @@ def _draw_words(
     draw.text(
         (_MARGIN, 40),
         f"{coverage.positioned} of {coverage.tiles} tiles with a position{spacing}; "
-        f"{coverage.width_metres:.0f} m x {coverage.height_metres:.0f} m from centre to centre",
+        f"{coverage.width_metres:.0f} m x {coverage.height_metres:.0f} m from centre to centre{note}",
         _FAINT,
         ImageFont.load_default(12),
     )

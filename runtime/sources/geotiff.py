@@ -102,7 +102,10 @@ class GeoTiff:
     def _handle(self) -> Any:
         """This thread's own opened dataset: GDAL's must not be shared."""
         if not hasattr(self._handles, "dataset"):
-            self._handles.dataset = _open(self.path)
+            try:
+                self._handles.dataset = _open(self.path)
+            except DataError as error:
+                raise ImageError(str(error)) from None
         return self._handles.dataset
 
 
@@ -113,7 +116,9 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
     no map, has no position or no values that make a picture, or when no tile is left; ConfigError for bands that it
     does not have; MissingDependency without rasterio.
     """
-    dataset = _open(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Dataset has no geotransform")  # it is refused below, in a sentence
+        dataset = _open(path)
     _check_georeferenced(dataset, path)
     bands = choose_bands(dataset, options.bands, options.stretch, str(path))
     stride = options.tile_metres if options.stride_metres is None else options.stride_metres
@@ -145,9 +150,7 @@ def _open(path: Path) -> Any:
         raise MissingDependency("Cutting a map needs rasterio: pip install 'geodtr-export[geo]'") from None
     if not path.is_file():
         raise DataError(f"{path} does not exist. Check the path.")
-    with _gdal(DataError, f"{path} is not a map that can be read. Get it again."), warnings.catch_warnings():
-        # What has no position is refused later, in a sentence.
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with _gdal(DataError, f"{path} is not a map that can be read. Get it again."):
         return rasterio.open(path)
 
 
