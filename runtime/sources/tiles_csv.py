@@ -3,12 +3,12 @@
 Header: file, and any of lat, lon (both or neither), heading, metres_per_pixel, id; other columns are kept as they are.
 """
 
-import csv
 import os
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 
+from geodtr.runtime.csv_rows import read_csv
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.sources.position import check_position
 from geodtr.runtime.tile import Tile
@@ -23,7 +23,7 @@ def read_tiles_csv(path: Path, folder: Path) -> list[Tile]:
     Raises DataError naming the file and line of what is wrong: a header that lacks `file`, or one of lat and lon; a
     value that is no number or out of range; half a position; an image that does not exist; an id that comes twice.
     """
-    rows = _read(path)
+    rows = read_csv(path)
     header = rows[0][1] if rows else []
     _check_header(header, path)
     tiles, lines = list[Tile](), dict[str, int]()
@@ -39,18 +39,6 @@ def read_tiles_csv(path: Path, folder: Path) -> list[Tile]:
     if not tiles:
         raise DataError(f"{path} lists no tiles. Give each a row, with the columns {', '.join(header)}.")
     return tiles
-
-
-def _read(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows that are not empty, cells stripped, each with its line number."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV in UTF-8 ({error}).") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). Name a CSV with the column file.") from None
 
 
 def _check_header(header: list[str], path: Path) -> None:
