@@ -40,7 +40,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.data.tiles import tiles_of
+from geodtr.training.data.references import reference_tiles
 from geodtr.training.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -252,7 +252,9 @@ def _build_gallery(out: Path, bundle_path: Path, test_set: PairSet, track: Track
     # A gallery in progress is no result yet: it takes its name when it is finished.
     unfinished = out.with_name(UNFINISHED_GALLERY)
     shutil.rmtree(unfinished, ignore_errors=True)
-    build_gallery(unfinished, tiles_of(test_set), bundle.embedder("aerial"), made_by(bundle.manifest), track=track)
+    build_gallery(
+        unfinished, reference_tiles(test_set), bundle.embedder("aerial"), made_by(bundle.manifest), track=track
+    )
     unfinished.rename(out)
 
 

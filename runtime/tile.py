@@ -6,13 +6,12 @@ Knows what a tile says of itself; knows nothing of galleries or engines.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.images import Decoded, decode
+from geodtr.runtime.images import Decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +46,6 @@ class TileSource(Protocol):
     def read(self, tile: Tile) -> Decoded:
         """The tile's pixels, uint8 RGB [H, W, 3]; safe to call from several threads. Raises ImageError naming it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class FileTiles:
-    """Tiles that are image files of their own: each one's `file` is its path."""
-
-    name: str
-    tiles: tuple[Tile, ...]
-
-    def read(self, tile: Tile) -> Decoded:
-        """The pixels of the tile's file. Raises ImageError naming it."""
-        return decode(Path(tile.file))
 
 
 def check_tiles(source: str, tiles: Sequence[Tile]) -> None:

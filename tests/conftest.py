@@ -21,7 +21,7 @@ from geodtr.runtime.names import Precision
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.data.tiles import tiles_of
+from geodtr.training.data.references import reference_tiles
 from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.loop import train
 from geodtr.training.world.dataset import WorldSet, write_world
@@ -97,7 +97,7 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         for precision in BUILT
     }
     flying = bundles["fp32"]
-    build_gallery(root / "gallery", tiles_of(test_set), flying.embedder("aerial"), made_by(flying.manifest))
+    build_gallery(root / "gallery", reference_tiles(test_set), flying.embedder("aerial"), made_by(flying.manifest))
     gallery = open_gallery(root / "gallery")
     return Trained(train_set, test_set, checkpoint, onnx, bundles, gallery)
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "embed",
     "gallery build",
     "gallery add",
+    "gallery preview",
     "gallery remove",
     "gallery compact",
     "gallery info",

@@ -18,7 +18,7 @@ from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.search import search
-from geodtr.training.data.tiles import tiles_of
+from geodtr.training.data.references import reference_tiles
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,7 +77,7 @@ def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli
 def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     flying = trained.bundles["fp32"]
     maker = msgspec.structs.replace(made_by(flying.manifest), embedding_id="0" * 16)
-    build_gallery(tmp_path / "other", tiles_of(trained.test_set.first(3)), flying.embedder("aerial"), maker)
+    build_gallery(tmp_path / "other", reference_tiles(trained.test_set.first(3)), flying.embedder("aerial"), maker)
     other = open_gallery(tmp_path / "other")
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         Localizer(trained.bundles["fp32"], other)

@@ -5,33 +5,34 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.export.cli.console import megabytes, messages, output, report_skipped, show_json, track, verdict, warn
+from geodtr.export.cli import sources
+from geodtr.export.cli.console import megabytes, messages, output, show_json, track, verdict, warn
 from geodtr.export.cli.options import AsJson, BundlePath, out_option
+from geodtr.export.cli.sources import SourceOptions, source_from_options, takes_source
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery_build import Added, OnBadTile
-    from geodtr.runtime.tile import Tile, TileSource
+    from geodtr.runtime.tile import Tile
 
 _SHOWN = 20
 
 GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="A gallery folder.", show_default=False)]
-SourceText = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="A data set's SPEC, or a folder of tiles.", show_default=False)
-]
 OnError = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-error", help="At a tile that cannot be read: stop, or leave it out and list it."),
 ]
 
 gallery = typer.Typer(no_args_is_help=True, help="Build, change and look into galleries of aerial tiles.")
+sources.add_to(gallery)
 
 
 @gallery.command("build")
+@takes_source
 def gallery_build(
     bundle: BundlePath,
-    source: SourceText,
+    source: SourceOptions,
     out: Annotated[Path, out_option("Gallery folder to write; new, empty, or one whose build was stopped.")],
     storage: Annotated[
         Storage, typer.Option("--storage", help="What is searched; float32 rows score the best again.")
@@ -48,7 +49,7 @@ def gallery_build(
     left_out = list[str]()
     added = build_gallery(
         out,
-        _source(source),
+        source_from_options(source),
         opened.embedder("aerial"),
         made_by(opened.manifest),
         storage=storage,
@@ -59,10 +60,11 @@ def gallery_build(
 
 
 @gallery.command("add")
+@takes_source
 def gallery_add(
     gallery_path: GalleryPath,
     bundle: BundlePath,
-    source: SourceText,
+    source: SourceOptions,
     on_error: OnError = "stop",
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +76,7 @@ def gallery_add(
     left_out = list[str]()
     added = add_to_gallery(
         gallery_path,
-        _source(source),
+        source_from_options(source),
         opened.embedder("aerial"),
         opened.manifest.embedding_id,
         on_bad_tile=_on_bad_tile(on_error, left_out),
@@ -168,20 +170,6 @@ def gallery_export(
     with open_gallery(gallery_path) as opened:
         export_gallery(opened, out)
         messages.print(f"Wrote {out}: {len(opened)} tiles")
-
-
-def _source(text: str) -> "TileSource":
-    """A data set's tiles, or those of a plain folder of images."""
-    from geodtr.runtime.images import list_images
-    from geodtr.runtime.tile import FileTiles, Tile
-    from geodtr.training.data.spec import is_spec, read_test_set
-    from geodtr.training.data.tiles import tiles_of
-
-    if is_spec(text):
-        pair_set = read_test_set(text)
-        report_skipped(pair_set.name, pair_set.skipped)
-        return tiles_of(pair_set)
-    return FileTiles(text, tuple(Tile(str(path), str(path)) for path in list_images(Path(text))))
 
 
 def _on_bad_tile(on_error: Literal["stop", "skip"], left_out: list[str]) -> "OnBadTile":

@@ -7,9 +7,9 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from geodtr.runtime.csv_rows import read_csv
 from geodtr.runtime.errors import DataError
 from geodtr.training.data.pair_set import Pair, PairSet, existing
-from geodtr.training.data.text_rows import read_csv
 
 FILE_NAME = "pairs.csv"
 HEADERS = (("ground", "aerial"), ("ground", "aerial", "lat", "lon"), ("ground", "aerial", "lat", "lon", "heading"))

@@ -1,0 +1,1 @@
+"""Where tiles come from: one file a kind of source, all behind the `TileSource` protocol."""

@@ -1,0 +1,54 @@
+"""Positions out of EXIF: where the camera says that it was."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from geodtr.runtime.errors import DataError
+from geodtr.runtime.sources.position import Position, check_position
+
+_GPS = ExifTags.GPS
+_SIGNS = {"N": 1, "S": -1, "E": 1, "W": -1}
+
+
+def find_in_exif(image: Path) -> Position | None:
+    """The position in the image's GPS tags; None where there are none, or where the file is no image that can be read.
+
+    GPSImgDirection is left alone: it says where the camera looked, and a tile is looked at from above.
+    Raises DataError when half a position is there, or a value is not what EXIF 2.32 (section 4.6.6) allows.
+    """
+    try:
+        with Image.open(image) as opened:
+            tags = opened.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    asked = (_GPS.GPSLatitude, _GPS.GPSLatitudeRef, _GPS.GPSLongitude, _GPS.GPSLongitudeRef)
+    missing = [tag.name for tag in asked if tag not in tags]
+    if len(missing) == len(asked):
+        return None
+    if missing:
+        raise DataError(
+            f"{image}: its EXIF lacks {', '.join(missing)}, and half a position is none. Mend it, or give positions "
+            "in a CSV."
+        )
+    lat = _degrees(tags, _GPS.GPSLatitude, _GPS.GPSLatitudeRef, "NS", image)
+    lon = _degrees(tags, _GPS.GPSLongitude, _GPS.GPSLongitudeRef, "EW", image)
+    return check_position(lat, lon, str(image))
+
+
+def _degrees(tags: Mapping[int, Any], value: _GPS, reference: _GPS, allowed: str, image: Path) -> float:
+    """Degrees, minutes and seconds to degrees, south and west negative."""
+    side = str(tags[reference]).strip("\0 ").upper()
+    try:
+        degrees, minutes, seconds = (float(part) for part in tags[value])
+        sign = _SIGNS[side] if side in allowed and side else None
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        sign = None
+    if sign is None:
+        raise DataError(
+            f"{image}: its EXIF says {value.name} {tags[value]!r} {side!r}; needed are degrees, minutes and seconds, "
+            f"and {' or '.join(allowed)}. Mend it, or give positions in a CSV."
+        )
+    return sign * (degrees + minutes / 60 + seconds / 3600)

@@ -1,0 +1,83 @@
+"""Positions out of file names: the conventions that are about, and a pattern of one's own."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.images import SUFFIXES
+from geodtr.runtime.sources.position import Position, check_position
+
+# Whole numbers only: what stands beside must not be taken for a part of it, nor a part of it for what stands beside.
+_NUMBER = r"(?:(?<![\d.])|(?=[-+]))[-+]?\d+(?:\.\d+)?(?!\.?\d)"
+# Without decimals a number is no coordinate: a date or a running number is more likely.
+_LAT, _LON = (rf"(?P<{name}>[-+]?\d{{1,3}}\.\d+)" for name in ("lat", "lon"))
+
+CONVENTIONS = {
+    "satellite_LAT_LON": re.compile(rf"satellite_{_LAT}_{_LON}"),
+    "[ID,]LAT,LON[,]": re.compile(rf"(?:[^,]*,)?{_LAT},{_LON},?"),
+    "lat_LAT_lon_LON": re.compile(
+        rf"(?:.*[^a-z])?lat(?:itude)?[_= ]?{_LAT}[_,;& ]+(?:longitude|long|lon|lng)[_= ]?{_LON}(?:[^\d.].*)?", re.I
+    ),
+    "@EAST@NORTH@ZONE@BAND@LAT@LON@...": re.compile(rf"@[^@]*@[^@]*@[^@]*@[^@]*@{_LAT}@{_LON}@.*"),
+}
+"""Names without their ending. The first is that of VIGOR's tiles, the second that of its panoramas, the last that of
+the data sets of visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark").
+"""
+
+_FIELDS = ("lat", "lon", "heading")
+
+
+def compile_pattern(text: str) -> re.Pattern[str]:
+    """A user's pattern, such as "tile_{lat}_{lon}*": {lat}, {lon} and, if wanted, {heading} stand for numbers in
+    degrees, * for anything. It is held against the whole name; the file's ending may be left out of it. A sign before a
+    number is the number's, unless the pattern holds it.
+
+    Raises ConfigError when {lat} or {lon} is missing, or a field is unknown or comes twice.
+    """
+    fields = re.findall(r"\{(.*?)\}", text)
+    if not {"lat", "lon"} <= set(fields) <= set(_FIELDS) or len(set(fields)) < len(fields):
+        raise ConfigError(
+            f"The pattern {text!r} cannot be used: it needs {{lat}} and {{lon}} once each, may have {{heading}}, and * "
+            "for anything, for example 'tile_{lat}_{lon}*'."
+        )
+    parts = re.split(r"(\{.*?\}|\*)", text)
+    ending = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+    return re.compile("".join(map(_translate, parts)) + f"(?:{ending})?", re.IGNORECASE)
+
+
+def _translate(part: str) -> str:
+    if part == "*":
+        return ".*?"
+    return f"(?P<{part[1:-1]}>{_NUMBER})" if part.startswith("{") else re.escape(part)
+
+
+def match_names(images: Iterable[Path], pattern: re.Pattern[str]) -> list[Position]:
+    """The position in each image's name. Raises DataError naming the first that does not fit, or is out of range."""
+    return [_match(image, pattern) for image in images]
+
+
+def _match(image: Path, pattern: re.Pattern[str]) -> Position:
+    found = pattern.fullmatch(image.name)
+    if found is None:
+        raise DataError(f"{image}: its name does not fit the pattern. Rename or remove it, or change --pattern.")
+    return _position(found, image)
+
+
+def find_in_name(image: Path) -> Position | None:
+    """The position by one of CONVENTIONS; None of a name that follows none.
+
+    Raises DataError when the name can be read in two ways, or what it gives is out of range.
+    """
+    found = {
+        _position(matched, image) for pattern in CONVENTIONS.values() if (matched := pattern.fullmatch(image.stem))
+    }
+    if len(found) > 1:
+        both = " or ".join(f"{each.lat}, {each.lon}" for each in sorted(found, key=lambda each: (each.lat, each.lon)))
+        raise DataError(f"{image}: its name may mean {both}. Say how names are meant: --pattern '..{{lat}}..{{lon}}..'")
+    return found.pop() if found else None
+
+
+def _position(found: re.Match[str], image: Path) -> Position:
+    values = {name: float(text) for name, text in found.groupdict().items()}
+    return check_position(values["lat"], values["lon"], str(image), values.get("heading"))

@@ -1,0 +1,82 @@
+"""From what a user names to the source that it is: a file that is a map, a folder of map tiles, a folder of images.
+
+A kind is one file with its options and how it is opened; a new one is its file, and its lines here.
+"""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.images import SUFFIXES as IMAGE_SUFFIXES
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.folder import FolderOptions, open_folder
+from geodtr.runtime.sources.geotiff import SUFFIXES as MAP_SUFFIXES
+from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.xyz import XyzOptions, is_xyz, open_xyz
+from geodtr.runtime.tile import TileSource
+
+Kind = Literal["folder", "geotiff", "xyz"]
+Options = FolderOptions | GeoTiffOptions | XyzOptions
+
+KINDS: dict[Kind, str] = {
+    "folder": "a folder of images",
+    "geotiff": "a map file",
+    "xyz": "a folder of map tiles (Z/X/Y)",
+}
+"""What each is called in a sentence."""
+
+_KIND_OF: dict[type[Options], Kind] = {FolderOptions: "folder", GeoTiffOptions: "geotiff", XyzOptions: "xyz"}
+
+
+class OpenedSource(TileSource, Protocol):
+    """A source that says how it was read: `notes` are sentences for its user."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def find_kind(place: Path) -> Kind:
+    """What `place` is. Raises DataError when it is nothing that tiles come from, or could be two things."""
+    if place.is_file() and place.suffix.lower() in MAP_SUFFIXES:
+        return "geotiff"
+    if not place.is_dir():
+        found = "is a file of another kind" if place.exists() else "does not exist"
+        raise DataError(
+            f"{place} {found}. Tiles come from a map file ({', '.join(sorted(MAP_SUFFIXES))}), a folder of map tiles "
+            "(Z/X/Y.png), or a folder of images."
+        )
+    if not is_xyz(place):
+        return "folder"
+    if any(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in place.iterdir()):
+        raise DataError(
+            f"{place} holds images and folders of map tiles (Z/X/Y). Say which are meant: --zoom Z for the map tiles, "
+            "--positions names, exif, none or a CSV for the images."
+        )
+    return "xyz"
+
+
+def open_source(place: Path, options: Options | None = None, *, track: Track = untracked) -> OpenedSource:
+    """Open what `place` is, with options of its kind; without any, a folder as it is found. `track` sees the work.
+
+    Options say which kind is meant where a folder could be two. Raises ConfigError when they are another kind's, or
+    when a map is given without a tile's size; DataError, ImageError and MissingDependency as open_folder, open_geotiff
+    and open_xyz do.
+    """
+    kind = _check_kind(place, options)
+    if isinstance(options, GeoTiffOptions):
+        return open_geotiff(place, options, track=track)
+    if kind == "geotiff":
+        raise ConfigError(f"{place} is a map: say how large a tile is on the ground, for example --tile-metres 60")
+    if kind == "xyz":
+        return open_xyz(place, options if isinstance(options, XyzOptions) else XyzOptions())
+    return open_folder(place, options if isinstance(options, FolderOptions) else FolderOptions())
+
+
+def _check_kind(place: Path, options: Options | None) -> Kind:
+    asked = None if options is None else _KIND_OF[type(options)]
+    if asked is not None and asked != "geotiff" and place.is_dir():
+        return asked
+    kind = find_kind(place)
+    if asked is not None and asked != kind:
+        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are those of {KINDS[asked]}.")
+    return kind

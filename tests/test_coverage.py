@@ -1,0 +1,164 @@
+"""The coverage of a source: its numbers say what a user would measure, and its picture shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.images import Decoded
+from geodtr.runtime.sources.coverage import measure
+from geodtr.runtime.sources.coverage_picture import draw_coverage
+from geodtr.runtime.sources.ellipsoid import displacement, metres_per_degree
+from geodtr.runtime.tile import Tile
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A source whose tiles are red in their upper half and blue in the lower."""
+
+    tiles: Sequence[Tile]
+    name: str = "painted"
+
+    def read(self, tile: Tile) -> Decoded:
+        if tile.id == "bad":
+            raise ImageError("bad.png cannot be decoded")
+        pixels = np.zeros((20, 20, 3), np.uint8)
+        pixels[:10, :, 0] = pixels[10:, :, 2] = 255
+        return Decoded(pixels, None)
+
+
+def _grid(
+    columns: int, rows: int, metres: float, lat: float = 48.0, lon: float = 11.0, heading: float = 0.0
+) -> list[Tile]:
+    north, east = (float(value) for value in metres_per_degree(lat))
+    return [
+        Tile(
+            id=f"{column},{row}",
+            file="a.png",
+            lat=lat + row * metres / north,
+            lon=(lon + column * metres / east + 180) % 360 - 180,
+            heading=heading,
+            metres_per_pixel=metres / 20 * 0.8,
+        )
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+@pytest.mark.parametrize("lon", [11.0, -179.9999, 179.9999])
+@pytest.mark.parametrize("lat", [-60, 0.0, 48])
+def test_a_grid_is_measured_as_it_was_laid_out(lat: float, lon: float) -> None:
+    coverage = measure(_grid(11, 7, 50, lat, lon))
+    assert (coverage.tiles, coverage.positioned, coverage.doubled) == (77, 77, 0)
+    assert coverage.spacing_metres == pytest.approx(50, rel=0.001)
+    assert coverage.width_metres == pytest.approx(500, rel=0.001)
+    assert coverage.height_metres == pytest.approx(300, rel=0.001)
+    assert coverage.farthest_metres == pytest.approx(50 / 2**0.5, abs=500 / 256 * 1.5)
+    assert coverage.frame is not None
+    assert -180 <= coverage.frame.west <= 180
+    assert 0 <= coverage.frame.east - coverage.frame.west < 0.02
+
+
+def test_a_hole_is_told_from_a_map_without() -> None:
+    whole = _grid(21, 21, 10)
+    holed = [tile for tile in whole if not all(5 < int(number) < 15 for number in tile.id.split(","))]
+    assert measure(whole).farthest_metres < 10
+    # Nine by nine tiles are missing: the middle is five spacings from the nearest one that is left.
+    assert measure(holed).farthest_metres == pytest.approx(50, abs=2)
+    assert measure(holed).spacing_metres == pytest.approx(10, rel=0.001)
+
+
+def test_doubled_and_unknown_places_are_counted() -> None:
+    coverage = measure([*_grid(3, 1, 10), *_grid(2, 1, 10), Tile("a", "a.png"), Tile("b", "b.png")])
+    assert (coverage.tiles, coverage.positioned, coverage.doubled) == (7, 5, 2)
+
+
+def test_few_tiles_and_none_are_measured_too() -> None:
+    assert measure([]) == measure([])
+    assert (measure([]).frame, measure([Tile("a", "a.png")]).frame) == (None, None)
+    single = measure(_grid(1, 1, 10))
+    assert (single.positioned, single.spacing_metres, single.farthest_metres) == (1, None, 0)
+    line = measure(_grid(9, 1, 10))
+    assert line.spacing_metres == pytest.approx(10, rel=0.001)
+    assert line.farthest_metres == pytest.approx(5, abs=0.5)
+
+
+places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(places, min_size=1, max_size=30))
+def test_any_places_have_a_frame_that_holds_them_and_a_picture(known: list[tuple[float, float]]) -> None:
+    tiles = [Tile(str(number), "a.png", lat, lon) for number, (lat, lon) in enumerate(known)]
+    coverage = measure(tiles)
+    frame = coverage.frame
+    assert frame is not None
+    assert frame.south == min(lat for lat, _ in known)
+    assert frame.north == max(lat for lat, _ in known)
+    for _, lon in known:
+        assert any(frame.west - 1e-9 <= lon + turn <= frame.east + 1e-9 for turn in (-360, 0, 360))
+    assert np.isfinite([coverage.width_metres, coverage.height_metres, coverage.farthest_metres]).all()
+    assert max(draw_coverage(Painted(tiles), coverage).picture.size) <= 1400
+
+
+def test_tiles_are_drawn_where_they_lie_and_as_they_are_turned() -> None:
+    for heading, (above, left) in {0.0: ("red", None), 180.0: ("blue", None), 90.0: (None, "blue")}.items():
+        tiles = _grid(2, 2, 100, heading=heading)
+        drawn = draw_coverage(Painted(tiles), measure(tiles))
+        assert drawn.unreadable == ()
+        pixels = np.asarray(drawn.picture).astype(int)
+        red, blue = (np.argwhere((pixels[..., channel] > 200) & (pixels.sum(axis=2) < 300)) for channel in (0, 2))
+        assert len(red) > 1000
+        assert len(blue) > 1000
+        if above is not None:
+            assert (red[:, 0].min() < blue[:, 0].min()) == (above == "red")
+        if left is not None:
+            assert blue[:, 1].min() < red[:, 1].min()
+
+
+def test_the_scale_is_the_pictures_own() -> None:
+    """Tiles of 80 m are drawn 100 m apart: the bar of so many metres has as many pixels as the tiles have."""
+    tiles = _grid(5, 5, 100)
+    picture = np.asarray(draw_coverage(Painted(tiles), measure(tiles)).picture).astype(int)
+    coloured = np.abs(picture - 128).max(axis=2) > 120
+    red = (picture[..., 0] > 200) & (picture[..., 1] < 60)
+    rows = np.flatnonzero(red.sum(axis=1) > 100)
+    across = np.flatnonzero(red[rows[0]])
+    pixels_per_metre = (across[-1] - across[0] + 1) / 480
+    bar = picture[-34:-26]
+    dark = np.flatnonzero((bar.sum(axis=2) < 200).any(axis=0))
+    assert coloured.any()
+    assert (dark[-1] - dark[0]) / pixels_per_metre == pytest.approx(100, rel=0.03)
+
+
+def test_a_tile_that_cannot_be_read_is_a_dot_and_is_named() -> None:
+    tiles = _grid(3, 1, 100)
+    tiles[1] = Tile("bad", "bad.png", tiles[1].lat, tiles[1].lon)
+    drawn = draw_coverage(Painted(tiles), measure(tiles))
+    assert drawn.unreadable == ("bad.png cannot be decoded",)
+
+
+def test_many_tiles_are_dots_and_are_not_read() -> None:
+    tiles = [Tile("bad", "bad.png", tile.lat, tile.lon) for tile in _grid(60, 60, 10)]
+    drawn = draw_coverage(Painted(tiles), measure(tiles))
+    assert drawn.unreadable == ()
+    assert (np.asarray(drawn.picture) == (31, 98, 180)).all(axis=2).sum() > 10_000
+
+
+def test_nothing_is_drawn_of_tiles_without_a_position() -> None:
+    tiles = [Tile("a", "a.png")]
+    with pytest.raises(DataError, match="none of 1 tiles has a position"):
+        draw_coverage(Painted(tiles), measure(tiles))
+
+
+def test_short_distances_are_the_ellipsoids() -> None:
+    """A nautical mile is about a minute of latitude: 1,842.9 m at the equator and 1,861.6 m at the poles."""
+    for lat, metres in ((0.0, 1842.9), (90.0, 1861.6)):
+        _, north = displacement(lat, 0, lat - np.sign(lat - 45) / 60, 0)
+        assert abs(float(north)) == pytest.approx(metres, abs=0.5)
+    east, _ = displacement(0, 179.9, 0, -179.9)
+    assert float(east) == pytest.approx(0.2 * 111_319.49, rel=1e-6)

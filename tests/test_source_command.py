@@ -1,0 +1,125 @@
+"""`gallery preview` takes every kind of source, says what it found, and draws it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome
+from maps import UTM, picture, write_map
+from PIL import Image
+from rasterio import Affine
+from trees import vigor
+
+from geodtr.training.data.references import reference_tiles
+from geodtr.training.data.spec import read_test_set
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def ortho(tmp_path: Path) -> Path:
+    return write_map(tmp_path / "ortho.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    root = tmp_path / "tiles"
+    root.mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16)).save(root / f"48.{1000 + number},11.5000.png")
+    return root
+
+
+def test_a_map_is_measured_and_drawn(cli: Cli, ortho: Path, tmp_path: Path) -> None:
+    out = tmp_path / "coverage.png"
+    result = cli("gallery", "preview", ortho, "--tile-metres", 50, "--overlap", 20, "--out", out, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert report["coverage"]["tiles"] == 25
+    assert report["coverage"]["spacing_metres"] == pytest.approx(25, rel=0.03)
+    assert "EPSG:32632" in report["notes"][0]
+    with Image.open(out) as drawn:
+        assert min(drawn.size) > 500
+
+
+def test_a_folder_is_measured_without_a_picture(cli: Cli, tiles: Path) -> None:
+    result = cli("gallery", "preview", tiles)
+    assert result.code == 0, result.err
+    assert "names" in result.err
+    assert "11.1 m" in result.out
+
+
+def test_options_reach_the_source_that_they_are_for(cli: Cli, tiles: Path, ortho: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("file,lat,lon\n48.1001,11.5000.png,1,2\n".replace("48.1001,11.5000.png", '"48.1001,11.5000.png"'))
+    for options, found in (
+        ((tiles, "--positions", "none"), 0),
+        ((tiles, "--positions", listed), 1),
+        ((tiles, "--pattern", "{lat},{lon}"), 4),
+        ((ortho, "--tile-metres", 50, "--stride", 25), 25),
+        ((ortho, "--tile-metres", 50, "--overlap", 0), 9),
+        ((ortho, "--tile-metres", 75, "--bands", "1", "--tile-pixels", 32, "--max-empty", 0), 4),
+    ):
+        result = cli("gallery", "preview", *options, "--json")
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["coverage"]["positioned"] == found
+
+
+def test_map_tiles_are_previewed(cli: Cli, tmp_path: Path) -> None:
+    for x in (4, 5):
+        (tmp_path / "map/3" / str(x)).mkdir(parents=True)
+        for y in (2, 3):
+            Image.new("RGB", (16, 16)).save(tmp_path / "map/3" / str(x) / f"{y}.png")
+    result = cli("gallery", "preview", tmp_path / "map", "--zoom", 3, "--tms", "--merge", 2, "--step", 1, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["coverage"]["tiles"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--tile-metres"),
+        (("--bands", "1,2,3"), "--tile-metres"),
+        (("--tile-metres", 0), "above 0"),
+        (("--tile-metres", 50, "--overlap", 50), "--overlap is 50"),
+        (("--tile-metres", 50, "--overlap", 5, "--stride", 5), "same thing"),
+        (("--tile-metres", 50, "--bands", "red"), "--bands is 'red'"),
+        (("--tile-metres", 50, "--bands", "1,2"), "2 bands"),
+        (("--tile-metres", 50, "--stretch", "1,2,3"), "two numbers"),
+        (("--zoom", 3), "is a map file, and the options are those of a folder of map tiles"),
+        (("--zoom", 3, "--pattern", "{lat}"), "--zoom: a folder of map tiles"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_sentence(
+    refused: Callable[..., str], ortho: Path, options: tuple[object, ...], said: str
+) -> None:
+    assert said in refused("gallery", "preview", ortho, *options)
+
+
+def test_places_that_are_taken_or_no_pictures_are_refused_first(
+    refused: Callable[..., str], tiles: Path, tmp_path: Path
+) -> None:
+    assert ".png" in refused("gallery", "preview", tiles, "--out", tmp_path / "a.jpg")
+    (tmp_path / "a.png").touch()
+    assert "exists" in refused("gallery", "preview", tiles, "--out", tmp_path / "a.png")
+    missing = refused("gallery", "preview", tiles, "--positions", "none", "--out", tmp_path / "b.png")
+    assert "none of 4 tiles has a position" in missing
+
+
+def test_a_data_sets_tiles_lie_where_their_names_say(cli: Cli, tmp_path: Path) -> None:
+    names = [f"satellite_41.{n:03d}_-87.500.png" for n in range(4)]
+    root = vigor(tmp_path / "vigor", [("Chicago", "p,41.0005,-87.5,.jpg", names)], extra=["other.png"])
+    spec = f"vigor:{root}#same-test"
+    result = cli("gallery", "preview", spec, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["coverage"]["positioned"] == 4
+    source = reference_tiles(read_test_set(spec))
+    assert source.tiles[0].id == f"Chicago/satellite/{names[0]}"
+    assert (source.tiles[0].lat, source.tiles[0].lon) == (41.0, -87.5)
+    assert source.read(source.tiles[0]).pixels.shape == (640, 640, 3)
+
+
+def test_a_data_set_takes_no_options(refused: Callable[..., str], tmp_path: Path) -> None:
+    root = vigor(tmp_path / "vigor", [("Chicago", "p,41,-87.5,.jpg", ["a.png", "b.png", "c.png", "d.png"])])
+    assert "leave the options out" in refused("gallery", "preview", f"vigor:{root}", "--zoom", 3)

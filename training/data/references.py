@@ -1,0 +1,26 @@
+"""A data set's references as tiles, for a gallery."""
+
+from geodtr.runtime.sources.listed import ListedTiles
+from geodtr.runtime.sources.name_pattern import find_in_name
+from geodtr.runtime.tile import Tile
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.spec import parse_spec
+
+
+def reference_tiles(pair_set: PairSet) -> ListedTiles:
+    """Every reference of the set as a tile, its id the path below the set's folder, as its SPEC names it.
+
+    A tile lies where its own name says (VIGOR's do), else where the first of its pairs does, else nowhere known.
+    """
+    paths, root = pair_set.references, parse_spec(pair_set.name).root
+    named = {path: (at.lat, at.lon) for path in paths if (at := find_in_name(path)) is not None}
+    paired = {pair.aerial: (pair.lat, pair.lon) for pair in reversed(pair_set.pairs)}
+    tiles = list[Tile]()
+    for path in paths:
+        lat, lon = named.get(path) or paired.get(path, (None, None))
+        name = path.relative_to(root) if path.is_relative_to(root) else path
+        tiles.append(Tile(id=name.as_posix(), file=str(path), lat=lat, lon=lon))
+    if not any(tile.lat is not None for tile in tiles):
+        return ListedTiles(pair_set.name, tiles, ("The data set gives no positions.",))
+    origin = "the pairs" if not named else "the tiles' names" if len(named) == len(tiles) else "names and pairs"
+    return ListedTiles(pair_set.name, tiles, (f"Positions are those of {origin}.",))
