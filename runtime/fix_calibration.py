@@ -15,11 +15,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import write_bytes
-from geodtr.runtime.fix import Fix, Floats, Radius, fuse
+from geodtr.runtime.fix import Fix, Floats, Radius
 from geodtr.runtime.geodesy import distance
 
 FILE_NAME = "fixes.json"
@@ -95,8 +95,8 @@ def places_sha256(lat: Floats, lon: Floats) -> str:
 
 def calibrate(
     fixes: Sequence[Fix],
-    lat: Floats,
-    lon: Floats,
+    lat: ArrayLike,
+    lon: ArrayLike,
     conditions: Conditions,
     *,
     data: str,
@@ -135,11 +135,6 @@ def calibrate(
     return FixCalibration(
         conditions=conditions, data=data, queries=len(fixes), shares=tuple(shares), cells=tuple(cells)
     )
-
-
-def fuse_all(scores: NDArray[np.floating], lat: Floats, lon: Floats, neighbourhood: float) -> list[Fix | None]:
-    """`fuse` of many images: scores, lat and lon [Q, K]."""
-    return [fuse(*row, neighbourhood) for row in zip(scores, lat, lon, strict=True)]
 
 
 def write_calibration(gallery: Path, calibration: FixCalibration) -> Path:

@@ -123,7 +123,7 @@ def _number(cells: dict[str, str], name: str, where: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(
-            f"{where}: {name} is {cells[name]!r}; a finite number is needed. Leave out the whole row where there is none."
+            f"{where}: {name} is {cells[name]!r}; a finite number is needed. Leave the row out where there is none."
         )
     return value
 

@@ -61,9 +61,7 @@ class Particles:
         drift = noise.drift * root * random.standard_normal((2, count))
         # On an arc, the chord points along the mean of the headings at its ends.
         course = np.radians(self.heading + turn / 2)
-        lat, lon = moved(
-            self.lat, self.lon, forward * np.sin(course) + drift[0], forward * np.cos(course) + drift[1]
-        )
+        lat, lon = moved(self.lat, self.lon, forward * np.sin(course) + drift[0], forward * np.cos(course) + drift[1])
         return replace(self, lat=lat, lon=lon, heading=np.mod(self.heading + turn, 360))
 
     def resampled(self, random: np.random.Generator) -> "Particles":
@@ -74,20 +72,30 @@ class Particles:
         rising = np.cumsum(self.weight)
         at = (random.random() + np.arange(count)) * (rising[-1] / count)
         chosen = np.minimum(np.searchsorted(rising, at, side="right"), count - 1)
-        poses = (self.lat, self.lon, self.heading, self.scale)
-        return Particles(*(pose[chosen] for pose in poses), np.full(count, 1 / count))
+        return Particles(
+            self.lat[chosen], self.lon[chosen], self.heading[chosen], self.scale[chosen], np.full(count, 1 / count)
+        )
 
     def replaced(self, rows: NDArray[np.int64], others: "Particles") -> "Particles":
         """The same with the poses of `others` in `rows`; weights stay."""
-        poses = [np.array(pose) for pose in (self.lat, self.lon, self.heading, self.scale)]
-        for pose, other in zip(poses, (others.lat, others.lon, others.heading, others.scale), strict=True):
-            pose[rows] = other
-        return Particles(*poses, self.weight)
+        return Particles(
+            _with(self.lat, rows, others.lat),
+            _with(self.lon, rows, others.lon),
+            _with(self.heading, rows, others.heading),
+            _with(self.scale, rows, others.scale),
+            self.weight,
+        )
 
     @property
     def effective(self) -> float:
         """How many equal weights would be as uneven (Kong, Liu and Wong, 1994)."""
         return float(1 / (self.weight @ self.weight))
+
+
+def _with(values: Floats, rows: NDArray[np.int64], others: Floats) -> Floats:
+    changed = values.copy()
+    changed[rows] = others
+    return changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ class TrackOptions:
     heading_error: float = 15.0
     doubt: float = 0.05
     slow: float = 0.05
-    fast: float = 0.3
-    renewed: tuple[float, float] = (0.01, 0.25)
+    fast: float = 0.2
+    renewed: tuple[float, float] = (0.01, 0.1)
     noise: MotionNoise = field(default_factory=MotionNoise)
 
     def __post_init__(self) -> None:
@@ -125,9 +125,7 @@ class Tracker:
         self._state = self._judged(cluster)
         if seen is not None:
             self._particles = self._renewed(self._particles, seen)
-        return TrackPoint(
-            self._state, cluster.lat, cluster.lon, cluster.heading, cluster.within_68, cluster.within_95
-        )
+        return TrackPoint(self._state, cluster.lat, cluster.lon, cluster.heading, cluster.within_68, cluster.within_95)
 
     def _weighed(self, particles: Particles, seen: Sighting) -> Particles:
         """The particles by the frame's likelihood (table 8.3, line 6), and the long and short run of its mean."""
@@ -171,7 +169,7 @@ class Tracker:
 
 
 def _explained(particles: Particles, seen: Sighting, options: TrackOptions) -> Floats:
-    """The share of the frame's belief, 0 to 1, that each particle explains by being close to the believed tiles, [P]."""
+    """The share of the frame's belief, 0 to 1, that each particle explains by being close to its tiles, [P]."""
     east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat, seen.lon)
     closeness = np.exp((east**2 + north**2) / (-2 * options.sight**2))
     if seen.headings is not None:

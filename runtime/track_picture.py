@@ -6,12 +6,14 @@ Knows places and pixels; drawn by Pillow alone, so that a vehicle can do it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.geodesy import east_north
 from geodtr.runtime.waypoints import Waypoint
 
@@ -21,6 +23,19 @@ _PAPER, _TILE, _SURE, _INK = (252, 252, 250), (205, 205, 200), (196, 219, 240), 
 _COLOURS = {"fix": (24, 95, 165), "tracking": (24, 95, 165), "searching": (222, 140, 20), "lost": (200, 45, 40)}
 _EDGE = 40  # pixels around the map
 _LEAST = 50.0  # metres shown at least
+
+
+def check_picture(path: Path) -> None:
+    """Raise ConfigError when `path` is not named as a PNG, OutputExists when it is taken."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; a picture is a .png.")
+    check_new_file(path)
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write `picture` as PNG, durably or not at all."""
+    with new_file(path) as file:
+        picture.save(file, "PNG")
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ def check_out(path: Path) -> None:
 
 @contextmanager
 def waypoint_file(path: Path, *, track: bool, unix: bool = False) -> Iterator[Callable[[Waypoint], object]]:
-    """A new file, and the function that takes each answer for it. A .jsonl grows by one flushed line each, for others to
-    read meanwhile, and stays whatever happens; a .geojson, .gpx or .csv is written at the end, whole or not at all.
+    """A new file, and the function that takes each answer for it. A .jsonl grows by one flushed line each, for others
+    to read meanwhile, and stays whatever happens; the other formats are written at the end, whole or not at all.
 
     A `track` is a line, with a break wherever the filter was not tracking; otherwise waypoints stand alone. GPX states
     times where they are `unix` ones. Raises ConfigError, OutputExists as `check_out` does, UserError when the disk
@@ -124,7 +124,8 @@ def gpx(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> by
             if waypoint.reliable:
                 _add_point(root, "wpt", waypoint, unix)
     ET.indent(root)
-    return ET.tostring(root, encoding="UTF-8", xml_declaration=True) + b"\n"
+    written: bytes = ET.tostring(root, encoding="UTF-8", xml_declaration=True)
+    return written + b"\n"
 
 
 def _add_point(parent: ET.Element, kind: str, waypoint: Waypoint, unix: bool) -> None:

@@ -26,6 +26,7 @@ COMMANDS = (
     "doctor",
     "embed",
     "gallery build",
+    "gallery calibrate",
     "gallery info",
     "localize",
 )

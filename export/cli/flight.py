@@ -1,11 +1,11 @@
-"""Commands that fly: embed, gallery, localize. They need the lean runtime only."""
+"""Commands that fly: embed, gallery. They need the lean runtime only."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track
+from geodtr.export.cli.console import messages, output, report_skipped, show_json, track
 from geodtr.export.cli.options import AsJson, BundlePath, out_option
 from geodtr.runtime.names import Branch
 
@@ -32,7 +32,7 @@ def embed(
 
     check_new_file(out)
     embedder = open_bundle(bundle).embedder(branch)
-    descriptors = embed_files(embedder, _expand(images), track=track)
+    descriptors = embed_files(embedder, expand(images), track=track)
     with new_file(out) as file, file.open("wb") as stream:
         np.save(stream, descriptors)
     messages.print(f"Wrote {out}: {descriptors.shape[0]} descriptors of {descriptors.shape[1]}")
@@ -79,35 +79,8 @@ def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
     output.print(f"built from {info.source}")
 
 
-def localize(
-    images: Images,
-    bundle: Annotated[
-        Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
-    ],
-    gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """Find the tiles where street-level images were probably taken, best first."""
-    from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.gallery import open_gallery
-    from geodtr.runtime.localizer import Localizer
-
-    localizer = Localizer(open_bundle(bundle), open_gallery(gallery_path))
-    located = localizer.locate(_expand(images), top, track=track)
-    if as_json:
-        show_json(located)
-        return
-    for localisation in located:
-        rows = table(str(localisation.image), ("tile", "cosine", "lat", "lon"))
-        for candidate in localisation.candidates:
-            place = candidate.place
-            coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
-            rows.add_row(place.file, f"{candidate.score:.4f}", *coordinates)
-        output.print(rows)
-
-
-def _expand(paths: list[Path]) -> list[Path]:
+def expand(paths: list[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them."""
     from geodtr.runtime.images import list_images
 
     return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
@@ -116,4 +89,3 @@ def _expand(paths: list[Path]) -> list[Path]:
 def add_to(app: typer.Typer) -> None:
     app.command()(embed)
     app.add_typer(gallery, name="gallery")
-    app.command()(localize)

@@ -20,6 +20,7 @@ from geodtr.export.cli import (
     engines,
     evaluation,
     flight,
+    localize,
     models,
     training,
 )
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-for module in (data, training, models, evaluation, calibration, building, engines, bench, doctor, flight):
+for module in (data, training, models, evaluation, calibration, building, engines, bench, doctor, flight, localize):
     module.add_to(app)
 
 
