@@ -213,8 +213,8 @@ class Localizer:
             return search(descriptors, self.gallery.descriptors, top)
         if not self.positioned:
             raise GalleryError(
-                f"{self.gallery.path} knows no positions, so that it cannot be searched near one. Search without a prior, "
-                "or build it from a source that gives coordinates."
+                f"{self.gallery.path} knows no positions, so that it cannot be searched near one. Search without a "
+                "prior, or build it from a source that gives coordinates."
             )
         rows = np.flatnonzero(near.holds(self._lat, self._lon))
         if not len(rows):

@@ -6,6 +6,7 @@ Knows places and pixels; drawn by Pillow alone, so that a vehicle can do it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +86,9 @@ def draw_track(
             radius = waypoint.within_95_m * frame.scale
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), _SURE)
     if track:
-        for before, after, waypoint in zip(pixels, pixels[1:], placed[1:], strict=True):
+        for stretch, waypoint in zip(pairwise(pixels), placed[1:], strict=True):
             if waypoint.reliable:
-                draw.line((before, after), _COLOURS[waypoint.state], 2)
+                draw.line(stretch, _COLOURS[waypoint.state], 2)
     for (x, y), waypoint in zip(pixels, placed, strict=True):
         draw.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), _COLOURS[waypoint.state])
     _draw_scale(draw, frame)

@@ -1,7 +1,7 @@
 """A drive localised: odometry's rows in the order of time, each with the image taken there, through the filter."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodtr.runtime.errors import GalleryError, ImageError
@@ -45,13 +45,15 @@ def track_odometry(
     localizer: Localizer,
     odometry: Odometry,
     options: TrackOptions | None = None,
+    top: int = 5,
     *,
     near: Near | None = None,
     on_error: OnError = stop,
     track: Track = untracked,
 ) -> Iterator[Tracked]:
-    """Each row as it is done. `near`: the frames search only tiles within a prior. An image that `on_error` lets pass
-    is a gap. Where `localizer` searches headings, the panorama's middle column is taken to look forward.
+    """Each row as it is done, with the `top` tiles of its image, at most the 32 that the filter goes by. `near`: frames
+    search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches headings,
+    the panorama's middle column is taken to look forward.
 
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad file.
     """
@@ -69,4 +71,5 @@ def track_odometry(
             except ImageError as error:
                 on_error(step.image, error)
         point = tracker.step(step.motion, None if located is None else located.sighting)
-        yield Tracked(step.time, step.image, point, located)
+        shown = None if located is None else replace(located, candidates=located.candidates[:top])
+        yield Tracked(step.time, step.image, point, shown)

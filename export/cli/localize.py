@@ -93,7 +93,7 @@ def localize(
         waypoints = _tell(answers, as_json, out)
     else:
         options = TrackOptions(seed=seed)
-        answers = track_odometry(localizer, driven, options, near=prior, on_error=on_bad, track=bar)
+        answers = track_odometry(localizer, driven, options, top, near=prior, on_error=on_bad, track=bar)
         waypoints = _tell(answers, as_json, out, track=True, unix=driven.unix)
     if picture is not None:
         save_picture(picture, draw_track(waypoints, *localizer.positions, track=driven is not None))
