@@ -151,7 +151,7 @@ def read_calibration(gallery: Path) -> FixCalibration | None:
         calibration = msgspec.json.decode(path.read_bytes(), type=FixCalibration)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise GalleryError(f"{path} is not valid: {error}. {_AGAIN}") from None
     rows = {cell.margin for cell in calibration.cells}
     complete = all((row, _LEAST_SPREAD) in {(cell.margin, cell.spread_m) for cell in calibration.cells} for row in rows)

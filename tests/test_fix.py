@@ -80,7 +80,8 @@ def test_the_spread_tells_agreement_from_disagreement() -> None:
     apart = fuse(scores, *moved(10.0, 20.0, np.linspace(0, 9000, 8), np.zeros(8)))
     assert together is not None
     assert apart is not None
-    assert together.spread < 20 < 1000 < apart.spread
+    assert together.spread < 20
+    assert apart.spread > 1000
 
 
 @settings(max_examples=100, deadline=None)
@@ -114,9 +115,7 @@ def test_a_fix_across_the_date_line_lies_on_it() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    lat=st.floats(-85, 85), lon=st.floats(-180, 180), east=st.floats(-5000, 5000), north=st.floats(-5000, 5000)
-)
+@given(lat=st.floats(-85, 85), lon=st.floats(-180, 180), east=st.floats(-5000, 5000), north=st.floats(-5000, 5000))
 def test_moving_there_and_measuring_it_agree(lat: float, lon: float, east: float, north: float) -> None:
     there = moved(lat, lon, east, north)
     np.testing.assert_allclose(east_north(*there, lat, lon), (east, north), atol=1e-4)
@@ -127,7 +126,7 @@ def test_directions_are_averaged_around_north() -> None:
     assert circular_mean(np.array([350.0, 20.0]), np.ones(2)) == pytest.approx(5.0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), wrong=st.floats(0, 0.5), clarity=st.floats(0.3, 1.0))
 def test_of_fixes_never_seen_the_said_share_lies_within_the_claim(seed: int, wrong: float, clarity: float) -> None:
     seen = fly(seed, 600, wrong=wrong, clarity=clarity)
@@ -156,7 +155,8 @@ def test_claims_are_honest_for_the_sure_and_the_unsure_alike() -> None:
     seen, flight = (fly(seed, 2000, wrong=0.3, clarity=0.8) for seed in (1, 2))
     calibration = calibrate(seen.fixes, seen.lat, seen.lon, CONDITIONS, data="generated")
     radii = np.array([calibration.apply(fix).within[0].metres for fix in flight.fixes])
-    assert np.quantile(radii, 0.2) < 30 < 100 < np.quantile(radii, 0.9)
+    assert np.quantile(radii, 0.2) < 30
+    assert np.quantile(radii, 0.9) > 100
     sure = radii <= np.median(radii)
     for part in (sure, ~sure):
         assert (flight.error <= radii)[part].mean() == pytest.approx(0.68, abs=0.06)
