@@ -27,6 +27,7 @@ State = Literal["searching", "tracking", "lost"]
 _REACH = 3.0  # sights within which particles count as one cluster
 _FOUND_SHARE, _LOST_SHARE = 0.8, 0.5  # of the particles in one cluster
 _FOUND, _LOST = 0.15, 0.03  # of a frame's belief that the particles explain, in the long and the short run
+_TOLD = 1e-3  # of a frame's belief
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
 
 
@@ -170,12 +171,17 @@ class Tracker:
 
 def _explained(particles: Particles, seen: Sighting, options: TrackOptions) -> Floats:
     """The share of the frame's belief, 0 to 1, that each particle explains by being close to its tiles, [P]."""
-    east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat, seen.lon)
-    closeness = np.exp((east**2 + north**2) / (-2 * options.sight**2))
+    weight = candidate_weights(seen.scores)
+    # Most tiles of a frame are believed in so little that they could not be told from the doubt.
+    told = weight > _TOLD
+    east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat[told], seen.lon[told])
+    closeness = np.exp(((east**2 + north**2) / (-2 * options.sight**2)).astype(np.float32))
     if seen.headings is not None:
-        off = np.mod(particles.heading[:, None] - seen.headings + 180, 360) - 180
-        closeness *= _FLAT + (1 - _FLAT) * np.exp(off**2 / (-2 * options.heading_error**2))
-    return np.asarray(closeness @ candidate_weights(seen.scores), np.float64)
+        off = np.abs(particles.heading[:, None] - seen.headings[told])
+        off = np.minimum(off, 360 - off)
+        agreement = np.exp((off**2 / (-2 * options.heading_error**2)).astype(np.float32))
+        closeness *= _FLAT + (1 - _FLAT) * agreement
+    return np.asarray(closeness @ weight[told], np.float64)
 
 
 def _positioned(sighting: Sighting) -> Sighting | None:
