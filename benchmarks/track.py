@@ -40,7 +40,7 @@ from geodtr.training.world.terrain import World
 
 Floats = NDArray[np.float64]
 SECONDS, SPEED = 0.5, 10.0
-SPACING, MARGIN = 30.0, 200.0
+MARGIN = 150.0
 SPEED_ERROR, RATE_ERROR = 0.03, 0.5
 GAP = range(60, 80)
 _BATCH = 32
@@ -60,12 +60,13 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--region", default="coast")
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--headings", type=int, default=16)
+    parser.add_argument("--headings", type=int, default=16, help="1: a compass turns panoramas north up")
+    parser.add_argument("--spacing", type=float, default=12.0, help="metres from tile to tile")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     region = find_region(asked.region)
     if not asked.work.exists():
-        _make(asked.work, asked.bundle, region, asked.frames, asked.seed)
+        _make(asked.work, asked.bundle, region, asked.frames, asked.spacing, asked.seed, compass=asked.headings == 1)
 
     localizer = Localizer.open(asked.bundle, asked.work / "gallery", headings=asked.headings)
     truth = np.loadtxt(asked.work / "truth.csv", delimiter=",", skiprows=1)
@@ -84,14 +85,16 @@ def _report(answers: list[Tracked], truth: Floats, taken: float) -> None:
     frames = [(row, answer.located) for row, answer in enumerate(answers) if answer.located is not None]
     best = [located.candidates[0].place for _, located in frames]
     rows = [row for row, _ in frames]
-    by_tile = distance([place.lat for place in best], [place.lon for place in best], lat[rows], lon[rows])
+    places = np.array([(place.lat, place.lon) for place in best], np.float64)
+    by_tile = distance(places[:, 0], places[:, 1], lat[rows], lon[rows])
     fixes = [(row, located.fix) for row, located in frames if located.fix is not None]
     fixed = [row for row, _ in fixes]
     by_fix = distance([fix.lat for _, fix in fixes], [fix.lon for _, fix in fixes], lat[fixed], lon[fixed])
-    points = [(row, answer.point) for row, answer in enumerate(answers) if answer.point.lat is not None]
-    there = [row for row, _ in points]
-    by_track = distance([point.lat for _, point in points], [point.lon for _, point in points], lat[there], lon[there])
-    tracking = np.array([point.state == "tracking" for _, point in points])
+    # Steps before the first frame have no position; there are none here.
+    points = [answer.point for answer in answers]
+    found = np.array([(point.lat, point.lon) for point in points], np.float64)
+    by_track = distance(found[:, 0], found[:, 1], lat, lon)
+    tracking = np.array([point.state == "tracking" for point in points])
 
     print(f"{len(answers)} steps, {len(frames)} frames; {1e3 * taken:.0f} ms a step, images included")
     print(f"best tile    median {np.median(by_tile):7.1f} m   beyond 60 m: {(by_tile > 60).mean():.0%}")
@@ -104,14 +107,17 @@ def _report(answers: list[Tracked], truth: Floats, taken: float) -> None:
     print(f"{np.median(by_tile) / np.median(by_track):.1f} times closer than the best tile of each frame")
 
 
-def _make(work: Path, bundle_path: Path, region: Region, frames: int, seed: int) -> None:
-    """Render everything into the folder `work`."""
+def _make(
+    work: Path, bundle_path: Path, region: Region, frames: int, spacing: float, seed: int, *, compass: bool
+) -> None:
+    """Render everything into the folder `work`, panoramas north up where a `compass` turns them."""
     bundle = open_bundle(bundle_path)
     how = bundle.manifest.ground.spec.preprocessing
     world = World(0, region.style)
     way = _follow_roads(world, region, frames, seed)
+    looks = np.zeros(frames) if compass else way.headings
     with new_folder(work) as folder:
-        tiles = _grid_around(way.positions)
+        tiles = _grid_around(way.positions, spacing)
         places = region.coordinates(tiles)
         (folder / "tiles").mkdir()
         (folder / "frames").mkdir()
@@ -125,7 +131,7 @@ def _make(work: Path, bundle_path: Path, region: Region, frames: int, seed: int)
                 references.append(Reference(path, *places[row].tolist()))
         for start in track(range(0, frames, _BATCH), "Rendering frames", math.ceil(frames / _BATCH)):
             part = slice(start, start + _BATCH)
-            views = _panoramas(world, way.positions[part], way.headings[part], how.height, how.width, seed + start)
+            views = _panoramas(world, way.positions[part], looks[part], how.height, how.width, seed + start)
             for row, view in enumerate(views, start):
                 Image.fromarray(view).save(folder / "frames" / f"{row:06d}.png")
         embedding_id = bundle.manifest.embedding_id
@@ -158,10 +164,12 @@ def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Way:
     return Way(positions, headings)
 
 
-def _grid_around(positions: Positions) -> Positions:
-    """Tile centres on a square grid over the way and a margin, without those that lie farther off."""
+def _grid_around(positions: Positions, spacing: float) -> Positions:
+    """Tile centres on a square grid over the way and a margin, without those that lie farther off. The polar transform
+    wants a tile's centre close to the camera: a model that was trained on such pairs wants a close grid.
+    """
     low, high = positions.min(axis=0) - MARGIN, positions.max(axis=0) + MARGIN
-    grid = np.stack(np.meshgrid(*(np.arange(a, b, SPACING) for a, b in zip(low, high, strict=True))), axis=-1)
+    grid = np.stack(np.meshgrid(*(np.arange(a, b, spacing) for a, b in zip(low, high, strict=True))), axis=-1)
     tiles = grid.reshape(-1, 2)
     near = [np.hypot(*(positions - tile).T).min() <= MARGIN for tile in tiles]
     return np.asarray(tiles[near], np.float64)

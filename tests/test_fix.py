@@ -103,7 +103,8 @@ def test_tiles_without_a_position_take_no_part() -> None:
     nowhere = np.array([np.nan, 10.0])
     fix = fuse(np.array([0.9, 0.3], np.float32), nowhere, np.array([np.nan, 20.0]))
     assert fix is not None
-    assert (fix.lat, fix.lon) == (10.0, pytest.approx(20.0))
+    assert fix.lat == 10.0
+    assert fix.lon == pytest.approx(20.0)
     assert fuse(np.array([0.9], np.float32), nowhere[:1], nowhere[:1]) is None
     assert fuse(np.empty(0, np.float32), np.empty(0), np.empty(0)) is None
 

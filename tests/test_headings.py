@@ -92,7 +92,7 @@ def test_each_tile_is_found_once_by_its_best_turn(turns: int, references: int, t
     scores = np.random.default_rng(seed).permutation(turns * references).reshape(turns, references) / 100
     rows = np.argsort(-scores, axis=1)[:, :top]
     hits = Hits(rows, np.take_along_axis(scores, rows, axis=1).astype(np.float32))
-    headings = 360 / turns * np.arange(turns)
+    headings = np.arange(turns, dtype=np.float64) * (360 / turns)
     found = best_turns(hits, headings)
     best = np.argsort(-scores.max(axis=0))[:top]
     np.testing.assert_array_equal(found.rows, best)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,8 @@ def test_a_vehicle_that_stands_is_found_where_it_stands() -> None:
     for _ in range(20):
         point = tracker.step(Motion(0.5, 0.0, 0.0), Sighting(np.array([0.9, 0.1], np.float32), lat, lon))
     assert point.state == "tracking"
+    assert point.lat is not None
+    assert point.lon is not None
     assert distance(point.lat, point.lon, *CENTRE) < 10
 
 
@@ -138,7 +141,7 @@ def test_a_vehicle_that_stands_is_found_where_it_stands() -> None:
     "wrong",
     [{"particles": 1}, {"sight": 0.0}, {"sight": float("nan")}, {"doubt": 0.0}, {"fast": 1.0}, {"renewed": (0.5, 0.1)}],
 )
-def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         replace(TrackOptions(), **wrong)
 
