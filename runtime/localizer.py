@@ -112,7 +112,8 @@ class Localizer:
 
         A fix claims a radius where the gallery folder holds a calibration (`fixes.json`) of these very conditions.
         Raises EmbeddingSpaceMismatch when the gallery was built by another model, ConfigError when the model's
-        panorama has fewer columns than `headings`, GalleryError when the calibration cannot be read.
+        panorama has fewer columns than `headings`, GalleryError when a tile lies nowhere on Earth or the calibration
+        cannot be read.
         """
         gallery.require_space(bundle.manifest.embedding_id)
         self._embedder = bundle.embedder("ground")
@@ -264,8 +265,17 @@ def _check_pixels(image: Images) -> None:
 
 
 def _positions(gallery: Gallery) -> tuple[Floats, Floats]:
-    """Latitudes and longitudes of all rows, float64 [N] each, NaN where unknown."""
+    """Latitudes and longitudes of all rows, float64 [N] each, NaN where unknown. Raises GalleryError for a position
+    that is none on Earth.
+    """
     lat, lon = (np.array([getattr(place, name) for place in gallery.places], np.float64) for name in ("lat", "lon"))
+    bad = np.flatnonzero((np.abs(lat) > 90) | (np.abs(lon) > 180))
+    if len(bad):
+        row = int(bad[0])
+        raise GalleryError(
+            f"{gallery.path}: row {row} lies at {lat[row]}, {lon[row]}; allowed are -90 to 90 and -180 to 180 degrees. "
+            "Correct the source and build the gallery again: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
+        )
     return lat, lon
 
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from conftest import Outcome
 from PIL import Image
-from tiny_world import CENTRE, SPACING, TinyWorld, make_world
+from tiny_world import CENTRE, ID, SPACING, TinyWorld, make_world
 
+from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix_calibration import FILE_NAME, read_calibration
+from geodtr.runtime.gallery import Reference, build_gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.training.data.pairs_csv import write_pairs
@@ -123,6 +125,14 @@ def test_tiles_without_positions_are_found_without_a_fix(tmp_path: Path, cli: Ca
     printed = cli("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
     assert printed.code == 0
     assert "no position" in printed.out
+
+
+@pytest.mark.parametrize(("lat", "lon"), [(90.1, 0.0), (0.0, -180.1), (float("inf"), 0.0)])
+def test_a_tile_that_lies_nowhere_on_earth_is_refused(tiny: TinyWorld, tmp_path: Path, lat: float, lon: float) -> None:
+    bundle, image = open_bundle(tiny.bundle), tiny.photograph(tmp_path / "tile.png", 0)
+    references = [Reference(image, 1.0, 2.0), Reference(image, lat, lon)]
+    with pytest.raises(GalleryError, match="-90 to 90"):
+        Localizer(bundle, build_gallery(tmp_path / "g", references, bundle.embedder("ground"), ID, "tiles"))
 
 
 @pytest.mark.parametrize(

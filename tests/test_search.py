@@ -65,7 +65,7 @@ def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli
     image = trained.test_set.pairs[0].ground
     asked = ("localize", image, "--bundle", trained.bundles["int8"].path, "--gallery", trained.gallery.path, "--top", 3)
     assert "cosine" in cli(*asked).out
-    (answer,) = json.loads(cli(*asked, "--json").out)
+    answer = json.loads(cli(*asked, "--json").out)
     assert answer["image"] == str(image)
     assert len(answer["candidates"]) == 3
     assert -90 <= answer["candidates"][0]["place"]["lat"] <= 90

@@ -25,6 +25,8 @@ from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Images, Preprocessing
 HEIGHT, WIDTH, SIDE = 16, 64, 32
 CENTRE = (-30.0, -15.0)
 SPACING = 50.0
+ID = "0123456789abcdef"
+"""The embedding id of the bundle."""
 _CELL = 4
 _SIZE = 3 * (HEIGHT // _CELL) * (WIDTH // _CELL)
 
@@ -68,9 +70,8 @@ def make_world(root: Path, across: int = 8, *, positioned: bool = True) -> TinyW
         Image.fromarray(tile).save(path)
         place = (float(lat[row]), float(lon[row])) if positioned else (None, None)
         references.append(Reference(path, *place))
-    opened = open_bundle(bundle)
     gallery = root / "gallery"
-    build_gallery(gallery, references, opened.embedder("aerial"), opened.manifest.embedding_id, "tiles")
+    build_gallery(gallery, references, open_bundle(bundle).embedder("aerial"), ID, "tiles")
     return TinyWorld(bundle, gallery, tiles, lat, lon)
 
 
@@ -85,7 +86,7 @@ def _write_bundle(folder: Path) -> Path:
     write_manifest(
         folder,
         Manifest(
-            embedding_id="0123456789abcdef",
+            embedding_id=ID,
             precision="fp32",
             backend=BackendEntry(name="onnx", version=onnx.__version__),
             ground=entries["ground"],
