@@ -26,6 +26,9 @@ class MotionNoise:
     scale: float = 0.05
     """Of the odometry's scale, as a share: a tyre's radius is off by the same all the way, and each particle supposes
     one."""
+    scale_drift: float = 0.005
+    """By the root of the seconds, without which only a few suppositions would be left after a while (Gordon, Salmond
+    and Smith, 1993)."""
     distance_share: float = 0.02
     turn_share: float = 0.05
     drift: float = 0.3
@@ -62,7 +65,8 @@ class Particles:
         # On an arc, the chord points along the mean of the headings at its ends.
         course = np.radians(self.heading + turn / 2)
         lat, lon = moved(self.lat, self.lon, forward * np.sin(course) + drift[0], forward * np.cos(course) + drift[1])
-        return replace(self, lat=lat, lon=lon, heading=np.mod(self.heading + turn, 360))
+        scale = self.scale + noise.scale_drift * root * random.standard_normal(count)
+        return replace(self, lat=lat, lon=lon, heading=np.mod(self.heading + turn, 360), scale=scale)
 
     def resampled(self, random: np.random.Generator) -> "Particles":
         """As many poses, each drawn as often as it weighs, with equal weights: systematic resampling, which draws one

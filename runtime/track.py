@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.fix import candidate_weights
-from geodtr.runtime.geodesy import east_north, moved
+from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.odometry import Motion
 from geodtr.runtime.particles import Cluster, Floats, MotionNoise, Particles, densest
 
 State = Literal["searching", "tracking", "lost"]
 """`searching`: not found yet. `tracking`: the particles agree with each other and with the frames. `lost`: they did."""
 
+SIGHTED = 128
+"""How many of a frame's nearest tiles the filter goes by: more than a fix, for what is right again and again by chance
+alone is seldom, even where the right tile is hardly ever among the best."""
+
 _REACH = 3.0  # sights within which particles count as one cluster
 _FOUND_SHARE, _LOST_SHARE = 0.8, 0.5  # of the particles in one cluster
-_FOUND, _LOST = 0.15, 0.03  # of a frame's belief that the particles explain, in the long and the short run
+_FOUND, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
 _TOLD = 1e-3  # of a frame's belief
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
 
@@ -104,7 +108,8 @@ class Tracker:
         self._random = np.random.default_rng(self._options.seed)
         self._particles: Particles | None = None
         self._state: State = "searching"
-        self._slow = self._fast = 0.0
+        self._last: Cluster | None = None
+        self._slow = self._fast = self._share = 0.0
 
     def step(self, motion: Motion, sighting: Sighting | None = None) -> TrackPoint:
         """Move every particle by `motion`, then weigh them by what the frame's search found, if there is a frame.
@@ -123,7 +128,7 @@ class Tracker:
         if seen is not None:
             self._particles = self._weighed(self._particles, seen)
         cluster = densest(self._particles, _REACH * self._options.sight)
-        self._state = self._judged(cluster)
+        self._state = self._judged(cluster, motion, odometry_alone=seen is None)
         if seen is not None:
             self._particles = self._renewed(self._particles, seen)
         return TrackPoint(self._state, cluster.lat, cluster.lon, cluster.heading, cluster.within_68, cluster.within_95)
@@ -138,10 +143,18 @@ class Tracker:
         weight = particles.weight * (doubt + (1 - doubt) * explained)
         return replace(particles, weight=weight / weight.sum())
 
-    def _judged(self, cluster: Cluster) -> State:
+    def _judged(self, cluster: Cluster, motion: Motion, *, odometry_alone: bool) -> State:
+        """The state, by how many particles agree in the short run and how much of the frames they explain."""
+        last, self._last = self._last, cluster
+        reach = _REACH * self._options.sight
+        if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + abs(motion.distance):
+            self._share = 0.0  # another cluster leads: nobody drives that fast
+        # One frame that misleads scatters the particles for a moment; odometry alone does not mislead.
+        rate = 1.0 if odometry_alone else self._options.fast
+        self._share += rate * (cluster.share - self._share)
         if self._state == "tracking":
-            return "lost" if cluster.share < _LOST_SHARE or self._fast < _LOST else "tracking"
-        found = cluster.share >= _FOUND_SHARE and self._fast >= _FOUND
+            return "lost" if self._share < _LOST_SHARE or self._fast < _LOST else "tracking"
+        found = self._share >= _FOUND_SHARE and self._fast >= _FOUND
         return "tracking" if found else self._state
 
     def _renewed(self, particles: Particles, seen: Sighting) -> Particles:

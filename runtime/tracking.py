@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodtr.runtime.errors import GalleryError, ImageError
-from geodtr.runtime.fix import CANDIDATES
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localisation, Localizer
 from geodtr.runtime.odometry import Odometry
 from geodtr.runtime.pipeline import OnError, stop
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.track import Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.track import SIGHTED, Tracker, TrackOptions, TrackPoint
 from geodtr.runtime.waypoints import Waypoint
 
 
@@ -51,9 +50,9 @@ def track_odometry(
     on_error: OnError = stop,
     track: Track = untracked,
 ) -> Iterator[Tracked]:
-    """Each row as it is done, with the `top` tiles of its image, at most the 32 that the filter goes by. `near`: frames
-    search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches headings,
-    the panorama's middle column is taken to look forward.
+    """Each row as it is done, with the `top` tiles of its image, at most the 128 that the filter goes by. `near`:
+    frames search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches
+    headings, the panorama's middle column is taken to look forward.
 
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad file.
     """
@@ -67,7 +66,7 @@ def track_odometry(
         located = None
         if step.image is not None:
             try:
-                located = localizer.locate(step.image, CANDIDATES, near=near)
+                located = localizer.locate(step.image, SIGHTED, near=near)
             except ImageError as error:
                 on_error(step.image, error)
         point = tracker.step(step.motion, None if located is None else located.sighting)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.fix import CANDIDATES
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.odometry import Motion
-from geodtr.runtime.track import Sighting
+from geodtr.runtime.track import SIGHTED, Sighting
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +76,7 @@ def drive(
             place = random.uniform(-side / 2, side / 2, 2)
         scores = 0.6 * np.exp(-((tiles - place) ** 2).sum(axis=1) / (2 * _SIGHT**2))
         scores += _CHANCE * random.standard_normal(len(tiles))
-        best = np.argsort(-scores)[:CANDIDATES]
+        best = np.argsort(-scores)[:SIGHTED]
         found = (heading[frame] + random.normal(0, 10, len(best))) % 360 if headings else None
         seen = Sighting(scores[best].astype(np.float32), lat[best], lon[best], found)
         sightings.append(None if any(frame in gap for gap in gaps) else seen)

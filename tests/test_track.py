@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.fix import CANDIDATES, Floats
+from geodtr.runtime.fix import Floats
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.odometry import STANDING, Motion
 from geodtr.runtime.particles import MotionNoise, Particles
-from geodtr.runtime.track import Sighting, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.track import SIGHTED, Sighting, Tracker, TrackOptions, TrackPoint
 
 GAP = range(150, 180)
 KIDNAPPED = 350
@@ -151,7 +151,7 @@ def test_particles_go_where_odometry_says() -> None:
     count = 500
     zero, one = np.zeros(count), np.ones(count)
     start = Particles(zero + CENTRE[0], zero + CENTRE[1], zero + 90.0, one, one / count)
-    exact = MotionNoise(0, 0, 0, 0, 0, 0, 0)
+    exact = MotionNoise(0, 0, 0, 0, 0, 0, 0, 0)
     arc = start.move(Motion(1.0, np.pi / 2 * 10, 90.0), exact, random)
     east, north = east_north(arc.lat, arc.lon, *CENTRE)
     # A quarter of a circle of 10 m radius to the right of east; its chord is taken as long as the arc.
@@ -170,7 +170,7 @@ def test_resampling_draws_each_as_often_as_it_weighs() -> None:
 
 def test_a_step_takes_a_few_milliseconds() -> None:
     driven = drive(11, 40, headings=True)
-    assert all(seen is not None and len(seen.scores) == CANDIDATES for seen in driven.sightings)
+    assert all(seen is not None and len(seen.scores) == SIGHTED for seen in driven.sightings)
     tracker = Tracker()
     taken = []
     for step in zip(driven.motions, driven.sightings, strict=True):
