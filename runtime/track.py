@@ -28,6 +28,14 @@ SIGHTED = 128
 """How many of a frame's nearest tiles the filter goes by: more than a fix, for what is right again and again by chance
 alone is seldom, even where the right tile is hardly ever among the best."""
 
+
+def sighted(tiles: int) -> int:
+    """How many to search for in a gallery of so many tiles: SIGHTED, but no more than an eighth of a small one, for the
+    weights of candidates suppose the best few of many.
+    """
+    return min(SIGHTED, max(8, tiles // 8))
+
+
 _REACH = 3.0  # sights within which particles count as one cluster
 _FOUND_SHARE, _LOST_SHARE = 0.8, 0.5  # of the particles in one cluster
 _FOUND, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run

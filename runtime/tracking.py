@@ -10,7 +10,7 @@ from geodtr.runtime.localizer import Localisation, Localizer
 from geodtr.runtime.odometry import Odometry
 from geodtr.runtime.pipeline import OnError, stop
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.track import SIGHTED, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.track import Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.waypoints import Waypoint
 
 
@@ -50,7 +50,7 @@ def track_odometry(
     on_error: OnError = stop,
     track: Track = untracked,
 ) -> Iterator[Tracked]:
-    """Each row as it is done, with the `top` tiles of its image, at most the 128 that the filter goes by. `near`:
+    """Each row as it is done, with the `top` tiles of its image, at most those that the filter goes by. `near`:
     frames search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches
     headings, the panorama's middle column is taken to look forward.
 
@@ -61,12 +61,12 @@ def track_odometry(
             f"{localizer.gallery.path} holds no tile with a position, and a track needs some. Build it from a source "
             "with positions: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
         )
-    tracker = Tracker(options)
+    tracker, count = Tracker(options), sighted(len(localizer.positions[0]))
     for step in track(odometry.steps, "Tracking", len(odometry.steps)):
         located = None
         if step.image is not None:
             try:
-                located = localizer.locate(step.image, SIGHTED, near=near)
+                located = localizer.locate(step.image, count, near=near)
             except ImageError as error:
                 on_error(step.image, error)
         point = tracker.step(step.motion, None if located is None else located.sighting)
