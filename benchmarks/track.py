@@ -67,6 +67,8 @@ def main() -> None:
     region = find_region(asked.region)
     if not asked.work.exists():
         _make(asked.work, asked.bundle, region, asked.frames, asked.spacing, asked.seed, compass=asked.headings == 1)
+    if not (asked.work / "gallery").exists():
+        _build(asked.work, asked.bundle)
 
     localizer = Localizer.open(asked.bundle, asked.work / "gallery", headings=asked.headings)
     truth = np.loadtxt(asked.work / "truth.csv", delimiter=",", skiprows=1)
@@ -118,25 +120,29 @@ def _make(
     looks = np.zeros(frames) if compass else way.headings
     with new_folder(work) as folder:
         tiles = _grid_around(way.positions, spacing)
-        places = region.coordinates(tiles)
         (folder / "tiles").mkdir()
         (folder / "frames").mkdir()
-        references = []
+        np.savetxt(folder / "tiles.csv", region.coordinates(tiles), "%.8f", ",")
         for start in track(range(0, len(tiles), _BATCH), "Rendering tiles", math.ceil(len(tiles) / _BATCH)):
             for row, tile in enumerate(
                 _tiles(world, tiles[start : start + _BATCH], 2 * how.height, seed + start), start
             ):
-                path = folder / "tiles" / f"{row:06d}.png"
-                Image.fromarray(tile).save(path)
-                references.append(Reference(path, *places[row].tolist()))
+                Image.fromarray(tile).save(folder / "tiles" / f"{row:06d}.png")
         for start in track(range(0, frames, _BATCH), "Rendering frames", math.ceil(frames / _BATCH)):
             part = slice(start, start + _BATCH)
             views = _panoramas(world, way.positions[part], looks[part], how.height, how.width, seed + start)
             for row, view in enumerate(views, start):
                 Image.fromarray(view).save(folder / "frames" / f"{row:06d}.png")
-        embedding_id = bundle.manifest.embedding_id
-        build_gallery(folder / "gallery", references, bundle.embedder("aerial"), embedding_id, region.name, track=track)
         _write_odometry(folder, way, region, seed)
+
+
+def _build(work: Path, bundle_path: Path) -> None:
+    """The gallery of the rendered tiles."""
+    bundle = open_bundle(bundle_path)
+    places = np.loadtxt(work / "tiles.csv", delimiter=",").tolist()
+    references = [Reference(work / "tiles" / f"{row:06d}.png", *place) for row, place in enumerate(places)]
+    embedding_id = bundle.manifest.embedding_id
+    build_gallery(work / "gallery", references, bundle.embedder("aerial"), embedding_id, str(work), track=track)
 
 
 def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Way:

@@ -15,12 +15,12 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import write_bytes
-from geodtr.runtime.fix import Fix, Floats, Radius
-from geodtr.runtime.geodesy import distance
+from geodtr.runtime.fix import NEIGHBOURHOOD, Fix, Floats, Radius
+from geodtr.runtime.geodesy import distance, east_north
 
 FILE_NAME = "fixes.json"
 SHARES = (0.68, 0.95)
@@ -91,6 +91,20 @@ def places_sha256(lat: Floats, lon: Floats) -> str:
     digest = sha256(np.ascontiguousarray(lat, "<f8").tobytes())
     digest.update(np.ascontiguousarray(lon, "<f8").tobytes())
     return digest.hexdigest()
+
+
+def off_the_map(lat: Floats, lon: Floats, tile_lat: Floats, tile_lon: Floats) -> NDArray[np.bool_]:
+    """Which places [N] lie beyond a tile's side from the rectangle around all tiles, in degrees; unknown tiles are
+    left out. Where any does, the calibration images are of another map, or this one has too few tiles.
+    """
+    known = np.isfinite(tile_lat) & np.isfinite(tile_lon)
+    origin = (tile_lat[known][0], tile_lon[known][0])
+    off = np.zeros(len(lat), np.bool_)
+    for tiles, places in zip(
+        east_north(tile_lat[known], tile_lon[known], *origin), east_north(lat, lon, *origin), strict=True
+    ):
+        off |= (places < tiles.min() - NEIGHBOURHOOD) | (places > tiles.max() + NEIGHBOURHOOD)
+    return off
 
 
 def calibrate(

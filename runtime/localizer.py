@@ -142,6 +142,14 @@ class Localizer:
         """Whether any tile of the gallery has a position; where none has, tiles are found and no fix is made."""
         return bool(np.isfinite(self._lat).any())
 
+    def require_positions(self, what: str) -> None:
+        """Raise GalleryError when no tile of the gallery has a position, and `what` needs some."""
+        if not self.positioned:
+            raise GalleryError(
+                f"{self.gallery.path} knows no positions, and {what} needs some. Build it from a source that gives "
+                "coordinates: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
+            )
+
     @classmethod
     def open(cls, bundle: Path | str, gallery: Path | str, *, headings: int = 1) -> "Localizer":
         """Open both folders. Raises BundleError, GalleryError, and what the constructor raises."""
@@ -212,11 +220,7 @@ class Localizer:
     def _nearest(self, descriptors: Descriptors, top: int, near: Near | None) -> Hits:
         if near is None:
             return search(descriptors, self.gallery.descriptors, top)
-        if not self.positioned:
-            raise GalleryError(
-                f"{self.gallery.path} knows no positions, so that it cannot be searched near one. Search without a "
-                "prior, or build it from a source that gives coordinates."
-            )
+        self.require_positions("a search near one")
         rows = np.flatnonzero(near.holds(self._lat, self._lon))
         if not len(rows):
             return Hits(np.empty((len(descriptors), 0), np.int64), np.empty((len(descriptors), 0), np.float32))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geodtr.runtime.errors import GalleryError, ImageError
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localisation, Localizer
 from geodtr.runtime.odometry import Odometry
@@ -56,11 +56,7 @@ def track_odometry(
 
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad file.
     """
-    if not localizer.positioned:
-        raise GalleryError(
-            f"{localizer.gallery.path} holds no tile with a position, and a track needs some. Build it from a source "
-            "with positions: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
-        )
+    localizer.require_positions("a track")
     tracker, count = Tracker(options), sighted(len(localizer.positions[0]))
     for step in track(odometry.steps, "Tracking", len(odometry.steps)):
         located = None

@@ -185,6 +185,25 @@ def test_a_calibrated_gallery_claims_radii_under_its_conditions_only(
     assert "uncalibrated" in cli(*asked, "--near", f"{CENTRE[0]},{CENTRE[1]},500").out
 
 
+def test_images_off_the_map_are_counted(copied: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    data = _write_pairs(copied, tmp_path / "pairs", 70)
+    lines = (data / "pairs.csv").read_text().splitlines()
+    lines[5] = lines[5].replace(",-30.", ",-31.")
+    (data / "pairs.csv").write_text("\n".join(lines))
+    calibrated = cli("gallery", "calibrate", copied.bundle, copied.gallery, "--data", f"pairs:{data}")
+    assert calibrated.code == 0
+    assert "1 of 70 images were taken off" in calibrated.err
+
+
+def test_a_gallery_without_positions_cannot_be_calibrated(tmp_path: Path, refused: Callable[..., str]) -> None:
+    tiny = make_world(tmp_path, 3, positioned=False)
+    data = _write_pairs(tiny, tmp_path / "pairs", 70)
+    drive = _write_drive(tiny, tmp_path, across=3)
+    said = refused("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", f"pairs:{data}")
+    assert "position" in said
+    assert "position" in refused("localize", "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--track", drive)
+
+
 def test_too_few_images_calibrate_nothing(copied: TinyWorld, tmp_path: Path, refused: Callable[..., str]) -> None:
     data = _write_pairs(copied, tmp_path / "pairs", 20)
     assert "at least 60" in refused("gallery", "calibrate", copied.bundle, copied.gallery, "--data", f"pairs:{data}")
@@ -269,7 +288,7 @@ def _write_pairs(tiny: TinyWorld, folder: Path, count: int) -> Path:
     return folder
 
 
-def _write_drive(tiny: TinyWorld, folder: Path) -> Path:
+def _write_drive(tiny: TinyWorld, folder: Path, across: int = 8) -> Path:
     """Eastwards along a row of tiles and back, four steps from one to the next, with an image at every tile's centre
     and between them none.
     """
@@ -277,8 +296,8 @@ def _write_drive(tiny: TinyWorld, folder: Path) -> Path:
     for step in range(33):
         row, between = divmod(step, 4)
         name = ""
-        if not between and row < 8:
-            tiny.photograph(folder / "frames" / f"{row}.png", 32 + row, heading=90)
+        if not between and row < across:
+            tiny.photograph(folder / "frames" / f"{row}.png", across * (across // 2) + row, heading=90)
             name = f"frames/{row}.png"
         speed = SPACING / 4 if step < 28 else 0.0
         lines.append(f"{1.7e9 + step},{speed},0,{name}")

@@ -32,7 +32,7 @@ def localize(
     gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGES...]", help="Image files, or folders of them.", show_default=False),
+        typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
     headings: Headings = 1,
@@ -197,7 +197,7 @@ def gallery_calibrate(
     """
     import numpy as np
 
-    from geodtr.runtime.fix_calibration import calibrate, write_calibration
+    from geodtr.runtime.fix_calibration import calibrate, off_the_map, write_calibration
     from geodtr.runtime.localizer import Localizer
     from geodtr.training.data.spec import read_test_set
 
@@ -205,10 +205,14 @@ def gallery_calibrate(
     report_skipped(pair_set.name, pair_set.skipped)
     pairs = [pair for pair in (pair_set if limit is None else pair_set.first(limit)).pairs if pair.lat is not None]
     localizer = Localizer.open(bundle, gallery_path, headings=headings)
+    localizer.require_positions("a calibration")
     located = localizer.locate_files([pair.ground for pair in pairs], track=track)
     measured = [(pair, answer.fix) for pair, answer in zip(pairs, located, strict=True) if answer.fix is not None]
     fixes = [fix for _, fix in measured]
     lat, lon = (np.array([getattr(pair, name) for pair, _ in measured], np.float64) for name in ("lat", "lon"))
+    outside = np.count_nonzero(off_the_map(lat, lon, *localizer.positions))
+    if outside:
+        warn(f"{outside} of {len(fixes)} images were taken off the gallery's map, where no tile can be right.")
     calibration = calibrate(fixes, lat, lon, localizer.conditions, data=data)
     path = write_calibration(gallery_path, calibration)
     if as_json:
