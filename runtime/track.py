@@ -37,7 +37,7 @@ def sighted(tiles: int) -> int:
 
 
 _REACH = 3.0  # sights within which particles count as one cluster
-_FOUND_SHARE, _LOST_SHARE = 0.8, 0.5  # of the particles in one cluster
+_FOUND_SHARE, _LOST_SHARE = 0.7, 0.5  # of the particles in one cluster, in the short run
 _FOUND, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
 _TOLD = 1e-3  # of a frame's belief
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
@@ -157,9 +157,11 @@ class Tracker:
         reach = _REACH * self._options.sight
         if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + abs(motion.distance):
             self._share = 0.0  # another cluster leads: nobody drives that fast
-        # One frame that misleads scatters the particles for a moment; odometry alone does not mislead.
-        rate = 1.0 if odometry_alone else self._options.fast
-        self._share += rate * (cluster.share - self._share)
+        if odometry_alone:
+            self._share = min(self._share, cluster.share)  # it can lose a track, and never find one
+        else:
+            # The short run, because one frame that misleads scatters the particles for a moment.
+            self._share += self._options.fast * (cluster.share - self._share)
         if self._state == "tracking":
             return "lost" if self._share < _LOST_SHARE or self._fast < _LOST else "tracking"
         found = self._share >= _FOUND_SHARE and self._fast >= _FOUND
