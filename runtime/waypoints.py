@@ -130,7 +130,10 @@ def gpx(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> by
 
 def _add_point(parent: ET.Element, kind: str, waypoint: Waypoint, unix: bool) -> None:
     """A wptType; the schema wants its children in this order."""
-    point = ET.SubElement(parent, _tag(kind), {"lat": f"{waypoint.lat:.7f}", "lon": f"{waypoint.lon:.7f}"})
+    lat, lon = f"{waypoint.lat:.7f}", f"{waypoint.lon:.7f}"
+    # The schema's longitudes end below 180, which rounding may reach.
+    at = {"lat": lat, "lon": "-180.0000000" if lon == "180.0000000" else lon}
+    point = ET.SubElement(parent, _tag(kind), at)
     if unix and waypoint.time_s is not None:
         moment = datetime.fromtimestamp(waypoint.time_s, timezone.utc)
         ET.SubElement(point, _tag("time")).text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

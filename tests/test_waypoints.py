@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -71,7 +71,8 @@ def test_single_fixes_are_gpx_waypoints() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(name=st.text(), lat=st.floats(-90, 90), lon=st.floats(-180, 180, exclude_max=True), time=st.floats(0, 4e9))
+@example(name="", lat=90.0, lon=180.0, time=0.0)
+@given(name=st.text(), lat=st.floats(-90, 90), lon=st.floats(-180, 180), time=st.floats(0, 4e9))
 def test_any_name_and_place_makes_valid_gpx_and_geojson(name: str, lat: float, lon: float, time: float) -> None:
     points = (Waypoint("tracking", name, time, lat, lon),)
     check_gpx(gpx(points, track=True, unix=True))
