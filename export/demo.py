@@ -199,7 +199,7 @@ def run_demo(
     )
     gallery = open_gallery(out / "gallery")
     with watch.step("Localise"):
-        located = Localizer(flying, gallery).locate(test_set.paths("ground"), _SHEET_TILES, track=track)
+        located = list(Localizer(flying, gallery).locate_files(test_set.paths("ground"), _SHEET_TILES, track=track))
     with watch.step("Prove parity"):
         reference = open_model(run)
         candidates = [open_model(bundle) for bundle in bundles]
@@ -272,14 +272,14 @@ def _position_error(test_set: PairSet, located: list[Localisation]) -> PositionE
 
 
 def _sheet(test_set: PairSet, located: list[Localisation], gallery: Gallery, report: DemoReport) -> Image:
-    aerial = test_set.paths("aerial")
+    ground, aerial = test_set.paths("ground"), test_set.paths("aerial")
     rows = []
     for query in spread(len(located), _SHEET_QUERIES):
         candidates = located[query].candidates
         right = next((rank for rank, entry in enumerate(candidates, 1) if entry.row == query), None)
         rows.append(
             SheetRow(
-                query=located[query].image,
+                query=ground[query],
                 caption=f"query {query}: " + (f"right tile at rank {right}" if right else "right tile not among these"),
                 tiles=tuple((aerial[entry.row], f"{entry.score:.3f}", entry.row == query) for entry in candidates),
             )

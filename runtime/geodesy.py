@@ -45,3 +45,33 @@ class Near:
         held = np.asarray(np.abs(lat - self.lat) <= np.degrees(self.radius / EARTH_RADIUS) + 1e-9)
         held[held] = distance(self.lat, self.lon, lat[held], lon[held]) <= self.radius
         return held
+
+
+def east_north(
+    lat: ArrayLike, lon: ArrayLike, lat_0: ArrayLike, lon_0: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Metres east and north of `lat_0`, `lon_0` to places in degrees, the short way round; broadcasts.
+
+    A local equirectangular map that is true along the parallel of `lat_0`: what `moved` undoes.
+    """
+    lat, lon, lat_0, lon_0 = (np.asarray(value, np.float64) for value in (lat, lon, lat_0, lon_0))
+    north = np.radians(lat - lat_0) * EARTH_RADIUS
+    east = np.radians(np.mod(lon - lon_0 + 180, 360) - 180) * EARTH_RADIUS * np.cos(np.radians(lat_0))
+    return east, north
+
+
+def moved(
+    lat_0: ArrayLike, lon_0: ArrayLike, east: ArrayLike, north: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latitudes and longitudes in degrees, so many metres east and north of `lat_0`, `lon_0`; broadcasts."""
+    lat_0, lon_0, east, north = (np.asarray(value, np.float64) for value in (lat_0, lon_0, east, north))
+    lat = np.clip(lat_0 + np.degrees(north / EARTH_RADIUS), -90, 90)
+    # At a pole every direction is one; the limit keeps the longitude finite there.
+    parallel = EARTH_RADIUS * np.maximum(np.cos(np.radians(lat_0)), 1e-9)
+    return lat, np.mod(lon_0 + np.degrees(east / parallel) + 180, 360) - 180
+
+
+def circular_mean(degrees: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """The weighted mean of directions, 0 to 360 degrees. Source: Mardia and Jupp, Directional Statistics, 2.2."""
+    angle = np.radians(degrees)
+    return float(np.degrees(np.arctan2(weight @ np.sin(angle), weight @ np.cos(angle)))) % 360.0

@@ -1,47 +1,284 @@
-"""Localisation: from street-level images to the tiles where they were probably taken."""
+"""Localisation: from street-level images to the tiles where they were probably taken, and one position out of those.
 
-from collections.abc import Sequence
+from geodtr.runtime.localizer import Localizer
+
+localizer = Localizer.open("bundle", "gallery")
+print(localizer.locate("street.jpg").fix)
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from threading import Lock
+from types import TracebackType
 
-from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.gallery import Gallery
-from geodtr.runtime.pipeline import embed_files
+import numpy as np
+
+from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
+from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
+from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
+from geodtr.runtime.gallery import Gallery, open_gallery
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
+from geodtr.runtime.images import decode
+from geodtr.runtime.pipeline import BATCH_SIZE, OnError, stop
+from geodtr.runtime.preprocess import load_image, preprocess
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.search import Hits
+from geodtr.runtime.spec import Images
+from geodtr.runtime.threads import work_ahead
 from geodtr.runtime.tile import Tile
+from geodtr.runtime.track import Sighting
+from geodtr.runtime.waypoints import Waypoint
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One tile that a query may show: its gallery row, place, and cosine similarity (-1..1)."""
+    """One tile that a query may show: its gallery row, place, and cosine similarity (-1..1).
+
+    `heading` is the one by which this tile was found, in degrees clockwise from north; None where none was searched.
+    """
 
     row: int
     place: Tile
     score: float
+    heading: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Localisation:
-    """A query image and its nearest tiles, best first."""
+    """A query image and its nearest tiles, best first.
 
-    image: Path
+    `fix` is None where no tile found has a position. `heading` is the best tile's; None unless headings were searched
+    and the image is a full turn. `uncalibrated` says why the fix claims no radius; None where it claims one. `image` is
+    None of pixels that came without a file.
+    """
+
+    image: Path | None
     candidates: tuple[Candidate, ...]
+    fix: Fix | None
+    heading: float | None = None
+    uncalibrated: str | None = None
+
+    @property
+    def sighting(self) -> Sighting:
+        """The same for a Tracker."""
+        places = [candidate.place for candidate in self.candidates]
+        lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
+        scores = np.array([candidate.score for candidate in self.candidates], np.float32)
+        found = [candidate.heading for candidate in self.candidates]
+        return Sighting(scores, lat, lon, None if self.heading is None else np.array(found, np.float64))
+
+    @property
+    def waypoint(self) -> Waypoint:
+        """The same for a file."""
+        image = None if self.image is None else str(self.image)
+        fix = self.fix
+        if fix is None:
+            return Waypoint("no fix", image, heading=self.heading)
+        within = {radius.share: radius.metres for radius in fix.within}
+        return Waypoint(
+            state="fix",
+            image=image,
+            lat=fix.lat,
+            lon=fix.lon,
+            heading=self.heading,
+            within_68_m=within.get(0.68),
+            within_95_m=within.get(0.95),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """An image as the engine takes it, uint8 [N, H, W, 3], under each of N headings; `headings` None of a single one
+    that is as good as any other.
+    """
+
+    images: Images
+    headings: Floats | None
 
 
 class Localizer:
-    """The ground branch of a bundle and a gallery of the same embedding space."""
+    """The ground branch of a bundle and a gallery of the same embedding space.
 
-    def __init__(self, bundle: Bundle, gallery: Gallery) -> None:
-        """Raises EmbeddingSpaceMismatch when the gallery was built by another model."""
+    Safe to call from several threads: they decode and search side by side, and take turns at the engine.
+    """
+
+    def __init__(self, bundle: Bundle, gallery: Gallery, *, headings: int = 1) -> None:
+        """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
+        aligned to north. Images that are no full turn are not turned.
+
+        A fix claims a radius where the gallery folder holds a calibration (`fixes.json`) of these very conditions.
+        Raises EmbeddingSpaceMismatch when the gallery was built by another model, ConfigError when the model's
+        panorama has fewer columns than `headings`, GalleryError when the calibration cannot be read.
+        """
         gallery.require_space(bundle.manifest.embedding_id)
         self._embedder = bundle.embedder("ground")
-        self._gallery = gallery
+        self._how = self._embedder.spec.preprocessing
+        if not 1 <= headings <= self._how.width:
+            raise ConfigError(f"headings is {headings}; allowed are 1 to {self._how.width}, the model's columns.")
+        self.gallery = gallery
+        self._embedding_id = bundle.manifest.embedding_id
+        self._headings = headings
+        self._engine = Lock()
+        self._calibration, self._uncalibrated = self._applicable()
 
-    def locate(self, images: Sequence[Path], top: int = 5, *, track: Track = untracked) -> list[Localisation]:
-        """The `top` nearest tiles of each image, in the order given. Raises ImageError, naming the bad file."""
-        queries = embed_files(self._embedder, images, description="Localising", track=track)
-        hits = self._gallery.search(queries, top)
-        return [
-            Localisation(image, tuple(map(Candidate, rows, self._gallery.tiles(rows), scores)))
-            for image, rows, scores in zip(images, hits.rows.tolist(), hits.scores.tolist(), strict=True)
-        ]
+    @property
+    def positions(self) -> tuple[Floats, Floats]:
+        """Latitudes and longitudes of the gallery's tiles in degrees, float64 [N] each, NaN where unknown."""
+        return self.gallery.lat, self.gallery.lon
+
+    @property
+    def conditions(self) -> Conditions:
+        """What a calibration of these fixes holds for."""
+        return Conditions(
+            embedding_id=self._embedding_id,
+            places_sha256=places_sha256(*self.positions),
+            candidates=CANDIDATES,
+            headings=self._headings,
+            neighbourhood_m=NEIGHBOURHOOD,
+        )
+
+    def require_positions(self, what: str) -> None:
+        """Raise GalleryError when no tile of the gallery has a position, and `what` needs some."""
+        if not np.isfinite(self.gallery.lat).any():
+            raise GalleryError(
+                f"{self.gallery.path} knows no positions, and {what} needs some. Build it from a source that gives "
+                "coordinates: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
+            )
+
+    @classmethod
+    def open(cls, bundle: Path | str, gallery: Path | str, *, headings: int = 1) -> "Localizer":
+        """Open both folders. Raises BundleError, GalleryError, and what the constructor raises."""
+        opened = open_gallery(Path(gallery))
+        try:
+            return cls(open_bundle(Path(bundle)), opened, headings=headings)
+        except BaseException:
+            opened.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the gallery, see Gallery.close; nothing can be located any more."""
+        self.gallery.close()
+
+    def __enter__(self) -> "Localizer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def locate(self, image: Path | str | Images, top: int = 5, *, near: Near | None = None) -> Localisation:
+        """Localise one image: a file, or pixels as a camera gives them, uint8 RGB [h, w, 3].
+
+        `top`: how many tiles are shown; fewer where the gallery has no more. `near`: only tiles within a prior are
+        searched. Raises ImageError when the image cannot be embedded, ConfigError when `top` is less than 1.
+        """
+        path, query = self._load(image if isinstance(image, np.ndarray) else Path(image))
+        (hits,) = self._search([query], top, near)
+        return self._answer(path, hits, top, near)
+
+    def locate_files(
+        self,
+        images: Sequence[Path],
+        top: int = 5,
+        *,
+        near: Near | None = None,
+        on_error: OnError = stop,
+        track: Track = untracked,
+    ) -> Iterator[Localisation]:
+        """`locate` of many files, in the order given and by the batch, as they are done; those that `on_error` lets
+        pass are left out. Threads decode ahead while the engine runs. Raises ImageError, naming the bad file.
+        """
+        size = max(1, BATCH_SIZE // self._headings)
+        with closing(work_ahead(self._load, images, ahead=2 * size)) as loading:
+            each = iter(track(loading, "Localising", len(images)))
+            while batch := list(islice(each, size)):
+                loaded = _loaded(batch, on_error)
+                found = self._search([query for _, query in loaded], top, near) if loaded else []
+                for (path, _), hits in zip(loaded, found, strict=True):
+                    yield self._answer(path, hits, top, near)
+
+    def _load(self, image: Path | Images) -> tuple[Path | None, _Query]:
+        """Decode, preprocess and turn one image."""
+        path = None if isinstance(image, np.ndarray) else image
+        if isinstance(image, np.ndarray):
+            _check_pixels(image)
+            taken, pixels = image, preprocess(image, self._how)
+        else:
+            decoded = decode(image)
+            taken = decoded.pixels
+            pixels = preprocess(taken, self._how) if decoded.prepared is None else load_image(image, self._how)
+        if self._headings > 1 and is_full_turn(taken):
+            turns = turn(pixels, self._headings)
+            return path, _Query(turns.images, turns.headings)
+        return path, _Query(pixels[None], None)
+
+    def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[TurnedHits]:
+        """The nearest tiles of each query over its headings, at least as many as a fix is made of."""
+        if top < 1:
+            raise ConfigError(f"top is {top}; at least one tile must be asked for.")
+        with self._engine:
+            descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
+        hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
+        found = list[TurnedHits]()
+        start = 0
+        for query in queries:
+            part = slice(start, start + len(query.images))
+            headings = np.full(1, np.nan) if query.headings is None else query.headings
+            found.append(best_turns(Hits(hits.rows[part], hits.scores[part]), headings))
+            start = part.stop
+        return found
+
+    def _answer(self, path: Path | None, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
+        tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
+        lat, lon = (
+            np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
+        )
+        fix = fuse(hits.scores[:CANDIDATES], lat, lon)
+        headings = [None if np.isnan(heading) else float(heading) for heading in hits.headings]
+        shown = zip(hits.rows[:top].tolist(), tiles, hits.scores.tolist(), headings, strict=False)
+        candidates = tuple(Candidate(*each) for each in shown)
+        uncalibrated = self._uncalibrated
+        if fix is None:
+            uncalibrated = "no tile found has a position"
+        elif near is not None:
+            uncalibrated = "a prior leaves other tiles to choose from than the calibration had"
+        elif self._headings > 1 and headings[0] is None:
+            uncalibrated = "the image is no full turn, so no headings were searched"
+        elif self._calibration is not None:
+            fix = self._calibration.apply(fix)
+        return Localisation(path, candidates, fix, headings[0] if headings else None, uncalibrated)
+
+    def _applicable(self) -> tuple[FixCalibration | None, str | None]:
+        """The gallery's calibration, or why there is none for fixes made under these conditions."""
+        calibration = read_calibration(self.gallery.path)
+        if calibration is None:
+            return None, "the gallery has no calibration"
+        difference = calibration.conditions.difference(self.conditions)
+        return (calibration, None) if difference is None else (None, difference)
+
+
+def _loaded(
+    batch: Sequence[tuple[Path, Future[tuple[Path | None, _Query]]]], on_error: OnError
+) -> list[tuple[Path | None, _Query]]:
+    """The queries of those images that could be read."""
+    loaded = list[tuple[Path | None, _Query]]()
+    for path, loading in batch:
+        try:
+            loaded.append(loading.result())
+        except ImageError as error:
+            on_error(path, error)
+    return loaded
+
+
+def _check_pixels(image: Images) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(
+            f"The image is an array of {image.dtype} {list(image.shape)}; uint8 RGB [height, width, 3] is needed."
+        )

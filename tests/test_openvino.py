@@ -177,7 +177,7 @@ def test_every_command_takes_an_openvino_bundle(trained: Trained, tmp_path: Path
         assert result.code == 0, result
     assert "openvino" in cli("inspect", bundle).out
     located = json.loads(cli("localize", image, "--bundle", bundle, "--gallery", gallery, "--json").out)
-    assert len(located[0]["candidates"]) == 5
+    assert len(located["candidates"]) == 5
 
 
 def test_what_openvino_cannot_compute_rightly_is_refused(

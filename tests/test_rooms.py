@@ -30,6 +30,7 @@ COMMANDS = (
     "gallery preview",
     "gallery remove",
     "gallery compact",
+    "gallery calibrate",
     "gallery info",
     "gallery verify",
     "gallery export",

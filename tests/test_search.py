@@ -57,7 +57,8 @@ def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
 
 
 def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None:
-    located = Localizer(trained.bundles["fp32"], trained.gallery).locate(trained.test_set.paths("ground"), top=5)
+    localizer = Localizer(trained.bundles["fp32"], trained.gallery)
+    located = list(localizer.locate_files(trained.test_set.paths("ground"), top=5))
     hits = [localisation.candidates[0].row == row for row, localisation in enumerate(located)]
     assert np.mean(hits) > 0.3
     scores = [[candidate.score for candidate in localisation.candidates] for localisation in located]
@@ -68,7 +69,7 @@ def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli
     image = trained.test_set.pairs[0].ground
     asked = ("localize", image, "--bundle", trained.bundles["int8"].path, "--gallery", trained.gallery.path, "--top", 3)
     assert "cosine" in cli(*asked).out
-    (answer,) = json.loads(cli(*asked, "--json").out)
+    answer = json.loads(cli(*asked, "--json").out)
     assert answer["image"] == str(image)
     assert len(answer["candidates"]) == 3
     assert -90 <= answer["candidates"][0]["place"]["lat"] <= 90

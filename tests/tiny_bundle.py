@@ -1,5 +1,6 @@
-"""A bundle whose network is one fixed random projection of the pixels: real engines, no training."""
+"""Bundles of small graphs written by hand: real engines, no training."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,36 @@ SIDE, SIZE = 4, 16
 
 def write_bundle(path: Path, seed: int = 0) -> Path:
     """Both branches take 4 x 4 pixels to the same 16 numbers, so that an image finds itself; a seed is a model."""
+    how = Preprocessing(height=SIDE, width=SIDE)
+    return write_bundle_of(path, _graph(seed), {"ground": how, "aerial": how}, SIZE, f"{seed:016x}")
+
+
+def write_bundle_of(
+    path: Path, graph: onnx.ModelProto, how: Mapping[Branch, Preprocessing], size: int, embedding_id: str
+) -> Path:
+    """A bundle whose branches both run `graph`, with descriptors of `size`, each on images preprocessed in its way."""
     path.mkdir()
     for branch in BRANCHES:
-        onnx.save(_graph(seed), path / f"{branch}.onnx")
-    ground, aerial = (_entry(path, branch) for branch in BRANCHES)
+        onnx.save(graph, path / f"{branch}.onnx")
+    ground, aerial = (
+        _entry(path, BranchSpec(branch=each, preprocessing=how[each], descriptor_size=size)) for each in BRANCHES
+    )
     write_manifest(
         path,
         Manifest(
-            embedding_id=f"{seed:016x}",
+            embedding_id=embedding_id,
             precision="fp32",
             backend=BackendEntry(name="onnx", version=onnx.__version__),
             ground=ground,
             aerial=aerial,
-            source=SourceEntry(sha256="0" * 64, origin="a random projection"),
+            source=SourceEntry(sha256="0" * 64, origin="no training"),
         ),
     )
     return path
 
 
-def _entry(path: Path, branch: Branch) -> EngineEntry:
-    file = path / f"{branch}.onnx"
-    spec = BranchSpec(branch=branch, preprocessing=Preprocessing(height=SIDE, width=SIDE), descriptor_size=SIZE)
+def _entry(path: Path, spec: BranchSpec) -> EngineEntry:
+    file = path / f"{spec.branch}.onnx"
     return EngineEntry(file=file.name, bytes=file.stat().st_size, sha256=sha256(file), spec=spec)
 
 

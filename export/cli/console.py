@@ -72,6 +72,12 @@ def show_json(document: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2).decode() + "\n")
 
 
+def show_line(document: Any) -> None:
+    """A result for machines as one line of standard output, flushed, so that a pipe's reader has it at once."""
+    sys.stdout.write(msgspec.json.encode(document, enc_hook=str).decode() + "\n")
+    sys.stdout.flush()
+
+
 def table(title: str, columns: Iterable[str]) -> "Table":
     """Print a title, and give an empty table in the house's form: words left, figures right."""
     from rich.table import Table

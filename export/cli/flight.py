@@ -1,12 +1,12 @@
-"""Commands that fly: embed, localize. They need the lean runtime only."""
+"""The command that embeds images. It needs the lean runtime only."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, show_json, table, track, warn
-from geodtr.export.cli.options import AsJson, BundlePath, out_option
+from geodtr.export.cli.console import messages, track
+from geodtr.export.cli.options import BundlePath, out_option
 from geodtr.runtime.names import Branch
 
 Images = Annotated[
@@ -29,45 +29,14 @@ def embed(
 
     check_new_file(out)
     embedder = open_bundle(bundle).embedder(branch)
-    descriptors = embed_files(embedder, _expand(images), track=track)
+    descriptors = embed_files(embedder, expand(images), track=track)
     with new_file(out) as file, file.open("wb") as stream:
         np.save(stream, descriptors)
     messages.print(f"Wrote {out}: {descriptors.shape[0]} descriptors of {descriptors.shape[1]}")
 
 
-def localize(
-    images: Images,
-    bundle: Annotated[
-        Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
-    ],
-    gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """Find the tiles where street-level images were probably taken, best first."""
-    from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.gallery import open_gallery
-    from geodtr.runtime.localizer import Localizer
-
-    with open_gallery(gallery_path) as gallery:
-        if not len(gallery):
-            warn(f"{gallery_path} is empty: nothing can be found in it.")
-        if not gallery.info.finished:
-            warn(f"{gallery_path} is not finished: only {len(gallery)} tiles can be found.")
-        located = Localizer(open_bundle(bundle), gallery).locate(_expand(images), top, track=track)
-    if as_json:
-        show_json(located)
-        return
-    for localisation in located:
-        rows = table(str(localisation.image), ("tile", "cosine", "lat", "lon"))
-        for candidate in localisation.candidates:
-            place = candidate.place
-            coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
-            rows.add_row(place.file, f"{candidate.score:.4f}", *coordinates)
-        output.print(rows)
-
-
-def _expand(paths: list[Path]) -> list[Path]:
+def expand(paths: list[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them."""
     from geodtr.runtime.images import list_images
 
     return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
@@ -75,4 +44,3 @@ def _expand(paths: list[Path]) -> list[Path]:
 
 def add_to(app: typer.Typer) -> None:
     app.command()(embed)
-    app.command()(localize)

@@ -21,6 +21,7 @@ from geodtr.export.cli import (
     evaluation,
     flight,
     gallery,
+    localize,
     models,
     training,
 )
@@ -49,7 +50,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-for module in (data, training, models, evaluation, calibration, building, engines, bench, doctor, gallery, flight):
+for module in (
+    data,
+    training,
+    models,
+    evaluation,
+    calibration,
+    building,
+    engines,
+    bench,
+    doctor,
+    gallery,
+    flight,
+    localize,
+):
     module.add_to(app)
 
 

@@ -1,0 +1,216 @@
+"""A track: successive frames fused with odometry in a particle filter over the gallery's tiles.
+
+Monte Carlo localisation (Thrun, Burgard and Fox, Probabilistic Robotics, 2005, table 8.2) with the augmentation of
+table 8.3: when frames begin to contradict the particles, some are drawn anew; here where the frame's own tiles are
+(sensor resetting: Lenser and Veloso, 2000), because a gallery is too large to hit by chance. Each step costs the same
+however many tiles the gallery has.
+
+Knows scores, places and motions; knows nothing of images, galleries or files.
+"""
+
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.fix import candidate_weights
+from geodtr.runtime.geodesy import distance, east_north, moved
+from geodtr.runtime.odometry import Motion
+from geodtr.runtime.particles import Cluster, Floats, MotionNoise, Particles, densest
+
+State = Literal["searching", "tracking", "lost"]
+"""`searching`: not found yet. `tracking`: the particles agree with each other and with the frames. `lost`: they did."""
+
+SIGHTED = 128
+"""How many of a frame's nearest tiles the filter goes by: more than a fix, for what is right again and again by chance
+alone is seldom, even where the right tile is hardly ever among the best."""
+
+
+def sighted(tiles: int) -> int:
+    """How many to search for in a gallery of so many tiles: SIGHTED, but no more than an eighth of a small one, for the
+    weights of candidates suppose the best few of many.
+    """
+    return min(SIGHTED, max(8, tiles // 8))
+
+
+_REACH = 3.0  # sights within which particles count as one cluster
+_FOUND_SHARE, _LOST_SHARE = 0.7, 0.5  # of the particles in one cluster, in the short run
+_FOUND, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
+_TOLD = 1e-3  # of a frame's belief
+_FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
+
+
+@dataclass(frozen=True, slots=True)
+class TrackOptions:
+    """`sight`: metres (standard deviation) that the vehicle may stand off the centre of the tile that shows it, about a
+    quarter of a tile's side. `heading_error`: degrees likewise of a heading that was found by turning. `doubt`: the
+    share of frames whose tiles say nothing. `slow`, `fast`: how quickly the long and the short run follow (table 8.3).
+    `renewed`: the least and the largest share of particles drawn anew a frame. Raises ConfigError naming a value out of
+    range.
+    """
+
+    particles: int = 2000
+    seed: int = 0
+    sight: float = 20.0
+    heading_error: float = 15.0
+    doubt: float = 0.05
+    slow: float = 0.05
+    fast: float = 0.2
+    renewed: tuple[float, float] = (0.01, 0.1)
+    noise: MotionNoise = field(default_factory=MotionNoise)
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.particles <= 10**6:
+            raise ConfigError(f"particles is {self.particles}; allowed are 10 to 1,000,000.")
+        for name in ("sight", "heading_error"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value}; a number above 0 is needed.")
+        for name, value in (("doubt", self.doubt), ("slow", self.slow), ("fast", self.fast)):
+            if not 0 < value < 1:
+                raise ConfigError(f"{name} is {value}; it must lie between 0 and 1.")
+        least, most = self.renewed
+        if not 0 <= least <= most <= 1:
+            raise ConfigError(f"renewed is {least} to {most}; allowed are two rising shares from 0 to 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the search found for one frame: scores [K] best first, the tiles' places in degrees [K] (NaN where unknown),
+    and the heading that found each, [K], where headings were searched.
+    """
+
+    scores: NDArray[np.floating]
+    lat: Floats
+    lon: Floats
+    headings: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPoint:
+    """Where the filter believes the vehicle to be: degrees (WGS 84), heading clockwise from north.
+
+    `within_68` and `within_95` are metres that hold so much of the filter's own belief: no calibrated claim. All are
+    None until the first frame. Trust a position only while the state is `tracking`.
+    """
+
+    state: State
+    lat: float | None = None
+    lon: float | None = None
+    heading: float | None = None
+    within_68: float | None = None
+    within_95: float | None = None
+
+
+class Tracker:
+    """The filter: one call of `step` for each row of odometry. Not safe to call from several threads.
+
+    Equal options and equal steps give equal tracks.
+    """
+
+    def __init__(self, options: TrackOptions | None = None) -> None:
+        self._options = options or TrackOptions()
+        self._random = np.random.default_rng(self._options.seed)
+        self._particles: Particles | None = None
+        self._state: State = "searching"
+        self._last: Cluster | None = None
+        self._slow = self._fast = self._share = 0.0
+
+    def step(self, motion: Motion, sighting: Sighting | None = None) -> TrackPoint:
+        """Move every particle by `motion`, then weigh them by what the frame's search found, if there is a frame.
+
+        Starts without a prior: the first frame's tiles are where the particles begin. A frame none of whose tiles has a
+        position is as good as none.
+        """
+        if self._particles is not None:
+            self._particles = self._particles.move(motion, self._options.noise, self._random)
+        seen = None if sighting is None else _positioned(sighting)
+        if self._particles is None:
+            if seen is None:
+                return TrackPoint("searching")
+            self._particles = self._drawn(seen, self._options.particles)
+            seen = None  # what the particles were drawn from says nothing more of them
+        if seen is not None:
+            self._particles = self._weighed(self._particles, seen)
+        cluster = densest(self._particles, _REACH * self._options.sight)
+        self._state = self._judged(cluster, motion, odometry_alone=seen is None)
+        if seen is not None:
+            self._particles = self._renewed(self._particles, seen)
+        return TrackPoint(self._state, cluster.lat, cluster.lon, cluster.heading, cluster.within_68, cluster.within_95)
+
+    def _weighed(self, particles: Particles, seen: Sighting) -> Particles:
+        """The particles by the frame's likelihood (table 8.3, line 6), and the long and short run of its mean."""
+        doubt = self._options.doubt
+        explained = _explained(particles, seen, self._options)
+        mean = float(particles.weight @ explained)
+        self._slow += self._options.slow * (mean - self._slow)
+        self._fast += self._options.fast * (mean - self._fast)
+        weight = particles.weight * (doubt + (1 - doubt) * explained)
+        return replace(particles, weight=weight / weight.sum())
+
+    def _judged(self, cluster: Cluster, motion: Motion, *, odometry_alone: bool) -> State:
+        """The state, by how many particles agree in the short run and how much of the frames they explain."""
+        last, self._last = self._last, cluster
+        reach = _REACH * self._options.sight
+        if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + abs(motion.distance):
+            self._share = 0.0  # another cluster leads: nobody drives that fast
+        if odometry_alone:
+            self._share = min(self._share, cluster.share)  # it can lose a track, and never find one
+        else:
+            # The short run, because one frame that misleads scatters the particles for a moment.
+            self._share += self._options.fast * (cluster.share - self._share)
+        if self._state == "tracking":
+            return "lost" if self._share < _LOST_SHARE or self._fast < _LOST else "tracking"
+        found = self._share >= _FOUND_SHARE and self._fast >= _FOUND
+        return "tracking" if found else self._state
+
+    def _renewed(self, particles: Particles, seen: Sighting) -> Particles:
+        """Resample where weights have become uneven, and draw some anew where frames contradict (lines 10 to 15)."""
+        least, most = self._options.renewed
+        contradicted = 1 - self._fast / self._slow if self._slow > 0 else 0.0
+        share = min(most, max(least, contradicted))
+        if share <= least and particles.effective > len(particles.weight) / 2:
+            return particles
+        resampled = particles.resampled(self._random)
+        rows = self._random.choice(len(particles.weight), round(share * len(particles.weight)), replace=False)
+        return resampled.replaced(rows, self._drawn(seen, len(rows)))
+
+    def _drawn(self, seen: Sighting, count: int) -> Particles:
+        """Poses around the frame's tiles, each as often as it is believed in."""
+        tiles = self._random.choice(len(seen.scores), count, p=candidate_weights(seen.scores))
+        east, north = self._options.sight * self._random.standard_normal((2, count))
+        lat, lon = moved(seen.lat[tiles], seen.lon[tiles], east, north)
+        if seen.headings is None:
+            heading = self._random.uniform(0, 360, count)
+        else:
+            error = self._options.heading_error * self._random.standard_normal(count)
+            heading = np.mod(seen.headings[tiles] + error, 360)
+        scale = 1 + self._options.noise.scale * self._random.standard_normal(count)
+        return Particles(lat, lon, heading, scale, np.full(count, 1 / max(1, count)))
+
+
+def _explained(particles: Particles, seen: Sighting, options: TrackOptions) -> Floats:
+    """The share of the frame's belief, 0 to 1, that each particle explains by being close to its tiles, [P]."""
+    weight = candidate_weights(seen.scores)
+    # Most tiles of a frame are believed in so little that they could not be told from the doubt.
+    told = weight > _TOLD
+    east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat[told], seen.lon[told])
+    closeness = np.exp(((east**2 + north**2) / (-2 * options.sight**2)).astype(np.float32))
+    if seen.headings is not None:
+        off = np.abs(particles.heading[:, None] - seen.headings[told])
+        off = np.minimum(off, 360 - off)
+        agreement = np.exp((off**2 / (-2 * options.heading_error**2)).astype(np.float32))
+        closeness *= _FLAT + (1 - _FLAT) * agreement
+    return np.asarray(closeness @ weight[told], np.float64)
+
+
+def _positioned(sighting: Sighting) -> Sighting | None:
+    """The part of a sighting whose tiles have positions; None where none has."""
+    known = np.isfinite(sighting.lat) & np.isfinite(sighting.lon)
+    if not known.any():
+        return None
+    headings = None if sighting.headings is None else sighting.headings[known]
+    return Sighting(sighting.scores[known], sighting.lat[known], sighting.lon[known], headings)

@@ -1,0 +1,175 @@
+"""Answers as files that other programs read: JSON lines, GeoJSON, GPX and CSV, chosen by the file's name.
+
+Knows one flat record for each frame; knows nothing of how it was found.
+"""
+
+import csv
+import io
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.files import check_new_file, make_folder, write_bytes
+from geodtr.runtime.track import State
+
+SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
+_GPX = "http://www.topografix.com/GPX/1/1"
+_SCHEMA = "http://www.topografix.com/GPX/1/1/gpx.xsd"
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """One frame's answer. `state` is "fix" or "no fix" of a single image, or a track's.
+
+    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
+    metres: of a single image the calibrated claim, of a track the filter's own belief. What is not known is None.
+    """
+
+    state: Literal["fix", "no fix"] | State
+    image: str | None = None
+    time_s: float | None = None
+    lat: float | None = None
+    lon: float | None = None
+    heading: float | None = None
+    within_68_m: float | None = None
+    within_95_m: float | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
+        return self.state in ("fix", "tracking") and self.lat is not None
+
+
+def check_out(path: Path) -> None:
+    """Raise ConfigError when `path`'s ending names no format, OutputExists when it is taken."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed are {', '.join(SUFFIXES)}.")
+    check_new_file(path)
+
+
+@contextmanager
+def waypoint_file(path: Path, *, track: bool, unix: bool = False) -> Iterator[Callable[[Waypoint], object]]:
+    """A new file, and the function that takes each answer for it. A .jsonl grows by one flushed line each, for others
+    to read meanwhile, and stays whatever happens; the other formats are written at the end, whole or not at all.
+
+    A `track` is a line, with a break wherever the filter was not tracking; otherwise waypoints stand alone. GPX states
+    times where they are `unix` ones. Raises ConfigError, OutputExists as `check_out` does, UserError when the disk
+    refuses.
+    """
+    check_out(path)
+    if path.suffix.lower() == ".jsonl":
+        with _grown(path) as write:
+            yield write
+        return
+    waypoints = list[Waypoint]()
+    yield waypoints.append
+    written = {".geojson": _geojson_bytes, ".gpx": gpx, ".csv": _csv_bytes}[path.suffix.lower()]
+    write_bytes(path, written(waypoints, track=track, unix=unix))
+
+
+@contextmanager
+def _grown(path: Path) -> Iterator[Callable[[Waypoint], object]]:
+    make_folder(path.parent)
+    try:
+        with path.open("xb", buffering=0) as stream:
+            yield lambda waypoint: stream.write(msgspec.json.encode(waypoint) + b"\n")
+    except OSError as error:
+        if error.filename not in (None, str(path)):
+            raise
+        raise UserError(f"{path} cannot be written ({error.strerror}). What was written before stays.") from None
+
+
+def geojson(waypoints: Sequence[Waypoint], *, track: bool) -> dict[str, Any]:
+    """A FeatureCollection (RFC 7946): a Point for each waypoint with a position, and of a track one line of them all,
+    broken where it was lost.
+    """
+    features = list[dict[str, Any]]()
+    for waypoint in waypoints:
+        properties = {name: value for name, value in asdict(waypoint).items() if name not in ("lat", "lon")}
+        place = None if waypoint.lat is None else {"type": "Point", "coordinates": _at(waypoint)}
+        features.append({"type": "Feature", "geometry": place, "properties": properties})
+    if track:
+        # A line has two positions at least.
+        lines = [[_at(waypoint) for waypoint in run] for run in _runs(waypoints) if len(run) > 1]
+        line = {"type": "MultiLineString", "coordinates": lines}
+        features.append({"type": "Feature", "geometry": line, "properties": {"name": "track"}})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def gpx(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> bytes:
+    """GPX 1.1: waypoints, or a track whose segments end where the filter was not tracking. What is not reliable is left
+    out: GPX has no word for it.
+    """
+    ET.register_namespace("", _GPX)
+    ET.register_namespace("xsi", _XSI)
+    root = ET.Element(_tag("gpx"), {"version": "1.1", "creator": "geodtr-export"})
+    root.set(f"{{{_XSI}}}schemaLocation", f"{_GPX} {_SCHEMA}")
+    if track:
+        line = ET.SubElement(root, _tag("trk"))
+        for run in _runs(waypoints):
+            segment = ET.SubElement(line, _tag("trkseg"))
+            for waypoint in run:
+                _add_point(segment, "trkpt", waypoint, unix)
+    else:
+        for waypoint in waypoints:
+            if waypoint.reliable:
+                _add_point(root, "wpt", waypoint, unix)
+    ET.indent(root)
+    written: bytes = ET.tostring(root, encoding="UTF-8", xml_declaration=True)
+    return written + b"\n"
+
+
+def _add_point(parent: ET.Element, kind: str, waypoint: Waypoint, unix: bool) -> None:
+    """A wptType; the schema wants its children in this order."""
+    lat, lon = f"{waypoint.lat:.7f}", f"{waypoint.lon:.7f}"
+    # The schema's longitudes end below 180, which rounding may reach.
+    at = {"lat": lat, "lon": "-180.0000000" if lon == "180.0000000" else lon}
+    point = ET.SubElement(parent, _tag(kind), at)
+    if unix and waypoint.time_s is not None:
+        moment = datetime.fromtimestamp(waypoint.time_s, timezone.utc)
+        ET.SubElement(point, _tag("time")).text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if waypoint.image is not None:
+        ET.SubElement(point, _tag("name")).text = _legal(waypoint.image)
+    if waypoint.within_95_m is not None:
+        ET.SubElement(point, _tag("desc")).text = f"95 % within {waypoint.within_95_m:.1f} m"
+
+
+def _geojson_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> bytes:
+    del unix
+    return msgspec.json.encode(geojson(waypoints, track=track)) + b"\n"
+
+
+def _csv_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> bytes:
+    del track, unix
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Waypoint)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(waypoint) for waypoint in waypoints)
+    return text.getvalue().encode()
+
+
+def _runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
+    """Successive waypoints that are reliable, in runs."""
+    return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
+
+
+def _at(waypoint: Waypoint) -> tuple[float | None, float | None]:
+    return waypoint.lon, waypoint.lat
+
+
+def _tag(name: str) -> str:
+    return f"{{{_GPX}}}{name}"
+
+
+def _legal(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold: a file name may have some."""
+    return "".join(letter if letter >= " " and letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
