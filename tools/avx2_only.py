@@ -22,7 +22,13 @@ HANDLER = Path(__file__).with_suffix(".c")
 LIBRARY = "onnxruntime_pybind11_state*.so"
 CPUID, TRAP = b"\x0f\xa2", b"\xcc\x90"
 HIDDEN = re.compile(r"\b(avx512\w*|avx_vnni\w*|amx_\w+|avx_ifma|avx10\w*)\s?")
-TOLD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+TOLD = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "GEODTR_AVX2_ONLY": "1",
+}
+"""The last one tells benchmarks that they should say so."""
 
 
 def main(command: list[str]) -> int:
