@@ -28,20 +28,20 @@ class Int8Quantiser:
     """One branch's float32 graph and its ranges, from which graphs with any choice of INT8 operators are written."""
 
     def __init__(self, graph: Any, activations: Activations, dialect: Dialect) -> None:
-        self.graph, self._activations, self.dialect = graph, activations, dialect
+        self.graph, self.activations, self.dialect = graph, activations, dialect
         self.operators: list[Operator] = operators(graph)
         self.optimisation: Optimisation = optimisation_of("int8")
 
     def quantise(self, chosen: Collection[str]) -> Any:
         """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected."""
         corrected = _corrected(self.graph, self._corrections, chosen)
-        return with_quantised(corrected, self._activations, self.dialect, chosen)
+        return with_quantised(corrected, self.activations, self.dialect, chosen)
 
     @cached_property
     def _corrections(self) -> dict[str, NDArray[np.float32]]:
         everything = [operator.name for operator in self.operators]
-        quantised = with_quantised(self.graph, self._activations, self.dialect, everything)
-        return _bias_corrections(self.graph, quantised, self._activations)
+        quantised = with_quantised(self.graph, self.activations, self.dialect, everything)
+        return _bias_corrections(self.graph, quantised, self.activations)
 
 
 def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
