@@ -12,6 +12,7 @@ import numpy as np
 from geodtr.calibration.activations import Activations
 from geodtr.calibration.operators import Operator, operators
 from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
+from geodtr.runtime.names import Dialect
 
 LARGEST = 448.0
 _SMALLEST_RANGE = 1e-6
@@ -24,6 +25,7 @@ class Fp8Quantiser:
         self.graph, self._activations = graph, activations
         self.operators: list[Operator] = operators(graph)
         self.optimisation: Optimisation = optimisation_of("fp8")
+        self.dialect: Dialect = "tensorrt"  # E4M3 is written in one way, which GPUs take
 
     def quantise(self, chosen: Collection[str]) -> Any:
         """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, read FP8.

@@ -106,6 +106,25 @@ def check_quantised(graph: Any, quantised: Collection[str]) -> None:
                 raise GraphError(f"{node.op_type} {node.name} reads a quantised tensor")
 
 
+def check_for_tensorrt(graph: Any) -> None:
+    """Raise GraphError unless TensorRT's parser takes every Q/DQ node: signed, of 8 bits, zero point 0.
+
+    Its importer refuses to dequantise what is no activation type: a bias in 32-bit integers, as CPUs have it.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    stored = {entry.name: entry for entry in graph.graph.initializer}
+    allowed = {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT8E4M3FN}
+    for node in graph.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = stored.get(node.input[2]) if len(node.input) > 2 else None
+            if zero is None or zero.data_type not in allowed or numpy_helper.to_array(zero).astype(np.float32).any():
+                raise GraphError(
+                    f"{node.op_type} {node.name} is none that TensorRT takes: signed 8-bit values, zero point 0"
+                )
+
+
 def before_first(graph: Any, op_type: str) -> list[Any]:
     """The nodes that lead from the graph's input to its first `op_type`, that one left out."""
     nodes = list(graph.graph.node)

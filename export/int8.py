@@ -17,26 +17,31 @@ from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
 from geodtr.runtime.names import Dialect
 
 _SMALLEST_RANGE = 1e-6
+_FOR_TENSORRT = {
+    "ActivationSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": ["Conv", "MatMul", "Gemm"],
+}
 
 
 class Int8Quantiser:
     """One branch's float32 graph and its ranges, from which graphs with any choice of INT8 operators are written."""
 
     def __init__(self, graph: Any, activations: Activations, dialect: Dialect) -> None:
-        self.graph, self._activations, self._dialect = graph, activations, dialect
+        self.graph, self.activations, self.dialect = graph, activations, dialect
         self.operators: list[Operator] = operators(graph)
         self.optimisation: Optimisation = optimisation_of("int8")
 
     def quantise(self, chosen: Collection[str]) -> Any:
         """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected."""
         corrected = _corrected(self.graph, self._corrections, chosen)
-        return with_quantised(corrected, self._activations, self._dialect, chosen)
+        return with_quantised(corrected, self.activations, self.dialect, chosen)
 
     @cached_property
     def _corrections(self) -> dict[str, NDArray[np.float32]]:
         everything = [operator.name for operator in self.operators]
-        quantised = with_quantised(self.graph, self._activations, self._dialect, everything)
-        return _bias_corrections(self.graph, quantised, self._activations)
+        quantised = with_quantised(self.graph, self.activations, self.dialect, everything)
+        return _bias_corrections(self.graph, quantised, self.activations)
 
 
 def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
@@ -44,7 +49,8 @@ def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chose
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
     where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
-    ranges and zero point 0 alone.
+    ranges and zero point 0 alone, no 32-bit biases, and wants what a weighted operator gives left as it is.
+    Source: TensorRT's guide, Working with Quantized Types: explicit quantisation, placement of Q/DQ layers.
     """
     if not chosen:  # to the quantiser, an empty list means all
         return graph
@@ -69,7 +75,7 @@ def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chose
         nodes_to_quantize=list(chosen),
         nodes_to_exclude=[],
         op_types_to_quantize=sorted({operator.kind for operator in operators(graph)}),
-        extra_options={"WeightSymmetric": True, "ActivationSymmetric": dialect == "tensorrt"},
+        extra_options={"WeightSymmetric": True, **(_FOR_TENSORRT if dialect == "tensorrt" else {})},
     )
     quantizer.quantize_model()
     return quantizer.model.model

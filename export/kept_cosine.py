@@ -8,7 +8,7 @@ import numpy as np
 from geodtr.calibration.operators import Operator
 from geodtr.runtime.engines.onnxruntime import Optimisation, open_session
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import Precision
+from geodtr.runtime.names import Dialect, Precision
 from geodtr.runtime.spec import INPUT, Descriptors, Images
 
 KEEP_COSINE: dict[Precision, float] = {"int8": 0.993, "fp8": 0.98}
@@ -23,6 +23,7 @@ class Quantiser(Protocol):
     graph: Any
     operators: list[Operator]
     optimisation: Optimisation
+    dialect: Dialect
 
     def quantise(self, chosen: Collection[str]) -> Any:
         """A `ModelProto` with the `chosen` operators quantised, none where that is empty."""

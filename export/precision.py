@@ -9,7 +9,7 @@ from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrat
 from geodtr.export.argmax_flips import argmax_flips
 from geodtr.export.fp8 import Fp8Quantiser
 from geodtr.export.fp16 import to_fp16
-from geodtr.export.graph_checks import check_fp16, check_quantised
+from geodtr.export.graph_checks import check_for_tensorrt, check_fp16, check_quantised
 from geodtr.export.int8 import Int8Quantiser
 from geodtr.export.kept_cosine import KEEP_COSINE, Quantiser, keep_cosine
 from geodtr.runtime.bundle import Bundle
@@ -64,8 +64,6 @@ def write_quantised(
     operators as keep the descriptors of the first images.
     """
     made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
-    if precision == "fp8":
-        dialect = "tensorrt"  # E4M3 is written in one way, which GPUs take
     found = quantisers(exported, made.ranges, precision, dialect)
     sample = first_images(exported, made)
     smallest = KEEP_COSINE[precision] if plan.keep_cosine is None else plan.keep_cosine
@@ -75,7 +73,7 @@ def write_quantised(
     }
     flips = write_chosen(exported, found, chosen, sample, folder)
     return QuantisationEntry(
-        dialect=dialect,
+        dialect=found["ground"].dialect,
         calibration=calibration_entry(made),
         operators=sum(len(found[branch].operators) for branch in BRANCHES),
         kept_float=kept_float(found, chosen),
@@ -114,6 +112,8 @@ def write_chosen(
     for branch in BRANCHES:
         graph = found[branch].quantise(chosen[branch])
         check_quantised(graph, chosen[branch])
+        if found[branch].dialect == "tensorrt":
+            check_for_tensorrt(graph)
         onnx.save(graph, str(folder / exported.manifest.engine(branch).file))
         share = argmax_flips(found[branch].graph, graph, sample[branch], found[branch].optimisation)
         if share is not None:

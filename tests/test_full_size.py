@@ -38,7 +38,7 @@ def exported(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_checkpoint(imported, tmp_path_factory.mktemp("full") / "onnx").path
 
 
-@pytest.mark.parametrize("precision", SMALLEST_COSINE)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_engines_embed_real_images_as_pytorch_does(
     imported: Path,
     exported: Path,

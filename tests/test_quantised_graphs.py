@@ -35,6 +35,12 @@ def test_every_dialect_of_int8_is_written_by_its_rules_and_keeps_descriptors(
             assert zero.dtype == INTEGERS[dialect]
             assert dialect != "tensorrt" or not zero.any()
             assert stored[node.input[1]].size == 1
+    if dialect == "tensorrt":
+        read = {name for node in model.graph.node if node.op_type == "QuantizeLinear" for name in node.input[:1]}
+        written = {name for node in model.graph.node if node.op_type in ("Conv", "MatMul") for name in node.output}
+        assert not read & written, "TensorRT wants the output of a weighted operator left as it is"
+        dequantised = {node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        assert {stored[name].dtype for name in dequantised & set(stored)} == {np.dtype(np.int8)}, "biases stay float"
     weights = [stored[name] for name in _quantised_weights(model)]
     assert all(each.dtype == np.int8 for each in weights)
     largest = max(int(np.abs(each.astype(int)).max()) for each in weights)

@@ -117,6 +117,8 @@ def layer_times(
 
 
 def longest_first(taken: Mapping[tuple[str, str], Sequence[float]]) -> list[LayerTime]:
-    """Of layers by name and kind, with the milliseconds of each call; the first warms up, and is left out."""
-    times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items()]
+    """Of layers by name and kind, with the milliseconds of each call. The first warms up, and is left out, with the
+    layers that it alone has.
+    """
+    times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items() if len(each) > 1]
     return sorted(times, key=lambda layer: -layer.milliseconds)

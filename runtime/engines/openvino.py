@@ -6,6 +6,7 @@ activations of large products on the fly.
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES, *, cou
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
     if count_time:
         properties["PERF_COUNT"] = "YES"
-    core = openvino.Core()
+    core = _core()
     try:
         if isinstance(model, Path) and model.suffix != ".onnx":
             compiled = core.import_model(model.read_bytes(), _DEVICE, properties)
@@ -150,6 +151,19 @@ def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES, *, cou
         if (got.to_string() if isinstance(got, openvino.Type) else str(got)) != wanted:
             raise BundleError(f"OpenVINO {version('openvino')} was asked for {name} {wanted} and took {got}.")
     return compiled
+
+
+@cache
+def _core() -> Any:
+    """The process's one `Core`, which keeps the CPU plugin loaded.
+
+    The plugin gives the thread that loads it a stack to handle signals on, and unmaps that when it is unloaded, which
+    any thread may cause by dropping the last engine: the next signal, a Ctrl-C, would then be a segmentation fault
+    (OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def layers(compiled: Any) -> dict[str, int]:

@@ -1,0 +1,54 @@
+"""What quantisation-aware fine-tuning is worth: python benchmarks/finetune.py RUN TRAIN_SPEC SPEC WORK
+
+RUN is a training run's folder. It is trained on for three epochs as `geodtr-export finetune` does, once computing as
+INT8 engines do and, so that the longer training itself is not taken for the gain, once in float32 at the same rate. Of
+the three models: hits at rank 1 of SPEC's pairs in float32 and with every operator INT8, and lost cosine.
+"""
+
+import sys
+from pathlib import Path
+
+from all_int8 import open_exact
+
+from geodtr.calibration.ranges import RangeOptions
+from geodtr.export.calibration_pool import read_pool
+from geodtr.export.cli.console import track
+from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.finetune import finetune_config
+from geodtr.runtime.names import Dialect
+from geodtr.training.checkpoint import resolve_checkpoint
+from geodtr.training.data.spec import absolute, read_training_set
+from geodtr.training.loop import train
+
+DIALECTS: tuple[Dialect, ...] = ("cpu-7bit", "cpu-8bit", "tensorrt")
+
+
+def main(run: str, train_spec: str, spec: str, work: str) -> None:
+    folder, pairs = Path(work), read_training_set(train_spec)
+    models = {"as trained": resolve_checkpoint(Path(run))}
+    for name, settings in (("three more epochs", ["int8.convolutions={}"]), ("fine-tuned", [])):
+        out = folder / name.replace(" ", "-")
+        if not out.exists():
+            config = finetune_config(
+                Path(run),
+                read_pool(train_spec)[0],
+                RangeOptions(),
+                "cpu-8bit",
+                settings=settings,
+                changes={"data.train": absolute(train_spec), "data.validation": "", "data.limit": 0},
+                track=track,
+            )
+            train(config, pairs, out, track=track)
+        models[name] = resolve_checkpoint(out)
+    for name, checkpoint in models.items():
+        bundle = folder / f"{name.replace(' ', '-')}-onnx"
+        if not bundle.exists():
+            export_checkpoint(checkpoint, bundle, track=track)
+        exact = open_exact(bundle, train_spec, spec)
+        print(f"{name}: float32 {exact.hits} of {len(exact.pairs)} at rank 1")
+        for dialect in DIALECTS:
+            print(f"  {dialect:9} {exact.quantised(dialect)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
