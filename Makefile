@@ -7,6 +7,9 @@ PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
 FOLDERS := $(shell find $(ROOMS) -type d -not -name __pycache__)
 
+# A process a core, up to four: each trains the small model once and wants two gigabytes. A file's tests stay together.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 comma := ,
 
 .PHONY: demo test test-all check check-tensorrt install pins clean
@@ -15,10 +18,10 @@ demo: install
 	$(BIN)/geodtr-export demo --out demo
 
 test: install
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: install
-	$(BIN)/pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 check: install
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import numpy as np
 
 from geodtr.export.agreement import check_agreement, smallest_agreement
 from geodtr.export.build.builder import Builder, Compiled
-from geodtr.export.graph_checks import BATCHES, GraphError
+from geodtr.export.graph_checks import BATCHES, GraphError, check_ours
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.export.speed_gate import check_faster, measure_speed
@@ -20,7 +20,7 @@ from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.checks import check_graphs, require
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import BundleError, ConfigError
-from geodtr.runtime.files import check_new_folder, new_folder, sha256
+from geodtr.runtime.files import check_new_folder, new_folder, scratch_in, sha256
 from geodtr.runtime.manifest import (
     FILE_NAME,
     BackendEntry,
@@ -31,7 +31,7 @@ from geodtr.runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.names import BRANCHES, Branch, Precision, asked_as
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
@@ -113,15 +113,15 @@ def build_engine(
         _check_comparable(builder)
     if precision in QUANTISED and calibration is None:
         raise ConfigError(
-            f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
+            f"{asked_as(precision)} needs images to measure activation ranges on: add --calibration SPEC, for example "
             "--calibration cvusa:PATH#train (200 images are drawn from it)."
         )
     if precision == "mixed" and not isinstance(calibration, SearchPlan):
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
-    with float32_bundle(source, track) as exported, new_folder(out) as folder:
+    with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
         quantisation = None
         if isinstance(calibration, SearchPlan):
-            quantisation = write_searched(exported, calibration, builder, folder, track=track)
+            quantisation = write_searched(exported, calibration, builder, folder, scratch, track=track)
         elif calibration is not None and precision in QUANTISED:
             quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
         else:
@@ -130,7 +130,7 @@ def build_engine(
         plan = calibration.calibration if isinstance(calibration, SearchPlan) else calibration
         built = _compile(folder, manifest, backend, builder, plan, track)
         if require_faster:
-            speed = measure_speed(built, exported, builder, track=track)
+            speed = measure_speed(built, exported, builder, scratch, track=track)
             check_faster(speed, precision)
             write_manifest(folder, msgspec.structs.replace(built.manifest, speed=speed))
     if isinstance(calibration, SearchPlan):
@@ -168,6 +168,7 @@ def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untra
     with new_folder(out) as folder:
         for branch in BRANCHES:
             file = manifest.engine(branch).file
+            check_ours(source / file, manifest.engine(branch).spec)
             shutil.copyfile(source / file, folder / file)
         _compile(folder, manifest, backend, builder, None, track)
     return open_bundle(out)
@@ -242,8 +243,17 @@ def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
 
 
 @contextmanager
-def float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
-    """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint."""
+def float32_bundle(source: Path, track: Track, scratch: Path | None = None) -> Iterator[Bundle]:
+    """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint, in
+    the folder `scratch` or the system's own.
+
+    Raises BundleError for another bundle, GraphError when a bundle's graphs are none of this project's.
+    """
+    if source.suffix == ".onnx":
+        raise BundleError(
+            f"{source} is an ONNX file. Name the bundle folder that it lies in, or the checkpoint that it was exported "
+            "from."
+        )
     if (source / FILE_NAME).is_file():
         bundle = open_bundle(source)
         if bundle.manifest.precision != "fp32":
@@ -252,9 +262,12 @@ def float32_bundle(source: Path, track: Track) -> Iterator[Bundle]:
                 "checkpoint, or what `geodtr-export export CKPT --out BUNDLE` made of it; or compile its own graphs "
                 "again by --precision same."
             )
+        for branch in BRANCHES:
+            entry = bundle.manifest.engine(branch)
+            check_ours(source / entry.file, entry.spec)
         yield bundle
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield export_checkpoint(source, Path(folder) / "onnx", track=track)
 
 

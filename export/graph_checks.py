@@ -9,13 +9,17 @@ import numpy as np
 
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.spec import INPUT, Embedder
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder
 
 OPSET = 20
 """The newest opset on TensorRT's list of supported operators."""
 BATCHES = (1, 2, 7)
 SMALLEST_COSINE, TYPICAL_DIFFERENCE = 0.99999, 1e-5
-_PASS_THROUGH = frozenset({"Relu", "Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze"})
+_PASS_THROUGH = frozenset(
+    {"Relu", "Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Pad", "Clip"}
+    | {"Slice", "Split", "Gather", "Concat", "Expand"}
+)
+"""Operators that give some of the values they read, unchanged or clipped."""
 
 
 class GraphError(UserError):
@@ -49,6 +53,33 @@ def check_export(path: Path, reference: Embedder) -> None:
                 f"{cosine:.7f}) at batch {batch}; allowed are {TYPICAL_DIFFERENCE:.0e} and {SMALLEST_COSINE}. "
                 "Nothing was written. Does the checkpoint hold finite weights?"
             )
+
+
+def check_ours(path: Path, spec: BranchSpec) -> None:
+    """Raise GraphError unless the float32 file `path` is a graph as `export` writes them: raw pixels in, descriptors
+    out, and the convolutions and products in between that typing looks for.
+    """
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    how = spec.preprocessing
+    takes = [(each.name, each.type.tensor_type.elem_type, *_sides(each)[1:]) for each in graph.input]
+    gives = [(each.name, each.type.tensor_type.elem_type, *_sides(each)[1:]) for each in graph.output]
+    kinds = {node.op_type for node in graph.node}
+    if (
+        takes != [(INPUT, onnx.TensorProto.UINT8, how.height, how.width, 3)]
+        or gives != [(OUTPUT, onnx.TensorProto.FLOAT, spec.descriptor_size)]
+        or not {"Conv", "MatMul"} <= kinds
+    ):
+        raise GraphError(
+            f"{path} is not a graph that this project exported: those take {INPUT} uint8 [B, {how.height}, "
+            f"{how.width}, 3] and give {OUTPUT} float32 [B, {spec.descriptor_size}]. Export the checkpoint: "
+            "geodtr-export export CKPT --out BUNDLE"
+        )
+
+
+def _sides(value: Any) -> list[int]:
+    return [side.dim_value for side in value.type.tensor_type.shape.dim]
 
 
 def check_operators(graph: Any) -> None:

@@ -16,7 +16,8 @@ class Model:
     """Both branches ready to run. `name` is for tables: a bundle's folder, or PyTorch; `bytes` is the files' size.
 
     `runs_by` is the backend, with ONNX Runtime's provider where that is not the CPU, or torch. `trained_on` is the SPEC
-    of the training set; None where the model does not say.
+    of the training set; None where the model does not say. `tolerance`: the points of R@1 that the search which chose
+    its blocks let go; None where there was none.
     """
 
     path: Path
@@ -27,6 +28,7 @@ class Model:
     embedding_id: str
     bytes: int
     trained_on: str | None
+    tolerance: float | None = None
 
 
 def is_bundle(path: Path) -> bool:
@@ -42,6 +44,7 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
     if is_bundle(path):
         bundle = open_bundle(path)
         manifest = bundle.manifest
+        made = manifest.quantisation
         return Model(
             path=path,
             name=path.resolve().name,
@@ -51,6 +54,7 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
             trained_on=manifest.source.trained_on,
+            tolerance=None if made is None or made.search is None else made.search.tolerance,
         )
     if not path.exists():
         raise CheckpointError(

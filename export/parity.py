@@ -20,7 +20,9 @@ from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.evaluate import DescriptorPair, embed_pairs
 
 ALLOWED_DROP: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.001, "int8": 0.005, "fp8": 0.005, "mixed": 0.005}
-"""Largest share of queries that an engine may find less often at rank 1 than the reference."""
+"""Largest share of queries that an engine may find less often at rank 1 than the reference; a bundle whose blocks were
+chosen by recall has its own tolerance.
+"""
 SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98, "fp8": 0.95, "mixed": 0.95}
 """A floor under every single descriptor: on few pairs recall alone would let a broken engine pass."""
 _SPEED_BATCH = 32
@@ -32,7 +34,8 @@ class Candidate:
     """One engine measured against the reference.
 
     `changed` counts the queries whose own rank differs, in either direction: a mean hides them.
-    `allowed_lost` is the number of hits at rank 1 that the engine may lose on this many queries.
+    `allowed_lost` is the number of hits at rank 1 that the engine may lose on this many queries, `least_cosine` what
+    `smallest_cosine` must be.
     `times_fp32` is its speed against the report's `fp32`, in the same rounds; None for a float32 engine.
     """
 
@@ -41,6 +44,7 @@ class Candidate:
     recall: Recall
     mean_cosine: float
     smallest_cosine: float
+    least_cosine: float
     changed: int
     lost: int
     allowed_lost: int
@@ -114,15 +118,16 @@ def judge(model: Model, timing: Timing, fp32: Timing, expected: DescriptorPair, 
         [np.sum(expected.ground * got.ground, axis=1), np.sum(expected.aerial * got.aerial, axis=1)]
     )
     lost = int(np.count_nonzero(before.rank == 0)) - int(np.count_nonzero(after.rank == 0))
-    allowed = allowed_lost(model.precision, len(before.rank))
+    allowed, least = allowed_lost(model.precision, len(before.rank), model.tolerance), SMALLEST_COSINE[model.precision]
     # Written so that a NaN fails: every comparison with it is false.
-    passed = lost <= allowed and bool(cosine.min() >= SMALLEST_COSINE[model.precision])
+    passed = lost <= allowed and bool(cosine.min() >= least)
     return Candidate(
         name=model.name,
         precision=model.precision,
         recall=recall(after),
         mean_cosine=float(cosine.mean()),
         smallest_cosine=float(cosine.min()),
+        least_cosine=least,
         changed=int(np.count_nonzero(before.rank != after.rank)),
         lost=lost,
         allowed_lost=allowed,
@@ -133,9 +138,12 @@ def judge(model: Model, timing: Timing, fp32: Timing, expected: DescriptorPair, 
     )
 
 
-def allowed_lost(precision: Precision, queries: int) -> int:
-    """How many hits at rank 1 may be lost: none for fp32; otherwise the tolerance, but never less than one query."""
-    drop = ALLOWED_DROP[precision]
+def allowed_lost(precision: Precision, queries: int, tolerance: float | None = None) -> int:
+    """How many hits at rank 1 may be lost: none for fp32; otherwise the tolerance, but never less than one query.
+
+    `tolerance`: in points, of a bundle that has its own.
+    """
+    drop = ALLOWED_DROP[precision] if tolerance is None else tolerance / 100
     return max(1, floor(drop * queries + 1e-9)) if drop else 0
 
 

@@ -1,6 +1,7 @@
 """Quantised graphs whose blocks were chosen by measured recall: `--precision auto`."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from geodtr.calibration.ranges import calibrate
-from geodtr.export.build.builder import Builder
+from geodtr.export.build.builder import Builder, unheard
 from geodtr.export.mixed_precision import Found, search
 from geodtr.export.precision import (
     CalibrationPlan,
@@ -34,13 +35,14 @@ TOLERANCE = 0.5
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
     """What ranges and recall are measured on, and how many points of R@1 may go. `journal` keeps what was measured: a
-    search that was stopped goes on from it.
+    search that was stopped goes on from it. `notice` hears when it does not.
     """
 
     calibration: CalibrationPlan
     pairs: PairSet
     journal: Path
     tolerance: float = TOLERANCE
+    notice: Callable[[str], None] = unheard
 
 
 def write_searched(
@@ -48,10 +50,12 @@ def write_searched(
     plan: SearchPlan,
     builder: Builder,
     folder: Path,
+    scratch: Path,
     *,
     track: Track = untracked,
 ) -> QuantisationEntry:
-    """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`.
+    """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`; engines that are
+    tried are built in `scratch`.
 
     Raises NoChoiceHolds, and what calibrating and building raise.
     """
@@ -63,9 +67,9 @@ def write_searched(
     truth = [(each.query.tobytes(), each.reference.tobytes()) for each in belonging if each is not None]
     asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, truth, plan.tolerance)
     key = sha256(msgspec.json.encode(asked)).hexdigest()
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = Workbench(exported, found, builder, "mixed", plan.pairs, Path(scratch), track=track)
-        result = search(bench, plan.tolerance, key, plan.journal, track=track)
+    with tempfile.TemporaryDirectory(dir=scratch) as tried:
+        bench = Workbench(exported, found, builder, "mixed", plan.pairs, Path(tried), track=track)
+        result = search(bench, plan.tolerance, key, plan.journal, notice=plan.notice, track=track)
         chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
     flips = write_chosen(exported, found, chosen, first_images(exported, made), folder)
     return QuantisationEntry(

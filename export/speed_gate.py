@@ -16,12 +16,14 @@ BATCH = 1
 """What a vehicle embeds at a time; every engine takes it."""
 
 
-def measure_speed(built: Bundle, exported: Bundle, builder: Builder, *, track: Track = untracked) -> SpeedEntry:
+def measure_speed(
+    built: Bundle, exported: Bundle, builder: Builder, scratch: Path, *, track: Track = untracked
+) -> SpeedEntry:
     """How many times as fast the engines of `built` are as those that `builder` makes of the float32 graphs of
-    `exported`, in interleaved rounds.
+    `exported`, in `scratch`, in interleaved rounds.
     """
     ratios: dict[Branch, Ratio] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for branch in BRANCHES:
             entry = exported.manifest.engine(branch)
             graph = exported.path / entry.file

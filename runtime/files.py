@@ -87,6 +87,15 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """A folder for what is needed only meanwhile, inside one that `new_folder` gave: it goes with it, however the
+    process ends, and fills the disk that the user named rather than another.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        yield Path(scratch)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` durably: after the call it is on disk whole, or `path` is as it was."""
     with new_file(path) as temporary:

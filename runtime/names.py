@@ -12,6 +12,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PrecisionAsked = Literal["fp32", "fp16", "int8", "fp8", "auto", "same"]
 """What `build-engine` is asked for; auto makes a `mixed` bundle, same leaves a bundle's graphs as they are."""
 
+
+def asked_as(precision: Precision) -> PrecisionAsked:
+    """What a user types to get this precision."""
+    return "auto" if precision == "mixed" else precision
+
+
 Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 

@@ -5,9 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+import onnx
 import pytest
 from conftest import Trained
 
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -62,6 +66,54 @@ def test_a_cosine_to_keep_is_not_for_blocks_chosen_by_recall(
     asked = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
     message = refused(*asked, "--recall-on", trained.test_set.name, "--keep-cosine", 0.9, "--out", tmp_path / "b")
     assert "--keep-cosine: not for --precision auto" in " ".join(message.split())
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "named"),
+    [
+        ("fp32", ("--calibration", "pairs:x"), "--calibration"),
+        ("fp16", ("--select", "coreset", "--tolerance", 0.5), "--select, --tolerance"),
+        ("fp8", ("--dialect", "cpu-7bit"), "--dialect"),
+        ("int8", ("--picture", "x.png"), "--picture"),
+        ("same", ("--keep-cosine", 0.5, "--require-faster"), "--keep-cosine, --require-faster"),
+    ],
+)
+def test_an_option_that_a_precision_does_not_hear_is_refused(
+    trained: Trained,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    precision: str,
+    options: tuple[object, ...],
+    named: str,
+) -> None:
+    asked = ("build-engine", trained.onnx.path, "--precision", precision, *options, "--out", tmp_path / "b")
+    assert f"{named}: not for --precision {precision}" in " ".join(refused(*asked).split())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "same"])
+def test_a_graph_that_is_not_ours_is_refused_by_name(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str], precision: str
+) -> None:
+    bundle = shutil.copytree(trained.onnx.path, tmp_path / "bundle")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
+    same = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "foreign", [value], [same])
+    onnx.save(onnx.helper.make_model(graph), str(bundle / "ground.onnx"))
+    manifest = read_manifest(bundle)
+    size, digest = (bundle / "ground.onnx").stat().st_size, sha256(bundle / "ground.onnx")
+    write_manifest(
+        bundle,
+        msgspec.structs.replace(manifest, ground=msgspec.structs.replace(manifest.ground, bytes=size, sha256=digest)),
+    )
+    message = " ".join(refused("build-engine", bundle, "--precision", precision, "--out", tmp_path / "b").split())
+    assert f"{bundle}/ground.onnx is not a graph that this project exported" in message
+
+
+def test_an_onnx_file_alone_is_told_from_a_checkpoint(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    message = refused("build-engine", trained.onnx.path / "ground.onnx", "--out", tmp_path / "b")
+    assert "Name the bundle folder" in " ".join(message.split())
 
 
 def test_int8_that_no_convolution_allows_is_refused_rather_than_misnamed(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geodtr.export.mixed_precision import NoChoiceHolds, allowed, search
+from geodtr.export.mixed_precision import JournalError, NoChoiceHolds, allowed, search
 from geodtr.export.statistics import Drop, paired_drop
 from geodtr.runtime.names import Branch
 from geodtr.runtime.progress import Track, untracked
@@ -110,10 +110,21 @@ def test_a_tolerance_of_nothing_allows_nothing(tmp_path: Path) -> None:
         search(PlannedBench([1, 1], [0.1, 0.1]), 0, "key", tmp_path / "journal.json")
 
 
-def test_a_journal_that_is_no_journal_is_begun_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{ not json", b"precious notes", b"\xff\xfe", b'{"key": 3}'])
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, content: bytes) -> None:
     journal = tmp_path / "journal.json"
-    journal.write_text("{ not json")
-    assert search(PlannedBench([0], [0.1]), 0.5, "key", journal).chosen == ("ground/0",)
+    journal.write_bytes(content)
+    with pytest.raises(JournalError, match="Name another --out"):
+        search(PlannedBench([0], [0.1]), 0.5, "key", journal)
+    assert journal.read_bytes() == content
+
+
+def test_a_journal_of_another_search_is_dropped_and_the_user_told(tmp_path: Path) -> None:
+    journal, told = tmp_path / "journal.json", list[str]()
+    search(PlannedBench([0, 1], [0.1, 0.1]), 0.5, "key", journal)
+    search(PlannedBench([0, 1], [0.1, 0.1]), 0.5, "another", journal, notice=told.append)
+    assert len(told) == 1
+    assert "2 blocks" in told[0]
 
 
 def _most_saved(costs: Sequence[int], saved: Sequence[float], allowance: int) -> float:

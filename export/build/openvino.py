@@ -7,7 +7,7 @@ from geodtr.runtime.engines.openvino import PRECISIONS, check_installation, laye
 from geodtr.runtime.errors import BuildError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import BackendEntry
-from geodtr.runtime.names import Dialect, Precision
+from geodtr.runtime.names import Dialect, Precision, asked_as
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec
 
@@ -28,7 +28,8 @@ class OpenVinoBuilder:
         """
         if precision not in PRECISIONS:
             raise ConfigError(
-                f"OpenVINO computes no {precision} on a CPU. Name one of {', '.join(PRECISIONS)}, or another --backend."
+                f"OpenVINO computes no {precision} on a CPU. Name one of {', '.join(map(asked_as, PRECISIONS))}, or "
+                "another --backend."
             )
         if precision in ("int8", "mixed") and self._dialect != "cpu-7bit" and not this_cpu().vnni:
             raise ConfigError(

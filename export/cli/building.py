@@ -18,8 +18,27 @@ from geodtr.export.cli.options import out_option
 from geodtr.export.cli.precision_tables import against_fp32, int8_share, show_search
 from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
 
+_QUANTISED: tuple[PrecisionAsked, ...] = ("int8", "fp8", "auto")
+_HEARD: dict[str, tuple[PrecisionAsked, ...]] = {
+    "dialect": ("int8", "auto", "same"),
+    "calibration": _QUANTISED,
+    "ranges": _QUANTISED,
+    "images": _QUANTISED,
+    "select": _QUANTISED,
+    "seed": _QUANTISED,
+    "method": _QUANTISED,
+    "percentile": _QUANTISED,
+    "keep_cosine": ("int8", "fp8"),
+    "recall_on": ("auto",),
+    "tolerance": ("auto",),
+    "picture": ("auto",),
+    "require_faster": ("fp32", "fp16", *_QUANTISED),
+}
+"""Options that not every precision hears."""
+
 
 def build_engine(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
     ],
@@ -116,6 +135,12 @@ def build_engine(
     from geodtr.export.searched_precision import SearchPlan
     from geodtr.training.data.spec import read_test_set
 
+    given = [name for name in _HEARD if _given(context, name)]
+    unheard = [f"--{name.replace('_', '-')}" for name in given if precision not in _HEARD[name]]
+    if unheard:
+        raise typer.BadParameter(
+            f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
+        )
     check_pictures(picture)
     tensorrt = TensorRtOptions(
         min_batch=min_batch,
@@ -133,23 +158,9 @@ def build_engine(
     options = BuildOptions(provider=provider, dialect=dialect, tensorrt=tensorrt if tensorrt.asked else None)
     builder = make_builder(backend, options, notice=warn)
     if precision == "same":
-        if calibration or require_faster:
-            raise typer.BadParameter(
-                "--precision same takes graphs as they are: no --calibration, no --require-faster."
-            )
         bundle = recompile(source, out, builder=builder, track=track)
         messages.print(f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB")
         return
-    for_auto = {"--recall-on": recall_on, "--picture": picture}
-    unheard = [name for name, value in for_auto.items() if value is not None and precision != "auto"]
-    if ranges is not None and precision in ("fp32", "fp16"):
-        unheard.append("--ranges")
-    if keep_cosine is not None and precision not in ("int8", "fp8"):
-        unheard.append("--keep-cosine")
-    if unheard:
-        raise typer.BadParameter(
-            f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
-        )
     plan: CalibrationPlan | SearchPlan | None = None
     if calibration:
         plan = CalibrationPlan(
@@ -162,7 +173,7 @@ def build_engine(
             pairs = read_test_set(recall_on)
             report_skipped(pairs.name, pairs.skipped)
             journal = out.resolve().with_name(f"{out.resolve().name}.search.json")
-            plan = SearchPlan(plan, pairs, journal, tolerance)
+            plan = SearchPlan(plan, pairs, journal, tolerance, warn)
     bundle = run_build(
         source,
         out,
@@ -187,6 +198,14 @@ def build_engine(
     )
     if bundle.manifest.speed is not None:
         messages.print(against_fp32(bundle.manifest.speed))
+    elif bundle.manifest.precision in ("fp16", "int8", "fp8"):
+        messages.print("Not timed beside fp32: --require-faster does that, bench at any time.")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option, if only its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def add_to(app: typer.Typer) -> None:

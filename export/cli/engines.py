@@ -62,8 +62,9 @@ def parity(
 ) -> None:
     """Prove that engines find what the reference model finds; exit 1 when one does not.
 
-    The allowed drop in R@1 is 0 for fp32, 0.1 points for fp16 and 0.5 points for int8, or one query where the set is so
-    small that one weighs more. The verdict is written into each bundle's manifest.
+    The allowed drop in R@1 is 0 for fp32, 0.1 points for fp16, 0.5 points for int8 and fp8, and for auto what its
+    search was allowed; or one query where the set is so small that one weighs more. The verdict is written into each
+    bundle's manifest.
     """
     from geodtr.export.model import open_model
     from geodtr.export.parity import compare, record
@@ -111,6 +112,8 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     )
     for entry in report.candidates:
         found = f"{-entry.lost:+d} of {entry.recall.queries} queries at rank 1, may lose {entry.allowed_lost}"
+        if not entry.smallest_cosine >= entry.least_cosine:
+            found += f"; smallest cosine {entry.smallest_cosine:.5f}, at least {entry.least_cosine} is asked"
         output.print(f"{entry.name}: {found}:", verdict(entry.passed))
     for entry in report.candidates:
         if entry.times_fp32 is not None and entry.times_fp32.median < 1:
@@ -136,6 +139,11 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         size = f"{how.height}x{how.width}{' polar' if how.polar else ''}"
         rows.add_row(branch, size, str(entry.spec.descriptor_size), megabytes(entry.bytes), entry.sha256[:16])
     output.print(rows)
+    for branch in BRANCHES:
+        compiled = manifest.engine(branch).compiled
+        if compiled is not None and compiled.layers:
+            told = ", ".join(f"{count} in {name}" for name, count in compiled.layers.items())
+            output.print(f"{branch}: the backend computes layers {told}")
     if manifest.quantisation is not None:
         calibration = manifest.quantisation.calibration
         output.print(

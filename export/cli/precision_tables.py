@@ -1,5 +1,6 @@
 """How a quantised bundle and its search look in a terminal."""
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from geodtr.export.cli.console import output, table, times
@@ -18,8 +19,8 @@ def int8_share(made: "QuantisationEntry") -> str:
     """How much of an INT8 bundle is INT8, in words."""
     kept = len(made.kept_float)
     share = f"{made.operators - kept} of {made.operators} operators quantised ({made.dialect})"
-    why = f"keep cosine {made.keep_cosine}" if made.search is None else "keep R@1"
-    return f"{share}, the others float32 to {why} (--json names them)" if kept else share
+    why = f"to keep cosine {made.keep_cosine}" if made.search is None else "as the search for recall and speed chose"
+    return f"{share}, the others float32 {why} (--json names them)" if kept else share
 
 
 def show_search(search: "SearchEntry") -> None:
@@ -42,3 +43,17 @@ def show_search(search: "SearchEntry") -> None:
         note = note if trial.complete else "given up early"
         rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
     output.print(rows)
+    if 100 * search.chosen.high > search.tolerance:
+        output.print(
+            f"The measured drop is within {search.tolerance} points; {search.chosen.queries} pairs cannot exclude "
+            f"{100 * search.chosen.high:.2f}. About {pairs_to_be_sure(search)} would.",
+            soft_wrap=True,
+        )
+
+
+def pairs_to_be_sure(search: "SearchEntry") -> str:
+    """How many pairs with as many changes would bring the interval's upper end within the tolerance, in words."""
+    trial = search.chosen
+    drop, share = (trial.lost - trial.gained) / trial.queries, (trial.lost + trial.gained + 1) / trial.queries
+    room = search.tolerance / 100 - max(drop, 0)
+    return f"{ceil(share * (1.96 / room) ** 2 / 100) * 100}" if room > 0 else "no number of"

@@ -16,7 +16,7 @@ import numpy as np
 from geodtr.runtime.checks import Finding, check_cpu_dialect, looked_at, rebuild
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
-from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
@@ -76,8 +76,8 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         yield Finding(
             what="compiled",
             found=f"{bundle} holds {manifest.precision} engines that were built and checked by OpenVINO "
-            f"{manifest.backend.version} on another machine, or another version; this is OpenVINO {there.found} on "
-            f"{this_cpu().architecture} ({', '.join(this_cpu().cpu_flags)}).",
+            f"{manifest.backend.version} on {_told(manifest.backend.machine)}; this is OpenVINO {there.found} on "
+            f"{_told(this_cpu())}.",
             failed=True,
             remedy=remedy,
         )
@@ -88,6 +88,10 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
             "longer",
             remedy=rebuild(bundle, manifest, from_graphs=True),
         )
+
+
+def _told(machine: Machine | None) -> str:
+    return "no known machine" if machine is None else f"{machine.architecture} ({', '.join(machine.cpu_flags)})"
 
 
 def _made_here(backend: BackendEntry) -> bool:
