@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.gallery import Gallery
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import Track, untracked
@@ -31,10 +32,10 @@ class Localisation:
 class Localizer:
     """The ground branch of a bundle and a gallery of the same embedding space."""
 
-    def __init__(self, bundle: Bundle, gallery: Gallery) -> None:
+    def __init__(self, bundle: Bundle, gallery: Gallery, options: EngineOptions = AS_IT_LIKES) -> None:
         """Raises EmbeddingSpaceMismatch when the gallery was built by another model."""
         gallery.require_space(bundle.manifest.embedding_id)
-        self._embedder = bundle.embedder("ground")
+        self._embedder = bundle.embedder("ground", options)
         self._gallery = gallery
 
     def locate(self, images: Sequence[Path], top: int = 5, *, track: Track = untracked) -> list[Localisation]:
