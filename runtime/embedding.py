@@ -55,7 +55,7 @@ def embed_to(
     track: Track = untracked,
 ) -> Written:
     """Write the descriptors of `source`, float32 [N, D], to `out`, and its table: row, name, time in seconds, and of an
-    image that `on_error` left out, which has no row, why.
+    image that `on_error` left out, which has no row and stands behind those of its batch, why.
 
     Both files are there whole, or neither is; the table is there first. Raises ConfigError when the source has no end,
     ImageError when no image of it could be embedded, and as embed_frames does.
@@ -64,16 +64,22 @@ def embed_to(
         raise ConfigError("A camera has no end, and the file would never be written. Say how many images: --limit N")
     check_out(out)
     rows = left_out = 0
+    bad = list[tuple[Frame, ImageError]]()
+
+    def leave_out(frame: Frame, error: ImageError) -> None:
+        on_error(frame, error)
+        bad.append((frame, error))
+
     with _npy_rows(out, embedder.spec.descriptor_size) as write, new_file(table_of(out)) as table:
         with table.open("w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file)
             lines.writerow(COLUMNS)
 
-            def leave_out(frame: Frame, error: ImageError) -> None:
-                nonlocal left_out
-                on_error(frame, error)
-                lines.writerow(("", frame.name, _seconds(frame), error))
-                left_out += 1
+            def list_bad() -> int:
+                lines.writerows(("", frame.name, _seconds(frame), error) for frame, error in bad)
+                listed = len(bad)
+                bad.clear()
+                return listed
 
             for embedded in embed_frames(
                 embedder,
@@ -84,10 +90,10 @@ def embed_to(
                 track=track,
             ):
                 write(embedded.descriptors)
-                lines.writerows(
-                    (row, frame.name, _seconds(frame), "") for row, frame in enumerate(embedded.frames, rows)
-                )
+                lines.writerows((row, each.name, _seconds(each), "") for row, each in enumerate(embedded.frames, rows))
                 rows += len(embedded.frames)
+                left_out += list_bad()
+            left_out += list_bad()
         if not rows:
             raise ImageError(f"None of {left_out} images could be embedded: nothing is written.")
     return Written(rows, left_out)
