@@ -61,8 +61,11 @@ def decode(path: Path) -> Decoded:
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels, upright, by the file's head alone. Raises ImageError as `decode` does."""
     with _opened(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # Some versions of Pillow give a TIFF's size turned already; its tags say how it is stored.
+        tags = getattr(image, "tag_v2", None)
+        width, height = image.size if tags is None else (int(tags[256]), int(tags[257]))
+        return (width, height) if turned else (height, width)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -54,7 +54,9 @@ def test_images_folders_and_lists_come_in_the_order_given(tmp_path: Path) -> Non
     assert names == ["b.png", "1.png", "2.png", "b.png", "1.png", "2.png", "else.jpg"]
 
 
-@pytest.mark.parametrize(("content", "named"), [(b"", "lists nothing"), (b"\n \n", "lists nothing"), (b"\xff", "UTF-8")])
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"", "lists nothing"), (b"\n \n", "lists nothing"), (b"\xff", "UTF-8")]
+)
 def test_a_list_that_says_nothing_is_named(tmp_path: Path, content: bytes, named: str) -> None:
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(DataError, match=rf"list\.txt.*{named}"):

@@ -143,7 +143,12 @@ def test_a_bad_image_is_left_out_where_the_caller_says_so(files: list[Path]) -> 
     for number in (0, 7, 19):
         files[number].write_bytes(b"")
     bad = list[str]()
-    found = embed_files(TinyEmbedder(), files, batch_size=4, on_error=lambda path, error: bad.append(path.name))
+
+    def leave_out(path: Path, error: ImageError) -> None:
+        assert path.name in str(error)
+        bad.append(path.name)
+
+    found = embed_files(TinyEmbedder(), files, batch_size=4, on_error=leave_out)
     assert bad == ["00.png", "07.png", "19.png"]
     good = [pixels_of(path.name) for path in files if path.name not in bad]
     np.testing.assert_array_equal(found, one_by_one(TinyEmbedder(), good))
