@@ -54,7 +54,9 @@ def decode(path: Path) -> Decoded:
             )
         image.load()
         note = image.info.get(PREPARED_KEY)
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        # Neither copies an image that needs nothing: the copies took longer than decoding a panorama.
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         return Decoded(pixels, note if isinstance(note, str) else None)
 
 
