@@ -4,8 +4,8 @@ Stages: reading, which is decoding and preprocessing, as a thread does both of o
 images by what the pipeline itself calls, with the threads that it has there: the processor's number to read, --threads
 for the engine. Decoding and preprocessing are timed by themselves as well. The turn goes round the stages and the
 pipeline, so that a neighbour's load falls on all alike; ratios are taken within a round. Where the engine is the
-processor itself, no pipeline can be faster than all work spread over all cores: its time over that bound is printed too,
-from the processor time that the stages took.
+processor itself, no pipeline can be faster than all work spread over all cores: its time over that bound is printed
+too, from the processor time that the stages took.
 """
 
 import argparse
