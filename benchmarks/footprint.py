@@ -53,8 +53,8 @@ def main() -> None:
         lean = Path(folder) / "lean"
         subprocess.run([sys.executable, "-m", "venv", lean], check=True)
         before = {byte_code: size(lean, byte_code=byte_code) for byte_code in (False, True)}
-        install = ["-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{ROOT}[cpu]"]
-        subprocess.run([lean / "bin" / "python", *install], check=True)
+        pip = [f"{lean}/bin/python", "-m", "pip", "install", "--quiet", "--constraint", f"{ROOT}/constraints.txt"]
+        subprocess.run([*pip, f"{ROOT}[cpu]"], check=True)
         files, byte_code = (size(lean, byte_code=which) - before[which] for which in (False, True))
         print(f"installed: {files / 1e6:.0f} MB of files, and {byte_code / 1e6:.0f} MB of byte code that pip makes")
         measure(lean / "bin" / "python", bundle, gallery, image)

@@ -59,7 +59,7 @@ def embed_frames(
     description: str = "Embedding",
     on_error: OnBadFrame = stop,
     track: Track = untracked,
-) -> Iterator[Embedded]:
+) -> Generator[Embedded, None, None]:
     """Descriptors of any images, files or pixels (uint8 RGB [h, w, 3]), in order and by the batch, as they are done.
 
     `images` may be endless; it is read in a thread of its own, at most three batches ahead of what is given back. A

@@ -1,4 +1,4 @@
-"""What a vehicle installs, `geodtr-export[cpu]`, is small, brings nothing of training, and has the commands that fly."""
+"""What a vehicle installs, `geodtr-export[cpu]`: small, nothing of training in it, and all the commands that fly."""
 
 import subprocess
 import sys
@@ -25,9 +25,9 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lean") / "environment"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     programs = folder / "bin"
-    install = [programs / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
-    constraint = ["--constraint", ROOT / "constraints.txt"]
-    done = subprocess.run([*install, *constraint, f"{ROOT}[cpu]"], capture_output=True, text=True, check=False)
+    install = [f"{programs}/python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    asked = ["--constraint", f"{ROOT}/constraints.txt", f"{ROOT}[cpu]"]
+    done = subprocess.run([*install, *asked], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"the packages cannot be had here: {done.stderr.strip().splitlines()[-1]}")
     return programs
@@ -88,6 +88,6 @@ def test_the_commands_that_fly_work_there(lean: Path, at_work: Path) -> None:
 
 def test_the_runtime_is_imported_at_once(lean: Path) -> None:
     clock = "import time; start = time.perf_counter(); import geodtr.runtime; print(time.perf_counter() - start)"
-    line = [lean / "python", "-c", clock]
+    line = [str(lean / "python"), "-c", clock]
     times = [float(subprocess.run(line, capture_output=True, text=True, check=True).stdout) for _ in range(5)]
     assert median(times) < 0.2

@@ -98,7 +98,7 @@ def test_another_seed_is_another_world(tmp_path: Path) -> None:
 
 
 def test_progress_counts_pairs(tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, int | None]] = []
 
     def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
         for item in items:
