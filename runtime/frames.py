@@ -17,9 +17,6 @@ from geodtr.runtime.preprocess import load_image, preprocess
 from geodtr.runtime.spec import Images, Preprocessing
 from geodtr.runtime.video import VIDEO_SUFFIXES, check_opencv, read_camera, read_video
 
-PLACES = "images, folders of them, videos, @LIST (a file with one of these a line) and camera:INDEX"
-"""What `open_frames` takes, for help texts."""
-
 _CAMERA = re.compile(r"camera:(\d{1,3})")
 
 

@@ -33,7 +33,7 @@ def work_ahead(
     """Each item, in order, with its finished function(item); at most `ahead` items are begun or wait to be taken.
 
     A thread of its own takes the items, so that a slow source of them (a camera, a video) is read while the caller is
-    busy, and the first result is there before the second item. What that source raises is raised here, in its turn.
+    busy, and a result does not wait for the items behind it. What that source raises is raised here, in its turn.
     Where the caller stops early, what has begun is waited for and the rest dropped, so that nothing is still written
     afterwards. `threads` is Python's own choice where None.
     """
