@@ -19,6 +19,10 @@ class DataError(UserError):
     """A data set, its list of pairs, or one of its files is not what its kind promises."""
 
 
+class DescriptorError(UserError):
+    """An engine gave a descriptor that cannot be one."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, corrupt, unsafe to load, or of another model."""
 

@@ -4,27 +4,23 @@ What was interrupted goes on where it was: a tile that the gallery holds is not 
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import numpy as np
 
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder
 from geodtr.runtime.gallery_manifest import FILE_NAME, GalleryManifest, MadeBy, require_space
 from geodtr.runtime.gallery_writer import GalleryWriter
 from geodtr.runtime.names import Storage
-from geodtr.runtime.pipeline import BATCH_SIZE
+from geodtr.runtime.pipeline import batches_ahead
 from geodtr.runtime.preprocess import as_input
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Embedder, Images, Preprocessing
-from geodtr.runtime.threads import work_ahead
 from geodtr.runtime.tile import Tile, TileSource, check_tiles
 
 
@@ -140,29 +136,15 @@ def _embed(
 ) -> Added:
     missing = writer.missing(source.tiles)
     embedded = 0
-    for tiles, images in _batches(source, missing, embedder.spec.preprocessing, on_bad_tile, track):
-        writer.add(tiles, embedder.embed(images))
-        embedded += len(tiles)
+    load = partial(_load, source, embedder.spec.preprocessing)
+    loaded = batches_ahead(
+        missing, load, count=len(missing), description="Embedding tiles", on_error=on_bad_tile, track=track
+    )
+    with closing(loaded):
+        for tiles, images in loaded:
+            writer.add(tiles, embedder.embed(images))
+            embedded += len(tiles)
     return Added(embedded, len(source.tiles) - len(missing), len(missing) - embedded)
-
-
-def _batches(
-    source: TileSource, tiles: Sequence[Tile], how: Preprocessing, on_bad_tile: OnBadTile, track: Track
-) -> Iterator[tuple[list[Tile], Images]]:
-    """Tiles with their preprocessed pixels, uint8 [B, H, W, 3], in order."""
-    batch = list[tuple[Tile, Images]]()
-    load = partial(_load, source, how)
-    with closing(work_ahead(load, tiles, threads=cpu_count(), ahead=2 * BATCH_SIZE)) as loaded:
-        for tile, loading in track(loaded, "Embedding tiles", len(tiles)):
-            try:
-                batch.append((tile, loading.result()))
-            except ImageError as error:
-                on_bad_tile(tile, error)
-            if len(batch) == BATCH_SIZE:
-                yield _stacked(batch)
-                batch.clear()
-    if batch:
-        yield _stacked(batch)
 
 
 def _load(source: TileSource, how: Preprocessing, tile: Tile) -> Images:
@@ -171,7 +153,3 @@ def _load(source: TileSource, how: Preprocessing, tile: Tile) -> Images:
         return as_input(image, how)
     except ImageError as error:
         raise ImageError(f"{tile.file}: {error}") from None
-
-
-def _stacked(batch: Sequence[tuple[Tile, Images]]) -> tuple[list[Tile], Images]:
-    return [tile for tile, _ in batch], np.stack([image for _, image in batch])

@@ -15,6 +15,12 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""Pillow's other readers are never tried: there are dozens, and one of them starts a program."""
+
+MAX_PIXELS = 89_478_485
+"""Above it Pillow itself warns of a bomb: 256 MB of RGB. It is looked up in the head, before anything is decoded."""
+
 PREPARED_KEY = "geodtr-preprocessing"
 """The text of a PNG under which a prepared image says how its pixels were made."""
 
@@ -35,8 +41,9 @@ def read_image(path: Path) -> Images:
 def decode(path: Path) -> Decoded:
     """Decode `path` to uint8 [H, W, 3] RGB, turned upright by its EXIF orientation; alpha is dropped.
 
-    Raises ImageError when the file is missing, truncated, not an image, larger than Pillow's safety limit, or of a
-    pixel format that has no faithful 8-bit form (16-bit and floating-point images).
+    Of a file that holds several pictures the first is meant. Raises ImageError when the file is missing, truncated, not
+    an image, has more than MAX_PIXELS, or a pixel format without a faithful 8-bit form (16-bit and floating-point
+    images).
     """
     with _opened(path) as image:
         if image.mode not in _MODES or _deep(image):
@@ -47,15 +54,20 @@ def decode(path: Path) -> Decoded:
             )
         image.load()
         note = image.info.get(PREPARED_KEY)
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        # Neither copies an image that needs nothing: the copies took longer than decoding a panorama.
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         return Decoded(pixels, note if isinstance(note, str) else None)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels, upright, by the file's head alone. Raises ImageError as `decode` does."""
     with _opened(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # Some versions of Pillow give a TIFF's size turned already; its tags say how it is stored.
+        tags = getattr(image, "tag_v2", None)
+        width, height = image.size if tags is None else (int(tags[256]), int(tags[257]))
+        return (width, height) if turned else (height, width)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -72,19 +84,26 @@ def list_images(folder: Path) -> list[Path]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file, opened by Pillow; what Pillow refuses, then or within, becomes an ImageError."""
     try:
-        with Image.open(path) as image:
+        # What is no file, a pipe for one, could keep its reader waiting for ever.
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path} is not a file. Name an image.")
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             yield image
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist. Check the path, or the list that names it.") from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{path} is not an image that can be read; allowed are JPEG, PNG, WebP, BMP and TIFF."
         ) from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Cut it into tiles first."
-        ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{path} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first.") from None
+    except Exception as error:  # of a damaged file Pillow's readers raise whatever they stumble over
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise ImageError(f"{path} cannot be read ({error.strerror}).") from None
         raise ImageError(f"{path} cannot be decoded ({error}): truncated or corrupt. Replace or remove it.") from None
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 import numpy as np
 
 from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
 from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
@@ -108,7 +109,9 @@ class Localizer:
     Safe to call from several threads: they decode and search side by side, and take turns at the engine.
     """
 
-    def __init__(self, bundle: Bundle, gallery: Gallery, *, headings: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, gallery: Gallery, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+    ) -> None:
         """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
         aligned to north. Images that are no full turn are not turned.
 
@@ -117,7 +120,7 @@ class Localizer:
         panorama has fewer columns than `headings`, GalleryError when the calibration cannot be read.
         """
         gallery.require_space(bundle.manifest.embedding_id)
-        self._embedder = bundle.embedder("ground")
+        self._embedder = bundle.embedder("ground", options)
         self._how = self._embedder.spec.preprocessing
         if not 1 <= headings <= self._how.width:
             raise ConfigError(f"headings is {headings}; allowed are 1 to {self._how.width}, the model's columns.")
@@ -152,11 +155,13 @@ class Localizer:
             )
 
     @classmethod
-    def open(cls, bundle: Path | str, gallery: Path | str, *, headings: int = 1) -> "Localizer":
+    def open(
+        cls, bundle: Path | str, gallery: Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+    ) -> "Localizer":
         """Open both folders. Raises BundleError, GalleryError, and what the constructor raises."""
         opened = open_gallery(Path(gallery))
         try:
-            return cls(open_bundle(Path(bundle)), opened, headings=headings)
+            return cls(open_bundle(Path(bundle)), opened, options, headings=headings)
         except BaseException:
             opened.close()
             raise

@@ -1,25 +1,29 @@
-"""From image files to descriptors, in order: threads decode and preprocess ahead while the engine runs.
+"""From images to descriptors, in order: threads read, decode and preprocess ahead while the engine runs.
 
-Memory stays bounded by a few batches, however many files there are.
+Memory stays bounded by a few batches, however many images there are: a source may be endless. The engine runs in the
+caller's thread, because what a backend keeps for a thread (TensorRT: streams and graphs) shall outlive the call.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
-from math import ceil
 from os import cpu_count
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from geodtr.runtime.errors import ImageError
+from geodtr.runtime.errors import DescriptorError, ImageError
+from geodtr.runtime.frames import Frame, as_frames, load_frame
 from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 from geodtr.runtime.threads import work_ahead
 
 BATCH_SIZE = 32
+
+T = TypeVar("T")
 
 
 class OnError(Protocol):
@@ -28,27 +32,134 @@ class OnError(Protocol):
     def __call__(self, path: Path, error: ImageError) -> None: ...
 
 
-def stop(path: Path, error: ImageError) -> None:
+OnBadFrame = Callable[[Frame, ImageError], None]
+"""The same, of an image that need not be a file."""
+
+
+def stop(path: Path | Frame, error: ImageError) -> None:
     """The default: a bad image stops the run."""
     del path
     raise error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """One batch: descriptors float32 [B, D], row i of frames[i]."""
+
+    frames: list[Frame]
+    descriptors: Descriptors
+
+
+def embed_frames(
+    embedder: Embedder,
+    images: Iterable[Path | Images | Frame],
+    *,
+    batch_size: int = BATCH_SIZE,
+    count: int | None = None,
+    description: str = "Embedding",
+    on_error: OnBadFrame = stop,
+    track: Track = untracked,
+) -> Generator[Embedded, None, None]:
+    """Descriptors of any images, files or pixels (uint8 RGB [h, w, 3]), in order and by the batch, as they are done.
+
+    `images` may be endless; it is read in a thread of its own, at most three batches ahead of what is given back. A
+    batch is embedded when it is full: take `batch_size` 1 of a camera whose every frame counts at once. Only the last
+    batch may be short. `count`, where it is known, is for `track`.
+    Raises ImageError when `on_error` does, and DescriptorError naming the image whose descriptor is not finite.
+    """
+    load = partial(load_frame, how=embedder.spec.preprocessing)
+    loaded = batches_ahead(
+        as_frames(images),
+        load,
+        batch_size,
+        count=count,
+        description=description,
+        on_error=on_error,
+        track=track,
+    )
+    with closing(loaded):
+        for frames, pixels in loaded:
+            descriptors = embedder.embed(pixels)
+            finite = np.isfinite(descriptors).all(axis=1)
+            if not finite.all():
+                raise DescriptorError(
+                    f"The descriptor of {frames[int(finite.argmin())].name} is not finite: the engine overflows, or "
+                    "its model is broken. Build it in float32: geodtr-export build-engine ... --precision fp32"
+                )
+            yield Embedded(frames, descriptors)
+
+
+def embed_files(
+    embedder: Embedder,
+    paths: Sequence[Path],
+    *,
+    batch_size: int = BATCH_SIZE,
+    description: str = "Embedding",
+    on_error: OnError = stop,
+    track: Track = untracked,
+) -> Descriptors:
+    """Descriptors float32 [N, D] of image files, a row for each path that `on_error` did not leave out."""
+
+    def leave_to_caller(frame: Frame, error: ImageError) -> None:
+        on_error(Path(frame.name), error)
+
+    descriptors = np.empty((len(paths), embedder.spec.descriptor_size), np.float32)
+    start = 0
+    for embedded in embed_frames(
+        embedder,
+        paths,
+        batch_size=batch_size,
+        count=len(paths),
+        description=description,
+        on_error=leave_to_caller,
+        track=track,
+    ):
+        end = start + len(embedded.frames)
+        descriptors[start:end] = embedded.descriptors
+        start = end
+    return descriptors[:start]
 
 
 def load_batches(
     paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE, *, on_error: OnError = stop
 ) -> Iterator[Images]:
     """Decoded and preprocessed batches uint8 [B, H, W, 3], in order; only the last one may be short."""
-    batch = list[Images]()
-    for path, image in zip(paths, decode_ahead(paths, how, 2 * batch_size), strict=True):
-        if isinstance(image, ImageError):
-            on_error(path, image)
-            continue
-        batch.append(image)
-        if len(batch) == batch_size:
-            yield np.stack(batch)
-            batch.clear()
+    with closing(batches_ahead(paths, partial(load_image, how=how), batch_size, on_error=on_error)) as loaded:
+        for _, images in loaded:
+            yield images
+
+
+def batches_ahead(
+    items: Iterable[T],
+    load: Callable[[T], Images],
+    batch_size: int = BATCH_SIZE,
+    *,
+    count: int | None = None,
+    description: str = "Reading",
+    on_error: Callable[[T, ImageError], None],
+    track: Track = untracked,
+) -> Generator[tuple[list[T], Images], None, None]:
+    """Items with what `load` makes of each, stacked to uint8 [B, H, W, 3], in order; only the last batch may be short.
+
+    Threads load up to two batches ahead while the caller is busy with one. An item that cannot be loaded goes to
+    `on_error`, and is left out where that returns.
+    """
+    batch = list[tuple[T, Images]]()
+    with closing(work_ahead(load, items, threads=cpu_count(), ahead=2 * batch_size)) as loaded:
+        for item, loading in track(loaded, description, count):
+            try:
+                batch.append((item, loading.result()))
+            except ImageError as error:
+                on_error(item, error)
+            if len(batch) == batch_size:
+                yield _stacked(batch)
+                batch.clear()
     if batch:
-        yield np.stack(batch)
+        yield _stacked(batch)
+
+
+def _stacked(batch: Sequence[tuple[T, Images]]) -> tuple[list[T], Images]:
+    return [item for item, _ in batch], np.stack([image for _, image in batch])
 
 
 def decode_ahead(paths: Iterable[Path], how: Preprocessing, ahead: int) -> Iterator[Images | ImageError]:
@@ -65,22 +176,3 @@ def decode_ahead(paths: Iterable[Path], how: Preprocessing, ahead: int) -> Itera
                 yield error
             else:
                 yield image
-
-
-def embed_files(
-    embedder: Embedder,
-    paths: Sequence[Path],
-    *,
-    batch_size: int = BATCH_SIZE,
-    description: str = "Embedding",
-    on_error: OnError = stop,
-    track: Track = untracked,
-) -> Descriptors:
-    """Descriptors float32 [N, D] of image files, a row for each path that `on_error` did not leave out."""
-    descriptors = np.empty((len(paths), embedder.spec.descriptor_size), np.float32)
-    batches = load_batches(paths, embedder.spec.preprocessing, batch_size, on_error=on_error)
-    start = 0
-    for batch in track(batches, description, ceil(len(paths) / batch_size)):
-        descriptors[start : start + len(batch)] = embedder.embed(batch)
-        start += len(batch)
-    return descriptors[:start]

@@ -7,12 +7,12 @@ T = TypeVar("T")
 
 
 class Track(Protocol):
-    """Wrap an iterable so that each item taken from it counts as one step of `total`."""
+    """Wrap an iterable so that each item taken from it counts as one step of `total`, which None leaves open."""
 
-    def __call__(self, items: Iterable[T], description: str, total: int) -> Iterator[T]: ...
+    def __call__(self, items: Iterable[T], description: str, total: int | None) -> Iterator[T]: ...
 
 
-def untracked(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def untracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     """The default: pass every item on and tell nobody."""
     del description, total
     return iter(items)

@@ -231,7 +231,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 def test_two_runs_do_not_write_one_folder(pairs_folder: Path, tmp_path: Path) -> None:
     source = read_test_set(f"pairs:{pairs_folder}", 2)
 
-    def try_another(items: Any, description: str, total: int) -> Iterator[Any]:
+    def try_another(items: Any, description: str, total: int | None) -> Iterator[Any]:
         del description, total
         with pytest.raises(DataError, match="written by another process"):
             prepare(tmp_path / "out", source, HOW)

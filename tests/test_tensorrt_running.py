@@ -76,6 +76,18 @@ def test_both_branches_share_one_stream_and_one_set_of_buffers(
     assert machine.gpu.calls["graph"] == 3
 
 
+def test_a_last_short_batch_costs_no_graph_of_its_own_until_its_size_comes_again(
+    build: Callable[..., Bundle], images: Images, machine: Machine
+) -> None:
+    embedder = build().embedder("ground")
+    alone = np.concatenate([embedder.embed(image[None]) for image in images])
+    machine.gpu.calls.clear()
+    for graphs in (1, 2):
+        found = np.concatenate([embedder.embed(images[start : start + 8]) for start in (0, 8, 16)])
+        np.testing.assert_allclose(found, alone, atol=1e-6)
+        assert machine.gpu.calls["graph"] == graphs
+
+
 def test_contexts_of_batch_sizes_long_past_are_given_up(build: Callable[..., Bundle], images: Images) -> None:
     embedder = build().embedder("ground")
     expected = embedder.embed(images)

@@ -98,9 +98,9 @@ def test_another_seed_is_another_world(tmp_path: Path) -> None:
 
 
 def test_progress_counts_pairs(tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, int | None]] = []
 
-    def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
         for item in items:
             seen.append((description, total))
             yield item
@@ -121,7 +121,7 @@ def test_an_existing_folder_is_refused_before_rendering_and_left_alone(tmp_path:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path, workers: int) -> None:
-    def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
         yield next(untracked(items, description, total))
         raise KeyboardInterrupt
 

@@ -128,7 +128,7 @@ class RunFolder:
         """Whether this is the best model so far, by the R@1 that counts ties as misses: collapse must not win."""
         trainer = self._trainer
 
-        def until_interrupted(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+        def until_interrupted(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
             del description, total
             for item in items:
                 if self._interruption:

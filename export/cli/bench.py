@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.export.cli.console import megabytes, messages, output, report_skipped, show_json, table, times, track, warn
-from geodtr.export.cli.options import SPEC_HELP, AsJson
+from geodtr.export.cli.options import SPEC_HELP, AsJson, Threads
 from geodtr.runtime.names import BACKENDS
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of the processor.", show_default="the backend's own choice")
-    ] = None,
+    threads: Threads = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="SPEC", help=f"Images to embed, {SPEC_HELP}", show_default="seeded noise"),

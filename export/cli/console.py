@@ -26,12 +26,12 @@ output = Console(highlight=False, markup=False)
 messages = Console(stderr=True, highlight=False, markup=False)
 
 
-def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     """A progress bar around `items`; a plain line when it is over, where no terminal shows the bar."""
     with progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)
     if not messages.is_terminal:
-        messages.print(f"{description}: {total} of {total}")
+        messages.print(f"{description}: done" if total is None else f"{description}: {total} of {total}")
 
 
 @contextmanager

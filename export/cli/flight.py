@@ -1,13 +1,17 @@
 """The command that embeds images. It needs the lean runtime only."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, track
-from geodtr.export.cli.options import BundlePath, out_option
+from geodtr.export.cli.console import messages, track, warn
+from geodtr.export.cli.options import BundlePath, OnError, Threads, out_option
 from geodtr.runtime.names import Branch
+
+if TYPE_CHECKING:
+    from geodtr.runtime.errors import ImageError
+    from geodtr.runtime.frames import Frame
 
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.", show_default=False)
@@ -16,23 +20,69 @@ Images = Annotated[
 
 def embed(
     bundle: BundlePath,
-    images: Images,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Images, folders of them, videos, @LIST (a file that names one of these a line), camera:INDEX.",
+            show_default=False,
+        ),
+    ],
     branch: Annotated[Branch, typer.Option("--branch", help="Which view the images are.", show_default=False)],
-    out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy, row i for image i.")],
+    out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy; beside it a .csv says what row i is.")],
+    on_error: OnError = "stop",
+    every: Annotated[
+        int, typer.Option("--every", min=1, metavar="N", help="Of videos and cameras, take each N-th frame.")
+    ] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, metavar="N", help="Images a call.", show_default="32")
+    ] = None,
+    latency_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--latency-budget",
+            metavar="MS",
+            help="The largest batch whose call, measured first, keeps within so many milliseconds.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Embed images into descriptors, in the order given; a folder stands for its images by name."""
-    import numpy as np
-
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.files import check_new_file, new_file
-    from geodtr.runtime.pipeline import embed_files
+    from geodtr.runtime.embedding import check_out, embed_to, table_of
+    from geodtr.runtime.engines.opening import EngineOptions
+    from geodtr.runtime.frames import open_frames
+    from geodtr.runtime.latency_budget import largest_batch
+    from geodtr.runtime.pipeline import BATCH_SIZE, stop
 
-    check_new_file(out)
-    embedder = open_bundle(bundle).embedder(branch)
-    descriptors = embed_files(embedder, expand(images), track=track)
-    with new_file(out) as file, file.open("wb") as stream:
-        np.save(stream, descriptors)
-    messages.print(f"Wrote {out}: {descriptors.shape[0]} descriptors of {descriptors.shape[1]}")
+    if batch is not None and latency_budget is not None:
+        raise typer.BadParameter("--batch and --latency-budget both decide the batch size: give one of them.")
+    check_out(out)
+    frames = open_frames(places, every=every, limit=limit)
+    embedder = open_bundle(bundle).embedder(branch, EngineOptions(threads=threads))
+    if latency_budget is not None:
+        batch = largest_batch(embedder, latency_budget)
+        messages.print(f"Batches of {batch}: a call keeps within {latency_budget:g} ms")
+    written = embed_to(
+        out,
+        embedder,
+        frames,
+        batch_size=batch or BATCH_SIZE,
+        on_error=stop if on_error == "stop" else _leave_out,
+        track=track,
+    )
+    if written.left_out:
+        warn(f"{written.left_out} images are left out; {table_of(out)} says which, and why.")
+    messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}: what each is of")
+
+
+def _leave_out(frame: "Frame", error: "ImageError") -> None:
+    """The table lists it."""
+    del frame, error
 
 
 def expand(paths: list[Path]) -> list[Path]:

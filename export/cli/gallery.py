@@ -7,7 +7,7 @@ import typer
 
 from geodtr.export.cli import sources
 from geodtr.export.cli.console import megabytes, messages, output, show_json, track, verdict, warn
-from geodtr.export.cli.options import AsJson, BundlePath, out_option
+from geodtr.export.cli.options import AsJson, BundlePath, OnError, Threads, out_option
 from geodtr.export.cli.sources import SourceOptions, source_from_options, takes_source
 from geodtr.runtime.names import Storage
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="A gallery folder.", show_default=False)]
-OnError = Annotated[
-    Literal["stop", "skip"],
-    typer.Option("--on-error", help="At a tile that cannot be read: stop, or leave it out and list it."),
-]
 
 gallery = typer.Typer(no_args_is_help=True, help="Build, change and look into galleries of aerial tiles.")
 sources.add_to(gallery)
@@ -38,10 +34,12 @@ def gallery_build(
         Storage, typer.Option("--storage", help="What is searched; float32 rows score the best again.")
     ] = "float32",
     on_error: OnError = "stop",
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed aerial tiles into a gallery; the same command goes on where a build was stopped."""
     from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.gallery_build import build_gallery
     from geodtr.runtime.gallery_manifest import made_by
 
@@ -50,7 +48,7 @@ def gallery_build(
     added = build_gallery(
         out,
         source_from_options(source),
-        opened.embedder("aerial"),
+        opened.embedder("aerial", EngineOptions(threads=threads)),
         made_by(opened.manifest),
         storage=storage,
         on_bad_tile=_on_bad_tile(on_error, left_out),
@@ -66,10 +64,12 @@ def gallery_add(
     bundle: BundlePath,
     source: SourceOptions,
     on_error: OnError = "stop",
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed those tiles of a source that a gallery does not hold yet, and add them."""
     from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.gallery_build import add_to_gallery
 
     opened = open_bundle(bundle)
@@ -77,7 +77,7 @@ def gallery_add(
     added = add_to_gallery(
         gallery_path,
         source_from_options(source),
-        opened.embedder("aerial"),
+        opened.embedder("aerial", EngineOptions(threads=threads)),
         opened.manifest.embedding_id,
         on_bad_tile=_on_bad_tile(on_error, left_out),
         track=track,

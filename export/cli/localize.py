@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geodtr.export.cli.console import messages, output, report_skipped, show_json, show_line, table, track, warn
 from geodtr.export.cli.flight import expand
 from geodtr.export.cli.gallery import GalleryPath, gallery
-from geodtr.export.cli.options import AsJson, BundlePath, Limit, Seed, Spec
+from geodtr.export.cli.options import AsJson, BundlePath, Limit, OnError, Seed, Spec, Threads
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
@@ -53,9 +53,8 @@ def localize(
         ),
     ] = None,
     seed: Seed = 0,
-    on_error: Annotated[
-        Literal["stop", "skip"], typer.Option("--on-error", help="What becomes of the run at an unreadable image.")
-    ] = "stop",
+    on_error: OnError = "stop",
+    threads: Threads = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write .jsonl, .geojson, .gpx or .csv.", show_default=False),
@@ -67,6 +66,7 @@ def localize(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each frame.")] = False,
 ) -> None:
     """Find where street-level images were taken: the nearest tiles, best first, and one position out of them."""
+    from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.localizer import Localizer
     from geodtr.runtime.odometry import read_odometry
@@ -85,7 +85,7 @@ def localize(
         check_out(out)
     if picture is not None:
         check_picture(picture)
-    with Localizer.open(bundle, gallery_path, headings=headings) as localizer:
+    with Localizer.open(bundle, gallery_path, EngineOptions(threads=threads), headings=headings) as localizer:
         held = localizer.gallery.info
         if not held.references:
             warn(f"{gallery_path} is empty: nothing can be found in it.")

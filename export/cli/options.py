@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, written once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,20 @@ Limit = Annotated[
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="Of the processor, for the engine.",
+        show_default="the backend's own choice",
+    ),
+]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-error", help="At an image that cannot be read: stop, or leave it out and list it."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Decides everything random.")]
 
 

@@ -2,7 +2,8 @@
 
 A plan runs on the kind of machine and the version that it was built for; anything else is refused before a byte of it
 is loaded. Each thread has a stream of its own, with scratch memory that all engines of a bundle share, and for every
-batch size that it meets an execution context captured in a CUDA graph.
+batch size that it meets repeatedly an execution context captured in a CUDA graph; a size that it meets for the first
+time runs at the next larger one that is there.
 What stands above the calls into TensorRT and CUDA is tested through fakes; none of it has run on a GPU yet.
 """
 
@@ -203,11 +204,12 @@ class _Lane:
         self.images, self.rows = cuda.memory(takes), cuda.memory(gives)
         self.host_images, self.host_rows = cuda.pinned(takes), cuda.pinned(gives)
         self._batches = OrderedDict[tuple[int, int], _Batch]()
+        self._met = set[tuple[int, int]]()
 
     def embed(self, index: int, images: Images) -> Descriptors:
         """Rows of at most the largest batch; they are overwritten by the next call."""
-        batch = self._batch(index, max(len(images), self.plans.how.min_batch))
-        batch.images[: len(images)] = images  # rows beyond, where the profile wants more, hold what was there before
+        batch = self._batch(index, self._size(index, len(images)))
+        batch.images[: len(images)] = images  # rows beyond hold what was there before
         batch.launch()
         self.stream.synchronise()
         return batch.rows[: len(images)]
@@ -219,6 +221,17 @@ class _Lane:
         batch = _Batch(self, index, max(len(images), self.plans.how.min_batch))
         batch.images[: len(images)] = images
         return batch.layer_times(calls + 1)
+
+    def _size(self, index: int, count: int) -> int:
+        """The batch size at which `count` images run. A size that comes for the first time, as a last short batch does,
+        is not worth a context and a graph: it runs at the next larger one that is there.
+        """
+        size = max(count, self.plans.how.min_batch)
+        larger = [there for branch, there in self._batches if branch == index and there >= size]
+        if (index, size) in self._met or not larger:
+            return size
+        self._met.add((index, size))
+        return min(larger)
 
     def _batch(self, index: int, size: int) -> "_Batch":
         key = (index, size)

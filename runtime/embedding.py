@@ -1,0 +1,128 @@
+"""Embedding into a file: descriptors as .npy, and beside it a table that says which row is which image.
+
+Memory is flat however many images there are: rows are written as they are done.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.frames import Frame, Frames
+from geodtr.runtime.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.spec import Descriptors, Embedder
+
+SUFFIX = ".npy"
+COLUMNS = ("row", "name", "time", "left_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of embedding into a file: `rows` descriptors in it, `left_out` images that are bad."""
+
+    rows: int
+    left_out: int
+
+
+def table_of(out: Path) -> Path:
+    """Where the table of the file of descriptors `out` lies."""
+    return out.with_suffix(".csv")
+
+
+def check_out(out: Path) -> None:
+    """Ask before the work: raise ConfigError unless `out` ends in .npy, OutputExists when it or its table is there."""
+    if out.suffix != SUFFIX:
+        raise ConfigError(
+            f"{out} does not end in {SUFFIX}, which is what is written. Name it {out.with_suffix(SUFFIX)}."
+        )
+    for path in (out, table_of(out)):
+        check_new_file(path)
+
+
+def embed_to(
+    out: Path,
+    embedder: Embedder,
+    source: Frames,
+    *,
+    batch_size: int = BATCH_SIZE,
+    on_error: OnBadFrame = stop,
+    track: Track = untracked,
+) -> Written:
+    """Write the descriptors of `source`, float32 [N, D], to `out`, and its table: row, name, time in seconds, and of an
+    image that `on_error` left out, which has no row and stands behind those of its batch, why.
+
+    Both files are there whole, or neither is; the table is there first. Raises ConfigError when the source has no end,
+    ImageError when no image of it could be embedded, and as embed_frames does.
+    """
+    if source.endless:
+        raise ConfigError("A camera has no end, and the file would never be written. Say how many images: --limit N")
+    check_out(out)
+    rows = left_out = 0
+    bad = list[tuple[Frame, ImageError]]()
+
+    def leave_out(frame: Frame, error: ImageError) -> None:
+        on_error(frame, error)
+        bad.append((frame, error))
+
+    with _npy_rows(out, embedder.spec.descriptor_size) as write, new_file(table_of(out)) as table:
+        with table.open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file)
+            lines.writerow(COLUMNS)
+
+            def list_bad() -> int:
+                lines.writerows(("", frame.name, _seconds(frame), error) for frame, error in bad)
+                listed = len(bad)
+                bad.clear()
+                return listed
+
+            for embedded in embed_frames(
+                embedder,
+                source.frames,
+                batch_size=batch_size,
+                count=source.count,
+                on_error=leave_out,
+                track=track,
+            ):
+                write(embedded.descriptors)
+                lines.writerows((row, each.name, _seconds(each), "") for row, each in enumerate(embedded.frames, rows))
+                rows += len(embedded.frames)
+                left_out += list_bad()
+            left_out += list_bad()
+        if not rows:
+            raise ImageError(f"None of {left_out} images could be embedded: nothing is written.")
+    return Written(rows, left_out)
+
+
+def _seconds(frame: Frame) -> str:
+    return "" if frame.time is None else f"{frame.time:.3f}"
+
+
+@contextmanager
+def _npy_rows(path: Path, width: int) -> Iterator[Callable[[Descriptors], None]]:
+    """A durable .npy of float32 [N, width] that grows by what the yielded function is given.
+
+    Source: NEP 1; NumPy's header leaves room to write a larger number of rows in its place.
+    """
+    written = 0
+
+    with new_file(path) as temporary, temporary.open("wb") as file:
+
+        def head() -> None:
+            what = {"descr": "<f4", "fortran_order": False, "shape": (written, width)}
+            np.lib.format.write_array_header_1_0(file, what)
+
+        def write(rows: Descriptors) -> None:
+            nonlocal written
+            file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+            written += len(rows)
+
+        head()
+        yield write
+        file.seek(0)
+        head()

@@ -1,0 +1,130 @@
+"""Where images to embed come from: files, folders, lists of files, videos, cameras, and pixels in memory.
+
+Knows names and what is behind them; knows nothing of engines.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.images import list_images
+from geodtr.runtime.preprocess import load_image, preprocess
+from geodtr.runtime.spec import Images, Preprocessing
+from geodtr.runtime.video import VIDEO_SUFFIXES, check_opencv, read_camera, read_video
+
+_CAMERA = re.compile(r"camera:(\d{1,3})")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One image before it is preprocessed.
+
+    `name` tells it from the others: its path, or `drive.mp4#57` for the frame 57 (counted from 0) of a video. `image`
+    is a file, or pixels (uint8 RGB [h, w, 3]), or why there are none: a source that breaks off says so in the place of
+    its next image. `time` is in seconds since its video or camera began; None of files and plain pixels.
+    """
+
+    name: str
+    image: Path | Images | ImageError
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What was asked for, in order, to be read once. `count` is None where only reading tells how many there are."""
+
+    frames: Iterator[Frame]
+    count: int | None
+    endless: bool
+
+
+def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = None) -> Frames:
+    """The images of all `places`, in order; a folder stands for its images by name, a list's paths are relative to it.
+
+    `every`: of a video or a camera each so-many-th frame is taken, the first of them included. `limit`: no more than so
+    many images in all. Only folders and lists are looked into now: an image, a video or a camera that cannot be read
+    says so in its turn.
+    Raises ImageError when a folder holds no images, DataError when a list cannot be read, MissingDependency when there
+    are videos or cameras and OpenCV is not installed.
+    """
+    plain = list(chain.from_iterable(map(_listed, places)))
+    moving = any(_camera(place) is not None or _is_video(place) for place in plain)
+    if moving:
+        check_opencv()
+    endless = any(_camera(place) is not None for place in plain) and limit is None
+    count = None if moving else min(len(plain), len(plain) if limit is None else limit)
+    return Frames(islice(_read(plain, every), limit), count, endless)
+
+
+def as_frames(images: Iterable[Path | Images | Frame]) -> Iterator[Frame]:
+    """Paths and pixels as frames, in order, taken one by one; pixels are named by their place, `#0` for the first."""
+    for number, image in enumerate(images):
+        if isinstance(image, Frame):
+            yield image
+        else:
+            yield Frame(str(image) if isinstance(image, Path) else f"#{number}", image)
+
+
+def load_frame(frame: Frame, how: Preprocessing) -> Images:
+    """Decode and preprocess one frame to uint8 RGB [how.height, how.width, 3]. Raises ImageError, naming it."""
+    if isinstance(frame.image, ImageError):
+        raise frame.image
+    if isinstance(frame.image, Path):
+        return load_image(frame.image, how)
+    pixels = frame.image
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ImageError(
+            f"{frame.name} is an array of {pixels.dtype} {list(pixels.shape)}; needed is uint8 RGB [height, width, 3]."
+        )
+    try:
+        return preprocess(pixels, how)
+    except ImageError as error:
+        raise ImageError(f"{frame.name}: {error}") from None
+
+
+def _listed(place: str) -> list[str]:
+    """What stands behind a place that holds others."""
+    if not place.startswith("@"):
+        return _contents(place)
+    path = Path(place[1:])
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a list of files in UTF-8 ({error}).") from None
+    except OSError as error:
+        raise DataError(f"The list {path} cannot be read ({error.strerror}). Check the path behind the @.") from None
+    named = [line.strip() for line in lines if line.strip()]
+    if not named:
+        raise DataError(f"{path} lists nothing; a line of it is an image, a folder or a video.")
+    return [
+        each for line in named for each in _contents(line if _camera(line) is not None else str(path.parent / line))
+    ]
+
+
+def _contents(place: str) -> list[str]:
+    return [str(path) for path in list_images(Path(place))] if Path(place).is_dir() else [place]
+
+
+def _read(places: Sequence[str], every: int) -> Iterator[Frame]:
+    for place in places:
+        index = _camera(place)
+        if index is not None:
+            yield from (Frame(*seen) for seen in read_camera(index, every))
+        elif _is_video(place):
+            yield from (Frame(*seen) for seen in read_video(Path(place), every))
+        else:
+            yield Frame(place, Path(place))
+
+
+def _camera(place: str) -> int | None:
+    found = _CAMERA.fullmatch(place)
+    return None if found is None else int(found[1])
+
+
+def _is_video(place: str) -> bool:
+    return Path(place).suffix.lower() in VIDEO_SUFFIXES

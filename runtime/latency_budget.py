@@ -1,0 +1,57 @@
+"""The largest batch that an engine embeds within a given time, by measuring it.
+
+Knows embedders and a clock; knows nothing of files.
+"""
+
+import time
+from statistics import median
+
+import numpy as np
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.spec import Embedder, Images
+
+MOST = 256
+"""Larger batches gain nothing that was measured, and hold more memory."""
+
+_CALLS = 5
+
+
+def largest_batch(embedder: Embedder, milliseconds: float, most: int = MOST) -> int:
+    """The largest batch, 1 to `most`, whose call takes no longer than `milliseconds`: the median of five calls here and
+    now, on an engine that is warm. Waiting for a batch to fill, reading and decoding are not in it.
+
+    Sizes are doubled while they keep within the budget; the gap that is left is halved. Raises ConfigError when one
+    image takes longer.
+    """
+    how = embedder.spec.preprocessing
+    images = np.random.default_rng(0).integers(0, 256, (1, how.height, how.width, 3), np.uint8)
+    one = _call(embedder, images)
+    if one > milliseconds:
+        raise ConfigError(
+            f"A latency budget of {milliseconds:g} ms is too small: one image takes {one:.3g} ms here. Allow more, or "
+            "build a faster engine: geodtr-export build-engine ... --precision int8"
+        )
+
+    def fits(batch: int) -> bool:
+        return _call(embedder, np.repeat(images, batch, axis=0)) <= milliseconds
+
+    within, beyond = 1, 2
+    while beyond <= most and fits(beyond):
+        within, beyond = beyond, 2 * beyond
+    beyond = min(beyond, most + 1)
+    while beyond - within > 1:
+        middle = (within + beyond) // 2
+        within, beyond = (middle, beyond) if fits(middle) else (within, middle)
+    return within
+
+
+def _call(embedder: Embedder, images: Images) -> float:
+    """Milliseconds that embedding `images` takes, after a call that is not counted: the first of a size prepares it."""
+    embedder.embed(images)
+    taken = []
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        embedder.embed(images)
+        taken.append(time.perf_counter() - start)
+    return 1000 * median(taken)

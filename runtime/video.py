@@ -1,0 +1,107 @@
+"""Frames of a video file or a camera, by OpenCV, which is imported inside the calls.
+
+Knows OpenCV and pixels; knows nothing of other sources of images.
+"""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from geodtr.runtime.errors import ImageError, MissingDependency
+from geodtr.runtime.spec import Images
+
+if TYPE_CHECKING:
+    import cv2
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
+
+
+class Seen(NamedTuple):
+    """One frame: its name, its pixels (uint8 RGB [h, w, 3]) or why there are none, and its time in seconds."""
+
+    name: str
+    image: Images | ImageError
+    time: float | None
+
+
+def check_opencv() -> None:
+    """Raise MissingDependency unless OpenCV is installed."""
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            f"Videos and cameras need OpenCV, which cannot be imported ({error}): pip install 'geodtr-export[video]'"
+        ) from None
+
+
+def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
+    """Each `every`-th frame of a file, from the first on, `name` being `path#number`, `time` what the file says.
+
+    A file that cannot be opened, a frame that cannot be decoded, and a file that ends before it says it does are told
+    in the place of the frame that is missing. Containers estimate their length: one frame in a hundred may be missing.
+    """
+    import cv2
+
+    if not path.is_file():
+        yield Seen(str(path), ImageError(f"{path} does not exist. Check the path, or the list that names it."), None)
+        return
+    with _opened(str(path)) as capture:
+        if not capture.isOpened():
+            yield Seen(str(path), ImageError(f"{path} cannot be opened as a video: truncated, or not one."), None)
+            return
+        said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        number = 0
+        while capture.grab():
+            if number % every == 0:
+                moment = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                yield _retrieved(capture, f"{path}#{number}", moment)
+            number += 1
+        if number == 0 or said - number > max(1, said // 100):
+            why = f"{path} breaks off after {number} of {said} frames: truncated or corrupt. Copy or convert it again."
+            yield Seen(f"{path}#{number}", ImageError(why), None)
+
+
+def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
+    """Each `every`-th frame of a camera, without end; `name` is `camera:index#number`, `time` since the first frame.
+
+    A camera that cannot be opened, or gives no more frames, says so in the place of the frame that is missing.
+    """
+    name = f"camera:{index}"
+    with _opened(index) as capture:
+        if not capture.isOpened():
+            why = f"{name} cannot be opened. Is it plugged in, may you read it, does another program hold it?"
+            yield Seen(name, ImageError(why), None)
+            return
+        number, start = 0, None
+        while capture.grab():
+            now = time.monotonic()
+            start = now if start is None else start
+            if number % every == 0:
+                yield _retrieved(capture, f"{name}#{number}", now - start)
+            number += 1
+        yield Seen(f"{name}#{number}", ImageError(f"{name} stopped after {number} frames: unplugged, or lost."), None)
+
+
+@contextmanager
+def _opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
+    import cv2
+
+    capture = cv2.VideoCapture(source)
+    try:
+        yield capture
+    finally:
+        capture.release()
+
+
+def _retrieved(capture: "cv2.VideoCapture", name: str, moment: float) -> Seen:
+    """The frame that was grabbed last, from OpenCV's order of colours into ours."""
+    import cv2
+
+    there, pixels = capture.retrieve()
+    if not there:
+        return Seen(name, ImageError(f"{name} cannot be decoded: truncated or corrupt."), moment)
+    return Seen(name, np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), moment)

@@ -1,0 +1,171 @@
+"""Where images come from: folders, lists, videos, cameras; what breaks off says so in its turn."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_gallery import pixels_of
+
+from geodtr.runtime.errors import DataError, ImageError, MissingDependency
+from geodtr.runtime.frames import Frame, open_frames
+from geodtr.runtime.spec import Images
+
+FRAMES, RATE = 30, 10.0
+
+
+def write_video(path: Path, fourcc: str = "MJPG") -> Path:
+    """Frames of one colour each: more and more red, no green, full blue."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), RATE, (64, 48))
+    for number in range(FRAMES):
+        writer.write(np.full((48, 64, 3), (255, 0, 8 * number), np.uint8))
+    writer.release()
+    return path
+
+
+def write_image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels_of(path.name)).save(path)
+    return path
+
+
+def seen(*places: object, every: int = 1, limit: int | None = None) -> list[Frame]:
+    return list(open_frames([str(place) for place in places], every=every, limit=limit).frames)
+
+
+def pixels(frame: Frame) -> Images:
+    assert isinstance(frame.image, np.ndarray), frame
+    return frame.image
+
+
+def test_images_folders_and_lists_come_in_the_order_given(tmp_path: Path) -> None:
+    write_image(tmp_path / "b.png")
+    for name in ("2.png", "1.png"):
+        write_image(tmp_path / "folder" / name)
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "some.txt"
+    listed.write_text("../b.png\n\n  ../folder\r\n/somewhere/else.jpg\n", encoding="utf-8-sig")
+    opened = open_frames([str(tmp_path / "b.png"), str(tmp_path / "folder"), f"@{listed}"])
+    assert (opened.count, opened.endless) == (7, False)
+    names = [Path(frame.name).name for frame in opened.frames]
+    assert names == ["b.png", "1.png", "2.png", "b.png", "1.png", "2.png", "else.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"", "lists nothing"), (b"\n \n", "lists nothing"), (b"\xff", "UTF-8")]
+)
+def test_a_list_that_says_nothing_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"list\.txt.*{named}"):
+        seen(f"@{tmp_path / 'list.txt'}")
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.txt cannot be read.*behind the @"):
+        seen(f"@{tmp_path / 'gone.txt'}")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="holds no images"):
+        seen(tmp_path)
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "FFV1")])
+def test_a_video_gives_its_frames_in_rgb_with_their_names_and_times(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    video = write_video(tmp_path / f"drive{suffix}", fourcc)
+    frames = seen(video)
+    assert [frame.name for frame in frames] == [f"{video}#{number}" for number in range(FRAMES)]
+    assert [frame.time for frame in frames] == pytest.approx([number / RATE for number in range(FRAMES)], abs=0.002)
+    for number, frame in enumerate(frames):
+        np.testing.assert_allclose(pixels(frame)[24, 32], (8 * number, 0, 255), atol=6)
+
+
+def test_each_so_many_th_frame_is_taken_and_no_more_than_the_limit(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    image = write_image(tmp_path / "b.png")
+    frames = seen(video, image, every=7)
+    assert [frame.name for frame in frames] == [f"{video}#{number}" for number in (0, 7, 14, 21, 28)] + [str(image)]
+    assert [frame.name for frame in seen(image, video, every=7, limit=3)] == [str(image), f"{video}#0", f"{video}#7"]
+    assert open_frames([str(image)] * 5, limit=3).count == 3
+    assert open_frames([str(video)]).count is None
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [(".avi", "MJPG"), (".mkv", "FFV1")])
+def test_a_truncated_video_says_so_after_its_last_frame(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    video = write_video(tmp_path / f"drive{suffix}", fourcc)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    *frames, last = seen(video)
+    assert 2 < len(frames) < FRAMES - 2
+    assert isinstance(last.image, ImageError)
+    assert f"{video} breaks off after {len(frames)} of {FRAMES} frames" in str(last.image)
+    assert last.name == f"{video}#{len(frames)}"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a video", b"RIFF\0\0\0\0AVI LIST"])
+def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes | None) -> None:
+    video = tmp_path / "drive.avi"
+    if content is not None:
+        video.write_bytes(content)
+    (frame,) = seen(video)
+    assert isinstance(frame.image, ImageError)
+    assert "drive.avi" in str(frame.image)
+
+
+@given(at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=40))
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_video_with_flipped_bytes_gives_frames_or_says_why_not(tmp_path: Path, at: float, junk: bytes) -> None:
+    video = tmp_path / "drive.avi"
+    if not (tmp_path / "sound.avi").is_file():
+        write_video(tmp_path / "sound.avi")
+    content = bytearray((tmp_path / "sound.avi").read_bytes())
+    start = int(at * (len(content) - len(junk)))
+    content[start : start + len(junk)] = junk
+    video.write_bytes(content)
+    frames = seen(video, limit=2 * FRAMES)
+    assert frames
+    for frame in frames:
+        assert isinstance(frame.image, ImageError) or (pixels(frame).dtype == np.uint8 and pixels(frame).ndim == 3)
+
+
+def test_a_camera_gives_frames_without_end_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video stands in for the camera, whose index OpenCV is given."""
+    video = write_video(tmp_path / "drive.avi")
+    opened = list[object]()
+
+    capture = cv2.VideoCapture
+
+    def camera(index: int) -> cv2.VideoCapture:
+        opened.append(index)
+        return capture(str(video))
+
+    monkeypatch.setattr(cv2, "VideoCapture", camera)
+    assert open_frames(["camera:2"]).endless
+    assert not open_frames(["camera:2"], limit=5).endless
+    frames = seen("camera:2", every=10)
+    assert opened == [2]
+    assert [frame.name for frame in frames] == ["camera:2#0", "camera:2#10", "camera:2#20", "camera:2#30"]
+    times = [frame.time or 0.0 for frame in frames[:3]]
+    assert times[0] == 0 < times[1] < times[2]
+    assert isinstance(frames[3].image, ImageError)
+    assert "camera:2 stopped after 30 frames" in str(frames[3].image)
+
+
+def test_a_camera_that_is_not_there_is_named() -> None:
+    (frame,) = seen("camera:97")
+    assert isinstance(frame.image, ImageError)
+    assert "camera:97 cannot be opened" in str(frame.image)
+
+
+def test_without_opencv_a_video_names_the_extra_and_images_need_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingDependency, match=r"geodtr-export\[video\]"):
+        seen(tmp_path / "drive.mp4")
+    with pytest.raises(MissingDependency, match=r"geodtr-export\[video\]"):
+        seen("camera:0")
+    assert len(seen(write_image(tmp_path / "a.png"))) == 1

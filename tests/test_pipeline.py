@@ -1,0 +1,212 @@
+"""Images become descriptors in order, with memory flat, while reading, decoding and the engine overlap."""
+
+import itertools
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_gallery import TinyEmbedder, pixels_of
+
+from geodtr.runtime.errors import ConfigError, DescriptorError, ImageError
+from geodtr.runtime.frames import Frame
+from geodtr.runtime.latency_budget import largest_batch
+from geodtr.runtime.pipeline import Embedded, embed_files, embed_frames
+from geodtr.runtime.spec import Descriptors, Images
+from geodtr.runtime.threads import work_ahead
+
+
+class SlowEmbedder(TinyEmbedder):
+    """An engine on a device of its own: the processor is free for `seconds`, and for `each` more an image."""
+
+    def __init__(self, seconds: float = 0.0, each: float = 0.0) -> None:
+        super().__init__()
+        self._seconds, self._each = seconds, each
+        self.batches = list[int]()
+
+    def embed(self, images: Images) -> Descriptors:
+        self.batches.append(len(images))
+        time.sleep(self._seconds + self._each * len(images))
+        return super().embed(images)
+
+
+class BrokenEmbedder(TinyEmbedder):
+    """Its network overflows on a black image."""
+
+    def embed(self, images: Images) -> Descriptors:
+        rows = super().embed(images)
+        rows[~images.any(axis=(1, 2, 3)), 3] = np.inf
+        return rows
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{number:02}.png" for number in range(20)]
+    for path in paths:
+        Image.fromarray(pixels_of(path.name)).save(path)
+    return paths
+
+
+def one_by_one(embedder: TinyEmbedder, images: list[Images]) -> Descriptors:
+    return np.concatenate([embedder.embed(image[None]) for image in images])
+
+
+@given(count=st.integers(0, 40), batch_size=st.integers(1, 12))
+@settings(deadline=None, max_examples=25)
+def test_descriptors_come_in_order_whatever_the_batch_size(count: int, batch_size: int) -> None:
+    images = [pixels_of(str(number)) for number in range(count)]
+    batches = list(embed_frames(TinyEmbedder(), images, batch_size=batch_size))
+    assert [len(batch.frames) for batch in batches[:-1]] == [batch_size] * max(0, len(batches) - 1)
+    assert [frame.name for batch in batches for frame in batch.frames] == [f"#{number}" for number in range(count)]
+    if count:
+        found = np.concatenate([batch.descriptors for batch in batches])
+        np.testing.assert_array_equal(found, one_by_one(TinyEmbedder(), images))
+
+
+def test_files_pixels_and_named_frames_may_be_mixed(files: list[Path]) -> None:
+    pixels = pixels_of("in memory")
+    (batch,) = embed_frames(TinyEmbedder(), [files[0], pixels, Frame("drone", pixels, time=1.5)])
+    assert [frame.name for frame in batch.frames] == [str(files[0]), "#1", "drone"]
+    np.testing.assert_array_equal(batch.descriptors, one_by_one(TinyEmbedder(), [pixels_of("00.png"), pixels, pixels]))
+
+
+def test_an_endless_source_gives_descriptors_at_once_and_is_read_a_few_batches_ahead() -> None:
+    taken = itertools.count()
+
+    def camera() -> Iterator[Images]:
+        for number in taken:
+            yield pixels_of(str(number))
+
+    embedding = embed_frames(TinyEmbedder(), camera(), batch_size=4)
+    for _ in range(5):
+        assert isinstance(next(embedding), Embedded)
+    time.sleep(0.05)
+    assert next(taken) <= 5 * 4 + 2 * 4 + 2
+    embedding.close()
+    assert threading.active_count() < 10
+
+
+def test_memory_is_flat_on_endless_input() -> None:
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[0, 0] = 1
+    embedding = embed_frames(TinyEmbedder(), (image.copy() for _ in itertools.count()), batch_size=4)
+    next(embedding)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            next(embedding)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        embedding.close()
+    assert peak < 20 * image.nbytes, "more than the images on their way"
+
+
+def test_a_slow_source_is_read_while_the_engine_works() -> None:
+    def camera() -> Iterator[Images]:
+        for number in range(20):
+            time.sleep(0.02)
+            yield pixels_of(str(number))
+
+    embedder = SlowEmbedder(seconds=0.02)
+    start = time.perf_counter()
+    assert sum(len(batch.frames) for batch in embed_frames(embedder, camera(), batch_size=1)) == 20
+    # One after the other they take 0.8 s, side by side 0.42 s.
+    assert time.perf_counter() - start < 0.7
+
+
+def test_a_frame_is_embedded_before_the_next_one_is_there() -> None:
+    embedded = threading.Event()
+
+    def camera() -> Iterator[Images]:
+        yield pixels_of("first")
+        assert embedded.wait(timeout=10), "the second frame was waited for"
+        yield pixels_of("second")
+
+    for _ in embed_frames(TinyEmbedder(), camera(), batch_size=1):
+        embedded.set()
+
+
+def test_a_bad_image_stops_the_run_and_is_named(files: list[Path]) -> None:
+    files[7].write_bytes(files[7].read_bytes()[:60])
+    with pytest.raises(ImageError, match=r"07\.png cannot be decoded"):
+        embed_files(TinyEmbedder(), files, batch_size=4)
+
+
+def test_a_bad_image_is_left_out_where_the_caller_says_so(files: list[Path]) -> None:
+    for number in (0, 7, 19):
+        files[number].write_bytes(b"")
+    bad = list[str]()
+
+    def leave_out(path: Path, error: ImageError) -> None:
+        assert path.name in str(error)
+        bad.append(path.name)
+
+    found = embed_files(TinyEmbedder(), files, batch_size=4, on_error=leave_out)
+    assert bad == ["00.png", "07.png", "19.png"]
+    good = [pixels_of(path.name) for path in files if path.name not in bad]
+    np.testing.assert_array_equal(found, one_by_one(TinyEmbedder(), good))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.uint16),
+    ],
+)
+def test_pixels_of_another_kind_are_refused_naming_them(pixels: Images) -> None:
+    with pytest.raises(ImageError, match=r"#1 is an array of .*uint8 RGB"):
+        list(embed_frames(TinyEmbedder(), [pixels_of("good"), pixels]))
+
+
+def test_a_descriptor_that_is_not_finite_names_its_image() -> None:
+    images = [pixels_of("a"), pixels_of("b"), np.zeros((4, 4, 3), np.uint8), pixels_of("c")]
+    with pytest.raises(DescriptorError, match=r"of #2 is not finite.*--precision fp32"):
+        list(embed_frames(BrokenEmbedder(), images))
+
+
+def test_what_a_source_raises_comes_after_what_it_gave() -> None:
+    def camera() -> Iterator[Images]:
+        yield pixels_of("first")
+        raise OSError("unplugged")
+
+    embedding = embed_frames(TinyEmbedder(), camera(), batch_size=1)
+    assert len(next(embedding).frames) == 1
+    with pytest.raises(OSError, match="unplugged"):
+        next(embedding)
+
+
+def test_nothing_is_begun_after_the_caller_stopped() -> None:
+    begun = list[int]()
+    working = work_ahead(begun.append, itertools.count(), threads=2, ahead=3)
+    next(working)
+    working.close()
+    before = len(begun)
+    time.sleep(0.05)
+    assert len(begun) == before <= 5
+
+
+@pytest.mark.parametrize(("milliseconds", "largest"), [(25, 3), (50, 8), (60, 10)])
+def test_the_batch_is_the_largest_that_keeps_within_the_budget(milliseconds: float, largest: int) -> None:
+    # A batch of B takes 10 + 5 B ms, and what a busy machine adds.
+    found = largest_batch(SlowEmbedder(seconds=0.010, each=0.005), milliseconds, most=16)
+    assert largest / 2 <= found <= largest
+
+
+def test_no_batch_is_larger_than_the_most_that_is_useful() -> None:
+    assert largest_batch(TinyEmbedder(), 10_000, most=12) == 12
+
+
+def test_a_budget_below_one_image_is_refused_saying_what_one_takes() -> None:
+    with pytest.raises(ConfigError, match=r"budget of 5 ms.*one image takes .* ms here.*int8"):
+        largest_batch(SlowEmbedder(seconds=0.02), 5)
