@@ -6,7 +6,6 @@ next writer. Readers go on seeing what they opened.
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -21,6 +20,7 @@ from geodtr.runtime.descriptor_files import DescriptorFiles
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
+from geodtr.runtime.locks import locked
 from geodtr.runtime.reference_table import (
     COLUMNS,
     State,
@@ -221,19 +221,19 @@ class GalleryWriter:
 
 def _lock(path: Path, closes: ExitStack) -> None:
     """Hold the writer's lock until `closes` is closed; the system frees it when the process ends in any way."""
-    file = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    closes.callback(os.close, file)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(file, 20).decode(errors="replace") or "unknown"
+    file = path / _LOCK
+    file.touch()
+    lock = closes.enter_context(locked(file))
+    if lock == "another's":
+        holder = file.read_text(errors="replace")[:20] or "unknown"
         raise GalleryError(
             f"{path} is being written by another process (number {holder}). Wait until it is done, or stop it; it can "
             "be read meanwhile."
-        ) from None
+        )
+    if lock == "none":
+        raise GalleryError(f"{path} lies on a file system without locks, which cannot keep two writers apart. Move it.")
     with suppress(OSError):  # a full disk: the lock holds without the number that tells whose it is
-        os.ftruncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
+        file.write_text(str(os.getpid()))
 
 
 @contextmanager

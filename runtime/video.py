@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 def check_opencv() -> None:
     """Raise MissingDependency unless OpenCV is installed."""
     try:
-        import cv2  # noqa: F401
+        import cv2  # noqa: F401 (that it can be imported is all that is asked)
     except ImportError as error:
         raise MissingDependency(
             f"Videos and cameras need OpenCV, which cannot be imported ({error}): pip install 'geodtr-export[video]'"

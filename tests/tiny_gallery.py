@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +68,10 @@ def descriptors_of(names: Sequence[str]) -> Descriptors:
     return TinyEmbedder().embed(np.stack([pixels_of(name) for name in names]))
 
 
-def made_tiles(count: int, **changes: object) -> MadeTiles:
+def made_tiles(count: int, **changes: Any) -> MadeTiles:
     """Tiles 000, 001, ... on a line to the north, 11.1 m apart."""
     tiles = [Tile(f"{n:03}", f"tiles/{n:03}.png", 48 + n * 1e-4, 8.0) for n in range(count)]
-    return MadeTiles(tiles, **changes)  # type: ignore[arg-type]
+    return MadeTiles(tiles, **changes)
 
 
 def build(out: Path, source: MadeTiles, storage: Storage = "float32") -> Path:

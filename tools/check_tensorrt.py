@@ -35,6 +35,7 @@ NEWER = (("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"), ("OnnxParser
 """What runtime/engines/tensorrt_versions.py asks for by hasattr."""
 USERS = (
     "geodtr.runtime.engines.tensorrt",
+    "geodtr.runtime.engines.tensorrt_plan",
     "geodtr.runtime.engines.tensorrt_versions",
     "geodtr.export.build.tensorrt",
     "geodtr.export.build.watched",

@@ -15,8 +15,8 @@ from geodtr.export.build.timing_cache import TimingCache
 from geodtr.export.build.watched import run_watched
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines.cuda import Cuda, open_cuda
-from geodtr.runtime.engines.tensorrt import Log, load_plan, open_log
 from geodtr.runtime.engines.tensorrt_fit import mismatches
+from geodtr.runtime.engines.tensorrt_plan import Log, load_plan, open_log
 from geodtr.runtime.engines.tensorrt_versions import (
     check_installation,
     hardware_level,

@@ -100,7 +100,7 @@ def takes_source(command: Callable[..., None]) -> Callable[..., None]:
     seen = [each for name, one in own.items() for each in (held.values() if name == place else (one,))]
     # By keyword alone: a parameter without a default may then stand behind one that has one.
     seen = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in seen]
-    spelled.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
+    spelled.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined] # what inspect.signature looks for
     spelled.__name__, spelled.__doc__ = command.__name__, command.__doc__
     return spelled
 

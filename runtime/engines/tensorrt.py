@@ -9,17 +9,15 @@ What stands above the calls into TensorRT and CUDA is tested through fakes; none
 
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
-from geodtr.runtime.checks import recompile_command
 from geodtr.runtime.engines.cuda import Cuda, open_cuda
 from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.tensorrt_plan import Log, open_log, open_plan, rebuild_here, refusal
 from geodtr.runtime.engines.tensorrt_versions import check_installation
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
@@ -35,50 +33,21 @@ _KEPT = 8
 """Batch sizes, of all branches together, that a thread keeps contexts and graphs of: the last it met."""
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
-    """TensorRT's logger, which must outlive what is made with it, and the last errors that it was told."""
-
-    logger: "trt.ILogger"
-    complaints: deque[str]
-
-    @property
-    def why(self) -> str:
-        return "; ".join(self.complaints) or "it does not say why"
-
-
-def open_log() -> Log:
-    """A logger that is silent, and keeps errors for whoever must explain them."""
-    import tensorrt as trt
-
-    complaints = deque[str](maxlen=3)
-
-    class KeepErrors(trt.ILogger):  # type: ignore[misc] # TensorRT ships no types
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                complaints.append(msg)
-
-    return Log(KeepErrors(), complaints)
-
-
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open the plans of one bundle. Raises MissingDependency, or BundleError naming the command that rebuilds them."""
     check_installation()
     cuda, how = open_cuda(), backend.tensorrt
     if how is None:
-        raise BundleError(_refusal(engines[0], backend, "the manifest does not say how it was built"))
+        raise BundleError(refusal(engines[0], backend, "the manifest does not say how it was built"))
     if how.version_compatible and not (options.trust_host_code or os.environ.get(HOST_CODE) == "1"):
         raise BundleError(
             f"{engines[0].compiled} is version-compatible: it carries program code that would run on this machine's "
             f"processor. If you trust who built it, set {HOST_CODE}=1. Otherwise build it here: "
-            f"{_rebuild(engines[0], backend)}"
+            f"{rebuild_here(engines[0], backend)}"
         )
     log = open_log()
     with cuda.active():
-        plans = [_open_plan(engine, backend, how, log) for engine in engines]
+        plans = [open_plan(engine, backend, how, log) for engine in engines]
     shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log)
     return [TensorRtEmbedder(shared, index) for index in range(len(engines))]
 
@@ -92,51 +61,6 @@ def layer_times(
     (embedder,) = open_embedders([engine], backend, options)
     assert isinstance(embedder, TensorRtEmbedder)
     return embedder.layer_times(images, calls)
-
-
-def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -> "trt.ICudaEngine | None":
-    """An engine of a plan, with the weights of the ONNX file `weights` put into it where one is named; None, and the
-    reason in `log`, when TensorRT refuses either.
-    """
-    import tensorrt as trt
-
-    runtime = trt.Runtime(log.logger)
-    # The plan's hash is the manifest's, and `open_embedders` has asked whoever runs it.
-    runtime.engine_host_code_allowed = how.version_compatible
-    if how.dla_core is not None:
-        runtime.DLA_core = how.dla_core
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None or weights is None:
-        return engine
-    refitter = trt.Refitter(engine, log.logger)
-    parser = trt.OnnxParserRefitter(refitter, log.logger)
-    return engine if parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine() else None
-
-
-def _open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
-    if engine.compiled is None:
-        raise BundleError(_refusal(engine, backend, "the bundle holds no plan"))
-    plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
-    if plan is None:
-        raise BundleError(_refusal(engine, backend, f"TensorRT refuses it: {log.why}"))
-    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
-    size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
-    takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]
-    if (
-        names != [INPUT, OUTPUT]
-        or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
-        or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
-    ):
-        raise BundleError(_refusal(engine, backend, "it takes or gives other shapes than the manifest says"))
-    return plan
-
-
-def _refusal(engine: EngineFiles, backend: BackendEntry, reason: str) -> str:
-    return f"{engine.compiled or engine.graph.parent} is not run: {reason}. Build it here: {_rebuild(engine, backend)}"
-
-
-def _rebuild(engine: EngineFiles, backend: BackendEntry) -> str:
-    return recompile_command(engine.graph.parent, backend, None)
 
 
 class TensorRtEmbedder:

@@ -1,0 +1,97 @@
+"""TensorRT plans on their way from the disk into an engine, or to a refusal that names the way out.
+
+What stands above the calls into TensorRT is tested through fakes; none of it has run on a GPU yet.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geodtr.runtime.checks import recompile_command
+from geodtr.runtime.engines.opening import EngineFiles
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
+from geodtr.runtime.spec import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """TensorRT's logger, which must outlive what is made with it, and the last errors that it was told."""
+
+    logger: "trt.ILogger"
+    complaints: deque[str]
+
+    @property
+    def why(self) -> str:
+        return "; ".join(self.complaints) or "it does not say why"
+
+
+def open_log() -> Log:
+    """A logger that is silent, and keeps errors for whoever must explain them."""
+    import tensorrt as trt
+
+    complaints = deque[str](maxlen=3)
+
+    class KeepErrors(trt.ILogger):  # type: ignore[misc] # TensorRT ships no types
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                complaints.append(msg)
+
+    return Log(KeepErrors(), complaints)
+
+
+def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -> "trt.ICudaEngine | None":
+    """An engine of a plan, with the weights of the ONNX file `weights` put into it where one is named; None, and the
+    reason in `log`, when TensorRT refuses either.
+    """
+    import tensorrt as trt
+
+    runtime = trt.Runtime(log.logger)
+    # The plan's hash is the manifest's, and `open_embedders` has asked whoever runs it.
+    runtime.engine_host_code_allowed = how.version_compatible
+    if how.dla_core is not None:
+        runtime.DLA_core = how.dla_core
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None or weights is None:
+        return engine
+    refitter = trt.Refitter(engine, log.logger)
+    parser = trt.OnnxParserRefitter(refitter, log.logger)
+    return engine if parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine() else None
+
+
+def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
+    """The engine of a bundle's plan. Raises BundleError when there is none, or it is not what the manifest says."""
+    if engine.compiled is None:
+        raise BundleError(refusal(engine, backend, "the bundle holds no plan"))
+    plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
+    if plan is None:
+        raise BundleError(refusal(engine, backend, f"TensorRT refuses it: {log.why}"))
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
+    takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]
+    if (
+        names != [INPUT, OUTPUT]
+        or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
+        or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
+    ):
+        raise BundleError(refusal(engine, backend, "it takes or gives other shapes than the manifest says"))
+    return plan
+
+
+def refusal(engine: EngineFiles, backend: BackendEntry, reason: str) -> str:
+    """Why a plan is not run, and the command that makes one that is."""
+    return (
+        f"{engine.compiled or engine.graph.parent} is not run: {reason}. Build it here: {rebuild_here(engine, backend)}"
+    )
+
+
+def rebuild_here(engine: EngineFiles, backend: BackendEntry) -> str:
+    """The command that compiles the graphs beside the plan anew on this machine."""
+    return recompile_command(engine.graph.parent, backend, None)
