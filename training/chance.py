@@ -18,6 +18,7 @@ class For(IntEnum):
     SEMANTICS = 3
     DROPOUT = 4
     IMAGINED = 5
+    HEADINGS = 6
 
 
 def seed_of(seed: int, purpose: For, *when: int) -> int:

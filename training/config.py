@@ -40,6 +40,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     one micro-batch. The learning rate rises linearly over `warmup` (a share of all steps), then follows a cosine to
     zero. `hardest` is the share of triplets that count. `counterfactual_weight` 0 leaves that loss out. `layout` is the
     strength of layout simulation (any-angle needs a polar aerial branch), `semantic` that of semantic augmentation.
+    `heading_error`: panoramas alone are turned by up to so many degrees either way, for a model that is to find places
+    though a heading is known no better; half a step of the headings that `localize` searches, 180 / N.
     `pretrained` weights of the backbone: none, imagenet, or a file. `start`: a checkpoint of the same network that
     training goes on from; none where empty.
     """
@@ -57,6 +59,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     counterfactual_weight: NotNegative = 1.0
     layout: Layout = "strong"
     semantic: Semantic = "none"
+    heading_error: Annotated[float, msgspec.Meta(ge=0, le=180)] = 0.0
     pretrained: str = "none"
     start: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0

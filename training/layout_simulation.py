@@ -35,6 +35,10 @@ class LayoutChange:
         """The changes of some pairs of the batch: a process's own, where several share one batch."""
         return LayoutChange(self.turn[chosen], self.mirrored[chosen])
 
+    def turned(self, by: Tensor) -> "LayoutChange":
+        """The same changes, then a turn more, float32 [B] in full turns: of one view alone, it parts the pairs."""
+        return LayoutChange(self.turn + by, self.mirrored)
+
 
 def draw_layout(strength: Layout, pairs: int, generator: torch.Generator) -> LayoutChange:
     """Draw a change for each of `pairs` pairs from a CPU `generator`: each turn and both reflections equally likely.
@@ -50,6 +54,11 @@ def draw_layout(strength: Layout, pairs: int, generator: torch.Generator) -> Lay
     if strength == "none":
         mirrored = torch.zeros_like(mirrored)
     return LayoutChange(turn, mirrored)
+
+
+def draw_heading_errors(degrees: float, pairs: int, generator: torch.Generator) -> Tensor:
+    """How far each of `pairs` headings is off, float32 [B] in full turns: uniform within `degrees` either way."""
+    return (torch.rand(pairs, generator=generator) * 2 - 1) * (degrees / 360)
 
 
 def reversed_change(change: LayoutChange) -> LayoutChange:

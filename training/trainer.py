@@ -15,7 +15,7 @@ from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.chance import For, generator, seed_of
 from geodtr.training.config import TrainConfig
 from geodtr.training.gradients import Outputs, backward
-from geodtr.training.layout_simulation import change_square, change_unrolled, draw_layout
+from geodtr.training.layout_simulation import change_square, change_unrolled, draw_heading_errors, draw_layout
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.catalogue import Model, build_model
@@ -118,10 +118,15 @@ class Trainer:
         return loss, gradient
 
     def _augment(self, batch: Sequence[PairBatch]) -> list[dict[Branch, Tensor]]:
-        """Normalised images [b, 3, H, W] of each micro-batch: layouts changed alike, looks each view's own."""
+        """Normalised images [b, 3, H, W] of each micro-batch: layouts changed alike but for the headings' errors, looks
+        each view's own.
+        """
         recipe, ranks = self.config.recipe, self.ranks
         size, mine = self.config.micro_batch, ranks.share(self.config.micro_batch)
         layout = draw_layout(recipe.layout, recipe.batch_size, generator(recipe.seed, For.LAYOUT, self.step))
+        off = generator(recipe.seed, For.HEADINGS, self.step)
+        seen = layout.turned(draw_heading_errors(recipe.heading_error, recipe.batch_size, off))
+        changes = {"ground": seen, "aerial": layout}
         chance = generator(recipe.seed, For.SEMANTICS, self.step)
         looks = {branch: draw_semantic(recipe.semantic, recipe.batch_size, chance) for branch in BRANCHES}
         augmented = []
@@ -133,7 +138,7 @@ class Trainer:
                 change = change_unrolled if branch == "ground" or how.polar else change_square
                 pixels = (part.ground if branch == "ground" else part.aerial).to(ranks.device, non_blocking=True)
                 # Looks before layouts, as the release has it: the blur is upright in the picture that was taken.
-                pixels = change(change_semantic(pixels, looks[branch].rows(rows)), layout.rows(rows))
+                pixels = change(change_semantic(pixels, looks[branch].rows(rows)), changes[branch].rows(rows))
                 normalised = normalise(pixels, how.mean, how.std)
                 # Said either way: pixels come as [B, H, W, 3], so a mere view of them is channels-last already.
                 images[branch] = normalised.contiguous(memory_format=self.memory_format)
