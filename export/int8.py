@@ -36,8 +36,11 @@ class Int8Quantiser:
 
     def quantise(self, chosen: Collection[str]) -> Any:
         """A `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected, the others `rest`."""
-        corrected = _corrected(self.graph, self._corrections, chosen)
-        return with_quantised(corrected, self.activations, self.dialect, chosen)
+        return with_quantised(self.corrected(chosen), self.activations, self.dialect, chosen)
+
+    def corrected(self, chosen: Collection[str]) -> Any:
+        """A copy of the float32 `ModelProto` with the biases of the `chosen` convolutions corrected."""
+        return _corrected(self.graph, self._corrections, chosen)
 
     @cached_property
     def _corrections(self) -> dict[str, NDArray[np.float32]]:
@@ -54,19 +57,20 @@ def rest_of(dialect: Dialect) -> Precision:
 
 
 def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
-    """A copy of `graph` with Q/DQ nodes around the `chosen` operators, all others typed as the dialect has the rest.
+    """A copy of `graph` with the `chosen` operators in INT8, and all others typed as the dialect has the rest."""
+    # To the quantiser, an empty list means all.
+    quantised = with_nodes(graph, activations, dialect, chosen) if chosen else graph
+    return to_fp16(quantised) if rest_of(dialect) == "fp16" else quantised
+
+
+def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
+    """A copy of `graph` with Q/DQ nodes around the `chosen` operators, at least one; the rest stays float32.
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
     where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
     ranges and zero point 0 alone, no 32-bit biases, and wants what a weighted operator gives left as it is.
     Source: TensorRT's guide, Working with Quantized Types: explicit quantisation, placement of Q/DQ layers.
     """
-    # To the quantiser, an empty list means all.
-    quantised = _with_nodes(graph, activations, dialect, chosen) if chosen else graph
-    return to_fp16(quantised) if rest_of(dialect) == "fp16" else quantised
-
-
-def _with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData

@@ -22,8 +22,9 @@ def int8_share(made: "QuantisationEntry") -> str:
     kept = len(made.kept_float)
     share = f"{made.operators - kept} of {made.operators} operators quantised ({made.dialect})"
     why = f"to keep cosine {made.keep_cosine}" if made.search is None else "as the search for recall and speed chose"
-    share = f"{share}, the others {made.rest} {why} (--json names them)" if kept else share
-    return share if made.rest == "fp32" else f"{share}; all else {made.rest} but for what would overflow"
+    if kept:
+        return f"{share}, the others {made.rest} {why} (--json names them)"
+    return share if made.rest == "fp32" else f"{share}, the rest {made.rest}"
 
 
 def show_search(search: "SearchEntry", rest: "Precision") -> None:
