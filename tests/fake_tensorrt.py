@@ -432,6 +432,10 @@ class EngineInspector:
             fused = node.name not in products or dequantised.keys() >= set(node.input[:2])
             return words.get(types.get(dequantised.get(name, name) if fused else name, 0), "Int32")
 
+        def takes(node: onnx.NodeProto) -> list[str]:
+            """Scales and zero points are no inputs of a layer."""
+            return [name for name in node.input[: 1 if node.op_type == "QuantizeLinear" else None] if name]
+
         layers = list[dict[str, Any]]()
         for number, node in enumerate(graph.node):
             if node.op_type in ("Constant", "DequantizeLinear"):
@@ -444,7 +448,7 @@ class EngineInspector:
                 {
                     "Name": node.name,
                     "LayerType": "CaskConvolution" if node.name in products else "kgen",
-                    "Inputs": [tensor(name, kind(node, name)) for name in node.input if name],
+                    "Inputs": [tensor(name, kind(node, name)) for name in takes(node)],
                     "Outputs": [tensor(name, kind(node, name)) for name in node.output],
                     "Metadata": f"[ONNX Layer: {node.name}]",
                 }
