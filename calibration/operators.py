@@ -10,7 +10,7 @@ LARGE = 4096
 """Weights; a smaller product costs less than rounding its input does."""
 
 _BLOCK_DEPTH = 4
-_WEIGHTED = ("Conv", "MatMul", "Gemm")
+WEIGHTED = ("Conv", "MatMul", "Gemm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def operators(graph: Any) -> list[Operator]:
     sizes = {entry.name: list(entry.dims) for entry in graph.graph.initializer}
     found = []
     for node in graph.graph.node:
-        if node.op_type not in _WEIGHTED or node.input[1] not in sizes:
+        if node.op_type not in WEIGHTED or node.input[1] not in sizes:
             continue
         dims = sizes[node.input[1]]
         count = 1

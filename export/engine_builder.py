@@ -15,7 +15,7 @@ from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError, check_ours
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
-from geodtr.export.speed_gate import check_faster, measure_speed
+from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.checks import check_graphs, require
 from geodtr.runtime.engines.opening import EngineOptions
@@ -96,6 +96,7 @@ def build_engine(
     builder: Builder,
     calibration: CalibrationPlan | SearchPlan | None = None,
     require_faster: bool = False,
+    speed_batch: int = BATCH,
     track: Track = untracked,
 ) -> Bundle:
     """Build engines of both branches into a bundle `out`, whole or not at all.
@@ -103,7 +104,8 @@ def build_engine(
     `source` is a checkpoint, or a float32 bundle that was exported from one. Raises ConfigError when a quantised
     precision is asked for without `calibration`, or `mixed` without a search's, BundleError when the source bundle is
     not float32, and what the builder and reading the source raise. `require_faster`: measure the engines beside float32
-    ones of the same backend, write the ratio into the manifest, and raise GateNotMet when a branch is not faster.
+    ones of the same backend, `speed_batch` images a call, write the ratio into the manifest, and raise GateNotMet when
+    a branch is not faster.
     """
     check_new_folder(out)
     backend = builder.check(precision)
@@ -130,8 +132,8 @@ def build_engine(
         plan = calibration.calibration if isinstance(calibration, SearchPlan) else calibration
         built = _compile(folder, manifest, backend, builder, plan, track)
         if require_faster:
-            speed = measure_speed(built, exported, builder, scratch, track=track)
-            check_faster(speed, precision)
+            speed = measure_speed(built, exported, builder, scratch, speed_batch, track=track)
+            check_faster(speed, built.manifest)
             write_manifest(folder, msgspec.structs.replace(built.manifest, speed=speed))
     if isinstance(calibration, SearchPlan):
         calibration.journal.unlink(missing_ok=True)
@@ -186,7 +188,7 @@ def _compile(
     entries: dict[Branch, EngineEntry] = {}
     for branch in BRANCHES:
         engine = manifest.engine(branch)
-        precision = _precision_of(branch, manifest)
+        precision = manifest.precision_of(branch)
         made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
         entries[branch] = _entry(folder / engine.file, engine.spec, made)
     write_manifest(
@@ -203,14 +205,6 @@ def _compile(
         smallest = smallest_agreement(manifest.precision, kept)
         check_agreement(final, folder / entries[branch].file, _sample(final.spec, calibration), smallest)
     return built
-
-
-def _precision_of(branch: Branch, manifest: Manifest) -> Precision:
-    """A branch of which a search chose no block is float32, though the bundle is mixed."""
-    made = manifest.quantisation
-    if made is None or made.search is None:
-        return manifest.precision
-    return "mixed" if any(block.startswith(f"{branch}/") for block in made.search.chosen.blocks) else "fp32"
 
 
 def check_batch_invariance(embedder: Embedder) -> None:
@@ -274,7 +268,7 @@ def float32_bundle(source: Path, track: Track, scratch: Path | None = None) -> I
 def _entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> EngineEntry:
     compiled = None
     if made is not None:
-        compiled = CompiledEntry(**_file(made.file), layers=made.layers)
+        compiled = CompiledEntry(**_file(made.file), layers=made.layers, wider=made.wider)
     return EngineEntry(**_file(file), spec=spec, compiled=compiled)
 
 

@@ -44,6 +44,7 @@ def finetune_config(
         if not (source / FILE_NAME).is_file():
             raise ConfigError(f"{source} says not how it was trained. Name a run's folder, or add --preset.")
         preset = str(source / FILE_NAME)
+    load_preset(preset, settings)  # what is wrong there is said before the work
     with float32_bundle(checkpoint, track) as exported:
         ranges = calibrate(exported, pool, options, track=track).ranges
         convolutions = _convolutions(exported, ranges)

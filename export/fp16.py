@@ -1,31 +1,48 @@
 """FP16 as a property of the ONNX file: casts, half-precision weights, and float32 islands where FP16 would break."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from geodtr.export.graph_checks import before_first, behind_last
+from geodtr.calibration.activations import Range
+from geodtr.export.graph_checks import QUANTISERS, GraphError, before_first, behind_last
 
+LARGEST = 65504.0
 _FP32_OPS = ("LayerNormalization", "Softmax")
 
 
 def to_fp16(graph: Any) -> Any:
-    """A float32 `ModelProto` with half-precision weights and arithmetic; the given graph is left as it is.
+    """A `ModelProto` with half-precision weights and arithmetic for float32 ones; the given graph is left as it is.
 
     Float32 stay the normalisation of pixels, LayerNorm, softmax, and the final L2 norm, whose sum of squares passes
-    65,504 on real images.
+    65,504 on real images. Integers stay what they are: of Q/DQ nodes the scales become half, and with them, from opset
+    19 on, what these nodes read and give (ONNX, DequantizeLinear: the output has the type of the scale).
     """
+    import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    copied = type(graph)()
-    copied.CopyFrom(graph)
     islands = [*before_first(graph, "Conv"), *behind_last(graph, "MatMul")]
+    # The one that quantises pixels is no part of their normalisation: between it and the convolution nothing may stand.
+    islands = [node for node in islands if node.op_type not in QUANTISERS]
     converted = convert_float_to_float16(
-        copied,
+        onnx.shape_inference.infer_shapes(graph),  # a copy; tensors of unknown type would get no casts
         keep_io_types=True,
         disable_shape_infer=True,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FP32_OPS],
         node_block_list=[node.name for node in islands],
     )
     return _join_islands(converted)
+
+
+def check_fits(ranges: Mapping[str, Range]) -> None:
+    """Raise GraphError when a tensor was seen to take values that half precision does not hold: CPU kernels compute in
+    float32 inside, and would not show it.
+    """
+    for name, (low, high) in ranges.items():
+        if max(-low, high) > LARGEST:
+            raise GraphError(
+                f"the tensor {name} reaches {max(-low, high):.0f} on the calibration images, and half precision, which "
+                f"TensorRT computes in what is not quantised, ends at {LARGEST:.0f}. Build --precision fp32."
+            )
 
 
 def _join_islands(graph: Any) -> Any:

@@ -1,7 +1,7 @@
 """FP8 as a property of the ONNX file: Q/DQ nodes in E4M3 around convolutions and large products.
 
-For GPUs from Ada and Hopper on. Numbers as ONNX defines them (FLOAT8E4M3FN: four bits of exponent, three of mantissa,
-largest value 448); zero points are zero.
+For GPUs from Ada and Hopper on; what is not quantised is half precision. Numbers as ONNX defines them (FLOAT8E4M3FN:
+four bits of exponent, three of mantissa, largest value 448); zero points are zero.
 """
 
 from collections.abc import Collection
@@ -11,8 +11,9 @@ import numpy as np
 
 from geodtr.calibration.activations import Activations
 from geodtr.calibration.operators import Operator, operators
+from geodtr.export.fp16 import to_fp16
 from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
-from geodtr.runtime.names import Dialect
+from geodtr.runtime.names import Dialect, Precision
 
 LARGEST = 448.0
 _SMALLEST_RANGE = 1e-6
@@ -26,9 +27,10 @@ class Fp8Quantiser:
         self.operators: list[Operator] = operators(graph)
         self.optimisation: Optimisation = optimisation_of("fp8")
         self.dialect: Dialect = "tensorrt"  # E4M3 is written in one way, which GPUs take
+        self.rest: Precision = "fp16"
 
     def quantise(self, chosen: Collection[str]) -> Any:
-        """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, read FP8.
+        """A `ModelProto` in which the `chosen` operators, by name, read FP8, and all others are `rest`.
 
         Activations have one scale a tensor, weights one an output channel.
         """
@@ -47,7 +49,7 @@ class Fp8Quantiser:
             node.input[0] = writer.activation(operator.reads, max(-low, high, _SMALLEST_RANGE) / LARGEST)
             node.input[1] = writer.weights(operator.weights, _channel_axis(node))
         writer.finish()
-        return copied
+        return to_fp16(copied)
 
 
 _ZERO = "fp8 zero"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geodtr.calibration.operators import WEIGHTED
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder
@@ -15,6 +16,7 @@ OPSET = 20
 """The newest opset on TensorRT's list of supported operators."""
 BATCHES = (1, 2, 7)
 SMALLEST_COSINE, TYPICAL_DIFFERENCE = 0.99999, 1e-5
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _PASS_THROUGH = frozenset(
     {"Relu", "Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Pad", "Clip"}
     | {"Slice", "Split", "Gather", "Concat", "Expand"}
@@ -100,11 +102,12 @@ def check_operators(graph: Any) -> None:
 def check_fp16(graph: Any) -> None:
     """Raise GraphError unless weights are half precision while the L2 norm, LayerNorm and softmax stay float32.
 
-    Asserted on tensor types: CPU kernels compute FP16 in float32 inside and would hide an overflow.
+    Weights in 8 bits count by what they are dequantised to. Asserted on tensor types: CPU kernels compute FP16 in
+    float32 inside and would hide an overflow.
     """
     import onnx
 
-    types = _tensor_types(graph)
+    types = tensor_types(graph)
     half = onnx.TensorProto.FLOAT16
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
     if not all(types.get(node.input[1]) == half for node in convolutions):
@@ -124,7 +127,7 @@ def check_quantised(graph: Any, quantised: Collection[str]) -> None:
     """
     producer = {name: node for node in graph.graph.node for name in node.output}
     for node in graph.graph.node:
-        if node.op_type in ("Conv", "MatMul", "Gemm"):
+        if node.op_type in WEIGHTED:
             sources = [producer.get(name) for name in node.input[:2]]
             dequantised = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
             if all(dequantised) != (node.name in quantised):
@@ -148,7 +151,7 @@ def check_for_tensorrt(graph: Any) -> None:
     stored = {entry.name: entry for entry in graph.graph.initializer}
     allowed = {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT8E4M3FN}
     for node in graph.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type in QUANTISERS:
             zero = stored.get(node.input[2]) if len(node.input) > 2 else None
             if zero is None or zero.data_type not in allowed or numpy_helper.to_array(zero).astype(np.float32).any():
                 raise GraphError(
@@ -182,7 +185,7 @@ def behind_last(graph: Any, op_type: str) -> list[Any]:
     return found
 
 
-def _tensor_types(graph: Any) -> dict[str, int]:
+def tensor_types(graph: Any) -> dict[str, int]:
     """Element type of every tensor, as far as the graph and shape inference tell."""
     import onnx
 

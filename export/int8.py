@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from geodtr.calibration.activations import Activations, Range
 from geodtr.calibration.operators import Operator, operators
+from geodtr.export.fp16 import to_fp16
 from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
-from geodtr.runtime.names import Dialect
+from geodtr.runtime.names import Dialect, Precision
 
 _SMALLEST_RANGE = 1e-6
 _FOR_TENSORRT = {
@@ -31,11 +32,15 @@ class Int8Quantiser:
         self.graph, self.activations, self.dialect = graph, activations, dialect
         self.operators: list[Operator] = operators(graph)
         self.optimisation: Optimisation = optimisation_of("int8")
+        self.rest = rest_of(dialect)
 
     def quantise(self, chosen: Collection[str]) -> Any:
-        """A copy of the float32 `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected."""
-        corrected = _corrected(self.graph, self._corrections, chosen)
-        return with_quantised(corrected, self.activations, self.dialect, chosen)
+        """A `ModelProto` in which the `chosen` operators, by name, are INT8, biases corrected, the others `rest`."""
+        return with_quantised(self.corrected(chosen), self.activations, self.dialect, chosen)
+
+    def corrected(self, chosen: Collection[str]) -> Any:
+        """A copy of the float32 `ModelProto` with the biases of the `chosen` convolutions corrected."""
+        return _corrected(self.graph, self._corrections, chosen)
 
     @cached_property
     def _corrections(self) -> dict[str, NDArray[np.float32]]:
@@ -44,16 +49,28 @@ class Int8Quantiser:
         return _bias_corrections(self.graph, quantised, self.activations)
 
 
+def rest_of(dialect: Dialect) -> Precision:
+    """What is not quantised in a graph of `dialect`: float32 for CPUs, which compute nothing faster, half precision for
+    TensorRT, whose networks compute as they are typed.
+    """
+    return "fp16" if dialect == "tensorrt" else "fp32"
+
+
 def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
-    """A copy of `graph` with Q/DQ nodes around the `chosen` operators.
+    """A copy of `graph` with the `chosen` operators in INT8, and all others typed as the dialect has the rest."""
+    # To the quantiser, an empty list means all.
+    quantised = with_nodes(graph, activations, dialect, chosen) if chosen else graph
+    return to_fp16(quantised) if rest_of(dialect) == "fp16" else quantised
+
+
+def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
+    """A copy of `graph` with Q/DQ nodes around the `chosen` operators, at least one; the rest stays float32.
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
     where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
     ranges and zero point 0 alone, no 32-bit biases, and wants what a weighted operator gives left as it is.
     Source: TensorRT's guide, Working with Quantized Types: explicit quantisation, placement of Q/DQ layers.
     """
-    if not chosen:  # to the quantiser, an empty list means all
-        return graph
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
@@ -78,6 +95,7 @@ def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chose
         extra_options={"WeightSymmetric": True, **(_FOR_TENSORRT if dialect == "tensorrt" else {})},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     return quantizer.model.model
 
 

@@ -18,15 +18,16 @@ has three bits of mantissa where INT8 has up to seven.
 
 
 class Quantiser(Protocol):
-    """A float32 graph of which any choice of operators can be quantised."""
+    """A float32 graph of which any choice of operators can be quantised; `rest` is what the others become."""
 
     graph: Any
     operators: list[Operator]
     optimisation: Optimisation
     dialect: Dialect
+    rest: Precision
 
     def quantise(self, chosen: Collection[str]) -> Any:
-        """A `ModelProto` with the `chosen` operators quantised, none where that is empty."""
+        """A `ModelProto` with the `chosen` operators quantised, none where that is empty, and the others as `rest`."""
         ...
 
 

@@ -25,7 +25,7 @@ from geodtr.runtime.progress import Track, untracked
 
 _TIMED, _TIMED_AGAIN = 8, 3
 _TOGETHER = 4
-"""Blocks whose engines are open at once, and that a kill may cost."""
+"""Blocks whose engines are open at once; of one of them a kill may cost the measurement."""
 _SLOWEST_WORTH_TRYING = 0.97
 
 
@@ -120,8 +120,9 @@ def search(
     fastest = max(holding, key=_speed, default=None)
     if fastest is None or _speed(fastest) <= 1:
         raise NoChoiceHolds(
-            f"No choice of quantised blocks is both within {tolerance} points of R@1 and faster than float32 here. "
-            "Build --precision fp16 or fp32, allow more by --tolerance, or calibrate otherwise (--method, --select)."
+            f"No choice of quantised blocks is both within {tolerance} points of R@1 and faster than none quantised "
+            "here. Build --precision fp16 or fp32, allow more by --tolerance, or calibrate otherwise (--method, "
+            "--select)."
         )
     others = tuple(each for each in notes.held.trials if each.blocks not in {one.blocks for one in timed})
     return Found(chosen=fastest.blocks, trial=fastest, sensitivity=sensitivity, trials=(*timed, *others))
@@ -170,8 +171,8 @@ def _sensitivity(bench: Bench, notes: _Notes, track: Track) -> tuple[Sensitivity
     left = bench.blocks[len(notes.held.sensitivity) :]
     for first in track(range(0, len(left), _TOGETHER), "Blocks alone", -(-len(left) // _TOGETHER)):
         some = [frozenset({block}) for block in left[first : first + _TOGETHER]]
-        found = [_alone(bench, chosen, speed) for chosen, speed in zip(some, bench.speeds(some), strict=True)]
-        notes.write(sensitivity=(*notes.held.sensitivity, *found))
+        for chosen, speed in zip(some, bench.speeds(some), strict=True):
+            notes.write(sensitivity=(*notes.held.sensitivity, _alone(bench, chosen, speed)))
     return notes.held.sensitivity
 
 
@@ -235,5 +236,5 @@ def _quickest(trials: Sequence[TrialEntry], sensitivity: Sequence[SensitivityEnt
 
 
 def _expected_time(trial: TrialEntry, sensitivity: Sequence[SensitivityEntry]) -> float:
-    """Time by float32's, as if what blocks save alone added up."""
+    """Time by that of no block quantised, as if what blocks save alone added up."""
     return 1 - sum(1 - 1 / each.speed for each in sensitivity if each.block in trial.blocks)

@@ -1,14 +1,15 @@
 """From float32 graphs to typed ones: precision is a property of the ONNX file, and of nothing else."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
 from geodtr.export.argmax_flips import argmax_flips
+from geodtr.export.build.builder import unheard
 from geodtr.export.fp8 import Fp8Quantiser
-from geodtr.export.fp16 import to_fp16
+from geodtr.export.fp16 import check_fits, to_fp16
 from geodtr.export.graph_checks import check_for_tensorrt, check_fp16, check_quantised
 from geodtr.export.int8 import Int8Quantiser
 from geodtr.export.kept_cosine import KEEP_COSINE, Quantiser, keep_cosine
@@ -26,7 +27,8 @@ _SAMPLE = 16
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPlan:
-    """What ranges are measured on, and how. `file` keeps them from one build to the next.
+    """What ranges are measured on, and how. `file` keeps them from one build to the next; `notice` hears why it could
+    not.
 
     `keep_cosine`: how closely the quantised descriptors of the first images must follow the float32 ones;
     by default as the precision has it.
@@ -36,6 +38,16 @@ class CalibrationPlan:
     options: RangeOptions = field(default_factory=RangeOptions)
     file: Path | None = None
     keep_cosine: float | None = None
+    notice: Callable[[str], None] = unheard
+
+
+def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untracked) -> Calibrated:
+    """Calibrate the float32 bundle `exported` as planned. What ranges of another making are replaced by is said."""
+    held = plan.file is not None and plan.file.exists()
+    made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
+    if held and made.why_anew is not None:
+        plan.notice(f"The ranges in {plan.file} were measured anew, for {made.why_anew}.")
+    return made
 
 
 def write_typed(exported: Bundle, precision: Precision, folder: Path, *, track: Track = untracked) -> None:
@@ -63,7 +75,7 @@ def write_quantised(
     """Calibrate the float32 bundle `exported`, then write both branches' quantised graphs into `folder`: as many
     operators as keep the descriptors of the first images.
     """
-    made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
+    made = calibrated(exported, plan, track=track)
     found = quantisers(exported, made.ranges, precision, dialect)
     sample = first_images(exported, made)
     smallest = KEEP_COSINE[precision] if plan.keep_cosine is None else plan.keep_cosine
@@ -76,6 +88,7 @@ def write_quantised(
         dialect=found["ground"].dialect,
         calibration=calibration_entry(made),
         operators=sum(len(found[branch].operators) for branch in BRANCHES),
+        rest=found["ground"].rest,
         kept_float=kept_float(found, chosen),
         keep_cosine=smallest,
         argmax_flips=flips,
@@ -83,7 +96,10 @@ def write_quantised(
 
 
 def quantisers(exported: Bundle, ranges: Ranges, precision: Precision, dialect: Dialect) -> dict[Branch, Quantiser]:
-    """Of each branch, what writes its graph with any choice of quantised operators."""
+    """Of each branch, what writes its graph with any choice of quantised operators.
+
+    Raises GraphError when what is not quantised would overflow.
+    """
     import onnx
 
     made: dict[Branch, Quantiser] = {}
@@ -93,6 +109,8 @@ def quantisers(exported: Bundle, ranges: Ranges, precision: Precision, dialect: 
         made[branch] = (
             Fp8Quantiser(graph, activations) if precision == "fp8" else Int8Quantiser(graph, activations, dialect)
         )
+        if made[branch].rest == "fp16":
+            check_fits(activations.ranges)
     return made
 
 
@@ -114,6 +132,8 @@ def write_chosen(
         check_quantised(graph, chosen[branch])
         if found[branch].dialect == "tensorrt":
             check_for_tensorrt(graph)
+        if found[branch].rest == "fp16":
+            check_fp16(graph)
         onnx.save(graph, str(folder / exported.manifest.engine(branch).file))
         share = argmax_flips(found[branch].graph, graph, sample[branch], found[branch].optimisation)
         if share is not None:

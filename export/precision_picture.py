@@ -6,13 +6,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from geodtr.export.mixed_precision import allowed
 from geodtr.runtime.manifest import SearchEntry
+from geodtr.runtime.names import Precision
 
 _HELD, _FAILED, _CHOSEN, _GREY = "#2e8b57", "#d1495b", "#0b6fb8", "#8a8a8a"
 
 
-def save_picture(search: SearchEntry, path: Path) -> None:
-    """Write the picture as a PNG file."""
+def save_picture(search: SearchEntry, rest: Precision, path: Path) -> None:
+    """Write the picture as a PNG file; `rest` is the precision of what is not quantised."""
     height = max(5.0, 0.24 * len(search.sensitivity) + 2)
     figure = Figure(figsize=(13, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -26,7 +28,7 @@ def save_picture(search: SearchEntry, path: Path) -> None:
     _bars(gain, names, [100 * (entry.speed - 1) for entry in search.sensitivity], colours)
     gain.set_yticklabels([])
     gain.set_title("alone: faster by, %", loc="left", fontsize=10)
-    _frontier(frontier, search)
+    _frontier(frontier, search, rest)
     figure.savefig(path, format="png")
 
 
@@ -38,22 +40,22 @@ def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str])
     axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.6)
 
 
-def _frontier(axes: Axes, search: SearchEntry) -> None:
+def _frontier(axes: Axes, search: SearchEntry, rest: Precision) -> None:
     for trial in search.trials:
         if trial.speed is None:
             continue
         drop = 100 * (trial.lost - trial.gained) / trial.queries
         chosen = trial.blocks == search.chosen.blocks
-        colour = _CHOSEN if chosen else _HELD if drop <= search.tolerance else _FAILED
+        colour = _CHOSEN if chosen else _HELD if allowed(trial, search.tolerance) else _FAILED
         spread = [[drop - 100 * trial.low], [100 * trial.high - drop]]
         axes.errorbar(trial.speed, drop, yerr=spread, fmt="s" if chosen else "o", color=colour, capsize=3)
         _label(axes, str(len(trial.blocks)), (trial.speed, drop))
     axes.axhline(search.tolerance, color=_FAILED, linestyle="--", linewidth=1)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.plot(1, 0, "k^")
-    _label(axes, "float32", (1, 0))
+    _label(axes, rest, (1, 0))
     axes.invert_yaxis()
-    axes.set_xlabel("times as fast as float32, both branches")
+    axes.set_xlabel(f"times as fast as {rest}, both branches, batch {search.batch}")
     axes.set_ylabel("drop in R@1, points, with 95 % interval")
     axes.set_title(
         f"choices of blocks, by their number; square: chosen ({search.chosen.queries} pairs)", loc="left", fontsize=10

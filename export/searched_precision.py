@@ -1,24 +1,24 @@
 """Quantised graphs whose blocks were chosen by measured recall: `--precision auto`."""
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
-from geodtr.calibration.ranges import calibrate
-from geodtr.export.build.builder import Builder, unheard
+from geodtr.export.build.builder import Builder
 from geodtr.export.mixed_precision import Found, search
 from geodtr.export.precision import (
     CalibrationPlan,
+    calibrated,
     calibration_entry,
     first_images,
     kept_float,
     quantisers,
     write_chosen,
 )
+from geodtr.export.speed import BATCH
 from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.files import hash_files
@@ -34,15 +34,16 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """What ranges and recall are measured on, and how many points of R@1 may go. `journal` keeps what was measured: a
-    search that was stopped goes on from it. `notice` hears when it does not.
+    """What ranges and recall are measured on, how many points of R@1 may go, and with how many images a call choices
+    are timed. `journal` keeps what was measured: a search that was stopped goes on from it. The calibration's `notice`
+    hears when it does not.
     """
 
     calibration: CalibrationPlan
     pairs: PairSet
     journal: Path
     tolerance: float = TOLERANCE
-    notice: Callable[[str], None] = unheard
+    speed_batch: int = BATCH
 
 
 def write_searched(
@@ -59,23 +60,25 @@ def write_searched(
 
     Raises NoChoiceHolds, and what calibrating and building raise.
     """
-    images = plan.calibration
-    made = calibrate(exported, images.pool, images.options, images.file, track=track)
+    made = calibrated(exported, plan.calibration, track=track)
     found = quantisers(exported, made.ranges, "mixed", builder.dialect)
     data_sha256 = hash_files(path for branch in BRANCHES for path in plan.pairs.images(branch))
     belonging = (plan.pairs.truth, plan.pairs.ignored)
     truth = [(each.query.tobytes(), each.reference.tobytes()) for each in belonging if each is not None]
-    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, truth, plan.tolerance)
+    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, truth, plan.tolerance, plan.speed_batch)
     key = sha256(msgspec.json.encode(asked)).hexdigest()
     with tempfile.TemporaryDirectory(dir=scratch) as tried:
-        bench = Workbench(exported, found, builder, "mixed", plan.pairs, Path(tried), track=track)
-        result = search(bench, plan.tolerance, key, plan.journal, notice=plan.notice, track=track)
+        bench = Workbench(
+            exported, found, builder, "mixed", plan.pairs, Path(tried), batch=plan.speed_batch, track=track
+        )
+        result = search(bench, plan.tolerance, key, plan.journal, notice=plan.calibration.notice, track=track)
         chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
     flips = write_chosen(exported, found, chosen, first_images(exported, made), folder)
     return QuantisationEntry(
         dialect=builder.dialect,
         calibration=calibration_entry(made),
         operators=sum(len(found[branch].operators) for branch in BRANCHES),
+        rest=found["ground"].rest,
         kept_float=kept_float(found, chosen),
         search=_entry(result, plan, data_sha256, builder),
         argmax_flips=flips,
@@ -88,6 +91,7 @@ def _entry(result: Found, plan: SearchPlan, data_sha256: str, builder: Builder) 
         data=plan.pairs.name,
         data_sha256=data_sha256,
         machine=builder.check("mixed").machine or this_cpu(),
+        batch=plan.speed_batch,
         chosen=result.trial,
         sensitivity=result.sensitivity,
         trials=result.trials,

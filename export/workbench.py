@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from geodtr.calibration.operators import blocks
 from geodtr.export.build.builder import Builder
 from geodtr.export.kept_cosine import Quantiser
+from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop
-from geodtr.export.timing import time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, open_embedders
 from geodtr.runtime.names import BRANCHES, Branch, Precision
@@ -30,11 +30,13 @@ Blocks = frozenset[str]
 """Which blocks are quantised, named branch/block."""
 
 NONE: Blocks = frozenset()
-_BATCH, _SPEED_BATCH, _ROUNDS, _KEPT = 32, 8, 7, 24
+_BATCH, _ROUNDS, _KEPT = 32, 7, 24
 
 
 class Workbench:
-    """Builds engines into `folder` and measures them on `pairs`, whose pixels are held in memory."""
+    """Builds engines into `folder` and measures them on `pairs`, whose pixels are held in memory, and on `batch` images
+    of noise for their speed.
+    """
 
     def __init__(
         self,
@@ -45,14 +47,15 @@ class Workbench:
         pairs: PairSet,
         folder: Path,
         *,
+        batch: int,
         track: Track = untracked,
     ) -> None:
         self._exported, self._quantisers, self._builder, self._precision = exported, quantisers, builder, precision
         self._folder, self._numbers = folder, count()
         self._backend = builder.check(precision)
-        self._pairs = pairs
+        self._pairs, self._timed = pairs, batch
         self._images = {branch: self._load(branch, track) for branch in BRANCHES}
-        self._described: OrderedDict[tuple[Branch, Blocks], Descriptors] = OrderedDict()
+        self._described: OrderedDict[tuple[Branch, Blocks | None], Descriptors] = OrderedDict()
 
     @property
     def queries(self) -> int:
@@ -71,15 +74,14 @@ class Workbench:
     def cosine(self, chosen: Blocks) -> NDArray[np.float32]:
         """Cosine of each image's descriptor with its float32 one, of the branches that `chosen` touches."""
         touched = [branch for branch in BRANCHES if _of(branch, chosen)]
-        rows = [np.sum(self._describe(each, NONE) * self._describe(each, chosen), axis=1) for each in touched]
+        rows = [np.sum(self._describe(each, None) * self._describe(each, chosen), axis=1) for each in touched]
         return np.concatenate(rows)
 
     def drop(self, chosen: Blocks, hopeless: Callable[[Drop], bool] = lambda _drop: False) -> Drop:
         """The change in hits at rank 1 from all-float32. Stops after any hundred queries that show it `hopeless`."""
-        before = self._ranking(self._describe("ground", NONE), self._describe("aerial", NONE)).rank == 0
+        before = self._ranking(self._describe("ground", None), self._describe("aerial", None)).rank == 0
         gallery = self._describe("aerial", chosen)
-        known = ("ground", _of("ground", chosen)) in self._described
-        if known or not _of("ground", chosen):
+        if self._key("ground", chosen) in self._described or not _of("ground", chosen):
             return paired_drop(before, self._ranking(self._describe("ground", chosen), gallery).rank == 0)
         embedder, parts = self.embedder("ground", chosen), list[Descriptors]()
         for first in range(0, len(before), 100):
@@ -88,35 +90,37 @@ class Workbench:
             drop = paired_drop(before[: len(rows)], self._ranking(rows, gallery).rank == 0)
             if hopeless(drop):
                 return drop
-        self._keep("ground", chosen, rows)
+        self._keep(self._key("ground", chosen), rows)
         return drop
 
     def speeds(self, choices: Sequence[Blocks], *, track: Track = untracked) -> list[float]:
-        """How many times as fast as all-float32 each choice is, measured in one interleaved run: medians."""
-        built: dict[tuple[Branch, Blocks], Embedder] = {}
+        """How many times as fast as with no block quantised each choice is, both branches together, measured in one
+        interleaved run: medians.
+        """
+        built: dict[tuple[Branch, Blocks | None], Embedder] = {}
 
         def engine(branch: Branch, chosen: Blocks) -> Embedder:
-            key = (branch, _of(branch, chosen))
+            key = self._key(branch, chosen)
             if key not in built:
-                built[key] = self.embedder(branch, chosen)
+                built[key] = self.embedder(*key)
             return built[key]
 
-        pairs = [EmbedderPair(engine("ground", each), engine("aerial", each)) for each in (NONE, *choices)]
-        found = time_pairs(pairs, _SPEED_BATCH, rounds=_ROUNDS, track=track)
-        return [timing.ratio(found[0]).median for timing in found[1:]]
+        none, *pairs = (EmbedderPair(engine("ground", each), engine("aerial", each)) for each in (NONE, *choices))
+        found = times_as_fast(pairs, none, self._timed, rounds=_ROUNDS, track=track)
+        return [each.both.median for each in found]
 
-    def embedder(self, branch: Branch, chosen: Blocks) -> Embedder:
-        """A branch's engine with the `chosen` blocks quantised, built by the backend."""
+    def embedder(self, branch: Branch, chosen: Blocks | None) -> Embedder:
+        """A branch's engine with the `chosen` blocks quantised, built by the backend; None for all of it in float32."""
         import onnx
 
         quantiser = self._quantisers[branch]
-        names = self.operators(branch, chosen)
+        names = [] if chosen is None else self.operators(branch, chosen)
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
         file = folder / f"{branch}.onnx"
-        onnx.save(quantiser.quantise(names), str(file))
+        onnx.save(quantiser.graph if chosen is None else quantiser.quantise(names), str(file))
         spec = self._exported.manifest.engine(branch).spec
-        precision = self._precision if names else "fp32"
+        precision = self._precision if names else "fp32" if chosen is None else quantiser.rest
         made = self._builder.compile(file, spec, precision, folder, track=untracked)
         files = EngineFiles(spec, precision, file, made.file if made else None)
         (embedder,) = open_embedders([files], self._backend, EngineOptions(trust_host_code=True))
@@ -124,15 +128,20 @@ class Workbench:
             path.unlink()
         return embedder
 
-    def _describe(self, branch: Branch, chosen: Blocks) -> Descriptors:
-        key = (branch, _of(branch, chosen))
+    def _key(self, branch: Branch, chosen: Blocks | None) -> tuple[Branch, Blocks | None]:
+        """What tells a branch's engines apart: None, all float32, is where a float32 rest has no block beside it."""
+        own = None if chosen is None else _of(branch, chosen)
+        return branch, own if own or self._quantisers[branch].rest != "fp32" else None
+
+    def _describe(self, branch: Branch, chosen: Blocks | None) -> Descriptors:
+        key = self._key(branch, chosen)
         if key not in self._described:
-            self._keep(branch, chosen, _embed(self.embedder(branch, chosen), self._images[branch]))
+            self._keep(key, _embed(self.embedder(*key), self._images[branch]))
         self._described.move_to_end(key)
         return self._described[key]
 
-    def _keep(self, branch: Branch, chosen: Blocks, rows: Descriptors) -> None:
-        self._described[branch, _of(branch, chosen)] = rows
+    def _keep(self, key: tuple[Branch, Blocks | None], rows: Descriptors) -> None:
+        self._described[key] = rows
         # The float32 ones are asked for again and again.
         droppable = [key for key in self._described if key[1]]
         if len(droppable) > _KEPT:

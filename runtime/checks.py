@@ -3,7 +3,6 @@
 Knows manifests and files; loads no engine. What one backend needs is found by its own file in `engines/`.
 """
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import msgspec
 from geodtr.runtime.errors import BundleError, UserError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.machine import this_cpu, this_gpu
-from geodtr.runtime.manifest import FILE_NAME, BackendEntry, FileEntry, Manifest, QuantisationEntry
+from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Dialect
+from geodtr.runtime.rebuilding import rebuild
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,75 +88,6 @@ def find_gpu(*, needed: bool) -> Finding:
         found="No GPU answers: there is none, or no driver of NVIDIA's." if needed else "none",
         failed=needed,
     )
-
-
-def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool) -> str:
-    """The command that builds `bundle` again beside it: from its own typed graphs, or, where those are damaged or not
-    for this machine, from its checkpoint (CKPT, told by its SHA-256).
-    """
-    backend, made, tiles = manifest.backend, manifest.quantisation, manifest.source.raw_tiles
-    out = f"{bundle}-rebuilt"
-    checkpoint = f"  # CKPT: the checkpoint whose SHA-256 is {manifest.source.sha256[:16]}..."
-    if backend.name == "onnx":
-        return _export(out, tiles) + checkpoint
-    if from_graphs:
-        return recompile_command(bundle, backend, None if made is None else made.dialect)
-    source, first = "CKPT", ""
-    if tiles is not None:
-        source = f"{bundle}-graphs"
-        first = f"{_export(source, tiles)} && "
-    asked = [*_target(backend), "--precision", "auto" if manifest.precision == "mixed" else manifest.precision]
-    asked += [] if made is None else _as_quantised(made)
-    return first + shlex.join(["geodtr-export", "build-engine", source, *asked, "--out", out]) + checkpoint
-
-
-def _export(out: str, raw_tiles: int | None) -> str:
-    tiles = [] if raw_tiles is None else ["--raw-tiles", str(raw_tiles)]
-    return shlex.join(["geodtr-export", "export", "CKPT", *tiles, "--out", out])
-
-
-def recompile_command(bundle: Path, backend: BackendEntry, dialect: Dialect | None) -> str:
-    """The command that compiles the bundle's own graphs again, as they were compiled, on the machine it is run on."""
-    same = ["--precision", "same"] + ([] if dialect is None else ["--dialect", dialect])
-    command = ["geodtr-export", "build-engine", str(bundle), *_target(backend), *same]
-    return shlex.join([*command, "--out", f"{bundle}-rebuilt"])
-
-
-def _target(backend: BackendEntry) -> list[str]:
-    """The options that ask for the same backend, used in the same way."""
-    asked = ["--backend", backend.name] + ["--provider", backend.provider] * (backend.provider != "cpu")
-    how = backend.tensorrt
-    if how is None:
-        return asked
-    values: tuple[tuple[str, object], ...] = (
-        ("--min-batch", how.min_batch),
-        ("--opt-batch", how.opt_batch),
-        ("--max-batch", how.max_batch),
-        ("--workspace", how.workspace),
-        ("--optimisation-level", how.optimisation_level),
-        ("--hardware", None if how.hardware == "same-gpu" else how.hardware),
-        ("--dla", how.dla_core),
-    )
-    flags = {
-        "--version-compatible": how.version_compatible,
-        "--strip": how.stripped,
-        "--refittable": how.refittable,
-    }
-    asked += [word for option, value in values if value is not None for word in (option, str(value))]
-    return asked + [flag for flag, wanted in flags.items() if wanted]
-
-
-def _as_quantised(made: QuantisationEntry) -> list[str]:
-    """The options that ask for the same images, the same ranges and the same limits."""
-    method, *percentile = made.calibration.method.split()
-    asked = ["--calibration", made.calibration.data, "--images", str(made.calibration.images)]
-    asked += ["--select", made.calibration.choice, "--seed", str(made.calibration.seed), "--method", method] + [
-        "--percentile",
-        *percentile,
-    ] * bool(percentile)
-    if made.search is not None:
-        asked += ["--recall-on", made.search.data, "--tolerance", str(made.search.tolerance)]
-    return asked + ([] if made.keep_cosine is None else ["--keep-cosine", str(made.keep_cosine)])
 
 
 def _check_file(bundle: Path, entry: FileEntry, remedy: str) -> Finding:

@@ -16,6 +16,7 @@ from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BACKENDS
+from geodtr.runtime.rebuilding import rebuild_unread
 
 _PACKAGES = {"torch": "train", "onnx": "export"}
 """Packages beside the backends that decide which commands work, and the extra that brings each."""
@@ -51,7 +52,7 @@ def _bundle_findings(bundle: Path) -> Iterator[Finding]:
     try:
         manifest = read_manifest(bundle)
     except BundleError as error:
-        yield Finding(what=FILE_NAME, found=str(error), failed=True)
+        yield Finding(what=FILE_NAME, found=str(error), failed=True, remedy=rebuild_unread(bundle))
         return
     made_by = f"{manifest.backend.name} {manifest.backend.version}"
     yield Finding(what=FILE_NAME, found=f"schema {manifest.schema}, {manifest.precision}, built with {made_by}")

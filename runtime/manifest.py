@@ -25,10 +25,11 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class CompiledEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a backend made of a graph for one kind of machine; `layers` counts them by the precision they really got,
-    where the backend tells.
+    where the backend tells. `wider` names the operators of the graph that it computes in a wider type than asked for.
     """
 
     layers: dict[str, int] = {}
+    wider: tuple[str, ...] = ()
 
 
 class EngineEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +110,7 @@ class CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 class SensitivityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One block quantised alone: how far it turns descriptors, which hits at rank 1 go and come, and how many times as
-    fast as float32 both branches together are then.
+    fast as with none quantised both branches together are then.
     """
 
     block: str
@@ -123,7 +124,8 @@ class SensitivityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 class TrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A choice of quantised blocks, and its change of hits at rank 1 on `queries`: not `complete` where it was given up
-    early. `low` and `high` bound the drop in shares of 1 with 95 % confidence; `speed` is by float32's, where timed.
+    early. `low` and `high` bound the drop in shares of 1 with 95 % confidence; `speed` is by that of no block
+    quantised, where timed.
     """
 
     blocks: tuple[str, ...]
@@ -139,20 +141,22 @@ class TrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class SearchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How blocks were chosen by measured recall: `tolerance` in points of R@1, on which pairs, with what result.
 
-    `trials` holds every choice that was measured, the chosen one among them; `machine` is where speeds were taken.
+    `trials` holds every choice that was measured, the chosen one among them; `machine` is where speeds were taken, with
+    `batch` images a call.
     """
 
     tolerance: float
     data: str
     data_sha256: str
     machine: Machine
+    batch: int
     chosen: TrialEntry
     sensitivity: tuple[SensitivityEntry, ...]
     trials: tuple[TrialEntry, ...]
 
 
 class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What of the graphs is quantised, for which target, and why not more.
+    """What of the graphs is quantised, for which target, and why not more; `rest` is the precision of all that is not.
 
     `kept_float` names, as branch/node, those of all `operators` that could be quantised and were not: with
     `keep_cosine`, so that the descriptors of the first calibration images kept that cosine; with `search`, so that
@@ -163,6 +167,7 @@ class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     dialect: Dialect
     calibration: CalibrationEntry
     operators: int
+    rest: Precision = "fp32"
     kept_float: tuple[str, ...] = ()
     keep_cosine: float | None = None
     search: SearchEntry | None = None
@@ -178,17 +183,17 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SpeedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Both branches against the float32 engines that the same backend makes of the same checkpoint, measured at one
-    `batch` size on the machine that built the bundle.
+    """Each branch and `both` together (a batch of each) against other engines of the same checkpoint and backend,
+    called with `batch` images on one machine. A bundle's own is against float32, where it was built.
     """
 
     batch: int
     ground: Ratio
     aerial: Ratio
+    both: Ratio
 
-    @property
-    def faster(self) -> bool:
-        return min(self.ground.median, self.aerial.median) > 1
+    def branch(self, branch: Branch) -> Ratio:
+        return self.ground if branch == "ground" else self.aerial
 
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -224,6 +229,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def engine(self, branch: Branch) -> EngineEntry:
         return self.ground if branch == "ground" else self.aerial
 
+    def precision_of(self, branch: Branch) -> Precision:
+        """A branch of which a search chose no block is what the rest is, though the bundle is mixed."""
+        made = self.quantisation
+        if made is None or made.search is None:
+            return self.precision
+        return "mixed" if any(block.startswith(f"{branch}/") for block in made.search.chosen.blocks) else made.rest
+
 
 def read_manifest(bundle: Path) -> Manifest:
     """Read and validate `bundle`/manifest.json. Raises BundleError naming the field that is wrong."""
@@ -235,13 +247,16 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{bundle} is not a bundle: it holds no {FILE_NAME}. "
             "Make one: geodtr-export build-engine CKPT --backend onnxruntime --precision fp32 --out BUNDLE"
         ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}). Copy the bundle again.") from None
+    again = f"Copy the bundle again, or build it anew; geodtr-export doctor {bundle} says by which command."
     try:
         schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
         if schema != SCHEMA:
-            raise BundleError(f"{path} has schema {schema}; this version reads {SCHEMA}. Build the bundle again.")
+            raise BundleError(f"{path} has schema {schema}; this version reads {SCHEMA}. {again}")
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.DecodeError as error:
-        raise BundleError(f"{path} is not a valid manifest: {error}. Build the bundle again.") from None
+        raise BundleError(f"{path} is not a valid manifest: {error}. {again}") from None
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:

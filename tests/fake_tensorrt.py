@@ -26,6 +26,9 @@ class FakeWishes:
         self.dla_cores = 0
         self.split_types = False  # the inspector's form of version 11
         self.without_low_precision = False  # every layer silently computes in float32
+        self.in_float = 0  # so many convolutions and products, the first ones, silently compute in float32
+        self.without_metadata = False  # layers list the graph's nodes in their own names alone
+        self.without_names = False  # nor there
         self.build_fails = False
         self.on_step: Callable[[], None] = lambda: None
         self.caches_used = list[bytes]()
@@ -408,7 +411,7 @@ class EngineInspector:
             return json.dumps({"Layers": [node.name for node in graph.node]})
         types = {entry.name: entry.type.tensor_type.elem_type for entry in (*graph.value_info, *graph.output)}
         types |= {entry.name: entry.data_type for entry in graph.initializer}
-        dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        dequantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
         known = self.execution_context is not None and bool(self.execution_context._shape)
 
         def tensor(name: str, kind: str) -> dict[str, str]:
@@ -418,22 +421,43 @@ class EngineInspector:
                 return {"Name": name, "Format": "Row major linear format (kLINEAR)", "DataType": kind}
             return {"Name": name, "Format/Datatype": f"Row major linear {kind} format"}
 
-        def kind(name: str) -> str:
-            if fake_wishes.without_low_precision:
-                return "Float"
-            words = {1: "Float", 2: "UInt8", 3: "Int8", 10: "Half"}
-            return "Int8" if name in dequantised else words.get(types.get(name, 0), "Int32")
+        products = [node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+        in_float = set(products if fake_wishes.without_low_precision else products[: fake_wishes.in_float])
 
-        layers = [
-            {
-                "Name": node.name,
-                "LayerType": "CaskConvolution" if node.op_type == "Conv" else "kgen",
-                "Inputs": [tensor(name, kind(name)) for name in node.input if name],
-                "Outputs": [tensor(name, kind(name)) for name in node.output],
-            }
-            for node in graph.node
-            if node.op_type != "Constant"
-        ]
+        def kind(node: onnx.NodeProto, name: str) -> str:
+            if node.name in in_float or fake_wishes.without_low_precision:
+                return "Float"
+            words = {1: "Float", 2: "UInt8", 3: "Int8", 10: "Half", 17: "FP8"}
+            # A product of one quantised factor is none of integers: its DequantizeLinear stands alone.
+            fused = node.name not in products or dequantised.keys() >= set(node.input[:2])
+            return words.get(types.get(dequantised.get(name, name) if fused else name, 0), "Int32")
+
+        def takes(node: onnx.NodeProto) -> list[str]:
+            """Scales and zero points are no inputs of a layer."""
+            return [name for name in node.input[: 1 if node.op_type == "QuantizeLinear" else None] if name]
+
+        layers = list[dict[str, Any]]()
+        for number, node in enumerate(graph.node):
+            if node.op_type in ("Constant", "DequantizeLinear"):
+                continue
+            if node.op_type == "Relu" and layers:  # fused with what is before it, as TensorRT does
+                layers[-1]["Name"] += f" + {node.name}"
+                layers[-1]["Metadata"] += f"\x1f[ONNX Layer: {node.name}]"
+                continue
+            layers.append(
+                {
+                    "Name": node.name,
+                    "LayerType": "CaskConvolution" if node.name in products else "kgen",
+                    "Inputs": [tensor(name, kind(node, name)) for name in takes(node)],
+                    "Outputs": [tensor(name, kind(node, name)) for name in node.output],
+                    "Metadata": f"[ONNX Layer: {node.name}]",
+                }
+            )
+            if fake_wishes.without_names:
+                layers[-1]["Name"] = f"__myl_layer_{number}"
+        for layer in layers:
+            if fake_wishes.without_metadata or fake_wishes.without_names:
+                del layer["Metadata"]
         return json.dumps({"Layers": layers, "Bindings": ["images", "descriptors"]})
 
 

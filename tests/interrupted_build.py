@@ -17,6 +17,7 @@ from geodtr.export.engine_builder import build_engine
 
 
 def main(bundle: str, out: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born to ignore it
     sys.modules["tensorrt"], sys.modules["cuda.bindings.runtime"] = fake_tensorrt, fake_cuda
     fake_cuda.fake_reset()
     wishes = fake_tensorrt.fake_reset("10.3.0")

@@ -1,8 +1,13 @@
 """`build-engine --precision auto` on a real network: whole, recorded, and what it says is in the file."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import onnx
 import pytest
 import torch
@@ -14,13 +19,13 @@ from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
-from geodtr.export.mixed_precision import Found
+from geodtr.export.mixed_precision import Found, Journal
 from geodtr.export.precision import CalibrationPlan
 from geodtr.export.searched_precision import SearchPlan
 from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.manifest import TrialEntry
-from geodtr.runtime.names import BRANCHES, Backend
+from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
+from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision
 from geodtr.training.checkpoint import save_checkpoint
 from geodtr.training.config import load_preset
 from geodtr.training.data.pairs_csv import read_pairs
@@ -40,8 +45,9 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
     wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     out, picture = tmp_path / "auto", tmp_path / "search.png"
-    asked = ("build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}", "--images", 8)
-    result = cli(*asked, "--recall-on", f"pairs:{pairs}", "--tolerance", 100, "--picture", picture, "--out", out)
+    asked: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
+    asked += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--tolerance", 100, "--speed-batch", 2]
+    result = cli(*asked, "--picture", picture, "--out", out)
     assert result.code == 0, result.err
     assert "chosen" in result.out
     made = open_bundle(out).manifest
@@ -51,6 +57,7 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
     assert len(search.sensitivity) == 10
     assert search.chosen in search.trials
     assert search.chosen.queries == 20
+    assert search.batch == 2
     assert search.chosen.speed == max(trial.speed or 0 for trial in search.trials)
     for branch in BRANCHES:
         graph = onnx.load(str(out / f"{branch}.onnx"))
@@ -68,12 +75,59 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
     with Image.open(picture) as image:
         assert image.width > 1000
     assert not list(tmp_path.glob("*.search.json"))
-    assert "Choices of blocks" in cli("inspect", out).out
+    inspected = cli("inspect", out, "--picture", tmp_path / "again.png")
+    assert "Choices of blocks" in inspected.out
+    assert "batch 2" in inspected.out
+    assert (tmp_path / "again.png").read_bytes() == picture.read_bytes(), "all of it is in the manifest"
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_a_branch_that_stays_float32_is_built_as_that(
-    wide: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_is_killed_measures_nothing_twice(
+    wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path, sent: signal.Signals
+) -> None:
+    out, journal = tmp_path / "auto", tmp_path / "auto.search.json"
+    asked = ["build-engine", str(wide), "--precision", "auto", "--calibration", f"pairs:{pairs}", "--images", "8"]
+    asked += ["--recall-on", f"pairs:{pairs}", "--tolerance", "100", "--out", str(out)]
+    running = subprocess.Popen([sys.executable, "-m", "geodtr.export.cli.main", *asked], stderr=subprocess.DEVNULL)
+    while running.poll() is None and len(_measured(journal)) < 3:
+        time.sleep(0.02)
+    running.send_signal(sent)
+    assert running.wait(60) in (-signal.SIGKILL, 130)
+    assert not out.exists()
+    before = _measured(journal)
+    assert 3 <= len(before) < 10
+    result = cli(*asked)
+    assert result.code == 0, result.err
+    made = open_bundle(out).manifest.quantisation
+    assert made is not None and made.search is not None
+    # Times are never the same twice: what has the same is what was measured then.
+    assert made.search.sensitivity[: len(before)] == before
+    assert not journal.exists()
+
+
+def _measured(journal: Path) -> tuple[SensitivityEntry, ...]:
+    return msgspec.json.decode(journal.read_bytes(), type=Journal).sensitivity if journal.exists() else ()
+
+
+def test_without_a_search_there_is_none_to_draw(trained: Trained, refused: Callable[..., str], tmp_path: Path) -> None:
+    for bundle in (trained.bundles["fp32"], trained.bundles["int8"]):
+        assert "--precision auto" in refused("inspect", bundle.path, "--picture", tmp_path / "search.png")
+    assert ".png" in refused("inspect", trained.bundles["int8"].path, "--picture", tmp_path / "search.pdf")
+
+
+@pytest.mark.parametrize(
+    ("backend", "dialect", "rest"),
+    [("onnxruntime", None, "fp32"), ("openvino", None, "fp32"), ("onnxruntime", "tensorrt", "fp16")],
+)
+def test_a_branch_of_which_no_block_is_chosen_is_built_as_the_rest(
+    wide: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: Backend,
+    dialect: Dialect | None,
+    rest: Precision,
 ) -> None:
     def only_ground(bench: Workbench, *_args: object, **_more: object) -> Found:
         blocks = tuple(block for block in bench.blocks if block.startswith("ground/"))
@@ -87,7 +141,7 @@ def test_a_branch_that_stays_float32_is_built_as_that(
         wide,
         tmp_path / "mixed",
         precision="mixed",
-        builder=make_builder(backend, BuildOptions()),
+        builder=make_builder(backend, BuildOptions(dialect=dialect)),
         calibration=SearchPlan(
             CalibrationPlan(pool_of(pair_set), RangeOptions(images=8)), pair_set, tmp_path / "journal.json"
         ),
@@ -98,6 +152,12 @@ def test_a_branch_that_stays_float32_is_built_as_that(
     }
     assert "QuantizeLinear" in kinds["ground"]
     assert "QuantizeLinear" not in kinds["aerial"]
+    made = built.manifest.quantisation
+    assert made is not None and made.rest == rest
+    assert [built.manifest.precision_of(branch) for branch in BRANCHES] == ["mixed", rest]
+    aerial = onnx.load(str(built.path / "aerial.onnx"))
+    halves = [entry for entry in aerial.graph.initializer if entry.data_type == onnx.TensorProto.FLOAT16]
+    assert bool(halves) == (rest == "fp16")
 
 
 def test_without_pairs_to_measure_recall_on_it_says_what_to_add(

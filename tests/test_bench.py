@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import Outcome, Trained
 from PIL import Image
@@ -13,9 +14,11 @@ from geodtr.export.bench import run_bench
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
+from geodtr.export.speed import check_faster
 from geodtr.export.timing import Speed, Timing
 from geodtr.runtime.errors import GateNotMet
-from geodtr.runtime.manifest import Ratio, SpeedEntry, read_manifest
+from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.manifest import Ratio, SearchEntry, SpeedEntry, TrialEntry, read_manifest
 from geodtr.runtime.names import Precision
 
 Cli = Callable[..., Outcome]
@@ -141,12 +144,15 @@ def test_an_engine_that_is_faster_carries_the_ratio(
 ) -> None:
     _clock(monkeypatch, (0.0005, 0.001), (0.001, 0.0015))
     out = tmp_path / "fast"
-    result = cli("build-engine", trained.onnx.path, "--precision", "fp16", "--require-faster", "--out", out)
+    asked = ("build-engine", trained.onnx.path, "--precision", "fp16", "--require-faster", "--speed-batch", 4)
+    result = cli(*asked, "--out", out)
     assert result.code == 0, result.err
     speed = read_manifest(out).speed
     assert speed is not None
     assert speed.ground == Ratio(median=2, lowest=2, highest=2)
     assert speed.aerial.median == pytest.approx(1.5)
+    assert speed.both.median == pytest.approx(2.5 / 1.5)
+    assert speed.batch == 4
     assert "2.00 x (2.00 to 2.00)" in " ".join(cli("inspect", out).out.split())
 
 
@@ -158,13 +164,45 @@ def test_the_gate_measures_the_engine_that_was_built(trained: Trained, tmp_path:
         assert list(tmp_path.iterdir()) == []
     else:
         assert built.manifest.speed is not None
-        assert built.manifest.speed.faster
+        check_faster(built.manifest.speed, built.manifest)
 
 
-def test_one_slow_branch_is_enough_to_fail() -> None:
+def test_one_slow_branch_is_enough_to_fail(trained: Trained) -> None:
     fast, slow = Ratio(median=2, lowest=1.9, highest=2.1), Ratio(median=0.9, lowest=0.8, highest=1.2)
-    assert SpeedEntry(batch=1, ground=fast, aerial=fast).faster
-    assert not SpeedEntry(batch=1, ground=fast, aerial=slow).faster
+    manifest = trained.bundles["int8"].manifest
+    check_faster(SpeedEntry(batch=1, ground=fast, aerial=fast, both=fast), manifest)
+    with pytest.raises(GateNotMet, match=r"aerial 0\.90, at batch 1"):
+        check_faster(SpeedEntry(batch=1, ground=fast, aerial=slow, both=fast), manifest)
+
+
+def test_a_branch_that_a_search_left_float32_need_not_be_faster_than_float32(trained: Trained) -> None:
+    made = trained.bundles["int8"].manifest.quantisation
+    assert made is not None
+    chosen = TrialEntry(blocks=("ground/a",), queries=9, complete=True, lost=0, gained=0, low=0, high=0)
+    search = SearchEntry(
+        tolerance=1,
+        data="pairs:x",
+        data_sha256="",
+        machine=this_cpu(),
+        batch=1,
+        chosen=chosen,
+        sensitivity=(),
+        trials=(chosen,),
+    )
+    mixed = msgspec.structs.replace(
+        trained.bundles["int8"].manifest,
+        precision="mixed",
+        quantisation=msgspec.structs.replace(made, search=search),
+    )
+    fast, even = Ratio(median=2, lowest=1.9, highest=2.1), Ratio(median=0.99, lowest=0.9, highest=1.1)
+    check_faster(SpeedEntry(batch=1, ground=fast, aerial=even, both=fast), mixed)
+    with pytest.raises(GateNotMet):
+        check_faster(SpeedEntry(batch=1, ground=even, aerial=fast, both=fast), mixed)
+
+
+def test_nothing_is_timed_unasked(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
+    asked = ("build-engine", trained.onnx.path, "--precision", "fp16", "--speed-batch", 4, "--out", tmp_path / "b")
+    assert "add --require-faster" in " ".join(refused(*asked).split())
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -200,6 +238,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch, *branches: tuple[float, float]) -> N
     turns = iter(branches)
 
     def timings(*_args: object, **_kwargs: object) -> list[Timing]:
-        return [Timing(1, ((seconds,), (seconds,))) for seconds in next(turns)]
+        engine, float32 = next(turns)
+        return [Timing(1, ((seconds,), (seconds,))) for seconds in (float32, engine)]
 
-    monkeypatch.setattr("geodtr.export.speed_gate.time_embedders", timings)
+    monkeypatch.setattr("geodtr.export.speed.time_embedders", timings)

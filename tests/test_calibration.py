@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,6 +207,44 @@ def test_a_folder_of_images_serves_as_well(
     assert len(held["ground"]["images"]) == 20
     shutil.rmtree(pairs / "aerial")
     assert "holds no images" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "new.json")
+
+
+def test_a_build_says_why_the_ranges_that_it_was_given_do_not_serve(
+    trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    asked: list[object] = ["build-engine", trained.onnx.path, "--precision", "int8", "--calibration", f"pairs:{pairs}"]
+    asked += ["--keep-cosine", 0.9, "--ranges", tmp_path / "ranges.json"]
+    first = cli(*asked, "--images", 8, "--out", tmp_path / "first")
+    assert (first.code, "measured anew" in first.err) == (0, False)
+    again = cli(*asked, "--images", 8, "--out", tmp_path / "again")
+    assert (again.code, "measured anew" in again.err, "Calibrating" in again.err) == (0, False, False)
+    other = cli(*asked, "--images", 9, "--out", tmp_path / "other")
+    assert other.code == 0
+    assert "measured anew, for images was 8 and is 9" in other.err
+
+
+_MEMORY = """
+import resource, sys
+from pathlib import Path
+from geodtr.calibration.activations import measure_activations
+from geodtr.calibration.thresholds import threshold_of
+from geodtr.runtime.bundle import open_bundle
+
+bundle, *images = map(Path, sys.argv[1:])
+how = open_bundle(bundle).manifest.ground.spec.preprocessing
+for times in (1, 40):
+    for method in ("minmax", "entropy"):
+        measure_activations(bundle / "ground.onnx", images * times, how, threshold_of(method))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(trained: Trained) -> None:
+    """In a process of its own, for the most that it ever held. All maps of the images together are 30 times as much."""
+    asked: list[str | Path] = [sys.executable, "-c", _MEMORY, trained.onnx.path]
+    asked += trained.train_set.paths("ground")[:8]
+    few, many = map(int, subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split())
+    assert many - few < 20_000, "kB"
 
 
 def test_another_seed_draws_other_images(

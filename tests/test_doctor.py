@@ -15,8 +15,10 @@ from conftest import Outcome, Trained
 from geodtr.runtime import machine
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import BundleError
+from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import Precision
+from geodtr.runtime.rebuilding import rebuild_unread
 
 Cli = Callable[..., Outcome]
 
@@ -124,7 +126,43 @@ def test_a_corrupt_manifest_is_a_finding(copy_of: Callable[[Precision], Path], c
     (bundle / "manifest.json").write_text("{ not json")
     result = cli("doctor", bundle, "--json")
     assert result.code == 1
-    assert "not a valid manifest" in _failed(result)["manifest.json"]["found"]
+    failed = _failed(result)["manifest.json"]
+    assert "not a valid manifest" in failed["found"]
+    assert "build-engine CKPT --backend onnxruntime --precision PRECISION" in failed["remedy"]
+    assert "PRECISION: fp32, fp16, int8" in failed["remedy"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_a_damaged_manifest_still_tells_is_in_the_command_that_rebuilds(
+    copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained, precision: Precision
+) -> None:
+    bundle = copy_of(precision)
+    manifest = bundle / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-3])
+    remedy = _failed(cli("doctor", bundle, "--json"))["manifest.json"]["remedy"]
+    command, _, why = remedy.partition("  # ")
+    assert f"CKPT: the checkpoint whose SHA-256 is {sha256(trained.checkpoint)[:16]}" in why
+    places = {"CKPT": trained.checkpoint, "SPEC": trained.train_set.name}
+    program, *arguments = (str(places.get(word, word)) for word in shlex.split(command))
+    assert program == "geodtr-export"
+    result = cli(*arguments)
+    assert result.code == 0, result.err
+    assert read_manifest(Path(f"{bundle}-rebuilt")).precision == precision
+    assert f"geodtr-export doctor {bundle}" in cli("inspect", bundle).err
+
+
+def test_a_damaged_manifest_of_graphs_that_take_tiles_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"precision": "mixed", "raw_tiles": 64')
+    (tmp_path / "ground.plan").touch()
+    assert rebuild_unread(tmp_path).startswith(
+        f"geodtr-export export CKPT --raw-tiles 64 --out {tmp_path}-graphs && geodtr-export build-engine "
+        f"{tmp_path}-graphs --backend tensorrt --precision auto --calibration SPEC --recall-on SPEC --out"
+    )
+
+
+def test_a_manifest_that_is_a_folder_is_no_manifest(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").mkdir()
+    assert "cannot be read" in refused("doctor", tmp_path)
 
 
 def test_graphs_optimised_elsewhere_cost_time_alone(

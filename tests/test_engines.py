@@ -1,8 +1,10 @@
 """Engines find what the PyTorch model finds, and a bundle says truly what it holds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from conftest import BUILT, Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_bundle import write_bundle
 
 from geodtr.export.build.builder import BuildOptions, Compiled, make_builder
 from geodtr.export.engine_builder import build_engine, export_checkpoint
@@ -18,12 +21,12 @@ from geodtr.export.kept_cosine import largest_good
 from geodtr.export.model import open_model
 from geodtr.export.parity import allowed_lost, compare
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.errors import BuildError
+from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.pipeline import embed_files
-from geodtr.runtime.progress import Track
+from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec
 
 ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
@@ -177,3 +180,17 @@ def _forge_manifest(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     entry = msgspec.structs.replace(manifest.ground, sha256=sha256(file), bytes=file.stat().st_size, compiled=None)
     write_manifest(bundle, msgspec.structs.replace(manifest, ground=entry))
+
+
+def test_a_disk_that_fills_up_while_a_graph_is_optimised_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The free space is the one thing replaced: ONNX Runtime itself says that serialisation failed."""
+    bundle = open_bundle(write_bundle(tmp_path / "bundle"))
+    entry = bundle.manifest.ground
+    (tmp_path / "ground.optimised.onnx").mkdir()  # a place that cannot be written
+    with pytest.raises(BundleError, match="refuses"):
+        ONNXRUNTIME.compile(bundle.path / entry.file, entry.spec, "fp32", tmp_path, track=untracked)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left"):
+        ONNXRUNTIME.compile(bundle.path / entry.file, entry.spec, "fp32", tmp_path, track=untracked)

@@ -72,6 +72,23 @@ def test_a_fine_tuned_run_is_a_checkpoint_like_any_other(
     assert built.code == 0, built.err
 
 
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("int8.weight_bits=4", "int8.weight_bits: 4 is none of its values; allowed: 7, 8"),
+        ("machine.precision=half", "machine.precision: 'half' is none of its values; allowed: float32, bf16, fp16"),
+        ("int8.bits=7", "'int8.bits' is not a setting"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_before_the_work(
+    trained: Trained, run: Path, refused: Callable[..., str], tmp_path: Path, setting: str, named: str
+) -> None:
+    asked = ("finetune", run, "--data", trained.train_set.name, "--set", setting, "--out", tmp_path / "tuned")
+    message = refused(*asked)
+    assert named in message
+    assert "Calibrating" not in message
+
+
 def test_a_checkpoint_alone_needs_its_recipe_named(
     trained: Trained, refused: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -105,6 +105,17 @@ def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> N
     assert again.asked == whole.asked
 
 
+def test_a_stop_in_the_third_block_costs_that_one_alone(tmp_path: Path) -> None:
+    costs, saved = [5, 1, 4, 0, 3, 2], [0.1, 0.02, 0.05, 0.01, 0.03, 0.08]
+    journal, whole = tmp_path / "journal.json", PlannedBench(costs, saved)
+    expected = search(whole, 0.5, "key", tmp_path / "whole.json")
+    with pytest.raises(KeyboardInterrupt):
+        search(PlannedBench(costs, saved, fails_after=2), 0.5, "key", journal)
+    rest = PlannedBench(costs, saved)
+    assert search(rest, 0.5, "key", journal) == expected
+    assert rest.asked == whole.asked - 2
+
+
 def test_a_tolerance_of_nothing_allows_nothing(tmp_path: Path) -> None:
     with pytest.raises(NoChoiceHolds):
         search(PlannedBench([1, 1], [0.1, 0.1]), 0, "key", tmp_path / "journal.json")

@@ -9,6 +9,8 @@ import pytest
 from conftest import Outcome, Trained
 
 from geodtr.calibration.operators import blocks, operators
+from geodtr.export.fp16 import check_fits
+from geodtr.export.graph_checks import QUANTISERS, GraphError, check_fp16
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.names import DIALECTS, Dialect
 from geodtr.runtime.pipeline import embed_files
@@ -25,9 +27,11 @@ def test_every_dialect_of_int8_is_written_by_its_rules_and_keeps_descriptors(
     bundle = open_bundle(out)
     assert bundle.manifest.quantisation is not None
     assert bundle.manifest.quantisation.dialect == dialect
+    assert bundle.manifest.quantisation.rest == ("fp16" if dialect == "tensorrt" else "fp32")
     assert all(0 < share < 0.3 for share in bundle.manifest.quantisation.argmax_flips.values())
     assert "wins the saliency's arg-max" in cli("inspect", out).out
     model = onnx.load(str(out / "ground.onnx"))
+    onnx.checker.check_model(model, full_check=True)
     stored = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
@@ -35,7 +39,12 @@ def test_every_dialect_of_int8_is_written_by_its_rules_and_keeps_descriptors(
             assert zero.dtype == INTEGERS[dialect]
             assert dialect != "tensorrt" or not zero.any()
             assert stored[node.input[1]].size == 1
+    halves = {value.dtype for value in stored.values()} & {np.dtype(np.float16)}
+    assert bool(halves) == (dialect == "tensorrt")
     if dialect == "tensorrt":
+        check_fp16(model)
+        scales = {stored[node.input[1]].dtype for node in model.graph.node if node.op_type in QUANTISERS}
+        assert scales == {np.dtype(np.float16)}, "what is dequantised has the type of its scale"
         read = {name for node in model.graph.node if node.op_type == "QuantizeLinear" for name in node.input[:1]}
         written = {name for node in model.graph.node if node.op_type in ("Conv", "MatMul") for name in node.output}
         assert not read & written, "TensorRT wants the output of a weighted operator left as it is"
@@ -54,6 +63,8 @@ def test_fp8_weights_and_activations_are_e4m3_and_keep_descriptors(
     out = tmp_path / "bundle"
     _build(trained, cli, out, "fp8")
     model = onnx.load(str(out / "ground.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    check_fp16(model)
     types = {entry.name: entry.data_type for entry in model.graph.initializer}
     kinds = {types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     kinds |= {types[name] for name in _quantised_weights(model)}
@@ -80,6 +91,12 @@ def test_a_small_product_stays_as_it_is(trained: Trained) -> None:
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in sizes]
     assert products
     assert all((node.name in chosen) == (sizes[node.input[1]] >= 4096) for node in products)
+
+
+def test_values_that_half_precision_does_not_hold_are_refused() -> None:
+    check_fits({"features": (-65504.0, 65504.0)})
+    with pytest.raises(GraphError, match=r"features reaches 70000 .* Build --precision fp32"):
+        check_fits({"pixels": (-1.0, 1.0), "features": (-70_000.0, 1.0)})
 
 
 def _build(trained: Trained, cli: Callable[..., Outcome], out: Path, precision: str, *more: object) -> None:

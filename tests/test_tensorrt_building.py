@@ -18,8 +18,8 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.tensorrt_versions import layer_precisions
-from geodtr.runtime.errors import BundleError
+from geodtr.runtime.engines.tensorrt_versions import layer_precisions, operator_precisions
+from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import TensorRtEntry, read_manifest, write_manifest
 from geodtr.runtime.names import Precision
@@ -66,8 +66,73 @@ def test_a_precision_that_was_asked_for_and_is_absent_fails_the_build(
     asked += ["--precision", precision, "--out", tmp_path / "b"]
     asked += ["--calibration", model.images.name] * (precision == "int8")
     message = refused(*asked)
-    assert f"{precision} was asked for, and no layer" in message
-    assert "fp32" in message
+    assert f"{precision} was asked for, and TensorRT {version}'s ground engine computes 0 of" in message
+    assert "(fp32)" in message
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_most_operators_must_have_the_precision_of_the_graph_and_those_that_have_not_are_named(
+    model: Model, tmp_path: Path, machine: Machine, cli: Callable[..., Outcome], metadata: bool
+) -> None:
+    machine.trt.without_metadata = not metadata
+    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "int8"]
+    asked += ["--calibration", model.images.name, "--images", 8]
+    machine.trt.in_float = 1
+    built = cli(*asked, "--out", tmp_path / "b")
+    assert built.code == 0, built.err
+    compiled = read_manifest(tmp_path / "b").ground.compiled
+    assert compiled is not None
+    (missed,) = compiled.wider
+    first, *_ = (node for node in onnx.load(str(tmp_path / "b" / "ground.onnx")).graph.node if node.op_type == "Conv")
+    assert missed == first.name
+    assert f"in a wider type than the graph's: {missed}" in " ".join(built.err.split())
+    assert f"ground: computed in a wider type than the graph's: {missed}" in cli("inspect", tmp_path / "b").out
+    machine.trt.in_float = 8
+    failed = cli(*asked, "--out", tmp_path / "c")
+    assert failed.code == 2
+    assert "at least 80% must be" in failed.err
+    assert f"The others: {missed} (fp32), " in failed.err
+    assert not (tmp_path / "c").exists()
+
+
+def test_where_no_operator_is_named_layers_are_counted(
+    build: Callable[..., Bundle], machine: Machine, tmp_path: Path
+) -> None:
+    machine.trt.without_names = True
+    compiled = build("int8").manifest.ground.compiled
+    assert compiled is not None and compiled.wider == ()
+    machine.trt.in_float = 8
+    with pytest.raises(BuildError, match=r"at least 80% must be\. Its layers:"):
+        build("int8", name="other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_operators_are_known_by_the_layers_that_they_are_fused_into() -> None:
+    def layer(name: str, kind: str, takes: str, gives: str, **more: object) -> dict[str, object]:
+        types = {"Inputs": [{"Format/Datatype": takes}], "Outputs": [{"Format/Datatype": gives}]}
+        return {"Name": name, "LayerType": kind, **types, **more}
+
+    layers = [
+        layer("a", "Reformat", "Float", "Int8", Metadata="[ONNX Layer: conv 1]"),
+        layer("b", "kgen", "Float", "Int8", Metadata="[ONNX Layer: conv 1]"),
+        layer("c", "CaskConvolution", "Int8", "Half", Metadata="[ONNX Layer: conv 1]\x1f[ONNX Layer: relu 1]"),
+        layer("conv 2 + relu 2", "CaskConvolution", "Half", "Half"),
+        "conv 3",
+    ]
+    assert operator_precisions(json.dumps({"Layers": layers})) == {
+        "conv 1": "int8",
+        "relu 1": "int8",
+        "conv 2": "fp16",
+        "relu 2": "fp16",
+        "": "unknown",
+    }
+
+
+def test_what_is_not_quantised_is_half_precision(build: Callable[..., Bundle]) -> None:
+    manifest = build("int8").manifest
+    assert manifest.quantisation is not None and manifest.quantisation.rest == "fp16"
+    assert manifest.ground.compiled is not None
+    assert manifest.ground.compiled.layers["fp16"] > manifest.ground.compiled.layers["fp32"]
 
 
 @pytest.mark.parametrize(

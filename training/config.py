@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -200,6 +200,11 @@ def _value(text: str) -> Any:
 
 
 def _readable(error: msgspec.ValidationError) -> str:
-    """`Expected int - at $.recipe.epochs` -> `recipe.epochs: expected int`."""
+    """`Expected int - at $.recipe.epochs` -> `recipe.epochs: expected int`; with what is allowed, where that is few."""
     what, _, where = str(error).partition(" - at `$.")
-    return f"{where.rstrip('`')}: {what[0].lower()}{what[1:]}" if where else what
+    key = where.rstrip("`")
+    if what.startswith("Invalid enum value "):
+        what = f"{what.removeprefix('Invalid enum value ')} is none of its values"
+    kind = dict(_keys(TrainConfig)).get(key)
+    allowed = f"; allowed: {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else ""
+    return f"{key}: {what[0].lower()}{what[1:]}{allowed}" if where else what

@@ -15,10 +15,13 @@ from geodtr.runtime.spec import BranchSpec
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A file that a backend made of a typed graph; `layers` counts them by the precision they got, where it tells."""
+    """A file that a backend made of a typed graph; `layers` counts them by the precision they got, where it tells, and
+    `wider` names the operators that did not get the graph's.
+    """
 
     file: Path
     layers: dict[str, int]
+    wider: tuple[str, ...] = ()
 
 
 class Builder(Protocol):

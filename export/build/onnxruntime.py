@@ -1,12 +1,15 @@
 """Engines for ONNX Runtime: the typed graph, and the form it optimises that to on this machine."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 from geodtr.export.build.builder import BuildOptions, Compiled
 from geodtr.export.precision import QUANTISED
 from geodtr.runtime.checks import check_cpu_dialect
 from geodtr.runtime.engines.onnxruntime import check_installation, check_provider, open_session, optimisation_of
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Dialect, Precision
@@ -47,5 +50,11 @@ class OnnxRuntimeBuilder:
         if self._provider != "cpu":
             return None
         file = out / f"{spec.branch}.optimised.onnx"
-        open_session(graph, optimisation=optimisation_of(precision), save_optimised=file)
+        try:
+            open_session(graph, optimisation=optimisation_of(precision), save_optimised=file)
+        except BundleError:
+            # ONNX Runtime says of a full disk that its serialisation failed.
+            if shutil.disk_usage(out).free < graph.stat().st_size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from None
+            raise
         return Compiled(file, {})

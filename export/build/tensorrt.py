@@ -1,7 +1,7 @@
 """Building TensorRT plans from typed graphs, 10.3 to 11 alike.
 
 The network is strongly typed: each tensor has the type that the graph gives it, and no flag changes one. What TensorRT
-made of every layer is read back and counted.
+made of every operator is read back.
 What stands above the calls into TensorRT is tested through a fake; none of it has run on a GPU yet.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geodtr.export.build.builder import BuildOptions, Compiled
+from geodtr.export.build.tensorrt_audit import audit
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.build.timing_cache import TimingCache
 from geodtr.export.build.watched import run_watched
@@ -20,7 +21,6 @@ from geodtr.runtime.engines.tensorrt_plan import Log, load_plan, open_log
 from geodtr.runtime.engines.tensorrt_versions import (
     check_installation,
     hardware_level,
-    layer_precisions,
     parse,
     parse_for_dla,
 )
@@ -32,9 +32,6 @@ from geodtr.runtime.spec import INPUT, BranchSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt
-
-_PROOF: dict[Precision, tuple[str, ...]] = {"fp16": ("fp16",), "int8": ("int8",), "fp8": ("fp8",), "mixed": ("int8",)}
-"""Of what each precision must have at least one layer: an engine without is another than was asked for."""
 
 
 class TensorRtBuilder:
@@ -89,16 +86,14 @@ class TensorRtBuilder:
         else:
             cache = TimingCache(out.parent, backend.machine, backend.version)
             file.write_bytes(self._built(graph, spec, backend.tensorrt, cache, cuda, log, track))
-        layers = _audit(file, graph, spec, backend.tensorrt, cuda, log)
-        missing = [proof for proof in _PROOF.get(precision, ()) if not layers.get(proof)]
-        if missing:
-            made = ", ".join(f"{count} {name}" for name, count in layers.items()) or "none"
-            raise BuildError(
-                f"{precision} was asked for, and no layer of the {spec.branch} engine that TensorRT {backend.version} "
-                f"made computes in it (layers: {made}). Nothing was written. Build in fp32, or on a GPU that has "
-                f"{precision}."
+        told = _inspected(file, graph, spec, backend.tensorrt, cuda, log)
+        found = audit(told, graph, precision, f"TensorRT {backend.version}'s {spec.branch} engine")
+        if found.wider:
+            self._notice(
+                f"TensorRT computes {len(found.wider)} operators of the {spec.branch} engine in a wider type than the "
+                f"graph's: {', '.join(found.wider)}."
             )
-        return Compiled(file, layers)
+        return Compiled(file, found.layers, found.wider)
 
     def _built(
         self,
@@ -220,8 +215,8 @@ def _refitted(plan: Path, graph: Path, how: TensorRtEntry, cuda: Cuda, log: Log)
         return bytes(engine.serialize())
 
 
-def _audit(plan: Path, graph: Path, spec: BranchSpec, how: TensorRtEntry, cuda: Cuda, log: Log) -> dict[str, int]:
-    """How many layers of a plan compute in which precision."""
+def _inspected(plan: Path, graph: Path, spec: BranchSpec, how: TensorRtEntry, cuda: Cuda, log: Log) -> str:
+    """What TensorRT tells of a plan's layers, in JSON."""
     import tensorrt as trt
 
     with cuda.active():
@@ -233,7 +228,7 @@ def _audit(plan: Path, graph: Path, spec: BranchSpec, how: TensorRtEntry, cuda: 
         context.set_input_shape(INPUT, (how.opt_batch, spec.preprocessing.height, spec.preprocessing.width, 3))
         inspector = engine.create_engine_inspector()
         inspector.execution_context = context
-        return layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _dots(version: tuple[int, ...]) -> str:

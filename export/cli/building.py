@@ -15,7 +15,7 @@ from geodtr.export.cli.console import (
     warn,
 )
 from geodtr.export.cli.options import out_option
-from geodtr.export.cli.precision_tables import against_fp32, int8_share, show_search
+from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
 from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
 
 _QUANTISED: tuple[PrecisionAsked, ...] = ("int8", "fp8", "auto")
@@ -32,6 +32,7 @@ _HEARD: dict[str, tuple[PrecisionAsked, ...]] = {
     "recall_on": ("auto",),
     "tolerance": ("auto",),
     "picture": ("auto",),
+    "speed_batch": ("fp16", *_QUANTISED),
     "require_faster": ("fp32", "fp16", *_QUANTISED),
 }
 """Options that not every precision hears."""
@@ -118,12 +119,18 @@ def build_engine(
             help="Measure beside fp32 of the same backend; write nothing and exit 1 when a branch is not faster.",
         ),
     ] = False,
+    speed_batch: Annotated[
+        int,
+        typer.Option(
+            "--speed-batch", min=1, help="auto, --require-faster: images a call when engines are timed; one flies."
+        ),
+    ] = 1,
 ) -> None:
     """Compile both branches into a bundle of engines.
 
     INT8 and FP8 quantise convolutions and large products. One that would turn a calibration image's descriptor too far
-    stays in float32, and `inspect` names it. With `auto`, blocks are chosen by the recall measured on --recall-on; a
-    search that was stopped goes on from OUT.search.json.
+    stays as the rest is, and `inspect` names it. With `auto`, blocks are chosen by the recall measured on --recall-on;
+    a search that was stopped goes on from OUT.search.json.
     """
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.export.build.builder import BuildOptions, make_builder
@@ -141,6 +148,8 @@ def build_engine(
         raise typer.BadParameter(
             f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
         )
+    if "speed_batch" in given and not (require_faster or precision == "auto"):
+        raise typer.BadParameter("--speed-batch: nothing is timed here. Leave it out, or add --require-faster.")
     check_pictures(picture)
     tensorrt = TensorRtOptions(
         min_batch=min_batch,
@@ -168,12 +177,13 @@ def build_engine(
             RangeOptions(images=images, choice=select, seed=seed, method=method, percentile=percentile),
             file=ranges,
             keep_cosine=keep_cosine,
+            notice=warn,
         )
         if recall_on is not None:
             pairs = read_test_set(recall_on)
             report_skipped(pairs.name, pairs.skipped)
             journal = out.resolve().with_name(f"{out.resolve().name}.search.json")
-            plan = SearchPlan(plan, pairs, journal, tolerance, warn)
+            plan = SearchPlan(plan, pairs, journal, tolerance, speed_batch)
     bundle = run_build(
         source,
         out,
@@ -181,17 +191,14 @@ def build_engine(
         builder=builder,
         calibration=plan,
         require_faster=require_faster,
+        speed_batch=speed_batch,
         track=track,
     )
     made = bundle.manifest.quantisation
     if made is not None and made.search is not None:
-        show_search(made.search)
+        show_search(made.search, made.rest)
         if picture is not None:
-            from geodtr.export.precision_picture import save_picture
-            from geodtr.runtime.files import new_file
-
-            with new_file(picture) as file:
-                save_picture(made.search, file)
+            draw_search(made, picture)
     messages.print(
         f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB"
         f"{', ' + int8_share(made) if made else ''}"

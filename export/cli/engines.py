@@ -22,7 +22,7 @@ from geodtr.export.cli.console import (
     warn_of_collapse,
 )
 from geodtr.export.cli.options import AsJson, BundlePath, Limit, Spec, out_option
-from geodtr.export.cli.precision_tables import against_fp32, int8_share, show_search
+from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
 
 if TYPE_CHECKING:
     from geodtr.export.parity import ParityReport
@@ -121,12 +121,23 @@ def show_parity(report: "ParityReport", pixels: "Recall | None" = None) -> None:
     warn_of_collapse(report.reference, report.reference_recall)
 
 
-def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Show what a bundle holds: branches, precision, backend, hashes, calibration, measured parity."""
+def inspect(
+    bundle: BundlePath,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="PNG", help="Draw the search of --precision auto again.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, measured parity."""
+    from geodtr.export.pictures import check_pictures
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.names import BRANCHES
 
+    check_pictures(picture)
     manifest = open_bundle(bundle).manifest
+    if picture is not None:
+        draw_search(manifest.quantisation, picture)
     if as_json:
         show_json(manifest)
         return
@@ -144,6 +155,8 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         if compiled is not None and compiled.layers:
             told = ", ".join(f"{count} in {name}" for name, count in compiled.layers.items())
             output.print(f"{branch}: the backend computes layers {told}")
+        if compiled is not None and compiled.wider:
+            output.print(f"{branch}: computed in a wider type than the graph's: {', '.join(compiled.wider)}")
     if manifest.quantisation is not None:
         calibration = manifest.quantisation.calibration
         output.print(
@@ -154,7 +167,7 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         for name, share in manifest.quantisation.argmax_flips.items():
             output.print(f"{name}: another channel wins the saliency's arg-max in {percent(share)} % of positions")
         if manifest.quantisation.search is not None:
-            show_search(manifest.quantisation.search)
+            show_search(manifest.quantisation.search, manifest.quantisation.rest)
     if manifest.speed is not None:
         output.print(against_fp32(manifest.speed))
     if not manifest.parity:

@@ -1,17 +1,19 @@
-"""How a quantised bundle and its search look in a terminal."""
+"""How a quantised bundle and its search look in a terminal, and drawn."""
 
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geodtr.export.cli.console import output, table, times
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import QuantisationEntry, SearchEntry, SpeedEntry
+    from geodtr.runtime.names import Precision
 
 
 def against_fp32(speed: "SpeedEntry") -> str:
     """How fast a bundle is beside float32, in words."""
-    each = f"ground {times(speed.ground)}, aerial {times(speed.aerial)}"
+    each = f"ground {times(speed.ground)}, aerial {times(speed.aerial)}, together {times(speed.both)}"
     return f"speed against fp32 of the same backend, where it was built, batch {speed.batch}: {each}"
 
 
@@ -20,14 +22,18 @@ def int8_share(made: "QuantisationEntry") -> str:
     kept = len(made.kept_float)
     share = f"{made.operators - kept} of {made.operators} operators quantised ({made.dialect})"
     why = f"to keep cosine {made.keep_cosine}" if made.search is None else "as the search for recall and speed chose"
-    return f"{share}, the others float32 {why} (--json names them)" if kept else share
+    if kept:
+        return f"{share}, the others {made.rest} {why} (--json names them)"
+    return share if made.rest == "fp32" else f"{share}, the rest {made.rest}"
 
 
-def show_search(search: "SearchEntry") -> None:
-    """Blocks alone, and the choices that were timed or lost too much."""
+def show_search(search: "SearchEntry", rest: "Precision") -> None:
+    """Blocks alone, and the choices that were timed or lost too much; `rest` is what is not quantised."""
+    from geodtr.export.mixed_precision import allowed
+
     rows = table("Blocks alone in 8 bits", ("block", "operators", "mean cos", "lost", "gained", "speed", ""))
     for entry in search.sensitivity:
-        kept = "int8" if entry.block in search.chosen.blocks else "float32"
+        kept = "int8" if entry.block in search.chosen.blocks else rest
         speed = f"{entry.speed:.2f} x"
         cells = (f"{entry.mean_cosine:.5f}", str(entry.lost), str(entry.gained), speed, kept)
         rows.add_row(entry.block, str(entry.operators), *cells)
@@ -38,22 +44,46 @@ def show_search(search: "SearchEntry") -> None:
         drop = 100 * (trial.lost - trial.gained) / trial.queries
         interval = f"{drop:+.2f} ({100 * trial.low:+.2f} to {100 * trial.high:+.2f})"
         speed = "" if trial.speed is None else f"{trial.speed:.2f} x"
-        lost_too_much = "" if drop <= search.tolerance else "lost too much"
+        lost_too_much = "" if allowed(trial, search.tolerance) else "lost too much"
         note = "chosen" if trial.blocks == search.chosen.blocks else lost_too_much
         note = note if trial.complete else "given up early"
         rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
     output.print(rows)
+    output.print(
+        f"speed: of both branches together by that of {rest} engines, batch {search.batch}; drop: against fp32, with "
+        "the interval that holds it with 95 % confidence",
+        style="dim",
+        soft_wrap=True,
+    )
     if 100 * search.chosen.high > search.tolerance:
-        output.print(
-            f"The measured drop is within {search.tolerance} points; {search.chosen.queries} pairs cannot exclude "
-            f"{100 * search.chosen.high:.2f}. About {pairs_to_be_sure(search)} would.",
-            soft_wrap=True,
-        )
+        output.print(how_sure(search), soft_wrap=True)
 
 
-def pairs_to_be_sure(search: "SearchEntry") -> str:
-    """How many pairs with as many changes would bring the interval's upper end within the tolerance, in words."""
+def how_sure(search: "SearchEntry") -> str:
+    """What the pairs leave open, where the chosen one's interval reaches beyond the tolerance: the choice was made by
+    the measured drop.
+    """
     trial = search.chosen
     drop, share = (trial.lost - trial.gained) / trial.queries, (trial.lost + trial.gained + 1) / trial.queries
+    beyond = f"{trial.queries} pairs cannot exclude a drop of {100 * trial.high:.2f} points"
     room = search.tolerance / 100 - max(drop, 0)
-    return f"{ceil(share * (1.96 / room) ** 2 / 100) * 100}" if room > 0 else "no number of"
+    if room <= 0:
+        few = " A tolerance of less than one query lets one go." if 100 * drop > search.tolerance else ""
+        return f"{beyond}.{few}"
+    enough = ceil(share * (1.96 / room) ** 2 / 100) * 100
+    return f"The measured drop is within {search.tolerance} points; {beyond}. About {enough} would."
+
+
+def draw_search(made: "QuantisationEntry | None", path: Path) -> None:
+    """Draw what a manifest keeps of a search, as a PNG file. Raises ConfigError when there was none."""
+    from geodtr.export.precision_picture import save_picture
+    from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.files import new_file
+
+    if made is None or made.search is None:
+        raise ConfigError(
+            "There is no search to draw: blocks are measured and chosen by build-engine --precision auto. Leave "
+            "--picture out."
+        )
+    with new_file(path) as file:
+        save_picture(made.search, made.rest, file)

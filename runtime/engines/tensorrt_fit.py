@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from geodtr.runtime.checks import Finding, looked_at, rebuild
+from geodtr.runtime.checks import Finding, looked_at
 from geodtr.runtime.engines.cuda import open_cuda
 from geodtr.runtime.engines.tensorrt_versions import check_installation, parse
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, Manifest, TensorRtEntry
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.rebuilding import rebuild
 
 
 def mismatches(backend: BackendEntry, version: str, here: Machine) -> list[str]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodtr.runtime.checks import recompile_command
 from geodtr.runtime.engines.opening import EngineFiles
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
+from geodtr.runtime.rebuilding import recompile_command
 from geodtr.runtime.spec import INPUT, OUTPUT
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Every name outside this file exists in all of them (`make check-tensorrt`).
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from geodtr.runtime.errors import ConfigError, MissingDependency
@@ -90,25 +90,50 @@ def layer_precisions(information: str) -> dict[str, int]:
     whose types are not told, as in a plan that was built without details.
     Source: 10.x tells a tensor's type within "Format/Datatype", 11 apart from its format.
     """
-    found = Counter[str]()
+    return dict(sorted(Counter(_precision(layer) for layer in _computing(information)).items()))
+
+
+def operator_precisions(information: str) -> dict[str, str]:
+    """In what precision an engine computes the operators of the ONNX graph, by their names there, from what its
+    inspector tells in JSON: the narrowest of the layers that name an operator, for a layer may merely prepare it.
+
+    Operators that no layer names are not there. Layers are fused: each lists all of its operators as metadata, or,
+    where it has none, in its own name.
+    """
+    found = dict[str, str]()
+    for layer in _computing(information):
+        names = _OPERATOR.findall(str(layer.get("Metadata", ""))) or str(layer.get("Name", "")).split(" + ")
+        for name in names:
+            found[name] = min(found.get(name, UNKNOWN), _precision(layer), key=width)
+    return found
+
+
+UNKNOWN = "unknown"
+_OPERATOR = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
+
+def width(precision: str) -> int:
+    """Orders precisions, the narrowest first; unknown is the widest."""
+    return list(_TYPES).index(precision) if precision in _TYPES else len(_TYPES)
+
+
+def _computing(information: str) -> Iterator[Mapping[str, Any]]:
+    """The layers that compute anything; one of a plan that was built without details is a name, and told as nothing."""
     for layer in json.loads(information)["Layers"]:
         told: Mapping[str, Any] = layer if isinstance(layer, dict) else {}
-        if str(told.get("LayerType", "")).lower() in _MOVES:
-            continue
-        takes = _narrowest([*told.get("Inputs", ()), told.get("Weights", {})])
-        gives = _narrowest(told.get("Outputs", ()))
-        known = [precision for precision in (takes, gives) if precision is not None]
-        if not known:
-            found["unknown"] += 1
-        elif _PRODUCT.search(f"{told.get('LayerType', '')} {told.get('ParameterType', '')}"):
-            found[known[0]] += 1
-        else:
-            found[max(known, key=_width)] += 1
-    return dict(sorted(found.items()))
+        if str(told.get("LayerType", "")).lower() not in _MOVES:
+            yield told
 
 
-def _width(precision: str) -> int:
-    return list(_TYPES).index(precision)
+def _precision(layer: Mapping[str, Any]) -> str:
+    takes = _narrowest([*layer.get("Inputs", ()), layer.get("Weights", {})])
+    gives = _narrowest(layer.get("Outputs", ()))
+    known = [precision for precision in (takes, gives) if precision is not None]
+    if not known:
+        return UNKNOWN
+    if _PRODUCT.search(f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}"):
+        return known[0]
+    return max(known, key=width)
 
 
 def _narrowest(tensors: Iterable[Mapping[str, Any]]) -> str | None:
@@ -119,4 +144,4 @@ def _narrowest(tensors: Iterable[Mapping[str, Any]]) -> str | None:
         found |= {
             name for name, words in _TYPES.items() if re.search(rf"(?<![a-z0-9])({words})(?![a-z0-9])", text, re.I)
         }
-    return min(found, key=_width, default=None)
+    return min(found, key=width, default=None)

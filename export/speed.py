@@ -1,0 +1,84 @@
+"""How many times as fast engines are as others, in one definition: the search for blocks ranks by it, and
+`--require-faster` asks for it.
+
+Both branches are called with a batch of noise in interleaved rounds (see timing). Each has its ratio, and both
+together, a batch of each, have one.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from geodtr.export.build.builder import Builder
+from geodtr.export.timing import ROUNDS, noise, time_embedders, together
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, open_embedders
+from geodtr.runtime.errors import GateNotMet
+from geodtr.runtime.manifest import Manifest, SpeedEntry
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.spec import EmbedderPair
+
+BATCH = 1
+"""What a vehicle embeds at a time; every engine takes it."""
+
+
+def times_as_fast(
+    pairs: Sequence[EmbedderPair],
+    base: EmbedderPair,
+    batch: int = BATCH,
+    *,
+    rounds: int = ROUNDS,
+    track: Track = untracked,
+) -> list[SpeedEntry]:
+    """How many times as fast as `base` each of `pairs` is, with `batch` images a call."""
+    ground, aerial = (
+        time_embedders(
+            [pair[branch] for pair in (base, *pairs)],
+            [noise(pair[branch], batch) for pair in (base, *pairs)],
+            rounds=rounds,
+            track=track,
+        )
+        for branch in BRANCHES
+    )
+    both = [together(*each) for each in zip(ground, aerial, strict=True)]
+    return [
+        SpeedEntry(
+            batch=batch,
+            ground=ground[row].ratio(ground[0]),
+            aerial=aerial[row].ratio(aerial[0]),
+            both=both[row].ratio(both[0]),
+        )
+        for row in range(1, len(both))
+    ]
+
+
+def measure_speed(
+    built: Bundle, exported: Bundle, builder: Builder, scratch: Path, batch: int = BATCH, *, track: Track = untracked
+) -> SpeedEntry:
+    """The engines of `built` beside those that `builder` makes of the float32 graphs of `exported`, in `scratch`."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        float32 = list[EngineFiles]()
+        for branch in BRANCHES:
+            entry = exported.manifest.engine(branch)
+            graph = exported.path / entry.file
+            inside = Path(folder) / branch  # what a backend keeps beside a bundle goes with the rest
+            inside.mkdir()
+            compiled = builder.compile(graph, entry.spec, "fp32", inside, track=track)
+            float32.append(EngineFiles(entry.spec, "fp32", graph, None if compiled is None else compiled.file))
+        base = EmbedderPair(*open_embedders(float32, built.manifest.backend, AS_IT_LIKES))
+        (found,) = times_as_fast([built.embedders()], base, batch, track=track)
+    return found
+
+
+def check_faster(speed: SpeedEntry, manifest: Manifest) -> None:
+    """Raise GateNotMet unless each branch is faster than float32; one that is float32 itself need not be."""
+    ratios = [speed.branch(branch).median for branch in BRANCHES if manifest.precision_of(branch) != "fp32"]
+    if not min(ratios) > 1:
+        each = (
+            f"ground {speed.ground.median:.2f} times as fast, aerial {speed.aerial.median:.2f}, at batch {speed.batch}"
+        )
+        raise GateNotMet(
+            f"The {manifest.precision} engine is not faster than fp32 on this machine: {each}. Nothing was written. "
+            "Build fp32, or leave --require-faster out."
+        )
