@@ -34,6 +34,17 @@ def test_a_trained_model_beats_raw_pixels_on_unseen_ground(trained: Trained) -> 
     assert not learned.suspicious
 
 
+@pytest.mark.slow
+def test_the_hardest_triplets_teach_more_and_collapse_nothing(trained: Trained, tmp_path: Path) -> None:
+    """Counted alone from the first step on they draw all descriptors into one point."""
+    checkpoint = train(load_preset("world-tiny", ["recipe.hardest=0.05"]), trained.train_set, tmp_path / "run")
+    usual, hard = (
+        evaluate(embedders(load_checkpoint(path).model), trained.test_set) for path in (trained.checkpoint, checkpoint)
+    )
+    assert hard.at_1 > usual.at_1
+    assert not hard.suspicious
+
+
 def test_one_seed_gives_one_model(few: PairSet, tmp_path: Path) -> None:
     heard = [Losses() for _ in range(3)]
     for run, seed in enumerate((3, 3, 4)):

@@ -38,10 +38,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `micro_batch`: pairs that go through the network at once, 0 for the whole batch. A smaller one needs less memory and
     computes each image twice; every pair of the batch remains a negative of every other, and batch normalisation sees
     one micro-batch. The learning rate rises linearly over `warmup` (a share of all steps), then follows a cosine to
-    zero. `hardest` is the share of triplets that count. `counterfactual_weight` 0 leaves that loss out. `layout` is the
-    strength of layout simulation (any-angle needs a polar aerial branch), `semantic` that of semantic augmentation.
-    `heading_error`: panoramas alone are turned by up to so many degrees either way, for a model that is to find places
-    though a heading is known no better; half a step of the headings that `localize` searches, 180 / N.
+    zero. `hardest` is the share of triplets, those of largest loss, that count from half the run on; it falls to that
+    from all of them. `counterfactual_weight` 0 leaves that loss out. `layout` is the strength of layout simulation
+    (any-angle needs a polar aerial branch), `semantic` that of semantic augmentation. `heading_error`: panoramas alone
+    are turned by up to so many degrees either way, for a model that is to find places though a heading is known no
+    better; half a step of the headings that `localize` searches, 180 / N.
     `pretrained` weights of the backbone: none, imagenet, or a file. `start`: a checkpoint of the same network that
     training goes on from; none where empty.
     """

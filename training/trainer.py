@@ -85,6 +85,7 @@ class Trainer:
     def update(self, batch: Sequence[PairBatch], rate: float) -> tuple[float, float]:
         """Learn from the micro-batches in `batch`; returns the loss and the norm of its gradient."""
         recipe, ranks = self.config.recipe, self.ranks
+        hardest = _share(self.step - 1, self.total, recipe.hardest)
         tiles = torch.cat([ranks.gather(part.tiles.to(ranks.device)) for part in batch])
         augmented = self._augment(batch)
 
@@ -94,7 +95,7 @@ class Trainer:
         def loss_of(outputs: Outputs) -> Tensor:
             half = len(outputs) // 2
             (ground, *imagined_ground), (aerial, *imagined_aerial) = outputs[:half], outputs[half:]
-            loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=recipe.hardest, tiles=tiles)
+            loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles)
             if recipe.counterfactual_weight:
                 for real, imagined in ((ground, imagined_ground), (aerial, imagined_aerial)):
                     for other in imagined:
@@ -161,6 +162,14 @@ class Trainer:
             with torch.autocast(ranks.device.type, dtype=half, enabled=half is not None):
                 outputs += self.model.training_outputs(branch, images[branch], uniform)
         return outputs
+
+
+def _share(step: int, total: int, last: float) -> float:
+    """The share of triplets that count: all at first, then evenly fewer in proportion, `last` from half the run on.
+
+    A small share from the start draws all descriptors into one point: of random ones the hardest triplets only push.
+    """
+    return float(last ** min(1.0, 2 * step / total))
 
 
 def _rate(step: int, total: int, warmup: float) -> float:
