@@ -64,8 +64,8 @@ def test_the_example_of_the_documentation_runs(tiny: TinyWorld, tmp_path: Path) 
 def test_files_are_localised_in_order_as_one_by_one(tiny: TinyWorld, tmp_path: Path) -> None:
     localizer = Localizer.open(tiny.bundle, tiny.gallery)
     images = [tiny.photograph(tmp_path / f"{row}.png", row) for row in (5, 1, 63, 30)]
-    located = list(localizer.locate_files(images, top=3))
-    assert [entry.image for entry in located] == images
+    located = list(localizer.locate_frames(images, top=3))
+    assert [entry.image for entry in located] == [str(image) for image in images]
     for entry, image in zip(located, images, strict=True):
         alone = localizer.locate(image, top=3)
         assert [candidate.row for candidate in entry.candidates] == [candidate.row for candidate in alone.candidates]
@@ -261,7 +261,7 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     assert "LAT,LON,RADIUS" in refused(*asked, "--near", "1,2")
     assert "-90 to 90" in refused(*asked, "--near", "91,2,10")
     assert "above 0" in refused(*asked, "--near", "1,2,nan")
-    assert "either images" in refused(*asked[:1], *asked[2:])
+    assert "Give images" in refused(*asked[:1], *asked[2:])
     assert "either images" in refused(*asked, "--track", tmp_path / "drive.csv")
     assert "1 to 64" in refused(*asked, "--headings", 65)
 
