@@ -1,5 +1,6 @@
 """Data sets are read as they are released: complete, in order, what is missing named, what is garbage refused."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,15 @@ import trees
 from conftest import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.warp import transform
 from scipy.io import savemat
 
 from geodtr.runtime.errors import DataError
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import KINDS, read_test_set, read_training_set
+from geodtr.training.data.utm import to_degrees
 
 TILES = tuple(f"satellite_41.{n}_-87.{n}.png" for n in range(8))
 
@@ -89,6 +94,25 @@ def test_cvact_counts_from_1_and_keeps_the_order(tmp_path: Path) -> None:
     assert [pair.utm for pair in test.pairs] == [UTM[2], UTM[1]]
     assert read_training_set(f"cvact:{root}").name.endswith("#train")
     assert read_test_set(f"cvact:{root}").name.endswith("#val")
+
+
+def test_cvact_lies_in_canberra(tmp_path: Path) -> None:
+    """By PROJ's UTM zone 55 south. What lies elsewhere has metres alone."""
+    root = trees.cvact(tmp_path, IDS, [*UTM[:3], (690000.0, 5090000.0)], test=[1, 4])
+    pairs = read_test_set(f"cvact:{root}#test")
+    first, second = pairs.pairs
+    lon, lat = transform(CRS.from_epsg(32755), CRS.from_epsg(4326), [UTM[0][0]], [UTM[0][1]])
+    assert (first.lat, first.lon) == pytest.approx((lat[0], lon[0]), abs=1e-9)
+    assert (second.lat, second.lon, second.utm) == (None, None, (690000.0, 5090000.0))
+    tiles = reference_tiles(pairs).tiles
+    assert (tiles[0].lat, tiles[0].lon) == (first.lat, first.lon)
+
+
+@given(east=st.floats(-1e9, 1e9), north=st.floats(-1e9, 1e9), zone=st.integers(1, 60), southern=st.booleans())
+def test_any_metres_have_degrees_or_none(east: float, north: float, zone: int, southern: bool) -> None:
+    lat, lon = to_degrees(east, north, zone, southern=southern)
+    assert math.isnan(lat) == math.isnan(lon)
+    assert math.isnan(lat) or (-90 <= lat <= 90 and math.isfinite(lon))
 
 
 @pytest.mark.parametrize("folder", ["ANU_data_small", "ANU_data_test"])
