@@ -1,5 +1,6 @@
 """A map is cut into tiles whose centres, sizes, headings and pixels are what the file says of them."""
 
+import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -392,10 +393,28 @@ def test_a_map_across_the_180th_meridian_and_one_to_the_pole_are_cut(tmp_path: P
     assert all(abs(tile.lat or 0) < 90 for tile in tiles)
 
 
-def test_the_documentations_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _utm(tmp_path / "ortho.tif", picture(200, 200))
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).resolve().parents[1] / "docs" / "galleries.md").read_text()
-    names: dict[str, np.ndarray] = {}
-    exec(page.split("```python")[1].split("```")[0], names)
-    assert names["pixels"].shape == (120, 120, 3)
+_GROWTH = """
+import sys
+from pathlib import Path
+from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
+def peak():  # of this process alone: what getrusage says begins with the parent's
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+source = open_geotiff(Path(sys.argv[1]), GeoTiffOptions(600))
+source.read(source.tiles[0])
+before = peak()
+for tile in source.tiles:
+    source.read(tile)
+print(peak() - before)
+"""
+
+
+def test_a_map_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
+    """240 MB of pixels, of which none is written: where GDAL keeps what it likes, all of them are kept."""
+    shape = {"width": 9000, "height": 9000, "count": 3, "dtype": "uint8", "sparse_ok": True}
+    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    path = tmp_path / "large.tif"
+    with rasterio.open(path, "w", driver="GTiff", crs=UTM, transform=_upright(UTM), **shape, **tiled):
+        pass
+    line = [sys.executable, "-c", _GROWTH, str(path)]
+    grown = int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)  # KiB
+    assert 10_000 < grown < 190_000

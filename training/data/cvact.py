@@ -49,19 +49,20 @@ def read_cvact(root: Path, split: str) -> PairSet:
         Pair(
             ground=folder / "streetview" / f"{index.names[row - 1]}_grdView.jpg",
             aerial=folder / "satview_polish" / f"{index.names[row - 1]}_satView_polish.jpg",
-            **_place(index.utm[row - 1]),
+            lat=lat,
+            lon=lon,
             utm=index.utm[row - 1],
         )
-        for row in map(int, index.rows)
+        for row, (lat, lon) in ((int(row), _place(index.utm[int(row) - 1])) for row in index.rows)
     ]
     return existing(f"cvact:{root}#{split}", pairs)
 
 
-def _place(utm: tuple[float, float]) -> dict[str, float]:
+def _place(utm: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
     """Degrees of metres that lie in the Territory; of others nobody said where they are."""
     lat, lon = to_degrees(*utm, _ZONE, southern=True)
     south, north, west, east = _TERRITORY
-    return {"lat": lat, "lon": lon} if south <= lat <= north and west <= lon <= east else {}
+    return (lat, lon) if south <= lat <= north and west <= lon <= east else (None, None)
 
 
 class _Index(msgspec.Struct):
