@@ -2,12 +2,14 @@
 
 Installs the repository with `[cpu]` into a fresh environment and measures there: what that adds to an empty one, byte
 code included, how long importing the runtime takes, how long from a process's start until it has localised IMAGE and
-ended, and the memory of that process beyond one that runs the same engine by ONNX Runtime alone, none of our code
-around it. `--json` prints every round; tests/test_lean.py holds the figures to their limits.
+ended, how much of the processor that took, which neighbours change less, and the memory of that process beyond one that
+runs the same engine by ONNX Runtime alone, none of our code around it. `--json` prints every round; tests/test_lean.py
+holds the figures to their limits.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 5
@@ -42,15 +45,23 @@ print({_PEAK}, file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """Seconds, and of the last bytes."""
+
+    import_runtime: float
+    import_all_that_localises: float
+    localise: float
+    processor: float
+    beyond_the_engine: int
+
+
+@dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that the installation adds, and of each round seconds and bytes."""
+    """Bytes that the installation adds, and what the rounds took."""
 
     files: int
     byte_code: int
-    import_runtime: list[float]
-    import_all_that_localises: list[float]
-    localise: list[float]
-    beyond_the_engine: list[int]
+    rounds: list[Round]
 
 
 def size(folder: Path, *, byte_code: bool) -> int:
@@ -72,9 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lean = (asked.environment or Path(folder) / "lean").absolute()
         files, byte_code = install(lean)
-        measured = Footprint(
-            files, byte_code, *measure(lean / "bin" / "python", asked.bundle, asked.gallery, asked.image)
-        )
+        rounds = measure(lean / "bin" / "python", asked.bundle, asked.gallery, asked.image)
+    measured = Footprint(files, byte_code, rounds)
     print(json.dumps(asdict(measured)) if asked.json else text_of(measured))
 
 
@@ -87,43 +97,47 @@ def install(lean: Path) -> tuple[int, int]:
     return size(lean, byte_code=False) - before[False], size(lean, byte_code=True) - before[True]
 
 
-def measure(
-    python: Path, bundle: Path, gallery: Path, image: Path
-) -> tuple[list[float], list[float], list[float], list[int]]:
+def measure(python: Path, bundle: Path, gallery: Path, image: Path) -> list[Round]:
     manifest = json.loads((bundle / "manifest.json").read_text())["ground"]
     how = manifest["spec"]["preprocessing"]
     localise = ["localize", image, "--bundle", bundle, "--gallery", gallery, "--json"]
     by_hand = [bundle / manifest["file"], how["height"], how["width"]]
-    runtime, everything, localised = list[float](), list[float](), list[float]()
-    beyond = list[int]()
-    for number in range(ROUNDS + 1):
-        imported = [float(call(python, code)[1]) for code in (IMPORT, IMPORT_ALL)]
-        taken, _, ours = call(python, LOCALISE, *localise)
-        _, _, theirs = call(python, BY_HAND, *by_hand)
-        if number:  # the first round fills the disk's cache
-            for times, one in zip((runtime, everything, localised), (*imported, taken), strict=True):
-                times.append(one)
-            beyond.append(int(ours.split()[-1]) - int(theirs.split()[-1]))
-    return runtime, everything, localised, beyond
+    rounds = list[Round]()
+    for _ in range(ROUNDS + 1):
+        runtime, everything = (float(call(python, code).out) for code in (IMPORT, IMPORT_ALL))
+        ours, theirs = call(python, LOCALISE, *localise), call(python, BY_HAND, *by_hand)
+        beyond = int(ours.err.split()[-1]) - int(theirs.err.split()[-1])
+        rounds.append(Round(runtime, everything, ours.seconds, ours.processor, beyond))
+    return rounds[1:]  # the first fills the disk's cache
 
 
 def text_of(measured: Footprint) -> str:
     files, byte_code = measured.files / 1e6, measured.byte_code / 1e6
     lines = [f"installed: {files + byte_code:.0f} MB, {files:.0f} of files and {byte_code:.0f} of their byte code"]
-    for name in ("import_runtime", "import_all_that_localises", "localise"):
-        times = getattr(measured, name)
+    for name in ("import_runtime", "import_all_that_localises", "localise", "processor"):
+        times = [getattr(one, name) for one in measured.rounds]
         lines.append(f"{name.replace('_', ' ')}: {median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
-    beyond = [one / 1e6 for one in measured.beyond_the_engine]
+    beyond = [one.beyond_the_engine / 1e6 for one in measured.rounds]
     lines.append(f"memory beyond the engine's: {median(beyond):.0f} MB ({min(beyond):.0f} to {max(beyond):.0f})")
     return "\n".join(lines)
 
 
-def call(python: Path, code: str, *arguments: object) -> tuple[float, str, str]:
-    """Seconds from the start of a fresh process to its end, and what it printed on both streams."""
-    start = time.perf_counter()
+class Called(NamedTuple):
+    """Seconds from the start of a fresh process to its end, those that its threads ran, and what it printed."""
+
+    seconds: float
+    processor: float
+    out: str
+    err: str
+
+
+def call(python: Path, code: str, *arguments: object) -> Called:
+    start, before = time.perf_counter(), os.times()
     line = [str(python), "-c", code, *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd="/")
-    return time.perf_counter() - start, done.stdout, done.stderr
+    seconds, after = time.perf_counter() - start, os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return Called(seconds, processor, done.stdout, done.stderr)
 
 
 if __name__ == "__main__":

@@ -235,12 +235,14 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{bundle} is not a bundle: it holds no {FILE_NAME}. "
             "Make one: geodtr-export build-engine CKPT --backend onnxruntime --precision fp32 --out BUNDLE"
         ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}).") from None
     try:
         schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
         if schema != SCHEMA:
             raise BundleError(f"{path} has schema {schema}; this version reads {SCHEMA}. Build the bundle again.")
         return msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not a valid manifest: {error}. Build the bundle again.") from None
 
 

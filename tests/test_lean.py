@@ -86,10 +86,14 @@ def test_it_is_small(lean: Lean) -> None:
 
 
 def test_an_image_is_localised_at_once_in_little_memory(lean: Lean) -> None:
-    """The best of several rounds, because the machine may be busy; the documentation tells the median."""
-    assert min(lean.measured["localise"]) < 1.5
-    assert min(lean.measured["import_runtime"]) < 0.2
-    assert median(lean.measured["beyond_the_engine"]) < 150e6
+    """By the processor's time, because the machine may be busy; the documentation tells the clock's."""
+
+    def rounds(name: str) -> list[float]:
+        return [one[name] for one in lean.measured["rounds"]]
+
+    assert min(rounds("processor")) < 1.5
+    assert min(rounds("import_runtime")) < 0.2
+    assert median(rounds("beyond_the_engine")) < 150e6
 
 
 def test_it_brings_nothing_of_training_or_export(lean: Lean) -> None:
