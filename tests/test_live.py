@@ -145,6 +145,8 @@ def test_what_does_not_go_together_is_refused(
     assert "--track -" in refused("localize", "camera:0", *asked, *track)
     assert "beside other images" in refused("localize", "camera:0", video, *asked)
     assert "--track as well" in refused("localize", video, *asked, "--video-start", 3)
+    assert "finite" in refused("localize", video, *asked, *track, "--video-start", "nan")
+    assert "for IMAGES" in refused("localize", *asked, *track, "--limit", 3)
     assert "needs a video" in refused("localize", *asked, *track, "--video-start", 3)
     listing = write_odometry(tmp_path, f"{HEADER},image\n{NOON},1,0,street.png\n")
     assert "Drop one" in refused("localize", video, *asked, "--track", listing)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,6 +97,7 @@ def localize(
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
     from geodtr.runtime.engines.opening import EngineOptions
+    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.frames import open_frames
     from geodtr.runtime.localizer import Localizer
     from geodtr.runtime.pipeline import stop
@@ -106,6 +108,8 @@ def localize(
     from geodtr.runtime.waypoints import check_out, waypoint_file
 
     prior = None if near is None else _parse_near(near)
+    if not places and (every > 1 or limit is not None):
+        raise ConfigError("--every and --limit are for IMAGES, and none are given.")
     frames = open_frames(places or [], every=every, limit=limit)
     drive = _drive_of(odometry, frames if places else None, video_start)
     live = frames.kind == "camera" or _from_pipe(odometry)
@@ -173,6 +177,8 @@ def _drive_of(odometry: Path | None, frames: "Frames | None", video_start: float
         raise ConfigError(f"A camera's odometry must come as it drives: tail -f {odometry} | ... --track -")
     if video_start is not None and (frames is None or frames.kind != "video"):
         raise ConfigError("--video-start needs a video beside --track.")
+    if video_start is not None and not isfinite(video_start):
+        raise ConfigError(f"--video-start is {video_start}; a finite number of seconds is needed.")
     if _from_pipe(odometry):
         name = "standard input"
         driven = follow_odometry(arriving_lines(sys.stdin.fileno(), name), name, Path())
