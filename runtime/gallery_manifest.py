@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -30,7 +30,7 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """
 
     schema: Literal[2] = 2
-    descriptor_size: int
+    descriptor_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     storage: Storage
     source: str
     made_by: MadeBy
@@ -57,6 +57,8 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
             f"{gallery} is not a gallery: it holds no {FILE_NAME}. "
             f"Build one: geodtr-export gallery build BUNDLE SPEC --out {gallery}"
         ) from None
+    except OSError as error:
+        raise GalleryError(f"{path} cannot be read ({error.strerror}).") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise GalleryError(f"{path} is not valid: {error}. Build the gallery again.") from None
 

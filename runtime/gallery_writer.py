@@ -115,7 +115,8 @@ class GalleryWriter:
                 raise GalleryError(
                     f"{self.path} holds a tile {tile.id!r} already, from {held[1]!r} at {held[2]}, {held[3]}; now it "
                     f"is {tile.file!r} at {tile.lat}, {tile.lon}. To replace it, remove the old one first: "
-                    f"geodtr-export gallery remove {self.path} {tile.id!r}"
+                    f"geodtr-export gallery remove {self.path} {tile.id!r}. To keep both, give the new ones ids of "
+                    "their own: --id-prefix NAME/"
                 )
         return missing
 

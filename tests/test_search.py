@@ -58,7 +58,7 @@ def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
 
 def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None:
     localizer = Localizer(trained.bundles["fp32"], trained.gallery)
-    located = list(localizer.locate_files(trained.test_set.paths("ground"), top=5))
+    located = list(localizer.locate_frames(trained.test_set.paths("ground"), top=5))
     hits = [localisation.candidates[0].row == row for row, localisation in enumerate(located)]
     assert np.mean(hits) > 0.3
     scores = [[candidate.score for candidate in localisation.candidates] for localisation in located]

@@ -36,6 +36,11 @@ OnError = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-error", help="At an image that cannot be read: stop, or leave it out and list it."),
 ]
+Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Of videos and cameras, take each N-th frame.")]
+FirstImages = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
+]
+IMAGES_HELP = "Images, folders of them, videos, @LIST (a file that names one of these a line), camera:INDEX."
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Decides everything random.")]
 
 
