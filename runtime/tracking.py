@@ -57,7 +57,7 @@ def track_odometry(
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad file.
     """
     localizer.require_positions("a track")
-    tracker, count = Tracker(options), sighted(len(localizer.positions[0]))
+    tracker, count = Tracker(options), sighted(len(localizer.gallery))
     for step in track(odometry.steps, "Tracking", len(odometry.steps)):
         located = None
         if step.image is not None:

@@ -9,8 +9,19 @@ import typer
 
 from geodtr.export.cli.console import messages, output, report_skipped, show_json, show_line, table, track, warn
 from geodtr.export.cli.flight import expand
-from geodtr.export.cli.gallery import GalleryPath, gallery
-from geodtr.export.cli.options import AsJson, BundlePath, Limit, OnError, Seed, Spec, Threads
+from geodtr.export.cli.gallery import gallery
+from geodtr.export.cli.options import (
+    GALLERY_HELP,
+    AsJson,
+    BundlePath,
+    GalleryPlace,
+    Limit,
+    OnError,
+    Seed,
+    Spec,
+    Threads,
+)
+from geodtr.runtime.gallery_place import Place, as_place
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
@@ -30,7 +41,16 @@ def localize(
     bundle: Annotated[
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
     ],
-    gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
+    place: Annotated[
+        Place,
+        typer.Option(
+            "--gallery",
+            metavar="GALLERY",
+            help=f"A gallery of the same model: {GALLERY_HELP}.",
+            parser=as_place,
+            show_default=False,
+        ),
+    ],
     images: Annotated[
         list[Path] | None,
         typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.", show_default=False),
@@ -85,12 +105,12 @@ def localize(
         check_out(out)
     if picture is not None:
         check_picture(picture)
-    with Localizer.open(bundle, gallery_path, EngineOptions(threads=threads), headings=headings) as localizer:
+    with Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings) as localizer:
         held = localizer.gallery.info
         if not held.references:
-            warn(f"{gallery_path} is empty: nothing can be found in it.")
+            warn(f"{place} is empty: nothing can be found in it.")
         elif not held.finished:
-            warn(f"{gallery_path} is not finished: only {held.references} tiles can be found.")
+            warn(f"{place} is not finished: only {held.references} tiles can be found.")
         on_bad = _skip if on_error == "skip" else stop
         bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
         answers: Iterator[Localisation | Tracked]
@@ -191,7 +211,7 @@ def _show_point(tracked: "Tracked") -> None:
 @gallery.command("calibrate")
 def gallery_calibrate(
     bundle: BundlePath,
-    gallery_path: GalleryPath,
+    place: GalleryPlace,
     data: Spec,
     headings: Headings = 1,
     limit: Limit = None,
@@ -210,7 +230,7 @@ def gallery_calibrate(
     pair_set = read_test_set(data)
     report_skipped(pair_set.name, pair_set.skipped)
     pairs = [pair for pair in (pair_set if limit is None else pair_set.first(limit)).pairs if pair.lat is not None]
-    with Localizer.open(bundle, gallery_path, headings=headings) as localizer:
+    with Localizer.open(bundle, place, headings=headings) as localizer:
         localizer.require_positions("a calibration")
         located = localizer.locate_files([pair.ground for pair in pairs], track=track)
         measured = [(pair, answer.fix) for pair, answer in zip(pairs, located, strict=True) if answer.fix is not None]
@@ -220,7 +240,7 @@ def gallery_calibrate(
         if outside:
             warn(f"{outside} of {len(fixes)} images were taken off the gallery's map, where no tile can be right.")
         calibration = calibrate(fixes, lat, lon, localizer.conditions, data=data)
-    path = write_calibration(gallery_path, calibration)
+        written = write_calibration(localizer.gallery, calibration)
     if as_json:
         show_json(calibration)
         return
@@ -230,7 +250,7 @@ def gallery_calibrate(
         radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
         rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
     output.print(rows)
-    messages.print(f"Wrote {path}", soft_wrap=True)
+    messages.print(f"Wrote {written}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:
