@@ -12,6 +12,8 @@ when the same command is given again. Images that cannot be read are listed and 
 """
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from geodtr.export.cli.console import track
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import ImageError, UserError
@@ -78,12 +81,13 @@ def embed_on_ray(
 
     The batches are those of a single process: an engine may round a row differently in a batch of another size.
     """
-    import ray
+    import ray.data
 
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
     size = open_bundle(bundle).manifest.engine("aerial").spec.descriptor_size
     starts = range(0, len(tiles), BATCH_SIZE)
     rows = [{"tiles": msgspec.json.encode(tiles[start : start + BATCH_SIZE])} for start in starts]
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
     described = ray.data.from_items(rows, override_num_blocks=min(len(rows), _TASKS_AN_ACTOR * workers.actors)).map(
         EmbedTiles,
         fn_constructor_args=(bundle, source, workers.cpus),
@@ -91,7 +95,7 @@ def embed_on_ray(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
-    for row in described.iter_rows():
+    for row in track(described.iter_rows(), "Embedding batches of tiles", len(rows)):
         descriptors = np.frombuffer(row["descriptors"], np.float32).reshape(-1, size)
         yield msgspec.json.decode(row["tiles"], type=list[Tile]), descriptors, msgspec.json.decode(row["faults"])
 
@@ -134,16 +138,20 @@ def main() -> None:
     parser.add_argument("--tile-metres", type=float, help="of a map: a tile's side on the ground")
     parser.add_argument("--address", help="of a running cluster; 'auto' finds that of this machine")
     asked = parser.parse_args()
+    # Ray tells line by line how its cluster fares; what goes wrong comes as an exception all the same.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
+        import ray.data
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         source = open_named(asked.source, asked.tile_metres)
-        ray.init(asked.address, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init(asked.address, include_dashboard=False, log_to_driver=False, logging_level="error")
         build(asked.bundle.absolute(), source, asked.out, Workers(asked.actors, asked.cpus, asked.gpus))
     except ModuleNotFoundError as error:
         sys.exit(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[ray]'")
     except UserError as error:
-        sys.exit(str(error))
+        sys.exit(str(getattr(error, "cause", error)))  # of an actor's, without its traceback
 
 
 if __name__ == "__main__":
