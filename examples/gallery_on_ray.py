@@ -146,7 +146,7 @@ def main() -> None:
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         source = open_named(asked.source, asked.tile_metres)
-        ray.init(asked.address, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(asked.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         build(asked.bundle.absolute(), source, asked.out, Workers(asked.actors, asked.cpus, asked.gpus))
     except ModuleNotFoundError as error:
         sys.exit(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[ray]'")

@@ -103,7 +103,9 @@ class MilvusWriter:
     def __enter__(self) -> "MilvusWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
+        # After a failure nothing is waited for: the server may be gone, and what it confirmed is in its log.
+        self._written = self._written and not any(raised)
         self.close()
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ Consistency = Literal["Strong", "Bounded"]
 KEY, VECTOR = "row", "descriptor"
 _UNKNOWN = -1e9
 """What stands in a number's field where the number is not known: servers before Milvus 2.5 have no null."""
-_CONNECT, _CALL, _LOAD = 5.0, 60.0, 600.0
+_CONNECT, _CALL, _LOAD = 5.0, 30.0, 600.0
 """Seconds until a server counts as unreachable, a call as lost, and loading a collection into its memory as failed."""
 _REQUEST_VALUES = 1 << 21
 """Numbers of descriptors in one message; gRPC's messages are limited to 64 MB on either side, most of them to less."""
@@ -326,28 +326,35 @@ def _explained(place: MilvusPlace) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        raise _refusal(place, error.message) from None
+        cause = error.__cause__
+        raise _refusal(place, error.message, _details(cause) if isinstance(cause, grpc.RpcError) else "") from None
     except grpc.RpcError as error:
-        raise _refusal(place, str(error.details() if hasattr(error, "details") else error)) from None
+        raise _refusal(place, _details(error)) from None
     except ValueError as error:
         if "closed channel" not in str(error):
             raise
         raise GalleryError(f"{place} was closed.") from None
 
 
-def _refusal(place: MilvusPlace, said: str) -> GalleryError:
-    """What the user can do about an error of Milvus's."""
-    said = " ".join(said.split())
-    known = said.lower()
+def _details(error: Any) -> str:
+    """What gRPC says went wrong, in its last words."""
+    details = error.details() if hasattr(error, "details") else str(error)
+    return str(details or "").rpartition("last error: ")[2]
+
+
+def _refusal(place: MilvusPlace, said: str, details: str = "") -> GalleryError:
+    """What the user can do about an error of Milvus's, with what gRPC adds to it."""
+    said, details = (" ".join(text.split()) for text in (said, details))
+    known = f"{said} {details}".lower()
+    if any(word in known for word in ("authoriz", "authentic", "auth check", "permission", "privilege")):
+        return GalleryError(
+            f"{place}: Milvus refuses ({details or said}). Set the environment variable {TOKEN} to USER:PASSWORD or an "
+            "API key that may do this."
+        )
     if any(word in known for word in ("fail connecting", "unavailable", "connection refused", "deadline exceeded")):
         return GalleryError(
-            f"{place}: no Milvus server answers at {place.address}. Is it running, is the port right, does it want TLS "
-            "(milvus+https://)?"
-        )
-    if any(word in known for word in ("auth", "permission", "privilege")):
-        return GalleryError(
-            f"{place}: Milvus refuses ({said}). Set the environment variable {TOKEN} to USER:PASSWORD or an API key "
-            "that may do this."
+            f"{place}: no Milvus server answers at {place.address} ({details or said}). Is it running, is the port "
+            "right, does it want TLS (milvus+https://)?"
         )
     if place.file is not None and "open local milvus failed" in known:
         if _is_open_elsewhere(place.file):
