@@ -3,6 +3,8 @@
 python benchmarks/milvus.py milvus://HOST:PORT/bench [--tiles 20000] [--size 512]    collections bench_flat, bench_hnsw
 python benchmarks/milvus.py --file WORK                                              Milvus Lite, in the folder WORK
 
+A server builds a graph after the gallery: give the same command again later, and what is there is measured again.
+
 Prints the time of one search for 10 tiles, batch 1 and 64, as a multiple of the folder's (interleaved; median, lowest
 and highest), and the share of the 10 nearest that is found, for queries halfway between tiles (what `gallery verify`
 measures) and for noisy ones of single tiles. Descriptors are generated, of 48 directions with noise: real ones differ.
