@@ -27,8 +27,8 @@ from tiny_world import TinyWorld, make_world  # noqa: E402 (the tests' folder is
 
 from geodtr.runtime.bundle import open_bundle  # noqa: E402
 from geodtr.runtime.gallery import open_gallery  # noqa: E402
-from geodtr.runtime.gallery_verify import verify  # noqa: E402
-from geodtr.runtime.gallery_writer import GalleryWriter  # noqa: E402
+from geodtr.runtime.gallery_folder_verify import verify  # noqa: E402
+from geodtr.runtime.gallery_folder_writer import FolderWriter  # noqa: E402
 from geodtr.runtime.geodesy import Near  # noqa: E402
 from geodtr.runtime.localizer import Localizer  # noqa: E402
 from geodtr.runtime.odometry import follow_odometry  # noqa: E402
@@ -118,7 +118,7 @@ def follow(world: TinyWorld, images: list[Path]) -> int:
 
 def change(world: TinyWorld) -> int:
     """Add tiles, remove them, compact, verify; the gallery is then as it was."""
-    with GalleryWriter(world.gallery) as writer:
+    with FolderWriter(world.gallery) as writer:
         rows = np.eye(8, writer.manifest.descriptor_size, dtype=np.float32)
         writer.add([Tile(f"new/{number}", "new.png", 0.0, 0.0) for number in range(len(rows))], rows)
         writer.remove(["new/*"])

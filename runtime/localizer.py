@@ -24,6 +24,8 @@ from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
 from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.frames import Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.gallery import Gallery, open_gallery
+from geodtr.runtime.gallery_manifest import require_space
+from geodtr.runtime.gallery_place import Place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
 from geodtr.runtime.pipeline import BATCH_SIZE, OnBadFrame, stop
@@ -116,11 +118,11 @@ class Localizer:
         """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
         aligned to north. Images that are no full turn are not turned.
 
-        A fix claims a radius where the gallery folder holds a calibration (`fixes.json`) of these very conditions.
+        A fix claims a radius where the gallery holds a calibration (`fixes.json`) of these very conditions.
         Raises EmbeddingSpaceMismatch when the gallery was built by another model, ConfigError when the model's
         panorama has fewer columns than `headings`, GalleryError when the calibration cannot be read.
         """
-        gallery.require_space(bundle.manifest.embedding_id)
+        require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
         self._embedder = bundle.embedder("ground", options)
         self._how = self._embedder.spec.preprocessing
         if not 1 <= headings <= self._how.width:
@@ -149,18 +151,21 @@ class Localizer:
 
     def require_positions(self, what: str) -> None:
         """Raise GalleryError when no tile of the gallery has a position, and `what` needs some."""
-        if not np.isfinite(self.gallery.lat).any():
+        if not self.gallery.info.positioned:
             raise GalleryError(
-                f"{self.gallery.path} knows no positions, and {what} needs some. Build it from a source that gives "
+                f"{self.gallery.name} knows no positions, and {what} needs some. Build it from a source that gives "
                 "coordinates: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
             )
 
     @classmethod
     def open(
-        cls, bundle: Path | str, gallery: Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+        cls, bundle: Path | str, gallery: Place | Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
     ) -> "Localizer":
-        """Open both folders. Raises BundleError, GalleryError, and what the constructor raises."""
-        opened = open_gallery(Path(gallery))
+        """Open a bundle folder and a gallery, wherever that is (see open_gallery).
+
+        Raises BundleError, GalleryError, and what the constructor raises.
+        """
+        opened = open_gallery(gallery)
         try:
             return cls(open_bundle(Path(bundle)), opened, options, headings=headings)
         except BaseException:
@@ -168,7 +173,7 @@ class Localizer:
             raise
 
     def close(self) -> None:
-        """Let go of the gallery, see Gallery.close; nothing can be located any more."""
+        """Let go of the gallery; nothing can be located any more."""
         self.gallery.close()
 
     def __enter__(self) -> "Localizer":
@@ -280,7 +285,7 @@ class Localizer:
 
     def _applicable(self) -> tuple[FixCalibration | None, str | None]:
         """The gallery's calibration, or why there is none for fixes made under these conditions."""
-        calibration = read_calibration(self.gallery.path)
+        calibration = read_calibration(self.gallery)
         if calibration is None:
             return None, "the gallery has no calibration"
         difference = calibration.conditions.difference(self.conditions)

@@ -71,7 +71,7 @@ def track_moments(
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad image.
     """
     localizer.require_positions("a track")
-    tracker, count = Tracker(options), sighted(len(localizer.positions[0]))
+    tracker, count = Tracker(options), sighted(len(localizer.gallery))
     for moment in moments:
         located = None
         if moment.frame is not None:

@@ -1,5 +1,6 @@
 """A map is cut into tiles whose centres, sizes, headings and pixels are what the file says of them."""
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from math import cos, radians
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_pixels_are_those_of_the_window(path: Path) -> None:
             pixels = source.read(tile).pixels
             assert pixels.dtype == np.uint8
             np.testing.assert_array_equal(pixels, expected[::-1] if tile.more.get("flipped") else expected)
+
+
+def test_another_process_reads_the_tiles_of_a_source_that_was_sent_to_it(path: Path) -> None:
+    source = open_source(path, GeoTiffOptions(60, 45))
+    expected = source.read(source.tiles[-1]).pixels
+    sent = pickle.loads(pickle.dumps(source))
+    assert (sent.name, list(sent.tiles)) == (source.name, list(source.tiles))
+    np.testing.assert_array_equal(sent.read(sent.tiles[-1]).pixels, expected)
 
 
 def test_the_tile_that_is_north_up_shows_the_north_above(tmp_path: Path) -> None:

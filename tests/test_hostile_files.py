@@ -80,9 +80,8 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     tiny = make_world(root / "world", 4)
     with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
         fixes = [Fix(1.0, 2.0, float(row), row / 90) for row in range(90)]
-        write_calibration(
-            tiny.gallery, calibrate(fixes, np.ones(90), np.ones(90), localizer.conditions, data="pairs:held-out")
-        )
+        calibration = calibrate(fixes, np.ones(90), np.ones(90), localizer.conditions, data="pairs:held-out")
+        write_calibration(localizer.gallery, calibration)
     street = tiny.photograph(root / "street.png", 5)
     (root / "drive.csv").write_text(
         "time_unix_s,speed_m_s,yaw_rate_deg_s,image\n1700000000,10,0,street.png\n1700000001,10,2,\n1700000002,9,-2,\n"

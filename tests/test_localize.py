@@ -14,6 +14,7 @@ from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix_calibration import FILE_NAME, read_calibration
+from geodtr.runtime.gallery import open_gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.training.data.pairs_csv import write_pairs
@@ -140,7 +141,8 @@ def test_a_calibrated_gallery_claims_radii_under_its_conditions_only(
     calibrated = cli("gallery", "calibrate", copied.bundle, copied.gallery, "--data", f"pairs:{data}")
     assert calibrated.code == 0, calibrated.err
     assert "95 % within" in calibrated.out
-    kept = read_calibration(copied.gallery)
+    with open_gallery(copied.gallery) as gallery:
+        kept = read_calibration(gallery)
     assert kept is not None
     assert (kept.queries, kept.shares) == (90, (0.68, 0.95))
     assert "\n  " in (copied.gallery / FILE_NAME).read_text()

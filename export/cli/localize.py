@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.export.cli.console import messages, output, report_skipped, show_json, show_line, table, track, warn
-from geodtr.export.cli.gallery import GalleryPath, gallery
+from geodtr.export.cli.gallery import gallery
 from geodtr.export.cli.options import (
+    GALLERY_HELP,
     IMAGES_HELP,
     AsJson,
     BundlePath,
     Every,
     FirstImages,
+    GalleryPlace,
     Limit,
     OnError,
     Seed,
     Spec,
     Threads,
 )
+from geodtr.runtime.gallery_place import Place, as_place
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
@@ -46,7 +49,16 @@ def localize(
     bundle: Annotated[
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
     ],
-    gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
+    place: Annotated[
+        Place,
+        typer.Option(
+            "--gallery",
+            metavar="GALLERY",
+            help=f"A gallery of the same model: {GALLERY_HELP}.",
+            parser=as_place,
+            show_default=False,
+        ),
+    ],
     places: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
     ] = None,
@@ -119,9 +131,9 @@ def localize(
         check_picture(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
-            Localizer.open(bundle, gallery_path, EngineOptions(threads=threads), headings=headings)
+            Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings)
         )
-        _warn_of(localizer.gallery, gallery_path)
+        _warn_of(localizer.gallery, place)
         on_bad = _skip if on_error == "skip" else stop
         bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
         answers: Iterator[Localisation | Tracked]
@@ -197,7 +209,7 @@ def _from_pipe(odometry: Path | None) -> bool:
     return str(odometry) == "-"
 
 
-def _warn_of(opened: "Gallery", path: Path) -> None:
+def _warn_of(opened: "Gallery", path: Place) -> None:
     """What is wrong with a gallery and yet no error."""
     held = opened.info
     if not held.references:
@@ -290,7 +302,7 @@ def _show_point(tracked: "Tracked") -> None:
 @gallery.command("calibrate")
 def gallery_calibrate(
     bundle: BundlePath,
-    gallery_path: GalleryPath,
+    place: GalleryPlace,
     data: Spec,
     headings: Headings = 1,
     limit: Limit = None,
@@ -309,7 +321,7 @@ def gallery_calibrate(
     pair_set = read_test_set(data)
     report_skipped(pair_set.name, pair_set.skipped)
     pairs = [pair for pair in (pair_set if limit is None else pair_set.first(limit)).pairs if pair.lat is not None]
-    with Localizer.open(bundle, gallery_path, headings=headings) as localizer:
+    with Localizer.open(bundle, place, headings=headings) as localizer:
         localizer.require_positions("a calibration")
         located = localizer.locate_frames([pair.ground for pair in pairs], count=len(pairs), track=track)
         measured = [(pair, answer.fix) for pair, answer in zip(pairs, located, strict=True) if answer.fix is not None]
@@ -319,7 +331,7 @@ def gallery_calibrate(
         if outside:
             warn(f"{outside} of {len(fixes)} images were taken off the gallery's map, where no tile can be right.")
         calibration = calibrate(fixes, lat, lon, localizer.conditions, data=data)
-    path = write_calibration(gallery_path, calibration)
+        written = write_calibration(localizer.gallery, calibration)
     if as_json:
         show_json(calibration)
         return
@@ -329,7 +341,7 @@ def gallery_calibrate(
         radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
         rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
     output.print(rows)
-    messages.print(f"Wrote {path}", soft_wrap=True)
+    messages.print(f"Wrote {written}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -73,6 +73,10 @@ class GeoTiff:
     tile_pixels: int | None
     _handles: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type["GeoTiff"], tuple[Any, ...]]:
+        """Handles stay behind when it is sent to another process."""
+        return GeoTiff, (self.path, self.tiles, self.notes, self.bands, self.tile_pixels)
+
     @property
     def name(self) -> str:
         return str(self.path)
