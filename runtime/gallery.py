@@ -27,8 +27,10 @@ from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy, read_gallery_manifest, require_space
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
+from geodtr.runtime.products import library
 from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
-from geodtr.runtime.search import Hits, Rows, search, search_compressed
+from geodtr.runtime.search import Hits, search, search_compressed
+from geodtr.runtime.shortlist import Rows
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile
 
@@ -38,8 +40,8 @@ _FETCHED = 1024
 class GalleryInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A gallery in figures. `positioned`: references with a position. `removed`: rows that compacting would free.
 
-    `finished` is false while it is being built. `searched_bytes` is what every search reads, `bytes` what the
-    descriptor files take together.
+    `finished` is false while it is being built. `searched_by` is the library that multiplies descriptors here,
+    `searched_bytes` what every search reads, `bytes` what the descriptor files take together.
     """
 
     references: int
@@ -48,6 +50,7 @@ class GalleryInfo(msgspec.Struct, frozen=True, kw_only=True):
     finished: bool
     descriptor_size: int
     storage: Storage
+    searched_by: str
     searched_bytes: int
     bytes: int
     source: str
@@ -109,6 +112,7 @@ class Gallery:
             finished=finished,
             descriptor_size=self.manifest.descriptor_size,
             storage=self.manifest.storage,
+            searched_by=library(self.manifest.storage),
             searched_bytes=packed or exact.nbytes,
             bytes=packed + exact.nbytes,
             source=self.manifest.source,
@@ -155,11 +159,10 @@ class Gallery:
         self._check(queries)
         among = self._slots if near is None else self._near(near)
         exact, compressed = self._mapped.exact, self._mapped.compressed
-        with np.errstate(over="ignore", invalid="ignore"):
-            if compressed is None:
-                hits = search(queries, exact, top, among)
-            else:
-                hits = search_compressed(queries, compressed, exact, top, among)
+        if compressed is None:
+            hits = search(queries, exact, top, among)
+        else:
+            hits = search_compressed(queries, compressed, exact, top, among)
         # A flipped bit that makes a value huge brings its row to the top of every answer.
         if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
             raise GalleryError(

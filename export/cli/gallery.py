@@ -130,7 +130,8 @@ def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
     empty = " (empty: nothing can be found in it)" if not info.references else ""
     output.print(f"{gallery_path}: {info.references} tiles, {info.positioned} with a position{empty}")
     output.print(
-        f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched, "
+        f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched "
+        f"by {info.searched_by}, "
         f"{megabytes(info.bytes)} MB in all, {info.removed} rows of removed tiles"
     )
     made = info.made_by

@@ -1,0 +1,132 @@
+"""Products of many reference rows with a few queries, by the fastest library that is installed.
+
+ONNX Runtime multiplies float32 faster than NumPy's BLAS does, and comes with the lean runtime. NumKong multiplies int8
+and float16 as they are; it is optional (`geodtr-export[search]`). Without either NumPy does the same work.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.compression import Compressed, Compression, compress
+from geodtr.runtime.names import Storage
+from geodtr.runtime.spec import Descriptors
+
+_FLOAT = 1
+"""ONNX's number for float32 (TensorProto.DataType)."""
+_FREE_COLUMNS = 8
+"""NumKong takes hardly longer for so many queries than for one: what takes the time is to read the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`multiply` takes rows [M, D] to their products with Q queries, float32 [M, Q].
+
+    `threads`: how many threads may call it at once; 1 where the library has its own.
+    """
+
+    multiply: Callable[[Descriptors], NDArray[np.float32]]
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedProduct:
+    """Products of compressed rows with queries that are themselves known as sums of parts.
+
+    `multiply` takes values [M, D] to numbers [M, P, Q], any dtype. Query q is the sum over p of `weights`[p, q] times
+    part p, to within the length `left`[-1, q]; `left`[p, q] is the length of what the parts up to p leave.
+    weights and left float32 [P, Q].
+    """
+
+    multiply: Callable[[NDArray[Any]], NDArray[Any]]
+    threads: int
+    weights: NDArray[np.float32]
+    left: NDArray[np.float32]
+
+
+def product(queries: Descriptors) -> Product:
+    """How to multiply float32 rows with `queries` [Q, D]."""
+    columns = np.ascontiguousarray(queries.T)
+    if not _has("onnxruntime"):
+        return Product(lambda rows: np.matmul(rows, columns), 1)
+    session = _session()
+    return Product(lambda rows: session.run(None, {"rows": rows, "queries": columns})[0], _cores())
+
+
+def compressed_product(queries: Descriptors, compression: Compression) -> CompressedProduct:
+    """How to multiply rows of this compression with `queries` [Q, D]."""
+    if not _has("numkong"):
+        floats = product(queries)
+        weights, left = np.ones((1, len(queries)), np.float32), np.zeros((1, len(queries)), np.float32)
+        return CompressedProduct(
+            lambda values: floats.multiply(values.astype(np.float32))[:, None], floats.threads, weights, left
+        )
+    import numkong
+
+    rest, parts = queries, list[Compressed]()
+    for _ in range(2 if compression == "int8" and 2 * len(queries) <= _FREE_COLUMNS else 1):
+        parts.append(compress(rest, compression))
+        rest = rest - parts[-1].scales[:, None] * parts[-1].values.astype(np.float32)
+    columns = numkong.dots_pack(np.concatenate([part.values for part in parts]))
+    shape = (-1, len(parts), len(queries))
+    return CompressedProduct(
+        lambda values: np.asarray(numkong.dots_packed(values, columns)).reshape(shape),
+        _cores(),
+        np.stack([part.scales for part in parts]),
+        np.stack([part.errors for part in parts]),
+    )
+
+
+def library(storage: Storage) -> str:
+    """What multiplies descriptors of this storage here: a name and a version."""
+    preferred = ("onnxruntime",) if storage == "float32" else ("numkong", "onnxruntime")
+    name = next(filter(_has, preferred), "numpy")
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # onnxruntime-gpu, whose module has the other's name
+        return name
+
+
+@cache
+def _has(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _session() -> Any:
+    """A session that multiplies `rows` with `queries` in the thread that calls it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(_graph(), options, providers=["CPUExecutionProvider"])
+
+
+def _graph() -> bytes:
+    """An ONNX model of one MatMul, in protobuf's wire format; the numbers are those of the fields in onnx.proto."""
+
+    def field(number: int, content: bytes | int) -> bytes:
+        if isinstance(content, int):
+            return bytes([number << 3, content])
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def value(name: bytes) -> bytes:
+        return field(1, name) + field(2, field(1, field(1, _FLOAT)))
+
+    takes, gives = (b"rows", b"queries"), b"scores"
+    node = b"".join(field(1, name) for name in takes) + field(2, gives) + field(4, b"MatMul")
+    graph = field(1, node) + field(2, b"product")
+    graph += b"".join(field(11, value(name)) for name in takes) + field(12, value(gives))
+    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13))
