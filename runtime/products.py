@@ -7,7 +7,7 @@ and float16 as they are; it is optional (`geodtr-export[search]`). Without eithe
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -21,6 +21,7 @@ from geodtr.runtime.spec import Descriptors
 
 _FLOAT = 1
 """ONNX's number for float32 (TensorProto.DataType)."""
+_CACHED_VALUES = 1 << 20
 _FREE_COLUMNS = 8
 """NumKong takes hardly longer for so many queries than for one: what takes the time is to read the rows."""
 
@@ -65,9 +66,7 @@ def compressed_product(queries: Descriptors, compression: Compression) -> Compre
     if not _has("numkong"):
         floats = product(queries)
         weights, left = np.ones((1, len(queries)), np.float32), np.zeros((1, len(queries)), np.float32)
-        return CompressedProduct(
-            lambda values: floats.multiply(values.astype(np.float32))[:, None], floats.threads, weights, left
-        )
+        return CompressedProduct(partial(_as_floats, floats), floats.threads, weights, left)
     import numkong
 
     rest, parts = queries, list[Compressed]()
@@ -82,6 +81,13 @@ def compressed_product(queries: Descriptors, compression: Compression) -> Compre
         np.stack([part.scales for part in parts]),
         np.stack([part.errors for part in parts]),
     )
+
+
+def _as_floats(floats: Product, values: NDArray[Any]) -> NDArray[np.float32]:
+    """By way of float32, in blocks that caches hold, because they are read again at once."""
+    step = max(1, _CACHED_VALUES // values.shape[1])
+    blocks = (values[start : start + step] for start in range(0, len(values), step))
+    return np.concatenate([floats.multiply(block.astype(np.float32)) for block in blocks])[:, None]
 
 
 def library(storage: Storage) -> str:

@@ -18,11 +18,9 @@ from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.sweep import Block, Sift, blocks, sweep
 
 _QUERIES = 256
-_BLOCK_SCORES = 1 << 18
-_BLOCK_VALUES = 1 << 22
-"""Blocks are so small that their scores stay in cache, and so large that what Python does between them is nothing."""
-_WHOLE = 1 << 24
-"""So many scores at once where a library has its own threads, which each call of it wakes anew."""
+_BLOCK_SCORES = 1 << 20
+_BLOCK_VALUES = 1 << 25
+"""Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
 _GATHERED_VALUES = 1 << 16
 _THREAD_VALUES = 1 << 20
 """What is worth a thread."""
@@ -55,7 +53,7 @@ def search(queries: Descriptors, references: Descriptors, top: int, among: Rows 
             scores = block.of(multiply.multiply(references[block.rows]))
             rows, columns = _where(~(scores <= thresholds))
             cosines = _seen(scores[rows, columns])
-            return Pairs(columns, block.numbers[rows], cosines, cosines)
+            return Pairs(columns, block.numbers(rows), cosines, cosines)
 
         return _sweep(sift, part, len(references), among, kept, multiply.threads, None)
 
@@ -84,7 +82,7 @@ def search_compressed(
 
         def sift(block: Block, thresholds: Scores) -> Pairs:
             products = block.of(multiply.multiply(compressed.values[block.rows]))
-            scales, errors = compressed.scales[block.numbers], compressed.errors[block.numbers]
+            scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
             # One comparison of the first parts' products, as they are, leaves few pairs to be looked at closely.
             needed = thresholds - coarse_reach * errors.max() - coarse_constant
             needed /= multiply.weights[0] * np.where(needed > 0, scales.max(), scales.min())
@@ -95,7 +93,7 @@ def search_compressed(
             # Of a damaged row nothing is known.
             damaged = ~(np.abs(scores) <= lengths[columns] * _LONGEST + bounds)
             lowest[damaged], highest[damaged] = -np.inf, np.inf
-            pairs = Pairs(columns, block.numbers[rows], lowest, highest)
+            pairs = Pairs(columns, block.numbers(rows), lowest, highest)
             return pairs.take(~(highest < thresholds[columns]))
 
         return _sweep(sift, part, len(references), among, kept, multiply.threads, _cosines(part, references))
@@ -121,16 +119,10 @@ def _sweep(
     sift: Sift, queries: Descriptors, count: int, among: Rows | None, kept: int, threads: int, exact: Exact | None
 ) -> Pairs:
     wide, size = queries.shape
-    largest = _WHOLE // wide if threads == 1 else max(64, min(_BLOCK_VALUES // size, _BLOCK_SCORES // wide))
     worth = (count if among is None else len(among)) * size // _THREAD_VALUES
-    return sweep(
-        sift,
-        blocks(count, among, max(64, 4 * kept), largest),
-        wide,
-        kept,
-        exact,
-        max(1, min(threads, worth)),
-    )
+    largest = max(64, min(_BLOCK_VALUES // size, _BLOCK_SCORES // wide))
+    threads = max(1, min(threads, worth))
+    return sweep(sift, blocks(count, among, max(64, 4 * kept), largest, threads), wide, kept, exact, threads)
 
 
 def _cosines(queries: Descriptors, references: Descriptors) -> Exact:

@@ -19,47 +19,47 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some references: those in `rows`, and of these the ones at the places `picked`, where not all are meant.
-
-    `numbers` int64 [M]: their rows, rising.
-    """
+    """Some references: those in `rows`, and of these the ones at the places `picked`, where not all are meant."""
 
     rows: slice | Rows
-    picked: Rows | None
-    numbers: Rows
+    picked: Rows | None = None
 
     def of(self, scored: NDArray[Number]) -> NDArray[Number]:
         """What belongs to the references that are meant, of [rows, ...]."""
         return scored if self.picked is None else scored[self.picked]
+
+    def numbers(self, places: Rows) -> Rows:
+        """The rows of those at `places` among the references that are meant."""
+        places = places if self.picked is None else self.picked[places]
+        return places + self.rows.start if isinstance(self.rows, slice) else self.rows[places]
 
 
 Sift = Callable[[Block, Scores], Pairs]
 """Scores a block, and gives the pairs of a query and a reference that their query's threshold [Q] lets through."""
 
 
-def blocks(count: int, among: Rows | None, first: int, largest: int) -> Iterator[Block]:
+def blocks(count: int, among: Rows | None, first: int, largest: int, threads: int) -> Iterator[Block]:
     """All of `count` references, or those `among` them, in rising order.
 
-    The blocks grow from `first` references to `largest`: the first few give thresholds that spare the others' work.
-    Rows that lie close together are read as they lie, which is faster than gathering those that are meant.
+    Blocks grow from `first` references to `largest`, since the first few give thresholds that spare the others' work,
+    and shrink towards the end, so that all threads end together. Rows that lie close together are read as they lie,
+    which is faster than gathering those that are meant.
     """
-    size, start = min(first, largest), 0
     total = count if among is None else len(among)
+    start, size = 0, first
     while start < total:
-        stop = min(start + size, total)
-        if among is None:
-            yield Block(slice(start, stop), None, np.arange(start, stop))
-        else:
-            numbers = among[start:stop]
-            rows = slice(int(numbers[0]), int(numbers[-1]) + 1)
-            span = rows.stop - rows.start
-            if span == len(numbers):
-                yield Block(rows, None, numbers)
-            elif span <= 2 * len(numbers):
-                yield Block(rows, numbers - rows.start, numbers)
-            else:
-                yield Block(numbers, None, numbers)
-        start, size = stop, min(2 * size, largest)
+        size = min(size, largest, max(first, (total - start) // (2 * threads)))
+        part = slice(start, min(start + size, total))
+        yield Block(part) if among is None else _block_of(among[part])
+        start, size = part.stop, 4 * size
+
+
+def _block_of(rows: Rows) -> Block:
+    lie = slice(int(rows[0]), int(rows[-1]) + 1)
+    span = lie.stop - lie.start
+    if span == len(rows):
+        return Block(lie)
+    return Block(lie, rows - lie.start) if span <= 2 * len(rows) else Block(rows)
 
 
 def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact | None, threads: int) -> Pairs:
