@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.compression import Compressed, Compression, compress
+from geodtr.runtime.compression import Compression, compress
 from geodtr.runtime.names import Storage
 from geodtr.runtime.spec import Descriptors
 
 _FLOAT = 1
 """ONNX's number for float32 (TensorProto.DataType)."""
 _CACHED_VALUES = 1 << 20
-_FREE_COLUMNS = 8
-"""NumKong takes hardly longer for so many queries than for one: what takes the time is to read the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +37,16 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class CompressedProduct:
-    """Products of compressed rows with queries that are themselves known as sums of parts.
+    """Products of compressed rows with queries that may be compressed as well.
 
-    `multiply` takes values [M, D] to numbers [M, P, Q], any dtype. Query q is the sum over p of `weights`[p, q] times
-    part p, to within the length `left`[-1, q]; `left`[p, q] is the length of what the parts up to p leave.
-    weights and left float32 [P, Q].
+    `multiply` takes values [M, D] to numbers [M, Q], any dtype: times `scales` float32 [Q], they are the products with
+    rows that are no farther from the queries than `errors` float32 [Q].
     """
 
     multiply: Callable[[NDArray[Any]], NDArray[Any]]
     threads: int
-    weights: NDArray[np.float32]
-    left: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    errors: NDArray[np.float32]
 
 
 def product(queries: Descriptors) -> Product:
@@ -65,29 +62,34 @@ def compressed_product(queries: Descriptors, compression: Compression) -> Compre
     """How to multiply rows of this compression with `queries` [Q, D]."""
     if not _has("numkong"):
         floats = product(queries)
-        weights, left = np.ones((1, len(queries)), np.float32), np.zeros((1, len(queries)), np.float32)
-        return CompressedProduct(partial(_as_floats, floats), floats.threads, weights, left)
+        scales, errors = np.ones(len(queries), np.float32), np.zeros(len(queries), np.float32)
+        return CompressedProduct(partial(_as_floats, floats), floats.threads, scales, errors)
     import numkong
 
-    rest, parts = queries, list[Compressed]()
-    for _ in range(2 if compression == "int8" and 2 * len(queries) <= _FREE_COLUMNS else 1):
-        parts.append(compress(rest, compression))
-        rest = rest - parts[-1].scales[:, None] * parts[-1].values.astype(np.float32)
-    columns = numkong.dots_pack(np.concatenate([part.values for part in parts]))
-    shape = (-1, len(parts), len(queries))
-    return CompressedProduct(
-        lambda values: np.asarray(numkong.dots_packed(values, columns)).reshape(shape),
-        _cores(),
-        np.stack([part.scales for part in parts]),
-        np.stack([part.errors for part in parts]),
-    )
+    packed = compress(queries, compression)
+    # For one query as fast as memory gives the rows, where what is made for matrices takes twice as long.
+    one = len(queries) == 1
+    multiply = partial(_cdist, packed.values) if one else partial(_dots, numkong.dots_pack(packed.values))
+    return CompressedProduct(multiply, _cores(), packed.scales, packed.errors)
+
+
+def _cdist(query: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    import numkong
+
+    return np.asarray(numkong.cdist(values, query, "dot"))
+
+
+def _dots(queries: Any, values: NDArray[Any]) -> NDArray[Any]:
+    import numkong
+
+    return np.asarray(numkong.dots_packed(values, queries))
 
 
 def _as_floats(floats: Product, values: NDArray[Any]) -> NDArray[np.float32]:
     """By way of float32, in blocks that caches hold, because they are read again at once."""
     step = max(1, _CACHED_VALUES // values.shape[1])
     blocks = (values[start : start + step] for start in range(0, len(values), step))
-    return np.concatenate([floats.multiply(block.astype(np.float32)) for block in blocks])[:, None]
+    return np.concatenate([floats.multiply(block.astype(np.float32)) for block in blocks])
 
 
 def library(storage: Storage) -> str:

@@ -21,6 +21,7 @@ _QUERIES = 256
 _BLOCK_SCORES = 1 << 20
 _BLOCK_VALUES = 1 << 25
 """Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
+_FIRST_SCORES = 1 << 10
 _GATHERED_VALUES = 1 << 16
 _THREAD_VALUES = 1 << 20
 """What is worth a thread."""
@@ -76,18 +77,16 @@ def search_compressed(
         lengths = np.linalg.norm(part, axis=1)
         # Both searches' products are rounded as well, each by at most half of this.
         rounding = lengths * np.float32((part.shape[1] + 16) * np.finfo(np.float32).eps)
-        (reach, constant), (coarse_reach, coarse_constant) = (
-            (lengths + left, rounding + left * _LONGEST) for left in (multiply.left[-1], multiply.left[0])
-        )
+        reach, constant = lengths + multiply.errors, rounding + multiply.errors * _LONGEST
 
         def sift(block: Block, thresholds: Scores) -> Pairs:
             products = block.of(multiply.multiply(compressed.values[block.rows]))
             scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
-            # One comparison of the first parts' products, as they are, leaves few pairs to be looked at closely.
-            needed = thresholds - coarse_reach * errors.max() - coarse_constant
-            needed /= multiply.weights[0] * np.where(needed > 0, scales.max(), scales.min())
-            rows, columns = _where(~(products[:, 0] < _in(products.dtype, needed)))
-            scores = np.einsum("np,pn->n", products[rows, :, columns], multiply.weights[:, columns]) * scales[rows]
+            # One comparison of the products as they are leaves few pairs to be looked at closely.
+            needed = thresholds - reach * errors.max() - constant
+            needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
+            rows, columns = _where(~(products < _in(products.dtype, needed)))
+            scores = products[rows, columns] * (multiply.scales[columns] * scales[rows])
             bounds = reach[columns] * errors[rows] + constant[columns]
             lowest, highest = (scores - bounds).astype(np.float32), (scores + bounds).astype(np.float32)
             # Of a damaged row nothing is known.
@@ -122,7 +121,9 @@ def _sweep(
     worth = (count if among is None else len(among)) * size // _THREAD_VALUES
     largest = max(64, min(_BLOCK_VALUES // size, _BLOCK_SCORES // wide))
     threads = max(1, min(threads, worth))
-    return sweep(sift, blocks(count, among, max(64, 4 * kept), largest, threads), wide, kept, exact, threads)
+    # All of the first few pass: enough to know what is good, few enough to be gone through.
+    first = max(64, 4 * kept, _FIRST_SCORES // wide)
+    return sweep(sift, blocks(count, among, first, largest, threads), wide, kept, exact, threads)
 
 
 def _cosines(queries: Descriptors, references: Descriptors) -> Exact:

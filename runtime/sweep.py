@@ -48,7 +48,7 @@ def blocks(count: int, among: Rows | None, first: int, largest: int, threads: in
     total = count if among is None else len(among)
     start, size = 0, first
     while start < total:
-        size = min(size, largest, max(first, (total - start) // (2 * threads)))
+        size = min(size, largest, max(first, (total - start) // threads))
         part = slice(start, min(start + size, total))
         yield Block(part) if among is None else _block_of(among[part])
         start, size = part.stop, 4 * size
