@@ -1,10 +1,13 @@
 """Speed of exact search beside other libraries, written to docs/search.md: python benchmarks/search.py
 
-Needs `pip install '.[cpu,search,bench]'`, 12 GB of memory and about a quarter of an hour on two idle cores; --quick
-takes two minutes, of smaller galleries, and writes nothing. Descriptors are made: each is a mixture of --directions
-random ones and a third as much that is its own, so that cosines spread as those of a trained model do; of --directions
-0 each has a direction of its own, the hardest case for shortlists. A query is a reference turned by 45 degrees, in the
-same way. Contenders take turns, so that a neighbour's load falls on all alike; ratios are taken within a round.
+Needs `pip install '.[cpu,search,bench]'`, 12 GB of memory and tens of minutes on two idle cores; --quick takes some
+minutes, of smaller galleries, and writes nothing.
+
+Descriptors are made: each is a mixture of --directions random ones and a third as much that is its own, so that some
+are alike, as those of a trained model are; of --directions 0 each has a direction of its own, so that the largest
+cosines are nearly equal and shortlists long. A query is a reference turned by 45 degrees, in the same way.
+
+Contenders take turns, so that a neighbour's load falls on all alike; ratios are taken within a round.
 """
 
 import argparse
