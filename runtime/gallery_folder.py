@@ -24,8 +24,10 @@ from geodtr.runtime.files import write_bytes
 from geodtr.runtime.gallery import GalleryInfo
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
+from geodtr.runtime.products import library
 from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
-from geodtr.runtime.search import Hits, Rows, search, search_compressed
+from geodtr.runtime.search import Hits, search, search_compressed
+from geodtr.runtime.shortlist import Rows
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile
 
@@ -89,7 +91,7 @@ class FolderGallery:
             finished=finished,
             descriptor_size=self.manifest.descriptor_size,
             storage=self.manifest.storage,
-            index="flat",
+            index=f"flat, by {library(self.manifest.storage)}",
             searched_bytes=packed or exact.nbytes,
             bytes=packed + exact.nbytes,
             source=self.manifest.source,
@@ -142,11 +144,10 @@ class FolderGallery:
         self._check(queries)
         among = self._slots if near is None else self._near(near)
         exact, compressed = self._mapped.exact, self._mapped.compressed
-        with np.errstate(over="ignore", invalid="ignore"):
-            if compressed is None:
-                hits = search(queries, exact, top, among)
-            else:
-                hits = search_compressed(queries, compressed, exact, top, among)
+        if compressed is None:
+            hits = search(queries, exact, top, among)
+        else:
+            hits = search_compressed(queries, compressed, exact, top, among)
         # A flipped bit that makes a value huge brings its row to the top of every answer.
         if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
             raise GalleryError(
