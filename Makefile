@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,openvino,train,export,geo,dev
+EXTRAS := cpu,openvino,train,export,geo,milvus,ray,search,dev
 ROOMS := runtime calibration training export
 PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
@@ -27,7 +27,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES)
-	$(BIN)/mypy tests benchmarks tools
+	$(BIN)/mypy tests benchmarks tools examples
 
 # Every TensorRT and CUDA name in use against the vendors' packages, which it downloads; needs gcc and nm, no GPU.
 check-tensorrt: install
@@ -48,7 +48,9 @@ install: .venv/installed
 
 pins: .venv/bin/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-		$(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --upgrade pyproject.toml --output-file constraints.txt
+		$(foreach extra,$(subst $(comma), ,$(EXTRAS),bench),--extra $(extra)) --upgrade pyproject.toml --output-file constraints.txt
+	sed -i '1i # What the tests ran with, on Linux x86-64; made anew by: make pins' constraints.txt
+
 
 clean:
 	rm -rf .venv build *.egg-info

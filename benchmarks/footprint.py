@@ -1,17 +1,23 @@
 """What the lean runtime costs: python benchmarks/footprint.py BUNDLE GALLERY IMAGE
 
-Installs the repository with `[cpu]` into a fresh environment and measures there: what that adds to an empty one, how
-long importing the runtime takes, how long from a process's start until it has localised IMAGE and ended, and the
-memory of that process beyond one that runs the same engine by ONNX Runtime alone, none of our code around it.
+Installs the repository with `[cpu]` into a fresh environment and measures there: what that adds to an empty one, byte
+code included, how long importing the runtime takes, how long from a process's start until it has localised IMAGE and
+ended, how much of the processor that took, which neighbours change less, and the memory of that process beyond one that
+runs the same engine by ONNX Runtime alone, none of our code around it. `--json` prints every round; tests/test_lean.py
+holds the figures to their limits.
 """
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 5
@@ -38,6 +44,26 @@ print({_PEAK}, file=sys.stderr)
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Seconds, and of the last bytes."""
+
+    import_runtime: float
+    import_all_that_localises: float
+    localise: float
+    processor: float
+    beyond_the_engine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that the installation adds, and what the rounds took."""
+
+    files: int
+    byte_code: int
+    rounds: list[Round]
+
+
 def size(folder: Path, *, byte_code: bool) -> int:
     """Bytes of the files below `folder` that are byte code, or of those that are not."""
     return sum(
@@ -48,45 +74,70 @@ def size(folder: Path, *, byte_code: bool) -> int:
 
 
 def main() -> None:
-    bundle, gallery, image = (Path(argument).resolve() for argument in sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("bundle", "gallery", "image"):
+        parser.add_argument(name, type=lambda text: Path(text).resolve())
+    parser.add_argument("--environment", type=Path, help="a new folder to install into, and to keep")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lean = Path(folder) / "lean"
-        subprocess.run([sys.executable, "-m", "venv", lean], check=True)
-        before = {byte_code: size(lean, byte_code=byte_code) for byte_code in (False, True)}
-        pip = [f"{lean}/bin/python", "-m", "pip", "install", "--quiet", "--constraint", f"{ROOT}/constraints.txt"]
-        subprocess.run([*pip, f"{ROOT}[cpu]"], check=True)
-        files, byte_code = (size(lean, byte_code=which) - before[which] for which in (False, True))
-        print(f"installed: {files / 1e6:.0f} MB of files, and {byte_code / 1e6:.0f} MB of byte code that pip makes")
-        measure(lean / "bin" / "python", bundle, gallery, image)
+        lean = (asked.environment or Path(folder) / "lean").absolute()
+        files, byte_code = install(lean)
+        rounds = measure(lean / "bin" / "python", asked.bundle, asked.gallery, asked.image)
+    measured = Footprint(files, byte_code, rounds)
+    print(json.dumps(asdict(measured)) if asked.json else text_of(measured))
 
 
-def measure(python: Path, bundle: Path, gallery: Path, image: Path) -> None:
+def install(lean: Path) -> tuple[int, int]:
+    """Bytes of files and of byte code that `[cpu]` adds to an empty environment."""
+    subprocess.run([sys.executable, "-m", "venv", lean], check=True)
+    before = {byte_code: size(lean, byte_code=byte_code) for byte_code in (False, True)}
+    pip = [f"{lean}/bin/python", "-m", "pip", "install", "--quiet", "--constraint", f"{ROOT}/constraints.txt"]
+    subprocess.run([*pip, f"{ROOT}[cpu]"], check=True)
+    return size(lean, byte_code=False) - before[False], size(lean, byte_code=True) - before[True]
+
+
+def measure(python: Path, bundle: Path, gallery: Path, image: Path) -> list[Round]:
     manifest = json.loads((bundle / "manifest.json").read_text())["ground"]
     how = manifest["spec"]["preprocessing"]
     localise = ["localize", image, "--bundle", bundle, "--gallery", gallery, "--json"]
     by_hand = [bundle / manifest["file"], how["height"], how["width"]]
-    seconds: dict[str, list[float]] = {"import the runtime": [], "import all that localises": [], "localise": []}
-    beyond = []
-    for number in range(ROUNDS + 1):
-        imported = [float(call(python, code)[1]) for code in (IMPORT, IMPORT_ALL)]
-        taken, _, ours = call(python, LOCALISE, *localise)
-        _, _, theirs = call(python, BY_HAND, *by_hand)
-        if number:  # the first round fills the disk's cache
-            for times, one in zip(seconds.values(), (*imported, taken), strict=True):
-                times.append(one)
-            beyond.append(int(ours.split()[-1]) - int(theirs.split()[-1]))
-    for what, times in seconds.items():
-        print(f"{what}: {median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
-    least, most = min(beyond) / 1e6, max(beyond) / 1e6
-    print(f"memory beyond the engine's: {median(beyond) / 1e6:.0f} MB ({least:.0f} to {most:.0f})")
+    rounds = list[Round]()
+    for _ in range(ROUNDS + 1):
+        runtime, everything = (float(call(python, code).out) for code in (IMPORT, IMPORT_ALL))
+        ours, theirs = call(python, LOCALISE, *localise), call(python, BY_HAND, *by_hand)
+        beyond = int(ours.err.split()[-1]) - int(theirs.err.split()[-1])
+        rounds.append(Round(runtime, everything, ours.seconds, ours.processor, beyond))
+    return rounds[1:]  # the first fills the disk's cache
 
 
-def call(python: Path, code: str, *arguments: object) -> tuple[float, str, str]:
-    """Seconds from the start of a fresh process to its end, and what it printed on both streams."""
-    start = time.perf_counter()
+def text_of(measured: Footprint) -> str:
+    files, byte_code = measured.files / 1e6, measured.byte_code / 1e6
+    lines = [f"installed: {files + byte_code:.0f} MB, {files:.0f} of files and {byte_code:.0f} of their byte code"]
+    for name in ("import_runtime", "import_all_that_localises", "localise", "processor"):
+        times = [getattr(one, name) for one in measured.rounds]
+        lines.append(f"{name.replace('_', ' ')}: {median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
+    beyond = [one.beyond_the_engine / 1e6 for one in measured.rounds]
+    lines.append(f"memory beyond the engine's: {median(beyond):.0f} MB ({min(beyond):.0f} to {max(beyond):.0f})")
+    return "\n".join(lines)
+
+
+class Called(NamedTuple):
+    """Seconds from the start of a fresh process to its end, those that its threads ran, and what it printed."""
+
+    seconds: float
+    processor: float
+    out: str
+    err: str
+
+
+def call(python: Path, code: str, *arguments: object) -> Called:
+    start, before = time.perf_counter(), os.times()
     line = [str(python), "-c", code, *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd="/")
-    return time.perf_counter() - start, done.stdout, done.stderr
+    seconds, after = time.perf_counter() - start, os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return Called(seconds, processor, done.stdout, done.stderr)
 
 
 if __name__ == "__main__":

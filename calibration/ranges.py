@@ -118,7 +118,7 @@ def read_ranges(file: Path) -> Ranges:
         ranges = msgspec.json.decode(file.read_bytes(), type=Ranges)
     except OSError as error:
         raise RangesError(f"{file} cannot be read ({error.strerror}). Check the path.") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RangesError(f"{file} is not a ranges file: {error}. Name another file, or remove it yourself.") from None
     if ranges.schema != SCHEMA:
         raise RangesError(

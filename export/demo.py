@@ -199,7 +199,9 @@ def run_demo(
     )
     gallery = open_gallery(out / "gallery")
     with watch.step("Localise"):
-        located = list(Localizer(flying, gallery).locate_files(test_set.paths("ground"), _SHEET_TILES, track=track))
+        panoramas = test_set.paths("ground")
+        localizer = Localizer(flying, gallery)
+        located = list(localizer.locate_frames(panoramas, _SHEET_TILES, count=len(panoramas), track=track))
     with watch.step("Prove parity"):
         reference = open_model(run)
         candidates = [open_model(bundle) for bundle in bundles]

@@ -26,6 +26,10 @@ class Compressed:
     errors: NDArray[np.float32]
 
     @property
+    def compression(self) -> Compression:
+        return "int8" if self.values.dtype == np.int8 else "float16"
+
+    @property
     def possible(self) -> bool:
         """Whether scales and errors can be what they are called: else they were damaged."""
         of_rows = (self.scales > 0) & (self.errors >= 0) & np.isfinite(self.scales) & np.isfinite(self.errors)

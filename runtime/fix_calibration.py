@@ -10,7 +10,6 @@ Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction, 2021.
 import math
 from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.files import write_bytes
 from geodtr.runtime.fix import NEIGHBOURHOOD, Fix, Floats, Radius
+from geodtr.runtime.gallery import Gallery
 from geodtr.runtime.geodesy import distance, east_north
 
 FILE_NAME = "fixes.json"
@@ -151,21 +150,20 @@ def calibrate(
     )
 
 
-def write_calibration(gallery: Path, calibration: FixCalibration) -> Path:
-    """Write `gallery`/fixes.json durably, indented for people; an older one is replaced. Returns its path."""
-    path = gallery / FILE_NAME
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
-    return path
+def write_calibration(gallery: Gallery, calibration: FixCalibration) -> str:
+    """Keep it with the gallery, indented for people; an older one is replaced. Returns where it lies."""
+    return gallery.attach(FILE_NAME, msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
 
 
-def read_calibration(gallery: Path) -> FixCalibration | None:
-    """The gallery folder's calibration, None where it has none. Raises GalleryError when the file cannot be read."""
-    path = gallery / FILE_NAME
-    try:
-        calibration = msgspec.json.decode(path.read_bytes(), type=FixCalibration)
-    except FileNotFoundError:
+def read_calibration(gallery: Gallery) -> FixCalibration | None:
+    """The gallery's calibration, None where it has none. Raises GalleryError when it cannot be read."""
+    path = f"{gallery.name}/{FILE_NAME}"
+    content = gallery.attached(FILE_NAME)
+    if content is None:
         return None
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+    try:
+        calibration = msgspec.json.decode(content, type=FixCalibration)
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
         raise GalleryError(f"{path} is not valid: {error}. {_AGAIN}") from None
     rows = {cell.margin for cell in calibration.cells}
     complete = all((row, _LEAST_SPREAD) in {(cell.margin, cell.spread_m) for cell in calibration.cells} for row in rows)

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from geodtr.runtime.errors import DataError, ImageError
-from geodtr.runtime.images import list_images
-from geodtr.runtime.preprocess import load_image, preprocess
+from geodtr.runtime.camera import read_camera
+from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.images import Decoded, decode, list_images
+from geodtr.runtime.preprocess import as_input
 from geodtr.runtime.spec import Images, Preprocessing
-from geodtr.runtime.video import VIDEO_SUFFIXES, check_opencv, read_camera, read_video
+from geodtr.runtime.video import VIDEO_SUFFIXES, check_opencv, read_video
 
 _CAMERA = re.compile(r"camera:(\d{1,3})")
 
@@ -24,22 +26,33 @@ _CAMERA = re.compile(r"camera:(\d{1,3})")
 class Frame:
     """One image before it is preprocessed.
 
-    `name` tells it from the others: its path, or `drive.mp4#57` for the frame 57 (counted from 0) of a video. `image`
-    is a file, or pixels (uint8 RGB [h, w, 3]), or why there are none: a source that breaks off says so in the place of
-    its next image. `time` is in seconds since its video or camera began; None of files and plain pixels.
+    `name` tells it from the others: its path, or `drive.mp4#57` for the frame 57 (counted from 0) of a video; empty
+    where it has no others. `image` is a file, or pixels (uint8 RGB [h, w, 3]), or why there are none: a source that
+    breaks off says so in the place of its next image. `time` is in seconds: since its video began, of a camera since
+    1970-01-01T00:00Z; None of files and plain pixels.
     """
 
     name: str
     image: Path | Images | ImageError
     time: float | None = None
 
+    @property
+    def called(self) -> str:
+        """What a message calls it."""
+        return self.name or "The image"
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What was asked for, in order, to be read once. `count` is None where only reading tells how many there are."""
+    """What was asked for, in order, to be read once.
+
+    `count` is None where only reading tells how many there are. `kind` says what they all come from: a single video, or
+    a camera, whose every frame is the newest at the moment when it is asked for; anything else is images.
+    """
 
     frames: Iterator[Frame]
     count: int | None
+    kind: Literal["images", "video", "camera"]
     endless: bool
 
 
@@ -49,16 +62,21 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     `every`: of a video or a camera each so-many-th frame is taken, the first of them included. `limit`: no more than so
     many images in all. Only folders and lists are looked into now: an image, a video or a camera that cannot be read
     says so in its turn.
-    Raises ImageError when a folder holds no images, DataError when a list cannot be read, MissingDependency when there
-    are videos or cameras and OpenCV is not installed.
+    Raises ImageError when a folder holds no images, DataError when a list cannot be read, ConfigError when a camera
+    stands beside anything else, MissingDependency when there are videos or cameras and OpenCV is not installed.
     """
     plain = list(chain.from_iterable(map(_listed, places)))
-    moving = any(_camera(place) is not None or _is_video(place) for place in plain)
-    if moving:
+    cameras = [place for place in plain if _camera(place) is not None]
+    if cameras and len(plain) > 1:
+        raise ConfigError(f"{cameras[0]} stands beside other images. A camera has no end: ask for it alone.")
+    videos = [place for place in plain if _is_video(place)]
+    if cameras or videos:
         check_opencv()
-    endless = any(_camera(place) is not None for place in plain) and limit is None
-    count = None if moving else min(len(plain), len(plain) if limit is None else limit)
-    return Frames(islice(_read(plain, every), limit), count, endless)
+    count = None if cameras or videos else min(len(plain), len(plain) if limit is None else limit)
+    frames = islice(_read(plain, every), limit)
+    if cameras:
+        return Frames(frames, count, "camera", endless=limit is None)
+    return Frames(frames, count, "video" if videos == plain and len(plain) == 1 else "images", endless=False)
 
 
 def as_frames(images: Iterable[Path | Images | Frame]) -> Iterator[Frame]:
@@ -72,19 +90,28 @@ def as_frames(images: Iterable[Path | Images | Frame]) -> Iterator[Frame]:
 
 def load_frame(frame: Frame, how: Preprocessing) -> Images:
     """Decode and preprocess one frame to uint8 RGB [how.height, how.width, 3]. Raises ImageError, naming it."""
+    return preprocess_frame(frame, decode_frame(frame), how)
+
+
+def decode_frame(frame: Frame) -> Decoded:
+    """The pixels of one frame, decoded where they are a file's. Raises ImageError, naming it."""
     if isinstance(frame.image, ImageError):
         raise frame.image
     if isinstance(frame.image, Path):
-        return load_image(frame.image, how)
+        return decode(frame.image)
     pixels = frame.image
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ImageError(
-            f"{frame.name} is an array of {pixels.dtype} {list(pixels.shape)}; needed is uint8 RGB [height, width, 3]."
-        )
+        form = f"{pixels.dtype} {list(pixels.shape)}"
+        raise ImageError(f"{frame.called} is an array of {form}; needed is uint8 RGB [height, width, 3].")
+    return Decoded(pixels, None)
+
+
+def preprocess_frame(frame: Frame, decoded: Decoded, how: Preprocessing) -> Images:
+    """uint8 RGB [how.height, how.width, 3] of a decoded frame. Raises ImageError, naming it."""
     try:
-        return preprocess(pixels, how)
+        return as_input(decoded, how)
     except ImageError as error:
-        raise ImageError(f"{frame.name}: {error}") from None
+        raise ImageError(f"{frame.called}: {error}") from None
 
 
 def _listed(place: str) -> list[str]:

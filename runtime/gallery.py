@@ -1,235 +1,233 @@
-"""A gallery opened for reading: aerial references with their descriptors and positions, of one embedding space.
+"""A gallery: aerial references with their descriptors and positions, of one embedding space.
 
-It is a folder that a person can look into:
-
-gallery.json         what it is and what made it (gallery_manifest.py)
-references.sqlite    a row a reference: id, file, position, what else is known (reference_table.py)
-descriptors-*        the descriptors (descriptor_files.py)
-writer.lock          held by the one process that writes, if any (gallery_writer.py)
-
-Any number of processes may read while one writes. Each sees the references of the moment at which it opened.
+Knows what may be asked of one wherever it is kept; how it is kept is a folder's (gallery_folder.py) or Milvus's
+(gallery_milvus.py).
 """
 
-import sqlite3
-import threading
-import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy, read_gallery_manifest, require_space
+from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
+from geodtr.runtime.gallery_place import Place, as_place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
-from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
-from geodtr.runtime.search import Hits, Rows, search, search_compressed
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.search import Hits
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile
 
-_FETCHED = 1024
+_LONGEST = 1.01
+"""A descriptor has length 1, or 0 where an image shows nothing; the rest is what a quantised engine may add."""
 
 
 class GalleryInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A gallery in figures. `positioned`: references with a position. `removed`: rows that compacting would free.
 
-    `finished` is false while it is being built. `searched_bytes` is what every search reads, `bytes` what the
-    descriptor files take together.
+    `finished` is false while it is being built. `index` is how it is searched and who does it; `searched_bytes` is what
+    every search reads at most, `bytes` what the descriptors take together. None where it is Milvus's to know.
     """
 
     references: int
     positioned: int
-    removed: int
+    removed: int | None
     finished: bool
     descriptor_size: int
     storage: Storage
+    index: str
     searched_bytes: int
-    bytes: int
+    bytes: int | None
     source: str
     made_by: MadeBy
 
 
-class Gallery:
-    """References in rows 0 to N - 1, in the order in which they were added; safe to use from several threads.
+class Gallery(Protocol):
+    """A gallery opened for reading; safe to use from several threads.
 
-    Closing it, or letting it go, lets go of the moment that it sees: until then the table's log keeps what is written
-    afterwards beside it.
+    A row is a number that tells a reference from the gallery's others. `lat`, `lon` and the iterators go through the
+    references in one order, that of their rows.
     """
 
-    def __init__(
-        self, path: Path, manifest: GalleryManifest, database: sqlite3.Connection, mapped: Mapped, closes: ExitStack
-    ) -> None:
-        """For `open_gallery`. `closes` ends what the gallery holds open."""
-        self.path = path
-        self.manifest = manifest
-        self._database = database
-        self._mapped = mapped
-        self._lock = threading.Lock()
-        self._close = weakref.finalize(self, closes.close)
-        slots = read_slots(database)
-        self._count = len(slots)
-        # Rows are slots unless references were removed.
-        self._slots = None if self._count == len(mapped.exact) else slots
-        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __enter__(self) -> "Gallery":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the table; what was read of it stays usable, tiles cannot be looked up any more."""
-        self._close()
+    @property
+    def name(self) -> str:
+        """Where it is, as its user called it."""
+        ...
 
     @property
-    def info(self) -> GalleryInfo:
-        """The gallery in figures."""
-        exact, compressed = self._mapped.exact, self._mapped.compressed
-        packed = 0 if compressed is None else compressed.values.nbytes
-        # A scale and an error of 4 bytes belong to each compressed row.
-        packed += 0 if compressed is None else 8 * len(compressed.values)
-        with self._lock, readable(self.path):
-            finished = read_state(self._database).finished
-            (positioned,) = self._database.execute("SELECT count(lat) FROM reference").fetchone()
-        return GalleryInfo(
-            references=len(self),
-            positioned=positioned,
-            removed=len(exact) - len(self),
-            finished=finished,
-            descriptor_size=self.manifest.descriptor_size,
-            storage=self.manifest.storage,
-            searched_bytes=packed or exact.nbytes,
-            bytes=packed + exact.nbytes,
-            source=self.manifest.source,
-            made_by=self.manifest.made_by,
-        )
+    def manifest(self) -> GalleryManifest: ...
+
+    @property
+    def info(self) -> GalleryInfo: ...
+
+    def __len__(self) -> int: ...
 
     @property
     def lat(self) -> NDArray[np.float64]:
         """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[0]
+        ...
 
     @property
     def lon(self) -> NDArray[np.float64]:
         """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[1]
-
-    def tile(self, row: int) -> Tile:
-        """What is known of the reference in `row`. Raises IndexError when there is no such row."""
-        return self.tiles([row])[0]
+        ...
 
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
         """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
-        query = f"SELECT {COLUMNS} FROM reference WHERE slot = ?"
-        with self._lock, readable(self.path):
-            return [as_tile(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
+        ...
 
     def all_tiles(self) -> Iterator[Tile]:
-        """Every reference in the order of the rows, a block of them in memory at a time."""
-        for start in range(0, len(self), _FETCHED):
-            yield from self.tiles(range(start, min(start + _FETCHED, len(self))))
+        """Every reference, a block of them in memory at a time."""
+        ...
 
-    def descriptors(self, rows: Rows) -> Descriptors:
-        """A copy of the float32 descriptors [M, D] of `rows`, int64 [M]."""
-        return self._mapped.exact[rows if self._slots is None else self._slots[rows]]
+    def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
+        """Every reference with its descriptor, float32 [M, D], by the block."""
+        ...
 
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
         """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
 
-        With `near`, only references within it are found, and those without a position never are. Every storage gives
-        the answer of float32. Raises GalleryError when queries have another size or values that are not finite, when
-        `near` is asked of a gallery that knows no position, or when what is found cannot be a cosine because the
-        gallery is damaged; ValueError when `top` is less than 1.
+        With `near`, only references within it are found, and those without a position never are. Raises GalleryError
+        when queries have another size or values that are not finite, when `near` is asked of a gallery that knows no
+        position, or when what is found cannot be a cosine because the gallery is damaged; ValueError when `top` is less
+        than 1.
         """
-        self._check(queries)
-        among = self._slots if near is None else self._near(near)
-        exact, compressed = self._mapped.exact, self._mapped.compressed
-        with np.errstate(over="ignore", invalid="ignore"):
-            if compressed is None:
-                hits = search(queries, exact, top, among)
-            else:
-                hits = search_compressed(queries, compressed, exact, top, among)
-        # A flipped bit that makes a value huge brings its row to the top of every answer.
-        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
-            raise GalleryError(
-                f"{self.path} holds descriptors that are not of unit length: it was damaged. See which: "
-                f"geodtr-export gallery verify {self.path}"
-            )
-        return hits if self._slots is None else Hits(np.searchsorted(self._slots, hits.rows), hits.scores)
+        ...
 
-    def require_space(self, embedding_id: str) -> None:
-        """Raise EmbeddingSpaceMismatch when queries of `embedding_id` would be compared with another model's tiles."""
-        require_space(self.path, self.manifest, embedding_id)
+    def attached(self, name: str) -> bytes | None:
+        """What was attached to the gallery under this name, a file's; None where nothing was."""
+        ...
 
-    def _slot(self, row: int) -> int:
-        if not 0 <= row < len(self):
-            raise IndexError(f"{self.path} has no row {row}; its rows are 0 to {len(self) - 1}.")
-        return int(row) if self._slots is None else int(self._slots[row])
+    def attach(self, name: str, content: bytes) -> str:
+        """Keep a small text with the gallery, in place of an older one of this name; returns where it lies."""
+        ...
 
-    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        with self._lock, readable(self.path):
-            if self._positions is None:
-                # Read by the first who asks: a search without a prior never does.
-                cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
-                try:
-                    read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
-                except (TypeError, ValueError):
-                    raise sqlite3.DatabaseError("a position is not a number") from None
-                self._positions = np.ascontiguousarray(read["lat"]), np.ascontiguousarray(read["lon"])
-        return self._positions
+    def close(self) -> None: ...
 
-    def _near(self, near: Near) -> Rows:
-        if len(self) and np.isnan(self.lat).all():
-            raise GalleryError(
-                f"{self.path} knows no positions, so that it cannot be searched near one. Search without a prior, or "
-                "build it from a source that gives coordinates."
-            )
-        rows = np.flatnonzero(near.holds(self.lat, self.lon))
-        return rows if self._slots is None else self._slots[rows]
+    def __enter__(self) -> "Gallery": ...
 
-    def _check(self, queries: Descriptors) -> None:
-        size = self.manifest.descriptor_size
-        if queries.ndim != 2 or queries.shape[1] != size:
-            raise GalleryError(f"{self.path} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
-        if not np.isfinite(queries).all():
-            raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
+    def __exit__(self, *_: object) -> None: ...
 
 
-def open_gallery(path: Path) -> Gallery:
-    """Open the gallery folder `path` as it is at this moment, in milliseconds: sizes are checked, not every byte.
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What compacting did: how many references there are, and how many removed ones' rows it freed."""
 
-    Raises GalleryError when it is missing, of another schema, or its parts do not fit; `verify` finds single rows.
+    references: int
+    freed: int
+
+
+class GalleryWriter(Protocol):
+    """The right to change a gallery, held until `close`; each method's effect is kept when it returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def manifest(self) -> GalleryManifest: ...
+
+    @property
+    def finished(self) -> bool:
+        """False while the gallery is being built."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
+        """Those of `tiles` that the gallery does not hold yet.
+
+        Raises GalleryError when it holds one's id with anything else said of it, DataError when a tile cannot be kept.
+        """
+        ...
+
+    def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
+        """Append references with their descriptors, float32 [N, D], unit rows.
+
+        Raises GalleryError when an id is taken, a row is not finite or too long, or the place takes no more; what the
+        gallery held before is untouched. DataError when a tile cannot be kept, ValueError when the shapes do not fit.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Say that the gallery is built."""
+        ...
+
+    def remove(self, patterns: Sequence[str]) -> int:
+        """Remove the references with these ids, or whose id matches one of them as a glob (*, ?, [...]); how many.
+
+        Raises GalleryError naming the first pattern that nothing matches; then nothing is removed.
+        """
+        ...
+
+    def compact(self) -> Compacted:
+        """Free the space of removed references. Raises GalleryError where that is not the gallery's to do."""
+        ...
+
+    def discard(self) -> None:
+        """Remove the whole gallery, which holds no reference: an unfinished build that kept nothing leaves nothing."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> "GalleryWriter": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something in a gallery that is not as it was written: the reference's id, or None for a whole file; and what."""
+
+    id: str | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecall:
+    """How much an index finds: of the `top` nearest references of each of `queries` descriptors, the share `found`."""
+
+    index: str
+    top: int
+    queries: int
+    found: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verification found. `recall` is None where a search looks at every descriptor by construction."""
+
+    faults: tuple[Fault, ...]
+    recall: IndexRecall | None
+
+
+def open_gallery(place: Place | Path | str) -> Gallery:
+    """Open a gallery for reading: a folder, a Milvus Lite file (.db) or milvus://HOST:PORT/COLLECTION.
+
+    Raises GalleryError when it is missing, of another schema, or cannot be reached; `verify_gallery` finds single rows.
     """
-    manifest = read_gallery_manifest(path)
-    seen: State | None = None
-    while True:
-        with readable(path), ExitStack() as closes:
-            database = open_snapshot(path, closes)
-            state = read_state(database)
-            files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
-            try:
-                mapped = files.map(state.slots)
-            except FileNotFoundError as error:
-                if seen == state:
-                    raise GalleryError(
-                        f"{error.filename} is missing. Copy the gallery again, or build it again."
-                    ) from None
-                # Compacted between the two looks: the next snapshot names the new files.
-                seen = state
-                continue
-            if mapped.compressed is not None and not mapped.compressed.possible:
-                raise GalleryError(
-                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
-                )
-            return Gallery(path, manifest, database, mapped, closes.pop_all())
+    return as_place(place).open()
+
+
+def verify_gallery(place: Place | Path | str, *, track: Track = untracked) -> Verified:
+    """Read all of a gallery and name every fault; none: it is as it was written. What an index finds is measured.
+
+    Raises GalleryError when it is no gallery at all.
+    """
+    return as_place(place).verify(track)
+
+
+def check_descriptors(tiles: Sequence[Tile], descriptors: Descriptors, size: int) -> None:
+    """Raise ValueError when `descriptors` are not [N, size] for N tiles, GalleryError naming the first tile whose
+    descriptor cannot be one.
+    """
+    if descriptors.shape != (len(tiles), size):
+        raise ValueError(f"{len(tiles)} tiles come with descriptors {descriptors.shape}.")
+    sound = np.linalg.norm(descriptors, axis=1) <= _LONGEST
+    if not sound.all():
+        bad = tiles[int(np.argmin(sound))]
+        raise GalleryError(f"The descriptor of tile {bad.id!r} is not finite or longer than 1: the model is broken.")

@@ -3,8 +3,8 @@
 What was interrupted goes on where it was: a tile that the gallery holds is not embedded again.
 """
 
-import shutil
-from contextlib import closing
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Protocol
 import msgspec
 
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
-from geodtr.runtime.files import check_new_folder
-from geodtr.runtime.gallery_manifest import FILE_NAME, GalleryManifest, MadeBy, require_space
-from geodtr.runtime.gallery_writer import GalleryWriter
-from geodtr.runtime.names import Storage
+from geodtr.runtime.gallery import GalleryWriter
+from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy, require_space
+from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.names import Index, Storage
 from geodtr.runtime.pipeline import batches_ahead
 from geodtr.runtime.preprocess import as_input
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Embedder, Images, Preprocessing
+from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 from geodtr.runtime.tile import Tile, TileSource, check_tiles
 
 
@@ -46,39 +46,45 @@ def stop(tile: Tile, error: ImageError) -> None:
 
 
 def build_gallery(
-    out: Path,
+    out: Place | Path | str,
     source: TileSource,
     embedder: Embedder,
     made_by: MadeBy,
     *,
     storage: Storage = "float32",
+    index: Index = "flat",
     on_bad_tile: OnBadTile = stop,
     track: Track = untracked,
 ) -> Added:
-    """Embed the tiles of `source` with the aerial branch into the gallery folder `out`.
+    """Embed the tiles of `source` with the aerial branch into the gallery `out`, a folder or in Milvus.
 
     Where an earlier call was stopped, the same call goes on; one that kept nothing leaves nothing.
     Raises OutputExists when `out` holds anything else or a finished gallery, GalleryError when it was begun from
-    another source, by another bundle or with another storage, DataError naming a tile that says what cannot be,
-    ImageError naming one that cannot be read.
+    another source, by another bundle or with other options, ConfigError when the place cannot keep it so,
+    DataError naming a tile that says what cannot be, ImageError naming one that cannot be read.
     """
     check_tiles(source.name, source.tiles)
     manifest = GalleryManifest(
-        descriptor_size=embedder.spec.descriptor_size, storage=storage, source=source.name, made_by=made_by
+        descriptor_size=embedder.spec.descriptor_size,
+        storage=storage,
+        index=index,
+        source=source.name,
+        made_by=made_by,
     )
-    with _begin(out, manifest) as writer:
+    with begin_gallery(out, manifest) as writer:
         try:
             added = _embed(writer, source, embedder, on_bad_tile, track)
             writer.finish()
         except BaseException:
-            if not len(writer):
-                shutil.rmtree(out, ignore_errors=True)
+            with suppress(GalleryError):  # a server that is gone was said to be already
+                if not len(writer):
+                    writer.discard()
             raise
     return added
 
 
 def add_to_gallery(
-    gallery: Path,
+    gallery: Place | Path | str,
     source: TileSource,
     embedder: Embedder,
     embedding_id: str,
@@ -92,9 +98,9 @@ def add_to_gallery(
     a tile's id with anything else said of it; otherwise as build_gallery.
     """
     check_tiles(source.name, source.tiles)
-    with GalleryWriter(gallery) as writer:
-        require_space(gallery, writer.manifest, embedding_id)
-        if not writer.state.finished:
+    with as_place(gallery).write() as writer:
+        require_space(writer.name, writer.manifest, embedding_id)
+        if not writer.finished:
             raise GalleryError(
                 f"{gallery} is not finished. Finish it first: "
                 f"geodtr-export gallery build BUNDLE {writer.manifest.source} --out {gallery}"
@@ -102,24 +108,27 @@ def add_to_gallery(
         return _embed(writer, source, embedder, on_bad_tile, track)
 
 
-def _begin(out: Path, manifest: GalleryManifest) -> GalleryWriter:
-    """A new gallery's writer, or that of an unfinished one that was begun likewise."""
-    if not (out / FILE_NAME).is_file():
-        check_new_folder(out)
-        return GalleryWriter.create(out, manifest)
-    writer = GalleryWriter(out)
+def begin_gallery(out: Place | Path | str, manifest: GalleryManifest) -> GalleryWriter:
+    """A new gallery's writer, or that of an unfinished one that was begun likewise; for who embeds in another way.
+
+    Raises as build_gallery.
+    """
+    place = as_place(out)
+    if not place.holds_gallery():
+        return place.create(manifest)
+    writer = place.write()
     try:
-        if writer.state.finished:
+        if writer.finished:
             raise OutputExists(
                 f"{out} exists and is finished. Add to it (geodtr-export gallery add {out} BUNDLE SOURCE), or name "
-                "another output folder."
+                "another output."
             )
-        for name in ("source", "storage", "made_by", "descriptor_size"):
+        for name in ("source", "storage", "index", "made_by", "descriptor_size"):
             begun, asked = getattr(writer.manifest, name), getattr(manifest, name)
             if begun != asked:
                 raise GalleryError(
                     f"{out} was begun with {name} {_said(begun)}; now it is {_said(asked)}. Repeat the command that "
-                    "began it, name another output folder, or remove this one yourself."
+                    "began it, name another output, or remove this one yourself."
                 )
     except BaseException:
         writer.close()
@@ -131,18 +140,34 @@ def _said(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
+def describe_tiles(
+    source: TileSource,
+    tiles: Sequence[Tile],
+    embedder: Embedder,
+    *,
+    on_bad_tile: OnBadTile = stop,
+    track: Track = untracked,
+) -> Generator[tuple[list[Tile], Descriptors], None, None]:
+    """Some of the source's tiles with their descriptors [N, D], in order and by the batch of BATCH_SIZE, as they are
+    done; only the last batch may be short. Raises ImageError as `on_bad_tile` does.
+    """
+    load = partial(_load, source, embedder.spec.preprocessing)
+    loaded = batches_ahead(
+        tiles, load, count=len(tiles), description="Embedding tiles", on_error=on_bad_tile, track=track
+    )
+    with closing(loaded):
+        for batch, images in loaded:
+            yield batch, embedder.embed(images)
+
+
 def _embed(
     writer: GalleryWriter, source: TileSource, embedder: Embedder, on_bad_tile: OnBadTile, track: Track
 ) -> Added:
     missing = writer.missing(source.tiles)
     embedded = 0
-    load = partial(_load, source, embedder.spec.preprocessing)
-    loaded = batches_ahead(
-        missing, load, count=len(missing), description="Embedding tiles", on_error=on_bad_tile, track=track
-    )
-    with closing(loaded):
-        for tiles, images in loaded:
-            writer.add(tiles, embedder.embed(images))
+    with closing(describe_tiles(source, missing, embedder, on_bad_tile=on_bad_tile, track=track)) as described:
+        for tiles, descriptors in described:
+            writer.add(tiles, descriptors)
             embedded += len(tiles)
     return Added(embedded, len(source.tiles) - len(missing), len(missing) - embedded)
 

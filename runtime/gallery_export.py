@@ -3,12 +3,10 @@
 import csv
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
@@ -16,7 +14,6 @@ from geodtr.runtime.gallery import Gallery
 from geodtr.runtime.tile import Tile
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
-_ROWS_AT_ONCE = 4096
 
 
 def export_gallery(gallery: Gallery, out: Path) -> None:
@@ -78,15 +75,12 @@ def _write_parquet(gallery: Gallery, path: Path) -> None:
             ("descriptor", pa.list_(pa.float32(), size)),
         ]
     )
-    tiles, start = gallery.all_tiles(), 0
     with parquet.ParquetWriter(path, schema) as writer:
-        while block := list(islice(tiles, _ROWS_AT_ONCE)):
-            descriptors = gallery.descriptors(np.arange(start, start + len(block)))
+        for block, descriptors in gallery.described():
             columns = [pa.array([getattr(tile, name) for tile in block], schema.field(name).type) for name in _FIELDS]
             columns.append(pa.array([_json(tile.more) for tile in block], pa.string()))
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(descriptors.reshape(-1)), size))
             writer.write_batch(pa.record_batch(columns, schema=schema))
-            start += len(block)
 
 
 def _json(value: object) -> str:

@@ -1,15 +1,17 @@
-"""gallery.json: what a gallery is, written once when it is begun, readable by a person, validated when read."""
+"""What a gallery is, written once when it is begun, validated when read: a folder's gallery.json, readable by a person,
+or what Milvus keeps with a collection.
+"""
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import Manifest
-from geodtr.runtime.names import Storage
+from geodtr.runtime.names import Index, Storage
 
 FILE_NAME = "gallery.json"
 SCHEMA = 2
@@ -26,12 +28,13 @@ class MadeBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a gallery is. `source` is the SPEC, folder or map that it was built from, as its user called it.
 
-    `storage` is what its descriptors are searched in, `toolkit` the version of geodtr-export that began it.
+    `storage` is what its descriptors are searched in, `index` how, `toolkit` the geodtr-export that began it.
     """
 
     schema: Literal[2] = 2
-    descriptor_size: int
+    descriptor_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     storage: Storage
+    index: Index = "flat"
     source: str
     made_by: MadeBy
     toolkit: str = msgspec.field(default_factory=lambda: version("geodtr-export"))
@@ -47,18 +50,25 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
     """Read and validate `gallery`/gallery.json. Raises GalleryError naming what is wrong with it."""
     path = gallery / FILE_NAME
     try:
-        content = path.read_bytes()
-        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
-        if schema != SCHEMA:
-            raise GalleryError(f"{path} has schema {schema}; this version reads {SCHEMA}. Build the gallery again.")
-        return msgspec.json.decode(content, type=GalleryManifest)
+        return decode_manifest(path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):
         raise GalleryError(
             f"{gallery} is not a gallery: it holds no {FILE_NAME}. "
             f"Build one: geodtr-export gallery build BUNDLE SPEC --out {gallery}"
         ) from None
+    except OSError as error:
+        raise GalleryError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def decode_manifest(content: bytes, where: str) -> GalleryManifest:
+    """Validate a manifest's JSON, which lies `where`. Raises GalleryError naming what is wrong with it."""
+    try:
+        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
+        if schema != SCHEMA:
+            raise GalleryError(f"{where} has schema {schema}; this version reads {SCHEMA}. Build the gallery again.")
+        return msgspec.json.decode(content, type=GalleryManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise GalleryError(f"{path} is not valid: {error}. Build the gallery again.") from None
+        raise GalleryError(f"{where} is not valid: {error}. Build the gallery again.") from None
 
 
 def write_gallery_manifest(gallery: Path, manifest: GalleryManifest) -> None:
@@ -66,7 +76,7 @@ def write_gallery_manifest(gallery: Path, manifest: GalleryManifest) -> None:
     write_bytes(gallery / FILE_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
-def require_space(gallery: Path, manifest: GalleryManifest, embedding_id: str) -> None:
+def require_space(gallery: str, manifest: GalleryManifest, embedding_id: str) -> None:
     """Raise EmbeddingSpaceMismatch when descriptors of `embedding_id` would stand beside another model's."""
     if embedding_id != manifest.made_by.embedding_id:
         raise EmbeddingSpaceMismatch(

@@ -1,7 +1,7 @@
 """Distances on the Earth's sphere."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import asin, cos, degrees, isfinite, radians, sin
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,18 @@ def distance(lat_a: ArrayLike, lon_a: ArrayLike, lat_b: ArrayLike, lon_b: ArrayL
     a, b, c, d = (np.radians(np.asarray(value, np.float64)) for value in (lat_a, lon_a, lat_b, lon_b))
     half = np.sin((c - a) / 2) ** 2 + np.cos(a) * np.cos(c) * np.sin((d - b) / 2) ** 2
     return np.asarray(2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.minimum(1, half))), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Places between two parallels and two meridians, in degrees. Where `west` is larger than `east`, the box crosses
+    the antimeridian (RFC 7946, 5.2).
+    """
+
+    south: float
+    north: float
+    west: float
+    east: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,21 @@ class Near:
             )
         if not (isfinite(self.radius) and self.radius > 0):
             raise ConfigError(f"A radius of {self.radius} m holds no place; it must be above 0 and finite.")
+
+    @property
+    def box(self) -> Box:
+        """A box that holds every place within, for an index that knows no distances.
+
+        Source: the extreme meridians of a spherical cap lie asin(sin(r) / cos(lat)) from its centre's.
+        """
+        # The margin is for rounding, here and in `distance`.
+        angle = degrees(self.radius / EARTH_RADIUS) + 1e-6
+        south, north = self.lat - angle, self.lat + angle
+        if south <= -90 or north >= 90:
+            return Box(max(south, -90.0), min(north, 90.0), -180.0, 180.0)
+        aside = degrees(asin(min(1.0, sin(radians(angle)) / cos(radians(self.lat))))) + 1e-6
+        west, east = self.lon - aside, self.lon + aside
+        return Box(south, north, west + 360 if west < -180 else west, east - 360 if east > 180 else east)
 
     def holds(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of the places [N] in degrees lie within; those that are NaN do not."""

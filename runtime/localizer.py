@@ -6,7 +6,7 @@ localizer = Localizer.open("bundle", "gallery")
 print(localizer.locate("street.jpg").fix)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,12 +22,13 @@ from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
 from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
+from geodtr.runtime.frames import Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.gallery import Gallery, open_gallery
+from geodtr.runtime.gallery_manifest import require_space
+from geodtr.runtime.gallery_place import Place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
-from geodtr.runtime.images import decode
-from geodtr.runtime.pipeline import BATCH_SIZE, OnError, stop
-from geodtr.runtime.preprocess import load_image, preprocess
+from geodtr.runtime.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search import Hits
 from geodtr.runtime.spec import Images
@@ -54,16 +55,18 @@ class Candidate:
 class Localisation:
     """A query image and its nearest tiles, best first.
 
-    `fix` is None where no tile found has a position. `heading` is the best tile's; None unless headings were searched
-    and the image is a full turn. `uncalibrated` says why the fix claims no radius; None where it claims one. `image` is
-    None of pixels that came without a file.
+    `image` and `time` are the frame's (`runtime/frames.py`): a path, or `drive.mp4#57` at 5.7 seconds; both None of
+    pixels that came alone. `fix` is None where no tile found has a position. `heading` is the best tile's; None unless
+    headings were searched and the image is a full turn. `uncalibrated` says why the fix claims no radius; None where it
+    claims one.
     """
 
-    image: Path | None
+    image: str | None
+    time: float | None
     candidates: tuple[Candidate, ...]
     fix: Fix | None
-    heading: float | None = None
-    uncalibrated: str | None = None
+    heading: float | None
+    uncalibrated: str | None
 
     @property
     def sighting(self) -> Sighting:
@@ -77,14 +80,14 @@ class Localisation:
     @property
     def waypoint(self) -> Waypoint:
         """The same for a file."""
-        image = None if self.image is None else str(self.image)
         fix = self.fix
         if fix is None:
-            return Waypoint("no fix", image, heading=self.heading)
+            return Waypoint("no fix", self.image, self.time, heading=self.heading)
         within = {radius.share: radius.metres for radius in fix.within}
         return Waypoint(
             state="fix",
-            image=image,
+            image=self.image,
+            time_s=self.time,
             lat=fix.lat,
             lon=fix.lon,
             heading=self.heading,
@@ -115,11 +118,11 @@ class Localizer:
         """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
         aligned to north. Images that are no full turn are not turned.
 
-        A fix claims a radius where the gallery folder holds a calibration (`fixes.json`) of these very conditions.
+        A fix claims a radius where the gallery holds a calibration (`fixes.json`) of these very conditions.
         Raises EmbeddingSpaceMismatch when the gallery was built by another model, ConfigError when the model's
         panorama has fewer columns than `headings`, GalleryError when the calibration cannot be read.
         """
-        gallery.require_space(bundle.manifest.embedding_id)
+        require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
         self._embedder = bundle.embedder("ground", options)
         self._how = self._embedder.spec.preprocessing
         if not 1 <= headings <= self._how.width:
@@ -148,18 +151,21 @@ class Localizer:
 
     def require_positions(self, what: str) -> None:
         """Raise GalleryError when no tile of the gallery has a position, and `what` needs some."""
-        if not np.isfinite(self.gallery.lat).any():
+        if not self.gallery.info.positioned:
             raise GalleryError(
-                f"{self.gallery.path} knows no positions, and {what} needs some. Build it from a source that gives "
+                f"{self.gallery.name} knows no positions, and {what} needs some. Build it from a source that gives "
                 "coordinates: geodtr-export gallery build BUNDLE SPEC --out GALLERY"
             )
 
     @classmethod
     def open(
-        cls, bundle: Path | str, gallery: Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+        cls, bundle: Path | str, gallery: Place | Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
     ) -> "Localizer":
-        """Open both folders. Raises BundleError, GalleryError, and what the constructor raises."""
-        opened = open_gallery(Path(gallery))
+        """Open a bundle folder and a gallery, wherever that is (see open_gallery).
+
+        Raises BundleError, GalleryError, and what the constructor raises.
+        """
+        opened = open_gallery(gallery)
         try:
             return cls(open_bundle(Path(bundle)), opened, options, headings=headings)
         except BaseException:
@@ -167,7 +173,7 @@ class Localizer:
             raise
 
     def close(self) -> None:
-        """Let go of the gallery, see Gallery.close; nothing can be located any more."""
+        """Let go of the gallery; nothing can be located any more."""
         self.gallery.close()
 
     def __enter__(self) -> "Localizer":
@@ -178,51 +184,67 @@ class Localizer:
     ) -> None:
         self.close()
 
-    def locate(self, image: Path | str | Images, top: int = 5, *, near: Near | None = None) -> Localisation:
-        """Localise one image: a file, or pixels as a camera gives them, uint8 RGB [h, w, 3].
+    def locate(self, image: Path | str | Images | Frame, top: int = 5, *, near: Near | None = None) -> Localisation:
+        """Localise one image: a file, pixels as a camera gives them, uint8 RGB [h, w, 3], or a source's frame.
 
         `top`: how many tiles are shown; fewer where the gallery has no more. `near`: only tiles within a prior are
         searched. Raises ImageError when the image cannot be embedded, ConfigError when `top` is less than 1.
         """
-        path, query = self._load(image if isinstance(image, np.ndarray) else Path(image))
-        (hits,) = self._search([query], top, near)
-        return self._answer(path, hits, top, near)
+        frame = _framed(image)
+        (hits,) = self._search([self._load(frame)], top, near)
+        return self._answer(frame, hits, top, near)
 
-    def locate_files(
+    def locate_frames(
         self,
-        images: Sequence[Path],
+        images: Iterable[Path | Images | Frame],
         top: int = 5,
         *,
         near: Near | None = None,
-        on_error: OnError = stop,
+        count: int | None = None,
+        on_error: OnBadFrame = stop,
         track: Track = untracked,
     ) -> Iterator[Localisation]:
-        """`locate` of many files, in the order given and by the batch, as they are done; those that `on_error` lets
-        pass are left out. Threads decode ahead while the engine runs. Raises ImageError, naming the bad file.
+        """`locate` of many images, in the order given and by the batch, as they are done; those that `on_error` lets
+        pass are left out. Threads decode ahead while the engine runs. `count`, where it is known, is for `track`.
+        Raises ImageError, naming the bad image.
         """
         size = max(1, BATCH_SIZE // self._headings)
-        with closing(work_ahead(self._load, images, ahead=2 * size)) as loading:
-            each = iter(track(loading, "Localising", len(images)))
+        with closing(work_ahead(self._load, as_frames(images), ahead=2 * size)) as loading:
+            each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
                 found = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (path, _), hits in zip(loaded, found, strict=True):
-                    yield self._answer(path, hits, top, near)
+                for (frame, _), hits in zip(loaded, found, strict=True):
+                    yield self._answer(frame, hits, top, near)
 
-    def _load(self, image: Path | Images) -> tuple[Path | None, _Query]:
+    def locate_live(
+        self,
+        frames: Iterable[Frame],
+        top: int = 5,
+        *,
+        near: Near | None = None,
+        on_error: OnBadFrame = stop,
+        track: Track = untracked,
+    ) -> Iterator[Localisation]:
+        """`locate` of each frame as it comes: the next one is asked for when this one is answered, and not before, so
+        that a camera's answer is as fresh as can be. Otherwise as locate_frames.
+        """
+        for frame in track(frames, "Localising", None):
+            try:
+                located = self.locate(frame, top, near=near)
+            except ImageError as error:
+                on_error(frame, error)
+            else:
+                yield located
+
+    def _load(self, frame: Frame) -> _Query:
         """Decode, preprocess and turn one image."""
-        path = None if isinstance(image, np.ndarray) else image
-        if isinstance(image, np.ndarray):
-            _check_pixels(image)
-            taken, pixels = image, preprocess(image, self._how)
-        else:
-            decoded = decode(image)
-            taken = decoded.pixels
-            pixels = preprocess(taken, self._how) if decoded.prepared is None else load_image(image, self._how)
-        if self._headings > 1 and is_full_turn(taken):
+        decoded = decode_frame(frame)
+        pixels = preprocess_frame(frame, decoded, self._how)
+        if self._headings > 1 and is_full_turn(decoded.pixels):
             turns = turn(pixels, self._headings)
-            return path, _Query(turns.images, turns.headings)
-        return path, _Query(pixels[None], None)
+            return _Query(turns.images, turns.headings)
+        return _Query(pixels[None], None)
 
     def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[TurnedHits]:
         """The nearest tiles of each query over its headings, at least as many as a fix is made of."""
@@ -240,7 +262,7 @@ class Localizer:
             start = part.stop
         return found
 
-    def _answer(self, path: Path | None, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
+    def _answer(self, frame: Frame, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
         tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
         lat, lon = (
             np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
@@ -258,32 +280,31 @@ class Localizer:
             uncalibrated = "the image is no full turn, so no headings were searched"
         elif self._calibration is not None:
             fix = self._calibration.apply(fix)
-        return Localisation(path, candidates, fix, headings[0] if headings else None, uncalibrated)
+        heading = headings[0] if headings else None
+        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated)
 
     def _applicable(self) -> tuple[FixCalibration | None, str | None]:
         """The gallery's calibration, or why there is none for fixes made under these conditions."""
-        calibration = read_calibration(self.gallery.path)
+        calibration = read_calibration(self.gallery)
         if calibration is None:
             return None, "the gallery has no calibration"
         difference = calibration.conditions.difference(self.conditions)
         return (calibration, None) if difference is None else (None, difference)
 
 
-def _loaded(
-    batch: Sequence[tuple[Path, Future[tuple[Path | None, _Query]]]], on_error: OnError
-) -> list[tuple[Path | None, _Query]]:
+def _framed(image: Path | str | Images | Frame) -> Frame:
+    """Pixels that come alone need no name."""
+    if isinstance(image, Frame):
+        return image
+    return Frame("", image) if isinstance(image, np.ndarray) else Frame(str(image), Path(image))
+
+
+def _loaded(batch: Sequence[tuple[Frame, Future[_Query]]], on_error: OnBadFrame) -> list[tuple[Frame, _Query]]:
     """The queries of those images that could be read."""
-    loaded = list[tuple[Path | None, _Query]]()
-    for path, loading in batch:
+    loaded = list[tuple[Frame, _Query]]()
+    for frame, loading in batch:
         try:
-            loaded.append(loading.result())
+            loaded.append((frame, loading.result()))
         except ImageError as error:
-            on_error(path, error)
+            on_error(frame, error)
     return loaded
-
-
-def _check_pixels(image: Images) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError(
-            f"The image is an array of {image.dtype} {list(image.shape)}; uint8 RGB [height, width, 3] is needed."
-        )

@@ -255,7 +255,7 @@ def read_manifest(bundle: Path) -> Manifest:
         if schema != SCHEMA:
             raise BundleError(f"{path} has schema {schema}; this version reads {SCHEMA}. {again}")
         return msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not a valid manifest: {error}. {again}") from None
 
 

@@ -42,3 +42,7 @@ Hardware = Literal["same-gpu", "same-capability", "ampere-or-newer"]
 Storage = Literal["float32", "float16", "int8"]
 """What a gallery's descriptors are searched in. Float32 rows are kept in any case: they score the shortlist."""
 STORAGES: tuple[Storage, ...] = get_args(Storage)
+
+Index = Literal["flat", "hnsw", "auto"]
+"""How a gallery is searched. `flat`: every descriptor is looked at, so that nothing is missed. The others are Milvus's:
+a graph, or what the server takes by itself; both may miss some of the nearest."""

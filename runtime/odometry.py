@@ -1,4 +1,5 @@
-"""Odometry: how a vehicle moved, from a CSV of time, speed and yaw, with its images where they were taken.
+"""Odometry: how a vehicle moved, from a CSV of time, speed and yaw, with its images where they were taken; a file that
+is there, or rows that come while it drives.
 
     time_s,speed_m_s,yaw_rate_deg_s,image
     0.0,8.2,0.5,frames/000.jpg
@@ -10,8 +11,8 @@ zero does not matter, only its changes are used. A row without an image is odome
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
@@ -25,6 +26,8 @@ YAWS: Mapping[str, float] = {
     "yaw_rad": math.degrees(1),
 }
 IMAGE = "image"
+_LARGEST = 253_402_300_799.0
+"""Of any value: 9999-12-31T23:59:59Z in seconds since 1970, the latest time that GPX can be given."""
 _GROUPS = (TIMES, tuple(SPEEDS), tuple(YAWS))
 _ALLOWED = ", ".join(" or ".join(group) for group in _GROUPS) + f", and {IMAGE} where there are images"
 
@@ -52,11 +55,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Odometry:
-    """All steps in the order of time; `unix` where times count from 1970-01-01T00:00Z."""
+    """All steps in the order of time. `unix`: times count from 1970-01-01T00:00Z. `images`: rows may name one.
 
-    path: Path
+    `count` is None of rows that are still to come: their `steps` are taken once, each when its row is there.
+    """
+
+    name: str
     unix: bool
-    steps: tuple[Step, ...]
+    images: bool
+    steps: Iterable[Step]
+    count: int | None
 
 
 def read_odometry(path: Path) -> Odometry:
@@ -66,16 +74,40 @@ def read_odometry(path: Path) -> Odometry:
     that took. Raises DataError naming the line and column of a value that is no finite number, of a time that does not
     come after the one before, and of a column that is missing, unknown or doubled.
     """
-    rows = _read(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            coming = follow_odometry(file, str(path), path.parent)
+            steps = tuple(coming.steps)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    if not steps:
+        raise DataError(f"{path} holds a header and no rows.")
+    return replace(coming, steps=steps, count=len(steps))
+
+
+def follow_odometry(lines: Iterable[str], name: str, folder: Path) -> Odometry:
+    """The same of lines that are still to come, called `name`, with images relative to `folder`.
+
+    The header is waited for now. Raises DataError as read_odometry does, of a row when it is taken.
+    """
+    rows = _rows(name, lines)
     try:
         _, header = next(rows)
     except StopIteration:
-        raise DataError(f"{path} is empty. It needs a header with the columns {_ALLOWED}.") from None
-    time, speed, yaw = _columns(path, header)
-    steps = list[Step]()
+        raise DataError(f"{name} is empty. It needs a header with the columns {_ALLOWED}.") from None
+    columns = _columns(name, header)
+    return Odometry(
+        name, columns[0] == "time_unix_s", IMAGE in header, _steps(name, folder, header, columns, rows), None
+    )
+
+
+def _steps(
+    name: str, folder: Path, header: list[str], columns: tuple[str, str, str], rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[Step]:
+    time, speed, yaw = columns
     last: tuple[float, float, float] | None = None
     for line, row in rows:
-        where = f"{path}, line {line}"
+        where = f"{name}, line {line}"
         if len(row) != len(header):
             raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
         cells = dict(zip(header, row, strict=True))
@@ -85,11 +117,8 @@ def read_odometry(path: Path) -> Odometry:
             raise DataError(f"{where}: {time} is {now:g} after {last[0]:g}; times must rise from row to row.")
         motion = STANDING if last is None else _motion(last, here, rate="rate" in yaw)
         image = cells.get(IMAGE, "")
-        steps.append(Step(now, motion, path.parent / image if image else None))
+        yield Step(now, motion, folder / image if image else None)
         last = here
-    if not steps:
-        raise DataError(f"{path} holds a header and no rows.")
-    return Odometry(path, time == "time_unix_s", tuple(steps))
 
 
 def _motion(last: tuple[float, float, float], here: tuple[float, float, float], *, rate: bool) -> Motion:
@@ -99,20 +128,20 @@ def _motion(last: tuple[float, float, float], here: tuple[float, float, float], 
     return Motion(seconds, (here[1] + last[1]) / 2 * seconds, turned)
 
 
-def _columns(path: Path, header: list[str]) -> tuple[str, str, str]:
+def _columns(name: str, header: list[str]) -> tuple[str, str, str]:
     """The names of the time, speed and yaw columns."""
-    unknown = [name for name in header if name != IMAGE and not any(name in group for group in _GROUPS)]
+    unknown = [column for column in header if column != IMAGE and not any(column in group for group in _GROUPS)]
     if unknown:
-        raise DataError(f"{path} has the column {unknown[0]!r}; allowed are {_ALLOWED}.")
+        raise DataError(f"{name} has the column {unknown[0]!r}; allowed are {_ALLOWED}.")
     found = list[str]()
     for group in _GROUPS:
-        names = [name for name in header if name in group]
-        if len(names) != 1:
-            problem = f"the columns {', '.join(names)}, of which one is enough" if names else f"no {' or '.join(group)}"
-            raise DataError(f"{path} has {problem}; allowed are {_ALLOWED}.")
-        found += names
+        those = [column for column in header if column in group]
+        if len(those) != 1:
+            problem = f"the columns {', '.join(those)}, of which one is enough" if those else f"no {' or '.join(group)}"
+            raise DataError(f"{name} has {problem}; allowed are {_ALLOWED}.")
+        found += those
     if header.count(IMAGE) > 1:
-        raise DataError(f"{path} names the column {IMAGE} twice.")
+        raise DataError(f"{name} names the column {IMAGE} twice.")
     return found[0], found[1], found[2]
 
 
@@ -125,18 +154,18 @@ def _number(cells: dict[str, str], name: str, where: str) -> float:
         raise DataError(
             f"{where}: {name} is {cells[name]!r}; a finite number is needed. Leave the row out where there is none."
         )
+    least = 0.0 if name == "time_unix_s" else -_LARGEST
+    if not least <= value <= _LARGEST:
+        raise DataError(f"{where}: {name} is {cells[name]}; allowed are {least:.0f} to {_LARGEST:.0f}.")
     return value
 
 
-def _read(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """All rows that are not empty, cells stripped, with their line numbers; a byte-order mark is dropped."""
+def _rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """All rows that are not empty, cells stripped, with their line numbers."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if row:
-                    yield reader.line_num, [cell.strip() for cell in row]
+        reader = csv.reader(lines)
+        for row in reader:
+            if row:
+                yield reader.line_num, [cell.strip() for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV in UTF-8 ({error}).") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+        raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None

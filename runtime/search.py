@@ -1,22 +1,32 @@
-"""Exact nearest references by cosine similarity, in blocks of bounded memory.
+"""Exact nearest references by cosine similarity, in bounded memory and by as many threads as there are cores.
 
-Knows descriptors and row numbers; knows nothing of images or places.
+Knows descriptors and row numbers; knows nothing of images or places. How rows are multiplied is told in products.py,
+how they are gone through in sweep.py, how the best are kept in shortlist.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.compression import Compressed
+from geodtr.runtime.products import compressed_product, product
+from geodtr.runtime.shortlist import Exact, Pairs, Rows, Scores
 from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.sweep import Block, Sift, blocks, sweep
 
-_BLOCK_SCORES = 1 << 24
-_BLOCK_VALUES = 1 << 22
-_CACHED_VALUES = 1 << 20
-"""Compressed values are made float32 in blocks that caches hold, because they are read again at once."""
-Rows = NDArray[np.int64]
+_QUERIES = 256
+_BLOCK_SCORES = 1 << 20
+_BLOCK_VALUES = 1 << 25
+"""Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
+_FIRST_SCORES = 1 << 10
+_GATHERED_VALUES = 1 << 16
+_THREAD_VALUES = 1 << 20
+"""What is worth a thread."""
+_LONGEST = np.float32(1.01)
+"""No unit row is longer, however it was rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +34,31 @@ class Hits:
     """The nearest references of each query, best first: `rows` int64 [Q, K], `scores` float32 [Q, K] (cosine)."""
 
     rows: Rows
-    scores: NDArray[np.float32]
+    scores: Scores
 
 
 def search(queries: Descriptors, references: Descriptors, top: int, among: Rows | None = None) -> Hits:
-    """The `top` references with the largest cosine to each query; which of several equal ones comes first is not said.
+    """The `top` references with the largest cosine to each query; of equal scores, the lowest row first.
 
     queries [Q, D], references [N, D], unit rows. `among` holds the rows of the only references that may be found, int64
     [M], rising; None means all. Where they are fewer than `top`, all of them are returned.
+    Cosines are rounded to float32 as the library that multiplies rounds them; of references that differ by no more,
+    either may come first. One that is no number, of a damaged row, counts as infinite, so that it is seen.
     Raises ValueError when `top` is less than 1.
     """
-    count = len(references) if among is None else len(among)
-    hits = _no_hits(len(queries), top, count)
-    for part in _parts(len(queries), max(count, len(references))):
-        scores = _scores(queries[part], references, among)
-        _keep_best(hits, part, among, scores)
-    return hits
+
+    def search_part(part: Descriptors, kept: int) -> Pairs:
+        multiply = product(part)
+
+        def sift(block: Block, thresholds: Scores) -> Pairs:
+            scores = block.of(multiply.multiply(references[block.rows]))
+            rows, columns = _where(~(scores <= thresholds))
+            cosines = _seen(scores[rows, columns])
+            return Pairs(columns, block.numbers(rows), cosines, cosines)
+
+        return _sweep(sift, part, len(references), among, kept, multiply.threads, None)
+
+    return _search_parts(search_part, queries, len(references) if among is None else len(among), top)
 
 
 def search_compressed(
@@ -47,97 +66,96 @@ def search_compressed(
 ) -> Hits:
     """What `search` finds among `references`, of which only a shortlist is touched: the rest is told by `compressed`.
 
-    By Cauchy and Schwarz a reference's cosine lies within (length of the query) x (error of its compressed row) of the
-    compressed one. All that may stand among the best `top` within these bounds are scored again in float32, so that
-    the answer is the same, not nearly the same; how long the shortlist is depends on the descriptors.
+    With q' for the compressed query and r' for the compressed row, q.r - q'.r' = (q - q').r + q'.(r - r'): by Cauchy
+    and Schwarz no farther from 0 than the query's error times the row's length and the row's error times the query's.
+    All that may stand among the best `top` within these bounds are scored again in float32, so that the answer is the
+    same, not nearly the same; how long the shortlist is depends on the descriptors.
     """
-    count = len(references) if among is None else len(among)
-    hits = _no_hits(len(queries), top, count)
-    kept = hits.rows.shape[1]
-    if not kept:
-        return hits
-    # A part's candidates are few, unless the model has collapsed: then they are all.
-    for part in _parts(len(queries), count // 4):
-        which, columns = _candidates(queries[part], compressed, among, kept)
-        starts = np.searchsorted(which, np.arange(part.stop - part.start + 1))
-        for query, mine in enumerate(map(slice, starts[:-1], starts[1:]), part.start):
-            rows = columns[mine] if among is None else among[columns[mine]]
-            one = slice(query, query + 1)
-            _keep_best(hits, one, rows, _scores(queries[one], references, rows))
+
+    def search_part(part: Descriptors, kept: int) -> Pairs:
+        multiply = compressed_product(part, compressed.compression)
+        lengths = np.linalg.norm(part, axis=1)
+        # Both searches' products are rounded as well, each by at most half of this.
+        rounding = lengths * np.float32((part.shape[1] + 16) * np.finfo(np.float32).eps)
+        reach, constant = lengths + multiply.errors, rounding + multiply.errors * _LONGEST
+
+        def sift(block: Block, thresholds: Scores) -> Pairs:
+            products = block.of(multiply.multiply(compressed.values[block.rows]))
+            scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
+            # One comparison of the products as they are leaves few pairs to be looked at closely.
+            needed = thresholds - reach * errors.max() - constant
+            needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
+            rows, columns = _where(~(products < _in(products.dtype, needed)))
+            scores = products[rows, columns] * (multiply.scales[columns] * scales[rows])
+            bounds = reach[columns] * errors[rows] + constant[columns]
+            lowest, highest = (scores - bounds).astype(np.float32), (scores + bounds).astype(np.float32)
+            # Of a damaged row nothing is known.
+            damaged = ~(np.abs(scores) <= lengths[columns] * _LONGEST + bounds)
+            lowest[damaged], highest[damaged] = -np.inf, np.inf
+            pairs = Pairs(columns, block.numbers(rows), lowest, highest)
+            return pairs.take(~(highest < thresholds[columns]))
+
+        return _sweep(sift, part, len(references), among, kept, multiply.threads, _cosines(part, references))
+
+    return _search_parts(search_part, queries, len(references) if among is None else len(among), top)
+
+
+def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Descriptors, count: int, top: int) -> Hits:
+    """Search for a bounded number of queries at a time, among `count` references."""
+    if top < 1:
+        raise ValueError(f"top is {top}; at least one reference must be asked for.")
+    shape = (len(queries), min(top, count))
+    hits = Hits(np.empty(shape, np.int64), np.empty(shape, np.float32))
+    for start in range(0, len(queries) if count else 0, _QUERIES):
+        part = slice(start, start + _QUERIES)
+        best = search_part(queries[part], shape[1])
+        hits.rows[part] = best.references.reshape(-1, shape[1])
+        hits.scores[part] = best.lowest.reshape(-1, shape[1])
     return hits
 
 
-def _candidates(queries: Descriptors, compressed: Compressed, among: Rows | None, kept: int) -> tuple[Rows, Rows]:
-    """Pairs of a query and a column of `among` that may be one of its best `kept`, by query and column in rising order.
-
-    Goes once over the compressed rows, a block of which is float32 at a time, and holds on to what may still win.
-    """
-    size = queries.shape[1]
-    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
-    # Both products are rounded as well, each by at most half of this for unit rows.
-    rounding = np.float32(size * np.finfo(np.float32).eps)
-    best = np.full((len(queries), kept), -np.inf, np.float32)
-    found = list[tuple[Rows, Rows, NDArray[np.float32]]]()
-    for part in _row_blocks(len(compressed.values) if among is None else len(among), size, _CACHED_VALUES):
-        rows = part if among is None else among[part]
-        scores = (queries @ compressed.values[rows].astype(np.float32).T) * compressed.scales[rows]
-        bounds = lengths * (compressed.errors[rows] + rounding)
-        scores += bounds
-        which, columns = np.nonzero(~(scores < best.min(axis=1, keepdims=True)))
-        # Of a damaged row, whose score is no number, nothing is known: that must not make it the best.
-        highest = np.fmax(scores[which, columns], -np.inf)
-        lowest = highest - 2 * bounds[which, columns]
-        rising, starts = np.unique(which, return_index=True)
-        for query, rivals in zip(rising, np.split(lowest, starts[1:]), strict=True):
-            best[query] = np.partition(np.concatenate([best[query], rivals]), -kept)[-kept:]
-        found.append((which, columns + part.start, highest))
-    which, columns, highest = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    still = highest >= best.min(axis=1)[which]
-    which, columns = which[still], columns[still]
-    order = np.lexsort((columns, which))
-    return which[order], columns[order]
+def _sweep(
+    sift: Sift, queries: Descriptors, count: int, among: Rows | None, kept: int, threads: int, exact: Exact | None
+) -> Pairs:
+    wide, size = queries.shape
+    worth = (count if among is None else len(among)) * size // _THREAD_VALUES
+    largest = max(64, min(_BLOCK_VALUES // size, _BLOCK_SCORES // wide))
+    threads = max(1, min(threads, worth))
+    # All of the first few pass: enough to know what is good, few enough to be gone through.
+    first = max(64, 4 * kept, _FIRST_SCORES // wide)
+    return sweep(sift, blocks(count, among, first, largest, threads), wide, kept, exact, threads)
 
 
-def _no_hits(queries: int, top: int, count: int) -> Hits:
-    """Hits still to be filled, as many a query as can be found."""
-    if top < 1:
-        raise ValueError(f"top is {top}; at least one reference must be asked for.")
-    kept = min(top, count)
-    return Hits(np.empty((queries, kept), np.int64), np.empty((queries, kept), np.float32))
+def _cosines(queries: Descriptors, references: Descriptors) -> Exact:
+    """Each by itself and in one way: the same rows score the same wherever they lie and whatever else is asked."""
+    step = max(1, _GATHERED_VALUES // queries.shape[1])
+
+    def exact(which: Rows, rows: Rows) -> Scores:
+        scores = np.empty(len(which), np.float32)
+        for start in range(0, len(which), step):
+            part = slice(start, start + step)
+            scores[part] = np.einsum("pd,pd->p", queries[which[part]], references[rows[part]])
+        return _seen(scores)
+
+    return exact
 
 
-def _parts(queries: int, width: int) -> Iterator[slice]:
-    """Runs of queries whose scores against `width` references take bounded memory."""
-    step = max(1, _BLOCK_SCORES // max(1, width))
-    return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
+def _seen(cosines: Scores) -> Scores:
+    """A cosine that is no number counts as infinite."""
+    return np.where(np.isnan(cosines), np.float32(np.inf), cosines)
 
 
-def _scores(queries: Descriptors, references: Descriptors, among: Rows | None) -> NDArray[np.float32]:
-    """Cosines [Q, M] in the order of `among`."""
-    if among is None:
-        return queries @ references.T
-    if 2 * len(among) > len(references):
-        return (queries @ references.T)[:, among]
-    scores = np.empty((len(queries), len(among)), np.float32)
-    for part in _row_blocks(len(among), references.shape[1], _BLOCK_VALUES):
-        scores[:, part] = queries @ references[among[part]].T
-    return scores
+def _where(true: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Rows and columns of what is true of a matrix; much faster than NumPy's own where that is little."""
+    rows, columns = np.divmod(np.flatnonzero(true), true.shape[1])
+    return rows, columns
 
 
-def _row_blocks(rows: int, width: int, values: int) -> Iterator[slice]:
-    """Runs of rows of `width` that hold about `values` values together."""
-    step = max(1, values // max(1, width))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def _keep_best(hits: Hits, part: slice, among: Rows | None, scores: NDArray[np.float32]) -> None:
-    """Fill the hits of the queries in `part` from their scores, whose column i belongs to the reference `among[i]`."""
-    kept = hits.rows.shape[1]
-    if not kept:
-        return
-    candidates = np.sort(np.argpartition(scores, -kept, axis=1)[:, -kept:], axis=1)
-    found = np.take_along_axis(scores, candidates, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    columns = np.take_along_axis(candidates, order, axis=1)
-    hits.rows[part] = columns if among is None else among[columns]
-    hits.scores[part] = np.take_along_axis(found, order, axis=1)
+def _in(dtype: np.dtype[Any], bars: Scores) -> NDArray[Any]:
+    """The same bars for products of `dtype`, or slightly lower ones. NaN stands for no bar."""
+    if dtype.kind == "f":
+        return bars
+    limits = np.iinfo(dtype)
+    whole = np.floor(bars.astype(np.float64))
+    whole = np.where(np.isnan(whole), limits.min, np.clip(whole, limits.min, limits.max))
+    return whole.astype(dtype)

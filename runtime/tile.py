@@ -33,7 +33,10 @@ class Tile:
 
 
 class TileSource(Protocol):
-    """Where tiles come from: a folder, a data set, a map that is cut up. `name` is what the user called it."""
+    """Where tiles come from: a folder, a data set, a map that is cut up. `name` is what the user called it.
+
+    It can be pickled, so that other processes read its tiles.
+    """
 
     @property
     def name(self) -> str: ...

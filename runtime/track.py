@@ -106,7 +106,7 @@ class TrackPoint:
 
 
 class Tracker:
-    """The filter: one call of `step` for each row of odometry. Not safe to call from several threads.
+    """The filter: a call of `step` for each answer that is wanted. Not safe to call from several threads.
 
     Equal options and equal steps give equal tracks.
     """
@@ -117,7 +117,13 @@ class Tracker:
         self._particles: Particles | None = None
         self._state: State = "searching"
         self._last: Cluster | None = None
-        self._slow = self._fast = self._share = 0.0
+        self._slow = self._fast = self._share = self._gone = 0.0
+
+    def move(self, motion: Motion) -> None:
+        """Move every particle by `motion`, where no answer is wanted: odometry is often quicker than frames."""
+        self._gone += abs(motion.distance)
+        if self._particles is not None:
+            self._particles = self._particles.move(motion, self._options.noise, self._random)
 
     def step(self, motion: Motion, sighting: Sighting | None = None) -> TrackPoint:
         """Move every particle by `motion`, then weigh them by what the frame's search found, if there is a frame.
@@ -125,8 +131,7 @@ class Tracker:
         Starts without a prior: the first frame's tiles are where the particles begin. A frame none of whose tiles has a
         position is as good as none.
         """
-        if self._particles is not None:
-            self._particles = self._particles.move(motion, self._options.noise, self._random)
+        self.move(motion)
         seen = None if sighting is None else _positioned(sighting)
         if self._particles is None:
             if seen is None:
@@ -136,7 +141,7 @@ class Tracker:
         if seen is not None:
             self._particles = self._weighed(self._particles, seen)
         cluster = densest(self._particles, _REACH * self._options.sight)
-        self._state = self._judged(cluster, motion, odometry_alone=seen is None)
+        self._state = self._judged(cluster, odometry_alone=seen is None)
         if seen is not None:
             self._particles = self._renewed(self._particles, seen)
         return TrackPoint(self._state, cluster.lat, cluster.lon, cluster.heading, cluster.within_68, cluster.within_95)
@@ -151,11 +156,12 @@ class Tracker:
         weight = particles.weight * (doubt + (1 - doubt) * explained)
         return replace(particles, weight=weight / weight.sum())
 
-    def _judged(self, cluster: Cluster, motion: Motion, *, odometry_alone: bool) -> State:
+    def _judged(self, cluster: Cluster, *, odometry_alone: bool) -> State:
         """The state, by how many particles agree in the short run and how much of the frames they explain."""
         last, self._last = self._last, cluster
+        gone, self._gone = self._gone, 0.0
         reach = _REACH * self._options.sight
-        if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + abs(motion.distance):
+        if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + gone:
             self._share = 0.0  # another cluster leads: nobody drives that fast
         if odometry_alone:
             self._share = min(self._share, cluster.share)  # it can lose a track, and never find one

@@ -4,7 +4,8 @@ Knows places and pixels; drawn by Pillow alone, so that a vehicle can do it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.geodesy import east_north
-from geodtr.runtime.waypoints import Waypoint
+from geodtr.runtime.waypoints import Waypoint, collected
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +38,21 @@ def save_picture(path: Path, picture: Image.Image) -> None:
     """Write `picture` as PNG, durably or not at all."""
     with new_file(path) as file:
         picture.save(file, "PNG")
+
+
+@contextmanager
+def track_picture(
+    path: Path, tile_lat: Floats, tile_lon: Floats, *, track: bool, live: bool = False
+) -> Iterator[Callable[[Waypoint], object]]:
+    """The function that takes each answer for a picture of them all, drawn to `path` in the end; see `draw_track`, and
+    `live` at `waypoint_file`.
+    """
+
+    def draw(waypoints: list[Waypoint]) -> None:
+        save_picture(path, draw_track(waypoints, tile_lat, tile_lon, track=track))
+
+    with collected(draw, live=live) as take:
+        yield take
 
 
 @dataclass(frozen=True, slots=True)

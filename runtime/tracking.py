@@ -1,14 +1,14 @@
-"""A drive localised: odometry's rows in the order of time, each with the image taken there, through the filter."""
+"""A drive localised: its moments in order, each with the frame taken there, through the filter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localisation, Localizer
-from geodtr.runtime.odometry import Odometry
-from geodtr.runtime.pipeline import OnError, stop
+from geodtr.runtime.moments import Moment, by_row
+from geodtr.runtime.odometry import STANDING, Odometry
+from geodtr.runtime.pipeline import OnBadFrame, stop
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.track import Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.waypoints import Waypoint
@@ -16,12 +16,12 @@ from geodtr.runtime.waypoints import Waypoint
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One row: its time in seconds, its image, what that image alone says, and what the filter believes. Without an
-    image, or with one that could not be read, `located` is None and the filter goes by the odometry alone.
+    """One moment: its time in seconds, its image's name, what that image alone says, and what the filter believes.
+    Without an image, or with one that could not be read, `located` is None and the filter goes by the odometry alone.
     """
 
     time: float
-    image: Path | None
+    image: str | None
     point: TrackPoint
     located: Localisation | None
 
@@ -30,7 +30,7 @@ class Tracked:
         point = self.point
         return Waypoint(
             state=point.state,
-            image=None if self.image is None else str(self.image),
+            image=self.image,
             time_s=self.time,
             lat=point.lat,
             lon=point.lon,
@@ -47,24 +47,41 @@ def track_odometry(
     top: int = 5,
     *,
     near: Near | None = None,
-    on_error: OnError = stop,
+    on_error: OnBadFrame = stop,
     track: Track = untracked,
 ) -> Iterator[Tracked]:
-    """Each row as it is done, with the `top` tiles of its image, at most those that the filter goes by. `near`:
+    """`track_moments` of a drive whose rows name the images."""
+    moments = track(by_row(odometry), "Tracking", odometry.count)
+    return track_moments(localizer, moments, options, top, near=near, on_error=on_error)
+
+
+def track_moments(
+    localizer: Localizer,
+    moments: Iterable[Moment],
+    options: TrackOptions | None = None,
+    top: int = 5,
+    *,
+    near: Near | None = None,
+    on_error: OnBadFrame = stop,
+) -> Iterator[Tracked]:
+    """Each moment as it is done, with the `top` tiles of its frame, at most those that the filter goes by. `near`:
     frames search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches
     headings, the panorama's middle column is taken to look forward.
 
-    Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad file.
+    Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad image.
     """
     localizer.require_positions("a track")
-    tracker, count = Tracker(options), sighted(len(localizer.positions[0]))
-    for step in track(odometry.steps, "Tracking", len(odometry.steps)):
+    tracker, count = Tracker(options), sighted(len(localizer.gallery))
+    for moment in moments:
         located = None
-        if step.image is not None:
+        if moment.frame is not None:
             try:
-                located = localizer.locate(step.image, count, near=near)
+                located = localizer.locate(moment.frame, count, near=near)
             except ImageError as error:
-                on_error(step.image, error)
-        point = tracker.step(step.motion, None if located is None else located.sighting)
+                on_error(moment.frame, error)
+        *before, last = moment.motions or (STANDING,)
+        for motion in before:
+            tracker.move(motion)
+        point = tracker.step(last, None if located is None else located.sighting)
         shown = None if located is None else replace(located, candidates=located.candidates[:top])
-        yield Tracked(step.time, step.image, point, shown)
+        yield Tracked(moment.time, None if moment.frame is None else moment.frame.name, point, shown)

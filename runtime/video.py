@@ -1,9 +1,8 @@
-"""Frames of a video file or a camera, by OpenCV, which is imported inside the calls.
+"""Frames of a video file, by OpenCV, which is imported inside the calls.
 
 Knows OpenCV and pixels; knows nothing of other sources of images.
 """
 
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +48,7 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
     if not path.is_file():
         yield Seen(str(path), ImageError(f"{path} does not exist. Check the path, or the list that names it."), None)
         return
-    with _opened(str(path)) as capture:
+    with opened(str(path)) as capture:
         if not capture.isOpened():
             yield Seen(str(path), ImageError(f"{path} cannot be opened as a video: truncated, or not one."), None)
             return
@@ -58,36 +57,16 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
         while capture.grab():
             if number % every == 0:
                 moment = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                yield _retrieved(capture, f"{path}#{number}", moment)
+                yield retrieved(capture, f"{path}#{number}", moment)
             number += 1
         if number == 0 or said - number > max(1, said // 100):
             why = f"{path} breaks off after {number} of {said} frames: truncated or corrupt. Copy or convert it again."
             yield Seen(f"{path}#{number}", ImageError(why), None)
 
 
-def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
-    """Each `every`-th frame of a camera, without end; `name` is `camera:index#number`, `time` since the first frame.
-
-    A camera that cannot be opened, or gives no more frames, says so in the place of the frame that is missing.
-    """
-    name = f"camera:{index}"
-    with _opened(index) as capture:
-        if not capture.isOpened():
-            why = f"{name} cannot be opened. Is it plugged in, may you read it, does another program hold it?"
-            yield Seen(name, ImageError(why), None)
-            return
-        number, start = 0, None
-        while capture.grab():
-            now = time.monotonic()
-            start = now if start is None else start
-            if number % every == 0:
-                yield _retrieved(capture, f"{name}#{number}", now - start)
-            number += 1
-        yield Seen(f"{name}#{number}", ImageError(f"{name} stopped after {number} frames: unplugged, or lost."), None)
-
-
 @contextmanager
-def _opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
+def opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
+    """A file's or a camera's capture, let go of in the end; it may not have opened."""
     import cv2
 
     capture = cv2.VideoCapture(source)
@@ -97,7 +76,7 @@ def _opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
         capture.release()
 
 
-def _retrieved(capture: "cv2.VideoCapture", name: str, moment: float) -> Seen:
+def retrieved(capture: "cv2.VideoCapture", name: str, moment: float) -> Seen:
     """The frame that was grabbed last, from OpenCV's order of colours into ours."""
     import cv2
 

@@ -57,23 +57,39 @@ def check_out(path: Path) -> None:
 
 
 @contextmanager
-def waypoint_file(path: Path, *, track: bool, unix: bool = False) -> Iterator[Callable[[Waypoint], object]]:
+def waypoint_file(
+    path: Path, *, track: bool, unix: bool = False, live: bool = False
+) -> Iterator[Callable[[Waypoint], object]]:
     """A new file, and the function that takes each answer for it. A .jsonl grows by one flushed line each, for others
     to read meanwhile, and stays whatever happens; the other formats are written at the end, whole or not at all.
 
     A `track` is a line, with a break wherever the filter was not tracking; otherwise waypoints stand alone. GPX states
-    times where they are `unix` ones. Raises ConfigError, OutputExists as `check_out` does, UserError when the disk
-    refuses.
+    times where they are `unix` ones. Of what is `live` any end is the end, and what there is by then is written. Raises
+    ConfigError, OutputExists as `check_out` does, UserError when the disk refuses.
     """
     check_out(path)
     if path.suffix.lower() == ".jsonl":
         with _grown(path) as write:
             yield write
         return
+    bytes_of = {".geojson": _geojson_bytes, ".gpx": gpx, ".csv": _csv_bytes}[path.suffix.lower()]
+    with collected(lambda waypoints: write_bytes(path, bytes_of(waypoints, track=track, unix=unix)), live=live) as take:
+        yield take
+
+
+@contextmanager
+def collected(
+    write: Callable[[list[Waypoint]], object], *, live: bool = False
+) -> Iterator[Callable[[Waypoint], object]]:
+    """A function that takes each answer, all of which go to `write` in the end; where they are `live`, any end."""
     waypoints = list[Waypoint]()
-    yield waypoints.append
-    written = {".geojson": _geojson_bytes, ".gpx": gpx, ".csv": _csv_bytes}[path.suffix.lower()]
-    write_bytes(path, written(waypoints, track=track, unix=unix))
+    try:
+        yield waypoints.append
+    except BaseException:
+        if live and waypoints:
+            write(waypoints)
+        raise
+    write(waypoints)
 
 
 @contextmanager

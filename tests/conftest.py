@@ -14,8 +14,8 @@ from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.gallery import Gallery, open_gallery
 from geodtr.runtime.gallery_build import build_gallery
+from geodtr.runtime.gallery_folder import FolderGallery, open_folder
 from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.names import Precision
 from geodtr.training.config import load_preset
@@ -77,7 +77,7 @@ class Trained:
     checkpoint: Path
     onnx: Bundle
     bundles: dict[Precision, Bundle]
-    gallery: Gallery
+    gallery: FolderGallery
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     }
     flying = bundles["fp32"]
     build_gallery(root / "gallery", reference_tiles(test_set), flying.embedder("aerial"), made_by(flying.manifest))
-    gallery = open_gallery(root / "gallery")
+    gallery = open_folder(root / "gallery")
     return Trained(train_set, test_set, checkpoint, onnx, bundles, gallery)
 
 

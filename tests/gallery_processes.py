@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from tiny_gallery import descriptors_of
 
-from geodtr.runtime.gallery import Gallery, open_gallery
-from geodtr.runtime.gallery_writer import GalleryWriter
+from geodtr.runtime.gallery_folder import FolderGallery, open_folder
+from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.tile import Tile
 
 BATCH = 4
@@ -28,7 +28,7 @@ def tiles_of_batch(batch: int) -> list[Tile]:
 def write_until_killed(path: Path, held: Iterable[int], first: int, seed: int, told: Connection) -> None:
     """Add, remove and compact at random for ever; tell what is begun, and what is done when it has returned."""
     chance, batches, next_batch = random.Random(seed), sorted(held), first
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         told.send(("opened", 0))
         while True:
             what = chance.choices(("add", "remove", "compact"), (6, 3, 1))[0]
@@ -47,7 +47,7 @@ def write_until_killed(path: Path, held: Iterable[int], first: int, seed: int, t
             told.send(("done", 0))
 
 
-def check_snapshot(gallery: Gallery) -> set[int]:
+def check_snapshot(gallery: FolderGallery) -> set[int]:
     """The batches in what a reader sees, each whole, each descriptor that of its tile."""
     ids = [tile.id for tile in gallery.all_tiles()]
     batches = {int(name[:6]) for name in ids}
@@ -64,10 +64,10 @@ def read_for(path: Path, seconds: float, told: Connection) -> None:
     """Open and check the gallery again and again, and one snapshot to the end; tell how often, or what was wrong."""
     try:
         until, rounds = time.monotonic() + seconds, 0
-        with open_gallery(path) as first:
+        with open_folder(path) as first:
             seen = check_snapshot(first)
             while time.monotonic() < until:
-                with open_gallery(path) as gallery:
+                with open_folder(path) as gallery:
                     check_snapshot(gallery)
                 rounds += 1
                 assert check_snapshot(first) == seen, "an open gallery changed"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tiny_gallery import build, made_tiles
 
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.fix import CANDIDATES, Fix, candidate_weights, fuse
@@ -20,6 +21,7 @@ from geodtr.runtime.fix_calibration import (
     read_calibration,
     write_calibration,
 )
+from geodtr.runtime.gallery import Gallery, open_gallery
 from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
 
 Floats = NDArray[np.float64]
@@ -187,9 +189,10 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
 def test_a_calibration_is_kept_as_it_is(tmp_path: Path) -> None:
     seen = fly(0, 200, wrong=0.2, clarity=0.8)
     calibration = calibrate(seen.fixes, seen.lat, seen.lon, CONDITIONS, data="generated")
-    assert read_calibration(tmp_path) is None
-    write_calibration(tmp_path, calibration)
-    assert read_calibration(tmp_path) == calibration
+    with open_gallery(build(tmp_path / "g", made_tiles(3))) as gallery:
+        assert read_calibration(gallery) is None
+        write_calibration(gallery, calibration)
+        assert read_calibration(gallery) == calibration
 
 
 def test_conditions_say_what_differs() -> None:
@@ -206,19 +209,29 @@ def test_conditions_say_what_differs() -> None:
     assert "places_sha256" in (ours.difference(CONDITIONS) or "")
 
 
+_SMALL: list[Gallery] = []
+
+
+def _small_gallery(factory: pytest.TempPathFactory) -> Gallery:
+    """Built once for all examples."""
+    if not _SMALL:
+        _SMALL.append(open_gallery(build(factory.mktemp("small") / "g", made_tiles(3))))
+    return _SMALL[0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 2000), put=st.binary(min_size=1, max_size=4))
 def test_a_damaged_calibration_is_read_rightly_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, cut: int, put: bytes
 ) -> None:
-    folder = tmp_path_factory.mktemp("gallery")
     fixes = [Fix(1.0, 2.0, float(row), row / 300) for row in range(300)]
-    path = write_calibration(folder, calibrate(fixes, np.ones(300), np.ones(300), CONDITIONS, data="damaged"))
+    gallery = _small_gallery(tmp_path_factory)
+    path = Path(write_calibration(gallery, calibrate(fixes, np.ones(300), np.ones(300), CONDITIONS, data="damaged")))
     content = path.read_bytes()
     at = cut % len(content)
     path.write_bytes(content[:at] + put + content[at + len(put) :])
     try:
-        calibration = read_calibration(folder)
+        calibration = read_calibration(gallery)
     except GalleryError as error:
         assert FILE_NAME in str(error)
     else:

@@ -1,6 +1,7 @@
 """Where images come from: folders, lists, videos, cameras; what breaks off says so in its turn."""
 
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_gallery import pixels_of
 
-from geodtr.runtime.errors import DataError, ImageError, MissingDependency
+from geodtr.runtime import camera
+from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
 from geodtr.runtime.frames import Frame, open_frames
 from geodtr.runtime.spec import Images
 
@@ -50,7 +52,7 @@ def test_images_folders_and_lists_come_in_the_order_given(tmp_path: Path) -> Non
     listed = tmp_path / "lists" / "some.txt"
     listed.write_text("../b.png\n\n  ../folder\r\n/somewhere/else.jpg\n", encoding="utf-8-sig")
     opened = open_frames([str(tmp_path / "b.png"), str(tmp_path / "folder"), f"@{listed}"])
-    assert (opened.count, opened.endless) == (7, False)
+    assert (opened.count, opened.kind, opened.endless) == (7, "images", False)
     names = [Path(frame.name).name for frame in opened.frames]
     assert names == ["b.png", "1.png", "2.png", "b.png", "1.png", "2.png", "else.jpg"]
 
@@ -92,6 +94,7 @@ def test_each_so_many_th_frame_is_taken_and_no_more_than_the_limit(tmp_path: Pat
     assert [frame.name for frame in seen(image, video, every=7, limit=3)] == [str(image), f"{video}#0", f"{video}#7"]
     assert open_frames([str(image)] * 5, limit=3).count == 3
     assert open_frames([str(video)]).count is None
+    assert [open_frames([str(video)] * count).kind for count in (1, 2)] == ["video", "images"]
 
 
 @pytest.mark.parametrize(("suffix", "fourcc"), [(".avi", "MJPG"), (".mkv", "FFV1")])
@@ -131,27 +134,80 @@ def test_a_video_with_flipped_bytes_gives_frames_or_says_why_not(tmp_path: Path,
         assert isinstance(frame.image, ImageError) or (pixels(frame).dtype == np.uint8 and pixels(frame).ndim == 3)
 
 
+class PlayedCamera:
+    """A video in the place of a camera, at the camera's pace; `hangs`: from that frame on it never gives one."""
+
+    def __init__(self, video: Path, hangs: int | None = None) -> None:
+        self._capture, self._hangs, self._given = _CAPTURE(str(video)), hangs, 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self._capture.isOpened()
+
+    def grab(self) -> bool:
+        time.sleep(3600 if self._given == self._hangs else 0.02)
+        self._given += 1
+        return self._capture.grab()
+
+    def retrieve(self) -> tuple[bool, object]:
+        return self._capture.retrieve()
+
+    def release(self) -> None:
+        self._capture.release()
+
+
+_CAPTURE = cv2.VideoCapture
+
+
 def test_a_camera_gives_frames_without_end_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A video stands in for the camera, whose index OpenCV is given."""
     video = write_video(tmp_path / "drive.avi")
     opened = list[object]()
 
-    capture = cv2.VideoCapture
-
-    def camera(index: int) -> cv2.VideoCapture:
+    def played(index: int) -> PlayedCamera:
         opened.append(index)
-        return capture(str(video))
+        return PlayedCamera(video)
 
-    monkeypatch.setattr(cv2, "VideoCapture", camera)
-    assert open_frames(["camera:2"]).endless
+    monkeypatch.setattr(cv2, "VideoCapture", played)
+    asked = open_frames(["camera:2"])
+    assert (asked.kind, asked.endless) == ("camera", True)
     assert not open_frames(["camera:2"], limit=5).endless
-    frames = seen("camera:2", every=10)
+    *frames, last = seen("camera:2", every=5)
     assert opened == [2]
-    assert [frame.name for frame in frames] == ["camera:2#0", "camera:2#10", "camera:2#20", "camera:2#30"]
-    times = [frame.time or 0.0 for frame in frames[:3]]
-    assert times[0] == 0 < times[1] < times[2]
-    assert isinstance(frames[3].image, ImageError)
-    assert "camera:2 stopped after 30 frames" in str(frames[3].image)
+    assert [frame.name for frame in frames] == [f"camera:2#{number}" for number in range(0, FRAMES, 5)]
+    times = [frame.time or 0.0 for frame in frames]
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time()) < 5
+    assert isinstance(last.image, ImageError)
+    assert "camera:2 stopped after 30 frames" in str(last.image)
+
+
+def test_a_camera_gives_its_newest_frame_and_not_those_that_were_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: PlayedCamera(video))
+    frames = open_frames(["camera:0"]).frames
+    first = next(frames)
+    time.sleep(0.2)
+    second = next(frames)
+    assert first.name == "camera:0#0"
+    assert int(second.name.partition("#")[2]) > 4
+    assert second.time is not None
+    assert time.time() - second.time < 0.1
+
+
+def test_a_camera_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: PlayedCamera(video, hangs=3))
+    monkeypatch.setattr(camera, "PATIENCE", 0.3)
+    *frames, last = seen("camera:0")
+    assert len(frames) == 3
+    assert isinstance(last.image, ImageError)
+    assert "camera:0 has given no frame for 0.3 s" in str(last.image)
+
+
+def test_a_camera_is_asked_for_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="camera:0 stands beside other images"):
+        seen(write_image(tmp_path / "a.png"), "camera:0")
 
 
 def test_a_camera_that_is_not_there_is_named() -> None:

@@ -39,11 +39,11 @@ from geodtr.runtime.errors import (
     OutputExists,
     UserError,
 )
-from geodtr.runtime.gallery import open_gallery
 from geodtr.runtime.gallery_build import add_to_gallery, build_gallery
 from geodtr.runtime.gallery_export import export_gallery
-from geodtr.runtime.gallery_verify import verify
-from geodtr.runtime.gallery_writer import GalleryWriter
+from geodtr.runtime.gallery_folder import open_folder
+from geodtr.runtime.gallery_folder_verify import verify
+from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.tile import Tile
@@ -92,7 +92,7 @@ def test_what_was_put_in_comes_back(
     tmp_path_factory: pytest.TempPathFactory, put: list[Tile], storage: Storage
 ) -> None:
     path = build(tmp_path_factory.mktemp("g") / "gallery", MadeTiles(put), storage)
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         assert list(gallery.all_tiles()) == put
         np.testing.assert_array_equal(
             gallery.descriptors(np.arange(len(gallery))), descriptors_of([tile.id for tile in put])
@@ -134,7 +134,7 @@ def test_every_storage_finds_what_sorting_all_cosines_finds(
     source = made_tiles(count)
     path = fill(tmp_path_factory.mktemp("g") / "gallery", source.tiles, rows, storage)
     left = [n for n in range(count) if n not in removed]
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         if len(left) < count:
             writer.remove([source.tiles[n].id for n in removed if n < count])
         if compacted:
@@ -147,7 +147,7 @@ def test_every_storage_finds_what_sorting_all_cosines_finds(
     ]
     queries = unit_rows(3, 8, seed + 1)
     queries[0] = rows[0]
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         assert [tile.id for tile in gallery.all_tiles()] == [source.tiles[n].id for n in left]
         hits = gallery.search(queries, top, near)
     kept = min(top, len(allowed))
@@ -168,8 +168,8 @@ def test_compressed_galleries_have_the_recall_of_float32_in_a_half_and_a_quarter
     # Queries so far from their references that many miss: recall is neither 0 nor 1.
     queries = references + 4.5 * unit_rows(3000, 512, 1)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    plain = open_gallery(fill(tmp_path / "plain", made_tiles(3000).tiles, references))
-    packed = open_gallery(fill(tmp_path / "packed", made_tiles(3000).tiles, references, storage))
+    plain = open_folder(fill(tmp_path / "plain", made_tiles(3000).tiles, references))
+    packed = open_folder(fill(tmp_path / "packed", made_tiles(3000).tiles, references, storage))
     expected, found = plain.search(queries, 5), packed.search(queries, 5)
     right = np.arange(3000)[:, None]
     assert 0.2 < (expected.rows[:, :1] == right).mean() < 0.98
@@ -200,7 +200,7 @@ def test_no_compressed_row_is_farther_off_than_it_says(
 def test_a_prior_lets_through_only_what_lies_within(tmp_path: Path) -> None:
     places = [(0.0, 179.9999), (0.0, -179.9999), (0.0, 0.0), (None, None), (90.0, 10.0)]
     put = [Tile(str(n), "x", lat, lon) for n, (lat, lon) in enumerate(places)]
-    with open_gallery(build(tmp_path / "g", MadeTiles(put))) as gallery:
+    with open_folder(build(tmp_path / "g", MadeTiles(put))) as gallery:
         query = descriptors_of(["3"])
         assert gallery.search(query, 1).rows.tolist() == [[3]]
         assert sorted(gallery.search(query, 5, Near(0, 180, 100)).rows[0].tolist()) == [0, 1]
@@ -217,7 +217,7 @@ def test_a_prior_that_cannot_be_is_refused(values: tuple[float, float, float]) -
 
 
 def test_a_gallery_without_positions_cannot_be_searched_near_one(tmp_path: Path) -> None:
-    with open_gallery(build(tmp_path / "g", MadeTiles([Tile("a", "a.png")]))) as gallery:
+    with open_folder(build(tmp_path / "g", MadeTiles([Tile("a", "a.png")]))) as gallery:
         with pytest.raises(GalleryError, match="no positions"):
             gallery.search(descriptors_of(["a"]), 1, Near(0, 0, 10))
         assert gallery.search(descriptors_of(["a"]), 1).rows.tolist() == [[0]]
@@ -228,21 +228,21 @@ def test_an_empty_gallery_finds_nothing_and_says_so(
     tmp_path: Path, storage: Storage, cli: Callable[..., Outcome]
 ) -> None:
     path = build(tmp_path / "g", made_tiles(2), storage)
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         assert writer.remove(["*"]) == 2
     for _ in range(2):
-        with open_gallery(path) as gallery:
+        with open_folder(path) as gallery:
             assert gallery.search(descriptors_of(["a", "b"]), 5).rows.shape == (2, 0)
             assert gallery.search(descriptors_of(["a"]), 5, Near(0, 0, 10)).rows.shape == (1, 0)
         assert "empty" in cli("gallery", "info", path).out
-        with GalleryWriter(path) as writer:
+        with FolderWriter(path) as writer:
             writer.compact()
 
 
 @pytest.mark.parametrize("queries", [np.ones(SIZE), np.ones((1, SIZE + 1)), np.full((1, SIZE), np.nan)])
 def test_queries_that_do_not_fit_are_refused(tmp_path: Path, queries: Any) -> None:
     with (
-        open_gallery(build(tmp_path / "g", made_tiles(1))) as gallery,
+        open_folder(build(tmp_path / "g", made_tiles(1))) as gallery,
         pytest.raises(GalleryError, match="descriptor"),
     ):
         gallery.search(queries.astype(np.float32), 1)
@@ -274,7 +274,7 @@ def test_a_tile_that_cannot_be_is_refused_by_name_before_the_work(
     assert "tiles/002.png" in str(refusal.value)
     assert embedder.seen == 0
     assert not (tmp_path / "g").exists()
-    with GalleryWriter(build(tmp_path / "other", made_tiles(1))) as writer, pytest.raises(UserError):
+    with FolderWriter(build(tmp_path / "other", made_tiles(1))) as writer, pytest.raises(UserError):
         writer.add(source.tiles, descriptors_of(["a", "b", "c"]))
 
 
@@ -283,14 +283,14 @@ def test_a_stopped_build_goes_on_and_embeds_nothing_twice(tmp_path: Path) -> Non
     source.broken.add("070")
     with pytest.raises(ImageError, match=r"070\.png"):
         build_gallery(tmp_path / "g", source, embedder, MADE_BY)
-    with open_gallery(tmp_path / "g") as gallery:
+    with open_folder(tmp_path / "g") as gallery:
         assert not gallery.info.finished
         assert [tile.id for tile in gallery.all_tiles()] == [f"{n:03}" for n in range(64)]
     source.broken.clear()
     added = build_gallery(tmp_path / "g", source, embedder, MADE_BY)
     assert (added.embedded, added.held, added.left_out) == (36, 64, 0)
     assert embedder.seen == 100
-    with open_gallery(tmp_path / "g") as gallery:
+    with open_folder(tmp_path / "g") as gallery:
         assert gallery.info.finished
         assert list(gallery.all_tiles()) == source.tiles
 
@@ -345,7 +345,7 @@ def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) 
         add_to_gallery(tmp_path / "g", moved, TinyEmbedder(), MADE_BY.embedding_id)
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         add_to_gallery(tmp_path / "g", made_tiles(4), TinyEmbedder(), "f" * 16)
-    with GalleryWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="'001' already"):
+    with FolderWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="'001' already"):
         writer.add(moved.tiles, descriptors_of(["x"]))
     assert verify(tmp_path / "g") == ()
 
@@ -354,24 +354,24 @@ def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) 
 def test_a_descriptor_that_cannot_be_is_refused_by_name(tmp_path: Path, value: float) -> None:
     bad = descriptors_of(["a", "b"])
     bad[1, 3] = value
-    with GalleryWriter(build(tmp_path / "g", made_tiles(1))) as writer, pytest.raises(GalleryError, match="'b'"):
+    with FolderWriter(build(tmp_path / "g", made_tiles(1))) as writer, pytest.raises(GalleryError, match="'b'"):
         writer.add([Tile("a", "a.png"), Tile("b", "b.png")], bad)
 
 
 def test_references_are_removed_by_id_or_glob_and_compacting_frees_their_space(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(300), "int8")
     before = sum(file.stat().st_size for file in path.glob("descriptors-*"))
-    old = open_gallery(path)
-    with GalleryWriter(path) as writer:
+    old = open_folder(path)
+    with FolderWriter(path) as writer:
         with pytest.raises(GalleryError, match="'nowhere'"):
             writer.remove(["000", "nowhere"])
         assert len(writer) == 300
         assert writer.remove(["000", "1*", "0[12]?"]) == 121
-        assert open_gallery(path).info.removed == 121
+        assert open_folder(path).info.removed == 121
         compacted = writer.compact()
     assert (compacted.references, compacted.freed) == (179, 121)
     assert sum(file.stat().st_size for file in path.glob("descriptors-*")) == before * 179 // 300
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         left = [tile.id for tile in gallery.all_tiles()]
         assert left == [f"{n:03}" for n in range(300) if n and not 10 <= n < 30 and not 100 <= n < 200]
         np.testing.assert_array_equal(gallery.descriptors(np.arange(179)), descriptors_of(left))
@@ -389,15 +389,15 @@ def test_threads_share_one_open_gallery(tmp_path: Path) -> None:
         nearest = gallery.search(descriptors_of([name]), 1, Near(48, 8, 10_000)).rows[0, 0]
         return name, gallery.tile(int(nearest)).id
 
-    with open_gallery(path) as gallery, ThreadPoolExecutor(8) as pool:
+    with open_folder(path) as gallery, ThreadPoolExecutor(8) as pool:
         assert all(asked == found for asked, found in pool.map(find, ids * 5))
 
 
 def test_a_second_writer_is_refused_at_once(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(2))
-    with GalleryWriter(path), pytest.raises(GalleryError, match=f"another process .*{os.getpid()}"):
-        GalleryWriter(path)
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path), pytest.raises(GalleryError, match=f"another process .*{os.getpid()}"):
+        FolderWriter(path)
+    with FolderWriter(path) as writer:
         assert len(writer) == 2
 
 
@@ -412,7 +412,7 @@ def test_a_damaged_gallery_is_refused_by_the_name_of_the_file(tmp_path: Path, na
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-7] if damage == "truncated" else b"")
-    for use in (open_gallery, GalleryWriter):
+    for use in (open_folder, FolderWriter):
         with pytest.raises(GalleryError, match=name):
             use(path)
     if name != "gallery.json":
@@ -424,9 +424,9 @@ def test_a_gallery_of_an_older_schema_is_refused(tmp_path: Path) -> None:
     document = json.loads((path / "gallery.json").read_text())
     (path / "gallery.json").write_text(json.dumps({**document, "schema": 1}))
     with pytest.raises(GalleryError, match="schema 1"):
-        open_gallery(path)
+        open_folder(path)
     with pytest.raises(GalleryError, match="gallery build"):
-        open_gallery(tmp_path)
+        open_folder(tmp_path)
 
 
 def test_rows_that_a_file_lacks_are_named(tmp_path: Path) -> None:
@@ -484,13 +484,13 @@ def test_whatever_stands_in_its_files_a_gallery_answers_or_says_what_is_wrong(
         lambda gallery: gallery.info,
     ):
         try:
-            with open_gallery(path) as gallery:
+            with open_folder(path) as gallery:
                 use(gallery)
         except UserError as error:
             assert str(path) in str(error)
     try:
         verify(path)
-        with GalleryWriter(path) as writer:
+        with FolderWriter(path) as writer:
             writer.add([Tile("new", "new.png")], descriptors_of(["new"]))
     except UserError as error:
         assert str(path) in str(error)
@@ -502,7 +502,7 @@ def test_a_gallery_is_exported_for_spreadsheets_maps_and_data_frames(tmp_path: P
         Tile("a,b", "a\n.png", 48.25, 8.5, 90.0, 0.5, {"year": 2024, "of": ["x"]}),
         Tile("ü", "b.png"),
     ]
-    with open_gallery(build(tmp_path / "g", MadeTiles(put))) as gallery:
+    with open_folder(build(tmp_path / "g", MadeTiles(put))) as gallery:
         for name in ("g.csv", "g.geojson", "g.parquet"):
             export_gallery(gallery, tmp_path / name)
         with pytest.raises(OutputExists):

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Outcome
+from maps import UTM, picture, write_map
 from PIL import Image
+from rasterio import Affine
 from tiny_bundle import write_bundle
 from tiny_gallery import build, made_tiles, pixels_of
 
@@ -51,6 +53,25 @@ def test_a_data_set_gives_its_positions(bundle: Path, tiles: Path, tmp_path: Pat
     with open_gallery(tmp_path / "g") as gallery:
         np.testing.assert_allclose(gallery.lat, 48 + np.arange(10) / 1000)
     assert "48.003000" in cli("localize", tiles / "03.png", "--bundle", bundle, "--gallery", tmp_path / "g").out
+
+
+def test_two_maps_of_one_name_are_told_apart_by_a_prefix(
+    bundle: Path, tmp_path: Path, cli: Callable[..., Outcome], refused: Callable[..., str]
+) -> None:
+    for folder, north in (("north", 5_340_000), ("south", 5_330_000)):
+        (tmp_path / folder).mkdir()
+        write_map(tmp_path / folder / "map.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, north))
+    out, cut = tmp_path / "g", ("--tile-metres", 50)
+    assert cli("gallery", "build", bundle, tmp_path / "north/map.tif", *cut, "--out", out).code == 0
+    add = ("gallery", "add", out, bundle, tmp_path / "south/map.tif", *cut)
+    said = refused(*add)
+    assert "map.tif#0,0,100,100" in said
+    assert "--id-prefix" in said
+    for embedded, held in ((9, 0), (0, 9)):
+        added = json.loads(cli(*add, "--id-prefix", "south/", "--json").out)
+        assert (added["embedded"], added["held"]) == (embedded, held)
+    assert cli("gallery", "verify", out).code == 0
+    assert json.loads(cli("gallery", "remove", out, "south/*", "--json").out) == {"removed": 9, "references": 9}
 
 
 def test_a_bad_tile_stops_a_build_which_goes_on_or_leaves_it_out(

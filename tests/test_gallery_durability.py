@@ -17,10 +17,10 @@ from gallery_processes import BATCH, batch_ids, check_snapshot, read_for, tiles_
 from tiny_gallery import MADE_BY, TinyEmbedder, build, descriptors_of, made_tiles
 
 from geodtr.runtime.errors import GalleryError, UserError
-from geodtr.runtime.gallery import open_gallery
 from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_verify import verify
-from geodtr.runtime.gallery_writer import GalleryWriter
+from geodtr.runtime.gallery_folder import open_folder
+from geodtr.runtime.gallery_folder_verify import verify
+from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.tile import Tile
 
@@ -48,13 +48,13 @@ def test_a_writer_killed_at_any_instant_loses_nothing_that_it_confirmed(tmp_path
             held = _after(held, what, batch)
         if (begun is not None and begun[0] == "add") or any(what == "add" for what, _ in done):
             next_batch = 1 + max(batch for what, batch in [*done, *([begun] if begun else [])] if what == "add")
-        with open_gallery(path) as gallery:
+        with open_folder(path) as gallery:
             there = check_snapshot(gallery)
         assert there == held or (begun is not None and there == _after(held, *begun)), f"round {number}, {begun}"
         held = there
         assert verify(path) == (), f"round {number}, {begun}"
     assert confirmed > rounds
-    with GalleryWriter(path) as repaired:
+    with FolderWriter(path) as repaired:
         assert len(repaired) == BATCH * len(held)
     assert len(list(path.glob("descriptors-*"))) == 3
 
@@ -154,22 +154,22 @@ def test_a_full_disk_stops_a_writer_and_costs_nothing_that_it_confirmed(
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 400_000))
     batch = 0
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         with pytest.raises(GalleryError, match="No space is left"):
             while True:
                 writer.add(tiles_of_batch(batch), descriptors_of(batch_ids(batch)))
                 batch += 1
         assert batch > 3
-        with open_gallery(path) as gallery:
+        with open_folder(path) as gallery:
             assert check_snapshot(gallery) == set(range(batch))
     ballast.write_bytes(bytes(ballast.stat().st_size + shutil.disk_usage(disk).free))
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         assert check_snapshot(gallery) == set(range(batch))
     assert verify(path) == ()
     ballast.unlink()
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         writer.add(tiles_of_batch(batch), descriptors_of(batch_ids(batch)))
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         assert check_snapshot(gallery) == set(range(batch + 1))
     assert verify(path) == ()
 
@@ -178,19 +178,19 @@ def test_a_full_disk_stops_compacting_and_a_build(small_disk: Callable[..., Path
     disk = small_disk()
     path = build(disk / "g", made_tiles(2000))
     ballast = disk / "ballast"
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         writer.remove(["1*"])
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 60_000))
         with pytest.raises(GalleryError, match="No space is left"):
             writer.compact()
         left = len(writer)
     assert verify(path) == ()
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         assert len(gallery) == left
     with pytest.raises(UserError, match="No space is left"):
         build(disk / "h", made_tiles(4000))
     ballast.unlink()
-    with GalleryWriter(path) as writer:
+    with FolderWriter(path) as writer:
         assert writer.compact().references == left
     assert verify(path) == ()
 
@@ -203,16 +203,16 @@ def test_a_gallery_on_a_read_only_disk_can_be_read_and_refuses_a_writer(
     path = build(disk / "g", made_tiles(3), "int8")
     if killed:
         # The copy of a gallery in use: what was confirmed last is in the log alone.
-        with GalleryWriter(path) as writer:
+        with FolderWriter(path) as writer:
             writer.add([Tile("last", "last.png")], descriptors_of(["last"]))
             shutil.copytree(path, disk / "copy")
         path = disk / "copy"
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     expected = ["000", "001", "002", *(["last"] if killed else [])]
-    with open_gallery(path) as gallery:
+    with open_folder(path) as gallery:
         assert [tile.id for tile in gallery.all_tiles()] == expected
         assert gallery.search(descriptors_of(expected[-1:]), 1).rows.tolist() == [[len(expected) - 1]]
     assert verify(path) == ()
     assert cli("gallery", "info", path).code == 0
     with pytest.raises(GalleryError, match="read-only"):
-        GalleryWriter(path)
+        FolderWriter(path)

@@ -44,7 +44,7 @@ def test_images_are_relative_to_the_file_and_may_be_missing(tmp_path: Path) -> N
 
 def test_a_gap_in_time_is_one_long_step(tmp_path: Path) -> None:
     path = _write(tmp_path, "time_s,speed_m_s,yaw_rate_deg_s", "0,10,0", "60,20,0")
-    assert read_odometry(path).steps[1].motion.distance == pytest.approx(900)
+    assert list(read_odometry(path).steps)[1].motion.distance == pytest.approx(900)
 
 
 @pytest.mark.parametrize(

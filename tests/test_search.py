@@ -58,7 +58,7 @@ def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
 
 def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None:
     localizer = Localizer(trained.bundles["fp32"], trained.gallery)
-    located = list(localizer.locate_files(trained.test_set.paths("ground"), top=5))
+    located = list(localizer.locate_frames(trained.test_set.paths("ground"), top=5))
     hits = [localisation.candidates[0].row == row for row, localisation in enumerate(located)]
     assert np.mean(hits) > 0.3
     scores = [[candidate.score for candidate in localisation.candidates] for localisation in located]
@@ -67,7 +67,7 @@ def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None
 
 def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli: Callable[..., Outcome]) -> None:
     image = trained.test_set.pairs[0].ground
-    asked = ("localize", image, "--bundle", trained.bundles["int8"].path, "--gallery", trained.gallery.path, "--top", 3)
+    asked = ("localize", image, "--bundle", trained.bundles["int8"].path, "--gallery", trained.gallery.name, "--top", 3)
     assert "cosine" in cli(*asked).out
     answer = json.loads(cli(*asked, "--json").out)
     assert answer["image"] == str(image)
@@ -83,7 +83,7 @@ def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path,
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         Localizer(trained.bundles["fp32"], other)
     image = trained.test_set.pairs[0].ground
-    result = cli("localize", image, "--bundle", trained.bundles["fp32"].path, "--gallery", other.path)
+    result = cli("localize", image, "--bundle", trained.bundles["fp32"].path, "--gallery", other.name)
     assert result.code == 2
     assert "gallery build" in result.err
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery_build import build_gallery
+from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
-from geodtr.runtime.gallery_writer import GalleryWriter
 from geodtr.runtime.images import Decoded
 from geodtr.runtime.names import Storage
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images, Preprocessing
@@ -82,7 +82,7 @@ def build(out: Path, source: MadeTiles, storage: Storage = "float32") -> Path:
 def fill(out: Path, tiles: Sequence[Tile], descriptors: Descriptors, storage: Storage = "float32") -> Path:
     """A finished gallery of these descriptors."""
     manifest = GalleryManifest(descriptor_size=descriptors.shape[1], storage=storage, source="made", made_by=MADE_BY)
-    with GalleryWriter.create(out, manifest) as writer:
+    with FolderWriter.create(out, manifest) as writer:
         writer.add(tiles, descriptors)
         writer.finish()
     return out

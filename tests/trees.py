@@ -7,6 +7,12 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+TILES = tuple(f"satellite_41.{n}_-87.{n}.png" for n in range(8))
+"""Names of VIGOR's tiles."""
+IDS = ["-abcdefghijklmnopqrstu", "_bcdefghijklmnopqrstuv", "cdefghijklmnopqrstuvwx", "defghijklmnopqrstuvwxy"]
+UTM = [(690000.0, 6090000.0), (690003.0, 6090004.0), (690003.0, 6090004.5), (700000.0, 6100000.0)]
+"""Four panoramas of CVACT: their ids and where they were taken, the first three within 5 m."""
+
 CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
 
 

@@ -73,9 +73,14 @@ def show_json(document: Any) -> None:
 
 
 def show_line(document: Any) -> None:
-    """A result for machines as one line of standard output, flushed, so that a pipe's reader has it at once."""
-    sys.stdout.write(msgspec.json.encode(document, enc_hook=str).decode() + "\n")
-    sys.stdout.flush()
+    """A result for machines as one line of standard output, flushed, so that a pipe's reader has it at once; where the
+    reader has gone, this is the end.
+    """
+    try:
+        sys.stdout.write(msgspec.json.encode(document, enc_hook=str).decode() + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        output.on_broken_pipe()
 
 
 def table(title: str, columns: Iterable[str]) -> "Table":

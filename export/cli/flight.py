@@ -6,37 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.export.cli.console import messages, track, warn
-from geodtr.export.cli.options import BundlePath, OnError, Threads, out_option
+from geodtr.export.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, out_option
 from geodtr.runtime.names import Branch
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.frames import Frame
 
-Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.", show_default=False)
-]
-
 
 def embed(
     bundle: BundlePath,
-    places: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGES...",
-            help="Images, folders of them, videos, @LIST (a file that names one of these a line), camera:INDEX.",
-            show_default=False,
-        ),
-    ],
+    places: Annotated[list[str], typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)],
     branch: Annotated[Branch, typer.Option("--branch", help="Which view the images are.", show_default=False)],
     out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy; beside it a .csv says what row i is.")],
     on_error: OnError = "stop",
-    every: Annotated[
-        int, typer.Option("--every", min=1, metavar="N", help="Of videos and cameras, take each N-th frame.")
-    ] = 1,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
-    ] = None,
+    every: Every = 1,
+    limit: FirstImages = None,
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, metavar="N", help="Images a call.", show_default="32")
     ] = None,
@@ -83,13 +68,6 @@ def embed(
 def _leave_out(frame: "Frame", error: "ImageError") -> None:
     """The table lists it."""
     del frame, error
-
-
-def expand(paths: list[Path]) -> list[Path]:
-    """Files as they are, folders as the images in them."""
-    from geodtr.runtime.images import list_images
-
-    return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
 
 
 def add_to(app: typer.Typer) -> None:

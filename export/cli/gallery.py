@@ -7,8 +7,18 @@ import typer
 
 from geodtr.export.cli import sources
 from geodtr.export.cli.console import megabytes, messages, output, show_json, track, verdict, warn
-from geodtr.export.cli.options import AsJson, BundlePath, OnError, Threads, out_option
+from geodtr.export.cli.options import (
+    GALLERY_HELP,
+    AsJson,
+    BundlePath,
+    GalleryPlace,
+    IndexAsked,
+    OnError,
+    Threads,
+    out_option,
+)
 from geodtr.export.cli.sources import SourceOptions, source_from_options, takes_source
+from geodtr.runtime.gallery_place import Place, as_place
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
@@ -17,8 +27,6 @@ if TYPE_CHECKING:
     from geodtr.runtime.tile import Tile
 
 _SHOWN = 20
-
-GalleryPath = Annotated[Path, typer.Argument(metavar="GALLERY", help="A gallery folder.", show_default=False)]
 
 gallery = typer.Typer(no_args_is_help=True, help="Build, change and look into galleries of aerial tiles.")
 sources.add_to(gallery)
@@ -29,15 +37,25 @@ sources.add_to(gallery)
 def gallery_build(
     bundle: BundlePath,
     source: SourceOptions,
-    out: Annotated[Path, out_option("Gallery folder to write; new, empty, or one whose build was stopped.")],
+    out: Annotated[
+        Place,
+        typer.Option(
+            "--out",
+            metavar="GALLERY",
+            help=f"Where to build: {GALLERY_HELP}; new, or one whose build was stopped.",
+            parser=as_place,
+            show_default=False,
+        ),
+    ],
     storage: Annotated[
         Storage, typer.Option("--storage", help="What is searched; float32 rows score the best again.")
     ] = "float32",
+    index: IndexAsked = "flat",
     on_error: OnError = "stop",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Embed aerial tiles into a gallery; the same command goes on where a build was stopped."""
+    """Embed aerial tiles into a gallery, a folder or in Milvus; the same command goes on where a build was stopped."""
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.gallery_build import build_gallery
@@ -51,6 +69,7 @@ def gallery_build(
         opened.embedder("aerial", EngineOptions(threads=threads)),
         made_by(opened.manifest),
         storage=storage,
+        index=index,
         on_bad_tile=_on_bad_tile(on_error, left_out),
         track=track,
     )
@@ -60,7 +79,7 @@ def gallery_build(
 @gallery.command("add")
 @takes_source
 def gallery_add(
-    gallery_path: GalleryPath,
+    place: GalleryPlace,
     bundle: BundlePath,
     source: SourceOptions,
     on_error: OnError = "stop",
@@ -75,63 +94,59 @@ def gallery_add(
     opened = open_bundle(bundle)
     left_out = list[str]()
     added = add_to_gallery(
-        gallery_path,
+        place,
         source_from_options(source),
         opened.embedder("aerial", EngineOptions(threads=threads)),
         opened.manifest.embedding_id,
         on_bad_tile=_on_bad_tile(on_error, left_out),
         track=track,
     )
-    _report(gallery_path, added, left_out, as_json)
+    _report(place, added, left_out, as_json)
 
 
 @gallery.command("remove")
 def gallery_remove(
-    gallery_path: GalleryPath,
+    place: GalleryPlace,
     ids: Annotated[
         list[str], typer.Argument(metavar="ID...", help="Ids, or globs of them: 'north/*'.", show_default=False)
     ],
     as_json: AsJson = False,
 ) -> None:
     """Remove references from a gallery, all that are named or none."""
-    from geodtr.runtime.gallery_writer import GalleryWriter
-
-    with GalleryWriter(gallery_path) as writer:
+    with place.write() as writer:
         removed, left = writer.remove(ids), len(writer)
     if as_json:
         show_json({"removed": removed, "references": left})
     else:
-        output.print(f"{gallery_path}: {removed} tiles removed, {left} left; gallery compact frees their space")
+        output.print(f"{place}: {removed} tiles removed, {left} left")
 
 
 @gallery.command("compact")
-def gallery_compact(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+def gallery_compact(place: GalleryPlace, as_json: AsJson = False) -> None:
     """Free the space of removed references; readers are not disturbed. The disk must hold both copies meanwhile."""
-    from geodtr.runtime.gallery_writer import GalleryWriter
-
-    with GalleryWriter(gallery_path) as writer:
+    with place.write() as writer:
         compacted = writer.compact()
     if as_json:
         show_json(compacted)
     else:
-        output.print(f"{gallery_path}: {compacted.references} tiles, {compacted.freed} removed ones' rows freed")
+        output.print(f"{place}: {compacted.references} tiles, {compacted.freed} removed ones' rows freed")
 
 
 @gallery.command("info")
-def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
     """Show what a gallery holds, and what made it."""
-    from geodtr.runtime.gallery import open_gallery
-
-    with open_gallery(gallery_path) as opened:
+    with place.open() as opened:
         info = opened.info
     if as_json:
         show_json(info)
         return
     empty = " (empty: nothing can be found in it)" if not info.references else ""
-    output.print(f"{gallery_path}: {info.references} tiles, {info.positioned} with a position{empty}")
+    output.print(f"{place}: {info.references} tiles, {info.positioned} with a position{empty}")
+    kept = f", {megabytes(info.bytes)} MB in all" if info.bytes is not None else ""
+    removed = f", {info.removed} rows of removed tiles (gallery compact frees them)" if info.removed else ""
     output.print(
-        f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched, "
-        f"{megabytes(info.bytes)} MB in all, {info.removed} rows of removed tiles"
+        f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched"
+        f"{kept}{removed}; index {info.index}"
     )
     made = info.made_by
     output.print(f"embedding id {made.embedding_id}, by {made.backend} in {made.precision}, from {info.source}")
@@ -140,13 +155,12 @@ def gallery_info(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
 
 
 @gallery.command("verify")
-def gallery_verify(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
+def gallery_verify(place: GalleryPlace, as_json: AsJson = False) -> None:
     """Read all of a gallery and name every row and file that is not as it was written; exits with 1 if any is."""
-    from geodtr.runtime.gallery_verify import verify
-
-    faults = verify(gallery_path, track=track)
+    verified = place.verify(track)
+    faults, recall = verified.faults, verified.recall
     if as_json:
-        show_json({"passed": not faults, "faults": faults})
+        show_json({"passed": not faults, "faults": faults, "recall": recall})
     else:
         for fault in faults[:_SHOWN]:
             output.print(fault.what if fault.id is None else f"{fault.id}: {fault.what}", soft_wrap=True)
@@ -154,20 +168,24 @@ def gallery_verify(gallery_path: GalleryPath, as_json: AsJson = False) -> None:
             output.print(f"and {len(faults) - _SHOWN} more; --json lists them all")
         if any(fault.id is not None for fault in faults):
             output.print("Remove the references that are named and add them again.")
-        output.print(f"{gallery_path}:", verdict(not faults), soft_wrap=True)
+        if recall is not None:
+            output.print(
+                f"index {recall.index}: {100 * recall.found:.2f} % of the {recall.top} nearest tiles found, over "
+                f"{recall.queries} queries between tiles"
+            )
+        output.print(f"{place}:", verdict(not faults), soft_wrap=True)
     raise typer.Exit(1 if faults else 0)
 
 
 @gallery.command("export")
 def gallery_export(
-    gallery_path: GalleryPath,
+    place: GalleryPlace,
     out: Annotated[Path, out_option("File to write: .csv, .geojson, or .parquet (with descriptors).")],
 ) -> None:
     """Write a gallery's references for other programs."""
-    from geodtr.runtime.gallery import open_gallery
     from geodtr.runtime.gallery_export import export_gallery
 
-    with open_gallery(gallery_path) as opened:
+    with place.open() as opened:
         export_gallery(opened, out)
         messages.print(f"Wrote {out}: {len(opened)} tiles")
 
@@ -182,7 +200,7 @@ def _on_bad_tile(on_error: Literal["stop", "skip"], left_out: list[str]) -> "OnB
     return stop if on_error == "stop" else leave_out
 
 
-def _report(path: Path, added: "Added", left_out: list[str], as_json: bool) -> None:
+def _report(place: Place, added: "Added", left_out: list[str], as_json: bool) -> None:
     if as_json:
         show_json({"embedded": added.embedded, "held": added.held, "left_out": left_out})
         return
@@ -191,7 +209,7 @@ def _report(path: Path, added: "Added", left_out: list[str], as_json: bool) -> N
     if len(left_out) > _SHOWN:
         warn(f"and {len(left_out) - _SHOWN} more tiles are left out; --json lists them all")
     held = f", {added.held} were there" if added.held else ""
-    messages.print(f"Wrote {path}: {added.embedded} tiles embedded{held}")
+    messages.print(f"Wrote {place}: {added.embedded} tiles embedded{held}")
 
 
 def add_to(app: typer.Typer) -> None:

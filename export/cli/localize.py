@@ -1,21 +1,40 @@
 """Commands that say where an image was taken: localize, and the calibration that lets it say how surely."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geodtr.export.cli.console import messages, output, report_skipped, show_json, show_line, table, track, warn
-from geodtr.export.cli.flight import expand
-from geodtr.export.cli.gallery import GalleryPath, gallery
-from geodtr.export.cli.options import AsJson, BundlePath, Limit, OnError, Seed, Spec, Threads
+from geodtr.export.cli.gallery import gallery
+from geodtr.export.cli.options import (
+    GALLERY_HELP,
+    IMAGES_HELP,
+    AsJson,
+    BundlePath,
+    Every,
+    FirstImages,
+    GalleryPlace,
+    Limit,
+    OnError,
+    Seed,
+    Spec,
+    Threads,
+)
+from geodtr.runtime.gallery_place import Place, as_place
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
+    from geodtr.runtime.frames import Frame, Frames
+    from geodtr.runtime.gallery import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.localizer import Localisation
+    from geodtr.runtime.moments import Moment
     from geodtr.runtime.tracking import Tracked
     from geodtr.runtime.waypoints import Waypoint
 
@@ -30,10 +49,18 @@ def localize(
     bundle: Annotated[
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
     ],
-    gallery_path: Annotated[Path, typer.Option("--gallery", help="A gallery of the same model.", show_default=False)],
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.", show_default=False),
+    place: Annotated[
+        Place,
+        typer.Option(
+            "--gallery",
+            metavar="GALLERY",
+            help=f"A gallery of the same model: {GALLERY_HELP}.",
+            parser=as_place,
+            show_default=False,
+        ),
+    ],
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
     headings: Headings = 1,
@@ -48,10 +75,22 @@ def localize(
         typer.Option(
             "--track",
             metavar="ODOMETRY.csv",
-            help="Fuse the images that this file lists with its speed and yaw.",
+            help="Fuse frames with speed and yaw: of the images that this file lists, of a video by time, of a camera "
+            "as they come; - reads rows from standard input.",
             show_default=False,
         ),
     ] = None,
+    video_start: Annotated[
+        float | None,
+        typer.Option(
+            "--video-start",
+            metavar="SECONDS",
+            help="The odometry's time when the video began.",
+            show_default="its first row's",
+        ),
+    ] = None,
+    every: Every = 1,
+    limit: FirstImages = None,
     seed: Seed = 0,
     on_error: OnError = "stop",
     threads: Threads = None,
@@ -65,45 +104,118 @@ def localize(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each frame.")] = False,
 ) -> None:
-    """Find where street-level images were taken: the nearest tiles, best first, and one position out of them."""
+    """Find where street-level images were taken: the nearest tiles, best first, and one position out of them.
+
+    A camera goes on until Ctrl-C, or --limit; what was found by then is written.
+    """
     from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.frames import open_frames
     from geodtr.runtime.localizer import Localizer
-    from geodtr.runtime.odometry import read_odometry
     from geodtr.runtime.pipeline import stop
     from geodtr.runtime.progress import untracked
     from geodtr.runtime.track import TrackOptions
-    from geodtr.runtime.track_picture import check_picture, draw_track, save_picture
-    from geodtr.runtime.tracking import track_odometry
-    from geodtr.runtime.waypoints import check_out
+    from geodtr.runtime.track_picture import check_picture, track_picture
+    from geodtr.runtime.tracking import track_moments
+    from geodtr.runtime.waypoints import check_out, waypoint_file
 
-    if bool(images) == (odometry is not None):
-        raise ConfigError("Give either images to localise, or --track ODOMETRY.csv, whose column image lists them.")
     prior = None if near is None else _parse_near(near)
-    driven = None if odometry is None else read_odometry(odometry)
+    if not places and (every > 1 or limit is not None):
+        raise ConfigError("--every and --limit are for IMAGES, and none are given.")
+    frames = open_frames(places or [], every=every, limit=limit)
+    drive = _drive_of(odometry, frames if places else None, video_start)
+    live = frames.kind == "camera" or _from_pipe(odometry)
     if out is not None:
         check_out(out)
     if picture is not None:
         check_picture(picture)
-    with Localizer.open(bundle, gallery_path, EngineOptions(threads=threads), headings=headings) as localizer:
-        held = localizer.gallery.info
-        if not held.references:
-            warn(f"{gallery_path} is empty: nothing can be found in it.")
-        elif not held.finished:
-            warn(f"{gallery_path} is not finished: only {held.references} tiles can be found.")
+    with ExitStack() as closes:
+        localizer = closes.enter_context(
+            Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings)
+        )
+        _warn_of(localizer.gallery, place)
         on_bad = _skip if on_error == "skip" else stop
         bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
         answers: Iterator[Localisation | Tracked]
-        if driven is None:
-            answers = localizer.locate_files(expand(images or []), top, near=prior, on_error=on_bad, track=bar)
-            waypoints = _tell(answers, as_json, out)
+        if drive is not None:
+            moments, options = bar(drive.moments, "Tracking", drive.count), TrackOptions(seed=seed)
+            answers = track_moments(localizer, moments, options, top, near=prior, on_error=on_bad)
+        elif live:
+            answers = localizer.locate_live(frames.frames, top, near=prior, on_error=on_bad, track=bar)
         else:
-            options = TrackOptions(seed=seed)
-            answers = track_odometry(localizer, driven, options, top, near=prior, on_error=on_bad, track=bar)
-            waypoints = _tell(answers, as_json, out, track=True, unix=driven.unix)
+            answers = localizer.locate_frames(
+                frames.frames, top, near=prior, count=frames.count, on_error=on_bad, track=bar
+            )
+        writers: list[Callable[[Waypoint], object]] = []
         if picture is not None:
-            save_picture(picture, draw_track(waypoints, *localizer.positions, track=driven is not None))
-            messages.print(f"Wrote {picture}", soft_wrap=True)
+            drawn = track_picture(picture, *localizer.positions, track=drive is not None, live=live)
+            writers.append(closes.enter_context(drawn))
+        if out is not None:
+            unix = live if drive is None else drive.unix
+            written = waypoint_file(out, track=drive is not None, unix=unix, live=live)
+            writers.append(closes.enter_context(written))
+        count = _tell(answers, writers, as_json=as_json, tables=frames.kind == "images")
+    for path in (out, picture):
+        if path is not None:
+            messages.print(f"Wrote {path}: {count} answers", soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drive:
+    moments: "Iterator[Moment]"
+    count: int | None
+    unix: bool
+
+
+def _drive_of(odometry: Path | None, frames: "Frames | None", video_start: float | None) -> _Drive | None:
+    """What --track asks for, with or without IMAGES."""
+    from geodtr.runtime.arrivals import arriving_lines
+    from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.moments import by_arrival, by_row, by_time
+    from geodtr.runtime.odometry import follow_odometry, read_odometry
+
+    if odometry is None:
+        if frames is None:
+            raise ConfigError("Give images to localise, or --track ODOMETRY.csv, whose column image lists them.")
+        if video_start is not None:
+            raise ConfigError("--video-start says how a video and odometry belong together: give --track as well.")
+        return None
+    if frames is not None and frames.kind == "images":
+        raise ConfigError(
+            "Give either images or --track: images that belong to odometry stand in its column image. One video or "
+            "one camera can be given beside it."
+        )
+    if frames is not None and frames.kind == "camera" and not _from_pipe(odometry):
+        raise ConfigError(f"A camera's odometry must come as it drives: tail -f {odometry} | ... --track -")
+    if video_start is not None and (frames is None or frames.kind != "video"):
+        raise ConfigError("--video-start needs a video beside --track.")
+    if video_start is not None and not isfinite(video_start):
+        raise ConfigError(f"--video-start is {video_start}; a finite number of seconds is needed.")
+    if _from_pipe(odometry):
+        name = "standard input"
+        driven = follow_odometry(arriving_lines(sys.stdin.fileno(), name), name, Path())
+    else:
+        driven = read_odometry(odometry)
+    if frames is None:
+        return _Drive(by_row(driven), driven.count, driven.unix)
+    if driven.images:
+        raise ConfigError(f"{driven.name} has a column image, and IMAGES are given too. Drop one of the two.")
+    if frames.kind == "camera":
+        return _Drive(by_arrival(frames.frames, driven), None, driven.unix)
+    return _Drive(by_time(frames.frames, driven, video_start), None, driven.unix)
+
+
+def _from_pipe(odometry: Path | None) -> bool:
+    return str(odometry) == "-"
+
+
+def _warn_of(opened: "Gallery", path: Place) -> None:
+    """What is wrong with a gallery and yet no error."""
+    held = opened.info
+    if not held.references:
+        warn(f"{path} is empty: nothing can be found in it.")
+    elif not held.finished:
+        warn(f"{path} is not finished: only {held.references} tiles can be found.")
 
 
 def _parse_near(text: str) -> "Near":
@@ -119,44 +231,40 @@ def _parse_near(text: str) -> "Near":
     return Near(lat, lon, radius)
 
 
-def _skip(path: Path, error: "ImageError") -> None:
-    del path  # the message names it
+def _skip(frame: "Frame", error: "ImageError") -> None:
+    del frame  # the message names it
     warn(f"Left out: {error}")
 
 
 def _tell(
     answers: "Iterator[Localisation | Tracked]",
-    as_json: bool,
-    out: Path | None,
+    writers: "Sequence[Callable[[Waypoint], object]]",
     *,
-    track: bool = False,
-    unix: bool = False,
-) -> "list[Waypoint]":
-    """Print every answer as it comes, and write it to `out`."""
+    as_json: bool,
+    tables: bool,
+) -> int:
+    """Print every answer as it comes, and give it to all `writers`; how many there were."""
     from geodtr.runtime.localizer import Localisation
-    from geodtr.runtime.waypoints import waypoint_file
 
-    waypoints: list[Waypoint] = []
+    count = 0
     uncalibrated = set[str]()
-    with ExitStack() as files:
-        write = None if out is None else files.enter_context(waypoint_file(out, track=track, unix=unix))
-        for answer in answers:
-            waypoints.append(answer.waypoint)
-            if write is not None:
-                write(waypoints[-1])
-            if as_json:
-                show_line(answer)
-            elif isinstance(answer, Localisation):
-                _show_tiles(answer)
-            else:
-                _show_point(answer)
-            reason = answer.uncalibrated if isinstance(answer, Localisation) else None
-            if reason is not None and reason not in uncalibrated:
-                uncalibrated.add(reason)
-                warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
-    if out is not None:
-        messages.print(f"Wrote {out}: {len(waypoints)} answers", soft_wrap=True)
-    return waypoints
+    for answer in answers:
+        count += 1
+        for write in writers:
+            write(answer.waypoint)
+        if as_json:
+            show_line(answer)
+        elif not isinstance(answer, Localisation):
+            _show_point(answer)
+        elif tables:
+            _show_tiles(answer)
+        else:
+            output.print(f"{answer.image}  {_fix_of(answer)}", soft_wrap=True)
+        reason = answer.uncalibrated if isinstance(answer, Localisation) else None
+        if reason is not None and reason not in uncalibrated:
+            uncalibrated.add(reason)
+            warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
+    return count
 
 
 def _show_tiles(located: "Localisation") -> None:
@@ -167,14 +275,17 @@ def _show_tiles(located: "Localisation") -> None:
         coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
         rows.add_row(place.file, f"{candidate.score:.4f}", *coordinates)
     output.print(rows)
+    output.print(f" {_fix_of(located)}", soft_wrap=True)
+
+
+def _fix_of(located: "Localisation") -> str:
     fix = located.fix
     if fix is None:
-        output.print(" no position: no tile found has one", soft_wrap=True)
-        return
+        return "no position: no tile found has one"
     claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
     heading = "" if located.heading is None else f", heading {located.heading:.0f}°"
-    said = f" position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
-    output.print(f"{said} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})", soft_wrap=True)
+    said = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
+    return f"{said} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
 
 
 def _show_point(tracked: "Tracked") -> None:
@@ -184,14 +295,14 @@ def _show_point(tracked: "Tracked") -> None:
     if point.lat is not None and point.lon is not None:
         where = f"{point.lat:.6f}, {point.lon:.6f}, heading {point.heading:.0f}°, 95 % of belief within"
         where += f" {point.within_95:.0f} m"
-    image = "-" if tracked.image is None else tracked.image.name
+    image = "-" if tracked.image is None else Path(tracked.image).name
     output.print(f"{tracked.time:.2f} s  {point.state:9}  {where}  {image}", soft_wrap=True)
 
 
 @gallery.command("calibrate")
 def gallery_calibrate(
     bundle: BundlePath,
-    gallery_path: GalleryPath,
+    place: GalleryPlace,
     data: Spec,
     headings: Headings = 1,
     limit: Limit = None,
@@ -210,9 +321,9 @@ def gallery_calibrate(
     pair_set = read_test_set(data)
     report_skipped(pair_set.name, pair_set.skipped)
     pairs = [pair for pair in (pair_set if limit is None else pair_set.first(limit)).pairs if pair.lat is not None]
-    with Localizer.open(bundle, gallery_path, headings=headings) as localizer:
+    with Localizer.open(bundle, place, headings=headings) as localizer:
         localizer.require_positions("a calibration")
-        located = localizer.locate_files([pair.ground for pair in pairs], track=track)
+        located = localizer.locate_frames([pair.ground for pair in pairs], count=len(pairs), track=track)
         measured = [(pair, answer.fix) for pair, answer in zip(pairs, located, strict=True) if answer.fix is not None]
         fixes = [fix for _, fix in measured]
         lat, lon = (np.array([getattr(pair, name) for pair, _ in measured], np.float64) for name in ("lat", "lon"))
@@ -220,7 +331,7 @@ def gallery_calibrate(
         if outside:
             warn(f"{outside} of {len(fixes)} images were taken off the gallery's map, where no tile can be right.")
         calibration = calibrate(fixes, lat, lon, localizer.conditions, data=data)
-    path = write_calibration(gallery_path, calibration)
+        written = write_calibration(localizer.gallery, calibration)
     if as_json:
         show_json(calibration)
         return
@@ -230,7 +341,7 @@ def gallery_calibrate(
         radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
         rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
     output.print(rows)
-    messages.print(f"Wrote {path}", soft_wrap=True)
+    messages.print(f"Wrote {written}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.names import Index
+
 SPEC_HELP = "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared."
 
 Spec = Annotated[
@@ -21,6 +24,13 @@ Limit = Annotated[
 ]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
+GALLERY_HELP = "a folder, a Milvus Lite file (map.db), or milvus://HOST:PORT/COLLECTION"
+GalleryPlace = Annotated[
+    Place, typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=as_place, show_default=False)
+]
+IndexAsked = Annotated[
+    Index, typer.Option("--index", help="How Milvus searches: flat misses nothing; a folder is always searched so.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Threads = Annotated[
     int | None,
@@ -36,6 +46,11 @@ OnError = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-error", help="At an image that cannot be read: stop, or leave it out and list it."),
 ]
+Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Of videos and cameras, take each N-th frame.")]
+FirstImages = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
+]
+IMAGES_HELP = "Images, folders of them, videos, @LIST (a file that names one of these a line), camera:INDEX."
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Decides everything random.")]
 
 

@@ -22,6 +22,7 @@ def _option(panel: str, name: str, help_: str, default: str | bool = False, **mo
     return info
 
 
+_OF_ALL_KINDS = ("source", "id_prefix")
 _FOLDER, _MAP, _XYZ = "A folder of images", "A map file", "A folder of map tiles"
 
 
@@ -37,6 +38,15 @@ class SourceOptions:
             show_default=False,
         ),
     ]
+    id_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--id-prefix",
+            metavar="TEXT",
+            help="Before each tile's id, where two sources have tiles of one name, for example north/.",
+            show_default=False,
+        ),
+    ] = None
     positions: Annotated[
         str | None,
         _option(
@@ -110,10 +120,12 @@ def source_from_options(asked: SourceOptions) -> "OpenedSource":
 
     Raises ConfigError for options that are another kind's or exclude each other, and what opening raises.
     """
+    from geodtr.runtime.sources.prefixed import PrefixedTiles
+
     opened = _open(asked)
     for note in opened.notes:
         messages.print(note, soft_wrap=True)
-    return opened
+    return opened if asked.id_prefix is None else PrefixedTiles(opened, asked.id_prefix)
 
 
 def _open(asked: SourceOptions) -> "OpenedSource":
@@ -162,7 +174,7 @@ def _given(asked: SourceOptions) -> dict[str, list[str]]:
     given: dict[str, list[str]] = {_FOLDER: [], _MAP: [], _XYZ: []}
     for name, parameter in inspect.signature(SourceOptions).parameters.items():
         value = getattr(asked, name)
-        if name != "source" and value is not None and value is not False:  # a zero was given
+        if name not in _OF_ALL_KINDS and value is not None and value is not False:  # a zero was given
             (option,) = parameter.annotation.__metadata__
             given[option.rich_help_panel].append("--" + name.replace("_", "-"))
     return given

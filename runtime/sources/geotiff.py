@@ -73,6 +73,10 @@ class GeoTiff:
     tile_pixels: int | None
     _handles: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type["GeoTiff"], tuple[Any, ...]]:
+        """Handles stay behind when it is sent to another process."""
+        return GeoTiff, (self.path, self.tiles, self.notes, self.bands, self.tile_pixels)
+
     @property
     def name(self) -> str:
         return str(self.path)
@@ -179,7 +183,9 @@ def _check_georeferenced(dataset: Any, path: Path) -> None:
             f"{path} does not say in which coordinate reference system it is. If you know it: "
             f"rio edit-info --crs EPSG:CODE {path}"
         )
-    if dataset.transform.is_identity or dataset.transform.is_degenerate:
+    to_map = dataset.transform
+    # A world file may say anything, infinity included; no reference system has places a million kilometres apart.
+    if to_map.is_identity or to_map.is_degenerate or not all(abs(value) < 1e9 for value in to_map):
         raise DataError(f"{path} does not say where its pixels lie: its geotransform is missing or void.")
 
 

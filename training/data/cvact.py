@@ -1,7 +1,8 @@
 """Reader of CVACT in the layout of its release: `ANU_data_small`, `ANU_data_test` and the index `ACT_data.mat`.
 
 Images are `streetview/<id>_grdView.jpg` and `satview_polish/<id>_satView_polish.jpg`. Positions are UTM metres of the
-panorama. CVACT_val is a part of CVACT_test: an epoch chosen on the one has seen the other.
+panorama, whose zone the index does not state: the set shows Canberra, which lies in zone 55 south. CVACT_val is a part
+of CVACT_test: an epoch chosen on the one has seen the other.
 Source: the releases of OriCNN (Liu and Li, CVPR 2019) and GeoDTR.
 """
 
@@ -15,6 +16,7 @@ import msgspec
 
 from geodtr.runtime.errors import DataError, MissingDependency
 from geodtr.training.data.pair_set import Pair, PairSet, existing
+from geodtr.training.data.utm import to_degrees
 
 INDEX = "ACT_data.mat"
 FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_test"}
@@ -22,6 +24,11 @@ FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_
 
 _ROWS = {"train": ("trainSet", "trainInd"), "val": ("valSet", "valInd"), "test": ("valSetAll", "valInd")}
 """The struct and its field that hold each split's row numbers, counted from 1."""
+
+
+_ZONE = 55
+_TERRITORY = (-36.0, -35.0, 148.7, 149.5)
+"""South, north, west and east of the Australian Capital Territory, in degrees."""
 
 
 def read_cvact(root: Path, split: str) -> PairSet:
@@ -42,11 +49,20 @@ def read_cvact(root: Path, split: str) -> PairSet:
         Pair(
             ground=folder / "streetview" / f"{index.names[row - 1]}_grdView.jpg",
             aerial=folder / "satview_polish" / f"{index.names[row - 1]}_satView_polish.jpg",
+            lat=lat,
+            lon=lon,
             utm=index.utm[row - 1],
         )
-        for row in map(int, index.rows)
+        for row, (lat, lon) in ((int(row), _place(index.utm[int(row) - 1])) for row in index.rows)
     ]
     return existing(f"cvact:{root}#{split}", pairs)
+
+
+def _place(utm: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
+    """Degrees of metres that lie in the Territory; of others nobody said where they are."""
+    lat, lon = to_degrees(*utm, _ZONE, southern=True)
+    south, north, west, east = _TERRITORY
+    return (lat, lon) if south <= lat <= north and west <= lon <= east else (None, None)
 
 
 class _Index(msgspec.Struct):

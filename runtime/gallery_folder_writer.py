@@ -1,4 +1,4 @@
-"""The one process that changes a gallery: adds and removes references, and compacts the files.
+"""The one process that changes a gallery folder: adds and removes references, and compacts the files.
 
 Descriptors are appended and synced first, then the references are committed in one transaction: a call that has
 returned is on the disk, one that was cut short at any instant has not happened. What it left behind is dropped by the
@@ -11,14 +11,12 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from geodtr.runtime.descriptor_files import DescriptorFiles
-from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import new_folder
+from geodtr.runtime.gallery import Compacted, check_descriptors
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
 from geodtr.runtime.locks import locked
 from geodtr.runtime.reference_table import (
@@ -39,21 +37,11 @@ from geodtr.runtime.tile import Tile, check_tiles
 _LOCK = "writer.lock"
 _ROWS_AT_ONCE = 4096
 _LITTLE = 1 << 20
-_LONGEST = 1.01
-"""A descriptor has length 1, or 0 where an image shows nothing; the rest is what a quantised engine may add."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """What compacting did: how many references there are, and how many removed ones' rows it freed."""
-
-    references: int
-    freed: int
-
-
-class GalleryWriter:
-    """The right to change a gallery, held until `close`; each method's effect is durable when it returns."""
+class FolderWriter:
+    """A GalleryWriter of a folder; each method's effect is durable when it returns, or it has not happened."""
 
     def __init__(self, path: Path) -> None:
         """Take the right to write and clear away what an interrupted writer left.
@@ -73,16 +61,24 @@ class GalleryWriter:
             self._closes = closes.pop_all()
 
     @staticmethod
-    def create(path: Path, manifest: GalleryManifest) -> "GalleryWriter":
-        """Make an unfinished gallery without references and open it. Raises OutputExists when `path` holds anything."""
+    def create(path: Path, manifest: GalleryManifest) -> "FolderWriter":
+        """Make an unfinished gallery without references and open it.
+
+        Raises OutputExists when `path` holds anything, ConfigError when another index than the flat one is asked for.
+        """
+        if manifest.index != "flat":
+            raise ConfigError(
+                f"--index {manifest.index} is Milvus's: a folder is searched exactly. Leave the option out, or name a "
+                "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
+            )
         with new_folder(path) as folder:
             write_gallery_manifest(folder, manifest)
             create(folder)
             DescriptorFiles(folder, 1, manifest.descriptor_size, manifest.storage).create()
             (folder / _LOCK).touch()
-        return GalleryWriter(path)
+        return FolderWriter(path)
 
-    def __enter__(self) -> "GalleryWriter":
+    def __enter__(self) -> "FolderWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,8 +92,16 @@ class GalleryWriter:
         return int(self._database.execute("SELECT count(*) FROM reference").fetchone()[0])
 
     @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
     def state(self) -> State:
         return read_state(self._database)
+
+    @property
+    def finished(self) -> bool:
+        return self.state.finished
 
     def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
         """Those of `tiles` that the gallery does not hold yet.
@@ -115,7 +119,8 @@ class GalleryWriter:
                 raise GalleryError(
                     f"{self.path} holds a tile {tile.id!r} already, from {held[1]!r} at {held[2]}, {held[3]}; now it "
                     f"is {tile.file!r} at {tile.lat}, {tile.lon}. To replace it, remove the old one first: "
-                    f"geodtr-export gallery remove {self.path} {tile.id!r}"
+                    f"geodtr-export gallery remove {self.path} {tile.id!r}. To keep both, give the new ones ids of "
+                    "their own: --id-prefix NAME/"
                 )
         return missing
 
@@ -126,14 +131,7 @@ class GalleryWriter:
         held before is untouched. DataError when a tile cannot be kept, ValueError when the shapes do not fit.
         """
         check_tiles(str(self.path), tiles)
-        if descriptors.shape != (len(tiles), self.manifest.descriptor_size):
-            raise ValueError(f"{len(tiles)} tiles come with descriptors {descriptors.shape}.")
-        sound = np.linalg.norm(descriptors, axis=1) <= _LONGEST
-        if not sound.all():
-            bad = tiles[int(np.argmin(sound))]
-            raise GalleryError(
-                f"The descriptor of tile {bad.id!r} is not finite or longer than 1: the model is broken."
-            )
+        check_descriptors(tiles, descriptors, self.manifest.descriptor_size)
         rows = [as_row(tile) for tile in tiles]
         with self._change() as state:
             for row in rows:
@@ -200,6 +198,10 @@ class GalleryWriter:
         with _refusals(self.path):
             self._database.execute("VACUUM")
         return Compacted(len(slots), state.slots - len(slots))
+
+    def discard(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _files(self) -> DescriptorFiles:
         return DescriptorFiles(self.path, self.state.generation, self.manifest.descriptor_size, self.manifest.storage)

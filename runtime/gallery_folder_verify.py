@@ -1,9 +1,8 @@
-"""Whether a gallery is what was written: every row of it against its checksum, every file against its length."""
+"""Whether a gallery folder is what was written: every row of it against its checksum, every file against its length."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,13 @@ import numpy as np
 from geodtr.runtime.compression import Compressed, compress
 from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
 from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery import Fault
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_state
 
 _ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something in a gallery that is not as it was written: the reference's id, or None for a whole file; and what."""
-
-    id: str | None
-    what: str
 
 
 def verify(path: Path, *, track: Track = untracked) -> tuple[Fault, ...]:

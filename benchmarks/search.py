@@ -1,0 +1,304 @@
+"""Speed of exact search beside other libraries, written to docs/search.md: python benchmarks/search.py
+
+Needs `pip install '.[cpu,search,bench]'`, 12 GB of memory and tens of minutes on two idle cores; --quick takes some
+minutes, of smaller galleries, and writes nothing.
+
+Descriptors are made: each is a mixture of --directions random ones and a third as much that is its own, so that some
+are alike, as those of a trained model are; of --directions 0 each has a direction of its own, so that the largest
+cosines are nearly equal and shortlists long. A query is a reference turned by 45 degrees, in the same way.
+
+Contenders take turns, so that a neighbour's load falls on all alike; ratios are taken within a round.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.cli.console import times, track
+from geodtr.export.timing import rounded
+from geodtr.runtime import search as searching
+from geodtr.runtime.compression import Compressed, Compression, compress
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.products import library
+from geodtr.runtime.search import search, search_compressed
+from geodtr.runtime.spec import Descriptors
+
+SIZES = ((92_802, 4096), (1_000_000, 512))
+QUICK = ((10_000, 4096), (100_000, 512))
+BATCHES = (1, 64)
+TOP = 10
+TURNED = np.cos(np.pi / 4)
+OWN = 1 / 3
+BLOCK = 4096
+SETTLE, TURN = 0.05, 0.1
+"""Seconds between turns, while the last one's threads spin; seconds that a turn lasts at least."""
+LIBRARIES = ("numpy", "onnxruntime", "numkong", "faiss-cpu", "usearch")
+
+Found = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A way to search: `find` gives rows [Q, TOP]. `reads` bytes at least for each batch; None where it reads little.
+
+    `storage` groups those that are compared; `ours` are measured against the fastest of the others.
+    """
+
+    name: str
+    storage: str
+    find: Callable[[Descriptors], Found]
+    reads: int | None
+    ours: bool = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--directions", type=int, default=64)
+    parser.add_argument("--quick", action="store_true", help="smaller galleries, and nothing written")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "search.md")
+    options = parser.parse_args()
+    page = [introduction(options)]
+    for count, size in QUICK if options.quick else SIZES:
+        page += tables(count, size, options.directions, options.rounds)
+    if not options.quick:
+        write_bytes(options.out, "\n".join(page).encode())
+    sys.stdout.write("\n".join(page))
+
+
+class Directions:
+    """Unit rows [N, size], made by the block: the same seed gives the same."""
+
+    def __init__(self, size: int, shared: int, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._shared = self._random.standard_normal((shared, size), np.float32) / np.float32(max(1, shared)) ** 0.5
+
+    def rows(self, count: int) -> Descriptors:
+        shared, size = self._shared.shape
+        rows = self._random.standard_normal((count, size), np.float32)
+        if shared:
+            rows *= np.float32(OWN)
+            rows += self._random.standard_normal((count, shared), np.float32) @ self._shared
+        return unit(rows)
+
+
+def unit(rows: Descriptors) -> Descriptors:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def tables(count: int, size: int, directions: int, rounds: int) -> Iterator[str]:
+    made = Directions(size, directions, 0)
+    rows = np.empty((count, size), np.float32)
+    for start in track(range(0, count, BLOCK), f"Making {count:,} x {size}", -(-count // BLOCK)):
+        rows[start : start + BLOCK] = made.rows(min(BLOCK, count - start))
+    chosen = np.linspace(0, count - 1, max(BATCHES)).astype(np.int64)
+    queries = unit(TURNED * rows[chosen] + (1 - TURNED**2) ** 0.5 * made.rows(len(chosen)))
+    contenders = list(open_all(rows))
+    for batch in BATCHES:
+        yield table(contenders, rows, queries[:batch], rounds)
+
+
+def open_all(rows: Descriptors) -> Iterator[Contender]:
+    faiss, usearch = import_module("faiss"), import_module("usearch.index")
+
+    def by_usearch(dataset: NDArray[Any], prepare: Callable[[Descriptors], NDArray[Any]]) -> Callable[..., Found]:
+        def find(queries: Descriptors) -> Found:
+            keys = usearch.search(dataset, prepare(queries), TOP, usearch.MetricKind.IP, exact=True).keys
+            return np.asarray(keys, np.int64).reshape(len(queries), TOP)
+
+        return find
+
+    def by_faiss(index: Any, prepare: Callable[[Descriptors], Descriptors] = np.asarray) -> Callable[..., Found]:
+        index.train(prepare(rows[:1]))
+        for start in track(range(0, len(rows), BLOCK), f"Filling {type(index).__name__}", -(-len(rows) // BLOCK)):
+            index.add(prepare(rows[start : start + BLOCK]))
+        return lambda queries: np.asarray(index.search(prepare(queries), TOP)[1])
+
+    size = rows.shape[1]
+    yield Contender("geodtr", "float32", lambda queries: search(queries, rows, TOP).rows, rows.nbytes, ours=True)
+    yield Contender("NumPy", "float32", lambda queries: by_numpy(queries, rows), rows.nbytes)
+    yield Contender("FAISS IndexFlatIP", "float32", by_faiss(faiss.IndexFlatIP(size)), rows.nbytes)
+    yield Contender("usearch exact", "float32", by_usearch(rows, lambda queries: queries), rows.nbytes)
+    hnsw = faiss.IndexHNSWFlat(size, 32, faiss.METRIC_INNER_PRODUCT)
+    hnsw.hnsw.efSearch = 64
+    yield Contender("FAISS HNSW, approximate", "", by_faiss(hnsw), None)
+
+    kinds: tuple[Compression, ...] = ("float16", "int8")
+    for kind in kinds:
+        packed = compressed(rows, kind)
+        yield Contender("geodtr", kind, by_bounds(packed, rows), packed.values.nbytes, ours=True)
+    # These two compare bytes alone, so that all rows need one scale, and values beyond it are clipped.
+    scale = 127 / np.quantile(np.abs(rows[: 10 * BLOCK]).max(axis=1), 0.99)
+
+    def whole(of: Descriptors) -> Descriptors:
+        return np.asarray(np.clip(np.rint(of * scale), -127, 127), np.float32)
+
+    signed = np.empty(rows.shape, np.int8)
+    for start in range(0, len(rows), BLOCK):
+        signed[start : start + BLOCK] = whole(rows[start : start + BLOCK])
+
+    def scalar(kind: int) -> Any:
+        return faiss.IndexScalarQuantizer(size, kind, faiss.METRIC_INNER_PRODUCT)
+
+    halves, bytes_ = (scalar(getattr(faiss.ScalarQuantizer, name)) for name in ("QT_fp16", "QT_8bit_direct_signed"))
+    yield Contender("FAISS scalar quantiser", "float16", by_faiss(halves), 2 * rows.size)
+    yield Contender("FAISS scalar quantiser, direct", "int8", by_faiss(bytes_, whole), rows.size)
+    yield Contender("usearch exact", "int8", by_usearch(signed, lambda of: whole(of).astype(np.int8)), rows.size)
+
+
+def by_numpy(queries: Descriptors, rows: Descriptors) -> Found:
+    """As one writes it down."""
+    scores = queries @ rows.T
+    best = np.argpartition(scores, -TOP, axis=1)[:, -TOP:]
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+    return np.take_along_axis(best, order, axis=1)
+
+
+def by_bounds(packed: Compressed, rows: Descriptors) -> Callable[[Descriptors], Found]:
+    return lambda queries: search_compressed(queries, packed, rows, TOP).rows
+
+
+def compressed(rows: Descriptors, kind: Compression) -> Compressed:
+    values = np.empty(rows.shape, np.int8 if kind == "int8" else np.float16)
+    scales, errors = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        packed = compress(rows[part], kind)
+        values[part], scales[part], errors[part] = packed.values, packed.scales, packed.errors
+    return Compressed(values, scales, errors)
+
+
+def read_all(rows: Descriptors) -> None:
+    """Every byte once, by all cores, and the least that can be done with it."""
+    cores = os.cpu_count() or 1
+    parts = np.array_split(rows.reshape(-1).view(np.int64), 16 * cores)
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(np.bitwise_or.reduce, parts))
+
+
+def table(contenders: Sequence[Contender], rows: Descriptors, queries: Descriptors, rounds: int) -> str:
+    found = [contender.find(queries) for contender in contenders]
+    calls = [lambda contender=contender: contender.find(queries) for contender in contenders]
+    *taken, reading = interleaved([*calls, lambda: read_all(rows)], rounds, f"Searching, batch {len(queries)}")
+    bandwidth = rows.nbytes / median(reading)
+    scored = [rescored(contender, queries) for contender in contenders]
+    lines = [
+        f"## {len(rows):,} x {rows.shape[1]}, batch {len(queries)}\n",
+        f"Memory was read at {bandwidth / 1e9:.1f} GB/s.\n",
+        "| | | ms, median (range) | GB/s | of memory's | against the fastest other | recall@10 | scored again |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for contender, seconds, hits, again in zip(contenders, taken, found, scored, strict=True):
+        speed = "" if contender.reads is None else rounded(contender.reads / median(seconds) / 1e9)
+        share = "" if contender.reads is None else f"{contender.reads / median(seconds) / bandwidth:.0%}"
+        ratio = times(against_others(contender, contenders, taken)) if contender.ours else ""
+        recall = np.mean([len(set(a) & set(b)) / TOP for a, b in zip(hits.tolist(), found[0].tolist(), strict=True)])
+        middle, least, most = (rounded(1e3 * value(seconds)) for value in (median, min, max))
+        lines.append(
+            f"| {contender.name} | {contender.storage} | {middle} ({least} to {most}) | {speed} | {share} | {ratio} | "
+            f"{recall:.3f} | {again} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, description: str) -> list[list[float]]:
+    """Seconds that each call took, the median of each round's turn; the order turns as well."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for number in track(range(rounds), description, rounds):
+        for place in range(len(calls)):
+            which = (place + number) % len(calls)
+            time.sleep(SETTLE)
+            turn = list[float]()
+            while sum(turn) < TURN:
+                start = time.perf_counter()
+                calls[which]()
+                turn.append(time.perf_counter() - start)
+            taken[which].append(median(turn))
+    return taken
+
+
+def against_others(ours: Contender, contenders: Sequence[Contender], taken: Sequence[Sequence[float]]) -> Ratio:
+    """How many times as fast as the fastest other of the same storage."""
+    mine = taken[contenders.index(ours)]
+    others = [
+        seconds
+        for contender, seconds in zip(contenders, taken, strict=True)
+        if contender.storage == ours.storage and not contender.ours
+    ]
+    ratios = [other / own for other, own in zip(min(others, key=median), mine, strict=True)]
+    return Ratio(median=median(ratios), lowest=min(ratios), highest=max(ratios))
+
+
+def rescored(contender: Contender, queries: Descriptors) -> str:
+    """How many float32 rows a query of ours takes beside the compressed ones."""
+    if not contender.ours or contender.storage == "float32":
+        return ""
+    with counting() as counts:
+        contender.find(queries)
+    return rounded(sum(counts) / len(queries))
+
+
+@contextmanager
+def counting() -> Iterator[list[int]]:
+    """How many pairs each call scores exactly."""
+    counts, as_it_is = list[int](), searching._cosines
+
+    def counted(queries: Descriptors, references: Descriptors) -> Any:
+        exact = as_it_is(queries, references)
+
+        def count(which: Found, rows: Found) -> Any:
+            counts.append(len(which))
+            return exact(which, rows)
+
+        return count
+
+    searching._cosines = counted
+    try:
+        yield counts
+    finally:
+        searching._cosines = as_it_is
+
+
+def introduction(options: argparse.Namespace) -> str:
+    cpu = this_cpu()
+    hidden = os.environ.get("GEODTR_AVX2_ONLY")
+    command = ("python tools/avx2_only.py " if hidden else "") + "python benchmarks/search.py"
+    command += "" if options.directions == 64 else f" --directions {options.directions}"
+    command += "" if options.rounds == 7 else f" --rounds {options.rounds}"
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    paragraphs = (
+        f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
+        f"with {versions}. `geodtr` multiplied float32 by {library('float32')}, int8 and float16 by {library('int8')}.",
+        "Descriptors are made: "
+        + (
+            f"mixtures of {options.directions} random directions and a third as much of their own"
+            if options.directions
+            else "each in a random direction of its own, the hardest case for a shortlist"
+        )
+        + "; a query is a reference turned by 45 degrees. GB/s counts what must be read once, the stored descriptors; "
+        "memory's own is measured in the same turns, reading float32. Ratios are those to the fastest other exhaustive "
+        "search of the same storage, taken within a round, with their range. Recall is of the float32 answer: ours "
+        "has all of it in every storage, by scoring again so many float32 rows a query; others compare rounded ones.",
+    )
+    page = "\n\n".join(fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
+    return f"# Speed of the search\n\n    {command}\n\n{page}\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""A gallery folder opened for reading. A person can look into it:
+
+gallery.json         what it is and what made it (gallery_manifest.py)
+references.sqlite    a row a reference: id, file, position, what else is known (reference_table.py)
+descriptors-*        the descriptors (descriptor_files.py)
+writer.lock          held by the one process that writes, if any (gallery_folder_writer.py)
+
+Any number of processes may read while one writes. Each sees the references of the moment at which it opened.
+"""
+
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
+from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.gallery import GalleryInfo
+from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.products import library
+from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
+from geodtr.runtime.search import Hits, search, search_compressed
+from geodtr.runtime.shortlist import Rows
+from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.tile import Tile
+
+_FETCHED = 1024
+
+
+class FolderGallery:
+    """A Gallery of a folder: references in rows 0 to N - 1, in the order in which they were added.
+
+    Closing it, or letting it go, lets go of the moment that it sees: until then the table's log keeps what is written
+    afterwards beside it.
+    """
+
+    def __init__(
+        self, path: Path, manifest: GalleryManifest, database: sqlite3.Connection, mapped: Mapped, closes: ExitStack
+    ) -> None:
+        """For `open_folder`. `closes` ends what the gallery holds open."""
+        self.path = path
+        self.manifest = manifest
+        self._database = database
+        self._mapped = mapped
+        self._lock = threading.Lock()
+        self._close = weakref.finalize(self, closes.close)
+        slots = read_slots(database)
+        self._count = len(slots)
+        # Rows are slots unless references were removed.
+        self._slots = None if self._count == len(mapped.exact) else slots
+        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __enter__(self) -> "FolderGallery":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the table; what was read of it stays usable, tiles cannot be looked up any more."""
+        self._close()
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def info(self) -> GalleryInfo:
+        """The gallery in figures."""
+        exact, compressed = self._mapped.exact, self._mapped.compressed
+        packed = 0 if compressed is None else compressed.values.nbytes
+        # A scale and an error of 4 bytes belong to each compressed row.
+        packed += 0 if compressed is None else 8 * len(compressed.values)
+        with self._lock, readable(self.path):
+            finished = read_state(self._database).finished
+            (positioned,) = self._database.execute("SELECT count(lat) FROM reference").fetchone()
+        return GalleryInfo(
+            references=len(self),
+            positioned=positioned,
+            removed=len(exact) - len(self),
+            finished=finished,
+            descriptor_size=self.manifest.descriptor_size,
+            storage=self.manifest.storage,
+            index=f"flat, by {library(self.manifest.storage)}",
+            searched_bytes=packed or exact.nbytes,
+            bytes=packed + exact.nbytes,
+            source=self.manifest.source,
+            made_by=self.manifest.made_by,
+        )
+
+    @property
+    def lat(self) -> NDArray[np.float64]:
+        """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
+        return self._places()[0]
+
+    @property
+    def lon(self) -> NDArray[np.float64]:
+        """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
+        return self._places()[1]
+
+    def tile(self, row: int) -> Tile:
+        """What is known of the reference in `row`. Raises IndexError when there is no such row."""
+        return self.tiles([row])[0]
+
+    def tiles(self, rows: Iterable[int]) -> list[Tile]:
+        """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
+        query = f"SELECT {COLUMNS} FROM reference WHERE slot = ?"
+        with self._lock, readable(self.path):
+            return [as_tile(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
+
+    def all_tiles(self) -> Iterator[Tile]:
+        """Every reference in the order of the rows, a block of them in memory at a time."""
+        for start in range(0, len(self), _FETCHED):
+            yield from self.tiles(range(start, min(start + _FETCHED, len(self))))
+
+    def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
+        """Every reference in the order of the rows with its descriptor, float32 [M, D], by the block."""
+        for start in range(0, len(self), _FETCHED):
+            rows = np.arange(start, min(start + _FETCHED, len(self)))
+            yield self.tiles(rows.tolist()), self.descriptors(rows)
+
+    def descriptors(self, rows: Rows) -> Descriptors:
+        """A copy of the float32 descriptors [M, D] of `rows`, int64 [M]."""
+        return self._mapped.exact[rows if self._slots is None else self._slots[rows]]
+
+    def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
+        """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
+
+        With `near`, only references within it are found, and those without a position never are. Every storage gives
+        the answer of float32. Raises GalleryError when queries have another size or values that are not finite, when
+        `near` is asked of a gallery that knows no position, or when what is found cannot be a cosine because the
+        gallery is damaged; ValueError when `top` is less than 1.
+        """
+        self._check(queries)
+        among = self._slots if near is None else self._near(near)
+        exact, compressed = self._mapped.exact, self._mapped.compressed
+        if compressed is None:
+            hits = search(queries, exact, top, among)
+        else:
+            hits = search_compressed(queries, compressed, exact, top, among)
+        # A flipped bit that makes a value huge brings its row to the top of every answer.
+        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
+            raise GalleryError(
+                f"{self.path} holds descriptors that are not of unit length: it was damaged. See which: "
+                f"geodtr-export gallery verify {self.path}"
+            )
+        return hits if self._slots is None else Hits(np.searchsorted(self._slots, hits.rows), hits.scores)
+
+    def attached(self, name: str) -> bytes | None:
+        """The file `name` of the folder. Raises GalleryError when it cannot be read."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise GalleryError(f"{self.path / name} cannot be read ({error.strerror}).") from None
+
+    def attach(self, name: str, content: bytes) -> str:
+        """Write the file `name` of the folder durably."""
+        write_bytes(self.path / name, content)
+        return str(self.path / name)
+
+    def _slot(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.path} has no row {row}; its rows are 0 to {len(self) - 1}.")
+        return int(row) if self._slots is None else int(self._slots[row])
+
+    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with self._lock, readable(self.path):
+            if self._positions is None:
+                # Read by the first who asks: a search without a prior never does.
+                cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
+                try:
+                    read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
+                except (TypeError, ValueError):
+                    raise sqlite3.DatabaseError("a position is not a number") from None
+                self._positions = np.ascontiguousarray(read["lat"]), np.ascontiguousarray(read["lon"])
+        return self._positions
+
+    def _near(self, near: Near) -> Rows:
+        if len(self) and np.isnan(self.lat).all():
+            raise GalleryError(
+                f"{self.path} knows no positions, so that it cannot be searched near one. Search without a prior, or "
+                "build it from a source that gives coordinates."
+            )
+        rows = np.flatnonzero(near.holds(self.lat, self.lon))
+        return rows if self._slots is None else self._slots[rows]
+
+    def _check(self, queries: Descriptors) -> None:
+        size = self.manifest.descriptor_size
+        if queries.ndim != 2 or queries.shape[1] != size:
+            raise GalleryError(f"{self.path} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
+        if not np.isfinite(queries).all():
+            raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
+
+
+def open_folder(path: Path) -> FolderGallery:
+    """Open the gallery folder `path` as it is at this moment, in milliseconds: sizes are checked, not every byte.
+
+    Raises GalleryError when it is missing, of another schema, or its parts do not fit; `verify` finds single rows.
+    """
+    manifest = read_gallery_manifest(path)
+    seen: State | None = None
+    while True:
+        with readable(path), ExitStack() as closes:
+            database = open_snapshot(path, closes)
+            state = read_state(database)
+            files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
+            try:
+                mapped = files.map(state.slots)
+            except FileNotFoundError as error:
+                if seen == state:
+                    raise GalleryError(
+                        f"{error.filename} is missing. Copy the gallery again, or build it again."
+                    ) from None
+                # Compacted between the two looks: the next snapshot names the new files.
+                seen = state
+                continue
+            if mapped.compressed is not None and not mapped.compressed.possible:
+                raise GalleryError(
+                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
+                )
+            return FolderGallery(path, manifest, database, mapped, closes.pop_all())

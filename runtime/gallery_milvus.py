@@ -1,0 +1,290 @@
+"""A gallery in a collection of Milvus, opened for reading: for maps beyond one machine, or shared by many.
+
+An entity is a reference: the columns of a gallery folder's table, its checksum, and its descriptor in float32. Its key,
+the row, is drawn from its id, so that whoever adds a tile twice adds it once, from however many machines. What a folder
+says in gallery.json stands in the collection's properties, as does what is attached to the gallery.
+
+A folder's reader sees the moment at which it opened; here one sees what the others do: all that was confirmed before it
+opened, and later changes within seconds.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery import GalleryInfo
+from geodtr.runtime.gallery_manifest import GalleryManifest, decode_manifest
+from geodtr.runtime.gallery_place import MilvusPlace
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.milvus import MOST_HITS, VECTOR, Collection, Entity, Field, Found, block_of
+from geodtr.runtime.reference_table import Row, as_tile
+from geodtr.runtime.search import Hits
+from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.tile import Tile
+
+MANIFEST, FINISHED, ATTACHED = "geodtr.gallery", "geodtr.finished", "geodtr.attached."
+"""Properties of a collection that is a gallery."""
+
+COLUMNS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel", "more")
+"""A Row, in its order."""
+CHECKSUM = "checksum"
+FIELDS = (
+    *(Field(name, "text" if name in ("id", "file", "more") else "number") for name in COLUMNS),
+    Field(CHECKSUM, "whole"),
+)
+_TILES = 4096
+
+
+def row_of(tile_id: str) -> int:
+    """The row of the reference with this id: 63 bits of its SHA-256, which two of ten million share once in 180,000."""
+    return int.from_bytes(sha256(tile_id.encode()).digest()[:8], "big") >> 1
+
+
+def row_values(entity: Entity) -> Row:
+    """What the entity says of its tile."""
+    return tuple(entity[name] for name in COLUMNS)
+
+
+def vectors_of(entities: Sequence[Entity]) -> Descriptors:
+    """The descriptors of entities that came with theirs, [N, D]."""
+    return np.array([entity[VECTOR] for entity in entities], np.float32)
+
+
+def read_manifest(collection: Collection) -> tuple[GalleryManifest, bool]:
+    """What the collection says of itself as a gallery, and whether it is finished.
+
+    Raises GalleryError when it does not exist, is no gallery, or not of the form that this version makes.
+    """
+    place = collection.place
+    if not collection.exists():
+        held = ", ".join(collection.others()[:10]) or "none"
+        raise GalleryError(
+            f"{place} is not there: the database has no collection {place.collection!r} (it has: {held}). Build it: "
+            f"geodtr-export gallery build BUNDLE SOURCE --out {place}"
+        )
+    properties = collection.properties()
+    if MANIFEST not in properties:
+        raise GalleryError(
+            f"{place} is a collection, but no gallery: geodtr-export did not make it. Name another collection."
+        )
+    manifest = decode_manifest(properties[MANIFEST].encode(), f"{place}, property {MANIFEST},")
+    if collection.vector_size() != manifest.descriptor_size:
+        raise GalleryError(
+            f"{place} was changed: its vectors have size {collection.vector_size()}, and descriptors "
+            f"{manifest.descriptor_size}. Build the gallery again."
+        )
+    return manifest, properties.get(FINISHED) == "true"
+
+
+def open_milvus(place: MilvusPlace) -> "MilvusGallery":
+    """Connect to a gallery in Milvus.
+
+    Raises GalleryError when it is not there or no server answers, MissingDependency without pymilvus.
+    """
+    collection = Collection(place)
+    try:
+        manifest, finished = read_manifest(collection)
+        collection.load()
+        return MilvusGallery(collection, manifest, finished)
+    except BaseException:
+        collection.close()
+        raise
+
+
+class MilvusGallery:
+    """A Gallery of a Milvus collection. Its rows do not change while a reference is held."""
+
+    def __init__(self, collection: Collection, manifest: GalleryManifest, finished: bool) -> None:
+        """For `open_milvus`."""
+        self.manifest = manifest
+        self._collection = collection
+        self._finished = finished
+        self._index = collection.index()
+        # A strong count: whoever answers it has seen all that was confirmed until now.
+        self._count = collection.count()
+        self._lock = threading.Lock()
+        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._positioned: int | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self._collection.place)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __enter__(self) -> "MilvusGallery":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._collection.close()
+
+    @property
+    def index(self) -> str:
+        """How Milvus searches, by its own name: FLAT looks at every descriptor."""
+        return self._index
+
+    @property
+    def info(self) -> GalleryInfo:
+        """The gallery in figures; those of Milvus's own files are None."""
+        return GalleryInfo(
+            references=len(self),
+            positioned=self._known(),
+            removed=None,
+            finished=self._finished,
+            descriptor_size=self.manifest.descriptor_size,
+            storage=self.manifest.storage,
+            index=f"{self._index} of {self._collection.version}",
+            searched_bytes=4 * len(self) * self.manifest.descriptor_size,
+            bytes=None,
+            source=self.manifest.source,
+            made_by=self.manifest.made_by,
+        )
+
+    @property
+    def lat(self) -> NDArray[np.float64]:
+        """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
+        return self._places()[0]
+
+    @property
+    def lon(self) -> NDArray[np.float64]:
+        """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
+        return self._places()[1]
+
+    def tiles(self, rows: Iterable[int]) -> list[Tile]:
+        """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
+        rows = list(rows)
+        held = self._collection.get(rows, COLUMNS)
+        for row in rows:
+            if row not in held:
+                raise IndexError(f"{self.name} has no row {row}; it may have been removed since it was found.")
+        return [as_tile(row_values(held[row])) for row in rows]
+
+    def all_tiles(self) -> Iterator[Tile]:
+        """Every reference in the order of the rows, a block of them in memory at a time."""
+        for block in self._collection.each(COLUMNS, _TILES):
+            yield from (as_tile(row_values(entity)) for entity in block)
+
+    def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
+        """Every reference in the order of the rows with its descriptor, float32 [M, D], by the block."""
+        for block in self._collection.each((*COLUMNS, VECTOR), block_of(self.manifest.descriptor_size)):
+            yield [as_tile(row_values(entity)) for entity in block], vectors_of(block)
+
+    def entities(self) -> Iterator[list[Entity]]:
+        """Every reference as Milvus holds it, by the block."""
+        return self._collection.each((*COLUMNS, CHECKSUM, VECTOR), block_of(self.manifest.descriptor_size))
+
+    def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
+        """As Gallery.search. With an index other than FLAT some of the nearest may be missing, and hits be fewer.
+
+        Raises GalleryError also when `top` is more than Milvus gives.
+        """
+        if top < 1:
+            raise ValueError(f"top is {top}; at least one reference must be asked for.")
+        if top > MOST_HITS:
+            raise GalleryError(
+                f"{self.name}: {top:,} tiles were asked for, and Milvus finds {MOST_HITS:,} at most. Ask for fewer, or "
+                "keep the gallery in a folder."
+            )
+        self._check(queries)
+        if not len(queries) or not len(self):
+            return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+        found = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)
+        # An index that is not exact may find more for one query than for another.
+        kept = min(len(one.keys) for one in found)
+        hits = Hits(
+            np.array([one.keys[:kept] for one in found], np.int64).reshape(len(found), kept),
+            np.array([one.scores[:kept] for one in found], np.float32).reshape(len(found), kept),
+        )
+        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
+            raise GalleryError(
+                f"{self.name} holds descriptors that are not of unit length: it was damaged. See which: "
+                f"geodtr-export gallery verify {self.name}"
+            )
+        return hits
+
+    def attached(self, name: str) -> bytes | None:
+        """What the collection's property of this name says."""
+        text = self._collection.properties().get(ATTACHED + name)
+        return None if text is None else text.encode()
+
+    def attach(self, name: str, content: bytes) -> str:
+        """Say it in a property of the collection."""
+        self._collection.put_properties({ATTACHED + name: content.decode()})
+        return f"{self.name}, property {ATTACHED + name}"
+
+    def _nearest(self, queries: Descriptors, top: int) -> list[Found]:
+        return self._collection.search(queries, top, self._index, "", ())
+
+    def _nearest_within(self, queries: Descriptors, top: int, near: Near) -> list[Found]:
+        """Milvus knows no distances: it searches a box, and what lies in its corners is left out here.
+
+        Where too few are left, more are asked for, until each query has enough or all that the box holds were seen.
+        """
+        if not self._known():
+            raise GalleryError(
+                f"{self.name} knows no positions, so that it cannot be searched near one. Search without a prior, or "
+                "build it from a source that gives coordinates."
+            )
+        where, asked = _in_box(near), top
+        while True:
+            # A circle fills 0.785 of its box: with half as many again the first call is mostly the last.
+            asked = min(MOST_HITS, asked + asked // 2 + 8)
+            found = self._collection.search(queries, asked, self._index, where, ("lat", "lon"))
+            within = [_within(one, near) for one in found]
+            short = [len(kept.keys) < top and len(one.keys) == asked for one, kept in zip(found, within, strict=True)]
+            if not any(short) or asked == MOST_HITS:
+                return [Found(one.keys[:top], one.scores[:top], one.entities[:top]) for one in within]
+            asked *= 4
+
+    def _known(self) -> int:
+        """How many references have a position."""
+        with self._lock:
+            if self._positioned is None:
+                self._positioned = self._collection.count("lat >= -90")
+            return self._positioned
+
+    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with self._lock:
+            if self._positions is None:
+                # Read by the first who asks: a search never does.
+                pairs = [
+                    (entity["lat"], entity["lon"])
+                    for block in self._collection.each(("lat", "lon"), MOST_HITS)
+                    for entity in block
+                ]
+                lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
+                self._positions = np.ascontiguousarray(lat), np.ascontiguousarray(lon)
+        return self._positions
+
+    def _check(self, queries: Descriptors) -> None:
+        size = self.manifest.descriptor_size
+        if queries.ndim != 2 or queries.shape[1] != size:
+            raise GalleryError(f"{self.name} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
+        if not np.isfinite(queries).all():
+            raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
+
+
+def _in_box(near: Near) -> str:
+    box = near.box
+    between = "and" if box.west <= box.east else "or"
+    return f"lat >= {box.south!r} and lat <= {box.north!r} and (lon >= {box.west!r} {between} lon <= {box.east!r})"
+
+
+def _within(found: Found, near: Near) -> Found:
+    lat, lon = (np.array([entity[name] for entity in found.entities], np.float64) for name in ("lat", "lon"))
+    kept = np.flatnonzero(near.holds(lat, lon)).tolist()
+
+    def of(values: Sequence[Any]) -> list[Any]:
+        return [values[index] for index in kept]
+
+    return Found(of(found.keys), of(found.scores), of(found.entities))

@@ -1,0 +1,215 @@
+"""Changing a gallery in Milvus: adding, removing, and saying that it is finished.
+
+Milvus knows no locks that would keep two writers apart, so that nothing here needs one: the same tile added twice, by
+one process or by several, is the same entity. A call that has returned is in the server's log; what stopped halfway is
+completed by repeating it.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+import numpy as np
+
+from geodtr.runtime.errors import ConfigError, DataError, GalleryError, OutputExists
+from geodtr.runtime.gallery import Compacted, check_descriptors
+from geodtr.runtime.gallery_manifest import GalleryManifest
+from geodtr.runtime.gallery_milvus import (
+    CHECKSUM,
+    COLUMNS,
+    FIELDS,
+    FINISHED,
+    MANIFEST,
+    read_manifest,
+    row_of,
+    row_values,
+)
+from geodtr.runtime.gallery_place import MilvusPlace
+from geodtr.runtime.milvus import KEY, LONGEST_TEXT, Collection
+from geodtr.runtime.milvus_connection import remove_file
+from geodtr.runtime.reference_table import as_row, checksum
+from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.tile import Tile, check_tiles
+
+
+def holds_gallery(place: MilvusPlace) -> bool:
+    """Whether one was begun there. Raises OutputExists when the collection is somebody else's."""
+    if place.file is not None and not place.file.exists():
+        return False
+    collection = Collection(place, may_create=True)
+    try:
+        if not collection.exists():
+            return False
+        if MANIFEST not in collection.properties():
+            raise OutputExists(
+                f"{place} is a collection that geodtr-export did not make. Name another, or drop it yourself."
+            )
+        return True
+    finally:
+        collection.close()
+
+
+class MilvusWriter:
+    """A GalleryWriter of a Milvus collection; any number of processes may write at once."""
+
+    def __init__(self, collection: Collection, manifest: GalleryManifest, finished: bool, *, new_file: bool) -> None:
+        """For `open` and `create`. `new_file`: the file of Milvus Lite was made for this gallery."""
+        self.manifest = manifest
+        self._collection = collection
+        self._finished = finished
+        self._new_file = new_file
+        self._written = False
+
+    @staticmethod
+    def open(place: MilvusPlace) -> "MilvusWriter":
+        """Open a gallery for changing. Raises as open_milvus."""
+        collection = Collection(place)
+        try:
+            manifest, finished = read_manifest(collection)
+            collection.load()
+        except BaseException:
+            collection.close()
+            raise
+        return MilvusWriter(collection, manifest, finished, new_file=False)
+
+    @staticmethod
+    def create(place: MilvusPlace, manifest: GalleryManifest) -> "MilvusWriter":
+        """Make an unfinished gallery without references. Raises ConfigError when it shall not be float32."""
+        if manifest.storage != "float32":
+            raise ConfigError(
+                f"--storage {manifest.storage} is a folder's: in Milvus descriptors are float32. Leave the option out, "
+                "or name a folder."
+            )
+        new_file = place.file is not None and not place.file.exists()
+        collection = Collection(place, may_create=True)
+        said = msgspec.json.encode(manifest).decode()
+        try:
+            collection.create(FIELDS, manifest.descriptor_size, manifest.index, {MANIFEST: said, FINISHED: "false"})
+            collection.load()
+        except BaseException:
+            collection.close()
+            if new_file:
+                remove_file(place)
+            raise
+        return MilvusWriter(collection, manifest, False, new_file=new_file)
+
+    @property
+    def name(self) -> str:
+        return str(self._collection.place)
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    def __enter__(self) -> "MilvusWriter":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        # After a failure nothing is waited for: the server may be gone, and what it confirmed is in its log.
+        self._written = self._written and not any(raised)
+        self.close()
+
+    def close(self) -> None:
+        """Have what was written put where it lasts, and let go of the connection."""
+        try:
+            if self._written:
+                self._written = False
+                self._collection.flush()
+        finally:
+            self._collection.close()
+
+    def __len__(self) -> int:
+        return self._collection.count()
+
+    def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
+        """As GalleryWriter.missing."""
+        self._check(tiles)
+        held = self._collection.get([row_of(tile.id) for tile in tiles], COLUMNS) if len(self) else {}
+        missing = list[Tile]()
+        for tile in tiles:
+            entity = held.get(row_of(tile.id))
+            if entity is None:
+                missing.append(tile)
+            elif row_values(entity) != as_row(tile):
+                raise GalleryError(
+                    f"{self.name} holds a tile {entity['id']!r} already, from {entity['file']!r} at {entity['lat']}, "
+                    f"{entity['lon']}; now {tile.id!r} is {tile.file!r} at {tile.lat}, {tile.lon}. To replace it, "
+                    f"remove the old one first: geodtr-export gallery remove {self.name} {entity['id']!r}"
+                )
+        return missing
+
+    def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
+        """As GalleryWriter.add; what was stopped halfway may have added some of them."""
+        self._check(tiles)
+        check_descriptors(tiles, descriptors, self.manifest.descriptor_size)
+        if not tiles:
+            return
+        keys = [row_of(tile.id) for tile in tiles]
+        for entity in self._collection.get(keys, ["id"]).values():
+            raise GalleryError(
+                f"{self.name} holds a tile {entity['id']!r} already; ids must differ. To replace it, remove it first."
+            )
+        rows = [as_row(tile) for tile in tiles]
+        entities = [
+            {KEY: key, **dict(zip(COLUMNS, row, strict=True)), CHECKSUM: checksum(row, descriptor)}
+            for key, row, descriptor in zip(keys, rows, descriptors, strict=True)
+        ]
+        self._written = True
+        self._collection.upsert(entities, np.ascontiguousarray(descriptors, np.float32))
+
+    def finish(self) -> None:
+        """Say that the gallery is built, once all of it is where it lasts."""
+        self._collection.flush()
+        self._written = False
+        self._collection.put_properties({FINISHED: "true"})
+        self._finished = True
+
+    def remove(self, patterns: Sequence[str]) -> int:
+        """As GalleryWriter.remove. A glob reads all ids."""
+        names: dict[int, str] | None = None
+        removed = set[int]()
+        for pattern in patterns:
+            # An id may hold the signs of a glob: it is an id first.
+            found = set(self._collection.get([row_of(pattern)], ["id"])) - removed
+            if not found:
+                names = self._names() if names is None else names
+                found = {row for row, name in names.items() if fnmatchcase(name, pattern)} - removed
+            if not found:
+                raise GalleryError(
+                    f"{self.name} holds no reference {pattern!r}; nothing was removed. See its ids: "
+                    f"geodtr-export gallery export {self.name} --out ids.csv"
+                )
+            removed |= found
+        self._written = True
+        self._collection.delete(sorted(removed))
+        return len(removed)
+
+    def compact(self) -> Compacted:
+        """Refused: it is the server's to do."""
+        raise GalleryError(f"{self.name}: Milvus frees the space of removed tiles by itself; there is nothing to do.")
+
+    def discard(self) -> None:
+        """Drop the collection, and the file that was made for it."""
+        self._written = False
+        self._collection.drop()
+        self._collection.close()
+        if self._new_file:
+            remove_file(self._collection.place)
+
+    def _names(self) -> dict[int, str]:
+        return {entity[KEY]: entity["id"] for block in self._collection.each(["id"], 4096) for entity in block}
+
+    def _check(self, tiles: Sequence[Tile]) -> None:
+        """Raise DataError naming a tile that cannot be kept, or not be told from another."""
+        check_tiles(self.name, tiles)
+        rows = dict[int, str]()
+        for tile in tiles:
+            other = rows.setdefault(row_of(tile.id), tile.id)
+            if other != tile.id:
+                raise DataError(f"Tiles {other!r} and {tile.id!r} share one row of Milvus. Rename one of them.")
+            for name, text in zip(("id", "file", "more"), (tile.id, tile.file, as_row(tile)[-1]), strict=True):
+                if len(text.encode()) > LONGEST_TEXT:
+                    raise DataError(
+                        f"Tile {tile.id[:80]!r}: its {name} has {len(text.encode()):,} bytes, and Milvus keeps "
+                        f"{LONGEST_TEXT:,}. Say less of it, or keep the gallery in a folder."
+                    )

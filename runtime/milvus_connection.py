@@ -1,0 +1,145 @@
+"""A connection to Milvus, a server or a file of Milvus Lite, and what its errors mean to a user."""
+
+import logging
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from geodtr.runtime.errors import GalleryError, MissingDependency
+from geodtr.runtime.gallery_place import TOKEN, MilvusPlace
+from geodtr.runtime.locks import locked
+
+_TIMEOUT = 5.0
+"""Seconds until a server counts as unreachable."""
+_LOCK = "LOCK"
+"""The file by which Milvus Lite keeps a second process out."""
+_users = Counter[Path]()
+_users_lock = threading.Lock()
+
+
+def connect(place: MilvusPlace, may_create: bool, closes: ExitStack) -> Any:
+    """A MilvusClient; `closes` lets go of it, and of Milvus Lite when nobody else of this process uses the file."""
+    # Before gRPC is loaded: what it has to say on standard error is said in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from pymilvus import MilvusClient
+
+        if place.file is not None:
+            import milvus_lite  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("pymilvus", "milvus_lite"):
+            raise
+        raise MissingDependency(
+            f"{place} is reached by {error.name}, which is not installed: pip install 'geodtr-export[milvus]'"
+        ) from None
+    for logger in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)  # what they log, they raise as well
+    if place.file is not None:
+        closes.enter_context(_lite(place, place.file, may_create))
+    with explained(place):
+        client = MilvusClient(place.address, token=os.environ.get(TOKEN, ""), db_name=place.database, timeout=_TIMEOUT)
+    closes.callback(client.close)
+    return client
+
+
+@contextmanager
+def _lite(place: MilvusPlace, file: Path, may_create: bool) -> Iterator[None]:
+    """Use a file of Milvus Lite. Raises GalleryError when there is none, or another process has it open."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    file = file.absolute()
+    with _users_lock:
+        if not _users[file]:
+            _check_file(place, file, may_create)
+        _users[file] += 1
+    try:
+        yield
+    finally:
+        with _users_lock:
+            _users[file] -= 1
+            if not _users[file]:
+                server_manager_instance.release_server(str(file))
+
+
+def _check_file(place: MilvusPlace, file: Path, may_create: bool) -> None:
+    if file.is_dir() and any(file.iterdir()) and not (file / _LOCK).is_file():
+        raise GalleryError(f"{place} is a folder that Milvus Lite did not make. Name another place.")
+    if file.exists() and not file.is_dir():
+        raise GalleryError(
+            f"{place} is a file; Milvus Lite keeps a database in a folder of such a name (before its version 3 in a "
+            "file, which it reads no more). Name another place, and build the gallery there."
+        )
+    if not may_create and not (file / _LOCK).is_file():
+        raise GalleryError(
+            f"{place} holds no gallery. Build one: geodtr-export gallery build BUNDLE SOURCE --out {place}"
+        )
+    if not file.parent.is_dir():
+        raise GalleryError(f"{place} cannot be made: {file.parent} is not a folder.")
+
+
+def remove_file(place: MilvusPlace) -> None:
+    """Remove a file of Milvus Lite that nobody uses."""
+    if place.file is not None:
+        shutil.rmtree(place.file, ignore_errors=True)
+
+
+@contextmanager
+def explained(place: MilvusPlace) -> Iterator[None]:
+    """Turn what pymilvus and gRPC raise into a GalleryError that says what to do."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except MilvusException as error:
+        cause = error.__cause__
+        raise _refusal(place, error.message, _details(cause) if isinstance(cause, grpc.RpcError) else "") from None
+    except grpc.RpcError as error:
+        raise _refusal(place, _details(error)) from None
+    except ValueError as error:
+        if "closed channel" not in str(error):
+            raise
+        raise GalleryError(f"{place} was closed.") from None
+
+
+def _details(error: Any) -> str:
+    """What gRPC says went wrong, in its last words."""
+    details = error.details() if hasattr(error, "details") else str(error)
+    return str(details or "").rpartition("last error: ")[2]
+
+
+def _refusal(place: MilvusPlace, said: str, details: str = "") -> GalleryError:
+    """What the user can do about an error of Milvus's, with what gRPC adds to it."""
+    said, details = (" ".join(text.split()) for text in (said, details))
+    known = f"{said} {details}".lower()
+    if any(word in known for word in ("authoriz", "authentic", "auth check", "permission", "privilege")):
+        return GalleryError(
+            f"{place}: Milvus refuses ({details or said}). Set the environment variable {TOKEN} to USER:PASSWORD or an "
+            "API key that may do this."
+        )
+    if any(word in known for word in ("fail connecting", "unavailable", "connection refused", "deadline exceeded")):
+        return GalleryError(
+            f"{place}: no Milvus server answers at {place.address} ({details or said}). Is it running, is the port "
+            "right, does it want TLS (milvus+https://)?"
+        )
+    if place.file is not None and "open local milvus failed" in known:
+        if _is_open_elsewhere(place.file):
+            return GalleryError(
+                f"{place} is open in another process, and Milvus Lite allows one. Wait until it is done, or let a "
+                "server hold the gallery: milvus://HOST:PORT/COLLECTION"
+            )
+        return GalleryError(f"{place} cannot be opened by Milvus Lite: it is damaged, or cannot be written.")
+    return GalleryError(f"{place}: Milvus says: {said}")
+
+
+def _is_open_elsewhere(file: Path) -> bool:
+    try:
+        with locked(file / _LOCK) as held:
+            return held == "another's"
+    except OSError:
+        return False

@@ -1,0 +1,118 @@
+"""The moments of a drive at which an answer is wanted, from odometry and frames put together in one of three ways: the
+odometry's rows name the frames, both have times of one clock, or both come live.
+
+Knows odometry and frames; knows nothing of engines, galleries or filters.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from geodtr.runtime.arrivals import Arrivals
+from geodtr.runtime.errors import DataError
+from geodtr.runtime.frames import Frame
+from geodtr.runtime.odometry import Motion, Odometry, Step
+
+PATIENCE = 5.0
+"""Seconds that live odometry may take from one row to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Its time in seconds, how the vehicle came here since the moment before, piece by piece, and the frame that was
+    taken here, if there is one.
+    """
+
+    time: float
+    motions: tuple[Motion, ...]
+    frame: Frame | None
+
+
+def by_row(odometry: Odometry) -> Iterator[Moment]:
+    """A moment for each row, with the image that it names."""
+    for step in odometry.steps:
+        yield Moment(step.time, (step.motion,), _frame_of(step))
+
+
+def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = None) -> Iterator[Moment]:
+    """A moment for each frame that lies within the odometry's times; those before and behind them are left out.
+
+    `start` is the odometry's time at which the frames' own is 0; where it is None they began together with the first
+    row. Between two rows the vehicle goes on evenly. Raises DataError when no frame lies within the odometry's times.
+    """
+    steps = iter(odometry.steps)
+    first = next(steps, None)
+    if first is None:
+        raise DataError(f"{odometry.name} holds a header and no rows.")
+    done = began = first.time
+    if start is None:
+        start = began
+    ahead = next(steps, None)
+    motions = list[Motion]()
+    found = False
+    for frame in frames:
+        # A source that breaks off knows no time of its last frame, and a damaged one may know a wrong one.
+        now = done if frame.time is None else start + frame.time
+        if now < began:
+            continue
+        while ahead is not None and ahead.time <= now:
+            motions.append(_part(ahead, done, ahead.time))
+            done, ahead = ahead.time, next(steps, None)
+        if now > done:
+            if ahead is None:
+                break
+            motions.append(_part(ahead, done, now))
+            done = now
+        yield Moment(done, tuple(motions), frame)
+        motions.clear()
+        found = True
+    if not found:
+        raise DataError(
+            f"No frame lies within the times of {odometry.name}, which begin at {began:g}: the frames' own begin at "
+            f"{start:g}. Say with --video-start what the odometry's time was when they began."
+        )
+
+
+def by_arrival(frames: Iterable[Frame], odometry: Odometry) -> Iterator[Moment]:
+    """A moment for each frame as it comes, at the time of the last row of odometry that has come before it; where the
+    frames have ended, for each row. The end of the odometry is the end of all.
+
+    Waits for the first row without end; raises DataError when none has come for PATIENCE since then.
+    """
+    rows = Arrivals(odometry.steps)
+    first = rows.next(None)
+    if first is None:
+        raise DataError(f"{odometry.name} holds a header and no rows.")
+    now, came = first.time, time.monotonic()
+    for frame in frames:
+        come = rows.come()
+        if come:
+            now, came = come[-1].time, time.monotonic()
+        elif rows.over:
+            return
+        elif time.monotonic() - came > PATIENCE:
+            raise _silent(odometry)
+        yield Moment(now, tuple(step.motion for step in come), frame)
+    while True:
+        try:
+            step = rows.next(PATIENCE)
+        except TimeoutError:
+            raise _silent(odometry) from None
+        if step is None:
+            return
+        yield Moment(step.time, (step.motion,), None)
+
+
+def _silent(odometry: Odometry) -> DataError:
+    return DataError(f"{odometry.name} has given no row for {PATIENCE:g} s: the odometry has stopped.")
+
+
+def _part(step: Step, since: float, until: float) -> Motion:
+    """What lies between two times of the motion that leads to a row."""
+    motion = step.motion
+    share = (until - since) / motion.seconds
+    return Motion(until - since, motion.distance * share, motion.turn * share)
+
+
+def _frame_of(step: Step) -> Frame | None:
+    return None if step.image is None else Frame(str(step.image), step.image)

@@ -1,0 +1,140 @@
+"""Products of many reference rows with a few queries, by the fastest library that is installed.
+
+ONNX Runtime multiplies float32 faster than NumPy's BLAS does, and comes with the lean runtime. NumKong multiplies int8
+and float16 as they are; it is optional (`geodtr-export[search]`). Without either NumPy does the same work.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.compression import Compression, compress
+from geodtr.runtime.names import Storage
+from geodtr.runtime.spec import Descriptors
+
+_FLOAT = 1
+"""ONNX's number for float32 (TensorProto.DataType)."""
+_CACHED_VALUES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`multiply` takes rows [M, D] to their products with Q queries, float32 [M, Q].
+
+    `threads`: how many threads may call it at once; 1 where the library has its own.
+    """
+
+    multiply: Callable[[Descriptors], NDArray[np.float32]]
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedProduct:
+    """Products of compressed rows with queries that may be compressed as well.
+
+    `multiply` takes values [M, D] to numbers [M, Q], any dtype: times `scales` float32 [Q], they are the products with
+    rows that are no farther from the queries than `errors` float32 [Q].
+    """
+
+    multiply: Callable[[NDArray[Any]], NDArray[Any]]
+    threads: int
+    scales: NDArray[np.float32]
+    errors: NDArray[np.float32]
+
+
+def product(queries: Descriptors) -> Product:
+    """How to multiply float32 rows with `queries` [Q, D]."""
+    columns = np.ascontiguousarray(queries.T)
+    if not _has("onnxruntime"):
+        return Product(lambda rows: np.matmul(rows, columns), 1)
+    session = _session()
+    return Product(lambda rows: session.run(None, {"rows": rows, "queries": columns})[0], _cores())
+
+
+def compressed_product(queries: Descriptors, compression: Compression) -> CompressedProduct:
+    """How to multiply rows of this compression with `queries` [Q, D]."""
+    if not _has("numkong"):
+        floats = product(queries)
+        scales, errors = np.ones(len(queries), np.float32), np.zeros(len(queries), np.float32)
+        return CompressedProduct(partial(_as_floats, floats), floats.threads, scales, errors)
+    import numkong
+
+    packed = compress(queries, compression)
+    # For one query as fast as memory gives the rows, where what is made for matrices takes twice as long.
+    one = len(queries) == 1
+    multiply = partial(_cdist, packed.values) if one else partial(_dots, numkong.dots_pack(packed.values))
+    return CompressedProduct(multiply, _cores(), packed.scales, packed.errors)
+
+
+def _cdist(query: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    import numkong
+
+    return np.asarray(numkong.cdist(values, query, "dot"))
+
+
+def _dots(queries: Any, values: NDArray[Any]) -> NDArray[Any]:
+    import numkong
+
+    return np.asarray(numkong.dots_packed(values, queries))
+
+
+def _as_floats(floats: Product, values: NDArray[Any]) -> NDArray[np.float32]:
+    """By way of float32, in blocks that caches hold, because they are read again at once."""
+    step = max(1, _CACHED_VALUES // values.shape[1])
+    blocks = (values[start : start + step] for start in range(0, len(values), step))
+    return np.concatenate([floats.multiply(block.astype(np.float32)) for block in blocks])
+
+
+def library(storage: Storage) -> str:
+    """What multiplies descriptors of this storage here: a name and a version."""
+    preferred = ("onnxruntime",) if storage == "float32" else ("numkong", "onnxruntime")
+    name = next(filter(_has, preferred), "numpy")
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # onnxruntime-gpu, whose module has the other's name
+        return name
+
+
+@cache
+def _has(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _session() -> Any:
+    """A session that multiplies `rows` with `queries` in the thread that calls it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(_graph(), options, providers=["CPUExecutionProvider"])
+
+
+def _graph() -> bytes:
+    """An ONNX model of one MatMul, in protobuf's wire format; the numbers are those of the fields in onnx.proto."""
+
+    def field(number: int, content: bytes | int) -> bytes:
+        if isinstance(content, int):
+            return bytes([number << 3, content])
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def value(name: bytes) -> bytes:
+        return field(1, name) + field(2, field(1, field(1, _FLOAT)))
+
+    takes, gives = (b"rows", b"queries"), b"scores"
+    node = b"".join(field(1, name) for name in takes) + field(2, gives) + field(4, b"MatMul")
+    graph = field(1, node) + field(2, b"product")
+    graph += b"".join(field(11, value(name)) for name in takes) + field(12, value(gives))
+    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13))

@@ -1,0 +1,33 @@
+"""A source whose ids are told apart from another's: two maps of one name, two folders of the same file names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from geodtr.runtime.images import Decoded
+from geodtr.runtime.sources.opening import OpenedSource
+from geodtr.runtime.tile import Tile
+
+
+@dataclass(frozen=True)
+class PrefixedTiles:
+    """The TileSource `source` with `prefix` before each id."""
+
+    source: OpenedSource
+    prefix: str
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.notes
+
+    @cached_property
+    def tiles(self) -> Sequence[Tile]:
+        return [replace(tile, id=self.prefix + tile.id) for tile in self.source.tiles]
+
+    def read(self, tile: Tile) -> Decoded:
+        """As the source does, by what the tile says besides its id."""
+        return self.source.read(tile)

@@ -1,0 +1,111 @@
+"""Going once over many references in blocks, by several threads, each of which keeps the best of what it has seen.
+
+Knows row numbers; knows nothing of how a block is scored.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.shortlist import Exact, Pairs, Rows, Scores, Shortlist
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some references: those in `rows`, and of these the ones at the places `picked`, where not all are meant."""
+
+    rows: slice | Rows
+    picked: Rows | None = None
+
+    def of(self, scored: NDArray[Number]) -> NDArray[Number]:
+        """What belongs to the references that are meant, of [rows, ...]."""
+        return scored if self.picked is None else scored[self.picked]
+
+    def numbers(self, places: Rows) -> Rows:
+        """The rows of those at `places` among the references that are meant."""
+        places = places if self.picked is None else self.picked[places]
+        return places + self.rows.start if isinstance(self.rows, slice) else self.rows[places]
+
+
+Sift = Callable[[Block, Scores], Pairs]
+"""Scores a block, and gives the pairs of a query and a reference that their query's threshold [Q] lets through."""
+
+
+def blocks(count: int, among: Rows | None, first: int, largest: int, threads: int) -> Iterator[Block]:
+    """All of `count` references, or those `among` them, in rising order.
+
+    Blocks grow from `first` references to `largest`, since the first few give thresholds that spare the others' work,
+    and shrink towards the end, so that all threads end together. Rows that lie close together are read as they lie,
+    which is faster than gathering those that are meant.
+    """
+    total = count if among is None else len(among)
+    start, size = 0, first
+    while start < total:
+        size = min(size, largest, max(first, (total - start) // threads))
+        part = slice(start, min(start + size, total))
+        yield Block(part) if among is None else _block_of(among[part])
+        start, size = part.stop, 4 * size
+
+
+def _block_of(rows: Rows) -> Block:
+    lie = slice(int(rows[0]), int(rows[-1]) + 1)
+    span = lie.stop - lie.start
+    if span == len(rows):
+        return Block(lie)
+    return Block(lie, rows - lie.start) if span <= 2 * len(rows) else Block(rows)
+
+
+def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact | None, threads: int) -> Pairs:
+    """The `kept` best pairs of each query in all blocks, by query, the best first.
+
+    Each thread takes the next block when it is free, so that a core that is busy otherwise holds nobody up.
+    """
+    lock = Lock()
+
+    def next_block() -> Block | None:
+        with lock:
+            return next(of, None)
+
+    def work() -> Pairs:
+        found = Shortlist(queries, kept, exact)
+        with _whatever_comes():
+            while (block := next_block()) is not None:
+                found.add(sift(block, found.thresholds))
+            return found.rivals()
+
+    if threads == 1:
+        return _best([work()], queries, kept, exact)
+    with ThreadPoolExecutor(threads) as pool:
+        working = [pool.submit(work) for _ in range(threads)]
+        parts = [each.result() for each in working]
+        return _best(parts, queries, kept, None if exact is None else _shared(exact, pool, threads))
+
+
+def _best(parts: Sequence[Pairs], queries: int, kept: int, exact: Exact | None) -> Pairs:
+    together = Shortlist(queries, kept, exact)
+    with _whatever_comes():
+        for part in parts:
+            together.add(part)
+        return together.best()
+
+
+def _whatever_comes() -> np.errstate:
+    """No warnings: damaged rows give infinities and NaN, which are dealt with. Each thread needs its own."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def _shared(exact: Exact, pool: ThreadPoolExecutor, threads: int) -> Exact:
+    """The same, the pairs being divided among the threads of the pool."""
+
+    def shared(queries: Rows, references: Rows) -> Scores:
+        parts = [np.array_split(pairs, threads) for pairs in (queries, references)]
+        return np.concatenate(list(pool.map(exact, *parts)))
+
+    return shared

@@ -1,0 +1,213 @@
+"""Whatever stands in a file that is read, only our own errors come of it, and they name it.
+
+Images, videos, EXIF, GeoTIFFs, a gallery's table and descriptors, and lists that are plain garbage have such tests
+beside their readers; here are the documents and tables that stay well-formed and say what cannot be.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from maps import UTM, picture
+from tiny_world import TinyWorld, make_world
+
+from geodtr.calibration.ranges import read_ranges
+from geodtr.runtime.errors import UserError
+from geodtr.runtime.fix import Fix
+from geodtr.runtime.fix_calibration import calibrate, write_calibration
+from geodtr.runtime.frames import decode_frame, open_frames
+from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.odometry import read_odometry
+from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.opening import open_source
+from geodtr.runtime.tile import check_tiles
+from geodtr.runtime.tracking import track_odometry
+from geodtr.runtime.waypoints import geojson, gpx
+from geodtr.training.data.references import reference_tiles
+from geodtr.training.data.spec import read_test_set
+
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+FUZZ = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RANGES: dict[str, object] = {
+    "schema": 1,
+    "data": "pairs:here",
+    "options": {"images": 2, "choice": "random", "seed": 0, "method": "minmax", "percentile": 99.9},
+    **{
+        branch: {
+            "graph_sha256": "0" * 64,
+            "pool_sha256": "1" * 64,
+            "images": [{"file": "a.png", "sha256": "2" * 64}],
+            "ranges": {"a": [-1.0, 2.0]},
+            "means": {"a": [0.5, 0.25]},
+        }
+        for branch in BRANCHES
+    },
+}
+WRONG: list[object] = [
+    *(None, True, 0, -1, 3, 2**31, 2**63, -(2**63), 10**30, 0.5, -1e308, 1e308),
+    *("", "x", "../x", "a\0b", "\ud800", [], {}),
+]
+VALUES: st.SearchStrategy[object] = st.sampled_from(WRONG) | st.text(max_size=5)
+NUMBERS = ("0", "-1", "1e400", "nan", "-inf", "1e308", "-1e300", "9" * 40, "91", "181", "1_0")
+CELLS = st.sampled_from([*NUMBERS, "", "a\0b", "../x", "é", '"']) | st.text(
+    st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=5
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A sound file, and all that is done with what it says."""
+
+    file: Path
+    content: bytes
+    use: Callable[[], object]
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
+    root = tmp_path_factory.mktemp("hostile")
+    (root / "world").mkdir()
+    tiny = make_world(root / "world", 4)
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        fixes = [Fix(1.0, 2.0, float(row), row / 90) for row in range(90)]
+        calibration = calibrate(fixes, np.ones(90), np.ones(90), localizer.conditions, data="pairs:held-out")
+        write_calibration(localizer.gallery, calibration)
+    street = tiny.photograph(root / "street.png", 5)
+    (root / "drive.csv").write_text(
+        "time_unix_s,speed_m_s,yaw_rate_deg_s,image\n1700000000,10,0,street.png\n1700000001,10,2,\n1700000002,9,-2,\n"
+    )
+    (root / "list.txt").write_text("street.png\nstreet.png\n")
+    (root / "ranges.json").write_text(json.dumps(RANGES))
+    for folder in ("tiles", "pairs"):
+        for name in ("a.png", "b.png"):
+            (root / folder).mkdir(exist_ok=True)
+            (root / folder / name).write_bytes(street.read_bytes())
+    (root / "tiles/tiles.csv").write_text(
+        "file,lat,lon,heading,metres_per_pixel,id,more\na.png,1,2,3,4,x,y\nb.png,1,2,3,4,z,\n"
+    )
+    (root / "pairs/pairs.csv").write_text("ground,aerial,lat,lon,heading\na.png,a.png,1,2,3\nb.png,b.png,1,2,3\n")
+    shape = {"width": 60, "height": 60, "count": 3, "dtype": "uint8"}
+    with rasterio.open(root / "map.tif", "w", driver="GTiff", crs=UTM, **shape) as file:
+        file.write(picture(60, 60))
+    (root / "map.tfw").write_text("0.5\n0\n0\n-0.5\n600000\n5330000\n")
+    uses: dict[Path, Callable[[], object]] = {
+        tiny.bundle / "manifest.json": lambda: locate(tiny),
+        tiny.gallery / "gallery.json": lambda: locate(tiny),
+        tiny.gallery / "fixes.json": lambda: locate(tiny),
+        root / "drive.csv": lambda: follow(tiny, root / "drive.csv"),
+        root / "list.txt": lambda: [decode_frame(frame) for frame in open_frames([f"@{root / 'list.txt'}"]).frames],
+        root / "ranges.json": lambda: [read_ranges(root / "ranges.json")[branch].activations for branch in BRANCHES],
+        root / "tiles/tiles.csv": lambda: check_tiles("tiles", open_source(root / "tiles").tiles),
+        root / "pairs/pairs.csv": lambda: check_tiles(
+            "pairs", reference_tiles(read_test_set(f"pairs:{root / 'pairs'}")).tiles
+        ),
+        root / "map.tfw": lambda: cut(root / "map.tif"),
+    }
+    return {file.name: Reader(file, file.read_bytes(), use) for file, use in uses.items()}
+
+
+def locate(tiny: TinyWorld) -> None:
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        localizer.locate(tiny.panorama(5))
+
+
+def follow(tiny: TinyWorld, odometry: Path) -> None:
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        driven = read_odometry(odometry)
+        waypoints = [tracked.waypoint for tracked in track_odometry(localizer, driven)]
+    assert all(point.lat is None or (np.isfinite(point.lat) and np.isfinite(point.lon or 0)) for point in waypoints)
+    gpx(waypoints, track=True, unix=driven.unix)
+    json.dumps(geojson(waypoints, track=True), allow_nan=False)
+
+
+def cut(path: Path) -> None:
+    source = open_geotiff(path, GeoTiffOptions(10))
+    check_tiles(source.name, source.tiles)
+    for tile in source.tiles[:4]:
+        source.read(tile)
+
+
+def read_or_refuse(reader: Reader, content: bytes) -> None:
+    reader.file.write_bytes(content)
+    try:
+        reader.use()
+    except UserError as error:
+        assert any(name in str(error) for name in (reader.file.stem, str(reader.file.parent))), error
+    finally:
+        reader.file.write_bytes(reader.content)
+
+
+DOCUMENTS = ("manifest.json", "gallery.json", "fixes.json", "ranges.json")
+TABLES = ("drive.csv", "tiles.csv", "pairs.csv")
+LINES = ("list.txt", "map.tfw")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS + TABLES + LINES)
+def test_as_it_is_it_is_read(readers: dict[str, Reader], name: str) -> None:
+    readers[name].use()
+
+
+def places_in(document: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The keys that lead to every value of a JSON document."""
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    return [here, *(place for key, value in inner for place in places_in(value, (*here, key)))]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@given(data=st.data())
+@FUZZ
+def test_a_document_with_one_value_replaced(readers: dict[str, Reader], name: str, data: st.DataObject) -> None:
+    document = [json.loads(readers[name].content)]
+    place = data.draw(st.sampled_from(places_in(document)[1:]), "place")
+    holder: Any = document
+    for key in place[:-1]:
+        holder = holder[key]
+    if data.draw(st.booleans(), "removed") and len(place) > 1:
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = data.draw(VALUES, "value")
+    read_or_refuse(readers[name], json.dumps(document[0]).encode())
+
+
+@pytest.mark.parametrize("name", TABLES)
+@given(data=st.data())
+@FUZZ
+def test_a_table_with_one_cell_replaced(readers: dict[str, Reader], name: str, data: st.DataObject) -> None:
+    rows = list(csv.reader(io.StringIO(readers[name].content.decode())))
+    row = data.draw(st.sampled_from(rows), "row")
+    row[data.draw(st.integers(0, len(row) - 1), "column")] = data.draw(CELLS, "cell")
+    out = io.StringIO()
+    csv.writer(out).writerows(rows)
+    read_or_refuse(readers[name], out.getvalue().encode("utf-8", "replace"))
+
+
+@pytest.mark.parametrize("name", LINES)
+@given(data=st.data())
+@FUZZ
+def test_a_list_with_one_line_replaced(readers: dict[str, Reader], name: str, data: st.DataObject) -> None:
+    lines = readers[name].content.decode().split("\n")
+    lines[data.draw(st.integers(0, len(lines) - 1), "line")] = data.draw(CELLS, "value")
+    read_or_refuse(readers[name], "\n".join(lines).encode("utf-8", "replace"))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS + TABLES + LINES)
+@given(at=st.floats(0, 1, exclude_max=True), put=st.binary(max_size=8), cut=st.booleans())
+@FUZZ
+def test_a_file_with_foreign_bytes_or_a_lost_end(
+    readers: dict[str, Reader], name: str, at: float, put: bytes, cut: bool
+) -> None:
+    whole = readers[name].content
+    place = int(at * len(whole))
+    read_or_refuse(readers[name], whole[:place] + put + (b"" if cut else whole[place + len(put) :]))

@@ -1,0 +1,181 @@
+"""What is found is what sorting all cosines in float64 finds, by whichever library multiplies."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tiny_gallery import fill, made_tiles, unit_rows
+
+from geodtr.runtime import products
+from geodtr.runtime import search as searching
+from geodtr.runtime.compression import compress
+from geodtr.runtime.gallery import open_gallery
+from geodtr.runtime.names import STORAGES, Storage
+from geodtr.runtime.search import Hits, search, search_compressed
+from geodtr.runtime.spec import Descriptors
+
+LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxruntime", "numkong"}))
+"""What may be installed beside NumPy."""
+
+
+@contextmanager
+def installed(libraries: frozenset[str], cores: int = 2) -> Iterator[None]:
+    """As if these and no others were there, on so many cores, all of which are used however little there is to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "_has", libraries.__contains__)
+        patch.setattr(products, "_cores", lambda: cores)
+        patch.setattr(searching, "_THREAD_VALUES", 1)
+        yield
+
+
+def find(
+    queries: Descriptors, rows: Descriptors, top: int, storage: Storage, among: NDArray[np.int64] | None = None
+) -> Hits:
+    if storage == "float32":
+        return search(queries, rows, top, among)
+    return search_compressed(queries, compress(rows, storage), rows, top, among)
+
+
+def check(hits: Hits, queries: Descriptors, rows: Descriptors, top: int, among: NDArray[np.int64] | None) -> None:
+    """Scores are those of float64, to rounding, best first; no row comes twice, none that may not."""
+    cosines = queries.astype(np.float64) @ rows.astype(np.float64).T
+    allowed = np.arange(len(rows)) if among is None else among
+    kept = min(top, len(allowed))
+    assert hits.rows.shape == hits.scores.shape == (len(queries), kept)
+    assert hits.rows.dtype == np.int64 and hits.scores.dtype == np.float32
+    np.testing.assert_allclose(hits.scores, -np.sort(-cosines[:, allowed], axis=1)[:, :kept], atol=2e-6)
+    np.testing.assert_allclose(hits.scores, np.take_along_axis(cosines, hits.rows, axis=1), atol=2e-6)
+    assert (np.diff(hits.scores, axis=1) <= 0).all()
+    assert set(hits.rows.ravel().tolist()) <= set(allowed.tolist())
+    assert all(len(set(each)) == kept for each in hits.rows.tolist())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    libraries=st.sampled_from(LIBRARIES),
+    storage=st.sampled_from(STORAGES),
+    queries=st.integers(0, 12),
+    references=st.integers(0, 900),
+    size=st.integers(1, 70),
+    top=st.integers(1, 40),
+    different=st.integers(1, 900),
+    share=st.none() | st.floats(0, 1),
+    closeness=st.sampled_from([0.0, 1.0, 100.0]),
+    seed=st.integers(0, 99),
+)
+def test_the_best_are_found(
+    libraries: frozenset[str],
+    storage: Storage,
+    queries: int,
+    references: int,
+    size: int,
+    top: int,
+    different: int,
+    share: float | None,
+    closeness: float,
+    seed: int,
+) -> None:
+    generator = np.random.default_rng(seed)
+    # Some references are copies of others; with `closeness` all cosines are nearly or very nearly the same.
+    some = generator.normal(size=(min(different, max(1, references)), size)) + closeness
+    rows = (some / np.linalg.norm(some, axis=1, keepdims=True)).astype(np.float32)
+    rows = rows[generator.integers(0, len(rows), references)]
+    asked = unit_rows(queries, size, seed + 1)
+    asked[: min(queries, references) // 2] = rows[: min(queries, references) // 2]
+    among = None if share is None else np.flatnonzero(generator.random(references) < share)
+    with installed(libraries):
+        check(find(asked, rows, top, storage, among), asked, rows, top, among)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("libraries", LIBRARIES)
+def test_batches_and_galleries_of_many_blocks(libraries: frozenset[str], storage: Storage) -> None:
+    rows, queries = unit_rows(20_000, 96, 0), unit_rows(300, 96, 1)
+    with installed(libraries, cores=3):
+        hits = find(queries, rows, 10, storage)
+        check(hits, queries, rows, 10, None)
+        removed = np.delete(np.arange(len(rows)), [5, 17_000])
+        check(find(queries[:70], rows, 10, storage, removed), queries[:70], rows, 10, removed)
+        one = find(queries[7:8], rows, 10, storage)
+    np.testing.assert_array_equal(one.rows[0], hits.rows[7])
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("libraries", LIBRARIES)
+def test_equal_references_come_in_the_order_of_their_rows(libraries: frozenset[str], storage: Storage) -> None:
+    # Sums of these are exact in any order.
+    rows = np.tile(np.eye(8, dtype=np.float32), (500, 1))
+    with installed(libraries):
+        hits = find(np.eye(8, dtype=np.float32)[[3]], rows, 20, storage)
+        everything = find(np.eye(8, dtype=np.float32)[[3]], rows[:16], 16, storage)
+    np.testing.assert_array_equal(hits.rows[0], np.arange(20) * 8 + 3)
+    np.testing.assert_array_equal(everything.rows[0], [3, 11, *(row for row in range(16) if row % 8 != 3)])
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("libraries", LIBRARIES)
+def test_a_collapsed_model_is_searched_like_any_other(libraries: frozenset[str], storage: Storage) -> None:
+    rows = np.repeat(unit_rows(1, 32, 0), 3000, axis=0)
+    with installed(libraries):
+        hits = find(rows[:20], rows, 5, storage)
+    np.testing.assert_allclose(hits.scores, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("libraries", LIBRARIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_damaged_row_is_seen_and_hides_no_other(libraries: frozenset[str], value: float) -> None:
+    rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(4, 24, 1))
+    sound = search(queries, rows, 6)
+    with installed(libraries):
+        rows[123, 4] = value
+        hits = search(queries, rows, 6)
+        if value != -np.inf:
+            assert (hits.rows[:, 0] == 123).all()
+            assert not (hits.scores[:, 0] <= 1.01).any()
+        for found, expected in zip(hits.rows.tolist(), sound.rows.tolist(), strict=True):
+            assert [row for row in found if row != 123][:5] == [row for row in expected if row != 123][:5]
+
+
+@pytest.mark.parametrize("libraries", LIBRARIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 6e4])
+def test_a_damaged_compressed_row_is_scored_by_its_own(libraries: frozenset[str], value: float) -> None:
+    rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(4, 24, 1))
+    expected, packed = search(queries, rows, 1), compress(rows, "float16")
+    packed.values[expected.rows[0, 0] - 1, 4] = value
+    with installed(libraries):
+        hits = search_compressed(queries, packed, rows, 1)
+    np.testing.assert_array_equal(hits.rows, expected.rows)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_threads_may_search_at_once(storage: Storage) -> None:
+    rows, queries = unit_rows(5000, 64, 0), unit_rows(40, 64, 1)
+    alone = find(queries, rows, 5, storage).rows
+    with installed(LIBRARIES[-1]), ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
+    np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize(
+    ("storage", "libraries", "named"),
+    [
+        ("float32", LIBRARIES[0], "numpy"),
+        ("int8", LIBRARIES[1], "onnxruntime"),
+        ("float32", LIBRARIES[2], "onnxruntime"),
+        ("int8", LIBRARIES[2], "numkong"),
+    ],
+)
+def test_a_gallery_says_what_searches_it(
+    tmp_path: Path, storage: Storage, libraries: frozenset[str], named: str
+) -> None:
+    with (
+        installed(libraries),
+        open_gallery(fill(tmp_path / "g", made_tiles(3).tiles, unit_rows(3, 8, 0), storage)) as g,
+    ):
+        assert g.info.index.startswith(f"flat, by {named} ")
