@@ -118,7 +118,7 @@ def gallery_remove(
     if as_json:
         show_json({"removed": removed, "references": left})
     else:
-        output.print(f"{place}: {removed} tiles removed, {left} left")
+        output.print(f"{place}: {removed} tiles removed, {left} left", soft_wrap=True)
 
 
 @gallery.command("compact")
@@ -129,7 +129,9 @@ def gallery_compact(place: GalleryPlace, as_json: AsJson = False) -> None:
     if as_json:
         show_json(compacted)
     else:
-        output.print(f"{place}: {compacted.references} tiles, {compacted.freed} removed ones' rows freed")
+        output.print(
+            f"{place}: {compacted.references} tiles, {compacted.freed} removed ones' rows freed", soft_wrap=True
+        )
 
 
 @gallery.command("info")
@@ -141,7 +143,7 @@ def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
         show_json(info)
         return
     empty = " (empty: nothing can be found in it)" if not info.references else ""
-    output.print(f"{place}: {info.references} tiles, {info.positioned} with a position{empty}")
+    output.print(f"{place}: {info.references} tiles, {info.positioned} with a position{empty}", soft_wrap=True)
     kept = f", {megabytes(info.bytes)} MB in all" if info.bytes is not None else ""
     removed = f", {info.removed} rows of removed tiles (gallery compact frees them)" if info.removed else ""
     output.print(
@@ -149,7 +151,9 @@ def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
         f"{kept}{removed}; index {info.index}"
     )
     made = info.made_by
-    output.print(f"embedding id {made.embedding_id}, by {made.backend} in {made.precision}, from {info.source}")
+    output.print(
+        f"embedding id {made.embedding_id}, by {made.backend} in {made.precision}, from {info.source}", soft_wrap=True
+    )
     if not info.finished:
         output.print("not finished: repeat the gallery build that began it")
 
