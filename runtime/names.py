@@ -42,3 +42,6 @@ Hardware = Literal["same-gpu", "same-capability", "ampere-or-newer"]
 Storage = Literal["float32", "float16", "int8"]
 """What a gallery's descriptors are searched in. Float32 rows are kept in any case: they score the shortlist."""
 STORAGES: tuple[Storage, ...] = get_args(Storage)
+
+Verdict = Literal["passed", "failed", "undecided"]
+"""Of a parity gate. Undecided: nothing speaks against the engine, and the sample is too small to be sure."""
