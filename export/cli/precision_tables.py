@@ -1,6 +1,5 @@
 """How a quantised bundle and its search look in a terminal."""
 
-from math import ceil
 from typing import TYPE_CHECKING
 
 from geodtr.export.cli.console import output, table, times
@@ -25,6 +24,8 @@ def int8_share(made: "QuantisationEntry") -> str:
 
 def show_search(search: "SearchEntry") -> None:
     """Blocks alone, and the choices that were timed or lost too much."""
+    from geodtr.export.statistics import pairs_to_be_sure
+
     rows = table("Blocks alone in 8 bits", ("block", "operators", "mean cos", "lost", "gained", "speed", ""))
     for entry in search.sensitivity:
         kept = "int8" if entry.block in search.chosen.blocks else "float32"
@@ -43,17 +44,11 @@ def show_search(search: "SearchEntry") -> None:
         note = note if trial.complete else "given up early"
         rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
     output.print(rows)
-    if 100 * search.chosen.high > search.tolerance:
+    chosen = search.chosen
+    if 100 * chosen.high > search.tolerance:
+        enough = pairs_to_be_sure(chosen.lost, chosen.gained, chosen.queries, search.tolerance / 100)
         output.print(
-            f"The measured drop is within {search.tolerance} points; {search.chosen.queries} pairs cannot exclude "
-            f"{100 * search.chosen.high:.2f}. About {pairs_to_be_sure(search)} would.",
+            f"The measured drop is within {search.tolerance} points; {chosen.queries} pairs cannot exclude "
+            f"{100 * chosen.high:.2f}. {'No number of pairs' if enough is None else f'About {enough}'} would.",
             soft_wrap=True,
         )
-
-
-def pairs_to_be_sure(search: "SearchEntry") -> str:
-    """How many pairs with as many changes would bring the interval's upper end within the tolerance, in words."""
-    trial = search.chosen
-    drop, share = (trial.lost - trial.gained) / trial.queries, (trial.lost + trial.gained + 1) / trial.queries
-    room = search.tolerance / 100 - max(drop, 0)
-    return f"{ceil(share * (1.96 / room) ** 2 / 100) * 100}" if room > 0 else "no number of"
