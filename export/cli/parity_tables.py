@@ -105,7 +105,7 @@ def _show_stages(figures: "ParityFigures") -> None:
 
 def _show_layers(candidate: "Candidate") -> None:
     output.print()
-    columns = ("layer", "block", "in", "cos", "of its inputs", "error %")
+    columns = ("layer", "block", "in", "cos", "inputs", "error %")
     rows = table(f"{candidate.name}: the layers that turn most, in the graph's order", columns)
     worst = sorted(candidate.layers, key=_own_turn)[-_LAYERS_SHOWN:]
     for each in candidate.layers:
@@ -113,6 +113,7 @@ def _show_layers(candidate: "Candidate") -> None:
             figures = (f"{each.cosine:.5f}", f"{each.inputs_cosine:.5f}", f"{100 * each.error:.1f}")
             rows.add_row(f"{each.branch}/{each.node}", each.block, each.precision, *figures)
     output.print(rows)
+    output.print("cos: of what a layer gives; inputs: of what it was given", style="dim")
     for branch in ("ground", "aerial"):
         first = _first(each for each in candidate.layers if each.branch == branch and each.cosine < _fallen(candidate))
         if first is not None:
