@@ -46,3 +46,6 @@ STORAGES: tuple[Storage, ...] = get_args(Storage)
 Index = Literal["flat", "hnsw", "auto"]
 """How a gallery is searched. `flat`: every descriptor is looked at, so that nothing is missed. The others are Milvus's:
 a graph, or what the server takes by itself; both may miss some of the nearest."""
+
+Verdict = Literal["passed", "failed", "undecided"]
+"""Of a parity gate. Undecided: nothing speaks against the engine, and the sample is too small to be sure."""

@@ -61,11 +61,15 @@ class Ranking:
 
     `rank` int64 [Q]: the number of references strictly closer than the true one (0: found at once).
     `ties` int64 [Q]: the number of wrong references exactly as close as the true one.
+    `margin` float32 [Q]: how much closer the true reference is than the nearest wrong one, in cosine; infinite where
+    there is no wrong one. `wrong` int64 [Q]: the row of that nearest wrong reference.
     `alike`: mean cosine between two different rows, of queries or of references, whichever is larger.
     """
 
     rank: NDArray[np.int64]
     ties: NDArray[np.int64]
+    margin: NDArray[np.float32]
+    wrong: NDArray[np.int64]
     references: int
     alike: float
 
@@ -129,7 +133,8 @@ def rank(
         truth = Matches.one_to_one(len(queries))
     _check(queries, references)
     _check_matches(truth, ignored, len(queries), len(references))
-    ranks, ties = np.empty(len(queries), np.int64), np.empty(len(queries), np.int64)
+    ranks, ties, wrong = (np.empty(len(queries), np.int64) for _ in range(3))
+    margin = np.empty(len(queries), np.float32)
     first = _first_of_equals(references)
     for start, stop in _blocks(len(queries), len(references)):
         scores = queries[start:stop] @ references.T
@@ -144,7 +149,9 @@ def rank(
             scores[ignored.between(start, stop)] = -np.inf
         ranks[start:stop] = np.count_nonzero(scores > own[:, None], axis=1)
         ties[start:stop] = np.count_nonzero(scores == own[:, None], axis=1)
-    return Ranking(ranks, ties, len(references), max(_alike(queries), _alike(references)))
+        wrong[start:stop] = scores.argmax(axis=1)
+        margin[start:stop] = own - scores[np.arange(stop - start), wrong[start:stop]]
+    return Ranking(ranks, ties, margin, wrong, len(references), max(_alike(queries), _alike(references)))
 
 
 def _blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:

@@ -58,6 +58,9 @@ def test_ranks_are_those_of_counting_one_by_one(case: Case, block: int) -> None:
         wrong = set(range(len(scores))) - case.truth[query] - case.ignored[query]
         assert ranking.rank[query] == sum(scores[reference] > own for reference in wrong)
         assert ranking.ties[query] == sum(scores[reference] == own for reference in wrong)
+        nearest = max((scores[reference] for reference in wrong), default=-np.inf)
+        assert ranking.margin[query] == own - nearest
+        assert not wrong or (ranking.wrong[query] in wrong and scores[ranking.wrong[query]] == nearest)
 
 
 @settings(deadline=None)
@@ -146,7 +149,8 @@ def test_both_conventions_of_one_percent(references: int, percent: int, plus_1: 
         (percent, 0, float(plus_1 > percent)),
         (plus_1, 0, 0),
     ):
-        measured = recall(Ranking(np.array([shift]), np.array([0]), references, 0.0))
+        row = np.zeros(1, np.int64)
+        measured = recall(Ranking(row + shift, row, row.astype(np.float32), row, references, 0.0))
         assert (measured.at_1_percent, measured.at_1_percent_plus_1) == (at_1_percent, at_1_percent_plus_1)
 
 

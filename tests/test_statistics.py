@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from geodtr.export.statistics import paired_drop
+from geodtr.export.statistics import interval, mcnemar, paired_drop, pairs_to_be_sure
 
 Z = 1.959964
 
@@ -53,3 +54,45 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
         drop = paired_drop(fate != 1, fate != 0)
         covered += drop.low <= lost - gained <= drop.high
     assert 0.93 <= covered / tried <= 0.97
+
+
+@given(lost=st.integers(0, 40), gained=st.integers(0, 40))
+def test_the_exact_test_is_the_binomials_tail_twice(lost: int, gained: int) -> None:
+    expected = binomtest(lost, lost + gained, 0.5).pvalue if lost + gained else 1.0
+    assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_exact_test_takes_as_many_changes_as_a_data_set_has() -> None:
+    assert mcnemar(5000, 5000) == 1
+    assert mcnemar(9000, 1000) == pytest.approx(0, abs=1e-300)
+
+
+@settings(deadline=None)
+@given(
+    lost=st.integers(0, 60),
+    gained=st.integers(0, 60),
+    queries=st.integers(130, 2000),
+    tolerance=st.sampled_from([0.001, 0.005, 0.05]),
+)
+def test_so_many_pairs_make_sure_and_nine_tenths_of_them_do_not(
+    lost: int, gained: int, queries: int, tolerance: float
+) -> None:
+    enough = pairs_to_be_sure(lost, gained, queries, tolerance)
+    went = max(lost, (lost + gained) / 2)
+    came = lost + gained - went
+    if enough is None:
+        assert (went - came) / queries >= tolerance
+        return
+
+    def high(pairs: float) -> float:
+        return interval(went * pairs / queries, came * pairs / queries, pairs)[1]
+
+    assert high(enough) <= tolerance + 1e-5
+    assert high(0.89 * enough) > tolerance
+
+
+def test_without_any_change_the_number_of_pairs_is_known_in_advance() -> None:
+    # z^2 / (N + z^2) = tolerance
+    assert pairs_to_be_sure(0, 0, 500, 0.005) == 770
+    assert pairs_to_be_sure(0, 0, 500, 0.001) == 3900
+    assert pairs_to_be_sure(3, 1, 100, 0.0) is None

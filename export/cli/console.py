@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from geodtr.runtime.manifest import Ratio
+    from geodtr.runtime.names import Verdict
     from geodtr.runtime.recall import Recall
     from geodtr.training.data.pair_set import Skipped
 
@@ -90,15 +91,22 @@ def table(title: str, columns: Iterable[str]) -> "Table":
     output.print(title, style="bold", soft_wrap=True)
     made = Table(box=None, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        # A name that is too long goes on in the next line: what is cut off cannot be told from another.
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
     return made
 
 
 def verdict(passed: bool) -> "Text":
     """Passed or failed, in its colour."""
+    return judged("passed" if passed else "failed")
+
+
+def judged(of: "Verdict") -> "Text":
+    """A verdict in its colour."""
     from rich.text import Text
 
-    return Text("passed", "green") if passed else Text("FAILED", "bold red")
+    shown = {"passed": ("passed", "green"), "failed": ("FAILED", "bold red"), "undecided": ("UNDECIDED", "bold yellow")}
+    return Text(*shown[of])
 
 
 def warn(text: str) -> None:

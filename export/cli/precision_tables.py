@@ -1,6 +1,5 @@
 """How a quantised bundle and its search look in a terminal, and drawn."""
 
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,15 +62,15 @@ def how_sure(search: "SearchEntry") -> str:
     """What the pairs leave open, where the chosen one's interval reaches beyond the tolerance: the choice was made by
     the measured drop.
     """
+    from geodtr.export.statistics import pairs_to_be_sure
+
     trial = search.chosen
-    drop, share = (trial.lost - trial.gained) / trial.queries, (trial.lost + trial.gained + 1) / trial.queries
     beyond = f"{trial.queries} pairs cannot exclude a drop of {100 * trial.high:.2f} points"
-    room = search.tolerance / 100 - max(drop, 0)
-    if room <= 0:
-        few = " A tolerance of less than one query lets one go." if 100 * drop > search.tolerance else ""
-        return f"{beyond}.{few}"
-    enough = ceil(share * (1.96 / room) ** 2 / 100) * 100
-    return f"The measured drop is within {search.tolerance} points; {beyond}. About {enough} would."
+    if 100 * (trial.lost - trial.gained) > search.tolerance * trial.queries:
+        return f"{beyond}. A tolerance of less than one query lets one go."
+    enough = pairs_to_be_sure(trial.lost, trial.gained, trial.queries, search.tolerance / 100)
+    within = f"The measured drop is within {search.tolerance} points; {beyond}."
+    return within if enough is None else f"{within} About {enough} would."
 
 
 def draw_search(made: "QuantisationEntry | None", path: Path) -> None:

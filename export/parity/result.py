@@ -1,0 +1,343 @@
+"""What a parity run found: figures that go to JSON and tables, and beside them the evidence, query by query.
+
+Values only: knows nothing of how they are measured, judged or shown. Shares are of 1, cosines from -1 to 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.timing import Speed
+from geodtr.runtime.machine import Machine
+from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.names import Branch, Precision, Verdict
+from geodtr.runtime.recall import Ranking, Recall
+from geodtr.training.data.pair_set import PairSet, Skipped
+
+StageName = Literal["onnx", "typed", "engine"]
+"""The steps from the reference model to what flies: its float32 ONNX file, the candidate's typed ONNX file, both as
+ONNX Runtime computes them node by node with nothing fused, and the engine itself."""
+
+PairingName = Literal["own", "queries", "gallery"]
+"""Whose queries search whose gallery. own: the candidate's both. queries: the candidate's queries search the
+reference's gallery, as a vehicle does whose map was made elsewhere. gallery: the reverse."""
+PAIRINGS: Mapping[PairingName, str] = {
+    "own": "own queries, own gallery",
+    "queries": "own queries, the reference's gallery",
+    "gallery": "the reference's queries, own gallery",
+}
+
+CheckName = Literal["recall", "cosine", "promise", "finite", "length", "batches", "preprocessing", "graph"]
+"""What a gate looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchAgreement:
+    """How near one branch's descriptors are to another model's, image by image.
+
+    `low_cosine` is the 1 % quantile: one image in a hundred is farther off. An image of which a descriptor is not
+    finite counts with cosine 0. `norm_error` is the largest distance of a finite descriptor's length from 1. `nan` and
+    `infinite` count descriptors that hold such a value. `argmax_flips` is the share of positions where another channel
+    wins the saliency's arg-max, on the first images; None where the two are not both ONNX graphs, or have no arg-max.
+    """
+
+    branch: Branch
+    images: int
+    mean_cosine: float
+    low_cosine: float
+    smallest_cosine: float
+    norm_error: float
+    nan: int
+    infinite: int
+    argmax_flips: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Recall at one K `before` (the reference) and `after` (the candidate), on the same queries.
+
+    `name` is R@1, R@5, R@10 or R@1%; `k` the number of references that it looks at. `lost` hits went, `gained` came;
+    only these queries tell anything. `change` = after - before; 95 % confidence puts it between `low` and `high`
+    (Tango's score interval for paired shares). `p_value`: how often chance alone, with engines equally good, would give
+    counts as uneven as these or more so (McNemar's exact test); 1 where nothing changed.
+    """
+
+    name: str
+    k: int
+    before: float
+    after: float
+    lost: int
+    gained: int
+    change: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """One way of searching, held against the reference's queries in the reference's gallery.
+
+    `changes`: R@1, R@5, R@10, R@1%, in this order. `moved` queries have another rank than before, in either direction;
+    `other_answer` another tile in first place (which may be as wrong as before). `median_margin`: how much closer the
+    right tile is than the nearest wrong one, in cosine, for the middle query; negative where that is a miss.
+    """
+
+    name: PairingName
+    recall: Recall
+    changes: tuple[Change, ...]
+    moved: int
+    other_answer: int
+    median_margin: float
+
+    @property
+    def at_1(self) -> Change:
+        return self.changes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step on the way from the reference to the engine, so that a loss is blamed on the step that made it.
+
+    `from_reference` and `from_previous` (which for the first stage are the same) hold ground and aerial; `change` and
+    `step` are R@1 against the reference and against the previous stage, each searching its own gallery.
+    """
+
+    name: StageName
+    runs_by: str
+    recall: Recall
+    from_reference: tuple[BranchAgreement, BranchAgreement]
+    from_previous: tuple[BranchAgreement, BranchAgreement]
+    change: Change
+    step: Change
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInvariance:
+    """The smallest cosine between a row computed alone and the same image's row in `batches` of several sizes, in
+    another order, and in the run that recall was measured by.
+    """
+
+    branch: Branch
+    batches: tuple[int, ...]
+    smallest_cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class BranchAudit:
+    """What precision each operator and layer really has.
+
+    `operators`: of each kind (Conv, MatMul, LayerNormalization, ...) how many the typed graph computes in int8, fp8,
+    fp16 and fp32, read off tensor types and Q/DQ nodes. `layers`: what the backend says of the compiled engine; empty
+    where it does not tell. `faults`: what breaks the precision's promises, in words. `unread`: why the graph was not
+    looked into; None where it was.
+    """
+
+    branch: Branch
+    operators: dict[str, dict[str, int]]
+    layers: dict[str, int]
+    faults: tuple[str, ...]
+    unread: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAgreement:
+    """One node's output in the typed graph, held against the float32 graph's on the first images (--layers).
+
+    In the graph's order. `block` is the network's part that it stands in, where it has weights. `precision` as in the
+    audit. `cosine` is the smallest over the images; `inputs_cosine` the smallest of what the node reads, so that their
+    difference is the node's own doing. `error`: length of the difference by the length of the float32 output, mean.
+    """
+
+    branch: Branch
+    node: str
+    kind: str
+    block: str
+    precision: str
+    cosine: float
+    inputs_cosine: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a gate looked at, and what it found, in a sentence with the measured and the allowed value."""
+
+    name: CheckName
+    verdict: Verdict
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The judgement of one candidate.
+
+    `max_drop`: the share of queries by which R@1 may fall; `may_lose` the same in queries, never less than one for a
+    precision that may lose at all. `least_cosine` is asked of every descriptor, `promised_cosine` of 99 in 100, by what
+    the build kept on its calibration images; None where it promised nothing. `pairing` is the way of searching that
+    may have lost most: `drop` is its fall of R@1 (negative: a gain), which 95 % confidence puts between `low` and
+    `high`, and no other's `high` is above. `certain`: it lies within `max_drop`; None where none could, for nothing may
+    be lost. `pairs_to_be_sure`: about how many pairs with as many changes would make it certain; None where no number
+    would. `blamed`: the stage that lost what failed the gate; None where it did not fail or no stages were run.
+    `reasons`: why the verdict is not passed, and how sure it is, in sentences.
+    """
+
+    max_drop: float
+    may_lose: int
+    least_cosine: float
+    promised_cosine: float | None
+    pairing: PairingName
+    drop: float
+    low: float
+    high: float
+    certain: bool | None
+    pairs_to_be_sure: int | None
+    checks: tuple[Check, ...]
+    blamed: StageName | None
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The model that the others are held against, with its own queries in its own gallery."""
+
+    name: str
+    path: str
+    runs_by: str
+    precision: Precision
+    recall: Recall
+    median_margin: float
+    speed: Speed
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One bundle, measured and judged.
+
+    `branches` (ground, aerial) are the engine's descriptors against the reference's; `pairings` the three ways of
+    searching. `stages`: empty where none were run; the last one is the engine. `layers`: empty unless asked for.
+    `times_reference` and `times_fp32`: its speed against the reference's and against the run's first float32 candidate
+    (ParityFigures.fp32), in the same interleaved rounds; the latter is None for a float32 engine. `bytes`: of its
+    files.
+    """
+
+    name: str
+    path: str
+    runs_by: str
+    precision: Precision
+    branches: tuple[BranchAgreement, BranchAgreement]
+    pairings: tuple[Pairing, Pairing, Pairing]
+    stages: tuple[Stage, ...]
+    batches: tuple[BatchInvariance, BatchInvariance]
+    audit: tuple[BranchAudit, BranchAudit]
+    layers: tuple[LayerAgreement, ...]
+    speed: Speed
+    times_reference: Ratio
+    times_fp32: Ratio | None
+    bytes: int
+    gate: Gate
+
+    @property
+    def own(self) -> Pairing:
+        """Its own queries in its own gallery."""
+        return self.pairings[0]
+
+    @property
+    def smallest_cosine(self) -> float:
+        return min(branch.smallest_cosine for branch in self.branches)
+
+    @property
+    def mean_cosine(self) -> float:
+        """Over the images of both branches."""
+        images = sum(branch.images for branch in self.branches)
+        return sum(branch.images * branch.mean_cosine for branch in self.branches) / images
+
+
+@dataclass(frozen=True, slots=True)
+class ParityFigures:
+    """Everything that was measured and judged, without the rows: this is what --json prints.
+
+    `data` is the SPEC, `data_sha256` covers the contents of its images in order, `pairs` counts those that took part;
+    `skipped` are files that could not be used, left out with their pairs. `machine`, `cores` and `packages` (versions,
+    the interpreter's among them) are where it was run. `fp32` names whom `times_fp32` is held against: the first
+    float32 candidate, or the reference. `verdict`: failed when one candidate failed, else undecided when one is, else
+    passed.
+    """
+
+    data: str
+    data_sha256: str
+    pairs: int
+    skipped: tuple[Skipped, ...]
+    machine: Machine
+    cores: int
+    packages: dict[str, str]
+    reference: Reference
+    fp32: str
+    candidates: tuple[Candidate, ...]
+    require_certain: bool
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CandidateEvidence:
+    """One candidate's rows, in the order of `Evidence.pair_set`.
+
+    `cosine`: float32, of each image's descriptor with the reference's, ground [Q] (a row a pair) and aerial [N] (a row
+    a reference tile). `rankings`: by pairing, rank, ties, margin and nearest wrong tile of each query. `stages`: by
+    stage, in their order, each with its own gallery.
+    """
+
+    cosine: Mapping[Branch, NDArray[np.float32]]
+    rankings: Mapping[PairingName, Ranking]
+    stages: Mapping[StageName, Ranking]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What the figures are made of, for histograms, scatter plots and pictures: arrays, which do not go to JSON.
+
+    Query i is `pair_set.pairs[i]`; tile numbers are rows of `pair_set.references`. `candidates` are in the figures'
+    order.
+    """
+
+    pair_set: PairSet
+    reference: Ranking
+    candidates: tuple[CandidateEvidence, ...]
+
+    def answers(self, ranking: Ranking) -> NDArray[np.int64]:
+        """The tile in first place for each query, int64 [Q]: the right one where found, else the nearest wrong one."""
+        return first_tiles(ranking, self.pair_set.tiles)
+
+    def changed(self, ranking: Ranking) -> NDArray[np.int64]:
+        """The queries whose tile in first place is another than the reference's, int64, rising."""
+        return np.flatnonzero(self.answers(self.reference) != self.answers(ranking))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParityResult:
+    """A parity run: its figures, and the evidence that they were taken from."""
+
+    figures: ParityFigures
+    evidence: Evidence
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.figures.verdict
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "passed"
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return self.figures.candidates
+
+
+def first_tiles(ranking: Ranking, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row in first place for each query, int64 [Q], where `tiles` are the rows of the right ones."""
+    return np.where(ranking.rank == 0, tiles, ranking.wrong)
