@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 
 from geodtr.export.footprint import measure_footprint
-from geodtr.export.model import Model, is_bundle
+from geodtr.export.model import Model, distinct_names, is_bundle
 from geodtr.export.timing import ROUNDS, Speed, Timing, noise, time_embedders
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions, LayerTime
@@ -99,7 +99,7 @@ def run_bench(
 
     `openings`: fresh processes for each of these. `layers`: also the times of each bundle's; checkpoints tell none.
     """
-    names = _names(models)
+    names = distinct_names(models)
     by_layer = [
         _layers(model, name, branch, batches[0], options)
         for model, name in zip(models, names, strict=True)
@@ -209,15 +209,6 @@ def _images(embedder: Embedder, branch: Branch, batch: int, data: PairSet | None
         return noise(embedder, batch)
     some = (data.paths(branch) * batch)[:batch]
     return np.concatenate(list(load_batches(some, embedder.spec.preprocessing)))
-
-
-def _names(models: Sequence[Model]) -> list[str]:
-    """By folder; with the folder above where that is not enough."""
-    names = [model.name for model in models]
-    return [
-        name if names.count(name) == 1 else str(Path(*model.path.resolve().parts[-2:]))
-        for name, model in zip(names, models, strict=True)
-    ]
 
 
 def packages() -> dict[str, str]:

@@ -22,7 +22,8 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model
-from geodtr.export.parity import ParityReport, compare, record
+from geodtr.export.parity import compare, record
+from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.export.precision import CalibrationPlan
 from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
@@ -98,7 +99,7 @@ class DemoReport:
 
     options: DemoOptions
     machine: str
-    parity: ParityReport
+    parity: ParityFigures
     pixels: Recall
     quantisation: QuantisationEntry | None
     position_error: PositionError
@@ -203,10 +204,9 @@ def run_demo(
     with watch.step("Prove parity"):
         reference = open_model(run)
         candidates = [open_model(bundle) for bundle in bundles]
-        parity = compare(reference, candidates, test_set, track=track)
+        parity = compare(reference, candidates, test_set, track=track).figures
         pixels = evaluate(pixel_baseline(reference.embedders), test_set, track=track)
-        for candidate, bundle in zip(parity.candidates, bundles, strict=True):
-            record(parity, candidate, bundle)
+        record(parity)
     report = DemoReport(
         options=options,
         machine=f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}",
@@ -215,7 +215,7 @@ def run_demo(
         quantisation=open_bundle(bundles[-1]).manifest.quantisation,
         position_error=_position_error(test_set, located),
         seconds=watch.seconds,
-        passed=parity.passed,
+        passed=parity.verdict == "passed",
     )
     with new_file(out / SHEET) as file:
         _sheet(test_set, located, gallery, report).save(file)
@@ -284,5 +284,5 @@ def _sheet(test_set: PairSet, located: list[Localisation], gallery: Gallery, rep
                 tiles=tuple((aerial[entry.row], f"{entry.score:.3f}", entry.row == query) for entry in candidates),
             )
         )
-    at_1 = report.parity.reference_recall.at_1
+    at_1 = report.parity.reference.recall.at_1
     return draw_sheet(rows, f"{len(gallery)} tiles, R@1 {at_1:.1%}: queries, their nearest tiles, the right one framed")

@@ -104,7 +104,7 @@ def check_fp16(graph: Any) -> None:
     """
     import onnx
 
-    types = _tensor_types(graph)
+    types = tensor_types(graph)
     half = onnx.TensorProto.FLOAT16
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
     if not all(types.get(node.input[1]) == half for node in convolutions):
@@ -182,7 +182,7 @@ def behind_last(graph: Any, op_type: str) -> list[Any]:
     return found
 
 
-def _tensor_types(graph: Any) -> dict[str, int]:
+def tensor_types(graph: Any) -> dict[str, int]:
     """Element type of every tensor, as far as the graph and shape inference tell."""
     import onnx
 

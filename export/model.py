@@ -1,9 +1,10 @@
 """MODEL: whatever a user names to be run, a checkpoint (PyTorch float32) or a bundle of engines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
@@ -17,7 +18,7 @@ class Model:
 
     `runs_by` is the backend, with ONNX Runtime's provider where that is not the CPU, or torch. `trained_on` is the SPEC
     of the training set; None where the model does not say. `tolerance`: the points of R@1 that the search which chose
-    its blocks let go; None where there was none.
+    its blocks let go; None where there was none. `bundle`: None for a checkpoint.
     """
 
     path: Path
@@ -29,6 +30,16 @@ class Model:
     bytes: int
     trained_on: str | None
     tolerance: float | None = None
+    bundle: Bundle | None = None
+
+
+def distinct_names(models: Sequence[Model]) -> list[str]:
+    """Of each model the name; with the folder above where that is not enough."""
+    names = [model.name for model in models]
+    return [
+        name if names.count(name) == 1 else str(Path(*model.path.resolve().parts[-2:]))
+        for name, model in zip(names, models, strict=True)
+    ]
 
 
 def is_bundle(path: Path) -> bool:
@@ -55,6 +66,7 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
             bytes=bundle.bytes,
             trained_on=manifest.source.trained_on,
             tolerance=None if made is None or made.search is None else made.search.tolerance,
+            bundle=bundle,
         )
     if not path.exists():
         raise CheckpointError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 _Z = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
+_MANY = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def mcnemar(lost: int, gained: int) -> float:
 
 def pairs_to_be_sure(lost: int, gained: int, queries: int, tolerance: float) -> int | None:
     """About how many queries, with as many changes among each hundred as in these `queries`, put the whole interval of
-    the drop within `tolerance` (in shares of 1); to two digits, upwards. None where the drop itself is not within it.
+    the drop within `tolerance` (in shares of 1); to two digits, upwards. None where the drop itself is not within it,
+    or a billion are too few.
 
     A gain is taken for luck: the drop of the many is 0 then.
     """
@@ -87,6 +89,8 @@ def pairs_to_be_sure(lost: int, gained: int, queries: int, tolerance: float) -> 
 
     enough = 1.0
     while not sure(enough):
+        if enough > _MANY:
+            return None
         enough *= 2
     short = enough / 2
     while enough - short > 0.001 * enough:

@@ -8,11 +8,11 @@ import msgspec
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import Machine
-from geodtr.runtime.names import Backend, Branch, Dialect, Hardware, Precision, Provider
+from geodtr.runtime.names import Backend, Branch, Dialect, Hardware, Precision, Provider, Verdict
 from geodtr.runtime.spec import BranchSpec
 
 FILE_NAME = "manifest.json"
-SCHEMA = 2
+SCHEMA = 3
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,19 +192,29 @@ class SpeedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One measured comparison. `reference` is PyTorch, or the precision of the bundle that stood for it; recall in
-    shares of 1; `data_sha256` covers the images.
+    """One measured comparison and its verdict. `reference` is PyTorch, or the name of the bundle that stood for it;
+    `data_sha256` covers the images, `machine` is where it was run.
+
+    Recalls and drops are shares of 1. `drop` is R@1's in the way of searching that lost most, `low` to `high` its 95 %
+    interval, `max_drop` what was allowed; `certain`: the whole interval is within it, None where nothing may be lost.
+    `reasons`: why it did not pass, and how sure it is, in sentences.
     """
 
     reference: str
-
     data: str
     data_sha256: str
     pairs: int
     reference_at_1: float
     at_1: float
+    drop: float
+    low: float
+    high: float
+    max_drop: float
+    certain: bool | None
     smallest_cosine: float
-    passed: bool
+    machine: Machine
+    verdict: Verdict
+    reasons: tuple[str, ...]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

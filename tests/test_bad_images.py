@@ -31,7 +31,7 @@ def test_a_pair_whose_image_is_bad_is_left_out_and_reported(
     assert "000007.png" in result.err
     assert damage in result.err
     figures = json.loads(result.out)
-    recall = figures["reference_recall"] if command == "parity" else figures["results"][0]["recall"]["own tile"]
+    recall = figures["reference"]["recall"] if command == "parity" else figures["results"][0]["recall"]["own tile"]
     assert recall["queries"] == 19
 
 

@@ -180,7 +180,7 @@ def test_parity_says_which_engine_is_slower_than_fp32(
     trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timings = [Timing(1, ((seconds,),)) for seconds in (0.01, 0.001, 0.002)]
-    monkeypatch.setattr("geodtr.export.parity.time_pairs", lambda *_args, **_kwargs: timings)
+    monkeypatch.setattr("geodtr.export.parity.comparison.time_pairs", lambda *_args, **_kwargs: timings)
     names: tuple[Precision, ...] = ("fp32", "fp16")
     bundles = [shutil.copytree(trained.bundles[name].path, tmp_path / name) for name in names]
     result = cli("parity", trained.checkpoint, *bundles, "--data", trained.test_set.name, "--limit", 20)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import ImageError
+from geodtr.runtime.names import Branch
 from geodtr.runtime.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, rank, recall
@@ -26,6 +27,9 @@ class DescriptorPair:
     pair_set: PairSet
     ground: Descriptors
     aerial: Descriptors
+
+    def __getitem__(self, branch: Branch) -> Descriptors:
+        return self.ground if branch == "ground" else self.aerial
 
     def ranking(self) -> Ranking:
         """Where each panorama's own tile stands among all tiles, semi-positives left out."""
@@ -59,12 +63,12 @@ def embed_pairs(
     left = pair_set.without(bad.values())
     return DescriptorPair(
         left,
-        _rows(ground, [path for path in ground_paths if path not in bad], left.paths("ground")),
-        _rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
+        select_rows(ground, [path for path in ground_paths if path not in bad], left.paths("ground")),
+        select_rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
     )
 
 
-def _rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:
+def select_rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:
     """The rows of `wanted` paths, from descriptors with a row for each of `paths`."""
     row = {path: index for index, path in enumerate(paths)}
     return descriptors[np.array([row[path] for path in wanted], np.int64)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from geodtr.runtime.manifest import Ratio
+    from geodtr.runtime.names import Verdict
     from geodtr.runtime.recall import Recall
     from geodtr.training.data.pair_set import Skipped
 
@@ -91,9 +92,15 @@ def table(title: str, columns: Iterable[str]) -> "Table":
 
 def verdict(passed: bool) -> "Text":
     """Passed or failed, in its colour."""
+    return judged("passed" if passed else "failed")
+
+
+def judged(of: "Verdict") -> "Text":
+    """A verdict in its colour."""
     from rich.text import Text
 
-    return Text("passed", "green") if passed else Text("FAILED", "bold red")
+    shown = {"passed": ("passed", "green"), "failed": ("FAILED", "bold red"), "undecided": ("UNDECIDED", "bold yellow")}
+    return Text(*shown[of])
 
 
 def warn(text: str) -> None:

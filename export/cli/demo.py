@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from geodtr.export.cli.console import messages, output, percent, show_json, table, track, verdict
-from geodtr.export.cli.engines import show_parity
 from geodtr.export.cli.options import AsJson, Seed, out_option
+from geodtr.export.cli.parity_tables import show_parity
 from geodtr.export.cli.precision_tables import int8_share
 
 

@@ -23,6 +23,7 @@ from geodtr.export.cli import (
     gallery,
     localize,
     models,
+    parity,
     training,
 )
 from geodtr.export.cli.console import messages
@@ -58,6 +59,7 @@ for module in (
     calibration,
     building,
     engines,
+    parity,
     bench,
     doctor,
     gallery,
@@ -73,7 +75,7 @@ def root(
 ) -> None:
     """Take a cross-view geo-localisation model from training to a vehicle, and prove that nothing was lost on the way.
 
-    Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input.
+    Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input, 3 a gate is undecided.
     """
     if show_version:
         typer.echo(version("geodtr-export"))

@@ -1,5 +1,8 @@
-"""Parity: is an engine as good as the PyTorch model? Measured on pairs, judged by the drop in R@1."""
+"""Parity: is an engine as good as the PyTorch model? Measured on pairs, judged with how sure the pairs allow to be."""
 
-from geodtr.export.parity.measured import ParityReport, allowed_lost, compare, record
+from geodtr.export.parity.comparison import compare
+from geodtr.export.parity.gates import Gates
+from geodtr.export.parity.record import record
+from geodtr.export.parity.result import ParityResult
 
-__all__ = ["ParityReport", "allowed_lost", "compare", "record"]
+__all__ = ["Gates", "ParityResult", "compare", "record"]

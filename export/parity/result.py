@@ -308,7 +308,7 @@ class Evidence:
 
     def answers(self, ranking: Ranking) -> NDArray[np.int64]:
         """The tile in first place for each query, int64 [Q]: the right one where found, else the nearest wrong one."""
-        return np.where(ranking.rank == 0, self.pair_set.tiles, ranking.wrong)
+        return first_tiles(ranking, self.pair_set.tiles)
 
     def changed(self, ranking: Ranking) -> NDArray[np.int64]:
         """The queries whose tile in first place is another than the reference's, int64, rising."""
@@ -333,3 +333,8 @@ class ParityResult:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         return self.figures.candidates
+
+
+def first_tiles(ranking: Ranking, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row in first place for each query, int64 [Q], where `tiles` are the rows of the right ones."""
+    return np.where(ranking.rank == 0, tiles, ranking.wrong)

@@ -1,0 +1,74 @@
+"""What parity costs beyond embedding: descriptors of three candidates compared with a reference's, and the memory.
+
+    python benchmarks/parity.py [PAIRS] [SIZE]      # 10,000 pairs, descriptors of 4,096
+
+Descriptors are random, turned a little for each candidate, as precisions turn them: ranking, cosines and statistics
+take as long as on real ones. Prints seconds by step, the highest memory, and what the products alone amount to.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from geodtr.export.parity.descriptors import Compared, compare_descriptors
+from geodtr.export.parity.pairings import ranking
+from geodtr.runtime.recall import Ranking
+from geodtr.runtime.spec import Descriptors
+from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.evaluate import DescriptorPair
+
+T = TypeVar("T")
+
+_TURNS = {"fp32": 1e-6, "fp16": 1e-3, "int8": 3e-2}
+"""Length of the noise that is added to unit rows."""
+
+
+def main(pairs: int, size: int) -> None:
+    generator = np.random.default_rng(0)
+    pair_set = PairSet("random", tuple(Pair(Path(f"g{row}"), Path(f"a{row}")) for row in range(pairs)))
+    aerial = _unit(generator.standard_normal((pairs, size), np.float32))
+    ground = _unit(aerial + generator.standard_normal((pairs, size), np.float32) * np.float32(0.3))
+    before = DescriptorPair(pair_set, ground, aerial)
+    seconds = [0.0]
+
+    def timed(what: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - start)
+        print(f"{seconds[-1]:6.1f} s  {what}", flush=True)
+        return result
+
+    own = timed("reference", lambda: ranking(pair_set, ground, aerial))
+    for name, turn in _TURNS.items():
+        after = DescriptorPair(pair_set, _turned(ground, turn, generator), _turned(aerial, turn, generator))
+        timed(name, partial(_compare, before, own, after))
+    products = 1 + 3 * len(_TURNS)
+    print(f"{sum(seconds):6.1f} s  together: {products} products, {2e-12 * products * pairs**2 * size:.1f} TFLOP")
+    print(f"highest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+def _compare(before: DescriptorPair, own: Ranking, after: DescriptorPair) -> Compared:
+    return compare_descriptors(before, own, after, ranking(before.pair_set, after.ground, after.aerial), {})
+
+
+def _turned(rows: Descriptors, turn: float, generator: np.random.Generator) -> Descriptors:
+    noise = generator.standard_normal(rows.shape, np.float32)
+    noise *= np.float32(turn / np.sqrt(rows.shape[1]))
+    noise += rows
+    return _unit(noise)
+
+
+def _unit(rows: Descriptors) -> Descriptors:
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+if __name__ == "__main__":
+    given = [int(text) for text in sys.argv[1:]]
+    main(*(given + [10_000, 4096][len(given) :]))

@@ -1,0 +1,117 @@
+"""The command that proves an engine: parity."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodtr.export.cli.console import report_skipped, show_json, track
+from geodtr.export.cli.options import AsJson, Limit, Spec
+from geodtr.export.cli.parity_tables import show_parity
+from geodtr.runtime.names import PRECISIONS, Precision, asked_as
+
+_EXIT = {"passed": 0, "failed": 1, "undecided": 3}
+
+
+def parity(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="A checkpoint or a bundle.", show_default=False)
+    ],
+    candidates: Annotated[
+        list[Path],
+        typer.Argument(metavar="CANDIDATE...", help="Bundles to judge, of any backend.", show_default=False),
+    ],
+    data: Spec,
+    limit: Limit = None,
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-drop",
+            metavar="PRECISION=POINTS,...",
+            help="Allowed drop in R@1, for example fp16=0.2,int8=1.",
+            show_default="fp32=0,fp16=0.1,int8=0.5,fp8=0.5; auto: its search's tolerance",
+        ),
+    ] = None,
+    min_cosine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--min-cosine",
+            metavar="PRECISION=COSINE,...",
+            help="What every single descriptor must keep of the reference's.",
+            show_default="fp32=0.99999,fp16=0.999,int8=0.98,fp8=0.95,auto=0.95",
+        ),
+    ] = None,
+    require_certain: Annotated[
+        bool,
+        typer.Option("--require-certain", help="The whole 95 % interval must be within the allowed drop; else exit 3."),
+    ] = False,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages/--no-stages",
+            help="Run the ONNX files between REFERENCE and engine as well, to see which step lost what.",
+        ),
+    ] = True,
+    layers: Annotated[bool, typer.Option("--layers", help="Compare the ONNX files layer by layer as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that engines find what the reference model finds: exit 0 passed, 1 one does not, 3 undecided.
+
+    Every model embeds the same pairs. An engine passes when R@1 falls by no more than its precision may (never less
+    than one query, but for fp32), in its own gallery and in both mixtures with the reference's; when no single
+    descriptor turns too far; when rows do not depend on their batch; and when its graph has the precision that it
+    claims.
+
+    A measured drop is not the true one: other pairs would give another. Only queries that one model finds and the other
+    does not tell them apart, so the fewer of these, the surer. The report gives the range in which the true drop lies
+    with 95 % confidence, and how many pairs would be enough for all of it to be allowed; --require-certain asks for
+    that. The verdict is written into each bundle's manifest. docs/parity.md explains the rest.
+    """
+    from geodtr.export.model import open_model
+    from geodtr.export.parity import Gates, compare, record
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.files import check_writable
+    from geodtr.runtime.manifest import FILE_NAME
+    from geodtr.training.data.spec import read_test_set
+
+    gates = Gates(_by_precision(max_drop, "points", 100), _by_precision(min_cosine, "a cosine", 1), require_certain)
+    pair_set = read_test_set(data, limit)
+    bundles = [open_bundle(path) for path in candidates]
+    for bundle in bundles:
+        check_writable(bundle.path / FILE_NAME)
+    models = [open_model(bundle.path) for bundle in bundles]
+    result = compare(open_model(reference), models, pair_set, gates=gates, stages=stages, layers=layers, track=track)
+    report_skipped(result.figures.data, result.figures.skipped)
+    if as_json:
+        show_json(result.figures)
+    else:
+        show_parity(result.figures)
+    record(result.figures)
+    raise typer.Exit(_EXIT[result.verdict])
+
+
+def _by_precision(texts: Sequence[str] | None, unit: str, largest: float) -> dict[Precision, float]:
+    """fp16=0.2,int8=1 -> a number by precision. Raises ConfigError naming what cannot be understood."""
+    from geodtr.runtime.errors import ConfigError
+
+    names = {asked_as(precision): precision for precision in PRECISIONS}
+    found = dict[Precision, float]()
+    for part in ",".join(texts or ()).split(","):
+        name, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if part and not (name in names and 0 <= value <= largest):
+            raise ConfigError(
+                f"{part!r} is not PRECISION=NUMBER: the precision is one of {', '.join(names)}, the number {unit} from "
+                f"0 to {largest:g}, for example int8={largest / 2:g}."
+            )
+        if part:
+            found[names[name]] = value  # type: ignore[index]
+    return found
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(parity)

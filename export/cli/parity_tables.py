@@ -1,0 +1,150 @@
+"""How a parity run looks in a terminal: what was found, what changed and how surely, where it was lost, the
+verdicts."""
+
+from collections.abc import Iterable
+from math import acos, degrees
+from typing import TYPE_CHECKING
+
+from geodtr.export.cli.console import (
+    RECALL_COLUMNS,
+    judged,
+    megabytes,
+    output,
+    recall_cells,
+    table,
+    times,
+    warn,
+    warn_of_collapse,
+)
+
+if TYPE_CHECKING:
+    from geodtr.export.parity.result import Candidate, Change, LayerAgreement, ParityFigures, StageName
+    from geodtr.runtime.recall import Recall
+
+_LAYERS_SHOWN = 10
+_STEPS: "dict[StageName, str]" = {"onnx": "ONNX, float32", "typed": "ONNX, typed", "engine": "engine"}
+
+
+def show_parity(figures: "ParityFigures", pixels: "Recall | None" = None) -> None:
+    """All tables, the verdicts below them; `pixels` is the raw-pixel baseline's recall."""
+    _show_found(figures, pixels)
+    _show_changes(figures)
+    if any(candidate.stages for candidate in figures.candidates):
+        _show_stages(figures)
+    for candidate in figures.candidates:
+        if candidate.layers:
+            _show_layers(candidate)
+    output.print()
+    for candidate in figures.candidates:
+        _show_verdict(candidate)
+    for candidate in figures.candidates:
+        if candidate.times_fp32 is not None and candidate.times_fp32.median < 1:
+            warn(f"{candidate.name} is slower here than {figures.fp32}: {times(candidate.times_fp32)}.")
+    warn_of_collapse(figures.reference.name, figures.reference.recall)
+
+
+def _show_found(figures: "ParityFigures", pixels: "Recall | None") -> None:
+    columns = ("", *RECALL_COLUMNS, "mean cos", "min cos", "moved", "img/s", "MB", "")
+    rows = table(f"Parity on {figures.pairs} pairs of {figures.data}", columns)
+    if pixels is not None:
+        rows.add_row("raw pixels", *recall_cells(pixels), *[""] * 6, style="dim")
+    before = figures.reference
+    speed, size = f"{before.speed.median:.0f}", megabytes(before.bytes)
+    rows.add_row(before.name, *recall_cells(before.recall), "", "", "", speed, size, "")
+    for each in figures.candidates:
+        rows.add_row(
+            each.name,
+            *recall_cells(each.own.recall),
+            f"{each.mean_cosine:.5f}",
+            f"{each.smallest_cosine:.5f}",
+            str(each.own.moved),
+            f"{each.speed.median:.0f}",
+            megabytes(each.bytes),
+            judged(each.gate.verdict),
+        )
+    output.print(rows)
+    output.print(
+        "cos: cosine of an engine's descriptors with the reference's; moved: queries whose rank changed", style="dim"
+    )
+
+
+def _show_changes(figures: "ParityFigures") -> None:
+    output.print()
+    columns = ("", "own gallery", "reference's gallery", "reference's queries")
+    rows = table("Change of R@1 in points, and where 95 % confidence puts it", columns)
+    for each in figures.candidates:
+        rows.add_row(each.name, *(_interval(pairing.at_1) for pairing in each.pairings))
+    output.print(rows)
+    output.print(
+        "An engine's queries in its own gallery, in the reference's, and the reference's queries in the engine's",
+        style="dim",
+    )
+
+
+def _show_stages(figures: "ParityFigures") -> None:
+    output.print()
+    rows = table("Step by step, each against the one before", ("", "", "R@1", "lost", "gained", "min cos", "flips"))
+    for candidate in figures.candidates:
+        for number, stage in enumerate(candidate.stages):
+            flips = [each.argmax_flips for each in stage.from_previous if each.argmax_flips is not None]
+            rows.add_row(
+                "" if number else candidate.name,
+                _STEPS[stage.name],
+                f"{100 * stage.recall.at_1:.1f}",
+                str(stage.step.lost),
+                str(stage.step.gained),
+                f"{min(each.smallest_cosine for each in stage.from_previous):.5f}",
+                f"{100 * max(flips):.1f} %" if flips else "",
+            )
+    output.print(rows)
+    output.print("flips: positions where another channel wins the saliency's arg-max", style="dim")
+
+
+def _show_layers(candidate: "Candidate") -> None:
+    output.print()
+    columns = ("layer", "block", "in", "cos", "of its inputs", "error %")
+    rows = table(f"{candidate.name}: the layers that turn most, in the graph's order", columns)
+    worst = sorted(candidate.layers, key=_own_turn)[-_LAYERS_SHOWN:]
+    for each in candidate.layers:
+        if each in worst:
+            figures = (f"{each.cosine:.5f}", f"{each.inputs_cosine:.5f}", f"{100 * each.error:.1f}")
+            rows.add_row(f"{each.branch}/{each.node}", each.block, each.precision, *figures)
+    output.print(rows)
+    for branch in ("ground", "aerial"):
+        first = _first(each for each in candidate.layers if each.branch == branch and each.cosine < _fallen(candidate))
+        if first is not None:
+            output.print(
+                f"{branch}: the first whose cosine is below {_fallen(candidate)} is {first.node} ({first.kind}, "
+                f"{first.precision}).",
+                soft_wrap=True,
+            )
+
+
+def _show_verdict(candidate: "Candidate") -> None:
+    output.print(f"{candidate.name}:", judged(candidate.gate.verdict))
+    for reason in candidate.gate.reasons:
+        output.print(f"  {reason}", soft_wrap=True)
+    if candidate.gate.blamed is not None and candidate.stages:
+        output.print(f"  It was lost on the way to: {_STEPS[candidate.gate.blamed]}")
+
+
+def _interval(change: "Change") -> str:
+    return f"{100 * change.change:+.2f} ({100 * change.low:+.2f} to {100 * change.high:+.2f})"
+
+
+def _own_turn(layer: "LayerAgreement") -> float:
+    """By how many degrees a layer turns its output further than its inputs were."""
+    return _angle(layer.cosine) - _angle(layer.inputs_cosine)
+
+
+def _angle(cosine: float) -> float:
+    return degrees(acos(min(max(cosine, -1.0), 1.0)))
+
+
+def _fallen(candidate: "Candidate") -> float:
+    """What a layer's cosine is below once something is lost: what is asked of descriptors."""
+    return candidate.gate.least_cosine
+
+
+def _first(layers: "Iterable[LayerAgreement]") -> "LayerAgreement | None":
+    return next(iter(layers), None)

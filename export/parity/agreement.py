@@ -1,0 +1,59 @@
+"""How near one model's descriptors are to another's, image by image: cosines, lengths, values that are no numbers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.parity.result import BranchAgreement
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import Descriptors
+from geodtr.training.evaluate import DescriptorPair
+
+_LOW = 0.01
+
+
+def agreements(
+    expected: DescriptorPair, got: DescriptorPair, flips: Mapping[Branch, float | None]
+) -> tuple[BranchAgreement, BranchAgreement]:
+    """Of both branches, ground first. `flips`: of the arg-max, measured elsewhere on graphs, by branch where known."""
+    ground, aerial = (
+        agreement(branch, cosines(expected[branch], got[branch]), got[branch], flips.get(branch)) for branch in BRANCHES
+    )
+    return ground, aerial
+
+
+def agreement(
+    branch: Branch, cosine: NDArray[np.float64], got: Descriptors, argmax_flips: float | None
+) -> BranchAgreement:
+    """Sum up the `cosine` [N] of each row of `got` with its counterpart, and how far the rows are from unit ones."""
+    lengths = np.linalg.norm(got[finite_rows(got)], axis=1)
+    return BranchAgreement(
+        branch=branch,
+        images=len(got),
+        mean_cosine=float(cosine.mean()),
+        low_cosine=float(np.quantile(cosine, _LOW)),
+        smallest_cosine=float(cosine.min()),
+        norm_error=float(np.abs(lengths - 1).max(initial=0)),
+        nan=int(np.isnan(got).any(axis=1).sum()),
+        infinite=int(np.isinf(got).any(axis=1).sum()),
+        argmax_flips=argmax_flips,
+    )
+
+
+def cosines(expected: Descriptors, got: Descriptors) -> NDArray[np.float64]:
+    """Of each row with its counterpart, whatever their lengths, float64 [N]; 0 where a row is not finite, or zero.
+
+    Sums are in float64: of 4,096 products, float32 would lose the digits that a cosine near 1 is told by.
+    """
+    usable = finite_rows(expected) & finite_rows(got)
+    one, other = (np.where(usable[:, None], rows, np.float32(0)) for rows in (expected, got))
+    product = np.einsum("nd,nd->n", one, other, dtype=np.float64)
+    lengths = np.linalg.norm(one, axis=1).astype(np.float64) * np.linalg.norm(other, axis=1)
+    found: NDArray[np.float64] = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    return found
+
+
+def finite_rows(rows: Descriptors) -> NDArray[np.bool_]:
+    """Which rows hold numbers alone, bool [N]."""
+    return np.asarray(np.isfinite(rows).all(axis=1))

@@ -1,0 +1,127 @@
+"""One candidate measured: by stage, in every pairing, in other batches, its graph looked into; and judged."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from geodtr.export.model import Model
+from geodtr.export.parity.audit import audit
+from geodtr.export.parity.batches import batch_invariance
+from geodtr.export.parity.describing import describe, paths_of
+from geodtr.export.parity.descriptors import compare_descriptors
+from geodtr.export.parity.gates import Gates, Measured, judge
+from geodtr.export.parity.layers import layer_agreements
+from geodtr.export.parity.result import Candidate, CandidateEvidence
+from geodtr.export.parity.run import Run
+from geodtr.export.parity.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
+from geodtr.export.timing import Speed
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.progress import Track
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a run: its gates, and whether `stages` and `layers` are looked into as well."""
+
+    gates: Gates
+    stages: bool
+    layers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedBeside:
+    """A candidate's speed, and its ratios to the reference and to the first float32 candidate, of the same rounds."""
+
+    speed: Speed
+    times_reference: Ratio
+    times_fp32: Ratio | None
+
+
+def measure(
+    run: Run,
+    asked: Asked,
+    name: str,
+    model: Model,
+    bundle: Bundle,
+    exact: Bundle | None,
+    beside: SpeedBeside,
+    track: Track,
+) -> tuple[Candidate, CandidateEvidence]:
+    """Measure `model`, whose files are those of `bundle`, and judge it.
+
+    `exact` holds the float32 files that the bundle's were made from, where they are at hand.
+    """
+    way = _describe(run, asked, model, bundle, exact, track)
+    engine = way[-1]
+    turned = flips(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
+    found = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
+    stages = chain(run.descriptors, run.ranking, way, turned) if asked.stages else ()
+    ground, aerial = (
+        batch_invariance(model.embedders[branch], paths_of(run.pair_set, branch), engine.descriptors[branch])
+        for branch in BRANCHES
+    )
+    audits = audit(bundle, "ground"), audit(bundle, "aerial")
+    layers = asked.layers and exact is not None and not same_graphs(exact, bundle)
+    measured = Measured(
+        found.branches, found.pairings, (ground, aerial), audits, _other_input(run.reference, model, bundle), stages
+    )
+    precision, gates = model.precision, asked.gates
+    candidate = Candidate(
+        name=name,
+        path=str(model.path),
+        runs_by=model.runs_by,
+        precision=precision,
+        branches=found.branches,
+        pairings=found.pairings,
+        stages=stages,
+        batches=(ground, aerial),
+        audit=audits,
+        layers=layer_agreements(exact, bundle, run.pair_set, track=track) if layers and exact is not None else (),
+        speed=beside.speed,
+        times_reference=beside.times_reference,
+        times_fp32=beside.times_fp32,
+        bytes=model.bytes,
+        gate=judge(
+            measured,
+            gates.drop_of(precision, model.tolerance),
+            gates.cosine_of(precision),
+            require_certain=gates.require_certain,
+        ),
+    )
+    evidence = CandidateEvidence(found.cosine, found.rankings, {stage.name: stage.ranking for stage in way})
+    return candidate, evidence
+
+
+def _describe(
+    run: Run, asked: Asked, model: Model, bundle: Bundle, exact: Bundle | None, track: Track
+) -> list[Described]:
+    """The stages in their order, the engine last; a typed file that is the float32 one is no stage of its own."""
+    if not asked.stages:
+        (engine,) = describe([model.embedders], run.pair_set, track=track)
+        return [described("engine", model.runs_by, engine)]
+    before = [run.onnx[side] for side in (bundle.manifest.source.raw_tiles,) if side in run.onnx]
+    if exact is not None and same_graphs(exact, bundle):
+        (engine,) = describe([model.embedders], run.pair_set, track=track)
+        return [*before, described("engine", model.runs_by, engine)]
+    typed, engine = describe([as_written(bundle), model.embedders], run.pair_set, track=track)
+    return [*before, described("typed", RUNS_BY, typed), described("engine", model.runs_by, engine)]
+
+
+def _other_input(reference: Model, model: Model, bundle: Bundle) -> str | None:
+    """How the model's images are prepared otherwise than the reference's, in words; None where they are not."""
+    for branch in BRANCHES:
+        wanted = reference.embedders[branch].spec.preprocessing
+        side = bundle.manifest.source.raw_tiles
+        if branch == "aerial" and side is not None:
+            wanted = msgspec.structs.replace(wanted, height=side, width=side, polar=False)
+        found = model.embedders[branch].spec.preprocessing
+        if found != wanted:
+            differing = ", ".join(
+                f"{name} {getattr(found, name)} instead of {getattr(wanted, name)}"
+                for name in found.__struct_fields__
+                if getattr(found, name) != getattr(wanted, name)
+            )
+            return f"{branch} images are prepared otherwise than for the reference: {differing}"
+    return None

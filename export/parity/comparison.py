@@ -1,0 +1,129 @@
+"""A reference model against its engines, on the same images: described, ranked, timed, judged."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+
+from geodtr.export.bench import packages
+from geodtr.export.model import Model, distinct_names
+from geodtr.export.parity.candidate import Asked, SpeedBeside, measure
+from geodtr.export.parity.gates import AS_PROMISED, Gates
+from geodtr.export.parity.pairings import median_margin
+from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference
+from geodtr.export.parity.run import begin, check_pairs
+from geodtr.export.parity.stages import float32_graphs
+from geodtr.export.timing import Timing, time_pairs
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.files import hash_files
+from geodtr.runtime.machine import this_cpu, this_gpu
+from geodtr.runtime.names import BRANCHES, Precision, Verdict
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.recall import recall
+from geodtr.training.data.pair_set import PairSet
+
+_SPEED_BATCH, _SPEED_ROUNDS = 32, 5
+
+
+def compare(
+    reference: Model,
+    candidates: Sequence[Model],
+    pair_set: PairSet,
+    *,
+    gates: Gates = AS_PROMISED,
+    stages: bool = True,
+    layers: bool = False,
+    track: Track = untracked,
+) -> ParityResult:
+    """Embed `pair_set` with every model, rank in every pairing of queries and galleries, and judge each candidate.
+
+    `stages`: run the float32 and the typed ONNX files as well, so that a loss is blamed on the step that made it; of a
+    checkpoint, the float32 ones are exported for it. `layers`: compare the two files node by node. Images that cannot
+    be read are left out with their pairs. Nothing is written: `record` puts verdicts into the bundles.
+    Raises BundleError when a candidate is no bundle or was made from another checkpoint, DataError when fewer than two
+    pairs can be read, DescriptorError when the reference's own descriptors are not finite.
+    """
+    check_pairs(pair_set)
+    bundles = _check_comparable(reference, candidates)
+    names = distinct_names([reference, *candidates])
+    asked = Asked(gates, stages, layers)
+    with ExitStack() as files:
+        graphs: Mapping[int | None, Bundle] = {}
+        if stages or layers:
+            graphs = files.enter_context(float32_graphs(reference, bundles, track=track))
+        run = begin(reference, graphs if stages else {}, pair_set, track=track)
+        embedders = [model.embedders for model in (reference, *candidates)]
+        timings = time_pairs(embedders, min(_SPEED_BATCH, len(run.pair_set)), rounds=_SPEED_ROUNDS, track=track)
+        fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
+        measured = [
+            measure(
+                run,
+                asked,
+                names[row],
+                candidates[row - 1],
+                bundle,
+                graphs.get(bundle.manifest.source.raw_tiles),
+                _beside(timings, row, fp32, candidates[row - 1].precision),
+                track,
+            )
+            for row, bundle in enumerate(bundles, 1)
+        ]
+    figures = ParityFigures(
+        data=pair_set.name,
+        data_sha256=hash_files(path for branch in BRANCHES for path in run.pair_set.images(branch)),
+        pairs=len(run.pair_set),
+        skipped=run.pair_set.skipped,
+        machine=this_gpu() or this_cpu(),
+        cores=os.cpu_count() or 1,
+        packages={"geodtr-export": version("geodtr-export"), "python": platform.python_version(), **packages()},
+        reference=Reference(
+            name=names[0],
+            path=str(reference.path),
+            runs_by=reference.runs_by,
+            precision=reference.precision,
+            recall=recall(run.ranking),
+            median_margin=median_margin(run.ranking),
+            speed=timings[0].speed,
+            bytes=reference.bytes,
+        ),
+        fp32=names[fp32],
+        candidates=tuple(candidate for candidate, _ in measured),
+        require_certain=gates.require_certain,
+        verdict=_together(candidate.gate.verdict for candidate, _ in measured),
+    )
+    return ParityResult(figures, Evidence(run.pair_set, run.ranking, tuple(evidence for _, evidence in measured)))
+
+
+def _check_comparable(reference: Model, candidates: Sequence[Model]) -> list[Bundle]:
+    """The candidates' bundles. Raises BundleError unless all are bundles of the reference's checkpoint."""
+    bundles = list[Bundle]()
+    for candidate in candidates:
+        if candidate.bundle is None:
+            raise BundleError(
+                f"{candidate.path} is a checkpoint; candidates are bundles. Build one: geodtr-export build-engine "
+                f"{candidate.path} --out BUNDLE"
+            )
+        if candidate.embedding_id != reference.embedding_id:
+            raise BundleError(
+                f"{candidate.name} was made from another checkpoint (embedding id {candidate.embedding_id}) than "
+                f"{reference.name} ({reference.embedding_id}). Build it from this one: geodtr-export build-engine "
+                f"{reference.path} --out BUNDLE"
+            )
+        bundles.append(candidate.bundle)
+    return bundles
+
+
+def _beside(timings: Sequence[Timing], row: int, fp32: int, precision: Precision) -> SpeedBeside:
+    mine = timings[row]
+    return SpeedBeside(
+        speed=mine.speed,
+        times_reference=mine.ratio(timings[0]),
+        times_fp32=None if precision == "fp32" else mine.ratio(timings[fp32]),
+    )
+
+
+def _together(verdicts: Iterable[Verdict]) -> Verdict:
+    found = set(verdicts)
+    return "failed" if "failed" in found else "undecided" if "undecided" in found else "passed"

@@ -1,0 +1,69 @@
+"""Several models' descriptors of the same images, each image decoded once for all models that see it alike.
+
+Descriptors are taken as they come: that one is not finite is a finding of parity's, not the end of it.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.pipeline import BATCH_SIZE, batches_ahead
+from geodtr.runtime.preprocess import load_image
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair, Images, Preprocessing
+from geodtr.training.data.pair_set import PairSet, Skipped
+from geodtr.training.evaluate import DescriptorPair, select_rows
+
+
+def describe(models: Sequence[EmbedderPair], pair_set: PairSet, *, track: Track = untracked) -> list[DescriptorPair]:
+    """Embed every panorama and every tile with each model.
+
+    Images that cannot be read as one of the models takes them are left out for all, with their pairs.
+    """
+    bad: dict[Path, Skipped] = {}
+    paths = {branch: paths_of(pair_set, branch) for branch in BRANCHES}
+    found = {
+        branch: _describe_branch([model[branch] for model in models], paths[branch], bad, f"{branch} images", track)
+        for branch in BRANCHES
+    }
+    if not bad:
+        return [DescriptorPair(pair_set, *rows) for rows in zip(found["ground"], found["aerial"], strict=True)]
+    left = pair_set.without(bad.values())
+    kept = ([select_rows(rows, paths[branch], paths_of(left, branch)) for rows in found[branch]] for branch in BRANCHES)
+    return [DescriptorPair(left, *rows) for rows in zip(*kept, strict=True)]
+
+
+def paths_of(pair_set: PairSet, branch: Branch) -> list[Path]:
+    """The image of each row: a panorama a pair, and every tile once."""
+    return pair_set.paths("ground") if branch == "ground" else pair_set.references
+
+
+def _describe_branch(
+    embedders: Sequence[Embedder], paths: Sequence[Path], bad: dict[Path, Skipped], description: str, track: Track
+) -> list[Descriptors]:
+    """By each embedder a row for each path; those that could not be read are put into `bad`, and their rows are
+    zero."""
+    found = [np.zeros((len(paths), embedder.spec.descriptor_size), np.float32) for embedder in embedders]
+
+    def skip(row: int, error: ImageError) -> None:
+        bad[paths[row]] = Skipped(paths[row], str(error))
+
+    for geometry in dict.fromkeys(embedder.spec.preprocessing.geometry for embedder in embedders):
+        alike = [index for index, each in enumerate(embedders) if each.spec.preprocessing.geometry == geometry]
+
+        def load(row: int, how: Preprocessing = embedders[alike[0]].spec.preprocessing) -> Images:
+            return load_image(paths[row], how)
+
+        rows = range(len(paths))
+        batches = batches_ahead(
+            rows, load, BATCH_SIZE, count=len(paths), description=description, on_error=skip, track=track
+        )
+        with closing(batches):
+            for batch, pixels in batches:
+                for index in alike:
+                    found[index][batch] = embedders[index].embed(pixels)
+    return found

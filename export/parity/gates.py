@@ -1,0 +1,201 @@
+"""What an engine must keep, and the judgement of one that was measured, in words.
+
+Knows figures; knows nothing of models or files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor
+
+from geodtr.export.parity.batches import LEAST_COSINE as LEAST_BATCH_COSINE
+from geodtr.export.parity.result import (
+    PAIRINGS,
+    BatchInvariance,
+    BranchAgreement,
+    BranchAudit,
+    Check,
+    CheckName,
+    Gate,
+    Pairing,
+    Stage,
+    StageName,
+)
+from geodtr.export.statistics import pairs_to_be_sure
+from geodtr.runtime.names import Precision, Verdict
+
+MAX_DROP: Mapping[Precision, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 0.5, "fp8": 0.5, "mixed": 0.5}
+"""Points of R@1. A bundle whose blocks were chosen by recall has its own tolerance."""
+LEAST_COSINE: Mapping[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98, "fp8": 0.95, "mixed": 0.95}
+"""A floor under every single descriptor: on few pairs recall alone would let a broken engine pass."""
+_LONGEST_NORM_ERROR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What is asked of candidates. `max_drop`: points of R@1 by precision, in place of MAX_DROP and of a searched
+    bundle's own tolerance; `least_cosine` in place of LEAST_COSINE.
+
+    `require_certain`: the whole 95 % interval of the drop must lie within what is allowed, and the graph must have been
+    looked into; otherwise the verdict is undecided.
+    """
+
+    max_drop: Mapping[Precision, float] = field(default_factory=dict)
+    least_cosine: Mapping[Precision, float] = field(default_factory=dict)
+    require_certain: bool = False
+
+    def drop_of(self, precision: Precision, tolerance: float | None) -> float:
+        """The share of queries by which R@1 may fall; `tolerance`, in points, is the bundle's own."""
+        own = MAX_DROP[precision] if tolerance is None else tolerance
+        return self.max_drop.get(precision, own) / 100
+
+    def cosine_of(self, precision: Precision) -> float:
+        return self.least_cosine.get(precision, LEAST_COSINE[precision])
+
+
+AS_PROMISED = Gates()
+"""The allowed drops and cosines of each precision."""
+
+
+def may_lose(max_drop: float, queries: int) -> int:
+    """How many hits at rank 1 may be lost where R@1 may fall by the share `max_drop`: never less than one query, unless
+    nothing may.
+    """
+    return max(1, floor(max_drop * queries + 1e-9)) if max_drop else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a gate is shown of one candidate. `other_input`: how its images are prepared otherwise than the reference's,
+    in words; None where they are not.
+    """
+
+    branches: Sequence[BranchAgreement]
+    pairings: Sequence[Pairing]
+    batches: Sequence[BatchInvariance]
+    audit: Sequence[BranchAudit]
+    other_input: str | None
+    stages: Sequence[Stage]
+
+
+def judge(measured: Measured, max_drop: float, least_cosine: float, *, require_certain: bool) -> Gate:
+    """`max_drop`: a share of the queries. Every comparison is written so that a NaN fails it."""
+    queries = measured.pairings[0].recall.queries
+    allowed = may_lose(max_drop, queries)
+    worst = max(measured.pairings, key=lambda each: (_net(each), -each.at_1.low))
+    drop, low, high = -worst.at_1.change, -worst.at_1.high, -worst.at_1.low
+    enough = pairs_to_be_sure(worst.at_1.lost, worst.at_1.gained, queries, max_drop)
+    certain = high <= max_drop if max_drop else None
+    checks = (
+        *(_recall(pairing, allowed) for pairing in measured.pairings),
+        *(_cosine(branch, least_cosine) for branch in measured.branches),
+        *(_finite(branch) for branch in measured.branches),
+        *(_length(branch) for branch in measured.branches),
+        *(_batches(each) for each in measured.batches),
+        _input(measured.other_input),
+        *(_graph(each, require_certain=require_certain) for each in measured.audit),
+    )
+    verdicts = {check.verdict for check in checks} | ({"undecided"} if require_certain and certain is False else set())
+    verdict: Verdict = "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
+    failed = {check.name for check in checks if check.verdict == "failed"}
+    return Gate(
+        max_drop=max_drop,
+        may_lose=allowed,
+        least_cosine=least_cosine,
+        pairing=worst.name,
+        drop=drop,
+        low=low,
+        high=high,
+        certain=certain,
+        pairs_to_be_sure=enough,
+        checks=checks,
+        blamed=_blamed(measured.stages, failed),
+        verdict=verdict,
+        reasons=(
+            *(check.words for check in checks if check.verdict != "passed"),
+            how_sure(drop, high, max_drop, queries, enough),
+        ),
+    )
+
+
+def how_sure(drop: float, high: float, max_drop: float, queries: int, enough: int | None) -> str:
+    """Whether so many queries are enough to be sure of the drop, in a sentence; all but the queries are shares of 1."""
+    if not max_drop:
+        return "Nothing may be lost, which no number of pairs makes certain: here the cosine of every image decides."
+    span = f"with 95 % confidence the drop in R@1 is at most {_points(high)} points, {_points(max_drop)} are allowed"
+    if high <= max_drop:
+        return f"{queries} pairs are enough to be sure: {span}."
+    if enough is None:
+        more = "One query weighs more than that on a set this small" if drop * queries < 1.5 else "More would not help"
+        return f"{queries} pairs are too few to be sure: {span}. {more}: the measured drop is {_points(drop)}."
+    return f"{queries} pairs are too few to be sure: {span}. About {enough:,} would be enough, if they change alike."
+
+
+def _recall(pairing: Pairing, allowed: int) -> Check:
+    at_1, queries = pairing.at_1, pairing.recall.queries
+    words = (
+        f"{PAIRINGS[pairing.name]}: R@1 {100 * at_1.before:.1f} -> {100 * at_1.after:.1f}, {at_1.lost} of "
+        f"{queries} hits lost and {at_1.gained} gained; {allowed} more may be lost than gained"
+    )
+    return Check("recall", _verdict(_net(pairing) <= allowed), words)
+
+
+def _cosine(branch: BranchAgreement, least: float) -> Check:
+    words = f"{branch.branch}: smallest cosine {branch.smallest_cosine:.6f}, at least {least} is asked"
+    return Check("cosine", _verdict(branch.smallest_cosine >= least), words)
+
+
+def _finite(branch: BranchAgreement) -> Check:
+    words = f"{branch.branch}: {branch.nan} descriptors hold NaN and {branch.infinite} infinity, of {branch.images}"
+    return Check("finite", _verdict(branch.nan + branch.infinite == 0), words)
+
+
+def _length(branch: BranchAgreement) -> Check:
+    words = f"{branch.branch}: lengths differ from 1 by {branch.norm_error:.1e} at most, {_LONGEST_NORM_ERROR:g} may be"
+    return Check("length", _verdict(branch.norm_error <= _LONGEST_NORM_ERROR), words)
+
+
+def _batches(each: BatchInvariance) -> Check:
+    sizes = ", ".join(map(str, each.batches))
+    words = (
+        f"{each.branch}: rows in batches of {sizes} and alone have a cosine of {each.smallest_cosine:.6f} at least, "
+        f"{LEAST_BATCH_COSINE} is asked"
+    )
+    return Check("batches", _verdict(each.smallest_cosine >= LEAST_BATCH_COSINE), words)
+
+
+def _input(other: str | None) -> Check:
+    return Check("preprocessing", _verdict(other is None), other or "images are prepared as for the reference")
+
+
+def _graph(each: BranchAudit, *, require_certain: bool) -> Check:
+    if each.unread is not None:
+        verdict: Verdict = "undecided" if require_certain else "passed"
+        return Check("graph", verdict, f"{each.branch}: the typed graph was not looked into ({each.unread})")
+    words = "; ".join(each.faults) or "the typed graph computes in the precisions that its manifest says"
+    return Check("graph", _verdict(not each.faults), f"{each.branch}: {words}")
+
+
+def _blamed(stages: Sequence[Stage], failed: set[CheckName]) -> StageName | None:
+    """The stage that most hits went in, where recall failed; where descriptors alone did, the one that turned them
+    furthest. A row that depends on its batch is the engine's doing, a wrong graph the typed file's.
+    """
+    if stages and failed & {"recall", "cosine", "finite", "length"}:
+        nearness = {stage.name: min(each.smallest_cosine for each in stage.from_previous) for stage in stages}
+        if "recall" in failed:
+            return max(stages, key=lambda stage: (stage.step.lost - stage.step.gained, -nearness[stage.name])).name
+        return min(stages, key=lambda stage: nearness[stage.name]).name
+    if "graph" in failed:
+        return "typed"
+    return "engine" if "batches" in failed else None
+
+
+def _net(pairing: Pairing) -> int:
+    return pairing.at_1.lost - pairing.at_1.gained
+
+
+def _verdict(good: bool) -> Verdict:
+    return "passed" if good else "failed"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f}"

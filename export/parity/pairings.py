@@ -1,0 +1,78 @@
+"""Whose queries find what in whose gallery, and what of it changed: recall of the same queries, before and after."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.parity.agreement import finite_rows
+from geodtr.export.parity.result import Change, Pairing, PairingName, first_tiles
+from geodtr.export.statistics import mcnemar, paired_drop
+from geodtr.runtime.recall import Ranking, one_percent, rank, recall
+from geodtr.runtime.spec import Descriptors
+from geodtr.training.data.pair_set import PairSet
+
+
+def ranking(pair_set: PairSet, queries: Descriptors, gallery: Descriptors) -> Ranking:
+    """Where each query's own tile stands in `gallery`.
+
+    A query or a tile whose descriptor is not finite finds nothing and is found by nobody: such a query counts as a miss
+    behind all tiles, and such a tile stands at right angles to every query.
+    """
+    asked, there = finite_rows(queries), finite_rows(gallery)
+    if asked.all() and there.all():
+        return rank(queries, gallery, pair_set.truth, pair_set.ignored)
+    found = rank(
+        np.where(asked[:, None], queries, np.float32(0)),
+        np.where(there[:, None], gallery, np.float32(0)),
+        pair_set.truth,
+        pair_set.ignored,
+    )
+    able = asked & there[pair_set.tiles]
+    return Ranking(
+        rank=np.where(able, found.rank, found.references - 1),
+        ties=np.where(able, found.ties, 0),
+        margin=np.where(able, found.margin, np.float32(-1)),
+        wrong=found.wrong,
+        references=found.references,
+        alike=found.alike,
+    )
+
+
+def pairing(name: PairingName, before: Ranking, after: Ranking, tiles: NDArray[np.int64]) -> Pairing:
+    """`after` held against `before`, the reference's; `tiles` int64 [Q] are the rows of the right ones."""
+    return Pairing(
+        name=name,
+        recall=recall(after),
+        changes=changes(before, after),
+        moved=int(np.count_nonzero(before.rank != after.rank)),
+        other_answer=int(np.count_nonzero(first_tiles(before, tiles) != first_tiles(after, tiles))),
+        median_margin=median_margin(after),
+    )
+
+
+def changes(before: Ranking, after: Ranking) -> tuple[Change, ...]:
+    """Of R@1, R@5, R@10 and R@1%, in this order."""
+    ks = {"R@1": 1, "R@5": 5, "R@10": 10, "R@1%": one_percent(after.references)}
+    return tuple(change(name, k, before, after) for name, k in ks.items())
+
+
+def change(name: str, k: int, before: Ranking, after: Ranking) -> Change:
+    """Of the share of queries whose own tile is among the nearest `k`."""
+    hit, still = before.rank < k, after.rank < k
+    drop = paired_drop(hit, still)
+    return Change(
+        name=name,
+        k=k,
+        before=float(hit.mean()),
+        after=float(still.mean()),
+        lost=drop.lost,
+        gained=drop.gained,
+        change=(drop.gained - drop.lost) / drop.queries,
+        low=-drop.high,
+        high=-drop.low,
+        p_value=mcnemar(drop.lost, drop.gained),
+    )
+
+
+def median_margin(of: Ranking) -> float:
+    """How much closer the right tile is than the nearest wrong one, for the middle query."""
+    return float(np.median(of.margin))

@@ -1,0 +1,62 @@
+"""What every candidate of a run is held against: the reference described and ranked, and its float32 ONNX files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from geodtr.export.model import Model
+from geodtr.export.parity.agreement import finite_rows
+from geodtr.export.parity.describing import describe
+from geodtr.export.parity.pairings import ranking
+from geodtr.export.parity.stages import RUNS_BY, Described, as_written, described
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.errors import DataError, DescriptorError
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.progress import Track
+from geodtr.runtime.recall import Ranking
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluate import DescriptorPair
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The reference, what it found, and the stage behind it: `onnx` by the side of raw tiles, empty where not run."""
+
+    reference: Model
+    descriptors: DescriptorPair
+    ranking: Ranking
+    onnx: Mapping[int | None, Described]
+
+    @property
+    def pair_set(self) -> PairSet:
+        """What could be read of the set."""
+        return self.descriptors.pair_set
+
+
+def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairSet, *, track: Track) -> Run:
+    """Describe the set by the reference, and by its float32 ONNX files in `graphs`, each image decoded once.
+
+    Raises DataError when fewer than two pairs can be read, DescriptorError when the reference's descriptors are not
+    finite.
+    """
+    models = [reference.embedders, *map(as_written, graphs.values())]
+    descriptors, *of_graphs = describe(models, pair_set, track=track)
+    left = descriptors.pair_set
+    check_pairs(left)
+    for branch in BRANCHES:
+        bad = int((~finite_rows(descriptors[branch])).sum())
+        if bad:
+            raise DescriptorError(
+                f"{bad} {branch} descriptors of {reference.name}, the reference, are not finite: nothing can be held "
+                "against them. Is the checkpoint one of a run that failed?"
+            )
+    onnx = {side: described("onnx", RUNS_BY, rows) for side, rows in zip(graphs, of_graphs, strict=True)}
+    return Run(reference, descriptors, ranking(left, descriptors.ground, descriptors.aerial), onnx)
+
+
+def check_pairs(pair_set: PairSet) -> None:
+    """Raise DataError when there are fewer than two pairs."""
+    if len(pair_set) < 2:
+        raise DataError(
+            f"{pair_set.name} has one pair that can be used; recall needs at least two. What is wrong with the others, "
+            f"where there are more: geodtr-export data check {pair_set.name}"
+        )

@@ -1,0 +1,207 @@
+"""Faults that engines have had, built into real bundles: their ONNX files are edited and their manifests made to agree.
+
+Each takes the folder of a bundle, which it alters, so that only a comparison or a look into the graph can tell.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import read_manifest, write_manifest
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import INPUT, OUTPUT
+
+
+class Edited:
+    """One branch's graph of a bundle, written back on leaving, with the manifest made to agree."""
+
+    def __init__(self, bundle: Path, branch: Branch) -> None:
+        self._bundle, self._branch = bundle, branch
+        self._file = bundle / f"{branch}.onnx"
+        self.model: Any = onnx.load(str(self._file))
+        self.graph: Any = self.model.graph
+
+    def __enter__(self) -> "Edited":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            onnx.save(self.model, str(self._file))
+            agree(self._bundle, self._branch)
+
+    def first(self, kind: str) -> Any:
+        return next(node for node in self.graph.node if node.op_type == kind)
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def value(self, name: str) -> NDArray[Any]:
+        return np.asarray(numpy_helper.to_array(self._stored(name)))
+
+    def replace(self, name: str, value: NDArray[Any]) -> None:
+        self._stored(name).CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+    def behind(self, tensor: str, *nodes: Any) -> None:
+        """Let whoever read `tensor` read the last of `nodes` instead."""
+        for node in self.graph.node:
+            for index, name in enumerate(node.input):
+                if name == tensor:
+                    node.input[index] = nodes[-1].output[0]
+        at = next((i + 1 for i, node in enumerate(self.graph.node) if tensor in node.output), 0)
+        for offset, node in enumerate(nodes):
+            self.graph.node.insert(at + offset, node)
+
+    def _stored(self, name: str) -> Any:
+        return next(entry for entry in self.graph.initializer if entry.name == name)
+
+
+def agree(bundle: Path, branch: Branch) -> None:
+    """Make the manifest say what lies there, and the engine the graph itself."""
+    file, manifest = bundle / f"{branch}.onnx", read_manifest(bundle)
+    entry = msgspec.structs.replace(
+        manifest.engine(branch), sha256=sha256(file), bytes=file.stat().st_size, compiled=None
+    )
+    changed = {"ground": entry} if branch == "ground" else {"aerial": entry}
+    write_manifest(bundle, msgspec.structs.replace(manifest, **changed))
+
+
+def swapped_channels(bundle: Path) -> None:
+    """Red and green change places in the ground branch: the first convolution's kernels are in another order."""
+    with Edited(bundle, "ground") as edited:
+        _channels(edited, [1, 0, 2])
+
+
+def bgr(bundle: Path) -> None:
+    """Both branches read blue, green, red, as OpenCV decodes."""
+    for branch in BRANCHES:
+        with Edited(bundle, branch) as edited:
+            _channels(edited, [2, 1, 0])
+
+
+def _channels(edited: Edited, order: list[int]) -> None:
+    rows = edited.constant("order", np.array(order, np.int64))
+    edited.behind(INPUT, helper.make_node("Gather", [INPUT, rows], ["reordered"], axis=3))
+
+
+def missing_normalisation(bundle: Path) -> None:
+    """Pixels reach the ground network as 0 to 1: mean and deviation were forgotten."""
+    with Edited(bundle, "ground") as edited:
+        subtracted = edited.first("Sub")
+        scaled = next(node for node in edited.graph.node if subtracted.output[0] in node.input)
+        for node in edited.graph.node:
+            for index, name in enumerate(node.input):
+                if name == scaled.output[0]:
+                    node.input[index] = subtracted.input[0]
+
+
+def quantised_arg_max(bundle: Path) -> None:
+    """The saliency's arg-max reads values rounded to 8 bits, in the ground branch."""
+    with Edited(bundle, "ground") as edited:
+        read = edited.first("ArgMax").input[0]
+        scale = edited.constant("arg-max scale", np.array(0.05, np.float32))
+        zero = edited.constant("arg-max zero", np.array(0, np.uint8))
+        edited.behind(
+            read,
+            helper.make_node("QuantizeLinear", [read, scale, zero], ["rounded"]),
+            helper.make_node("DequantizeLinear", ["rounded", scale, zero], ["read back"]),
+        )
+
+
+def half_l2_norm(bundle: Path) -> None:
+    """The length of the descriptor is computed in half precision, where its sum of squares can overflow."""
+    for branch in BRANCHES:
+        with Edited(bundle, branch) as edited:
+            norm = edited.first("ReduceL2")
+            read, written = norm.input[0], norm.output[0]
+            at = list(edited.graph.node).index(norm)
+            edited.graph.node.insert(at, helper.make_node("Cast", [read], ["half"], to=TensorProto.FLOAT16))
+            norm.input[0], norm.output[0] = "half", "half norm"
+            edited.graph.node.insert(at + 2, helper.make_node("Cast", ["half norm"], [written], to=TensorProto.FLOAT))
+
+
+def mixed_up_rows(bundle: Path) -> None:
+    """Each row of a batch comes out one place further on; a batch of one is right."""
+    for branch in BRANCHES:
+        with Edited(bundle, branch) as edited:
+            last = next(node for node in edited.graph.node if OUTPUT in node.output)
+            last.output[0] = "right rows"
+            _roll(edited, "right rows", OUTPUT, axis=0)
+
+
+def column_off(bundle: Path) -> None:
+    """The unrolled tile is turned by one column."""
+    with Edited(bundle, "aerial") as edited:
+        edited.behind(INPUT, *_rolled(edited, INPUT, "turned", axis=2))
+
+
+def column_off_in_graph(bundle: Path) -> None:
+    """The polar transform in the aerial graph samples one column further on."""
+    with Edited(bundle, "aerial") as edited:
+        grid = _grid(edited)
+        edited.replace(grid, np.roll(edited.value(grid), 1, axis=2))
+
+
+def other_interpolation(bundle: Path) -> None:
+    """The polar transform in the aerial graph takes the nearest pixel instead of weighing four."""
+    with Edited(bundle, "aerial") as edited:
+        sample = edited.first("GridSample")
+        (mode,) = (attribute for attribute in sample.attribute if attribute.name == "mode")
+        mode.s = b"nearest"
+
+
+def wrong_scale(bundle: Path, number: int = 0, factor: float = 0.5, branch: Branch = "ground") -> str:
+    """One activation's range is wrong by `factor`: its values are cut off, or rounded to coarser steps."""
+    with Edited(bundle, branch) as edited:
+        scale = _activation_scales(edited)[number]
+        edited.replace(scale, edited.value(scale) * np.float32(factor))
+    return scale
+
+
+def scale_read_back_wrongly(bundle: Path) -> None:
+    """One activation is quantised by its scale, and read back by another."""
+    with Edited(bundle, "ground") as edited:
+        scale = _activation_scales(edited)[0]
+        other = edited.constant("other scale", edited.value(scale) * np.float32(1.05))
+        read_back = next(
+            node for node in edited.graph.node if node.op_type == "DequantizeLinear" and node.input[1] == scale
+        )
+        read_back.input[1] = other
+
+
+def _activation_scales(edited: Edited) -> list[str]:
+    return list(dict.fromkeys(node.input[1] for node in edited.graph.node if node.op_type == "QuantizeLinear"))
+
+
+def _grid(edited: Edited) -> str:
+    """The constant that says where the polar transform samples."""
+    producer = {name: node for node in edited.graph.node for name in node.output}
+    name = edited.first("GridSample").input[1]
+    while name in producer:
+        name = producer[name].input[0]
+    return str(name)
+
+
+def _roll(edited: Edited, tensor: str, into: str, axis: int) -> None:
+    edited.graph.node.extend(_rolled(edited, tensor, into, axis))
+
+
+def _rolled(edited: Edited, tensor: str, into: str, axis: int) -> list[Any]:
+    """Nodes that put the last entry along `axis` before the others."""
+    bounds = {"first": 0, "last": -1, "end": np.iinfo(np.int64).max, "axis": axis}
+    names = {key: edited.constant(f"{into} {key}", np.array([value], np.int64)) for key, value in bounds.items()}
+    return [
+        helper.make_node("Slice", [tensor, names["last"], names["end"], names["axis"]], [f"{into} tail"]),
+        helper.make_node("Slice", [tensor, names["first"], names["last"], names["axis"]], [f"{into} head"]),
+        helper.make_node("Concat", [f"{into} tail", f"{into} head"], [into], axis=axis),
+    ]
+
+
+Fault = Callable[[Path], object]
