@@ -1,5 +1,6 @@
 """Numbers as the report writes them: shares in percent, changes in points, with a real minus sign."""
 
+from collections.abc import Sequence
 from math import floor, log10
 
 from geodtr.runtime.manifest import Ratio
@@ -42,7 +43,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def listed(words: tuple[str, ...]) -> str:
+def listed(words: Sequence[str]) -> str:
     """a, b and c"""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
@@ -52,3 +53,9 @@ def digits(value: float) -> str:
     if abs(value) >= 100:
         return signed(f"{value:,.0f}")
     return signed(f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.1g}")
+
+
+def clipped(name: str, letters: int) -> str:
+    """The name where it is short enough, else its beginning and its end."""
+    half = letters // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[-half + 1 :]}"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.parity.result import BranchAgreement, Candidate, LayerAgreement, ParityResult
-from geodtr.export.report.figures import cosine, counted, percent, points, signed
+from geodtr.export.report.figures import clipped, cosine, counted, percent, points, signed
 from geodtr.export.report.svg import Axis, Plot, round_ticks
 from geodtr.export.statistics import paired_drop
 from geodtr.runtime.names import Branch
@@ -18,6 +18,8 @@ _NEAREST = 1e-7
 _BINS_A_DECADE = 4
 _NONE = 0.7
 """Where a logarithmic scale of counts begins: an empty bin stands on its floor, one image above it."""
+_NAME = 28
+"""Letters of a candidate's name that fit above its line."""
 _SINGLE_RANKS = 10
 _SIZES = (1, 10, 100, 1000, 10_000)
 REFERENCE = "s0"
@@ -51,11 +53,13 @@ def change_plot(candidates: Sequence[Candidate]) -> str:
     for row, candidate in enumerate(candidates):
         gate, middle = candidate.gate, row + 0.68
         plot.box((-100 * may_fall(candidate), x.high), (row + 0.42, row + 0.94), "allowed")
+        tolerance = [-100 * gate.max_drop] * 2
+        plot.line(tolerance, [row + 0.42, row + 0.94], "tolerance")
         plot.line([-100 * gate.high, -100 * gate.low], [middle, middle], series(row))
         for end in (gate.high, gate.low):
             plot.line([-100 * end, -100 * end], [middle - 0.1, middle + 0.1], series(row))
         plot.dot(-100 * gate.drop, middle, f"point {series(row)} {gate.verdict}", 4.5)
-        plot.words(x.low, row + 0.32, f"{candidate.name}: {gate.verdict}", "name")
+        plot.words(x.low, row + 0.32, f"{clipped(candidate.name, _NAME)}: {gate.verdict}", "name")
     plot.line([0, 0], [0, len(candidates)], "zero")
     return plot.drawn()
 

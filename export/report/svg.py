@@ -21,7 +21,7 @@ _LINE = 12
 class Axis:
     """The values from `low` to `high`, on a logarithmic scale where `log`; `low` may be the larger one.
 
-    `ticks` are values and what is written at them. Raises ValueError where the scale would have no length.
+    `ticks` are values and what is written at them, if anything. Raises ValueError where the scale would have no length.
     """
 
     label: str
@@ -105,11 +105,13 @@ class Plot:
         for value, label in self._x.ticks:
             ((across, _),) = self._points([value], [self._y.low])
             self._grid(across, self._top, across, self._bottom)
-            self._text(across, self._bottom + _LINE + 3, label, "middle", "tick")
+            if label:
+                self._text(across, self._bottom + _LINE + 3, label, "middle", "tick")
         for value, label in self._y.ticks:
             ((_, down),) = self._points([self._x.low], [value])
             self._grid(self._left, down, self._right, down)
-            self._text(self._left - 5, down + 4, label, "end", "tick")
+            if label:
+                self._text(self._left - 5, down + 4, label, "end", "tick")
         middle = (self._left + self._right) / 2
         self._text(middle, self._bottom + 2 * _LINE + 8, self._x.label, "middle", "label")
         if self._y.label:
