@@ -23,7 +23,12 @@ def smallest_agreement(precision: Precision, keep_cosine: float | None) -> float
     """
     if precision in _FLOAT:
         return _FLOAT[precision]
-    return max(_LEAST, 2 * (KEEP_COSINE["int8"] if keep_cosine is None else keep_cosine) ** 2 - 1)
+    return max(_LEAST, at_twice_the_angle(KEEP_COSINE["int8"] if keep_cosine is None else keep_cosine))
+
+
+def at_twice_the_angle(cosine: float) -> float:
+    """The cosine of twice the angle that `cosine` belongs to."""
+    return 2 * cosine**2 - 1
 
 
 def check_agreement(engine: Embedder, graph: Path, images: Images, smallest: float) -> None:

@@ -195,9 +195,9 @@ class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One measured comparison and its verdict. `reference` is PyTorch, or the name of the bundle that stood for it;
     `data_sha256` covers the images, `machine` is where it was run.
 
-    Recalls and drops are shares of 1. `drop` is R@1's in the way of searching that lost most, `low` to `high` its 95 %
-    interval, `max_drop` what was allowed; `certain`: the whole interval is within it, None where nothing may be lost.
-    `reasons`: why it did not pass, and how sure it is, in sentences.
+    Recalls and drops are shares of 1. `drop` is R@1's in the way of searching that may have lost most, `low` to `high`
+    its 95 % interval, `max_drop` what was allowed; `certain`: the whole interval is within it, None where nothing may
+    be lost. `reasons`: why it did not pass, and how sure it is, in sentences.
     """
 
     reference: str

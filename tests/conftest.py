@@ -64,7 +64,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     write_world(root / "train", WorldSet(pairs=800, height=32, width=128, region="valley"))
-    write_world(root / "test", WorldSet(pairs=400, height=32, width=128, region="coast"))
+    write_world(root / "test", WorldSet(pairs=500, height=32, width=128, region="coast"))
     return World(read_pairs(root / "train"), read_pairs(root / "test"))
 
 

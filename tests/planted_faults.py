@@ -3,6 +3,7 @@
 Each takes the folder of a bundle, which it alters, so that only a comparison or a look into the graph can tell.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from geodtr.runtime.files import sha256
-from geodtr.runtime.manifest import read_manifest, write_manifest
+from geodtr.runtime.manifest import EngineEntry, Manifest, read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import INPUT, OUTPUT
+
+Fault = Callable[[Path], object]
 
 
 class Edited:
@@ -69,8 +72,12 @@ def agree(bundle: Path, branch: Branch) -> None:
     entry = msgspec.structs.replace(
         manifest.engine(branch), sha256=sha256(file), bytes=file.stat().st_size, compiled=None
     )
+    write_manifest(bundle, _with_engine(manifest, branch, entry))
+
+
+def _with_engine(manifest: Manifest, branch: Branch, entry: EngineEntry) -> Manifest:
     changed = {"ground": entry} if branch == "ground" else {"aerial": entry}
-    write_manifest(bundle, msgspec.structs.replace(manifest, **changed))
+    return msgspec.structs.replace(manifest, **changed)
 
 
 def swapped_channels(bundle: Path) -> None:
@@ -176,6 +183,44 @@ def scale_read_back_wrongly(bundle: Path) -> None:
         read_back.input[1] = other
 
 
+def overflow(bundle: Path) -> None:
+    """What is left of the ground branch's descriptors is as large as half precision cannot hold."""
+    with Edited(bundle, "ground") as edited:
+        read = edited.first("ReduceL2").input[0]
+        edited.behind(
+            read,
+            helper.make_node("Mul", [read, edited.constant("large", np.array(1e8, np.float32))], ["larger"]),
+            helper.make_node("Cast", ["larger"], ["overflown"], to=TensorProto.FLOAT16),
+            helper.make_node("Cast", ["overflown"], ["float again"], to=TensorProto.FLOAT),
+        )
+
+
+def compiled_from_another(bundle: Path, fault: "Fault") -> None:
+    """The typed graphs are right, and what ONNX Runtime compiled them to is the work of `fault`."""
+    twin = shutil.copytree(bundle, bundle.with_name("twin"))
+    fault(twin)
+    for branch in BRANCHES:
+        manifest = read_manifest(bundle)
+        entry = manifest.engine(branch)
+        assert entry.compiled is not None
+        file = bundle / entry.compiled.file
+        shutil.copyfile(twin / entry.file, file)
+        compiled = msgspec.structs.replace(entry.compiled, sha256=sha256(file), bytes=file.stat().st_size)
+        write_manifest(bundle, _with_engine(manifest, branch, msgspec.structs.replace(entry, compiled=compiled)))
+
+
+def activation_scales(bundle: Path, branch: Branch) -> list[str]:
+    """The scales by which activations are quantised, in the graph's order."""
+    return _activation_scales(Edited(bundle, branch))
+
+
+def readers(bundle: Path, scale: str) -> set[str]:
+    """The nodes of the ground graph that read what is quantised by `scale`."""
+    nodes = Edited(bundle, "ground").graph.node
+    read_back = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[1] == scale}
+    return {node.name for node in nodes if read_back & set(node.input)}
+
+
 def _activation_scales(edited: Edited) -> list[str]:
     return list(dict.fromkeys(node.input[1] for node in edited.graph.node if node.op_type == "QuantizeLinear"))
 
@@ -202,6 +247,3 @@ def _rolled(edited: Edited, tensor: str, into: str, axis: int) -> list[Any]:
         helper.make_node("Slice", [tensor, names["first"], names["last"], names["axis"]], [f"{into} head"]),
         helper.make_node("Concat", [f"{into} tail", f"{into} head"], [into], axis=axis),
     ]
-
-
-Fault = Callable[[Path], object]

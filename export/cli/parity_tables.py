@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.recall import Recall
 
 _LAYERS_SHOWN = 10
+_TENTHS_DO = 1000
 _STEPS: "dict[StageName, str]" = {"onnx": "ONNX, float32", "typed": "ONNX, typed", "engine": "engine"}
 
 
@@ -73,7 +74,9 @@ def _show_changes(figures: "ParityFigures") -> None:
     columns = ("", "own gallery", "reference's gallery", "reference's queries")
     rows = table("Change of R@1 in points, and where 95 % confidence puts it", columns)
     for each in figures.candidates:
-        rows.add_row(each.name, *(_interval(pairing.at_1) for pairing in each.pairings))
+        # One query of a small set is more than a tenth of a point.
+        digits = 1 if figures.pairs < _TENTHS_DO else 2
+        rows.add_row(each.name, *(_interval(pairing.at_1, digits) for pairing in each.pairings))
     output.print(rows)
     output.print(
         "An engine's queries in its own gallery, in the reference's, and the reference's queries in the engine's",
@@ -128,8 +131,9 @@ def _show_verdict(candidate: "Candidate") -> None:
         output.print(f"  It was lost on the way to: {_STEPS[candidate.gate.blamed]}")
 
 
-def _interval(change: "Change") -> str:
-    return f"{100 * change.change:+.2f} ({100 * change.low:+.2f} to {100 * change.high:+.2f})"
+def _interval(change: "Change", digits: int) -> str:
+    middle, low, high = (f"{100 * share:+.{digits}f}" for share in (change.change, change.low, change.high))
+    return f"{middle} ({low} to {high})"
 
 
 def _own_turn(layer: "LayerAgreement") -> float:

@@ -53,7 +53,7 @@ def measure(
 
     `exact` holds the float32 files that the bundle's were made from, where they are at hand.
     """
-    way = _describe(run, asked, model, bundle, exact, track)
+    way = _describe(run, asked, name, model, bundle, exact, track)
     engine = way[-1]
     turned = flips(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
     found = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
@@ -67,7 +67,7 @@ def measure(
     measured = Measured(
         found.branches, found.pairings, (ground, aerial), audits, _other_input(run.reference, model, bundle), stages
     )
-    precision, gates = model.precision, asked.gates
+    precision, gates, made = model.precision, asked.gates, bundle.manifest.quantisation
     candidate = Candidate(
         name=name,
         path=str(model.path),
@@ -87,6 +87,7 @@ def measure(
             measured,
             gates.drop_of(precision, model.tolerance),
             gates.cosine_of(precision),
+            gates.promise_of(precision, None if made is None else made.keep_cosine),
             require_certain=gates.require_certain,
         ),
     )
@@ -95,18 +96,16 @@ def measure(
 
 
 def _describe(
-    run: Run, asked: Asked, model: Model, bundle: Bundle, exact: Bundle | None, track: Track
+    run: Run, asked: Asked, name: str, model: Model, bundle: Bundle, exact: Bundle | None, track: Track
 ) -> list[Described]:
     """The stages in their order, the engine last; a typed file that is the float32 one is no stage of its own."""
-    if not asked.stages:
-        (engine,) = describe([model.embedders], run.pair_set, track=track)
-        return [described("engine", model.runs_by, engine)]
-    before = [run.onnx[side] for side in (bundle.manifest.source.raw_tiles,) if side in run.onnx]
-    if exact is not None and same_graphs(exact, bundle):
-        (engine,) = describe([model.embedders], run.pair_set, track=track)
-        return [*before, described("engine", model.runs_by, engine)]
-    typed, engine = describe([as_written(bundle), model.embedders], run.pair_set, track=track)
-    return [*before, described("typed", RUNS_BY, typed), described("engine", model.runs_by, engine)]
+    typed = asked.stages and not (exact is not None and same_graphs(exact, bundle))
+    embedders = [as_written(bundle), model.embedders] if typed else [model.embedders]
+    *of_file, engine = describe(embedders, run.pair_set, name, track=track)
+    side = bundle.manifest.source.raw_tiles
+    way = [run.onnx[side]] if side in run.onnx else []
+    way += [described("typed", RUNS_BY, rows) for rows in of_file]
+    return [*way, described("engine", model.runs_by, engine)]
 
 
 def _other_input(reference: Model, model: Model, bundle: Bundle) -> str | None:

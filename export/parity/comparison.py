@@ -2,14 +2,14 @@
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 
 from geodtr.export.bench import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, SpeedBeside, measure
-from geodtr.export.parity.gates import AS_PROMISED, Gates
+from geodtr.export.parity.gates import AS_PROMISED, Gates, together
 from geodtr.export.parity.pairings import median_margin
 from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference
 from geodtr.export.parity.run import begin, check_pairs
@@ -19,7 +19,7 @@ from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import hash_files
 from geodtr.runtime.machine import this_cpu, this_gpu
-from geodtr.runtime.names import BRANCHES, Precision, Verdict
+from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import PairSet
@@ -91,7 +91,7 @@ def compare(
         fp32=names[fp32],
         candidates=tuple(candidate for candidate, _ in measured),
         require_certain=gates.require_certain,
-        verdict=_together(candidate.gate.verdict for candidate, _ in measured),
+        verdict=together(*(candidate.gate.verdict for candidate, _ in measured)),
     )
     return ParityResult(figures, Evidence(run.pair_set, run.ranking, tuple(evidence for _, evidence in measured)))
 
@@ -122,8 +122,3 @@ def _beside(timings: Sequence[Timing], row: int, fp32: int, precision: Precision
         times_reference=mine.ratio(timings[0]),
         times_fp32=None if precision == "fp32" else mine.ratio(timings[fp32]),
     )
-
-
-def _together(verdicts: Iterable[Verdict]) -> Verdict:
-    found = set(verdicts)
-    return "failed" if "failed" in found else "undecided" if "undecided" in found else "passed"

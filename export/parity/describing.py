@@ -19,15 +19,19 @@ from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.evaluate import DescriptorPair, select_rows
 
 
-def describe(models: Sequence[EmbedderPair], pair_set: PairSet, *, track: Track = untracked) -> list[DescriptorPair]:
-    """Embed every panorama and every tile with each model.
+def describe(
+    models: Sequence[EmbedderPair], pair_set: PairSet, name: str, *, track: Track = untracked
+) -> list[DescriptorPair]:
+    """Embed every panorama and every tile with each model; `name` is whose they are, for `track`.
 
     Images that cannot be read as one of the models takes them are left out for all, with their pairs.
     """
     bad: dict[Path, Skipped] = {}
     paths = {branch: paths_of(pair_set, branch) for branch in BRANCHES}
     found = {
-        branch: _describe_branch([model[branch] for model in models], paths[branch], bad, f"{branch} images", track)
+        branch: _describe_branch(
+            [model[branch] for model in models], paths[branch], bad, f"{name}: {branch} images", track
+        )
         for branch in BRANCHES
     }
     if not bad:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
 
+from geodtr.export.agreement import at_twice_the_angle
 from geodtr.export.parity.batches import LEAST_COSINE as LEAST_BATCH_COSINE
 from geodtr.export.parity.result import (
     PAIRINGS,
@@ -49,7 +50,16 @@ class Gates:
         return self.max_drop.get(precision, own) / 100
 
     def cosine_of(self, precision: Precision) -> float:
+        """What every single descriptor must keep."""
         return self.least_cosine.get(precision, LEAST_COSINE[precision])
+
+    def promise_of(self, precision: Precision, keep_cosine: float | None) -> float | None:
+        """What 99 of 100 descriptors must keep of an engine whose build kept `keep_cosine` on its calibration images:
+        twice that angle. None where the build made no such promise, or the user set a cosine of his own.
+
+        On few pairs it tells one wrong scale, which turns some descriptors and costs no hit yet.
+        """
+        return None if keep_cosine is None or precision in self.least_cosine else at_twice_the_angle(keep_cosine)
 
 
 AS_PROMISED = Gates()
@@ -77,30 +87,33 @@ class Measured:
     stages: Sequence[Stage]
 
 
-def judge(measured: Measured, max_drop: float, least_cosine: float, *, require_certain: bool) -> Gate:
+def judge(
+    measured: Measured, max_drop: float, least_cosine: float, promised_cosine: float | None, *, require_certain: bool
+) -> Gate:
     """`max_drop`: a share of the queries. Every comparison is written so that a NaN fails it."""
     queries = measured.pairings[0].recall.queries
     allowed = may_lose(max_drop, queries)
-    worst = max(measured.pairings, key=lambda each: (_net(each), -each.at_1.low))
+    worst = min(measured.pairings, key=lambda each: each.at_1.low)
     drop, low, high = -worst.at_1.change, -worst.at_1.high, -worst.at_1.low
     enough = pairs_to_be_sure(worst.at_1.lost, worst.at_1.gained, queries, max_drop)
     certain = high <= max_drop if max_drop else None
     checks = (
         *(_recall(pairing, allowed) for pairing in measured.pairings),
         *(_cosine(branch, least_cosine) for branch in measured.branches),
+        *(_promise(branch, promised_cosine) for branch in measured.branches if promised_cosine is not None),
         *(_finite(branch) for branch in measured.branches),
         *(_length(branch) for branch in measured.branches),
         *(_batches(each) for each in measured.batches),
         _input(measured.other_input),
         *(_graph(each, require_certain=require_certain) for each in measured.audit),
     )
-    verdicts = {check.verdict for check in checks} | ({"undecided"} if require_certain and certain is False else set())
-    verdict: Verdict = "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
+    undecided: Verdict = "undecided" if require_certain and certain is False else "passed"
     failed = {check.name for check in checks if check.verdict == "failed"}
     return Gate(
         max_drop=max_drop,
         may_lose=allowed,
         least_cosine=least_cosine,
+        promised_cosine=promised_cosine,
         pairing=worst.name,
         drop=drop,
         low=low,
@@ -109,12 +122,17 @@ def judge(measured: Measured, max_drop: float, least_cosine: float, *, require_c
         pairs_to_be_sure=enough,
         checks=checks,
         blamed=_blamed(measured.stages, failed),
-        verdict=verdict,
+        verdict=together(undecided, *(check.verdict for check in checks)),
         reasons=(
             *(check.words for check in checks if check.verdict != "passed"),
             how_sure(drop, high, max_drop, queries, enough),
         ),
     )
+
+
+def together(*verdicts: Verdict) -> Verdict:
+    """Failed when one of several is, else undecided when one is."""
+    return "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
 
 
 def how_sure(drop: float, high: float, max_drop: float, queries: int, enough: int | None) -> str:
@@ -142,6 +160,14 @@ def _recall(pairing: Pairing, allowed: int) -> Check:
 def _cosine(branch: BranchAgreement, least: float) -> Check:
     words = f"{branch.branch}: smallest cosine {branch.smallest_cosine:.6f}, at least {least} is asked"
     return Check("cosine", _verdict(branch.smallest_cosine >= least), words)
+
+
+def _promise(branch: BranchAgreement, least: float) -> Check:
+    words = (
+        f"{branch.branch}: one descriptor in a hundred has a cosine below {branch.low_cosine:.6f}; by what the build "
+        f"kept on its calibration images, {least:.6f} is asked"
+    )
+    return Check("promise", _verdict(branch.low_cosine >= least), words)
 
 
 def _finite(branch: BranchAgreement) -> Check:
@@ -179,7 +205,7 @@ def _blamed(stages: Sequence[Stage], failed: set[CheckName]) -> StageName | None
     """The stage that most hits went in, where recall failed; where descriptors alone did, the one that turned them
     furthest. A row that depends on its batch is the engine's doing, a wrong graph the typed file's.
     """
-    if stages and failed & {"recall", "cosine", "finite", "length"}:
+    if stages and failed & {"recall", "cosine", "promise", "finite", "length"}:
         nearness = {stage.name: min(each.smallest_cosine for each in stage.from_previous) for stage in stages}
         if "recall" in failed:
             return max(stages, key=lambda stage: (stage.step.lost - stage.step.gained, -nearness[stage.name])).name

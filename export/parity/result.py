@@ -30,7 +30,7 @@ PAIRINGS: Mapping[PairingName, str] = {
     "gallery": "the reference's queries, own gallery",
 }
 
-CheckName = Literal["recall", "cosine", "finite", "length", "batches", "preprocessing", "graph"]
+CheckName = Literal["recall", "cosine", "promise", "finite", "length", "batches", "preprocessing", "graph"]
 """What a gate looks at."""
 
 
@@ -176,16 +176,19 @@ class Gate:
     """The judgement of one candidate.
 
     `max_drop`: the share of queries by which R@1 may fall; `may_lose` the same in queries, never less than one for a
-    precision that may lose at all. `pairing` is the way of searching that lost most, `drop` its fall of R@1 (negative:
-    a gain), which 95 % confidence puts between `low` and `high`. `certain`: the whole interval lies within `max_drop`;
-    None where none could, for nothing may be lost. `pairs_to_be_sure`: about how many pairs with as many changes would
-    make it certain; None where no number would. `blamed`: the stage that lost what failed the gate; None where it did
-    not fail or no stages were run. `reasons`: why the verdict is not passed, and how sure it is, in sentences.
+    precision that may lose at all. `least_cosine` is asked of every descriptor, `promised_cosine` of 99 in 100, by what
+    the build kept on its calibration images; None where it promised nothing. `pairing` is the way of searching that
+    may have lost most: `drop` is its fall of R@1 (negative: a gain), which 95 % confidence puts between `low` and
+    `high`, and no other's `high` is above. `certain`: it lies within `max_drop`; None where none could, for nothing may
+    be lost. `pairs_to_be_sure`: about how many pairs with as many changes would make it certain; None where no number
+    would. `blamed`: the stage that lost what failed the gate; None where it did not fail or no stages were run.
+    `reasons`: why the verdict is not passed, and how sure it is, in sentences.
     """
 
     max_drop: float
     may_lose: int
     least_cosine: float
+    promised_cosine: float | None
     pairing: PairingName
     drop: float
     low: float

@@ -39,7 +39,7 @@ def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairS
     finite.
     """
     models = [reference.embedders, *map(as_written, graphs.values())]
-    descriptors, *of_graphs = describe(models, pair_set, track=track)
+    descriptors, *of_graphs = describe(models, pair_set, reference.name, track=track)
     left = descriptors.pair_set
     check_pairs(left)
     for branch in BRANCHES:
