@@ -165,6 +165,7 @@ def _candidate(
             Measured(branches, (own, queries, gallery), batches, audits, None, stages),
             max_drop,
             0.99999 if fp32 else 0.95,
+            None if fp32 else 0.96,
             require_certain=require_certain,
         ),
     )

@@ -12,8 +12,8 @@ def percent(share: float) -> str:
 
 
 def points(share: float) -> str:
-    """+0.2 or −0.4: a change, in points of recall."""
-    return signed(f"{100 * share:+.1f}")
+    """+0.20 or −0.45: a change, in points of recall."""
+    return signed(f"{100 * share:+.2f}")
 
 
 def signed(text: str) -> str:

@@ -13,6 +13,7 @@ STAGES: dict[StageName, str] = {
 CHECKS: dict[CheckName, str] = {
     "recall": "recall",
     "cosine": "cosines",
+    "promise": "the build’s promise",
     "finite": "finite values",
     "length": "unit length",
     "batches": "batch invariance",
@@ -49,7 +50,7 @@ def sureness(result: ParityResult) -> str:
 
 
 def summary(candidate: Candidate) -> str:
-    """What was measured of R@1, in the way of searching that lost most, and what was allowed."""
+    """What was measured of R@1, in the way of searching that may have lost most, and what was allowed."""
     gate, queries = candidate.gate, candidate.own.recall.queries
     change = next(each for each in candidate.pairings if each.name == gate.pairing).at_1
     moved = (
