@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from PIL import Image
-from tiny_bundle import SIDE, write_bundle
+from tiny_bundle import write_bundle, write_pairs
 
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
-PAIRS = 40
-
 
 pytest_plugins = ["pytester"]
 
@@ -28,20 +24,13 @@ pytest_plugins = ["pytester"]
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Path:
     """A project whose engine is as good as its reference, with another model's beside it, and a data set."""
-    tmp_path = pytester.path
-    (tmp_path / "bundles").mkdir()
-    write_bundle(tmp_path / "reference")
-    write_bundle(tmp_path / "bundles" / "int8")
-    write_bundle(tmp_path / "bundles" / "another", seed=1)
-    random = np.random.default_rng(0)
-    (tmp_path / "held-out").mkdir()
-    for number in range(PAIRS):
-        pixels = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-        for branch in ("ground", "aerial"):
-            Image.fromarray(pixels).save(tmp_path / "held-out" / f"{branch}{number}.png")
-    rows = [f"ground{number}.png,aerial{number}.png\n" for number in range(PAIRS)]
-    (tmp_path / "held-out" / "pairs.csv").write_text("ground,aerial\n" + "".join(rows))
-    return tmp_path
+    folder = pytester.path
+    (folder / "bundles").mkdir()
+    write_bundle(folder / "reference")
+    write_bundle(folder / "bundles" / "int8")
+    write_bundle(folder / "bundles" / "another", seed=1)
+    write_pairs(folder / "held-out", 40)
+    return folder
 
 
 def spoil(bundle: Path) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -9,10 +11,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sample_parity import USUAL, Drawn, drawn_parity, small_world
+from tiny_bundle import write_bundle, write_pairs
 
 from geodtr.export.parity.result import ParityResult
 from geodtr.export.report import write_report
@@ -22,6 +26,8 @@ from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.recall import Ranking
 from geodtr.training.data.pair_set import Pair, PairSet
 
+Cli = Callable[..., Outcome]
+Refused = Callable[..., str]
 GOOD = (Drawn("fp32", "fp32", 1e-6), Drawn("int8", "int8", 1e-3))
 
 
@@ -191,6 +197,28 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_overwritten(
     with pytest.raises(UserError, match="cannot be written"):
         write_report(result, taken / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.html"]
+
+
+def test_a_recall_that_says_nothing_is_said_to_say_nothing(result: ParityResult, tmp_path: Path) -> None:
+    tied = replace(result.figures.reference, recall=replace(result.figures.reference.recall, tied=0.2, alike=0.995))
+    page = written(replace(result, figures=replace(result.figures, reference=tied)), tmp_path)
+    assert "PyTorch: the descriptors have collapsed" in page.text
+    assert "20.0 % of the queries have another tile exactly as close" in page.text
+
+
+def test_the_command_writes_it_and_asks_for_its_place_before_the_work(
+    cli: Cli, refused: Refused, tmp_path: Path
+) -> None:
+    reference, engine = write_bundle(tmp_path / "reference"), write_bundle(tmp_path / "engine")
+    data = f"pairs:{write_pairs(tmp_path / 'pairs', 12)}"
+    asked = ("parity", reference, engine, "--data", data, "--report")
+    assert "does not end in .html" in refused(*asked, tmp_path / "report.pdf")
+    assert "cannot be written" in refused(*asked, engine / "manifest.json" / "report.html")
+    report = tmp_path / "new" / "report.html"
+    done = cli(*asked, report)
+    assert done.code == 0, done.err
+    assert Page(report).headings[0] == ("h1", "Passed: engine loses no more than it may.")
+    assert "exists. Name another" in refused(*asked, report)
 
 
 @settings(deadline=None, max_examples=50)

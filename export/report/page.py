@@ -69,6 +69,7 @@ def page(result: ParityResult) -> str:
         series=series,
         headline=words.headline(result),
         sureness=words.sureness(result),
+        doubts=words.doubts(result),
         summary=words.summary,
         loss=words.loss,
         in_order=words.in_order,

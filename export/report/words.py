@@ -49,6 +49,25 @@ def sureness(result: ParityResult) -> str:
     return f"{pairs} against {result.figures.reference.name}: too few to be sure of {names}.{more}"
 
 
+def doubts(result: ParityResult) -> tuple[str, ...]:
+    """Why recall is not to be trusted, of each model of which it is not."""
+    models = [(result.figures.reference.name, result.figures.reference.recall)]
+    models += [(candidate.name, candidate.own.recall) for candidate in result.candidates]
+    collapsed = (
+        f"{name}: the descriptors have collapsed. Two different images have a cosine of {recall.alike:.4f} on average; "
+        "recall says nothing."
+        for name, recall in models
+        if recall.collapsed
+    )
+    tied = (
+        f"{name}: {percent(recall.tied)} % of the queries have another tile exactly as close as the right one. Ties "
+        f"count as hits: R@1 is {percent(recall.at_1)} % with them, {percent(recall.pessimistic_at_1)} % without."
+        for name, recall in models
+        if recall.tied > 0 and recall.suspicious
+    )
+    return (*collapsed, *tied)
+
+
 def summary(candidate: Candidate) -> str:
     """What was measured of R@1, in the way of searching that may have lost most, and what was allowed."""
     gate, queries = candidate.gate, candidate.own.recall.queries
