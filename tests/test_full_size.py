@@ -8,6 +8,12 @@ import official
 import pytest
 from conftest import Outcome
 
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.engine_builder import build_engine
+from geodtr.export.model import open_model
+from geodtr.export.parity import compare
+from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.pipeline import embed_files
@@ -58,6 +64,23 @@ def test_engines_embed_real_images_as_pytorch_does(
         paths = pairs.paths(branch)
         cosine = np.sum(embed_files(reference[branch], paths) * embed_files(engine[branch], paths), axis=1)
         assert cosine.min() >= SMALLEST_COSINE[precision]
+
+
+@pytest.mark.slow
+def test_parity_holds_on_real_images_step_by_step(
+    imported: Path, exported: Path, cvusa_sample: Path, tmp_path: Path
+) -> None:
+    pairs = read_test_set(f"cvusa:{cvusa_sample}")
+    candidates = []
+    for precision in SMALLEST_COSINE:
+        plan = CalibrationPlan(pool_of(pairs)) if precision == "int8" else None
+        builder = make_builder("onnxruntime", BuildOptions())
+        bundle = build_engine(exported, tmp_path / precision, precision=precision, builder=builder, calibration=plan)
+        candidates.append(open_model(bundle.path))
+    result = compare(open_model(imported), candidates, pairs)
+    for candidate in result.candidates:
+        assert candidate.gate.verdict == "passed", candidate.gate.reasons
+        assert candidate.stages[0].from_previous[0].smallest_cosine > 0.99999
 
 
 def test_a_square_network_of_other_depth_comes_out_of_the_same_file_format(

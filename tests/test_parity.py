@@ -149,7 +149,7 @@ def test_tables_fit_a_terminal(trained: Trained, tmp_path: Path, cli: Cli, monke
     bundle = shutil.copytree(trained.bundles["int8"].path, tmp_path / "int8")
     monkeypatch.setenv("COLUMNS", "80")
     asked = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 40, "--layers")
-    tables = [line for line in cli(*asked).out.splitlines() if line.startswith("int8  ") or "node_" in line]
+    tables = [line for line in cli(*asked).out.splitlines() if line.startswith(("int8  ", "ground/", "aerial/"))]
     assert len(tables) > 5
     assert all(len(line) <= 80 and "…" not in line for line in tables)
 

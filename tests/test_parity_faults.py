@@ -119,7 +119,7 @@ def test_descriptors_that_are_no_numbers_fail_the_gate_and_count_as_misses(
     assert result.code == 1, result.err
     (candidate,) = json.loads(result.out)["candidates"]
     ground, aerial = candidate["branches"]
-    assert (ground["nan"], aerial["nan"]) == (40, 0)
+    assert (ground["infinite"], aerial["infinite"], aerial["nan"]) == (40, 0, 0)
     assert ground["smallest_cosine"] == 0
     assert candidate["pairings"][0]["recall"]["at_10"] == 0
     assert candidate["gate"]["verdict"] == "failed"

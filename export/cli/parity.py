@@ -30,7 +30,7 @@ def parity(
             "--max-drop",
             metavar="PRECISION=POINTS,...",
             help="Allowed drop in R@1, for example fp16=0.2,int8=1.",
-            show_default="fp32=0,fp16=0.1,int8=0.5,fp8=0.5; auto: its search's tolerance",
+            show_default="fp32=0, fp16=0.1, int8=0.5, fp8=0.5; auto: its search's tolerance",
         ),
     ] = None,
     min_cosine: Annotated[
@@ -39,7 +39,7 @@ def parity(
             "--min-cosine",
             metavar="PRECISION=COSINE,...",
             help="What every single descriptor must keep of the reference's.",
-            show_default="fp32=0.99999,fp16=0.999,int8=0.98,fp8=0.95,auto=0.95",
+            show_default="fp32=0.99999, fp16=0.999, int8=0.98, fp8=0.95, auto=0.95",
         ),
     ] = None,
     require_certain: Annotated[
@@ -67,15 +67,15 @@ def parity(
 ) -> None:
     """Prove that engines find what the reference model finds: exit 0 passed, 1 one does not, 3 undecided.
 
-    Every model embeds the same pairs. An engine passes when R@1 falls by no more than its precision may (never less
-    than one query, but for fp32), in its own gallery and in both mixtures with the reference's; when no single
-    descriptor turns too far; when rows do not depend on their batch; and when its graph has the precision that it
-    claims.
+    All embed the same pairs. An engine passes when R@1 falls by no more than its precision may (never
+    less than one query, but for fp32), in its own gallery and in both mixtures with the reference's,
+    no single descriptor turns too far, rows do not depend on their batch, and the graph has the
+    precision that it claims. The verdict is written into each bundle's manifest.
 
-    A measured drop is not the true one: other pairs would give another. Only queries that one model finds and the other
-    does not tell them apart, so the fewer of these, the surer. The report gives the range in which the true drop lies
-    with 95 % confidence, and how many pairs would be enough for all of it to be allowed; --require-certain asks for
-    that. The verdict is written into each bundle's manifest. docs/parity.md explains the rest.
+    A measured drop is not the true one: other pairs would give another. Only queries that one model
+    finds and the other misses tell the two apart. From their number follows the range in which the
+    true drop lies with 95 % confidence, and how many pairs would put all of it within what is
+    allowed: --require-certain asks for that. docs/parity.md explains it from the beginning.
     """
     from geodtr.export.model import open_model
     from geodtr.export.parity import Gates, compare, record
@@ -110,9 +110,9 @@ def _by_precision(texts: Sequence[str] | None, unit: str, largest: float) -> dic
     """fp16=0.2,int8=1 -> a number by precision. Raises ConfigError naming what cannot be understood."""
     from geodtr.runtime.errors import ConfigError
 
-    names = {asked_as(precision): precision for precision in PRECISIONS}
+    names: dict[str, Precision] = {asked_as(precision): precision for precision in PRECISIONS}
     found = dict[Precision, float]()
-    for part in ",".join(texts or ()).split(","):
+    for part in map(str.strip, ",".join(texts or ()).split(",")):
         name, _, number = part.partition("=")
         try:
             value = float(number)
@@ -124,7 +124,7 @@ def _by_precision(texts: Sequence[str] | None, unit: str, largest: float) -> dic
                 f"0 to {largest:g}, for example int8={largest / 2:g}."
             )
         if part:
-            found[names[name]] = value  # type: ignore[index]
+            found[names[name]] = value
     return found
 
 

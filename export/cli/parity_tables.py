@@ -1,6 +1,7 @@
 """How a parity run looks in a terminal: what was found, what changed and how surely, where it was lost, the
 verdicts."""
 
+from collections import Counter
 from collections.abc import Iterable
 from math import acos, degrees
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.recall import Recall
 
 _LAYERS_SHOWN = 10
+_WEIGHTED = ("Conv", "MatMul", "Gemm")
 _TENTHS_DO = 1000
 _STEPS: "dict[StageName, str]" = {"onnx": "ONNX, float32", "typed": "ONNX, typed", "engine": "engine"}
 
@@ -105,7 +107,7 @@ def _show_stages(figures: "ParityFigures") -> None:
 
 def _show_layers(candidate: "Candidate") -> None:
     output.print()
-    columns = ("layer", "block", "in", "cos", "of its inputs", "error %")
+    columns = ("layer", "block", "in", "cos", "inputs", "error %")
     rows = table(f"{candidate.name}: the layers that turn most, in the graph's order", columns)
     worst = sorted(candidate.layers, key=_own_turn)[-_LAYERS_SHOWN:]
     for each in candidate.layers:
@@ -113,6 +115,7 @@ def _show_layers(candidate: "Candidate") -> None:
             figures = (f"{each.cosine:.5f}", f"{each.inputs_cosine:.5f}", f"{100 * each.error:.1f}")
             rows.add_row(f"{each.branch}/{each.node}", each.block, each.precision, *figures)
     output.print(rows)
+    output.print("cos: of what a layer gives; inputs: of what it was given", style="dim")
     for branch in ("ground", "aerial"):
         first = _first(each for each in candidate.layers if each.branch == branch and each.cosine < _fallen(candidate))
         if first is not None:
@@ -127,8 +130,20 @@ def _show_verdict(candidate: "Candidate") -> None:
     output.print(f"{candidate.name}:", judged(candidate.gate.verdict))
     for reason in candidate.gate.reasons:
         output.print(f"  {reason}", soft_wrap=True)
+    output.print(f"  {_precisions(candidate)}", style="dim", soft_wrap=True)
     if candidate.gate.blamed is not None and candidate.stages:
         output.print(f"  It was lost on the way to: {_STEPS[candidate.gate.blamed]}")
+
+
+def _precisions(candidate: "Candidate") -> str:
+    """What the operators with weights compute in, of both branches together, and the backend's own word on layers."""
+    counted, layers = Counter[str](), Counter[str]()
+    for branch in candidate.audit:
+        for kind in _WEIGHTED:
+            counted.update({f"{kind} {precision}": n for precision, n in branch.operators.get(kind, {}).items()})
+        layers.update(branch.layers)
+    told = [", ".join(f"{n} {what}" for what, n in found.items()) for found in (counted, layers) if found]
+    return "; by the backend, layers: ".join(told)
 
 
 def _interval(change: "Change", digits: int) -> str:

@@ -47,7 +47,9 @@ def cosines(expected: Descriptors, got: Descriptors) -> NDArray[np.float64]:
     Sums are in float64: of 4,096 products, float32 would lose the digits that a cosine near 1 is told by.
     """
     usable = finite_rows(expected) & finite_rows(got)
-    one, other = (np.where(usable[:, None], rows, np.float32(0)) for rows in (expected, got))
+    one, other = expected, got
+    if not usable.all():
+        one, other = (np.where(usable[:, None], rows, np.float32(0)) for rows in (expected, got))
     product = np.einsum("nd,nd->n", one, other, dtype=np.float64)
     lengths = np.linalg.norm(one, axis=1).astype(np.float64) * np.linalg.norm(other, axis=1)
     found: NDArray[np.float64] = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
