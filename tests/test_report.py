@@ -20,6 +20,7 @@ from tiny_bundle import write_bundle, write_pairs
 
 from geodtr.export.parity.result import ParityResult
 from geodtr.export.report import write_report
+from geodtr.export.report.figures import cosine, digits
 from geodtr.export.report.plots import rank_plot
 from geodtr.export.report.svg import WIDTH, round_ticks
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
@@ -242,6 +243,21 @@ def test_every_query_is_in_the_scatter_and_every_mark_on_the_page(ranks: list[tu
 def _ranking(ranks: tuple[int, ...]) -> Ranking:
     rank = np.array(ranks, np.int64)
     return Ranking(rank, np.zeros_like(rank), np.zeros(len(rank), np.float32), rank, 50_000, 0.0)
+
+
+@given(value=st.floats(-1, 1))
+def test_no_cosine_below_1_is_written_as_1(value: float) -> None:
+    said = cosine(value)
+    assert said == "1" or float(said.replace("−", "-")) < 1
+    assert (said == "1") == (value > 1 - 1e-8)
+    assert float(said.replace("−", "-")) == pytest.approx(value, abs=1e-5)
+
+
+@given(value=st.floats())
+def test_every_figure_can_be_written(value: float) -> None:
+    assert digits(value)
+    assert cosine(min(value, 1.0))
+    assert "-" not in digits(value)
 
 
 @given(low=st.floats(-200, 200), span=st.floats(1e-3, 400))

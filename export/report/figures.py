@@ -1,7 +1,7 @@
 """Numbers as the report writes them: shares in percent, changes in points, with a real minus sign."""
 
 from collections.abc import Sequence
-from math import floor, log10
+from math import floor, isfinite, log10
 
 from geodtr.runtime.manifest import Ratio
 
@@ -22,8 +22,10 @@ def signed(text: str) -> str:
 
 
 def cosine(value: float) -> str:
-    """0.99214, and of what is nearer to 1 two digits that tell it from 1: 0.9999985."""
+    """0.99214, and of what is nearer to 1 two digits that tell it from 1: 0.9999985. None of what is no number."""
     away = 1 - value
+    if not isfinite(value):
+        return "none"
     if away < 1e-8:
         return "1"
     return signed(f"{value:.{max(5, 1 - floor(log10(away)))}f}")
@@ -50,6 +52,8 @@ def listed(words: Sequence[str]) -> str:
 
 def digits(value: float) -> str:
     """Three digits that count: 0.00123, 12.3, 1,230; 6e−08 of what is smaller than that."""
+    if not isfinite(value):
+        return "∞" if value > 0 else "none"
     if abs(value) >= 100:
         return signed(f"{value:,.0f}")
     return signed(f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.1g}")

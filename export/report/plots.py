@@ -184,7 +184,7 @@ def layer_plot(layers: Sequence[LayerAgreement], branch: Branch, kind: str) -> s
         f"{worst.node}.",
         x,
         y,
-        left=62,
+        left=70,
     )
     plot.line(np.arange(len(layers)), gone, kind)
     return plot.drawn()
