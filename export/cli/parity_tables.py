@@ -2,7 +2,6 @@
 verdicts."""
 
 from collections import Counter
-from collections.abc import Iterable
 from math import acos, degrees
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from geodtr.export.cli.console import (
     warn,
     warn_of_collapse,
 )
+from geodtr.runtime.names import BRANCHES
 
 if TYPE_CHECKING:
     from geodtr.export.parity.result import Candidate, Change, LayerAgreement, ParityFigures, StageName
@@ -116,12 +116,13 @@ def _show_layers(candidate: "Candidate") -> None:
             rows.add_row(f"{each.branch}/{each.node}", each.block, each.precision, *figures)
     output.print(rows)
     output.print("cos: of what a layer gives; inputs: of what it was given", style="dim")
-    for branch in ("ground", "aerial"):
-        first = _first(each for each in candidate.layers if each.branch == branch and each.cosine < _fallen(candidate))
+    asked = candidate.gate.least_cosine
+    for branch in BRANCHES:
+        fallen = (each for each in candidate.layers if each.branch == branch and each.cosine < asked)
+        first = next(fallen, None)
         if first is not None:
             output.print(
-                f"{branch}: the first whose cosine is below {_fallen(candidate)} is {first.node} ({first.kind}, "
-                f"{first.precision}).",
+                f"{branch}: the first whose cosine is below {asked} is {first.node} ({first.kind}, {first.precision}).",
                 soft_wrap=True,
             )
 
@@ -142,6 +143,8 @@ def _precisions(candidate: "Candidate") -> str:
         for kind in _WEIGHTED:
             counted.update({f"{kind} {precision}": n for precision, n in branch.operators.get(kind, {}).items()})
         layers.update(branch.layers)
+    if candidate.audit[0].unread is not None:
+        return f"The typed graphs were not looked into: {candidate.audit[0].unread}"
     told = [", ".join(f"{n} {what}" for what, n in found.items()) for found in (counted, layers) if found]
     return "; by the backend, layers: ".join(told)
 
@@ -158,12 +161,3 @@ def _own_turn(layer: "LayerAgreement") -> float:
 
 def _angle(cosine: float) -> float:
     return degrees(acos(min(max(cosine, -1.0), 1.0)))
-
-
-def _fallen(candidate: "Candidate") -> float:
-    """What a layer's cosine is below once something is lost: what is asked of descriptors."""
-    return candidate.gate.least_cosine
-
-
-def _first(layers: "Iterable[LayerAgreement]") -> "LayerAgreement | None":
-    return next(iter(layers), None)
