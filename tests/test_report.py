@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,7 +24,7 @@ from geodtr.export.report import write_report
 from geodtr.export.report.figures import cosine, digits
 from geodtr.export.report.plots import rank_plot
 from geodtr.export.report.svg import WIDTH, round_ticks
-from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
 from geodtr.runtime.recall import Ranking
 from geodtr.training.data.pair_set import Pair, PairSet
 
@@ -220,6 +221,15 @@ def test_the_command_writes_it_and_asks_for_its_place_before_the_work(
     assert done.code == 0, done.err
     assert Page(report).headings[0] == ("h1", "Passed: engine loses no more than it may.")
     assert "exists. Name another" in refused(*asked, report)
+
+
+def test_without_jinja2_it_is_said_what_to_install(
+    result: ParityResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependency, match="pip install"):
+        write_report(result, tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
 
 
 @settings(deadline=None, max_examples=50)

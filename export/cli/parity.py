@@ -85,7 +85,11 @@ def parity(
     from geodtr.runtime.manifest import FILE_NAME
     from geodtr.training.data.spec import read_test_set
 
-    gates = Gates(_by_precision(max_drop, "points", 100), _by_precision(min_cosine, "a cosine", 1), require_certain)
+    gates = Gates(
+        _by_precision(max_drop, "points", 100, example=0.5),
+        _by_precision(min_cosine, "a cosine", 1, example=0.98),
+        require_certain,
+    )
     if report is not None:
         check_report(report)
     pair_set = read_test_set(data, limit)
@@ -106,7 +110,7 @@ def parity(
     raise typer.Exit(_EXIT[result.verdict])
 
 
-def _by_precision(texts: Sequence[str] | None, unit: str, largest: float) -> dict[Precision, float]:
+def _by_precision(texts: Sequence[str] | None, unit: str, largest: float, example: float) -> dict[Precision, float]:
     """fp16=0.2,int8=1 -> a number by precision. Raises ConfigError naming what cannot be understood."""
     from geodtr.runtime.errors import ConfigError
 
@@ -121,7 +125,7 @@ def _by_precision(texts: Sequence[str] | None, unit: str, largest: float) -> dic
         if part and not (name in names and 0 <= value <= largest):
             raise ConfigError(
                 f"{part!r} is not PRECISION=NUMBER: the precision is one of {', '.join(names)}, the number {unit} from "
-                f"0 to {largest:g}, for example int8={largest / 2:g}."
+                f"0 to {largest:g}, for example int8={example:g}."
             )
         if part:
             found[names[name]] = value

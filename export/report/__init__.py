@@ -29,7 +29,9 @@ def check_replaceable(out: Path) -> None:
         raise ConfigError(f"{out} does not end in .html; the report is written as an HTML file.")
     check_writable(out)
     if find_spec("jinja2") is None:
-        raise MissingDependency("The report is written by Jinja2, which is not installed: pip install jinja2")
+        raise MissingDependency(
+            "The report is written by Jinja2, which is not installed: pip install 'geodtr-export[export]'"
+        )
 
 
 def write_report(result: ParityResult, out: Path) -> None:
