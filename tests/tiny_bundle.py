@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, EngineEntry, Manifest, SourceEntry, write_manifest
@@ -44,6 +45,19 @@ def write_bundle_of(
             source=SourceEntry(sha256="0" * 64, origin="no training"),
         ),
     )
+    return path
+
+
+def write_pairs(path: Path, pairs: int) -> Path:
+    """A `pairs:` set for these bundles: noise, in which every image finds itself."""
+    path.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(pairs):
+        image = Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+        for branch in BRANCHES:
+            image.save(path / f"{branch}{number}.png")
+    rows = [f"ground{number}.png,aerial{number}.png\n" for number in range(pairs)]
+    (path / "pairs.csv").write_text("ground,aerial\n" + "".join(rows))
     return path
 
 

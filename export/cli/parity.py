@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import report_skipped, show_json, track
+from geodtr.export.cli.console import messages, report_skipped, show_json, track
 from geodtr.export.cli.options import AsJson, Limit, Spec
 from geodtr.export.cli.parity_tables import show_parity
 from geodtr.runtime.names import PRECISIONS, Precision, asked_as
@@ -54,6 +54,15 @@ def parity(
         ),
     ] = True,
     layers: Annotated[bool, typer.Option("--layers", help="Compare the ONNX files layer by layer as well.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html",
+            help="Write all of it as one HTML file: tables, plots, the queries whose answer changed.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that engines find what the reference model finds: exit 0 passed, 1 one does not, 3 undecided.
@@ -70,6 +79,7 @@ def parity(
     """
     from geodtr.export.model import open_model
     from geodtr.export.parity import Gates, compare, record
+    from geodtr.export.report import check_report, write_report
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.files import check_writable
     from geodtr.runtime.manifest import FILE_NAME
@@ -80,6 +90,8 @@ def parity(
         _by_precision(min_cosine, "a cosine", 1, example=0.98),
         require_certain,
     )
+    if report is not None:
+        check_report(report)
     pair_set = read_test_set(data, limit)
     bundles = [open_bundle(path) for path in candidates]
     for bundle in bundles:
@@ -92,6 +104,9 @@ def parity(
     else:
         show_parity(result.figures)
     record(result.figures)
+    if report is not None:
+        write_report(result, report)
+        messages.print(f"Wrote {report}")
     raise typer.Exit(_EXIT[result.verdict])
 
 

@@ -1,0 +1,48 @@
+"""The report of a parity run: one HTML file that needs nothing else, for a screen, a phone and paper."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from geodtr.export.parity.result import ParityResult
+from geodtr.runtime.errors import ConfigError, MissingDependency
+from geodtr.runtime.files import check_new_file, check_writable, write_bytes
+
+__all__ = ["check_replaceable", "check_report", "replace_report", "write_report"]
+
+
+def check_report(out: Path) -> None:
+    """Ask before the work, not after, whether a report can be written to `out`.
+
+    Raises OutputExists when it is taken, otherwise as `check_replaceable`.
+    """
+    check_new_file(out)
+    check_replaceable(out)
+
+
+def check_replaceable(out: Path) -> None:
+    """Likewise where an earlier report may lie at `out`.
+
+    Raises ConfigError when its name does not end in .html, UserError when nothing can be written there,
+    MissingDependency without Jinja2.
+    """
+    if out.suffix.lower() != ".html":
+        raise ConfigError(f"{out} does not end in .html; the report is written as an HTML file.")
+    check_writable(out)
+    if find_spec("jinja2") is None:
+        raise MissingDependency(
+            "The report is written by Jinja2, which is not installed: pip install 'geodtr-export[export]'"
+        )
+
+
+def write_report(result: ParityResult, out: Path) -> None:
+    """Write the report to `out`: durably, whole or not at all. Raises as `check_report` does."""
+    check_report(out)
+    replace_report(result, out)
+
+
+def replace_report(result: ParityResult, out: Path) -> None:
+    """The same in place of an earlier report, of which a reader sees all or nothing."""
+    check_replaceable(out)
+    from geodtr.export.report.page import page
+
+    write_bytes(out, page(result).encode())

@@ -1,0 +1,112 @@
+"""What the report says in sentences: the verdict, what it rests on, which step lost it."""
+
+from collections.abc import Sequence
+
+from geodtr.export.parity.result import PAIRINGS, Candidate, CheckName, Gate, ParityResult, StageName
+from geodtr.export.report.figures import counted, listed, percent, points
+
+STAGES: dict[StageName, str] = {
+    "onnx": "float32 ONNX",
+    "typed": "typed ONNX",
+    "engine": "engine",
+}
+CHECKS: dict[CheckName, str] = {
+    "recall": "recall",
+    "cosine": "cosines",
+    "promise": "the build’s promise",
+    "finite": "finite values",
+    "length": "unit length",
+    "batches": "batch invariance",
+    "preprocessing": "preprocessing",
+    "graph": "graph",
+}
+
+
+def headline(result: ParityResult) -> str:
+    """The verdict in one line."""
+    names = {
+        verdict: tuple(each.name for each in result.candidates if each.gate.verdict == verdict)
+        for verdict in ("passed", "failed", "undecided")
+    }
+    failed, undecided, passed = names["failed"], names["undecided"], names["passed"]
+    if failed:
+        return f"Failed: {_those(failed)} {_verb(failed, 'does', 'do')} not pass"
+    if undecided:
+        return f"Undecided: the sample is too small to be sure of {_those(undecided)}"
+    return f"Passed: {_those(passed)} {_verb(passed, 'loses', 'lose')} no more than {_verb(passed, 'it', 'they')} may"
+
+
+def sureness(result: ParityResult) -> str:
+    """Whether the sample is large enough, for all candidates at once; what would be."""
+    unsure = [candidate for candidate in result.candidates if candidate.gate.certain is False]
+    pairs = counted(result.figures.pairs, "pair")
+    if not unsure:
+        return f"{pairs} against {result.figures.reference.name}: enough to be sure."
+    names = _those([candidate.name for candidate in unsure])
+    enough = [candidate.gate.pairs_to_be_sure for candidate in unsure]
+    known = [number for number in enough if number is not None]
+    more = f" About {max(known):,} would be enough, if they change alike." if len(known) == len(enough) else ""
+    return f"{pairs} against {result.figures.reference.name}: too few to be sure of {names}.{more}"
+
+
+def doubts(result: ParityResult) -> tuple[str, ...]:
+    """Why recall is not to be trusted, of each model of which it is not."""
+    models = [(result.figures.reference.name, result.figures.reference.recall)]
+    models += [(candidate.name, candidate.own.recall) for candidate in result.candidates]
+    collapsed = (
+        f"{name}: the descriptors have collapsed. Two different images have a cosine of {recall.alike:.4f} on average; "
+        "recall says nothing."
+        for name, recall in models
+        if recall.collapsed
+    )
+    tied = (
+        f"{name}: {percent(recall.tied)} % of the queries have another tile exactly as close as the right one. Ties "
+        f"count as hits: R@1 is {percent(recall.at_1)} % with them, {percent(recall.pessimistic_at_1)} % without."
+        for name, recall in models
+        if recall.tied > 0 and recall.suspicious
+    )
+    return (*collapsed, *tied)
+
+
+def summary(candidate: Candidate) -> str:
+    """What was measured of R@1, in the way of searching that may have lost most, and what was allowed."""
+    gate, queries = candidate.gate, candidate.own.recall.queries
+    change = next(each for each in candidate.pairings if each.name == gate.pairing).at_1
+    moved = (
+        "R@1 did not change"
+        if change.lost == change.gained
+        else f"R@1 changed by {points(change.change)} points, {percent(change.before)} to {percent(change.after)} %"
+    )
+    may = "none may be lost" if not gate.may_lose else f"{gate.may_lose:,} more may be lost than gained"
+    where = "in every way of searching" if not change.lost else f"searching with {PAIRINGS[gate.pairing]}"
+    return f"{moved}: of {queries:,} queries {change.lost:,} lost and {change.gained:,} gained, {where}; {may}."
+
+
+def in_order(gate: Gate) -> tuple[str, ...]:
+    """What was looked at and passed everywhere."""
+    bad = {check.name for check in gate.checks if check.verdict != "passed"}
+    return tuple(CHECKS[name] for name in dict.fromkeys(check.name for check in gate.checks) if name not in bad)
+
+
+def further(gate: Gate) -> tuple[str, ...]:
+    """The gate's reasons beyond the words of its checks."""
+    told = {check.words for check in gate.checks}
+    return tuple(reason for reason in gate.reasons if reason not in told)
+
+
+def loss(candidate: Candidate) -> str:
+    """Which step made the loss, if there is one."""
+    if candidate.gate.blamed is not None:
+        return f"What failed the gate came in with the {STAGES[candidate.gate.blamed]}."
+    worst = min(candidate.stages, key=lambda stage: stage.step.change)
+    if worst.step.change < 0:
+        return f"The largest step down is the {STAGES[worst.name]}: {points(worst.step.change)} points of R@1."
+    return "No step lost any R@1."
+
+
+def _those(names: Sequence[str]) -> str:
+    return listed(names) if len(names) <= 4 else f"{len(names)} candidates"
+
+
+def _verb(names: Sequence[str], one: str, many: str) -> str:
+    return one if len(names) == 1 else many

@@ -1,0 +1,226 @@
+"""A parity run on drawn descriptors: every ranking, cosine and count is what the real functions find in them, without a
+model. What an engine would do to a descriptor is drawn by seed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.parity.agreement import agreements, cosines
+from geodtr.export.parity.gates import Measured, judge
+from geodtr.export.parity.pairings import median_margin, pairing, ranking
+from geodtr.export.parity.result import (
+    BatchInvariance,
+    BranchAudit,
+    Candidate,
+    CandidateEvidence,
+    Evidence,
+    LayerAgreement,
+    PairingName,
+    ParityFigures,
+    ParityResult,
+    Reference,
+    StageName,
+)
+from geodtr.export.parity.stages import chain, described
+from geodtr.export.timing import Speed
+from geodtr.runtime.machine import Machine
+from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.recall import Ranking, recall
+from geodtr.training.data.pair_set import PairSet, Skipped
+from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.world.dataset import WorldSet, write_world
+
+_SIZE = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A candidate to draw: its name and precision, and about the length of the noise put on each descriptor."""
+
+    name: str
+    precision: Precision
+    noise: float
+    runs_by: str = "onnxruntime"
+    faults: tuple[str, ...] = ()
+    unread: str | None = None
+
+
+USUAL = (
+    Drawn("fp32", "fp32", 1e-6),
+    Drawn("fp16", "fp16", 1e-3, unread="onnx is not installed"),
+    Drawn("int8", "int8", 0.12),
+)
+
+
+def small_world(root: Path) -> PairSet:
+    """Pairs to draw for: images of the generated world, small and quickly made."""
+    write_world(root, WorldSet(pairs=150, height=16, width=64, region="coast"))
+    return read_pairs(root)
+
+
+def drawn_parity(
+    pair_set: PairSet,
+    candidates: Sequence[Drawn] = USUAL,
+    *,
+    stages: bool = True,
+    layers: bool = True,
+    broken_images: int = 0,
+    require_certain: bool = False,
+    seed: int = 0,
+) -> ParityResult:
+    """A run on all of `pair_set`; of the last candidate the first `broken_images` panoramas come out as NaN."""
+    random = np.random.default_rng(seed)
+    aerial = _unit(random.normal(size=(len(pair_set.references), _SIZE)))
+    ground = _unit(aerial[pair_set.tiles] + 0.26 * random.normal(size=(len(pair_set), _SIZE)))
+    expected = DescriptorPair(pair_set, ground, aerial)
+    before = _ranking(expected, expected)
+    found, evidence = [], []
+    for each in candidates:
+        got = _disturbed(expected, each.noise, random)
+        if each is candidates[-1]:
+            got.ground[:broken_images] = np.nan
+        steps: dict[StageName, DescriptorPair] = {
+            "onnx": expected,
+            "typed": _disturbed(expected, 0.9 * each.noise, random),
+            "engine": got,
+        }
+        found.append(_candidate(each, expected, got, before, steps if stages else {}, layers, require_certain))
+        evidence.append(_evidence(expected, got, steps if stages else {}))
+    verdicts = {each.gate.verdict for each in found}
+    return ParityResult(
+        figures=ParityFigures(
+            data=pair_set.name,
+            data_sha256="5d1f" * 16,
+            pairs=len(pair_set),
+            skipped=(Skipped(pair_set.pairs[0].ground.with_name("torn.png"), "truncated or corrupt"),),
+            machine=Machine(architecture="x86_64", cpu_flags=("avx2", "avx512_vnni", "avx512f")),
+            cores=2,
+            packages={"geodtr-export": "0.1.0", "Python": "3.11.2", "onnxruntime": "1.23.2", "torch": "2.9.1"},
+            reference=Reference(
+                name="PyTorch",
+                path="demo/run/last.safetensors",
+                runs_by="torch",
+                precision="fp32",
+                recall=recall(before),
+                median_margin=median_margin(before),
+                speed=Speed(5639.0, 5201.0, 5720.0),
+                bytes=2_800_000,
+            ),
+            fp32=candidates[0].name,
+            candidates=tuple(found),
+            require_certain=require_certain,
+            verdict="failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed",
+        ),
+        evidence=Evidence(pair_set, before, tuple(evidence)),
+    )
+
+
+def _candidate(
+    drawn: Drawn,
+    expected: DescriptorPair,
+    got: DescriptorPair,
+    before: Ranking,
+    steps: Mapping[StageName, DescriptorPair],
+    layers: bool,
+    require_certain: bool,
+) -> Candidate:
+    tiles = expected.pair_set.tiles
+    own, queries, gallery = (pairing(name, before, after, tiles) for name, after in _rankings(expected, got).items())
+    fp32 = drawn.precision == "fp32"
+    max_drop = {"fp32": 0.0, "fp16": 0.001}.get(drawn.precision, 0.005)
+    branches = agreements(expected, got, {"ground": 0.0013, "aerial": None})
+    stages = chain(expected, before, [described(name, "onnxruntime", step) for name, step in steps.items()], {})
+    batches = (BatchInvariance("ground", (1, 3, 32), 1.0), BatchInvariance("aerial", (1, 3, 32), 0.999999))
+    audits = (
+        BranchAudit(
+            "ground",
+            {"Conv": {"int8": 0 if fp32 else 12, "fp32": 14 if fp32 else 2}, "LayerNormalization": {"fp32": 4}},
+            {} if fp32 else {"int8": 30, "fp32": 9},
+            drawn.faults,
+        ),
+        BranchAudit("aerial", {"MatMul": {drawn.precision: 3}}, {}, (), drawn.unread),
+    )
+    return Candidate(
+        name=drawn.name,
+        path=f"demo/bundles/{drawn.name}",
+        runs_by=drawn.runs_by,
+        precision=drawn.precision,
+        branches=branches,
+        pairings=(own, queries, gallery),
+        stages=stages,
+        batches=batches,
+        audit=audits,
+        layers=_layers(drawn) if layers and not fp32 else (),
+        speed=Speed(8376.0, 7900.0, 8500.0),
+        times_reference=Ratio(median=1.49, lowest=1.4, highest=1.52),
+        times_fp32=None if fp32 else Ratio(median=1.15, lowest=1.1, highest=1.2),
+        bytes=1_800_000,
+        gate=judge(
+            Measured(branches, (own, queries, gallery), batches, audits, None, stages),
+            max_drop,
+            0.99999 if fp32 else 0.95,
+            None if fp32 else 0.96,
+            require_certain=require_certain,
+        ),
+    )
+
+
+def _layers(drawn: Drawn) -> tuple[LayerAgreement, ...]:
+    random = np.random.default_rng(7)
+    found = []
+    for branch in BRANCHES:
+        cosine = 1.0
+        for node in range(60):
+            before = cosine
+            cosine -= drawn.noise**2 * float(random.exponential(0.02)) * (10 if node == 41 else 1)
+            found.append(
+                LayerAgreement(
+                    branch=branch,
+                    node=f"/backbone/layer{node // 12}/block{node % 12}/conv/Conv_quantised",
+                    kind="Conv",
+                    block=f"backbone.layer{node // 12}",
+                    precision=drawn.precision,
+                    cosine=cosine,
+                    inputs_cosine=before,
+                    error=float(np.sqrt(2 - 2 * cosine)),
+                )
+            )
+    return tuple(found)
+
+
+def _evidence(
+    expected: DescriptorPair, got: DescriptorPair, steps: Mapping[StageName, DescriptorPair]
+) -> CandidateEvidence:
+    cosine: dict[Branch, NDArray[np.float32]] = {
+        "ground": cosines(expected.ground, got.ground).astype(np.float32),
+        "aerial": cosines(expected.aerial, got.aerial).astype(np.float32),
+    }
+    return CandidateEvidence(
+        cosine, _rankings(expected, got), {name: _ranking(step, step) for name, step in steps.items()}
+    )
+
+
+def _rankings(expected: DescriptorPair, got: DescriptorPair) -> dict[PairingName, Ranking]:
+    return {"own": _ranking(got, got), "queries": _ranking(got, expected), "gallery": _ranking(expected, got)}
+
+
+def _ranking(queries: DescriptorPair, gallery: DescriptorPair) -> Ranking:
+    return ranking(queries.pair_set, queries.ground, gallery.aerial)
+
+
+def _disturbed(of: DescriptorPair, noise: float, random: np.random.Generator) -> DescriptorPair:
+    ground, aerial = (
+        _unit(rows + noise * np.exp(random.normal(0, 0.5, (len(rows), 1))) * _unit(random.normal(size=rows.shape)))
+        for rows in (of.ground, of.aerial)
+    )
+    return DescriptorPair(of.pair_set, ground, aerial)
+
+
+def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)

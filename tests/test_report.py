@@ -1,0 +1,277 @@
+"""The report: one file that says first what was found, needs nothing else, and believes no name that it shows."""
+
+import base64
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sample_parity import USUAL, Drawn, drawn_parity, small_world
+from tiny_bundle import write_bundle, write_pairs
+
+from geodtr.export.parity.result import ParityResult
+from geodtr.export.report import write_report
+from geodtr.export.report.figures import cosine, digits
+from geodtr.export.report.plots import rank_plot
+from geodtr.export.report.svg import WIDTH, round_ticks
+from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
+from geodtr.runtime.recall import Ranking
+from geodtr.training.data.pair_set import Pair, PairSet
+
+Cli = Callable[..., Outcome]
+Refused = Callable[..., str]
+GOOD = (Drawn("fp32", "fp32", 1e-6), Drawn("int8", "int8", 1e-3))
+
+
+class Page(HTMLParser):
+    """The file taken apart: elements with their attributes, and the text that a reader sees."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.headings: list[tuple[str, str]] = []
+        self._open = ""
+        self.feed(path.read_text("utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.text += " " if tag in ("td", "th", "li", "p") else ""
+        self._open = tag
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append((tag, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = "" if tag == self._open else self._open
+
+    def handle_data(self, data: str) -> None:
+        if self._open not in ("style", "title"):
+            self.text += data
+        if self._open == self.headings[-1][0] if self.headings else False:
+            self.headings[-1] = (self._open, self.headings[-1][1] + data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def written(result: ParityResult, folder: Path) -> Page:
+    write_report(result, folder / "report.html")
+    return Page(folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def pair_set(tmp_path_factory: pytest.TempPathFactory) -> PairSet:
+    return small_world(tmp_path_factory.mktemp("world") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def result(pair_set: PairSet) -> ParityResult:
+    return drawn_parity(pair_set)
+
+
+def test_the_verdict_comes_first_in_words(pair_set: PairSet, tmp_path: Path) -> None:
+    for number, (candidates, certain, said) in enumerate(
+        (
+            (GOOD, False, "Passed: fp32 and int8 lose no more than they may."),
+            (GOOD, True, "Undecided: the sample is too small to be sure of int8."),
+            (USUAL, True, "Failed: int8 does not pass."),
+        )
+    ):
+        folder = tmp_path / str(number)
+        page = written(drawn_parity(pair_set, candidates, require_certain=certain), folder)
+        assert page.headings[0] == ("h1", said)
+        assert "too few to be sure" in page.text.partition("At a glance")[0]
+
+
+def test_the_tables_hold_what_was_measured(result: ParityResult, tmp_path: Path) -> None:
+    page = written(result, tmp_path)
+    for candidate in result.candidates:
+        change = candidate.own.at_1
+        assert f"{candidate.name} {100 * change.after:.1f}" in page.text
+        assert f"{change.lost}, {change.gained}" in page.text
+        for check in candidate.gate.checks:
+            assert check.words in page.text
+        for stage in candidate.stages:
+            assert f"{100 * stage.recall.at_1:.1f}" in page.text
+    assert result.figures.data_sha256 in page.text
+    assert all(version in page.text for version in result.figures.packages.values())
+    assert "torn.png (truncated or corrupt)" in page.text
+
+
+def test_it_needs_nothing_but_itself(result: ParityResult, tmp_path: Path) -> None:
+    page = written(result, tmp_path)
+    assert not {"script", "iframe", "object", "embed", "video", "form"} & {tag for tag, _ in page.elements}
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "srcset", "action"):
+                assert (value or "").startswith("data:"), (tag, value)
+    assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text("utf-8"))
+
+
+def test_changed_queries_are_pictures_bounded_in_number_and_size(result: ParityResult, tmp_path: Path) -> None:
+    page = written(result, tmp_path)
+    changed = {
+        int(query) for each in result.evidence.candidates for query in result.evidence.changed(each.rankings["own"])
+    }
+    assert len(changed) > 12, "the sample is too tame for this test"
+    assert f"{len(changed)} queries get another tile" in page.text
+    assert f"shown are 12 of {len(changed)}" in page.text
+    queries = [heading for tag, heading in page.headings if tag == "h3" and heading.startswith("Query ")]
+    assert len(queries) == 12
+    numbers = [int(re.findall(r"\d+", heading)[0]) - 1 for heading in queries]
+    assert set(numbers) <= changed
+    for attributes in page.of("img"):
+        uri = attributes["src"] or ""
+        image = Image.open(BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+        assert image.width <= 640
+        assert image.height <= 320
+        assert attributes["alt"]
+    assert (tmp_path / "report.html").stat().st_size < 2e6
+
+
+def test_hits_that_went_are_shown_before_anything_else(result: ParityResult, tmp_path: Path) -> None:
+    page = written(result, tmp_path)
+    fates = re.findall(r"int8: (lost|gained|still wrong)\.", page.text)
+    assert fates == sorted(fates, key=("lost", "gained", "still wrong").index)
+    assert fates[0] == "lost"
+
+
+def test_a_picture_that_is_gone_leaves_its_place_and_the_reason(pair_set: PairSet, tmp_path: Path) -> None:
+    gone = [Pair(tmp_path / "gone" / pair.ground.name, pair.aerial) for pair in pair_set.pairs]
+    page = written(drawn_parity(PairSet("pairs:gone", tuple(gone))), tmp_path)
+    assert "does not exist" in page.text
+
+
+def test_names_are_shown_and_never_obeyed(pair_set: PairSet, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>&\"'{{7*7}}</script><script>alert(2)</script>"
+    pairs = tuple(
+        Pair(tmp_path / (evil.replace("/", "") + str(number)), pair.aerial)
+        for number, pair in enumerate(pair_set.pairs)
+    )
+    page = written(drawn_parity(PairSet(evil, pairs), (Drawn(evil, "int8", 0.06, runs_by=evil),)), tmp_path)
+    assert evil in page.text
+    assert not page.of("script")
+    assert all(set(attributes) <= {"src", "alt", "width", "height"} for attributes in page.of("img"))
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 30])
+def test_few_pairs_one_candidate_and_no_stages_are_a_report_too(pair_set: PairSet, tmp_path: Path, pairs: int) -> None:
+    sample = drawn_parity(pair_set.first(pairs), USUAL[:1], stages=False, layers=False)
+    page = written(sample, tmp_path)
+    assert "Which step to blame" not in page.text
+    assert "None: every candidate puts the same tile first" in page.text
+
+
+def test_an_engine_that_gives_no_numbers_is_reported(pair_set: PairSet, tmp_path: Path) -> None:
+    page = written(drawn_parity(pair_set, broken_images=5), tmp_path)
+    assert "5 descriptors hold NaN" in page.text
+    assert "nan" not in page.text.replace("finance", "")
+
+
+def test_many_candidates_are_told_in_a_number(pair_set: PairSet, tmp_path: Path) -> None:
+    many = [Drawn(f"engine-{number}", "int8", 0.2) for number in range(9)]
+    page = written(drawn_parity(pair_set, many), tmp_path)
+    assert page.headings[0][1] == "Failed: 9 candidates do not pass."
+
+
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_overwritten(
+    result: ParityResult, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken.html"
+    taken.write_text("mine")
+    with pytest.raises(OutputExists, match="Name another"):
+        write_report(result, taken)
+    assert taken.read_text() == "mine"
+    with pytest.raises(ConfigError, match=r"does not end in \.html"):
+        write_report(result, tmp_path / "report.pdf")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(result, taken / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.html"]
+
+
+def test_a_recall_that_says_nothing_is_said_to_say_nothing(result: ParityResult, tmp_path: Path) -> None:
+    tied = replace(result.figures.reference, recall=replace(result.figures.reference.recall, tied=0.2, alike=0.995))
+    page = written(replace(result, figures=replace(result.figures, reference=tied)), tmp_path)
+    assert "PyTorch: the descriptors have collapsed" in page.text
+    assert "20.0 % of the queries have another tile exactly as close" in page.text
+
+
+def test_the_command_writes_it_and_asks_for_its_place_before_the_work(
+    cli: Cli, refused: Refused, tmp_path: Path
+) -> None:
+    reference, engine = write_bundle(tmp_path / "reference"), write_bundle(tmp_path / "engine")
+    data = f"pairs:{write_pairs(tmp_path / 'pairs', 12)}"
+    asked = ("parity", reference, engine, "--data", data, "--report")
+    assert "does not end in .html" in refused(*asked, tmp_path / "report.pdf")
+    assert "cannot be written" in refused(*asked, engine / "manifest.json" / "report.html")
+    report = tmp_path / "new" / "report.html"
+    done = cli(*asked, report)
+    assert done.code == 0, done.err
+    assert Page(report).headings[0] == ("h1", "Passed: engine loses no more than it may.")
+    assert "exists. Name another" in refused(*asked, report)
+
+
+def test_without_jinja2_it_is_said_what_to_install(
+    result: ParityResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependency, match="pip install"):
+        write_report(result, tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    ranks=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 40_000)), min_size=1, max_size=60),
+)
+def test_every_query_is_in_the_scatter_and_every_mark_on_the_page(ranks: list[tuple[int, int]]) -> None:
+    before, after = (_ranking(column) for column in zip(*ranks, strict=True))
+    drawing = ElementTree.fromstring(rank_plot(before, after, "int8"))
+    label = drawing.get("aria-label") or ""
+    counts = [int(number.replace(",", "")) for number in re.findall(r"(?:for|for the same for) ([\d,]+)", label)]
+    assert sum(counts) == len(ranks)
+    height = int((drawing.get("viewBox") or "").split()[3])
+    dots = drawing.findall("{http://www.w3.org/2000/svg}circle")
+    assert 1 <= len(dots) <= len(ranks)
+    for dot in dots:
+        assert 0 <= float(dot.get("cx", "nan")) <= WIDTH
+        assert 0 <= float(dot.get("cy", "nan")) <= height
+
+
+def _ranking(ranks: tuple[int, ...]) -> Ranking:
+    rank = np.array(ranks, np.int64)
+    return Ranking(rank, np.zeros_like(rank), np.zeros(len(rank), np.float32), rank, 50_000, 0.0)
+
+
+@given(value=st.floats(-1, 1))
+def test_no_cosine_below_1_is_written_as_1(value: float) -> None:
+    said = cosine(value)
+    assert said == "1" or float(said.replace("−", "-")) < 1
+    assert (said == "1") == (value > 1 - 1e-8)
+    assert float(said.replace("−", "-")) == pytest.approx(value, abs=1e-5)
+
+
+@given(value=st.floats())
+def test_every_figure_can_be_written(value: float) -> None:
+    assert digits(value)
+    assert cosine(min(value, 1.0))
+    assert "-" not in digits(value)
+
+
+@given(low=st.floats(-200, 200), span=st.floats(1e-3, 400))
+def test_ticks_are_round_and_within_the_axis(low: float, span: float) -> None:
+    ticks = round_ticks(low, low + span)
+    assert 1 <= len(ticks) <= 11
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
