@@ -12,6 +12,7 @@ from geodtr.calibration.operators import blocks, operators
 from geodtr.export.fp16 import check_fits
 from geodtr.export.graph_checks import QUANTISERS, GraphError, check_fp16
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.names import DIALECTS, Dialect
 from geodtr.runtime.pipeline import embed_files
 
@@ -91,6 +92,42 @@ def test_a_small_product_stays_as_it_is(trained: Trained) -> None:
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in sizes]
     assert products
     assert all((node.name in chosen) == (sizes[node.input[1]] >= 4096) for node in products)
+
+
+def test_a_bias_of_many_steps_beside_half_precision_scales_is_kept() -> None:
+    """ONNX Runtime's optimiser makes an integer of it, which half precision does not hold."""
+    half, steps = np.float16, 100_000
+    scales = {"of_x": half(0.04), "of_weights": half(0.001)}
+    bias = half(steps * float(scales["of_x"]) * float(scales["of_weights"]))
+    constants = {
+        **{name: np.array(scale) for name, scale in scales.items()},
+        "zero": np.int8(0),
+        "weights": np.full((1, 1, 1, 1), 100, np.int8),
+        "bias": np.array([bias]),
+    }
+    nodes = [
+        onnx.helper.make_node("Cast", ["x"], ["half"], to=onnx.TensorProto.FLOAT16),
+        onnx.helper.make_node("QuantizeLinear", ["half", "of_x", "zero"], ["steps"]),
+        onnx.helper.make_node("DequantizeLinear", ["steps", "of_x", "zero"], ["read"]),
+        onnx.helper.make_node("DequantizeLinear", ["weights", "of_weights", "zero"], ["kernel"]),
+        onnx.helper.make_node("Conv", ["read", "kernel", "bias"], ["summed"]),
+        onnx.helper.make_node("Relu", ["summed"], ["positive"]),
+        onnx.helper.make_node("QuantizeLinear", ["positive", "of_x", "zero"], ["rounded"]),
+        onnx.helper.make_node("DequantizeLinear", ["rounded", "of_x", "zero"], ["read_again"]),
+        onnx.helper.make_node("Cast", ["read_again"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    shape = ["batch", 1, 1, 1]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "biased",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    session = open_session(model.SerializeToString())
+    (y,) = session.run(None, {"x": np.ones((1, 1, 1, 1), np.float32)})
+    assert y.item() == pytest.approx(1.0 * 0.1 + float(bias), abs=0.04)
 
 
 def test_values_that_half_precision_does_not_hold_are_refused() -> None:

@@ -28,6 +28,11 @@ PROVIDERS: dict[Provider, str] = {
 Optimisation = Literal["all", "basic", "none"]
 _LEVELS: dict[Optimisation, str] = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
 
+_WRONG = ["WeightBiasQuantization"]
+"""Makes 32-bit integers of the float biases of convolutions between Q/DQ nodes, and reads them back in the type of the
+scales: in half precision what lies beyond 65,504 steps is lost (onnxruntime 1.32, CPU). Where biases are to be
+integers, the file says so."""
+
 
 def optimisation_of(precision: Precision) -> Optimisation:
     """How far graphs of `precision` may be rewritten. The rewriting of Q/DQ pairs takes FP8 for INT8: a convolution
@@ -164,7 +169,7 @@ def open_session(
     source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))
     asked = [PROVIDERS[provider]] + [PROVIDERS["cpu"]] * (provider != "cpu")
     try:
-        opened = onnxruntime.InferenceSession(source, session, providers=asked)
+        opened = onnxruntime.InferenceSession(source, session, providers=asked, disabled_optimizers=_WRONG)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise BundleError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from error
     # A provider that fails to start is left out with a mere warning.
