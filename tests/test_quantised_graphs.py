@@ -116,7 +116,7 @@ def test_a_bias_of_many_steps_beside_half_precision_scales_is_kept() -> None:
         onnx.helper.make_node("DequantizeLinear", ["rounded", "of_x", "zero"], ["read_again"]),
         onnx.helper.make_node("Cast", ["read_again"], ["y"], to=onnx.TensorProto.FLOAT),
     ]
-    shape = ["batch", 1, 1, 1]
+    shape = ("batch", 1, 1, 1)
     graph = onnx.helper.make_graph(
         nodes,
         "biased",

@@ -50,7 +50,7 @@ def _show_found(figures: "ParityFigures", pixels: "Recall | None") -> None:
     columns = ("", *RECALL_COLUMNS, "mean cos", "min cos", "moved", "img/s", "MB", "")
     rows = table(f"Parity on {figures.pairs} pairs of {figures.data}", columns)
     if pixels is not None:
-        rows.add_row("raw pixels", *recall_cells(pixels), *[""] * 6, style="dim")
+        rows.add_row("pixels", *recall_cells(pixels), *[""] * 6, style="dim")
     before = figures.reference
     speed, size = f"{before.speed.median:.0f}", megabytes(before.bytes)
     rows.add_row(before.name, *recall_cells(before.recall), "", "", "", speed, size, "")
