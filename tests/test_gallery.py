@@ -1,14 +1,12 @@
-"""A gallery gives back what was put in, finds what float32 finds, and refuses what it cannot keep."""
+"""A gallery gives back what was put in, finds what float32 finds, and can be looked into and exported."""
 
 import csv
 import json
 import math
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,8 @@ from conftest import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_gallery import (
-    MADE_BY,
     SIZE,
     MadeTiles,
-    TinyEmbedder,
     build,
     descriptors_of,
     fill,
@@ -32,14 +28,9 @@ from tiny_gallery import (
 from geodtr.runtime.compression import Compression, compress
 from geodtr.runtime.errors import (
     ConfigError,
-    DataError,
-    EmbeddingSpaceMismatch,
     GalleryError,
-    ImageError,
     OutputExists,
-    UserError,
 )
-from geodtr.runtime.gallery_build import add_to_gallery, build_gallery
 from geodtr.runtime.gallery_export import export_gallery
 from geodtr.runtime.gallery_folder import open_folder
 from geodtr.runtime.gallery_folder_verify import verify
@@ -47,17 +38,6 @@ from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.tile import Tile
-
-FILES = ("gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.float16", "descriptors-1.scales")
-_SOUND: dict[Storage, Path] = {}
-
-
-def copy_of_a_sound_one(factory: pytest.TempPathFactory, storage: Storage) -> Path:
-    """A gallery of nine tiles to be damaged: built once, copied often."""
-    if storage not in _SOUND:
-        _SOUND[storage] = build(factory.mktemp("sound") / "gallery", made_tiles(9), storage)
-    return shutil.copytree(_SOUND[storage], factory.mktemp("g") / "gallery")
-
 
 JSON = st.recursive(
     st.none()
@@ -248,139 +228,6 @@ def test_queries_that_do_not_fit_are_refused(tmp_path: Path, queries: Any) -> No
         gallery.search(queries.astype(np.float32), 1)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"lat": 91.0}, "lat is 91.0"),
-        ({"lat": math.nan}, "lat is nan"),
-        ({"lon": -180.5}, "lon is -180.5"),
-        ({"lon": math.inf}, "lon is inf"),
-        ({"lat": None}, "both or neither"),
-        ({"heading": math.nan}, "heading is nan"),
-        ({"metres_per_pixel": 0.0}, "metres_per_pixel is 0.0"),
-        ({"more": {"of": {1, 2}.__iter__}}, "JSON"),
-        ({"id": ""}, "id is empty"),
-        ({"id": "000"}, "taken by another"),
-    ],
-)
-def test_a_tile_that_cannot_be_is_refused_by_name_before_the_work(
-    tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
-    source = made_tiles(3)
-    source = MadeTiles([*source.tiles[:2], replace(source.tiles[2], **changes)])
-    embedder = TinyEmbedder()
-    with pytest.raises(DataError, match=named) as refusal:
-        build_gallery(tmp_path / "g", source, embedder, MADE_BY)
-    assert "tiles/002.png" in str(refusal.value)
-    assert embedder.seen == 0
-    assert not (tmp_path / "g").exists()
-    with FolderWriter(build(tmp_path / "other", made_tiles(1))) as writer, pytest.raises(UserError):
-        writer.add(source.tiles, descriptors_of(["a", "b", "c"]))
-
-
-def test_a_stopped_build_goes_on_and_embeds_nothing_twice(tmp_path: Path) -> None:
-    source, embedder = made_tiles(100), TinyEmbedder()
-    source.broken.add("070")
-    with pytest.raises(ImageError, match=r"070\.png"):
-        build_gallery(tmp_path / "g", source, embedder, MADE_BY)
-    with open_folder(tmp_path / "g") as gallery:
-        assert not gallery.info.finished
-        assert [tile.id for tile in gallery.all_tiles()] == [f"{n:03}" for n in range(64)]
-    source.broken.clear()
-    added = build_gallery(tmp_path / "g", source, embedder, MADE_BY)
-    assert (added.embedded, added.held, added.left_out) == (36, 64, 0)
-    assert embedder.seen == 100
-    with open_folder(tmp_path / "g") as gallery:
-        assert gallery.info.finished
-        assert list(gallery.all_tiles()) == source.tiles
-
-
-def test_a_build_that_kept_nothing_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ImageError):
-        build_gallery(tmp_path / "g", made_tiles(9, broken={"003"}), TinyEmbedder(), MADE_BY)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_bad_tiles_can_be_left_out_and_are_told(tmp_path: Path) -> None:
-    told = []
-    added = build_gallery(
-        tmp_path / "g",
-        made_tiles(9, broken={"003", "005"}),
-        TinyEmbedder(),
-        MADE_BY,
-        on_bad_tile=lambda tile, error: told.append((tile.id, str(error))),
-    )
-    assert (added.embedded, added.left_out) == (7, 2)
-    assert [name for name, _ in told] == ["003", "005"]
-    repaired = add_to_gallery(tmp_path / "g", made_tiles(9), TinyEmbedder(), MADE_BY.embedding_id)
-    assert (repaired.embedded, repaired.held) == (2, 7)
-
-
-@pytest.mark.parametrize(
-    ("source", "made_by", "storage", "named"),
-    [
-        ("elsewhere", MADE_BY, "float32", "source"),
-        ("made", MADE_BY, "int8", "storage"),
-        ("made", type(MADE_BY)(embedding_id="f" * 16, precision="fp32", backend="tests 1.0"), "float32", "made_by"),
-    ],
-)
-def test_a_build_goes_on_only_as_it_was_begun(
-    tmp_path: Path, source: str, made_by: Any, storage: Storage, named: str
-) -> None:
-    with pytest.raises(ImageError):
-        build(tmp_path / "g", made_tiles(40, broken={"039"}))
-    with pytest.raises(GalleryError, match=f"begun with {named}"):
-        build_gallery(tmp_path / "g", made_tiles(40, name=source), TinyEmbedder(), made_by, storage=storage)
-    with pytest.raises(GalleryError, match="not finished"):
-        add_to_gallery(tmp_path / "g", made_tiles(50), TinyEmbedder(), MADE_BY.embedding_id)
-    build(tmp_path / "g", made_tiles(40))
-    with pytest.raises(OutputExists, match="finished"):
-        build(tmp_path / "g", made_tiles(40))
-
-
-def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) -> None:
-    build(tmp_path / "g", made_tiles(3))
-    moved = MadeTiles([replace(made_tiles(3).tiles[1], lat=50.0)])
-    with pytest.raises(GalleryError, match="gallery remove"):
-        add_to_gallery(tmp_path / "g", moved, TinyEmbedder(), MADE_BY.embedding_id)
-    with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
-        add_to_gallery(tmp_path / "g", made_tiles(4), TinyEmbedder(), "f" * 16)
-    with FolderWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="'001' already"):
-        writer.add(moved.tiles, descriptors_of(["x"]))
-    assert verify(tmp_path / "g") == ()
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0])
-def test_a_descriptor_that_cannot_be_is_refused_by_name(tmp_path: Path, value: float) -> None:
-    bad = descriptors_of(["a", "b"])
-    bad[1, 3] = value
-    with FolderWriter(build(tmp_path / "g", made_tiles(1))) as writer, pytest.raises(GalleryError, match="'b'"):
-        writer.add([Tile("a", "a.png"), Tile("b", "b.png")], bad)
-
-
-def test_references_are_removed_by_id_or_glob_and_compacting_frees_their_space(tmp_path: Path) -> None:
-    path = build(tmp_path / "g", made_tiles(300), "int8")
-    before = sum(file.stat().st_size for file in path.glob("descriptors-*"))
-    old = open_folder(path)
-    with FolderWriter(path) as writer:
-        with pytest.raises(GalleryError, match="'nowhere'"):
-            writer.remove(["000", "nowhere"])
-        assert len(writer) == 300
-        assert writer.remove(["000", "1*", "0[12]?"]) == 121
-        assert open_folder(path).info.removed == 121
-        compacted = writer.compact()
-    assert (compacted.references, compacted.freed) == (179, 121)
-    assert sum(file.stat().st_size for file in path.glob("descriptors-*")) == before * 179 // 300
-    with open_folder(path) as gallery:
-        left = [tile.id for tile in gallery.all_tiles()]
-        assert left == [f"{n:03}" for n in range(300) if n and not 10 <= n < 30 and not 100 <= n < 200]
-        np.testing.assert_array_equal(gallery.descriptors(np.arange(179)), descriptors_of(left))
-    # Who opened the gallery before sees what it saw then.
-    assert [tile.id for tile in old.all_tiles()] == [f"{n:03}" for n in range(300)]
-    np.testing.assert_array_equal(old.descriptors(np.arange(300)), descriptors_of([f"{n:03}" for n in range(300)]))
-    assert verify(path) == ()
-
-
 def test_threads_share_one_open_gallery(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(60), "int8")
     ids = [f"{n:03}" for n in range(60)]
@@ -391,109 +238,6 @@ def test_threads_share_one_open_gallery(tmp_path: Path) -> None:
 
     with open_folder(path) as gallery, ThreadPoolExecutor(8) as pool:
         assert all(asked == found for asked, found in pool.map(find, ids * 5))
-
-
-def test_a_second_writer_is_refused_at_once(tmp_path: Path) -> None:
-    path = build(tmp_path / "g", made_tiles(2))
-    with FolderWriter(path), pytest.raises(GalleryError, match=f"another process .*{os.getpid()}"):
-        FolderWriter(path)
-    with FolderWriter(path) as writer:
-        assert len(writer) == 2
-
-
-@pytest.mark.parametrize(
-    "name", ["gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.int8", "descriptors-1.scales"]
-)
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "missing"])
-def test_a_damaged_gallery_is_refused_by_the_name_of_the_file(tmp_path: Path, name: str, damage: str) -> None:
-    path = build(tmp_path / "g", made_tiles(3), "int8")
-    file = path / name
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:-7] if damage == "truncated" else b"")
-    for use in (open_folder, FolderWriter):
-        with pytest.raises(GalleryError, match=name):
-            use(path)
-    if name != "gallery.json":
-        assert any(name in fault.what for fault in verify(path))
-
-
-def test_a_gallery_of_an_older_schema_is_refused(tmp_path: Path) -> None:
-    path = build(tmp_path / "g", made_tiles(1))
-    document = json.loads((path / "gallery.json").read_text())
-    (path / "gallery.json").write_text(json.dumps({**document, "schema": 1}))
-    with pytest.raises(GalleryError, match="schema 1"):
-        open_folder(path)
-    with pytest.raises(GalleryError, match="gallery build"):
-        open_folder(tmp_path)
-
-
-def test_rows_that_a_file_lacks_are_named(tmp_path: Path) -> None:
-    path = build(tmp_path / "g", made_tiles(5))
-    file = path / "descriptors-1.float32"
-    file.write_bytes(file.read_bytes()[: 3 * 4 * SIZE + 1])
-    assert {fault.id for fault in verify(path)} == {None, "003", "004"}
-
-
-@settings(max_examples=40, deadline=None)
-@given(suffix=st.sampled_from(["float32", "int8", "scales"]), byte=st.integers(0, 2**20), bit=st.integers(0, 7))
-def test_verify_names_the_row_of_every_flipped_bit(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, byte: int, bit: int
-) -> None:
-    path = copy_of_a_sound_one(tmp_path_factory, "int8")
-    file = path / f"descriptors-1.{suffix}"
-    content = bytearray(file.read_bytes())
-    byte %= len(content)
-    content[byte] ^= 1 << bit
-    file.write_bytes(content)
-    row = byte // (len(content) // 9)
-    assert [fault.id for fault in verify(path)] == [f"{row:03}"]
-
-
-def test_verify_names_a_reference_whose_place_was_changed(tmp_path: Path) -> None:
-    path = build(tmp_path / "g", made_tiles(9))
-    file = path / "references.sqlite"
-    content = file.read_bytes()
-    place = np.array(48 + 4 * 1e-4, ">f8").tobytes()
-    assert content.count(place) == 1
-    file.write_bytes(content.replace(place, np.array(49.0, ">f8").tobytes()))
-    assert [fault.id for fault in verify(path)] == ["004"]
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    name=st.sampled_from(FILES),
-    at=st.integers(0, 2**20),
-    with_=st.binary(min_size=1, max_size=40),
-    cut=st.booleans(),
-)
-def test_whatever_stands_in_its_files_a_gallery_answers_or_says_what_is_wrong(
-    tmp_path_factory: pytest.TempPathFactory, name: str, at: int, with_: bytes, cut: bool
-) -> None:
-    path = copy_of_a_sound_one(tmp_path_factory, "float16")
-    content = bytearray((path / name).read_bytes())
-    at %= len(content)
-    content[at : at + len(with_)] = with_
-    (path / name).write_bytes(content[: at + 1] if cut else content)
-    query = descriptors_of(["004"])
-    for use in (
-        lambda gallery: gallery.search(query, 3),
-        lambda gallery: gallery.search(query, 3, Near(48, 8, 50)),
-        lambda gallery: list(gallery.all_tiles()),
-        lambda gallery: gallery.info,
-    ):
-        try:
-            with open_folder(path) as gallery:
-                use(gallery)
-        except UserError as error:
-            assert str(path) in str(error)
-    try:
-        verify(path)
-        with FolderWriter(path) as writer:
-            writer.add([Tile("new", "new.png")], descriptors_of(["new"]))
-    except UserError as error:
-        assert str(path) in str(error)
 
 
 def test_a_gallery_is_exported_for_spreadsheets_maps_and_data_frames(tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def test_one_range_half_as_wide_as_its_values_is_told(
     assert failed(judge(bundle)) & {"cosine", "promise", "recall"}
 
 
+def test_what_an_int8_graph_for_tensorrt_leaves_in_half_precision_is_audited(
+    trained: Trained, judge: Judge, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    asked = ("--precision", "int8", "--dialect", "tensorrt", "--calibration", trained.train_set.name)
+    built = cli("build-engine", trained.onnx.path, *asked, "--keep-cosine", 0.99, "--out", bundle)
+    assert built.code == 0, built.err
+    assert "graph" not in failed(judge(bundle))
+    planted.half_l2_norm(bundle)
+    assert "graph" in failed(judge(bundle))
+
+
 def test_another_interpolation_in_the_manifest_is_told_though_no_image_needs_one(
     judge: Judge, bundles: dict[str, Path], tmp_path: Path
 ) -> None:

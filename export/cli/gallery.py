@@ -1,4 +1,4 @@
-"""Commands over galleries: build, add, remove, compact, info, verify, export. They need the lean runtime only."""
+"""Commands over galleries, from build to export. They need the lean runtime only."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -6,14 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from geodtr.export.cli import sources
-from geodtr.export.cli.console import megabytes, messages, output, show_json, track, verdict, warn
+from geodtr.export.cli.console import (
+    megabytes,
+    messages,
+    output,
+    report_skipped,
+    show_json,
+    table,
+    track,
+    verdict,
+    warn,
+)
 from geodtr.export.cli.options import (
     GALLERY_HELP,
     AsJson,
     BundlePath,
     GalleryPlace,
+    Headings,
     IndexAsked,
+    Limit,
     OnError,
+    Spec,
     Threads,
     out_option,
 )
@@ -179,6 +192,51 @@ def gallery_verify(place: GalleryPlace, as_json: AsJson = False) -> None:
             )
         output.print(f"{place}:", verdict(not faults), soft_wrap=True)
     raise typer.Exit(1 if faults else 0)
+
+
+@gallery.command("calibrate")
+def gallery_calibrate(
+    bundle: BundlePath,
+    place: GalleryPlace,
+    data: Spec,
+    headings: Headings = 1,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how far positions are off on images whose place is known, so that `localize` can claim a radius.
+
+    Use images that neither the model nor its settings have seen, taken as they will be in flight.
+    """
+    import numpy as np
+
+    from geodtr.runtime.fix_calibration import calibrate, off_the_map, write_calibration
+    from geodtr.runtime.localizer import Localizer
+    from geodtr.training.data.spec import read_test_set
+
+    pair_set = read_test_set(data)
+    report_skipped(pair_set.name, pair_set.skipped)
+    pairs = [pair for pair in (pair_set if limit is None else pair_set.first(limit)).pairs if pair.lat is not None]
+    with Localizer.open(bundle, place, headings=headings) as localizer:
+        localizer.require_positions("a calibration")
+        located = localizer.locate_frames([pair.ground for pair in pairs], count=len(pairs), track=track)
+        measured = [(pair, answer.fix) for pair, answer in zip(pairs, located, strict=True) if answer.fix is not None]
+        fixes = [fix for _, fix in measured]
+        lat, lon = (np.array([getattr(pair, name) for pair, _ in measured], np.float64) for name in ("lat", "lon"))
+        outside = np.count_nonzero(off_the_map(lat, lon, *localizer.positions))
+        if outside:
+            warn(f"{outside} of {len(fixes)} images were taken off the gallery's map, where no tile can be right.")
+        calibration = calibrate(fixes, lat, lon, localizer.conditions, data=data)
+        written = write_calibration(localizer.gallery, calibration)
+    if as_json:
+        show_json(calibration)
+        return
+    shares = [f"{100 * share:g} % within (m)" for share in calibration.shares]
+    rows = table(f"{len(fixes)} positions of {data}", ("margin from", "spread from (m)", "measured", *shares))
+    for cell in calibration.cells:
+        radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
+        rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
+    output.print(rows)
+    messages.print(f"Wrote {written}", soft_wrap=True)
 
 
 @gallery.command("export")

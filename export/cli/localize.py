@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, report_skipped, show_json, show_line, table, track, warn
-from geodtr.export.cli.gallery import gallery
+from geodtr.export.cli.console import messages, output, show_line, table, track, warn
 from geodtr.export.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
-    AsJson,
-    BundlePath,
     Every,
     FirstImages,
-    GalleryPlace,
-    Limit,
+    Headings,
     OnError,
     Seed,
-    Spec,
     Threads,
 )
 from geodtr.runtime.gallery_place import Place, as_place
@@ -39,10 +34,6 @@ if TYPE_CHECKING:
     from geodtr.runtime.waypoints import Waypoint
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
-
-Headings = Annotated[
-    int, typer.Option("--headings", min=1, metavar="N", help="Turns of a panorama to search; 1 where it is north up.")
-]
 
 
 def localize(
@@ -297,51 +288,6 @@ def _show_point(tracked: "Tracked") -> None:
         where += f" {point.within_95:.0f} m"
     image = "-" if tracked.image is None else Path(tracked.image).name
     output.print(f"{tracked.time:.2f} s  {point.state:9}  {where}  {image}", soft_wrap=True)
-
-
-@gallery.command("calibrate")
-def gallery_calibrate(
-    bundle: BundlePath,
-    place: GalleryPlace,
-    data: Spec,
-    headings: Headings = 1,
-    limit: Limit = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how far positions are off on images whose place is known, so that `localize` can claim a radius.
-
-    Use images that neither the model nor its settings have seen, taken as they will be in flight.
-    """
-    import numpy as np
-
-    from geodtr.runtime.fix_calibration import calibrate, off_the_map, write_calibration
-    from geodtr.runtime.localizer import Localizer
-    from geodtr.training.data.spec import read_test_set
-
-    pair_set = read_test_set(data)
-    report_skipped(pair_set.name, pair_set.skipped)
-    pairs = [pair for pair in (pair_set if limit is None else pair_set.first(limit)).pairs if pair.lat is not None]
-    with Localizer.open(bundle, place, headings=headings) as localizer:
-        localizer.require_positions("a calibration")
-        located = localizer.locate_frames([pair.ground for pair in pairs], count=len(pairs), track=track)
-        measured = [(pair, answer.fix) for pair, answer in zip(pairs, located, strict=True) if answer.fix is not None]
-        fixes = [fix for _, fix in measured]
-        lat, lon = (np.array([getattr(pair, name) for pair, _ in measured], np.float64) for name in ("lat", "lon"))
-        outside = np.count_nonzero(off_the_map(lat, lon, *localizer.positions))
-        if outside:
-            warn(f"{outside} of {len(fixes)} images were taken off the gallery's map, where no tile can be right.")
-        calibration = calibrate(fixes, lat, lon, localizer.conditions, data=data)
-        written = write_calibration(localizer.gallery, calibration)
-    if as_json:
-        show_json(calibration)
-        return
-    shares = [f"{100 * share:g} % within (m)" for share in calibration.shares]
-    rows = table(f"{len(fixes)} positions of {data}", ("margin from", "spread from (m)", "measured", *shares))
-    for cell in calibration.cells:
-        radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
-        rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
-    output.print(rows)
-    messages.print(f"Wrote {written}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -51,6 +51,9 @@ FirstImages = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
 ]
 IMAGES_HELP = "Images, folders of them, videos, @LIST (a file that names one of these a line), camera:INDEX."
+Headings = Annotated[
+    int, typer.Option("--headings", min=1, metavar="N", help="Turns of a panorama to search; 1 where it is north up.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Decides everything random.")]
 
 

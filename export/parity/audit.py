@@ -85,16 +85,17 @@ def _faults(graph: Any, found: dict[str, str], manifest: Manifest, branch: Branc
         other = sorted({found[node.output[0]] for node in graph.graph.node if node.op_type in _TOLD} - {"fp32"})
         if other:
             yield f"an fp32 graph computes in {', '.join(other)}"
-    elif manifest.precision == "fp16":
+    made = manifest.quantisation
+    if manifest.precision == "fp16" or (made is not None and made.rest == "fp16"):
         yield from _raised(lambda: check_fp16(graph))
-    else:
-        named = set() if manifest.quantisation is None else set(manifest.quantisation.kept_float)
+    if manifest.precision not in ("fp32", "fp16"):
+        named = set() if made is None else set(made.kept_float)
         kept = {f"{branch}/{operator.name}" for operator in operators(graph)}
         silent, wrong = sorted(kept - named), sorted(name for name in named - kept if name.startswith(f"{branch}/"))
         if silent:
-            yield f"float32, and the manifest does not say so: {', '.join(silent)}"
+            yield f"not quantised, and the manifest does not say so: {', '.join(silent)}"
         if wrong:
-            yield f"float32 by the manifest, and quantised: {', '.join(wrong)}"
+            yield f"not quantised by the manifest, and quantised: {', '.join(wrong)}"
     yield from _wrong_scales(graph)
 
 

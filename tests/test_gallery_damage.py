@@ -1,0 +1,132 @@
+"""A damaged gallery answers, or says what is wrong: never a wrong answer, never a traceback."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_gallery import (
+    SIZE,
+    build,
+    descriptors_of,
+    made_tiles,
+)
+
+from geodtr.runtime.errors import (
+    GalleryError,
+    UserError,
+)
+from geodtr.runtime.gallery_folder import open_folder
+from geodtr.runtime.gallery_folder_verify import verify
+from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.names import Storage
+from geodtr.runtime.tile import Tile
+
+FILES = ("gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.float16", "descriptors-1.scales")
+_SOUND: dict[Storage, Path] = {}
+
+
+def copy_of_a_sound_one(factory: pytest.TempPathFactory, storage: Storage) -> Path:
+    """A gallery of nine tiles to be damaged: built once, copied often."""
+    if storage not in _SOUND:
+        _SOUND[storage] = build(factory.mktemp("sound") / "gallery", made_tiles(9), storage)
+    return shutil.copytree(_SOUND[storage], factory.mktemp("g") / "gallery")
+
+
+@pytest.mark.parametrize(
+    "name", ["gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.int8", "descriptors-1.scales"]
+)
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "missing"])
+def test_a_damaged_gallery_is_refused_by_the_name_of_the_file(tmp_path: Path, name: str, damage: str) -> None:
+    path = build(tmp_path / "g", made_tiles(3), "int8")
+    file = path / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-7] if damage == "truncated" else b"")
+    for use in (open_folder, FolderWriter):
+        with pytest.raises(GalleryError, match=name):
+            use(path)
+    if name != "gallery.json":
+        assert any(name in fault.what for fault in verify(path))
+
+
+def test_a_gallery_of_an_older_schema_is_refused(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(1))
+    document = json.loads((path / "gallery.json").read_text())
+    (path / "gallery.json").write_text(json.dumps({**document, "schema": 1}))
+    with pytest.raises(GalleryError, match="schema 1"):
+        open_folder(path)
+    with pytest.raises(GalleryError, match="gallery build"):
+        open_folder(tmp_path)
+
+
+def test_rows_that_a_file_lacks_are_named(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(5))
+    file = path / "descriptors-1.float32"
+    file.write_bytes(file.read_bytes()[: 3 * 4 * SIZE + 1])
+    assert {fault.id for fault in verify(path)} == {None, "003", "004"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(suffix=st.sampled_from(["float32", "int8", "scales"]), byte=st.integers(0, 2**20), bit=st.integers(0, 7))
+def test_verify_names_the_row_of_every_flipped_bit(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, byte: int, bit: int
+) -> None:
+    path = copy_of_a_sound_one(tmp_path_factory, "int8")
+    file = path / f"descriptors-1.{suffix}"
+    content = bytearray(file.read_bytes())
+    byte %= len(content)
+    content[byte] ^= 1 << bit
+    file.write_bytes(content)
+    row = byte // (len(content) // 9)
+    assert [fault.id for fault in verify(path)] == [f"{row:03}"]
+
+
+def test_verify_names_a_reference_whose_place_was_changed(tmp_path: Path) -> None:
+    path = build(tmp_path / "g", made_tiles(9))
+    file = path / "references.sqlite"
+    content = file.read_bytes()
+    place = np.array(48 + 4 * 1e-4, ">f8").tobytes()
+    assert content.count(place) == 1
+    file.write_bytes(content.replace(place, np.array(49.0, ">f8").tobytes()))
+    assert [fault.id for fault in verify(path)] == ["004"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(FILES),
+    at=st.integers(0, 2**20),
+    with_=st.binary(min_size=1, max_size=40),
+    cut=st.booleans(),
+)
+def test_whatever_stands_in_its_files_a_gallery_answers_or_says_what_is_wrong(
+    tmp_path_factory: pytest.TempPathFactory, name: str, at: int, with_: bytes, cut: bool
+) -> None:
+    path = copy_of_a_sound_one(tmp_path_factory, "float16")
+    content = bytearray((path / name).read_bytes())
+    at %= len(content)
+    content[at : at + len(with_)] = with_
+    (path / name).write_bytes(content[: at + 1] if cut else content)
+    query = descriptors_of(["004"])
+    for use in (
+        lambda gallery: gallery.search(query, 3),
+        lambda gallery: gallery.search(query, 3, Near(48, 8, 50)),
+        lambda gallery: list(gallery.all_tiles()),
+        lambda gallery: gallery.info,
+    ):
+        try:
+            with open_folder(path) as gallery:
+                use(gallery)
+        except UserError as error:
+            assert str(path) in str(error)
+    try:
+        verify(path)
+        with FolderWriter(path) as writer:
+            writer.add([Tile("new", "new.png")], descriptors_of(["new"]))
+    except UserError as error:
+        assert str(path) in str(error)
