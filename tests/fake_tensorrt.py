@@ -14,7 +14,9 @@ from typing import Any
 import fake_cuda
 import numpy as np
 import onnx
-import onnxruntime
+
+from geodtr.runtime.engines.onnxruntime import open_session
+from geodtr.runtime.engines.opening import EngineOptions
 
 __version__ = "10.3.0"
 
@@ -325,9 +327,7 @@ class ICudaEngine:
 
     def _take(self, graph: bytes) -> None:
         self._graph = graph
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(graph, options=EngineOptions(threads=1))
 
     def get_tensor_name(self, index: int) -> str:
         return ("images", "descriptors")[index]

@@ -85,6 +85,7 @@ def test_the_manifest_tells_what_precision_layers_really_got(built: dict[Precisi
 def test_a_signal_is_heard_after_engines_were_dropped_in_another_thread(built: dict[Precision, Bundle]) -> None:
     script = (
         "import os, signal, sys, threading; from pathlib import Path; from geodtr.runtime.bundle import open_bundle\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs are born to ignore it
         "held = [open_bundle(Path(sys.argv[1])).embedders()]\n"
         "dropping = threading.Thread(target=held.clear); dropping.start(); dropping.join()\n"
         "try: signal.raise_signal(signal.SIGINT)\n"

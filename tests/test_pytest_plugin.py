@@ -19,6 +19,8 @@ from geodtr.runtime.manifest import read_manifest, write_manifest
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
 
 pytest_plugins = ["pytester"]
+TEST = "test_the_projects_engine.py"
+"""Run in this process, where a module's name counts once."""
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def run(pytester: pytest.Pytester, project: Path) -> Run:
     """Run a test as the project's own."""
 
     def call(test: str, *options: str) -> Outcome:
-        (project / "test_parity.py").write_text(test)
+        (project / TEST).write_text(test)
         done = pytester.runpytest_inprocess("-p", "no:cacheprovider", *options)
         return Outcome(int(done.ret), done.stdout.str())
 
@@ -79,8 +81,8 @@ def example() -> str:
 
 def test_the_example_of_the_docs_passes_and_leaves_its_report(project: Path) -> None:
     manifest = (project / "bundles" / "int8" / "manifest.json").read_bytes()
-    (project / "test_parity.py").write_text(example())
-    report = project / "reports" / "test_parity.py-test_the_engine_finds_what_the_model_finds.html"
+    (project / TEST).write_text(example())
+    report = project / "reports" / f"{TEST}-test_the_engine_finds_what_the_model_finds.html"
     report.parent.mkdir()
     report.write_text("an earlier run's")
     command = [sys.executable, "-m", "pytest", "--geodtr-report", "reports"]
@@ -161,7 +163,7 @@ def test_a_tests_calls_leave_a_report_each_in_the_folder_that_was_named(run: Run
     done = run(test, "--geodtr-report", "reports")
     assert done.code == 0, done.out
     names = sorted(path.name for path in (project / "reports").iterdir())
-    assert names == ["test_parity.py-test_it-..-a-2.html", "test_parity.py-test_it-..-a.html"]
+    assert names == [f"{TEST}-test_it-..-a-2.html", f"{TEST}-test_it-..-a.html"]
 
 
 def test_every_other_projects_tests_start_as_fast_as_before() -> None:

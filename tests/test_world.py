@@ -132,9 +132,11 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path, workers: int) -
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from pathlib import Path
 from geodtr.training.world.dataset import WorldSet, write_world
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born to ignore it
 
 def track(items, description, total):
     for item in items:
