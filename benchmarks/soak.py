@@ -23,18 +23,18 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tiny_world import TinyWorld, make_world  # noqa: E402 (the tests' folder is no package)
+from tiny_world import TinyWorld, make_world
 
-from geodtr.runtime.bundle import open_bundle  # noqa: E402
-from geodtr.runtime.gallery import open_gallery  # noqa: E402
-from geodtr.runtime.gallery_folder_verify import verify  # noqa: E402
-from geodtr.runtime.gallery_folder_writer import FolderWriter  # noqa: E402
-from geodtr.runtime.geodesy import Near  # noqa: E402
-from geodtr.runtime.localizer import Localizer  # noqa: E402
-from geodtr.runtime.odometry import follow_odometry  # noqa: E402
-from geodtr.runtime.pipeline import embed_files  # noqa: E402
-from geodtr.runtime.tile import Tile  # noqa: E402
-from geodtr.runtime.tracking import track_odometry  # noqa: E402
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.gallery import open_gallery
+from geodtr.runtime.gallery_folder_verify import verify
+from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.odometry import follow_odometry
+from geodtr.runtime.pipeline import embed_files
+from geodtr.runtime.tile import Tile
+from geodtr.runtime.tracking import track_odometry
 
 IMAGES = 9
 ODOMETRY = "time_s,speed_m_s,yaw_rate_deg_s,image"

@@ -231,3 +231,30 @@ def check_descriptors(tiles: Sequence[Tile], descriptors: Descriptors, size: int
     if not sound.all():
         bad = tiles[int(np.argmin(sound))]
         raise GalleryError(f"The descriptor of tile {bad.id!r} is not finite or longer than 1: the model is broken.")
+
+
+def check_queries(name: str, size: int, queries: Descriptors) -> None:
+    """Raise GalleryError when `queries` are not [Q, size], or not finite."""
+    if queries.ndim != 2 or queries.shape[1] != size:
+        raise GalleryError(f"{name} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
+    if not np.isfinite(queries).all():
+        raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
+
+
+def check_hits(name: str, queries: Descriptors, hits: Hits) -> None:
+    """Raise GalleryError when what was found cannot be a cosine: a flipped bit that makes a value huge brings its row
+    to the top of every answer.
+    """
+    if not (np.abs(hits.scores) <= _LONGEST * np.linalg.norm(queries, axis=1, keepdims=True)).all():
+        raise GalleryError(
+            f"{name} holds descriptors that are not of unit length: it was damaged. See which: "
+            f"geodtr-export gallery verify {name}"
+        )
+
+
+def no_positions(name: str) -> GalleryError:
+    """What is raised where a gallery without positions is searched near one."""
+    return GalleryError(
+        f"{name} knows no positions, so that it cannot be searched near one. Search without a prior, or build it from "
+        "a source that gives coordinates."
+    )

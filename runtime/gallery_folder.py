@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import write_bytes
-from geodtr.runtime.gallery import GalleryInfo
+from geodtr.runtime.gallery import GalleryInfo, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.products import library
@@ -141,19 +141,14 @@ class FolderGallery:
         `near` is asked of a gallery that knows no position, or when what is found cannot be a cosine because the
         gallery is damaged; ValueError when `top` is less than 1.
         """
-        self._check(queries)
+        check_queries(self.name, self.manifest.descriptor_size, queries)
         among = self._slots if near is None else self._near(near)
         exact, compressed = self._mapped.exact, self._mapped.compressed
         if compressed is None:
             hits = search(queries, exact, top, among)
         else:
             hits = search_compressed(queries, compressed, exact, top, among)
-        # A flipped bit that makes a value huge brings its row to the top of every answer.
-        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
-            raise GalleryError(
-                f"{self.path} holds descriptors that are not of unit length: it was damaged. See which: "
-                f"geodtr-export gallery verify {self.path}"
-            )
+        check_hits(self.name, queries, hits)
         return hits if self._slots is None else Hits(np.searchsorted(self._slots, hits.rows), hits.scores)
 
     def attached(self, name: str) -> bytes | None:
@@ -189,19 +184,9 @@ class FolderGallery:
 
     def _near(self, near: Near) -> Rows:
         if len(self) and np.isnan(self.lat).all():
-            raise GalleryError(
-                f"{self.path} knows no positions, so that it cannot be searched near one. Search without a prior, or "
-                "build it from a source that gives coordinates."
-            )
+            raise no_positions(self.name)
         rows = np.flatnonzero(near.holds(self.lat, self.lon))
         return rows if self._slots is None else self._slots[rows]
-
-    def _check(self, queries: Descriptors) -> None:
-        size = self.manifest.descriptor_size
-        if queries.ndim != 2 or queries.shape[1] != size:
-            raise GalleryError(f"{self.path} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
-        if not np.isfinite(queries).all():
-            raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
 
 
 def open_folder(path: Path) -> FolderGallery:

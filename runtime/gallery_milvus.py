@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery import GalleryInfo
+from geodtr.runtime.gallery import GalleryInfo, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery_manifest import GalleryManifest, decode_manifest
 from geodtr.runtime.gallery_place import MilvusPlace
 from geodtr.runtime.geodesy import Near
@@ -195,7 +195,7 @@ class MilvusGallery:
                 f"{self.name}: {top:,} tiles were asked for, and Milvus finds {MOST_HITS:,} at most. Ask for fewer, or "
                 "keep the gallery in a folder."
             )
-        self._check(queries)
+        check_queries(self.name, self.manifest.descriptor_size, queries)
         if not len(queries) or not len(self):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
         found = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)
@@ -205,11 +205,7 @@ class MilvusGallery:
             np.array([one.keys[:kept] for one in found], np.int64).reshape(len(found), kept),
             np.array([one.scores[:kept] for one in found], np.float32).reshape(len(found), kept),
         )
-        if not (np.abs(hits.scores) <= 1.01 * np.linalg.norm(queries, axis=1, keepdims=True)).all():
-            raise GalleryError(
-                f"{self.name} holds descriptors that are not of unit length: it was damaged. See which: "
-                f"geodtr-export gallery verify {self.name}"
-            )
+        check_hits(self.name, queries, hits)
         return hits
 
     def attached(self, name: str) -> bytes | None:
@@ -231,10 +227,7 @@ class MilvusGallery:
         Where too few are left, more are asked for, until each query has enough or all that the box holds were seen.
         """
         if not self._known():
-            raise GalleryError(
-                f"{self.name} knows no positions, so that it cannot be searched near one. Search without a prior, or "
-                "build it from a source that gives coordinates."
-            )
+            raise no_positions(self.name)
         where, asked = _in_box(near), top
         while True:
             # A circle fills 0.785 of its box: with half as many again the first call is mostly the last.
@@ -265,13 +258,6 @@ class MilvusGallery:
                 lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
                 self._positions = np.ascontiguousarray(lat), np.ascontiguousarray(lon)
         return self._positions
-
-    def _check(self, queries: Descriptors) -> None:
-        size = self.manifest.descriptor_size
-        if queries.ndim != 2 or queries.shape[1] != size:
-            raise GalleryError(f"{self.name} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
-        if not np.isfinite(queries).all():
-            raise GalleryError("A query's descriptor holds values that are not finite: the model is broken.")
 
 
 def _in_box(near: Near) -> str:
