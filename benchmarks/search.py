@@ -46,7 +46,7 @@ TOP = 10
 TURNED = np.cos(np.pi / 4)
 OWN = 1 / 3
 BLOCK = 4096
-SETTLE, TURN = 0.05, 0.1
+SETTLE, TURN = 0.3, 0.1
 """Seconds between turns, while the last one's threads spin; seconds that a turn lasts at least."""
 LIBRARIES = ("numpy", "onnxruntime", "numkong", "faiss-cpu", "usearch")
 
@@ -115,7 +115,8 @@ def tables(count: int, size: int, directions: int, rounds: int) -> Iterator[str]
 
 
 def open_all(rows: Descriptors) -> Iterator[Contender]:
-    faiss, usearch = import_module("faiss"), import_module("usearch.index")
+    # ONNX Runtime, which ours takes, crashes where usearch was loaded before it.
+    _, faiss, usearch = map(import_module, ("onnxruntime", "faiss", "usearch.index"))
 
     def by_usearch(dataset: NDArray[Any], prepare: Callable[[Descriptors], NDArray[Any]]) -> Callable[..., Found]:
         def find(queries: Descriptors) -> Found:
@@ -218,11 +219,11 @@ def table(contenders: Sequence[Contender], rows: Descriptors, queries: Descripto
 
 
 def interleaved(calls: Sequence[Callable[[], object]], rounds: int, description: str) -> list[list[float]]:
-    """Seconds that each call took, the median of each round's turn; the order turns as well."""
+    """Seconds that each call took, the median of each round's turn; the order is another each time."""
     taken: list[list[float]] = [[] for _ in calls]
-    for number in track(range(rounds), description, rounds):
-        for place in range(len(calls)):
-            which = (place + number) % len(calls)
+    order = np.random.default_rng(0)
+    for _ in track(range(rounds), description, rounds):
+        for which in order.permutation(len(calls)):
             time.sleep(SETTLE)
             turn = list[float]()
             while sum(turn) < TURN:

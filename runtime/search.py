@@ -19,10 +19,11 @@ from geodtr.runtime.sweep import Block, Sift, blocks, sweep
 
 _QUERIES = 256
 _BLOCK_SCORES = 1 << 20
-_BLOCK_VALUES = 1 << 25
 """Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
-_FIRST_SCORES = 1 << 10
-_GATHERED_VALUES = 1 << 16
+_GATHERED_VALUES = 1 << 25
+"""Copies of rows that lie apart are no larger."""
+_FIRST_SCORES = 1 << 14
+_COMPARED_VALUES = 1 << 16
 _THREAD_VALUES = 1 << 20
 """What is worth a thread."""
 _LONGEST = np.float32(1.01)
@@ -52,7 +53,8 @@ def search(queries: Descriptors, references: Descriptors, top: int, among: Rows 
 
         def sift(block: Block, thresholds: Scores) -> Pairs:
             scores = block.of(multiply.multiply(references[block.rows]))
-            rows, columns = _where(~(scores <= thresholds))
+            begun = not np.isnan(thresholds).any()
+            rows, columns = _where(~(scores <= thresholds) if begun else ~(scores < _bars(scores, kept)))
             cosines = _seen(scores[rows, columns])
             return Pairs(columns, block.numbers(rows), cosines, cosines)
 
@@ -82,6 +84,11 @@ def search_compressed(
         def sift(block: Block, thresholds: Scores) -> Pairs:
             products = block.of(multiply.multiply(compressed.values[block.rows]))
             scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
+            if np.isnan(thresholds).any():
+                scores = products * multiply.scales * scales[:, None]
+                bounds = reach * errors[:, None] + constant
+                sound = np.abs(scores) <= lengths * _LONGEST + bounds
+                thresholds = _bars(np.where(sound, scores - bounds, np.float32(-np.inf)), kept)
             # One comparison of the products as they are leaves few pairs to be looked at closely.
             needed = thresholds - reach * errors.max() - constant
             needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
@@ -118,17 +125,17 @@ def _sweep(
     sift: Sift, queries: Descriptors, count: int, among: Rows | None, kept: int, threads: int, exact: Exact | None
 ) -> Pairs:
     wide, size = queries.shape
-    worth = (count if among is None else len(among)) * size // _THREAD_VALUES
-    largest = max(64, min(_BLOCK_VALUES // size, _BLOCK_SCORES // wide))
-    threads = max(1, min(threads, worth))
-    # All of the first few pass: enough to know what is good, few enough to be gone through.
-    first = max(64, 4 * kept, _FIRST_SCORES // wide)
-    return sweep(sift, blocks(count, among, first, largest, threads), wide, kept, exact, threads)
+    total = count if among is None else len(among)
+    threads = max(1, min(threads, total * size // _THREAD_VALUES))
+    # Enough to know what is good, few enough for one thread.
+    first = max(128, 4 * kept, min(1024, _FIRST_SCORES // wide))
+    largest = _BLOCK_SCORES // wide if among is None else min(_BLOCK_SCORES // wide, _GATHERED_VALUES // size)
+    return sweep(sift, blocks(count, among, first, max(64, largest), threads), wide, kept, exact, threads)
 
 
 def _cosines(queries: Descriptors, references: Descriptors) -> Exact:
     """Each by itself and in one way: the same rows score the same wherever they lie and whatever else is asked."""
-    step = max(1, _GATHERED_VALUES // queries.shape[1])
+    step = max(1, _COMPARED_VALUES // queries.shape[1])
 
     def exact(which: Rows, rows: Rows) -> Scores:
         scores = np.empty(len(which), np.float32)
@@ -138,6 +145,14 @@ def _cosines(queries: Descriptors, references: Descriptors) -> Exact:
         return _seen(scores)
 
     return exact
+
+
+def _bars(scores: NDArray[Any], kept: int) -> Scores:
+    """The `kept`-th largest of the scores [M, Q] of each query; NaN, which is no bar, where there are not so many."""
+    count, wide = scores.shape
+    if count < kept:
+        return np.full(wide, np.nan, np.float32)
+    return np.partition(scores.T, count - kept, axis=1)[:, count - kept].astype(np.float32)
 
 
 def _seen(cosines: Scores) -> Scores:

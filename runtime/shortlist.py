@@ -58,7 +58,8 @@ class Shortlist:
         of a higher number than any before that equals it need not be either.
         """
         self._added.append(pairs)
-        if sum(map(len, self._added)) > max(_ADDED, 8 * self._kept * len(self.thresholds)):
+        # The first are gone through at once: their thresholds spare the others.
+        if not len(self._best) or sum(map(len, self._added)) > max(_ADDED, 8 * self._kept * len(self.thresholds)):
             self._settle()
 
     def rivals(self) -> Pairs:

@@ -1,12 +1,12 @@
-"""Going once over many references in blocks, by several threads, each of which keeps the best of what it has seen.
+"""Going once over many references in blocks, by several threads.
 
 Knows row numbers; knows nothing of how a block is scored.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from geodtr.runtime.shortlist import Exact, Pairs, Rows, Scores, Shortlist
 
 Number = TypeVar("Number", bound=np.generic)
+
+_SHARED_PAIRS = 64
+"""So many pairs are worth a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +44,19 @@ Sift = Callable[[Block, Scores], Pairs]
 def blocks(count: int, among: Rows | None, first: int, largest: int, threads: int) -> Iterator[Block]:
     """All of `count` references, or those `among` them, in rising order.
 
-    Blocks grow from `first` references to `largest`, since the first few give thresholds that spare the others' work,
-    and shrink towards the end, so that all threads end together. Rows that lie close together are read as they lie,
-    which is faster than gathering those that are meant.
+    First `first` references, whose thresholds spare the others' work, then as many blocks as there are threads, then as
+    many of four times the size, up to `largest`; towards the end they shrink, so that all threads end together. Rows
+    that lie close together are read as they lie, which is faster than gathering those that are meant.
     """
     total = count if among is None else len(among)
-    start, size = 0, first
+    least = max(first, total // (64 * threads))
+    start, number = 0, 0
     while start < total:
-        size = min(size, largest, max(first, (total - start) // threads))
+        wave = -(-number // threads)
+        size = min(first * 4**wave, largest, max(least, (total - start) // threads))
         part = slice(start, min(start + size, total))
         yield Block(part) if among is None else _block_of(among[part])
-        start, size = part.stop, 4 * size
+        start, number = part.stop, number + 1
 
 
 def _block_of(rows: Rows) -> Block:
@@ -65,35 +70,21 @@ def _block_of(rows: Rows) -> Block:
 def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact | None, threads: int) -> Pairs:
     """The `kept` best pairs of each query in all blocks, by query, the best first.
 
-    Each thread takes the next block when it is free, so that a core that is busy otherwise holds nobody up.
+    Threads sift, each the next block when it is free, so that a core that is busy otherwise holds nobody up; what comes
+    of it is gone through here, in the blocks' order, and raises the thresholds of those that follow.
     """
-    lock = Lock()
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as helpers, _whatever_comes():
+        found = Shortlist(queries, kept, None if exact is None else _shared(exact, helpers, threads))
 
-    def next_block() -> Block | None:
-        with lock:
-            return next(of, None)
+        def sifted(block: Block) -> Pairs:
+            with _whatever_comes():
+                return sift(block, found.thresholds)
 
-    def work() -> Pairs:
-        found = Shortlist(queries, kept, exact)
-        with _whatever_comes():
-            while (block := next_block()) is not None:
-                found.add(sift(block, found.thresholds))
-            return found.rivals()
-
-    if threads == 1:
-        return _best([work()], queries, kept, exact)
-    with ThreadPoolExecutor(threads) as pool:
-        working = [pool.submit(work) for _ in range(threads)]
-        parts = [each.result() for each in working]
-        return _best(parts, queries, kept, None if exact is None else _shared(exact, pool, threads))
-
-
-def _best(parts: Sequence[Pairs], queries: int, kept: int, exact: Exact | None) -> Pairs:
-    together = Shortlist(queries, kept, exact)
-    with _whatever_comes():
-        for part in parts:
-            together.add(part)
-        return together.best()
+        for block in islice(of, 1):
+            found.add(sifted(block))
+        for pairs in map(sifted, of) if threads == 1 else pool.map(sifted, of):
+            found.add(pairs)
+        return found.best()
 
 
 def _whatever_comes() -> np.errstate:
@@ -102,9 +93,11 @@ def _whatever_comes() -> np.errstate:
 
 
 def _shared(exact: Exact, pool: ThreadPoolExecutor, threads: int) -> Exact:
-    """The same, the pairs being divided among the threads of the pool."""
+    """The same, many pairs being divided among the threads of the pool."""
 
     def shared(queries: Rows, references: Rows) -> Scores:
+        if threads == 1 or len(queries) < _SHARED_PAIRS:
+            return exact(queries, references)
         parts = [np.array_split(pairs, threads) for pairs in (queries, references)]
         return np.concatenate(list(pool.map(exact, *parts)))
 

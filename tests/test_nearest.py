@@ -143,6 +143,15 @@ def test_a_damaged_row_is_seen_and_hides_no_other(libraries: frozenset[str], val
 
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_where_all_are_asked_for_a_damaged_row_is_among_them(libraries: frozenset[str], value: float) -> None:
+    rows = np.abs(unit_rows(5, 24, 0))
+    rows[2, 4] = value
+    with installed(libraries):
+        assert sorted(search(np.abs(unit_rows(1, 24, 1)), rows, 9).rows[0].tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 6e4])
 def test_a_damaged_compressed_row_is_scored_by_its_own(libraries: frozenset[str], value: float) -> None:
     rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(4, 24, 1))
