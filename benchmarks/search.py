@@ -46,8 +46,8 @@ TOP = 10
 TURNED = np.cos(np.pi / 4)
 OWN = 1 / 3
 BLOCK = 4096
-SETTLE, TURN = 0.3, 0.1
-"""Seconds between turns, while the last one's threads spin; seconds that a turn lasts at least."""
+SETTLE, TURN, CALLS = 0.3, 0.1, 3
+"""Seconds between turns, while the last one's threads spin; seconds and calls that a turn lasts at least."""
 LIBRARIES = ("numpy", "onnxruntime", "numkong", "faiss-cpu", "usearch")
 
 Found = NDArray[np.int64]
@@ -226,7 +226,7 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, description:
         for which in order.permutation(len(calls)):
             time.sleep(SETTLE)
             turn = list[float]()
-            while sum(turn) < TURN:
+            while sum(turn) < TURN or len(turn) < CALLS:
                 start = time.perf_counter()
                 calls[which]()
                 turn.append(time.perf_counter() - start)
@@ -285,7 +285,7 @@ def introduction(options: argparse.Namespace) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     paragraphs = (
         f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
-        f"with {versions}. `geodtr` multiplied float32 by {library('float32')}, int8 and float16 by {library('int8')}.",
+        f"with {versions}. `geodtr` multiplied float32 by {library('float32')} int8 and float16 by {library('int8')}.",
         "Descriptors are made: "
         + (
             f"mixtures of {options.directions} random directions and a third as much of their own"

@@ -50,28 +50,22 @@ class CompressedProduct:
 
 
 def product(queries: Descriptors) -> Product:
-    """How to multiply float32 rows with `queries` [Q, D]."""
-    # With one query BLAS is as fast as memory gives the rows, by threads of its own.
-    return _by_numpy(queries) if len(queries) == 1 else _floats(queries)
+    """How to multiply float32 rows with `queries` [Q, D].
 
-
-def _floats(queries: Descriptors) -> Product:
+    BLAS is as fast for one query. But its threads spin for tens of milliseconds afterwards, and take the processor
+    from the engine that embeds the next image.
+    """
     columns = np.ascontiguousarray(queries.T)
     if not _has("onnxruntime"):
-        return _by_numpy(queries)
+        return Product(lambda rows: np.matmul(rows, columns), 1)
     session = _session()
     return Product(lambda rows: session.run(None, {"rows": rows, "queries": columns})[0], _cores())
-
-
-def _by_numpy(queries: Descriptors) -> Product:
-    columns = np.ascontiguousarray(queries.T)
-    return Product(lambda rows: np.matmul(rows, columns), 1)
 
 
 def compressed_product(queries: Descriptors, compression: Compression) -> CompressedProduct:
     """How to multiply rows of this compression with `queries` [Q, D]."""
     if not _has("numkong"):
-        floats = _floats(queries)
+        floats = product(queries)
         scales, errors = np.ones(len(queries), np.float32), np.zeros(len(queries), np.float32)
         return CompressedProduct(partial(_as_floats, floats), floats.threads, scales, errors)
     import numkong

@@ -22,7 +22,8 @@ _BLOCK_SCORES = 1 << 20
 """Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
 _GATHERED_VALUES = 1 << 25
 """Copies of rows that lie apart are no larger."""
-_FIRST_SCORES = 1 << 14
+_FIRST = 1024
+"""Enough references to know what is good, few enough to be gone through."""
 _COMPARED_VALUES = 1 << 16
 _THREAD_VALUES = 1 << 20
 """What is worth a thread."""
@@ -127,10 +128,9 @@ def _sweep(
     wide, size = queries.shape
     total = count if among is None else len(among)
     threads = max(1, min(threads, total * size // _THREAD_VALUES))
-    # Enough to know what is good, few enough for one thread.
-    first = max(128, 4 * kept, min(1024, _FIRST_SCORES // wide))
     largest = _BLOCK_SCORES // wide if among is None else min(_BLOCK_SCORES // wide, _GATHERED_VALUES // size)
-    return sweep(sift, blocks(count, among, first, max(64, largest), threads), wide, kept, exact, threads)
+    in_turn = blocks(count, among, max(_FIRST, 4 * kept), max(64, largest), threads)
+    return sweep(sift, in_turn, wide, kept, exact, threads)
 
 
 def _cosines(queries: Descriptors, references: Descriptors) -> Exact:

@@ -6,7 +6,6 @@ Knows row numbers; knows nothing of how a block is scored.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -44,16 +43,15 @@ Sift = Callable[[Block, Scores], Pairs]
 def blocks(count: int, among: Rows | None, first: int, largest: int, threads: int) -> Iterator[Block]:
     """All of `count` references, or those `among` them, in rising order.
 
-    First `first` references, whose thresholds spare the others' work, then as many blocks as there are threads, then as
-    many of four times the size, up to `largest`; towards the end they shrink, so that all threads end together. Rows
-    that lie close together are read as they lie, which is faster than gathering those that are meant.
+    Each thread's first has `first` references, its next four times as many, up to `largest`: the first few give
+    thresholds that spare the others' work. Towards the end blocks shrink, so that all threads end together. Rows that
+    lie close together are read as they lie, which is faster than gathering those that are meant.
     """
     total = count if among is None else len(among)
     least = max(first, total // (64 * threads))
     start, number = 0, 0
     while start < total:
-        wave = -(-number // threads)
-        size = min(first * 4**wave, largest, max(least, (total - start) // threads))
+        size = min(first * 4 ** (number // threads), largest, max(least, (total - start) // threads))
         part = slice(start, min(start + size, total))
         yield Block(part) if among is None else _block_of(among[part])
         start, number = part.stop, number + 1
@@ -80,8 +78,6 @@ def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact
             with _whatever_comes():
                 return sift(block, found.thresholds)
 
-        for block in islice(of, 1):
-            found.add(sifted(block))
         for pairs in map(sifted, of) if threads == 1 else pool.map(sifted, of):
             found.add(pairs)
         return found.best()

@@ -1,0 +1,72 @@
+"""An engine and a search by turns, as a vehicle runs them: python benchmarks/turns.py BUNDLE
+
+What one leaves running costs the other: BLAS's threads spin for tens of milliseconds after a product. A single query is
+searched in float32, by ONNX Runtime as the runtime does, and by NumPy's BLAS; the two take turns of several frames.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from geodtr.export.timing import noise
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.search import search
+from geodtr.runtime.spec import Descriptors
+
+FRAMES = 6
+SETTLE = 0.4
+TOP = 32
+
+
+def by_blas(query: Descriptors, rows: Descriptors) -> object:
+    scores = (query @ rows.T)[0]
+    best = np.argpartition(scores, -TOP)[-TOP:]
+    return best[np.argsort(-scores[best])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--batch", type=int, default=16, help="images a call: one panorama's headings")
+    parser.add_argument("--references", type=int, default=10_000)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=9)
+    asked = parser.parse_args()
+
+    embedder = open_bundle(asked.bundle).embedder("ground")
+    images = noise(embedder, asked.batch)
+    rows = np.random.default_rng(0).standard_normal((asked.references, asked.size), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    query = rows[:1].copy()
+    ways: dict[str, Callable[[], object]] = {
+        "ONNX Runtime": lambda: search(query, rows, TOP),
+        "BLAS": lambda: by_blas(query, rows),
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(asked.rounds):
+        for name in random.sample(list(ways), len(ways)):
+            time.sleep(SETTLE)
+            frames = [frame(lambda: embedder.embed(images), ways[name]) for _ in range(FRAMES)]
+            engine, searching = (median(times) for times in zip(*frames[1:], strict=True))
+            taken[name].append((engine, searching))
+    for name, rounds in taken.items():
+        parts = [*zip(*rounds, strict=True), [sum(both) for both in rounds]]
+        told = (f"{1e3 * median(part):.1f} ms ({1e3 * min(part):.1f} to {1e3 * max(part):.1f})" for part in parts)
+        print("{:14} engine {}, search {}, both {}".format(name, *told))
+
+
+def frame(embed: Callable[[], object], find: Callable[[], object]) -> tuple[float, float]:
+    start = time.perf_counter()
+    embed()
+    middle = time.perf_counter()
+    find()
+    return middle - start, time.perf_counter() - middle
+
+
+if __name__ == "__main__":
+    main()
