@@ -34,12 +34,15 @@ class Model:
 
 
 def distinct_names(models: Sequence[Model]) -> list[str]:
-    """Of each model the name; with the folder above where that is not enough."""
+    """Of each model the name; with as many of the folders above as tell it from another's."""
     names = [model.name for model in models]
-    return [
-        name if names.count(name) == 1 else str(Path(*model.path.resolve().parts[-2:]))
-        for name, model in zip(names, models, strict=True)
-    ]
+    folders = [model.path.resolve().parts for model in models]
+    for depth in range(2, max(map(len, folders)) + 1):
+        alike = {name for name in names if names.count(name) > 1}
+        names = [
+            str(Path(*parts[-depth:])) if name in alike else name for name, parts in zip(names, folders, strict=True)
+        ]
+    return names
 
 
 def is_bundle(path: Path) -> bool:

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from geodtr.export.parity import Gates
     from geodtr.export.parity.result import ParityResult
-    from geodtr.runtime.names import PrecisionAsked
+    from geodtr.runtime.names import Precision, PrecisionAsked
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,29 +41,36 @@ class ParityCheck:
         data: str,
         limit: int | None = None,
         max_drop: "Mapping[PrecisionAsked, float] | None" = None,
+        min_cosine: "Mapping[PrecisionAsked, float] | None" = None,
         require_certain: bool = False,
+        stages: bool = True,
     ) -> "ParityResult":
         """Hold bundles against a checkpoint or a bundle, as `geodtr-export parity` does; nothing is written to them.
 
-        `data` is a SPEC, of which the first `limit` pairs are used. `max_drop`: points of R@1 that may be lost, by
-        precision (auto for blocks chosen by recall), where not the default; `require_certain`: the sample must be large
-        enough to be sure of it. Returns the result when every candidate passes; otherwise, and where nothing can be
-        compared, the test fails with the reason in words.
+        `data` is a SPEC, of which the first `limit` pairs are used. By precision (auto for blocks chosen by recall),
+        where not the default: `max_drop`, points of R@1 that may be lost; `min_cosine`, what every descriptor must
+        keep. `require_certain`: the sample must be large enough to be sure of the drop. `stages`: run the ONNX files as
+        well, so that a loss is blamed on a step; without them a call takes a third of the time. Returns the result when
+        every candidate passes; otherwise, and where nothing can be compared, the test fails with the reason in words.
         """
         __tracebackhide__ = True
         from geodtr.runtime.errors import UserError
 
         try:
-            gates = _gates(max_drop or {}, require_certain)
-            result = self._compare(Path(reference), [Path(path) for path in candidates], data, limit, gates)
+            gates = _gates(max_drop or {}, min_cosine or {}, require_certain)
+            bundles = [Path(path) for path in candidates]
+            result = self._compare(Path(reference), bundles, data, limit, gates, stages)
         except UserError as error:
             pytest.fail(f"geodtr_parity: {error}", pytrace=False)
+        except ModuleNotFoundError as error:
+            needs = "checkpoints and stages need geodtr-export[train,export]; a float32 bundle and stages=False do not"
+            pytest.fail(f"geodtr_parity: {error.name} is not installed: {needs}", pytrace=False)
         if not result.passed:
             pytest.fail(self._said(result), pytrace=False)
         return result
 
     def _compare(
-        self, reference: Path, candidates: list[Path], data: str, limit: int | None, gates: "Gates"
+        self, reference: Path, candidates: list[Path], data: str, limit: int | None, gates: "Gates", stages: bool
     ) -> "ParityResult":
         from geodtr.export.model import open_model
         from geodtr.export.parity import compare
@@ -78,8 +85,10 @@ class ParityCheck:
         report = self._report()
         if report is not None:
             check_replaceable(report)
-        pair_set = read_test_set(data, limit)
-        result = compare(open_model(reference), [open_model(path) for path in candidates], pair_set, gates=gates)
+        if limit is not None and limit < 2:
+            raise ConfigError(f"limit is {limit}; recall needs at least 2 pairs.")
+        pair_set, models = read_test_set(data, limit), [open_model(path) for path in candidates]
+        result = compare(open_model(reference), models, pair_set, gates=gates, stages=stages)
         if report is not None:
             replace_report(result, report)
         return result
@@ -102,18 +111,28 @@ class ParityCheck:
         return "\n".join(lines)
 
 
-def _gates(max_drop: "Mapping[PrecisionAsked, float]", require_certain: bool) -> "Gates":
+def _gates(
+    max_drop: "Mapping[PrecisionAsked, float]", min_cosine: "Mapping[PrecisionAsked, float]", require_certain: bool
+) -> "Gates":
     from geodtr.export.parity import Gates
+
+    drops = _by_precision("max_drop", max_drop, 100, "points of R@1")
+    return Gates(drops, _by_precision("min_cosine", min_cosine, 1, "as a cosine"), require_certain)
+
+
+def _by_precision(
+    what: str, asked: "Mapping[PrecisionAsked, float]", largest: float, unit: str
+) -> "dict[Precision, float]":
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.names import PRECISIONS, asked_as
 
     names = {asked_as(precision): precision for precision in PRECISIONS}
-    for name, points in max_drop.items():
-        if name not in names or not 0 <= points <= 100:
+    for name, number in asked.items():
+        if name not in names or not 0 <= number <= largest:
             raise ConfigError(
-                f"max_drop has {name!r}: {points}; allowed are {', '.join(names)}, each with 0 to 100 points of R@1."
+                f"{what} has {name!r}: {number}; allowed are {', '.join(names)}, each with 0 to {largest:g} {unit}."
             )
-    return Gates({names[name]: points for name, points in max_drop.items()}, require_certain=require_certain)
+    return {names[name]: number for name, number in asked.items()}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ from conftest import Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodtr.export.model import open_model
-from geodtr.export.parity import Gates, ParityResult, audit, compare
+from geodtr.export.model import distinct_names, open_model
+from geodtr.export.parity import Gates, ParityResult, audit, compare, run
 from geodtr.export.parity.pairings import change, ranking
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.evaluate import embed_pairs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
@@ -186,6 +189,37 @@ def test_one_readable_pair_is_too_few(trained: Trained, pairs: Path, refused: Ca
     message = refused("parity", trained.onnx.path, trained.bundles["fp32"].path, "--data", f"pairs:{pairs}")
     assert "at least two" in message
     assert "data check" in message
+
+
+def test_pairs_of_one_tile_are_no_choice(trained: Trained, pairs: Path, refused: Callable[..., str]) -> None:
+    grounds = sorted((pairs / "ground").iterdir())
+    rows = [f"ground/{ground.name},aerial/{grounds[0].name}\n" for ground in grounds[:2]]
+    (pairs / "pairs.csv").write_text("".join(["ground,aerial\n", *rows]))
+    message = refused("parity", trained.onnx.path, trained.bundles["fp32"].path, "--data", f"pairs:{pairs}")
+    assert "share the tile" in message
+
+
+def test_an_image_that_only_the_candidate_cannot_read_is_named(
+    trained: Trained, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = sorted((pairs / "aerial").iterdir())[3]
+
+    def begin_and_lose(*args: Any, **options: Any) -> Any:
+        begun = run.begin(*args, **options)
+        lost.unlink()
+        return begun
+
+    monkeypatch.setattr("geodtr.export.parity.comparison.begin", begin_and_lose)
+    models = open_model(trained.onnx.path), [open_model(trained.bundles["fp32"].path)]
+    with pytest.raises(DataError, match=f"{lost.name} could be read for onnx and not for fp32"):
+        compare(*models, read_pairs(pairs), stages=False)
+
+
+def test_bundles_of_one_name_are_told_apart(trained: Trained, tmp_path: Path) -> None:
+    for folder in ("old/bundles", "new/bundles"):
+        shutil.copytree(trained.bundles["int8"].path, tmp_path / folder / "int8")
+    paths = [trained.onnx.path, tmp_path / "old" / "bundles" / "int8", tmp_path / "new" / "bundles" / "int8"]
+    assert distinct_names([open_model(path) for path in paths]) == ["onnx", "old/bundles/int8", "new/bundles/int8"]
 
 
 @settings(deadline=None, max_examples=50)

@@ -111,9 +111,12 @@ def test_limits_are_the_projects_own(run: Run) -> None:
     test = (
         "def test_it(geodtr_parity):\n"
         "    result = geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', limit=10,\n"
-        "                           max_drop={'fp32': 50.0}, require_certain=True)\n"
+        "                           max_drop={'fp32': 50.0}, min_cosine={'fp32': 0.9},\n"
+        "                           require_certain=True, stages=False)\n"
         "    assert result.figures.pairs == 10\n"
-        "    assert result.candidates[0].gate.max_drop == 0.5\n"
+        "    (candidate,) = result.candidates\n"
+        "    assert (candidate.gate.max_drop, candidate.gate.least_cosine) == (0.5, 0.9)\n"
+        "    assert not candidate.stages\n"
     )
     done = run(test)
     assert done.code == 0, done.out
@@ -140,6 +143,8 @@ def test_a_sample_too_small_for_certainty_is_no_pass(run: Run) -> None:
         ("geodtr_parity('reference', 'bundles/int8', data='pairs:nowhere')", "nowhere"),
         ("geodtr_parity('reference', data='pairs:held-out')", "at least one candidate"),
         ("geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', max_drop={'int7': 1})", "int7"),
+        ("geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', min_cosine={'fp32': 2})", "0 to 1"),
+        ("geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', limit=-1)", "at least 2 pairs"),
     ],
 )
 def test_what_cannot_be_compared_fails_with_one_sentence(run: Run, call: str, said: str) -> None:

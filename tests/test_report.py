@@ -24,6 +24,7 @@ from geodtr.export.report import write_report
 from geodtr.export.report.figures import cosine, digits
 from geodtr.export.report.plots import rank_plot
 from geodtr.export.report.svg import WIDTH, round_ticks
+from geodtr.export.report.words import headline, sureness
 from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
 from geodtr.runtime.recall import Ranking
 from geodtr.training.data.pair_set import Pair, PairSet
@@ -92,6 +93,19 @@ def test_the_verdict_comes_first_in_words(pair_set: PairSet, tmp_path: Path) -> 
         page = written(drawn_parity(pair_set, candidates, require_certain=certain), folder)
         assert page.headings[0] == ("h1", said)
         assert "too few to be sure" in page.text.partition("At a glance")[0]
+
+
+def test_an_unread_graph_is_not_called_a_small_sample(result: ParityResult) -> None:
+    unread = replace(result.candidates[0].gate, verdict="undecided", certain=True)
+    candidate = replace(result.candidates[0], gate=unread)
+    undecided = replace(result, figures=replace(result.figures, candidates=(candidate,), verdict="undecided"))
+    assert headline(undecided) == f"Undecided: nobody looked into the graph of {candidate.name}"
+
+
+def test_no_sample_is_said_to_be_large_enough_where_nothing_may_be_lost(result: ParityResult) -> None:
+    exact = replace(result.candidates[0], gate=replace(result.candidates[0].gate, certain=None))
+    said = sureness(replace(result, figures=replace(result.figures, candidates=(exact,))))
+    assert "no number makes certain that nothing is lost" in said
 
 
 def test_the_tables_hold_what_was_measured(result: ParityResult, tmp_path: Path) -> None:

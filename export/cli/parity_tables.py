@@ -2,7 +2,6 @@
 verdicts."""
 
 from collections import Counter
-from math import acos, degrees
 from typing import TYPE_CHECKING
 
 from geodtr.export.cli.console import (
@@ -19,7 +18,7 @@ from geodtr.export.cli.console import (
 from geodtr.runtime.names import BRANCHES
 
 if TYPE_CHECKING:
-    from geodtr.export.parity.result import Candidate, Change, LayerAgreement, ParityFigures, StageName
+    from geodtr.export.parity.result import Candidate, Change, ParityFigures, StageName
     from geodtr.runtime.recall import Recall
 
 _LAYERS_SHOWN = 10
@@ -109,7 +108,7 @@ def _show_layers(candidate: "Candidate") -> None:
     output.print()
     columns = ("layer", "block", "in", "cos", "inputs", "error %")
     rows = table(f"{candidate.name}: the layers that turn most, in the graph's order", columns)
-    worst = sorted(candidate.layers, key=_own_turn)[-_LAYERS_SHOWN:]
+    worst = sorted(candidate.layers, key=lambda layer: layer.turn)[-_LAYERS_SHOWN:]
     for each in candidate.layers:
         if each in worst:
             figures = (f"{each.cosine:.5f}", f"{each.inputs_cosine:.5f}", f"{100 * each.error:.1f}")
@@ -152,12 +151,3 @@ def _precisions(candidate: "Candidate") -> str:
 def _interval(change: "Change", digits: int) -> str:
     middle, low, high = (f"{100 * share:+.{digits}f}" for share in (change.change, change.low, change.high))
     return f"{middle} ({low} to {high})"
-
-
-def _own_turn(layer: "LayerAgreement") -> float:
-    """By how many degrees a layer turns its output further than its inputs were."""
-    return _angle(layer.cosine) - _angle(layer.inputs_cosine)
-
-
-def _angle(cosine: float) -> float:
-    return degrees(acos(min(max(cosine, -1.0), 1.0)))

@@ -16,6 +16,7 @@ from geodtr.export.parity.run import Run
 from geodtr.export.parity.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
 from geodtr.export.timing import Speed
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.manifest import Ratio
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track
@@ -102,6 +103,12 @@ def _describe(
     typed = asked.stages and not (exact is not None and same_graphs(exact, bundle))
     embedders = [as_written(bundle), model.embedders] if typed else [model.embedders]
     *of_file, engine = describe(embedders, run.pair_set, name, track=track)
+    unread = engine.pair_set.skipped[len(run.pair_set.skipped) :]
+    if unread:
+        raise DataError(
+            f"{unread[0].path} could be read for {run.reference.name} and not for {name}: {unread[0].reason}. Leave "
+            "its pair out, or mend it and compare again."
+        )
     side = bundle.manifest.source.raw_tiles
     way = [run.onnx[side]] if side in run.onnx else []
     way += [described("typed", RUNS_BY, rows) for rows in of_file]

@@ -14,6 +14,7 @@ from geodtr.export.parity.result import (
     BatchInvariance,
     BranchAgreement,
     BranchAudit,
+    Change,
     Check,
     CheckName,
     Gate,
@@ -93,10 +94,14 @@ def judge(
     """`max_drop`: a share of the queries. Every comparison is written so that a NaN fails it."""
     queries = measured.pairings[0].recall.queries
     allowed = may_lose(max_drop, queries)
-    worst = min(measured.pairings, key=lambda each: each.at_1.low)
+    # One that failed before those that passed, and the one that may have lost most.
+    worst = min(measured.pairings, key=lambda each: (_net(each) <= allowed, each.at_1.low))
     drop, low, high = -worst.at_1.change, -worst.at_1.high, -worst.at_1.low
-    enough = pairs_to_be_sure(worst.at_1.lost, worst.at_1.gained, queries, max_drop)
-    certain = high <= max_drop if max_drop else None
+    needed = [pairs_to_be_sure(each.at_1.lost, each.at_1.gained, queries, max_drop) for each in measured.pairings]
+    known = [number for number in needed if number is not None]
+    enough = max(known) if len(known) == len(needed) else None
+    by_cosine = not max_drop and least_cosine >= LEAST_COSINE["fp32"]
+    certain = None if by_cosine else all(-each.at_1.low <= max_drop for each in measured.pairings)
     checks = (
         *(_recall(pairing, allowed) for pairing in measured.pairings),
         *(_cosine(branch, least_cosine) for branch in measured.branches),
@@ -109,6 +114,7 @@ def judge(
     )
     undecided: Verdict = "undecided" if require_certain and certain is False else "passed"
     failed = {check.name for check in checks if check.verdict == "failed"}
+    own_failed = _net(measured.pairings[0]) > allowed
     return Gate(
         max_drop=max_drop,
         may_lose=allowed,
@@ -121,11 +127,11 @@ def judge(
         certain=certain,
         pairs_to_be_sure=enough,
         checks=checks,
-        blamed=_blamed(measured.stages, failed),
+        blamed=_blamed(measured.stages, failed, own_failed=own_failed),
         verdict=together(undecided, *(check.verdict for check in checks)),
         reasons=(
             *(check.words for check in checks if check.verdict != "passed"),
-            how_sure(drop, high, max_drop, queries, enough),
+            _how_sure(worst.at_1, max_drop, queries, certain, enough),
         ),
     )
 
@@ -135,16 +141,25 @@ def together(*verdicts: Verdict) -> Verdict:
     return "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
 
 
-def how_sure(drop: float, high: float, max_drop: float, queries: int, enough: int | None) -> str:
-    """Whether so many queries are enough to be sure of the drop, in a sentence; all but the queries are shares of 1."""
-    if not max_drop:
+def _how_sure(worst: Change, max_drop: float, queries: int, certain: bool | None, enough: int | None) -> str:
+    """Whether so many queries are enough to be sure of the drop, in a sentence."""
+    if certain is None:
         return "Nothing may be lost, which no number of pairs makes certain: here the cosine of every image decides."
-    span = f"with 95 % confidence the drop in R@1 is at most {_points(high)} points, {_points(max_drop)} are allowed"
-    if high <= max_drop:
+    drop, least, most, may = (_points(share) for share in (-worst.change, -worst.high, -worst.low, max_drop))
+    if -worst.high > max_drop:
+        return (
+            f"{queries} pairs are enough to be sure that it is too much: with 95 % confidence the drop in R@1 is at "
+            f"least {least} points, {may} are allowed."
+        )
+    span = f"with 95 % confidence the drop in R@1 is at most {most} points, {may} are allowed"
+    if certain:
         return f"{queries} pairs are enough to be sure: {span}."
+    if not max_drop:
+        return f"No number of pairs makes certain that nothing is lost: {span}."
     if enough is None:
-        more = "One query weighs more than that on a set this small" if drop * queries < 1.5 else "More would not help"
-        return f"{queries} pairs are too few to be sure: {span}. {more}: the measured drop is {_points(drop)}."
+        weighs = -worst.change * queries < 1.5
+        more = "One query weighs more than that on a set this small" if weighs else "More would not help"
+        return f"{queries} pairs are too few to be sure: {span}. {more}: the measured drop is {drop}."
     return f"{queries} pairs are too few to be sure: {span}. About {enough:,} would be enough, if they change alike."
 
 
@@ -201,13 +216,16 @@ def _graph(each: BranchAudit, *, require_certain: bool) -> Check:
     return Check("graph", _verdict(not each.faults), f"{each.branch}: {words}")
 
 
-def _blamed(stages: Sequence[Stage], failed: set[CheckName]) -> StageName | None:
-    """The stage that most hits went in, where recall failed; where descriptors alone did, the one that turned them
-    furthest. A row that depends on its batch is the engine's doing, a wrong graph the typed file's.
+def _blamed(stages: Sequence[Stage], failed: set[CheckName], *, own_failed: bool) -> StageName | None:
+    """The stage that most hits went in, where the engine's own gallery lost too many, as stages are ranked in their
+    own; where another mixture did or descriptors alone, the one that turned them furthest. A row that depends on its
+    batch is the engine's doing, a wrong graph the typed file's. None where no stages were run.
     """
-    if stages and failed & {"recall", "cosine", "promise", "finite", "length"}:
+    if not stages:
+        return None
+    if failed & {"recall", "cosine", "promise", "finite", "length"}:
         nearness = {stage.name: min(each.smallest_cosine for each in stage.from_previous) for stage in stages}
-        if "recall" in failed:
+        if own_failed:
             return max(stages, key=lambda stage: (stage.step.lost - stage.step.gained, -nearness[stage.name])).name
         return min(stages, key=lambda stage: nearness[stage.name]).name
     if "graph" in failed:

@@ -5,6 +5,7 @@ Values only: knows nothing of how they are measured, judged or shown. Shares are
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import acos, degrees
 from typing import Literal
 
 import numpy as np
@@ -148,8 +149,8 @@ class LayerAgreement:
     """One node's output in the typed graph, held against the float32 graph's on the first images (--layers).
 
     In the graph's order. `block` is the network's part that it stands in, where it has weights. `precision` as in the
-    audit. `cosine` is the smallest over the images; `inputs_cosine` the smallest of what the node reads, so that their
-    difference is the node's own doing. `error`: length of the difference by the length of the float32 output, mean.
+    audit. `cosine` is the smallest over the images; `inputs_cosine` the smallest of what the node reads. `error`:
+    length of the difference by the length of the float32 output, mean.
     """
 
     branch: Branch
@@ -160,6 +161,11 @@ class LayerAgreement:
     cosine: float
     inputs_cosine: float
     error: float
+
+    @property
+    def turn(self) -> float:
+        """By how many degrees the node turns its output further than its inputs were."""
+        return _degrees(self.cosine) - _degrees(self.inputs_cosine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +184,11 @@ class Gate:
     `max_drop`: the share of queries by which R@1 may fall; `may_lose` the same in queries, never less than one for a
     precision that may lose at all. `least_cosine` is asked of every descriptor, `promised_cosine` of 99 in 100, by what
     the build kept on its calibration images; None where it promised nothing. `pairing` is the way of searching that
-    may have lost most: `drop` is its fall of R@1 (negative: a gain), which 95 % confidence puts between `low` and
-    `high`, and no other's `high` is above. `certain`: it lies within `max_drop`; None where none could, for nothing may
-    be lost. `pairs_to_be_sure`: about how many pairs with as many changes would make it certain; None where no number
-    would. `blamed`: the stage that lost what failed the gate; None where it did not fail or no stages were run.
+    decides: one that failed, where one did, and the one that may have lost most. `drop` is its fall of R@1 (negative: a
+    gain), which 95 % confidence puts between `low` and `high`. `certain`: in every way of searching it lies within
+    `max_drop`; None where nothing may be lost and the cosine of every image makes sure of it. `pairs_to_be_sure`: about
+    how many pairs with as many changes would make it certain; None where no number would. `blamed`: the stage that
+    lost what failed the gate; None where it did not fail or no stages were run.
     `reasons`: why the verdict is not passed, and how sure it is, in sentences.
     """
 
@@ -199,6 +206,11 @@ class Gate:
     blamed: StageName | None
     verdict: Verdict
     reasons: tuple[str, ...]
+
+    @property
+    def beyond(self) -> bool:
+        """Whether more is lost than may be, with 95 % confidence."""
+        return self.low > self.max_drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,3 +353,7 @@ class ParityResult:
 def first_tiles(ranking: Ranking, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row in first place for each query, int64 [Q], where `tiles` are the rows of the right ones."""
     return np.where(ranking.rank == 0, tiles, ranking.wrong)
+
+
+def _degrees(cosine: float) -> float:
+    return degrees(acos(min(max(cosine, -1.0), 1.0)))

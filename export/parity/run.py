@@ -54,9 +54,14 @@ def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairS
 
 
 def check_pairs(pair_set: PairSet) -> None:
-    """Raise DataError when there are fewer than two pairs."""
+    """Raise DataError when there are fewer than two pairs, or all share one tile."""
     if len(pair_set) < 2:
         raise DataError(
             f"{pair_set.name} has one pair that can be used; recall needs at least two. What is wrong with the others, "
             f"where there are more: geodtr-export data check {pair_set.name}"
+        )
+    if len(pair_set.references) < 2:
+        raise DataError(
+            f"All {len(pair_set)} pairs of {pair_set.name} share the tile {pair_set.references[0]}; recall needs at "
+            "least two to choose from."
         )

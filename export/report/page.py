@@ -96,6 +96,6 @@ def _layers(candidate: Candidate, style: str) -> Iterator[Layers]:
     for branch in BRANCHES:
         nodes = [layer for layer in candidate.layers if layer.branch == branch]
         if nodes:
-            worst = sorted(nodes, key=lambda layer: layer.cosine - layer.inputs_cosine)[:_WORST_LAYERS]
+            worst = sorted(nodes, key=lambda layer: layer.turn)[-_WORST_LAYERS:]
             shown = tuple(layer for layer in nodes if layer in worst)
             yield Layers(branch, Markup(layer_plot(nodes, branch, style)), len(nodes), shown)

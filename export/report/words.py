@@ -32,21 +32,33 @@ def headline(result: ParityResult) -> str:
     if failed:
         return f"Failed: {_those(failed)} {_verb(failed, 'does', 'do')} not pass"
     if undecided:
-        return f"Undecided: the sample is too small to be sure of {_those(undecided)}"
+        unsure = tuple(each.name for each in result.candidates if _unsure(each.gate))
+        return (
+            f"Undecided: the sample is too small to be sure of {_those(unsure)}"
+            if unsure
+            else f"Undecided: nobody looked into the graph of {_those(undecided)}"
+        )
     return f"Passed: {_those(passed)} {_verb(passed, 'loses', 'lose')} no more than {_verb(passed, 'it', 'they')} may"
 
 
 def sureness(result: ParityResult) -> str:
     """Whether the sample is large enough, for all candidates at once; what would be."""
-    unsure = [candidate for candidate in result.candidates if candidate.gate.certain is False]
-    pairs = counted(result.figures.pairs, "pair")
+    said = f"{counted(result.figures.pairs, 'pair')} against {result.figures.reference.name}"
+    if all(candidate.gate.certain is None for candidate in result.candidates):
+        return f"{said}: no number makes certain that nothing is lost; the cosine of every image decides."
+    unsure = [candidate for candidate in result.candidates if _unsure(candidate.gate)]
     if not unsure:
-        return f"{pairs} against {result.figures.reference.name}: enough to be sure."
+        return f"{said}: enough to be sure."
     names = _those([candidate.name for candidate in unsure])
     enough = [candidate.gate.pairs_to_be_sure for candidate in unsure]
     known = [number for number in enough if number is not None]
     more = f" About {max(known):,} would be enough, if they change alike." if len(known) == len(enough) else ""
-    return f"{pairs} against {result.figures.reference.name}: too few to be sure of {names}.{more}"
+    return f"{said}: too few to be sure of {names}.{more}"
+
+
+def _unsure(gate: Gate) -> bool:
+    """Whether the sample leaves open on which side of what is allowed the drop lies."""
+    return gate.certain is False and not gate.beyond
 
 
 def doubts(result: ParityResult) -> tuple[str, ...]:
