@@ -17,6 +17,8 @@ Exact = Callable[[Rows, Rows], Scores]
 
 _ADDED = 1024
 """So many pairs wait at least, until they are gone through together."""
+_OPEN = 1 << 20
+"""So many uncertain pairs are kept at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Shortlist:
         """Of each query, the cosine that `kept` references have or exceed; NaN while there are not so many."""
         self._kept = kept
         self._exact = exact
-        self._best = joined([])
+        self._best = _joined([])
         """By query, the best first; all are certain."""
         self._open = list[Pairs]()
         self._added = list[Pairs]()
@@ -62,31 +64,32 @@ class Shortlist:
         if not len(self._best) or sum(map(len, self._added)) > max(_ADDED, 8 * self._kept * len(self.thresholds)):
             self._settle()
 
-    def rivals(self) -> Pairs:
-        """All that may be among the best."""
-        self._settle()
-        return joined([self._best, self._passing(joined(self._open))])
-
     def best(self) -> Pairs:
         """The best of what was added, by query, the best first; their cosines are certain."""
         self._settle()
-        left, looked_at = joined(self._open), self._kept
-        self._open.clear()
-        while len(left := self._passing(left)):
-            first = self._likeliest(left, looked_at)
-            self._keep(left.take(first))
-            left, looked_at = left.take(~first), 4 * looked_at
+        self._close()
         return self._best
 
     def _settle(self) -> None:
-        added = self._passing(joined(self._added))
+        added = self._passing(_joined(self._added))
         self._added.clear()
         certain = added.lowest == added.highest
         if not certain.all():
             middle = (added.lowest + added.highest) / 2
             certain |= self._likeliest(added, self._kept) & ~(middle < self.thresholds[added.queries])
-        self._keep(added.take(certain))
+        self._keep(self._certain(added.take(certain)))
         self._open.append(added.take(~certain))
+        if sum(map(len, self._open)) > _OPEN:
+            self._close()
+
+    def _close(self) -> None:
+        """Make certain of what is open, the likeliest first: they rule out others."""
+        left, looked_at = _joined(self._open), self._kept
+        self._open.clear()
+        while len(left := self._passing(left)):
+            first = self._likeliest(left, looked_at)
+            self._keep(self._certain(left.take(first)))
+            left, looked_at = left.take(~first), 4 * looked_at
 
     def _passing(self, pairs: Pairs) -> Pairs:
         return pairs.take(~(pairs.highest < self.thresholds[pairs.queries]))
@@ -98,13 +101,18 @@ class Shortlist:
         chosen[order] = _ranks(pairs.queries[order]) < count
         return chosen
 
-    def _keep(self, pairs: Pairs) -> None:
-        """Take the best of what was best and of `pairs`, made certain."""
+    def _certain(self, pairs: Pairs) -> Pairs:
+        """The same with their cosines, where they were uncertain."""
         unknown = np.flatnonzero(pairs.lowest < pairs.highest)
-        if self._exact is not None and len(unknown):
-            cosines = self._exact(pairs.queries[unknown], pairs.references[unknown])
-            pairs.lowest[unknown] = pairs.highest[unknown] = cosines
-        rivals = joined([self._best, pairs])
+        if self._exact is None or not len(unknown):
+            return pairs
+        cosines = pairs.lowest.copy()
+        cosines[unknown] = self._exact(pairs.queries[unknown], pairs.references[unknown])
+        return Pairs(pairs.queries, pairs.references, cosines, cosines)
+
+    def _keep(self, pairs: Pairs) -> None:
+        """Take the best of what was best and of `pairs`, which are certain."""
+        rivals = _joined([self._best, pairs])
         rivals = rivals.take(np.lexsort((rivals.references, -rivals.lowest, rivals.queries)))
         ranks = _ranks(rivals.queries)
         last = rivals.take(ranks == self._kept - 1)
@@ -120,7 +128,7 @@ def _ranks(queries: Rows) -> Rows:
     return places - np.maximum.accumulate(np.where(first, places, 0))
 
 
-def joined(parts: Sequence[Pairs]) -> Pairs:
+def _joined(parts: Sequence[Pairs]) -> Pairs:
     """All of them, one behind the other."""
 
     def one(name: str, dtype: type[np.int64] | type[np.float32]) -> NDArray[Any]:

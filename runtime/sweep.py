@@ -71,6 +71,7 @@ def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact
     Threads sift, each the next block when it is free, so that a core that is busy otherwise holds nobody up; what comes
     of it is gone through here, in the blocks' order, and raises the thresholds of those that follow.
     """
+    # All blocks wait in the one pool: exact cosines, which are asked for on the way, would wait behind them.
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as helpers, _whatever_comes():
         found = Shortlist(queries, kept, None if exact is None else _shared(exact, helpers, threads))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_gallery import fill, made_tiles, unit_rows
 
-from geodtr.runtime import products
+from geodtr.runtime import products, shortlist
 from geodtr.runtime import search as searching
 from geodtr.runtime.compression import compress
 from geodtr.runtime.gallery import open_gallery
@@ -125,6 +125,23 @@ def test_a_collapsed_model_is_searched_like_any_other(libraries: frozenset[str],
     with installed(libraries):
         hits = find(rows[:20], rows, 5, storage)
     np.testing.assert_allclose(hits.scores, 1, atol=1e-5)
+
+
+def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortlist, "_OPEN", 1000)
+    most = 0
+
+    class Watched(shortlist.Shortlist):
+        def _settle(self) -> None:
+            nonlocal most
+            super()._settle()
+            most = max(most, sum(map(len, self._open)))
+
+    monkeypatch.setattr("geodtr.runtime.sweep.Shortlist", Watched)
+    rows = unit_rows(4000, 32, 0)
+    hits = find(np.zeros((8, 32), np.float32), rows, 5, "int8")
+    np.testing.assert_array_equal(hits.rows, np.tile(np.arange(5), (8, 1)))
+    assert most <= 1000
 
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
