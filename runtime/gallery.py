@@ -90,12 +90,13 @@ class Gallery(Protocol):
         ...
 
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
-        """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
+        """The `top` references with the largest cosine to each query, float32 [Q, D], best first; fewer where there are
+        fewer.
 
         With `near`, only references within it are found, and those without a position never are. Raises GalleryError
-        when queries have another size or values that are not finite, when `near` is asked of a gallery that knows no
-        position, or when what is found cannot be a cosine because the gallery is damaged; ValueError when `top` is less
-        than 1.
+        when queries have another type or size, or values that are not finite, when `near` is asked of a gallery that
+        knows no position, or when what is found cannot be a cosine because the gallery is damaged; ValueError when
+        `top` is less than 1.
         """
         ...
 
@@ -227,14 +228,25 @@ def check_descriptors(tiles: Sequence[Tile], descriptors: Descriptors, size: int
     """
     if descriptors.shape != (len(tiles), size):
         raise ValueError(f"{len(tiles)} tiles come with descriptors {descriptors.shape}.")
-    sound = np.linalg.norm(descriptors, axis=1) <= _LONGEST
+    sound = can_be_descriptors(descriptors)
     if not sound.all():
         bad = tiles[int(np.argmin(sound))]
         raise GalleryError(f"The descriptor of tile {bad.id!r} is not finite or longer than 1: the model is broken.")
 
 
+def can_be_descriptors(rows: Descriptors) -> NDArray[np.bool_]:
+    """Which of `rows` [N, D] are finite and no longer than 1."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.linalg.norm(rows, axis=1) <= _LONGEST)
+
+
 def check_queries(name: str, size: int, queries: Descriptors) -> None:
-    """Raise GalleryError when `queries` are not [Q, size], or not finite."""
+    """Raise GalleryError when `queries` are not float32 [Q, size], or not finite."""
+    if queries.dtype != np.float32:
+        raise GalleryError(
+            f"{name} is searched by descriptors of float32; given are {queries.dtype}. Convert them: "
+            "queries.astype(numpy.float32)"
+        )
     if queries.ndim != 2 or queries.shape[1] != size:
         raise GalleryError(f"{name} is searched by descriptors [Q, {size}]; given are {queries.shape}.")
     if not np.isfinite(queries).all():

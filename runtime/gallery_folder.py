@@ -137,9 +137,7 @@ class FolderGallery:
         """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
 
         With `near`, only references within it are found, and those without a position never are. Every storage gives
-        the answer of float32. Raises GalleryError when queries have another size or values that are not finite, when
-        `near` is asked of a gallery that knows no position, or when what is found cannot be a cosine because the
-        gallery is damaged; ValueError when `top` is less than 1.
+        the answer of float32. Raises as Gallery.search.
         """
         check_queries(self.name, self.manifest.descriptor_size, queries)
         among = self._slots if near is None else self._near(near)

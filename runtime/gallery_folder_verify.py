@@ -16,7 +16,7 @@ from geodtr.runtime.gallery import Fault
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_state
+from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_slots, read_state
 
 _ROWS_AT_ONCE = 4096
 
@@ -62,6 +62,9 @@ def _files_and_rows(
     cursor = database.execute(f"SELECT slot, checksum, {COLUMNS} FROM reference ORDER BY slot")
     for _ in track(range(ceil(count / _ROWS_AT_ONCE)), "Verifying", ceil(count / _ROWS_AT_ONCE)):
         yield from _block(cursor.fetchmany(_ROWS_AT_ONCE), mapped, manifest.storage, whole)
+    for slot, name in database.execute("SELECT slot, id FROM removed JOIN reference USING (slot)"):
+        yield Fault(str(name), f"row {slot}: the table says that it was removed, so that no search would find it")
+    read_slots(database)  # raises where rows are missing
 
 
 def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Storage, whole: int) -> Iterator[Fault]:

@@ -7,16 +7,19 @@ next writer. Readers go on seeing what they opened.
 
 import errno
 import os
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from geodtr.runtime.descriptor_files import DescriptorFiles
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import new_folder
-from geodtr.runtime.gallery import Compacted, check_descriptors
+from geodtr.runtime.gallery import Compacted, can_be_descriptors, check_descriptors
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
 from geodtr.runtime.locks import locked
 from geodtr.runtime.reference_table import (
@@ -31,6 +34,7 @@ from geodtr.runtime.reference_table import (
     readable,
     transaction,
 )
+from geodtr.runtime.shortlist import Rows
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile, check_tiles
 
@@ -178,7 +182,8 @@ class FolderWriter:
     def compact(self) -> Compacted:
         """Write the descriptors anew without the rows of removed references, and compress them anew.
 
-        The old files stay until the new ones are in use, so that the disk must hold both.
+        The old files stay until the new ones are in use, so that the disk must hold both. Raises GalleryError naming
+        the first reference whose descriptor cannot be one; then nothing is changed.
         """
         old = self._files()
         with self._change() as state:
@@ -187,7 +192,10 @@ class FolderWriter:
             new.create()
             exact = old.map(state.slots).exact
             for start in range(0, len(slots), _ROWS_AT_ONCE):
-                new.write(start, exact[slots[start : start + _ROWS_AT_ONCE]])
+                part = slots[start : start + _ROWS_AT_ONCE]
+                rows = exact[part]
+                self._check_undamaged(part, rows)
+                new.write(start, rows)
             new.sync()
             moved = ((row, int(slot)) for row, slot in enumerate(slots) if row != slot)
             # In rising order each new slot is free: it is the old one or was left by one before.
@@ -205,6 +213,18 @@ class FolderWriter:
 
     def _files(self) -> DescriptorFiles:
         return DescriptorFiles(self.path, self.state.generation, self.manifest.descriptor_size, self.manifest.storage)
+
+    def _check_undamaged(self, slots: Rows, descriptors: Descriptors) -> None:
+        """Raise GalleryError naming the first of the references in `slots` whose descriptor cannot be one."""
+        sound = can_be_descriptors(descriptors)
+        if not sound.all():
+            slot = int(slots[np.argmin(sound)])
+            (bad,) = self._database.execute("SELECT id FROM reference WHERE slot = ?", (slot,)).fetchone()
+            raise GalleryError(
+                f"{self.path}: the descriptor of tile {bad!r}, row {slot}, was damaged: it is not finite or longer "
+                f"than 1. Nothing was changed. See all that is damaged: geodtr-export gallery verify {self.path}. "
+                f"Remove it: geodtr-export gallery remove {self.path} {shlex.quote(bad)}. Then compact again."
+            )
 
     @contextmanager
     def _change(self) -> Iterator[State]:

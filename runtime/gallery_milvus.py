@@ -38,6 +38,8 @@ FIELDS = (
     Field(CHECKSUM, "whole"),
 )
 _TILES = 4096
+_REMEMBERED = 1 << 16
+"""As many found references are kept for whoever asks for their tiles, some 20 MB; more where one search finds more."""
 
 
 def row_of(tile_id: str) -> int:
@@ -110,6 +112,7 @@ class MilvusGallery:
         self._lock = threading.Lock()
         self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._positioned: int | None = None
+        self._found = dict[int, Entity]()
 
     @property
     def name(self) -> str:
@@ -161,9 +164,15 @@ class MilvusGallery:
         return self._places()[1]
 
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
-        """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
+        """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist.
+
+        Rows that were found lately are known although another process removed them since.
+        """
         rows = list(rows)
-        held = self._collection.get(rows, COLUMNS)
+        with self._lock:
+            held = {row: self._found[row] for row in rows if row in self._found}
+        if others := [row for row in rows if row not in held]:
+            held |= self._collection.get(others, COLUMNS)
         for row in rows:
             if row not in held:
                 raise IndexError(f"{self.name} has no row {row}; it may have been removed since it was found.")
@@ -184,7 +193,8 @@ class MilvusGallery:
         return self._collection.each((*COLUMNS, CHECKSUM, VECTOR), block_of(self.manifest.descriptor_size))
 
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
-        """As Gallery.search. With an index other than FLAT some of the nearest may be missing, and hits be fewer.
+        """As Gallery.search. With an index other than FLAT some of the nearest may be missing, and hits be fewer; so
+        are they within seconds after another process removed some of the nearest.
 
         Raises GalleryError also when `top` is more than Milvus gives.
         """
@@ -199,6 +209,9 @@ class MilvusGallery:
         if not len(queries) or not len(self):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
         found = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)
+        held = self._remember({key for one in found for key in one.keys})
+        # Milvus may have searched the state of some seconds ago.
+        found = [_only(one, [index for index, key in enumerate(one.keys) if key in held]) for one in found]
         # An index that is not exact may find more for one query than for another.
         kept = min(len(one.keys) for one in found)
         hits = Hits(
@@ -224,7 +237,8 @@ class MilvusGallery:
     def _nearest_within(self, queries: Descriptors, top: int, near: Near) -> list[Found]:
         """Milvus knows no distances: it searches a box, and what lies in its corners is left out here.
 
-        Where too few are left, more are asked for, until each query has enough or all that the box holds were seen.
+        Where too few are left, more are asked for, until each query has enough or all that the box holds were seen: of
+        few references among many a graph finds more for one query than for another.
         """
         if not self._known():
             raise no_positions(self.name)
@@ -234,10 +248,22 @@ class MilvusGallery:
             asked = min(MOST_HITS, asked + asked // 2 + 8)
             found = self._collection.search(queries, asked, self._index, where, ("lat", "lon"))
             within = [_within(one, near) for one in found]
-            short = [len(kept.keys) < top and len(one.keys) == asked for one, kept in zip(found, within, strict=True)]
+            most = max(len(one.keys) for one in found)
+            short = [
+                len(kept.keys) < top and (len(one.keys) == asked or len(one.keys) < most)
+                for one, kept in zip(found, within, strict=True)
+            ]
             if not any(short) or asked == MOST_HITS:
-                return [Found(one.keys[:top], one.scores[:top], one.entities[:top]) for one in within]
+                return [_only(one, range(min(top, len(one.keys)))) for one in within]
             asked *= 4
+
+    def _remember(self, rows: set[int]) -> dict[int, Entity]:
+        """Those of `rows` that are there, for whoever asks for their tiles: none can be removed in between."""
+        found = self._collection.get(sorted(rows), COLUMNS)
+        with self._lock:
+            forgets = len(self._found) + len(found) > _REMEMBERED
+            self._found = found if forgets else self._found | found
+        return found
 
     def _known(self) -> int:
         """How many references have a position."""
@@ -268,7 +294,11 @@ def _in_box(near: Near) -> str:
 
 def _within(found: Found, near: Near) -> Found:
     lat, lon = (np.array([entity[name] for entity in found.entities], np.float64) for name in ("lat", "lon"))
-    kept = np.flatnonzero(near.holds(lat, lon)).tolist()
+    return _only(found, np.flatnonzero(near.holds(lat, lon)).tolist())
+
+
+def _only(found: Found, kept: Sequence[int]) -> Found:
+    """The hits with these indices."""
 
     def of(values: Sequence[Any]) -> list[Any]:
         return [values[index] for index in kept]

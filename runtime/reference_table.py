@@ -4,12 +4,13 @@ A reference exists when this table says so; its descriptor lies in row `slot` of
 write-ahead mode one process writes while others read, each the state of the moment at which it began.
 """
 
+import filecmp
 import shutil
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,23 +91,32 @@ def readable(gallery: Path) -> Iterator[None]:
 def open_snapshot(gallery: Path, closes: ExitStack) -> sqlite3.Connection:
     """Open the table for reading, at a state that stays while the connection lives; `closes` will close it.
 
-    Nothing is written into a folder that is read-only or on a full disk. Raises GalleryError when the file is missing
-    or cut short, sqlite3.DatabaseError when it is damaged otherwise.
+    Nothing is written into a folder that is read-only or on a full disk: there, the table is read from a copy. Raises
+    GalleryError when the file is missing or cut short, or has no room for its copy, sqlite3.DatabaseError when it is
+    damaged otherwise.
     """
     path, wal = gallery / FILE_NAME, gallery / f"{FILE_NAME}-wal"
-    logged = _check_whole(path, wal)
-    try:
-        return _begin(path, "mode=rw", closes)
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise
-    # SQLite cannot make the index of the write-ahead log here. Without a log there is nothing to index.
-    if not logged:
-        return _begin(path, "immutable=1", closes)
-    folder = Path(closes.enter_context(tempfile.TemporaryDirectory()))
-    for file in (path, wal):
-        shutil.copyfile(file, folder / file.name)
-    return _begin(folder / FILE_NAME, "mode=rw", closes)
+    _check_whole(path, wal)
+    while True:
+        try:
+            return _begin(path, "mode=rw", closes)
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise
+        # SQLite cannot make the index of the write-ahead log here, without which no writer would know of this reader.
+        with ExitStack() as mine:
+            try:
+                folder = Path(mine.enter_context(tempfile.TemporaryDirectory()))
+                whole = _copy((path, wal), folder)
+            except OSError as error:
+                raise GalleryError(
+                    f"{gallery} cannot be written, so that its table is read from a copy, and none could be made "
+                    f"({error}). Name a folder that has room for {FILE_NAME}: export TMPDIR=FOLDER"
+                ) from None
+            if whole:
+                database = _begin(folder / FILE_NAME, "mode=rw", mine)
+                closes.push(mine.pop_all())
+                return database
 
 
 def open_for_writing(gallery: Path) -> sqlite3.Connection:
@@ -149,6 +159,9 @@ def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
     removed = np.fromiter((slot for (slot,) in database.execute("SELECT slot FROM removed")), np.int64)
     if len(removed) + count != slots or not ((removed >= 0) & (removed < slots)).all():
         raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
+    (both,) = database.execute("SELECT count(*) FROM removed WHERE slot IN (SELECT slot FROM reference)").fetchone()
+    if both:
+        raise sqlite3.DatabaseError(f"it says of {both} references that they were removed")
     return np.delete(np.arange(slots), removed)
 
 
@@ -174,8 +187,8 @@ def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:
     return zlib.crc32(np.ascontiguousarray(descriptor, "<f4").data, zlib.crc32(msgspec.msgpack.encode(row)))
 
 
-def _check_whole(path: Path, wal: Path) -> bool:
-    """Raise GalleryError when the table is missing or cut short; whether its write-ahead log holds anything."""
+def _check_whole(path: Path, wal: Path) -> None:
+    """Raise GalleryError when the table is missing or cut short."""
     if not path.is_file():
         raise GalleryError(f"{path} is missing. Copy the gallery again, or build it again.")
     try:
@@ -186,7 +199,24 @@ def _check_whole(path: Path, wal: Path) -> bool:
     # may be one that a full disk cut; the log has it whole.
     if path.stat().st_size % _PAGE and not logged:
         raise GalleryError(f"{path} is cut short. Copy the gallery again, or build it again.")
-    return logged
+
+
+def _copy(files: Sequence[Path], folder: Path) -> bool:
+    """Copy those that exist into `folder`, which is new; whether a second look finds all as they were copied.
+
+    Then the copies are of one moment, that between the two looks.
+    """
+    for file in files:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(file, folder / file.name)
+    return all(_same(file, folder / file.name) for file in files)
+
+
+def _same(file: Path, copy: Path) -> bool:
+    try:
+        return filecmp.cmp(file, copy, shallow=False)
+    except FileNotFoundError:
+        return not file.exists() and not copy.exists()
 
 
 def _begin(path: Path, how: str, closes: ExitStack) -> sqlite3.Connection:

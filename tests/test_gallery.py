@@ -228,6 +228,13 @@ def test_queries_that_do_not_fit_are_refused(tmp_path: Path, queries: Any) -> No
         gallery.search(queries.astype(np.float32), 1)
 
 
+def test_queries_that_are_not_float32_are_refused_by_their_type(tmp_path: Path) -> None:
+    with open_folder(build(tmp_path / "g", made_tiles(1))) as gallery:
+        for dtype in (np.float64, np.float16, np.int64):
+            with pytest.raises(GalleryError, match=rf"float32.*{np.dtype(dtype)}"):
+                gallery.search(descriptors_of(["000"]).astype(dtype), 1)
+
+
 def test_threads_share_one_open_gallery(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(60), "int8")
     ids = [f"{n:03}" for n in range(60)]

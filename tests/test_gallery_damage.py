@@ -2,10 +2,14 @@
 
 import json
 import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_gallery import (
@@ -23,7 +27,7 @@ from geodtr.runtime.gallery_folder import open_folder
 from geodtr.runtime.gallery_folder_verify import verify
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.names import Storage
+from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.tile import Tile
 
 FILES = ("gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.float16", "descriptors-1.scales")
@@ -95,6 +99,48 @@ def test_verify_names_a_reference_whose_place_was_changed(tmp_path: Path) -> Non
     assert content.count(place) == 1
     file.write_bytes(content.replace(place, np.array(49.0, ">f8").tobytes()))
     assert [fault.id for fault in verify(path)] == ["004"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("UPDATE removed SET slot = 4", "004"),
+        ("UPDATE removed SET slot = 9", None),
+        ("DELETE FROM removed", None),
+        ("INSERT INTO removed VALUES (4)", "004"),
+    ],
+)
+def test_verify_names_what_is_wrong_with_the_removed_rows(tmp_path: Path, change: str, named: str | None) -> None:
+    path = build(tmp_path / "g", made_tiles(9))
+    with FolderWriter(path) as writer:
+        writer.remove(["002"])
+    assert verify(path) == ()
+    with closing(sqlite3.connect(path / "references.sqlite")) as database:
+        database.execute(change)
+        database.commit()
+    assert verify(path)[0].id == named
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_compacting_refuses_a_damaged_row_and_says_how_to_be_rid_of_it(
+    tmp_path: Path, storage: Storage, cli: Callable[..., Outcome], refused: Callable[..., str]
+) -> None:
+    path = build(tmp_path / "g", made_tiles(9), storage)
+    file = path / "descriptors-1.float32"
+    content = bytearray(file.read_bytes())
+    content[4 * 4 * SIZE + 3] ^= 0x40  # the top bit of the exponent of row 4's first value
+    file.write_bytes(content)
+    before = {file.name: file.read_bytes() for file in path.glob("descriptors-*")}
+    said = refused("gallery", "compact", path)
+    assert "'004'" in said
+    assert f"gallery remove {path} 004" in said
+    assert "gallery verify" in said
+    assert {file.name: file.read_bytes() for file in path.glob("descriptors-*")} == before
+    assert cli("gallery", "remove", path, "004").code == 0
+    assert cli("gallery", "compact", path).code == 0
+    assert verify(path) == ()
+    with open_folder(path) as gallery:
+        assert gallery.search(descriptors_of(["005"]), 1).rows.tolist() == [[4]]
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,8 +6,10 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -216,3 +218,76 @@ def test_a_gallery_on_a_read_only_disk_can_be_read_and_refuses_a_writer(
     assert cli("gallery", "info", path).code == 0
     with pytest.raises(GalleryError, match="read-only"):
         FolderWriter(path)
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def not_allowed_to_write(path: Path) -> Iterator[None]:
+    """Be a user who may read the folder `path` and no more."""
+    was = os.geteuid()
+    path.chmod(0o555)
+    if not was:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that other users can enter, as pytest's own cannot be."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_reader_who_may_not_write_keeps_what_it_opened_beside_a_writer(public_folder: Path) -> None:
+    path = build(public_folder / "g", made_tiles(2000))
+    with not_allowed_to_write(path):
+        gallery = open_folder(path)
+    with gallery:
+        with FolderWriter(path) as writer:
+            writer.remove(["0*"])
+            writer.compact()
+        assert [tile.id for tile in gallery.all_tiles()] == [f"{n:03}" for n in range(2000)]
+        assert gallery.search(descriptors_of(["1999"]), 1).rows.tolist() == [[1999]]
+    with not_allowed_to_write(path):
+        assert verify(path) == ()
+        with open_folder(path) as gallery:
+            assert gallery.tile(0).id == "100"
+
+
+def test_a_copy_is_of_one_moment_whatever_a_writer_does_between_its_files(
+    public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(public_folder / "g", made_tiles(50))
+    copy, changes = shutil.copyfile, iter(("remove", "compact"))
+
+    def copy_and_change(source: Path, target: Path) -> None:
+        copy(source, target)
+        if change := next(changes, None):
+            # The folder's owner is another process, which has gone again when the copy goes on.
+            os.seteuid(os.getuid())
+            path.chmod(0o755)
+            with FolderWriter(path) as writer:
+                writer.remove(["00*"]) if change == "remove" else writer.compact()
+            path.chmod(0o555)
+            if not os.getuid():
+                os.seteuid(NOBODY)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_and_change)
+    with not_allowed_to_write(path), open_folder(path) as gallery:
+        assert [tile.id for tile in gallery.all_tiles()] == [f"{n:03}" for n in range(10, 50)]
+
+
+def test_without_room_for_a_copy_of_the_table_one_is_told_how_to_give_some(
+    public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(public_folder / "g", made_tiles(3))
+    monkeypatch.setattr(tempfile, "tempdir", str(public_folder / "nowhere"))
+    with not_allowed_to_write(path), pytest.raises(GalleryError, match="TMPDIR"):
+        open_folder(path)

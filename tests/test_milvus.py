@@ -44,6 +44,7 @@ from geodtr.runtime.gallery_manifest import GalleryManifest
 from geodtr.runtime.gallery_place import MilvusPlace, as_place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.milvus import Collection
 from geodtr.runtime.names import Index
 from geodtr.runtime.tile import Tile
 
@@ -368,6 +369,47 @@ def test_what_milvus_cannot_is_refused_by_name(place: str, tmp_path: Path) -> No
         add_to_gallery(place, changed, embedder, MADE_BY.embedding_id)
     with pytest.raises(OutputExists, match="gallery add"):
         build_gallery(place, source, embedder, MADE_BY)
+
+
+def _remove(place: str, *ids: str) -> None:
+    with as_place(place).write() as writer:
+        writer.remove(ids)
+
+
+def test_what_a_search_found_can_be_looked_up_although_another_removed_it(place: str) -> None:
+    _fill(place, 30)
+    with open_gallery(place) as gallery:
+        hits = gallery.search(descriptors_of(["004", "011"]), 5)
+        _remove(place, "004", "011")
+        assert [ids[0] for ids in _ids(gallery, hits.rows)] == ["004", "011"]
+        assert not {"004", "011"} & {name for ids in _ids(gallery, hits.rows[:, 1:]) for name in ids}
+        again = gallery.search(descriptors_of(["004", "011"]), 28)
+        assert not {"004", "011"} & {name for ids in _ids(gallery, again.rows) for name in ids}
+
+
+def test_what_is_removed_while_milvus_searches_is_not_found(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fill(place, 30)
+    search = Collection.search
+
+    def search_and_remove(self: Collection, *arguments: Any) -> Any:
+        found = search(self, *arguments)
+        _remove(place, "004")
+        return found
+
+    with open_gallery(place) as gallery:
+        monkeypatch.setattr(Collection, "search", search_and_remove)
+        hits = gallery.search(descriptors_of(["004"]), 5)
+        assert hits.rows.shape == (1, 4)
+        assert "004" not in _ids(gallery, hits.rows)[0]
+
+
+def test_a_graph_gives_every_query_all_that_lies_within_a_small_prior(place: str) -> None:
+    with begin_gallery(place, _begun(64, "hnsw")) as writer:
+        writer.add(made_tiles(3000).tiles, unit_rows(3000, 64, 0))
+        writer.finish()
+    with open_gallery(place) as gallery:
+        hits = gallery.search(unit_rows(64, 64, 5), 10, Near(48.1, 8.0, 30))
+        assert hits.rows.shape == (64, 5)
 
 
 def test_a_gallery_without_positions_is_not_searched_near_one(place: str) -> None:
