@@ -82,24 +82,27 @@ def search_compressed(
         rounding = lengths * np.float32((part.shape[1] + 16) * np.finfo(np.float32).eps)
         reach, constant = lengths + multiply.errors, rounding + multiply.errors * _LONGEST
 
+        def between(
+            products: NDArray[Any], scales: Scores, errors: Scores, which: slice | Rows
+        ) -> tuple[Scores, Scores]:
+            """Between what the cosines lie that belong to `products` with the queries `which`."""
+            scores = products * (multiply.scales[which] * scales)
+            bounds = reach[which] * errors + constant[which]
+            # Of a damaged row nothing is known.
+            sound = np.abs(scores) <= lengths[which] * _LONGEST + bounds
+            lowest, highest = np.where(sound, scores - bounds, -np.inf), np.where(sound, scores + bounds, np.inf)
+            return lowest.astype(np.float32), highest.astype(np.float32)
+
         def sift(block: Block, thresholds: Scores) -> Pairs:
             products = block.of(multiply.multiply(compressed.values[block.rows]))
             scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
             if np.isnan(thresholds).any():
-                scores = products * multiply.scales * scales[:, None]
-                bounds = reach * errors[:, None] + constant
-                sound = np.abs(scores) <= lengths * _LONGEST + bounds
-                thresholds = _bars(np.where(sound, scores - bounds, np.float32(-np.inf)), kept)
+                thresholds = _bars(between(products, scales[:, None], errors[:, None], slice(None))[0], kept)
             # One comparison of the products as they are leaves few pairs to be looked at closely.
             needed = thresholds - reach * errors.max() - constant
             needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
             rows, columns = _where(~(products < _in(products.dtype, needed)))
-            scores = products[rows, columns] * (multiply.scales[columns] * scales[rows])
-            bounds = reach[columns] * errors[rows] + constant[columns]
-            lowest, highest = (scores - bounds).astype(np.float32), (scores + bounds).astype(np.float32)
-            # Of a damaged row nothing is known.
-            damaged = ~(np.abs(scores) <= lengths[columns] * _LONGEST + bounds)
-            lowest[damaged], highest[damaged] = -np.inf, np.inf
+            lowest, highest = between(products[rows, columns], scales[rows], errors[rows], columns)
             pairs = Pairs(columns, block.numbers(rows), lowest, highest)
             return pairs.take(~(highest < thresholds[columns]))
 
