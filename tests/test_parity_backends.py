@@ -1,19 +1,23 @@
-"""The demo's model in every backend and precision that runs here, on held-out pairs: minutes."""
+"""Engines of every backend and precision that runs here, on pairs that their model never saw."""
+
+from pathlib import Path
 
 import pytest
+from conftest import Trained
 
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.demo import DemoOptions, run_demo
 from geodtr.export.engine_builder import build_engine
-from geodtr.export.model import open_model
+from geodtr.export.model import Model, open_model
 from geodtr.export.parity import ParityResult, compare
+from geodtr.export.parity.result import Candidate
 from geodtr.export.precision import QUANTISED, CalibrationPlan
 from geodtr.runtime.names import Backend, Precision
+from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.dataset import WorldSet, write_world
 
-PAIRS = 2000
 BUILT: tuple[tuple[Backend, Precision], ...] = (
     ("onnxruntime", "fp32"),
     ("onnxruntime", "fp16"),
@@ -23,40 +27,64 @@ BUILT: tuple[tuple[Backend, Precision], ...] = (
     ("openvino", "fp16"),
     ("openvino", "int8"),
 )
+each_engine = pytest.mark.parametrize("number", range(len(BUILT)), ids=["-".join(each) for each in BUILT])
 
 
-@pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
-    root = tmp_path_factory.mktemp("demo")
-    run_demo(root / "demo", DemoOptions())
-    pool = pool_of(read_pairs(root / "demo" / "world" / "train"))
-    write_world(root / "held-out", WorldSet(pairs=PAIRS, region="plateau"))
-    candidates = []
-    for backend, precision in BUILT:
-        # Fp8 by its default loses more than its gate allows a network so small.
-        keep = DemoOptions().int8_keep_cosine if precision in QUANTISED else None
-        bundle = build_engine(
-            root / "demo" / "onnx",
-            root / f"{backend}-{precision}",
-            precision=precision,
-            builder=make_builder(backend, BuildOptions()),
-            calibration=CalibrationPlan(pool, keep_cosine=keep),
+def build_all(exported: Path, calibration: PairSet, keep_cosine: float, root: Path) -> list[Model]:
+    # Fp8 by its default loses more than its gate allows networks so small.
+    return [
+        open_model(
+            build_engine(
+                exported,
+                root / f"{backend}-{precision}",
+                precision=precision,
+                builder=make_builder(backend, BuildOptions()),
+                calibration=CalibrationPlan(
+                    pool_of(calibration), keep_cosine=keep_cosine if precision in QUANTISED else None
+                ),
+            ).path
         )
-        candidates.append(open_model(bundle.path))
-    return compare(open_model(root / "demo" / "run"), candidates, read_pairs(root / "held-out"))
+        for backend, precision in BUILT
+    ]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("number", range(len(BUILT)), ids=["-".join(each) for each in BUILT])
-def test_every_engine_of_the_demo_keeps_its_recall_on_pairs_it_never_saw(result: ParityResult, number: int) -> None:
-    candidate = result.candidates[number]
-    assert result.figures.pairs == PAIRS
+def check(candidate: Candidate) -> None:
     assert candidate.gate.verdict == "passed", candidate.gate.reasons
     assert candidate.stages[-1].name == "engine"
 
 
+@pytest.fixture(scope="module")
+def small(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
+    engines = build_all(trained.onnx.path, trained.train_set, 0.9998, tmp_path_factory.mktemp("engines"))
+    return compare(open_model(trained.checkpoint), engines, trained.test_set)
+
+
+@each_engine
+def test_every_engine_of_a_small_model_keeps_its_recall(small: ParityResult, number: int) -> None:
+    assert small.figures.pairs == 500
+    check(small.candidates[number])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
+    root = tmp_path_factory.mktemp("demo")
+    run_demo(root / "demo", DemoOptions())
+    write_world(root / "held-out", WorldSet(pairs=2000, region="plateau"))
+    train_set = read_pairs(root / "demo" / "world" / "train")
+    engines = build_all(root / "demo" / "onnx", train_set, DemoOptions().int8_keep_cosine, root)
+    return compare(open_model(root / "demo" / "run"), engines, read_pairs(root / "held-out"))
+
+
 @pytest.mark.slow
-def test_so_many_pairs_are_enough_to_be_sure_of_a_point(result: ParityResult) -> None:
-    for candidate in result.candidates:
+@pytest.mark.timeout(3600)
+@each_engine
+def test_every_engine_of_the_demo_keeps_its_recall(demo: ParityResult, number: int) -> None:
+    assert demo.figures.pairs == 2000
+    check(demo.candidates[number])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_so_many_pairs_are_enough_to_be_sure_of_a_point(demo: ParityResult) -> None:
+    for candidate in demo.candidates:
         assert candidate.gate.high < 0.01
