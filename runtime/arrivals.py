@@ -14,18 +14,21 @@ _LONGEST = 1 << 20  # bytes of a line
 
 
 def arriving_lines(file: int, name: str) -> Iterator[str]:
-    """The lines of a file descriptor in UTF-8, each as soon as it is there. Raises DataError when one has no end.
+    """The lines of a file descriptor in UTF-8, each as soon as it is there; a byte-order mark is dropped. Raises
+    DataError when one has no end.
 
     Not by Python's own files: a thread that waits in one keeps the process from ending.
     """
-    begun = b""
+    begun, encoding = b"", "utf-8-sig"
     while block := os.read(file, 1 << 16):
         *lines, begun = (begun + block).split(b"\n")
-        yield from (line.decode("utf-8") for line in lines)
+        for line in lines:
+            yield line.decode(encoding)
+            encoding = "utf-8"  # the mark stands before the first line alone
         if len(begun) > _LONGEST:
             raise DataError(f"{name} has a line of more than {_LONGEST:,} bytes: it is not a CSV.")
     if begun:
-        yield begun.decode("utf-8")
+        yield begun.decode(encoding)
 
 
 class Arrivals(Generic[T]):

@@ -17,6 +17,7 @@ from geodtr.runtime.errors import OutputExists, UserError
 from geodtr.runtime.locks import locked
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
+_KEPT = 30  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 
 def sha256(path: Path) -> str:
@@ -37,6 +38,17 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 @contextmanager
+def readable(error_class: type[UserError]) -> Iterator[None]:
+    """Turn what a disk or its permissions refuse, asked what is at a place, into an `error_class` naming that place."""
+    try:
+        yield
+    except OSError as error:
+        raise error_class(
+            f"{error.filename} cannot be read ({error.strerror}). Check the path, and that you may look there."
+        ) from None
+
+
+@contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
@@ -46,7 +58,7 @@ def new_file(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_KEPT]}.", suffix=path.suffix[:_KEPT])
         os.close(handle)
         temporary = Path(name)
         try:
@@ -70,7 +82,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = f".{path.name}.unfinished-"
+        unfinished = f".{path.name[:_KEPT]}.unfinished-"
         _remove_abandoned(path.parent, unfinished)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished))
         try:
@@ -112,30 +124,36 @@ def check_new_folder(path: Path) -> None:
     """Ask before the work, not after: raise OutputExists when the folder `path` holds anything or is a file, UserError
     when it cannot be written.
     """
-    if path.is_dir():
-        if any(path.iterdir()):
-            raise OutputExists(f"{path} exists and is not empty. Name another output folder, or remove it yourself.")
-    elif path.exists() or path.is_symlink():
-        raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
+    with _answered(path):
+        if path.is_dir():
+            if any(path.iterdir()):
+                raise OutputExists(
+                    f"{path} exists and is not empty. Name another output folder, or remove it yourself."
+                )
+        elif path.exists() or path.is_symlink():
+            raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
     check_writable(path)
 
 
 def check_new_file(path: Path) -> None:
     """Likewise for a file: raise OutputExists when anything lies where it shall be, UserError when nothing can."""
-    if path.exists() or path.is_symlink():
-        raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
+    with _answered(path):
+        if path.exists() or path.is_symlink():
+            raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
     """Raise UserError when nothing can be written at `path`, which may be there already."""
     path = path.resolve()
-    places = path.parents if path.is_file() else (path, *path.parents)
-    nearest = next(place for place in places if place.exists())
-    try:
+    with _answered(path):
+        places = path.parents if path.is_file() else (path, *path.parents)
+        nearest = next(place for place in places if place.exists())
         tempfile.TemporaryFile(dir=nearest).close()
-    except OSError as error:
-        raise _refused(path, error) from None
+        # A name that is too long is found only where its folder is, and some folders are still to be made.
+        for name in path.relative_to(nearest).parts:
+            with suppress(FileNotFoundError):
+                (nearest / name).lstat()
 
 
 def _remove_abandoned(parent: Path, unfinished: str) -> None:
@@ -144,6 +162,15 @@ def _remove_abandoned(parent: Path, unfinished: str) -> None:
         with suppress(FileNotFoundError), locked(folder) as lock:  # another may clear it away meanwhile
             if lock == "ours":
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _answered(path: Path) -> Iterator[None]:
+    """Turn what a disk or its permissions refuse, asked about `path`, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(path, error) from None
 
 
 @contextmanager

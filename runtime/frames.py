@@ -3,6 +3,7 @@
 Knows names and what is behind them; knows nothing of engines.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,13 +80,15 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     return Frames(frames, count, "video" if videos == plain and len(plain) == 1 else "images", endless=False)
 
 
-def as_frames(images: Iterable[Path | Images | Frame]) -> Iterator[Frame]:
+def as_frames(images: Iterable[Path | str | Images | Frame]) -> Iterator[Frame]:
     """Paths and pixels as frames, in order, taken one by one; pixels are named by their place, `#0` for the first."""
     for number, image in enumerate(images):
         if isinstance(image, Frame):
             yield image
+        elif isinstance(image, np.ndarray):
+            yield Frame(f"#{number}", image)
         else:
-            yield Frame(str(image) if isinstance(image, Path) else f"#{number}", image)
+            yield Frame(str(image), Path(image))
 
 
 def load_frame(frame: Frame, how: Preprocessing) -> Images:
@@ -134,7 +137,8 @@ def _listed(place: str) -> list[str]:
 
 
 def _contents(place: str) -> list[str]:
-    return [str(path) for path in list_images(Path(place))] if Path(place).is_dir() else [place]
+    # Not by Path.is_dir, which raises at what may not be looked at: such an image says so in its turn.
+    return [str(path) for path in list_images(Path(place))] if os.path.isdir(place) else [place]  # noqa: PTH112
 
 
 def _read(places: Sequence[str], every: int) -> Iterator[Frame]:

@@ -3,6 +3,7 @@
 Light: the command line reads places before anything is loaded. What is done at a place is done by its kind's own file.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class FolderPlace:
         from geodtr.runtime.files import check_new_folder
         from geodtr.runtime.gallery_manifest import FILE_NAME
 
-        if (self.path / FILE_NAME).is_file():
+        if os.path.isfile(self.path / FILE_NAME):  # noqa: PTH113 (Path.is_file raises where check_new_folder explains)
             return True
         check_new_folder(self.path)
         return False

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from geodtr.runtime.errors import ImageError
+from geodtr.runtime.files import readable
 from geodtr.runtime.spec import Images
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -70,8 +71,9 @@ def image_size(path: Path) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
 
 
+@readable(ImageError)
 def list_images(folder: Path) -> list[Path]:
-    """All image files directly in `folder`, by name. Raises ImageError when there are none."""
+    """All image files directly in `folder`, by name. Raises ImageError when there are none, or it cannot be read."""
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder. Check the path.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -196,7 +196,7 @@ class Localizer:
 
     def locate_frames(
         self,
-        images: Iterable[Path | Images | Frame],
+        images: Iterable[Path | str | Images | Frame],
         top: int = 5,
         *,
         near: Near | None = None,
@@ -272,7 +272,9 @@ class Localizer:
         shown = zip(hits.rows[:top].tolist(), tiles, hits.scores.tolist(), headings, strict=False)
         candidates = tuple(Candidate(*each) for each in shown)
         uncalibrated = self._uncalibrated
-        if fix is None:
+        if near is not None and not candidates:
+            uncalibrated = "no tile lies within the prior"
+        elif fix is None:
             uncalibrated = "no tile found has a position"
         elif near is not None:
             uncalibrated = "a prior leaves other tiles to choose from than the calibration had"

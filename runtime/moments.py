@@ -73,9 +73,9 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
         )
 
 
-def by_arrival(frames: Iterable[Frame], odometry: Odometry) -> Iterator[Moment]:
+def by_arrival(frames: Iterable[Frame], odometry: Odometry, limit: int | None = None) -> Iterator[Moment]:
     """A moment for each frame as it comes, at the time of the last row of odometry that has come before it; where the
-    frames have ended, for each row. The end of the odometry is the end of all.
+    frames have ended, for each row. The end of all is that of the odometry, or the frame that reaches `limit`.
 
     Waits for the first row without end; raises DataError when none has come for PATIENCE since then.
     """
@@ -84,7 +84,7 @@ def by_arrival(frames: Iterable[Frame], odometry: Odometry) -> Iterator[Moment]:
     if first is None:
         raise DataError(f"{odometry.name} holds a header and no rows.")
     now, came = first.time, time.monotonic()
-    for frame in frames:
+    for number, frame in enumerate(frames, 1):
         come = rows.come()
         if come:
             now, came = come[-1].time, time.monotonic()
@@ -93,6 +93,8 @@ def by_arrival(frames: Iterable[Frame], odometry: Odometry) -> Iterator[Moment]:
         elif time.monotonic() - came > PATIENCE:
             raise _silent(odometry)
         yield Moment(now, tuple(step.motion for step in come), frame)
+        if number == limit:
+            return
     while True:
         try:
             step = rows.next(PATIENCE)

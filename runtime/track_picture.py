@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image, ImageDraw
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.geodesy import east_north
-from geodtr.runtime.waypoints import Waypoint, collected
+from geodtr.runtime.waypoints import Waypoint, collected, runs
 
 Floats = NDArray[np.float64]
 
@@ -81,13 +80,13 @@ def draw_track(
     """An RGB picture of `side` x `side` pixels, north up, as wide as the answers are spread, with a scale bar.
 
     Grey dots are tiles, in degrees [N] (NaN where unknown). Blue is a fix or a tracking filter, with discs of 95 %,
-    orange one that searches, red one that is lost. A `track` is joined by a line. Raises ConfigError when no answer has
-    a position.
+    orange one that searches, red one that is lost. A `track` is joined by a line, broken wherever the filter was not
+    tracking. Raises ConfigError when no answer has a position.
     """
     placed = [waypoint for waypoint in waypoints if waypoint.lat is not None]
     if not placed:
-        raise ConfigError("No answer has a position, so there is nothing to draw. Give the gallery's tiles positions.")
-    lat, lon = (np.array([getattr(point, name) for point in placed], np.float64) for name in ("lat", "lon"))
+        raise ConfigError("No answer has a position, so there is nothing to draw. Search where there are tiles.")
+    lat, lon = _places_of(placed)
     frame = _frame_of(lat, lon, side)
     picture = Image.new("RGB", (side, side), _PAPER)
     draw = ImageDraw.Draw(picture)
@@ -102,13 +101,17 @@ def draw_track(
             radius = waypoint.within_95_m * frame.scale
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), _SURE)
     if track:
-        for stretch, waypoint in zip(pairwise(pixels), placed[1:], strict=True):
-            if waypoint.reliable:
-                draw.line(stretch, _COLOURS[waypoint.state], 2)
+        for run in runs(waypoints):
+            draw.line(frame.pixels(*_places_of(run)), _COLOURS["tracking"], 2)
     for (x, y), waypoint in zip(pixels, placed, strict=True):
         draw.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), _COLOURS[waypoint.state])
     _draw_scale(draw, frame)
     return picture
+
+
+def _places_of(placed: Sequence[Waypoint]) -> tuple[Floats, Floats]:
+    """Their latitudes and longitudes, [N] each."""
+    return np.array([point.lat for point in placed], np.float64), np.array([point.lon for point in placed], np.float64)
 
 
 def _frame_of(lat: Floats, lon: Floats, side: int) -> _Frame:

@@ -7,7 +7,7 @@ import csv
 import io
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from itertools import groupby
@@ -81,13 +81,17 @@ def waypoint_file(
 def collected(
     write: Callable[[list[Waypoint]], object], *, live: bool = False
 ) -> Iterator[Callable[[Waypoint], object]]:
-    """A function that takes each answer, all of which go to `write` in the end; where they are `live`, any end."""
+    """A function that takes each answer, all of which go to `write` in the end; where they are `live`, any end.
+
+    A ConfigError of `write` says that the answers are nothing for it: it takes no other end's place.
+    """
     waypoints = list[Waypoint]()
     try:
         yield waypoints.append
     except BaseException:
         if live and waypoints:
-            write(waypoints)
+            with suppress(ConfigError):
+                write(waypoints)
         raise
     write(waypoints)
 
@@ -104,6 +108,11 @@ def _grown(path: Path) -> Iterator[Callable[[Waypoint], object]]:
         raise UserError(f"{path} cannot be written ({error.strerror}). What was written before stays.") from None
 
 
+def runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
+    """Successive waypoints that are reliable, in runs: what a map joins by a line."""
+    return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
+
+
 def geojson(waypoints: Sequence[Waypoint], *, track: bool) -> dict[str, Any]:
     """A FeatureCollection (RFC 7946): a Point for each waypoint with a position, and of a track one line of them all,
     broken where it was lost.
@@ -115,7 +124,7 @@ def geojson(waypoints: Sequence[Waypoint], *, track: bool) -> dict[str, Any]:
         features.append({"type": "Feature", "geometry": place, "properties": properties})
     if track:
         # A line has two positions at least.
-        lines = [[_at(waypoint) for waypoint in run] for run in _runs(waypoints) if len(run) > 1]
+        lines = [[_at(waypoint) for waypoint in run] for run in runs(waypoints) if len(run) > 1]
         line = {"type": "MultiLineString", "coordinates": lines}
         features.append({"type": "Feature", "geometry": line, "properties": {"name": "track"}})
     return {"type": "FeatureCollection", "features": features}
@@ -131,7 +140,7 @@ def gpx(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> by
     root.set(f"{{{_XSI}}}schemaLocation", f"{_GPX} {_SCHEMA}")
     if track:
         line = ET.SubElement(root, _tag("trk"))
-        for run in _runs(waypoints):
+        for run in runs(waypoints):
             segment = ET.SubElement(line, _tag("trkseg"))
             for waypoint in run:
                 _add_point(segment, "trkpt", waypoint, unix)
@@ -171,11 +180,6 @@ def _csv_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> byt
     writer.writeheader()
     writer.writerows(asdict(waypoint) for waypoint in waypoints)
     return text.getvalue().encode()
-
-
-def _runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
-    """Successive waypoints that are reliable, in runs."""
-    return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
 
 
 def _at(waypoint: Waypoint) -> tuple[float | None, float | None]:

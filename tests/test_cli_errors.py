@@ -69,6 +69,10 @@ def test_an_output_that_exists_is_left_alone(trained: Trained, tmp_path: Path, r
         ("build-engine", "c", "--precision", "fp4", "--out", "b"),
         ("evaluate", "nowhere", "--data", "pairs:nowhere"),
         ("inspect", "nowhere"),
+        ("inspect", "n" * 300),
+        ("evaluate", "n" * 300, "--data", "pairs:nowhere"),
+        ("doctor", "n" * 300),
+        ("localize", "n" * 300 + ".mp4", "--bundle", "nowhere", "--gallery", "n" * 300 + ".db"),
     ],
 )
 def test_wrong_usage_exits_with_2(

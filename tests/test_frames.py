@@ -14,7 +14,7 @@ from tiny_gallery import pixels_of
 
 from geodtr.runtime import camera
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
-from geodtr.runtime.frames import Frame, open_frames
+from geodtr.runtime.frames import Frame, as_frames, open_frames
 from geodtr.runtime.spec import Images
 
 FRAMES, RATE = 30, 10.0
@@ -55,6 +55,14 @@ def test_images_folders_and_lists_come_in_the_order_given(tmp_path: Path) -> Non
     assert (opened.count, opened.kind, opened.endless) == (7, "images", False)
     names = [Path(frame.name).name for frame in opened.frames]
     assert names == ["b.png", "1.png", "2.png", "b.png", "1.png", "2.png", "else.jpg"]
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    frames = list(as_frames(["a.png", tmp_path / "b.png"]))
+    assert [(frame.name, frame.image) for frame in frames] == [
+        ("a.png", Path("a.png")),
+        (str(tmp_path / "b.png"), tmp_path / "b.png"),
+    ]
 
 
 @pytest.mark.parametrize(

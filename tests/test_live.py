@@ -260,6 +260,17 @@ def test_odometry_and_camera_come_live(video: Path, asked: tuple[object, ...], t
     check_gpx(out.read_bytes())
 
 
+def test_odometry_and_camera_end_after_the_limit(video: Path, asked: tuple[object, ...]) -> None:
+    with started(video, "localize", "camera:0", *asked, "--track", "-", "--limit", 3) as process:
+        tell(process, f"\ufeff{HEADER}\n{NOON},0,0\n")  # as Excel writes it; the odometry itself goes on
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read()
+    assert [answer["time"] for answer in answers_of(printed)] == [NOON] * 3
+
+
 def test_a_camera_that_hangs_leaves_the_odometry_if_it_may(video: Path, asked: tuple[object, ...]) -> None:
     with started(video, "localize", "camera:0", *asked, "--track", "-", "--on-error", "skip", hangs_after=3) as process:
         for step in range(40):

@@ -49,6 +49,7 @@ def test_files_are_localised_in_order_as_one_by_one(tiny: TinyWorld, tmp_path: P
     images = [tiny.photograph(tmp_path / f"{row}.png", row) for row in (5, 1, 63, 30)]
     located = list(localizer.locate_frames(images, top=3))
     assert [entry.image for entry in located] == [str(image) for image in images]
+    assert list(localizer.locate_frames(map(str, images), top=3)) == located
     for entry, image in zip(located, images, strict=True):
         alone = localizer.locate(image, top=3)
         assert [candidate.row for candidate in entry.candidates] == [candidate.row for candidate in alone.candidates]
@@ -102,10 +103,27 @@ def test_tiles_without_positions_are_found_without_a_fix(tmp_path: Path, cli: Ca
     assert "position" in (located.uncalibrated or "")
     with pytest.raises(GalleryError, match="knows no positions"):
         localizer.locate(tiny.panorama(4), near=Near(0, 0, 10))
-    image = tiny.photograph(tmp_path / "street.png", 4)
-    printed = cli("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+    image = tiny.photograph(tmp_path / "street.png", 4, heading=90)
+    printed = cli("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--headings", 16)
     assert printed.code == 0
-    assert "no position" in printed.out
+    assert "no position, heading 90°: no tile found has a position" in printed.out
+    assert "gallery calibrate" not in printed.err
+
+
+def test_a_prior_without_tiles_is_said(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    image = tiny.photograph(tmp_path / "street.png", 4)
+    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--near", "0,0,1000")
+    assert "no position: no tile lies within the prior" in cli(*asked).out
+    assert json.loads(cli(*asked, "--json").out)["uncalibrated"] == "no tile lies within the prior"
+
+
+def test_a_picture_of_tiles_without_positions_is_refused_before_the_work(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    tiny = make_world(tmp_path, 3, positioned=False)
+    image, out, picture = tiny.photograph(tmp_path / "street.png", 4), tmp_path / "out.jsonl", tmp_path / "out.png"
+    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+    assert "knows no positions, and --picture needs some" in refused(*asked, "--out", out, "--picture", picture)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +260,8 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     assert ".geojson" in refused(*asked, "--out", tmp_path / "out.txt")
     assert "exists" in refused(*asked, "--out", taken)
     assert ".png" in refused(*asked, "--picture", tmp_path / "out.jpg")
+    assert "too long" in refused(*asked, "--out", tmp_path / f"{'n' * 300}.gpx")
+    assert "too long" in refused("localize", tmp_path / f"{'n' * 300}.png", *asked[2:])
     assert "LAT,LON,RADIUS" in refused(*asked, "--near", "1,2")
     assert "-90 to 90" in refused(*asked, "--near", "91,2,10")
     assert "above 0" in refused(*asked, "--near", "1,2,nan")

@@ -1,13 +1,16 @@
 """Odometry and frames put together: whatever their rates, nothing that was driven is lost or counted twice."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_gallery import pixels_of
 
+from geodtr.runtime.arrivals import arriving_lines
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.frames import Frame
 from geodtr.runtime.moments import by_arrival, by_row, by_time
@@ -73,6 +76,32 @@ def test_odometry_without_rows_is_refused() -> None:
     for moments in (by_time(frames_at(0), odometry_of()), by_arrival(frames_at(0), odometry_of())):
         with pytest.raises(DataError, match="no rows"):
             list(moments)
+
+
+def test_after_so_many_frames_the_rows_that_are_left_are_no_moments() -> None:
+    ended = Event()
+
+    def lines() -> Iterator[str]:
+        yield from (HEADER, "0,1,0")
+        ended.wait(10)
+        yield "1,1,0"
+
+    moments = list(by_arrival(frames_at(0, 1), follow_odometry(lines(), "rows", Path()), limit=2))
+    ended.set()
+    assert [moment.frame and moment.frame.name for moment in moments] == ["#0", "#1"]
+
+
+def test_where_a_camera_has_stopped_before_the_limit_rows_are_moments() -> None:
+    moments = list(by_arrival(iter(()), odometry_of("0,1,0", "1,1,0", "2,1,0"), limit=2))
+    assert [(moment.time, moment.frame) for moment in moments] == [(1, None), (2, None)]
+
+
+def test_a_byte_order_mark_before_the_first_line_that_arrives_is_dropped() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, f"\ufeff{HEADER}\n0,1,0\n\ufeff1,1,0".encode())
+    os.close(writing)
+    assert list(arriving_lines(reading, "pipe")) == [HEADER, "0,1,0", "\ufeff1,1,0"]
+    os.close(reading)
 
 
 def test_a_row_that_is_wrong_is_named_when_it_comes() -> None:

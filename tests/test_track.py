@@ -15,7 +15,9 @@ from geodtr.runtime.fix import Floats
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.odometry import STANDING, Motion
 from geodtr.runtime.particles import MotionNoise, Particles
-from geodtr.runtime.track import SIGHTED, Sighting, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.track import SIGHTED, Sighting, State, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.track_picture import draw_track
+from geodtr.runtime.waypoints import Waypoint, collected
 
 GAP = range(150, 180)
 KIDNAPPED = 350
@@ -166,6 +168,25 @@ def test_resampling_draws_each_as_often_as_it_weighs() -> None:
     poses = Particles(rows, rows, rows, rows, weight)
     assert np.bincount(poses.resampled(np.random.default_rng(0)).lat.astype(int), minlength=4).tolist() == [2, 1, 1, 0]
     assert poses.effective == pytest.approx(1 / 0.375)
+
+
+def test_a_picture_leaves_the_gap_that_maps_leave() -> None:
+    states: tuple[State, ...] = ("tracking", "lost", "tracking", "tracking", "searching", "tracking")
+    lat, lon = moved(*CENTRE, 20.0 * np.arange(6), np.zeros(6))
+    track = [Waypoint(state, lat=float(lat[i]), lon=float(lon[i])) for i, state in enumerate(states)]
+    picture = draw_track(track, np.empty(0), np.empty(0), track=True, side=400)
+    between = [picture.getpixel((40 + 32 + 64 * i, 200)) for i in range(5)]
+    blue, paper = (24, 95, 165), (252, 252, 250)
+    assert between == [paper, paper, blue, paper, paper]
+
+
+def test_what_has_no_position_yet_does_not_hide_why_a_live_track_ends() -> None:
+    def draw(waypoints: list[Waypoint]) -> None:
+        draw_track(waypoints, np.empty(0), np.empty(0), track=True)
+
+    with pytest.raises(KeyboardInterrupt), collected(draw, live=True) as take:
+        take(Waypoint("searching"))
+        raise KeyboardInterrupt
 
 
 def test_a_step_takes_a_few_milliseconds() -> None:

@@ -114,7 +114,7 @@ def localize(
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
     frames = open_frames(places or [], every=every, limit=limit)
-    drive = _drive_of(odometry, frames if places else None, video_start)
+    drive = _drive_of(odometry, frames if places else None, video_start, limit)
     live = frames.kind == "camera" or _from_pipe(odometry)
     if out is not None:
         check_out(out)
@@ -125,6 +125,8 @@ def localize(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings)
         )
         _warn_of(localizer.gallery, place)
+        if picture is not None:
+            localizer.require_positions("--picture")
         on_bad = _skip if on_error == "skip" else stop
         bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
         answers: Iterator[Localisation | Tracked]
@@ -158,7 +160,9 @@ class _Drive:
     unix: bool
 
 
-def _drive_of(odometry: Path | None, frames: "Frames | None", video_start: float | None) -> _Drive | None:
+def _drive_of(
+    odometry: Path | None, frames: "Frames | None", video_start: float | None, limit: int | None
+) -> _Drive | None:
     """What --track asks for, with or without IMAGES."""
     from geodtr.runtime.arrivals import arriving_lines
     from geodtr.runtime.errors import ConfigError
@@ -192,7 +196,7 @@ def _drive_of(odometry: Path | None, frames: "Frames | None", video_start: float
     if driven.images:
         raise ConfigError(f"{driven.name} has a column image, and IMAGES are given too. Drop one of the two.")
     if frames.kind == "camera":
-        return _Drive(by_arrival(frames.frames, driven), None, driven.unix)
+        return _Drive(by_arrival(frames.frames, driven, limit), None, driven.unix)
     return _Drive(by_time(frames.frames, driven, video_start), None, driven.unix)
 
 
@@ -251,7 +255,7 @@ def _tell(
             _show_tiles(answer)
         else:
             output.print(f"{answer.image}  {_fix_of(answer)}", soft_wrap=True)
-        reason = answer.uncalibrated if isinstance(answer, Localisation) else None
+        reason = answer.uncalibrated if isinstance(answer, Localisation) and answer.fix is not None else None
         if reason is not None and reason not in uncalibrated:
             uncalibrated.add(reason)
             warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
@@ -271,10 +275,10 @@ def _show_tiles(located: "Localisation") -> None:
 
 def _fix_of(located: "Localisation") -> str:
     fix = located.fix
-    if fix is None:
-        return "no position: no tile found has one"
-    claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
     heading = "" if located.heading is None else f", heading {located.heading:.0f}°"
+    if fix is None:
+        return f"no position{heading}: {located.uncalibrated}"
+    claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
     said = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
     return f"{said} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
 

@@ -1,5 +1,6 @@
 """The command `geodtr-export`: one file a group of commands, heavy imports inside the call that needs them."""
 
+import errno
 import os
 import signal
 import sys
@@ -43,6 +44,9 @@ _EXTRA_OF = {
     "onnx_ir": "export",
 }
 """Which extra brings a package that some commands need: the base installation has none of them."""
+
+_UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a path that may be fine or not, and cannot be looked at."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,6 +104,10 @@ def run(arguments: Sequence[str]) -> NoReturn:
         if extra is None:
             raise
         _fail(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[{extra}]'")
+    except OSError as error:
+        if error.errno not in _UNREACHABLE:
+            raise
+        _fail(f"{error.filename} cannot be reached: {error.strerror}. Check the path, and whether you may read it.")
 
 
 def _fail(text: str, code: int = 2) -> NoReturn:

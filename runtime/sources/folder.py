@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.files import readable
 from geodtr.runtime.images import list_images
 from geodtr.runtime.sources.exif_position import find_in_exif
 from geodtr.runtime.sources.listed import ListedTiles
@@ -37,6 +38,7 @@ class FolderOptions:
             )
 
 
+@readable(DataError)
 def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> ListedTiles:
     """The images directly in `folder`, by name, or those that a CSV lists, in its order; `notes` say which was used.
 

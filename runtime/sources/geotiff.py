@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
+from geodtr.runtime.files import readable
 from geodtr.runtime.images import Decoded
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
@@ -152,8 +153,9 @@ def _open(path: Path) -> Any:
         import rasterio
     except ModuleNotFoundError:
         raise MissingDependency("Cutting a map needs rasterio: pip install 'geodtr-export[geo]'") from None
-    if not path.is_file():
-        raise DataError(f"{path} does not exist. Check the path.")
+    with readable(DataError):
+        if not path.is_file():
+            raise DataError(f"{path} does not exist. Check the path.")
     with _gdal(DataError, f"{path} is not a map that can be read. Get it again."):
         return rasterio.open(path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.files import readable
 from geodtr.runtime.images import SUFFIXES as IMAGE_SUFFIXES
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
@@ -35,8 +36,9 @@ class OpenedSource(TileSource, Protocol):
     def notes(self) -> tuple[str, ...]: ...
 
 
+@readable(DataError)
 def find_kind(place: Path) -> Kind:
-    """What `place` is. Raises DataError when it is nothing that tiles come from, or could be two things."""
+    """What `place` is. Raises DataError when it cannot be read, is no source of tiles, or could be two things."""
     if place.is_file() and place.suffix.lower() in MAP_SUFFIXES:
         return "geotiff"
     if not place.is_dir():
@@ -72,6 +74,7 @@ def open_source(place: Path, options: Options | None = None, *, track: Track = u
     return open_folder(place, options if isinstance(options, FolderOptions) else FolderOptions())
 
 
+@readable(DataError)
 def _check_kind(place: Path, options: Options | None) -> Kind:
     asked = None if options is None else _KIND_OF[type(options)]
     if asked is not None and asked != "geotiff" and place.is_dir():

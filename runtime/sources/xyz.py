@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.files import readable
 from geodtr.runtime.images import Decoded, read_image
 from geodtr.runtime.sources.ellipsoid import SEMI_MAJOR
 from geodtr.runtime.spec import Images
@@ -101,12 +102,13 @@ def is_xyz(folder: Path) -> bool:
     return any(_numbered(zoom) for _, zoom in _numbered(folder))
 
 
+@readable(DataError)
 def open_xyz(folder: Path, options: XyzOptions = XyzOptions()) -> XyzTiles:
     """All tiles of one zoom, by column from the west and within it from the north. An id is z/x/y, with +K when K x K
     are merged; y counts from the north whichever way the files' names do.
 
-    Raises DataError when there are none, several zooms to choose from, or two images of one tile; ImageError when the
-    first image cannot be read, whose size decides the metres of a pixel.
+    Raises DataError when there are none, several zooms to choose from, two images of one tile, or a folder that cannot
+    be read; ImageError when the first image cannot be read, whose size decides the metres of a pixel.
     """
     zoom = _choose_zoom(folder, options.zoom)
     files, broken = _files(folder / str(zoom), zoom, options.tms)
