@@ -183,6 +183,12 @@ def test_what_cannot_be_compared_is_refused(
     assert "no pairs" in refused("parity", trained.onnx.path, bundle, "--data", f"pairs:{pairs}")
 
 
+def test_layers_without_a_float32_graph_are_refused(trained: Trained, refused: Callable[..., str]) -> None:
+    reference, bundle = trained.bundles["int8"].path, trained.bundles["fp16"].path
+    asked = ("parity", reference, bundle, "--data", trained.test_set.name, "--layers")
+    assert "no float32 graph" in refused(*asked)
+
+
 def test_one_readable_pair_is_too_few(trained: Trained, pairs: Path, refused: Callable[..., str]) -> None:
     for image in sorted((pairs / "ground").iterdir())[1:]:
         image.write_bytes(b"no image")

@@ -10,6 +10,7 @@ from geodtr.export.bench import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, SpeedBeside, measure
 from geodtr.export.parity.gates import AS_PROMISED, Gates, together
+from geodtr.export.parity.layers import check_layers
 from geodtr.export.parity.pairings import median_margin
 from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference
 from geodtr.export.parity.run import begin, check_pairs
@@ -42,8 +43,9 @@ def compare(
     `stages`: run the float32 and the typed ONNX files as well, so that a loss is blamed on the step that made it; of a
     checkpoint, the float32 ones are exported for it. `layers`: compare the two files node by node. Images that cannot
     be read are left out with their pairs. Nothing is written: `record` puts verdicts into the bundles.
-    Raises BundleError when a candidate is no bundle or was made from another checkpoint, DataError when fewer than two
-    pairs can be read, DescriptorError when the reference's own descriptors are not finite.
+    Raises BundleError when a candidate is no bundle or was made from another checkpoint, ConfigError when layers are
+    asked for and cannot be compared, DataError when fewer than two pairs can be read, DescriptorError when the
+    reference's own descriptors are not finite.
     """
     check_pairs(pair_set)
     bundles = _check_comparable(reference, candidates)
@@ -53,6 +55,8 @@ def compare(
         graphs: Mapping[int | None, Bundle] = {}
         if stages or layers:
             graphs = files.enter_context(float32_graphs(reference, bundles, track=track))
+        for bundle in bundles if layers else ():
+            check_layers(graphs.get(bundle.manifest.source.raw_tiles), bundle)
         run = begin(reference, graphs if stages else {}, pair_set, track=track)
         embedders = [model.embedders for model in (reference, *candidates)]
         timings = time_pairs(embedders, min(_SPEED_BATCH, len(run.pair_set)), rounds=_SPEED_ROUNDS, track=track)

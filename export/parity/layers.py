@@ -20,7 +20,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import INPUT, Images
+from geodtr.runtime.spec import INPUT, Images, Preprocessing
 from geodtr.training.data.pair_set import PairSet
 
 Values = NDArray[np.float32]
@@ -34,25 +34,36 @@ def layer_agreements(
     exact: Bundle, typed: Bundle, pair_set: PairSet, *, track: Track = untracked
 ) -> tuple[LayerAgreement, ...]:
     """Every node that computes floating-point values and stands in both bundles' graphs, ground first, in the float32
-    graph's order.
-
-    Raises ConfigError when the two take images of different sizes.
+    graph's order. The two take the same images: see check_layers.
     """
     return tuple(each for branch in BRANCHES for each in _branch(exact, typed, branch, pair_set, track))
+
+
+def check_layers(exact: Bundle | None, typed: Bundle) -> None:
+    """Raise ConfigError unless the layers of `typed` can be compared with `exact`, float32 graphs, if there are any."""
+    if exact is None:
+        why = "the reference has no float32 graph"
+    else:
+        other = [branch for branch in BRANCHES if _takes(exact, branch) != _takes(typed, branch)]
+        if not other:
+            return
+        why = f"its {other[0]} branch takes other images than the reference"
+    raise ConfigError(
+        f"The layers of {typed.path} cannot be compared: {why}. Leave --layers out, or name the checkpoint as "
+        "REFERENCE."
+    )
+
+
+def _takes(bundle: Bundle, branch: Branch) -> Preprocessing:
+    return bundle.manifest.engine(branch).spec.preprocessing
 
 
 def _branch(exact: Bundle, typed: Bundle, branch: Branch, pair_set: PairSet, track: Track) -> Iterator[LayerAgreement]:
     import onnx
 
     entries = [bundle.manifest.engine(branch) for bundle in (exact, typed)]
-    how = entries[1].spec.preprocessing
-    if entries[0].spec.preprocessing != how:
-        raise ConfigError(
-            f"The layers of {typed.path} cannot be compared: its {branch} branch takes other images than the "
-            "reference. Leave --layers out, or name the checkpoint as REFERENCE."
-        )
     paths = pair_set.images(branch)[:_IMAGES]
-    images = np.concatenate(list(load_batches(paths, how, _IMAGES)))
+    images = np.concatenate(list(load_batches(paths, _takes(typed, branch), _IMAGES)))
     before, after = (
         onnx.load(str(bundle.path / entry.file)) for bundle, entry in zip((exact, typed), entries, strict=True)
     )
