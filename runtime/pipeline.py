@@ -52,7 +52,7 @@ class Embedded:
 
 def embed_frames(
     embedder: Embedder,
-    images: Iterable[Path | Images | Frame],
+    images: Iterable[Path | str | Images | Frame],
     *,
     batch_size: int = BATCH_SIZE,
     count: int | None = None,

@@ -11,7 +11,7 @@ from geodtr.export.parity.describing import describe, paths_of
 from geodtr.export.parity.descriptors import compare_descriptors
 from geodtr.export.parity.gates import Gates, Measured, judge
 from geodtr.export.parity.layers import layer_agreements
-from geodtr.export.parity.result import Candidate, CandidateEvidence
+from geodtr.export.parity.result import Candidate, CandidateEvidence, LayerAgreement
 from geodtr.export.parity.run import Run
 from geodtr.export.parity.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
 from geodtr.export.timing import Speed
@@ -40,21 +40,30 @@ class SpeedBeside:
     times_fp32: Ratio | None
 
 
-def measure(
-    run: Run,
-    asked: Asked,
-    name: str,
-    model: Model,
-    bundle: Bundle,
-    exact: Bundle | None,
-    beside: SpeedBeside,
-    track: Track,
-) -> tuple[Candidate, CandidateEvidence]:
-    """Measure `model`, whose files are those of `bundle`, and judge it.
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What is measured: `model`, whose files are those of `bundle`, called `name` in this run.
 
     `exact` holds the float32 files that the bundle's were made from, where they are at hand.
     """
-    way = _describe(run, asked, name, model, bundle, exact, track)
+
+    name: str
+    model: Model
+    bundle: Bundle
+    exact: Bundle | None
+
+    @property
+    def typed(self) -> bool:
+        """Whether its files are others than the float32 ones."""
+        return self.exact is None or not same_graphs(self.exact, self.bundle)
+
+
+def measure(
+    run: Run, asked: Asked, contender: Contender, beside: SpeedBeside, track: Track
+) -> tuple[Candidate, CandidateEvidence]:
+    """Measure a candidate against the run's reference, and judge it."""
+    model, bundle, exact = contender.model, contender.bundle, contender.exact
+    way = _describe(run, asked, contender, track)
     engine = way[-1]
     turned = flips(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
     found = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
@@ -64,13 +73,15 @@ def measure(
         for branch in BRANCHES
     )
     audits = audit(bundle, "ground"), audit(bundle, "aerial")
-    layers = asked.layers and exact is not None and not same_graphs(exact, bundle)
+    layers: tuple[LayerAgreement, ...] = ()
+    if asked.layers and exact is not None and contender.typed:
+        layers = layer_agreements(exact, bundle, run.pair_set, track=track)
     measured = Measured(
         found.branches, found.pairings, (ground, aerial), audits, _other_input(run.reference, model, bundle), stages
     )
     precision, gates, made = model.precision, asked.gates, bundle.manifest.quantisation
     candidate = Candidate(
-        name=name,
+        name=contender.name,
         path=str(model.path),
         runs_by=model.runs_by,
         precision=precision,
@@ -79,7 +90,7 @@ def measure(
         stages=stages,
         batches=(ground, aerial),
         audit=audits,
-        layers=layer_agreements(exact, bundle, run.pair_set, track=track) if layers and exact is not None else (),
+        layers=layers,
         speed=beside.speed,
         times_reference=beside.times_reference,
         times_fp32=beside.times_fp32,
@@ -96,18 +107,16 @@ def measure(
     return candidate, evidence
 
 
-def _describe(
-    run: Run, asked: Asked, name: str, model: Model, bundle: Bundle, exact: Bundle | None, track: Track
-) -> list[Described]:
+def _describe(run: Run, asked: Asked, contender: Contender, track: Track) -> list[Described]:
     """The stages in their order, the engine last; a typed file that is the float32 one is no stage of its own."""
-    typed = asked.stages and not (exact is not None and same_graphs(exact, bundle))
-    embedders = [as_written(bundle), model.embedders] if typed else [model.embedders]
-    *of_file, engine = describe(embedders, run.pair_set, name, track=track)
+    model, bundle = contender.model, contender.bundle
+    embedders = [as_written(bundle), model.embedders] if asked.stages and contender.typed else [model.embedders]
+    *of_file, engine = describe(embedders, run.pair_set, contender.name, track=track)
     unread = engine.pair_set.skipped[len(run.pair_set.skipped) :]
     if unread:
         raise DataError(
-            f"{unread[0].path} could be read for {run.reference.name} and not for {name}: {unread[0].reason}. Leave "
-            "its pair out, or mend it and compare again."
+            f"{unread[0].path} could be read for {run.reference.name} and not for {contender.name}: "
+            f"{unread[0].reason}. Leave its pair out, or mend it and compare again."
         )
     side = bundle.manifest.source.raw_tiles
     way = [run.onnx[side]] if side in run.onnx else []

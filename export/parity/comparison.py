@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from geodtr.export.bench import packages
 from geodtr.export.model import Model, distinct_names
-from geodtr.export.parity.candidate import Asked, SpeedBeside, measure
+from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
 from geodtr.export.parity.gates import AS_PROMISED, Gates, together
 from geodtr.export.parity.layers import check_layers
 from geodtr.export.parity.pairings import median_margin
@@ -55,24 +55,19 @@ def compare(
         graphs: Mapping[int | None, Bundle] = {}
         if stages or layers:
             graphs = files.enter_context(float32_graphs(reference, bundles, track=track))
-        for bundle in bundles if layers else ():
-            check_layers(graphs.get(bundle.manifest.source.raw_tiles), bundle)
+        contenders = [
+            Contender(name, model, bundle, graphs.get(bundle.manifest.source.raw_tiles))
+            for name, model, bundle in zip(names[1:], candidates, bundles, strict=True)
+        ]
+        for contender in contenders if layers else ():
+            check_layers(contender.exact, contender.bundle)
         run = begin(reference, graphs if stages else {}, pair_set, track=track)
         embedders = [model.embedders for model in (reference, *candidates)]
         timings = time_pairs(embedders, min(_SPEED_BATCH, len(run.pair_set)), rounds=_SPEED_ROUNDS, track=track)
         fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
         measured = [
-            measure(
-                run,
-                asked,
-                names[row],
-                candidates[row - 1],
-                bundle,
-                graphs.get(bundle.manifest.source.raw_tiles),
-                _beside(timings, row, fp32, candidates[row - 1].precision),
-                track,
-            )
-            for row, bundle in enumerate(bundles, 1)
+            measure(run, asked, contender, _beside(timings, row, fp32, contender.model.precision), track)
+            for row, contender in enumerate(contenders, 1)
         ]
     figures = ParityFigures(
         data=pair_set.name,
