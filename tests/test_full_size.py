@@ -67,6 +67,7 @@ def test_engines_embed_real_images_as_pytorch_does(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_parity_holds_on_real_images_step_by_step(
     imported: Path, exported: Path, cvusa_sample: Path, tmp_path: Path
 ) -> None:
