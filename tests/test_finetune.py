@@ -15,6 +15,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.finetune import finetune_config
 from geodtr.export.int8 import with_quantised
 from geodtr.export.kept_cosine import describe
+from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.pipeline import load_batches
 from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
@@ -26,6 +27,7 @@ def run(trained: Trained) -> Path:
     return trained.checkpoint.parent
 
 
+@pytest.mark.skipif(not this_cpu().vnni, reason="without VNNI sums of eight bits saturate")
 def test_the_simulation_turns_descriptors_as_the_engine_does(trained: Trained, run: Path) -> None:
     pool, options = pool_of(trained.train_set), RangeOptions(images=40)
     config = finetune_config(run, pool, options, "cpu-8bit")
