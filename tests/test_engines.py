@@ -24,6 +24,7 @@ from geodtr.export.parity.gates import MAX_DROP, may_lose
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.files import sha256
+from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.pipeline import embed_files
@@ -51,7 +52,7 @@ def test_a_row_does_not_depend_on_its_batch(trained: Trained, precision: Precisi
     embedder = trained.bundles[precision].embedder("ground")
     paths = trained.test_set.paths("ground")[:23]
     together, alone = embed_files(embedder, paths), embed_files(embedder, paths, batch_size=1)
-    np.testing.assert_allclose(together, alone, atol=5e-5)
+    np.testing.assert_allclose(together, alone, atol=5e-5 if precision == "fp16" else 1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
@@ -93,8 +94,8 @@ def test_precision_is_a_property_of_the_file(trained: Trained) -> None:
     assert onnx.TensorProto.FLOAT16 in types["fp16"]
     assert onnx.TensorProto.FLOAT16 not in types["fp32"] | types["int8"]
     sizes = [trained.bundles[precision].manifest.ground.bytes for precision in BUILT]
-    # What int8 keeps in float32 depends on the machine that trained.
-    assert max(sizes[1:]) < sizes[0]
+    # Without VNNI the small network trains to one of which int8 keeps more in float32 than halves weigh.
+    assert (sizes if this_cpu().vnni else sizes[:2]) == sorted(sizes if this_cpu().vnni else sizes[:2], reverse=True)
 
 
 def test_nothing_behind_the_last_product_of_an_fp16_engine_is_rounded_to_half(trained: Trained) -> None:
