@@ -15,7 +15,28 @@ _LEAST = 0.97
 """Whatever cosine a user lets go: an engine that was wrong had 0.95 at best."""
 
 
-def smallest_agreement(precision: Precision, keep_cosine: float | None) -> float:
+def check_agreement(
+    engine: Embedder, graph: Path, images: Images, precision: Precision, keep_cosine: float | None
+) -> None:
+    """Compare `engine` with ONNX Runtime computing the ONNX file `graph` node by node, nothing fused, in float32.
+
+    All `images` must agree in a float precision. In a quantised one more than half must: a step that falls the other
+    way can make the arg-max of one image another, which turns its descriptor by any angle, in the engine or in what
+    it is compared with, and neither is wrong. A wrong engine is wrong on most. Raises BuildError.
+    """
+    as_written = OnnxRuntimeEmbedder(open_session(graph, optimisation="none"), engine.spec, graph)
+    cosines = np.sum(engine.embed(images) * as_written.embed(images), axis=1)
+    name, cosine = ("smallest", cosines.min()) if precision in _FLOAT else ("median", np.median(cosines))
+    asked = _agreement(precision, keep_cosine)
+    if not cosine >= asked:
+        raise BuildError(
+            f"The compiled {engine.spec.branch} engine does not compute what its graph says: the {name} cosine with "
+            f"ONNX Runtime on the same file is {cosine:.4f}, at least {asked:.4f} is right. Nothing was written. "
+            "Build in another precision, or for another --backend."
+        )
+
+
+def _agreement(precision: Precision, keep_cosine: float | None) -> float:
     """What cosine an engine must have with its graph.
 
     A quantised graph keeps descriptors within an angle of the float32 ones, whose cosine is `keep_cosine`. To round an
@@ -29,18 +50,3 @@ def smallest_agreement(precision: Precision, keep_cosine: float | None) -> float
 def at_twice_the_angle(cosine: float) -> float:
     """The cosine of twice the angle that `cosine` belongs to."""
     return 2 * cosine**2 - 1
-
-
-def check_agreement(engine: Embedder, graph: Path, images: Images, smallest: float) -> None:
-    """Compare `engine` with ONNX Runtime computing the ONNX file `graph` node by node, nothing fused, in float32.
-
-    Raises BuildError when a descriptor of `images` has a cosine below `smallest`.
-    """
-    as_written = OnnxRuntimeEmbedder(open_session(graph, optimisation="none"), engine.spec, graph)
-    cosine = float(np.sum(engine.embed(images) * as_written.embed(images), axis=1).min())
-    if not cosine >= smallest:
-        raise BuildError(
-            f"The compiled {engine.spec.branch} engine does not compute what its graph says: the smallest cosine with "
-            f"ONNX Runtime on the same file is {cosine:.4f}, at least {smallest:.4f} is right. Nothing was written. "
-            "Build in another precision, or for another --backend."
-        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from geodtr.export.agreement import check_agreement, smallest_agreement
+from geodtr.export.agreement import check_agreement
 from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError, check_ours
 from geodtr.export.precision import QUANTISED, CalibrationPlan, write_quantised, write_typed
@@ -202,8 +202,8 @@ def _compile(
         final = built.embedder(branch, EngineOptions(trust_host_code=True))
         check_batch_invariance(final)
         kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
-        smallest = smallest_agreement(manifest.precision, kept)
-        check_agreement(final, folder / entries[branch].file, _sample(final.spec, calibration), smallest)
+        images = _sample(final.spec, calibration)
+        check_agreement(final, folder / entries[branch].file, images, manifest.precision, kept)
     return built
 
 
