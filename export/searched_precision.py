@@ -21,7 +21,6 @@ from geodtr.export.precision import (
 from geodtr.export.speed import BATCH
 from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.files import hash_files
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import QuantisationEntry, SearchEntry
 from geodtr.runtime.names import BRANCHES
@@ -62,10 +61,8 @@ def write_searched(
     """
     made = calibrated(exported, plan.calibration, track=track)
     found = quantisers(exported, made.ranges, "mixed", builder.dialect)
-    data_sha256 = hash_files(path for branch in BRANCHES for path in plan.pairs.images(branch))
-    belonging = (plan.pairs.truth, plan.pairs.ignored)
-    truth = [(each.query.tobytes(), each.reference.tobytes()) for each in belonging if each is not None]
-    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, truth, plan.tolerance, plan.speed_batch)
+    data_sha256 = plan.pairs.fingerprint()
+    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance, plan.speed_batch)
     key = sha256(msgspec.json.encode(asked)).hexdigest()
     with tempfile.TemporaryDirectory(dir=scratch) as tried:
         bench = Workbench(

@@ -198,7 +198,7 @@ class SpeedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measured comparison and its verdict. `reference` is PyTorch, or the name of the bundle that stood for it;
-    `data_sha256` covers the images, `machine` is where it was run.
+    `data_sha256` covers the images and which belong together, `machine` is where it was run.
 
     Recalls and drops are shares of 1. `drop` is R@1's in the way of searching that may have lost most, `low` to `high`
     its 95 % interval, `max_drop` what was allowed; `certain`: the whole interval is within it, None where nothing may

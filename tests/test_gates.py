@@ -1,13 +1,15 @@
 """What a gate makes of counts: which way of searching decides, and whether so many pairs are enough to be sure."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
-from geodtr.export.parity.gates import LEAST_COSINE, Measured, judge
+from geodtr.export.parity.gates import LEAST_COSINE, Gates, Measured, judge
 from geodtr.export.parity.pairings import pairing
 from geodtr.export.parity.result import Gate, Pairing, PairingName
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.recall import Ranking
 
 Changed = tuple[int, int]
@@ -69,3 +71,16 @@ def test_where_nothing_may_be_lost_only_cosines_make_it_certain(least_cosine: fl
     found = gate(5000, {}, 0.0, least_cosine, require_certain=True)
     assert found.verdict == verdict
     assert gate(5000, {}, 0.0, least_cosine).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"max_drop": {"auto": 1}}, "max_drop has auto: 1; allowed are fp32, fp16, int8, fp8, mixed"),
+        ({"max_drop": {"int8": 101}}, "each with 0 to 100 points"),
+        ({"least_cosine": {"int8": float("nan")}}, "least_cosine has int8: nan; allowed"),
+    ],
+)
+def test_gates_that_cannot_be_are_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Gates(**asked)

@@ -17,7 +17,6 @@ from geodtr.export.model import distinct_names, open_model
 from geodtr.export.parity import Gates, ParityResult, audit, compare, run
 from geodtr.export.parity.pairings import change, ranking
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.pipeline import embed_files
@@ -48,8 +47,7 @@ def test_figures_are_those_of_the_models_themselves(trained: Trained, result: Pa
         assert found.mean_cosine == pytest.approx(cosine.mean(), abs=1e-6)
         assert found.smallest_cosine == pytest.approx(cosine.min(), abs=1e-6)
         assert found.low_cosine == pytest.approx(np.quantile(cosine, 0.01), abs=1e-6)
-    images = [path for branch in BRANCHES for path in trained.test_set.images(branch)]
-    assert result.figures.data_sha256 == hash_files(images)
+    assert result.figures.data_sha256 == trained.test_set.fingerprint()
 
 
 def test_mixtures_search_the_other_models_gallery(trained: Trained, result: ParityResult) -> None:

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from geodtr.export.bench import packages
 from geodtr.export.model import Model, distinct_names
@@ -17,10 +18,9 @@ from geodtr.export.parity.run import begin, check_pairs
 from geodtr.export.parity.stages import float32_graphs
 from geodtr.export.timing import Timing, time_pairs
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.errors import BundleError
-from geodtr.runtime.files import hash_files
+from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import this_cpu, this_gpu
-from geodtr.runtime.names import BRANCHES, Precision
+from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import PairSet
@@ -45,8 +45,13 @@ def compare(
     be read are left out with their pairs. Nothing is written: `record` puts verdicts into the bundles.
     Raises BundleError when a candidate is no bundle or was made from another checkpoint, ConfigError when layers are
     asked for and cannot be compared, DataError when fewer than two pairs can be read, DescriptorError when the
-    reference's own descriptors are not finite.
+    reference's own descriptors are not finite, MissingDependency for stages or layers without ONNX Runtime.
     """
+    if (stages or layers) and find_spec("onnxruntime") is None:
+        raise MissingDependency(
+            "Comparing step by step needs ONNX Runtime: pip install 'geodtr-export[cpu]', or --no-stages compares the "
+            "engines alone."
+        )
     check_pairs(pair_set)
     bundles = _check_comparable(reference, candidates)
     names = distinct_names([reference, *candidates])
@@ -71,7 +76,7 @@ def compare(
         ]
     figures = ParityFigures(
         data=pair_set.name,
-        data_sha256=hash_files(path for branch in BRANCHES for path in run.pair_set.images(branch)),
+        data_sha256=run.pair_set.fingerprint(),
         pairs=len(run.pair_set),
         skipped=run.pair_set.skipped,
         machine=this_gpu() or this_cpu(),

@@ -23,6 +23,7 @@ from geodtr.export.parity.result import (
     StageName,
 )
 from geodtr.export.statistics import pairs_to_be_sure
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Precision, Verdict
 
 MAX_DROP: Mapping[Precision, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 0.5, "fp8": 0.5, "mixed": 0.5}
@@ -39,11 +40,23 @@ class Gates:
 
     `require_certain`: the whole 95 % interval of the drop must lie within what is allowed, and the graph must have been
     looked into; otherwise the verdict is undecided.
+
+    Raises ConfigError for a name that is no precision, or a number that cannot be.
     """
 
     max_drop: Mapping[Precision, float] = field(default_factory=dict)
     least_cosine: Mapping[Precision, float] = field(default_factory=dict)
     require_certain: bool = False
+
+    def __post_init__(self) -> None:
+        asked = (("max_drop", self.max_drop, 100, " points"), ("least_cosine", self.least_cosine, 1, ""))
+        for what, numbers, largest, unit in asked:
+            for precision, number in numbers.items():
+                if precision not in MAX_DROP or not 0 <= number <= largest:
+                    raise ConfigError(
+                        f"{what} has {precision}: {number:g}; allowed are {', '.join(MAX_DROP)}, each with 0 to "
+                        f"{largest}{unit}."
+                    )
 
     def drop_of(self, precision: Precision, tolerance: float | None) -> float:
         """The share of queries by which R@1 may fall; `tolerance`, in points, is the bundle's own."""

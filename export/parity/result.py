@@ -274,7 +274,7 @@ class Candidate:
 class ParityFigures:
     """Everything that was measured and judged, without the rows: this is what --json prints.
 
-    `data` is the SPEC, `data_sha256` covers the contents of its images in order, `pairs` counts those that took part;
+    `data` is the SPEC, `data_sha256` covers its images and which belong together, `pairs` counts those that took part;
     `skipped` are files that could not be used, left out with their pairs. `machine`, `cores` and `packages` (versions,
     the interpreter's among them) are where it was run. `fp32` names whom `times_fp32` is held against: the first
     float32 candidate, or the reference. `verdict`: failed when one candidate failed, else undecided when one is, else

@@ -8,13 +8,16 @@ from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.names import Branch
+from geodtr.runtime.files import hash_files
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Matches
 
 
@@ -108,6 +111,17 @@ class PairSet:
             return None
         query, reference = np.array(matches, np.int64).T
         return Matches(query, reference)
+
+    def fingerprint(self) -> str:
+        """One hex SHA-256 of all that recall is measured on: the contents of the images, in order, and which of them
+        belong together. Reads every file.
+        """
+        images = hash_files(path for branch in BRANCHES for path in self.images(branch))
+        digest = sha256(bytes.fromhex(images))
+        for each in (self.truth, self.ignored):
+            matches = [] if each is None else np.stack([each.query, each.reference], axis=1).tolist()
+            digest.update(msgspec.json.encode(matches))
+        return digest.hexdigest()
 
     def within(self, metres: float) -> Matches:
         """Every tile whose pair's `utm` lies at most so many metres from the query's own: the truth by which OriCNN
