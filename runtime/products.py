@@ -1,7 +1,8 @@
 """Products of many reference rows with a few queries, by the fastest library that is installed.
 
-ONNX Runtime multiplies float32 faster than NumPy's BLAS does, and comes with the lean runtime. NumKong multiplies int8
-and float16 as they are; it is optional (`geodtr-export[search]`). Without either NumPy does the same work.
+ONNX Runtime multiplies float32 with several queries faster than NumPy's BLAS does, and comes with the lean runtime.
+NumKong multiplies int8 and float16 as they are; it is optional (`geodtr-export[search]`). Without either NumPy does the
+same work.
 """
 
 import os
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,14 @@ from geodtr.runtime.spec import Descriptors
 
 _FLOAT = 1
 """ONNX's number for float32 (TensorProto.DataType)."""
+_INT = 2
+"""ONNX's number for an attribute that is an integer (AttributeProto.AttributeType)."""
+_MANY = 40
+"""From so many queries on, ONNX Runtime is faster with the rows as the second matrix: to pack them pays."""
+_SHORT = 2048
+"""NumPy's sums of products are the fastest for one query that fits into a core's first cache beside the rows."""
+_ALONE_VALUES = 1 << 18
+"""OpenBLAS multiplies so many in one thread."""
 _CACHED_VALUES = 1 << 20
 
 
@@ -50,16 +59,38 @@ class CompressedProduct:
 
 
 def product(queries: Descriptors) -> Product:
-    """How to multiply float32 rows with `queries` [Q, D].
-
-    BLAS is as fast for one query. But its threads spin for tens of milliseconds afterwards, and take the processor
-    from the engine that embeds the next image.
-    """
-    columns = np.ascontiguousarray(queries.T)
+    """How to multiply float32 rows with `queries` [Q, D]."""
+    if len(queries) == 1:
+        return Product(_by_one(queries[0]), _cores())
     if not _has("onnxruntime"):
+        columns = np.ascontiguousarray(queries.T)
         return Product(lambda rows: np.matmul(rows, columns), 1)
-    session = _session()
-    return Product(lambda rows: session.run(None, {"rows": rows, "queries": columns})[0], _cores())
+    if len(queries) < _MANY:
+        columns, session = np.ascontiguousarray(queries.T), _session("MatMul")
+        return Product(lambda rows: session.run(None, {"a": rows, "b": columns})[0], _cores())
+    session = _session("Gemm")
+    return Product(lambda rows: session.run(None, {"a": queries, "b": rows})[0].T, _cores())
+
+
+def _by_one(query: Descriptors) -> Callable[[Descriptors], NDArray[np.float32]]:
+    """How to multiply rows with one query [D], in the thread that calls it.
+
+    OpenBLAS has threads of its own for larger products: they spin for tens of milliseconds afterwards, and take the
+    processor from the engine that embeds the next image.
+    """
+    if len(query) <= _SHORT and hasattr(np, "vecdot"):
+        return lambda rows: np.vecdot(rows, query)[:, None]
+    column, step = query[:, None], max(1, _ALONE_VALUES // len(query))
+
+    def multiply(rows: Descriptors) -> NDArray[np.float32]:
+        products = np.empty((len(rows), 1), np.float32)
+        whole = len(rows) - len(rows) % step
+        parts = rows[:whole].reshape(-1, step, len(query))
+        np.matmul(parts, column, out=products[:whole].reshape(-1, step, 1))
+        np.matmul(rows[whole:], column, out=products[whole:])
+        return products
+
+    return multiply
 
 
 def compressed_product(queries: Descriptors, compression: Compression) -> CompressedProduct:
@@ -116,29 +147,34 @@ def _cores() -> int:
 
 
 @cache
-def _session() -> Any:
-    """A session that multiplies `rows` with `queries` in the thread that calls it."""
+def _session(operator: Literal["MatMul", "Gemm"]) -> Any:
+    """A session that multiplies `a` with `b`, or by Gemm with `b` transposed, in the thread that calls it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(_graph(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(_graph(operator), options, providers=["CPUExecutionProvider"])
 
 
-def _graph() -> bytes:
-    """An ONNX model of one MatMul, in protobuf's wire format; the numbers are those of the fields in onnx.proto."""
+def _graph(operator: Literal["MatMul", "Gemm"]) -> bytes:
+    """An ONNX model of one operator, in protobuf's wire format; the numbers are those of the fields in onnx.proto."""
+
+    def varint(number: int) -> bytes:
+        return bytes([number]) if number < 128 else bytes([number % 128 + 128]) + varint(number // 128)
 
     def field(number: int, content: bytes | int) -> bytes:
         if isinstance(content, int):
-            return bytes([number << 3, content])
-        return bytes([number << 3 | 2, len(content)]) + content
+            return varint(number << 3) + varint(content)
+        return varint(number << 3 | 2) + varint(len(content)) + content
 
     def value(name: bytes) -> bytes:
         return field(1, name) + field(2, field(1, field(1, _FLOAT)))
 
-    takes, gives = (b"rows", b"queries"), b"scores"
-    node = b"".join(field(1, name) for name in takes) + field(2, gives) + field(4, b"MatMul")
+    takes, gives = (b"a", b"b"), b"scores"
+    node = b"".join(field(1, name) for name in takes) + field(2, gives) + field(4, operator.encode())
+    if operator == "Gemm":
+        node += field(5, field(1, b"transB") + field(3, 1) + field(20, _INT))
     graph = field(1, node) + field(2, b"product")
     graph += b"".join(field(11, value(name)) for name in takes) + field(12, value(gives))
     return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13))

@@ -22,7 +22,7 @@ _BLOCK_SCORES = 1 << 20
 """Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
 _GATHERED_VALUES = 1 << 25
 """Copies of rows that lie apart are no larger."""
-_FIRST = 1024
+_FIRST, _FIRST_SCORES = 1024, 1 << 14
 """Enough references to know what is good, few enough to be gone through."""
 _COMPARED_VALUES = 1 << 16
 _THREAD_VALUES = 1 << 20
@@ -132,7 +132,8 @@ def _sweep(
     total = count if among is None else len(among)
     threads = max(1, min(threads, total * size // _THREAD_VALUES))
     largest = _BLOCK_SCORES // wide if among is None else min(_BLOCK_SCORES // wide, _GATHERED_VALUES // size)
-    in_turn = blocks(count, among, max(_FIRST, 4 * kept), max(64, largest), threads)
+    first = max(_FIRST, _FIRST_SCORES // wide, 4 * kept)
+    in_turn = blocks(count, among, first, max(64, largest), threads)
     return sweep(sift, in_turn, wide, kept, exact, threads)
 
 
@@ -165,6 +166,9 @@ def _seen(cosines: Scores) -> Scores:
 
 def _where(true: NDArray[np.bool_]) -> tuple[Rows, Rows]:
     """Rows and columns of what is true of a matrix; much faster than NumPy's own where that is little."""
+    if true.flags.f_contiguous:
+        columns, rows = np.divmod(np.flatnonzero(true.T), len(true))
+        return rows, columns
     rows, columns = np.divmod(np.flatnonzero(true), true.shape[1])
     return rows, columns
 

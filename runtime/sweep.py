@@ -3,9 +3,13 @@
 Knows row numbers; knows nothing of how a block is scored.
 """
 
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -68,20 +72,79 @@ def _block_of(rows: Rows) -> Block:
 def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact | None, threads: int) -> Pairs:
     """The `kept` best pairs of each query in all blocks, by query, the best first.
 
-    Threads sift, each the next block when it is free, so that a core that is busy otherwise holds nobody up; what comes
-    of it is gone through here, in the blocks' order, and raises the thresholds of those that follow.
+    Threads, the caller's among them, sift the next block when they are free, so that a core that is busy otherwise
+    holds nobody up; what comes of it raises the thresholds of those that follow.
     """
-    # All blocks wait in the one pool: exact cosines, which are asked for on the way, would wait behind them.
-    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as helpers, _whatever_comes():
-        found = Shortlist(queries, kept, None if exact is None else _shared(exact, helpers, threads))
+    # Exact cosines are asked for on the way: in the same pool they could wait for those who wait for them.
+    found = Shortlist(queries, kept, None if exact is None else _shared(exact, _pool("exact", threads), threads))
+    queue = _Queue(of, found.add)
 
-        def sifted(block: Block) -> Pairs:
-            with _whatever_comes():
-                return sift(block, found.thresholds)
+    def work() -> None:
+        with _whatever_comes(), queue.stopped_by_errors():
+            for number, block in queue:
+                queue.bring(number, sift(block, found.thresholds))
 
-        for pairs in map(sifted, of) if threads == 1 else pool.map(sifted, of):
-            found.add(pairs)
+    others = [_pool("sift", threads).submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        # One that has not begun, for other searches keep the pool busy, is not needed any more.
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    for other in begun:
+        other.result()
+    with _whatever_comes():
         return found.best()
+
+
+@cache
+def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
+    """Threads that outlive a search: to start them takes a millisecond."""
+    return ThreadPoolExecutor(threads, f"geodtr-{purpose}")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
+
+
+class _Queue:
+    """Blocks that threads take from, and what comes of them, added in the blocks' order by one thread at a time."""
+
+    def __init__(self, of: Iterator[Block], add: Callable[[Pairs], None]) -> None:
+        self._left = enumerate(of)
+        self._add = add
+        self._taking, self._adding = Lock(), Lock()
+        self._brought = dict[int, Pairs]()
+        self._next = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Block]]:
+        while True:
+            with self._taking:
+                taken = next(self._left, None)
+            if taken is None:
+                return
+            yield taken
+
+    def bring(self, number: int, pairs: Pairs) -> None:
+        """Hand in what came of a block."""
+        self._brought[number] = pairs
+        while self._next in self._brought and self._adding.acquire(blocking=False):
+            try:
+                while self._next in self._brought:
+                    self._add(self._brought.pop(self._next))
+                    self._next += 1
+            finally:
+                self._adding.release()
+
+    @contextmanager
+    def stopped_by_errors(self) -> Iterator[None]:
+        """An error inside, or Ctrl-C, leaves nothing to take for anybody."""
+        try:
+            yield
+        except BaseException:
+            with self._taking:
+                self._left = enumerate(iter(()))
+            raise
 
 
 def _whatever_comes() -> np.errstate:

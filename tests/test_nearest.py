@@ -1,5 +1,8 @@
 """What is found is what sorting all cosines in float64 finds, by whichever library multiplies."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +21,9 @@ from geodtr.runtime.compression import compress
 from geodtr.runtime.gallery import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import Hits, search, search_compressed
+from geodtr.runtime.shortlist import Pairs, Scores
 from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.sweep import Block, sweep
 
 LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxruntime", "numkong"}))
 """What may be installed beside NumPy."""
@@ -60,7 +65,7 @@ def check(hits: Hits, queries: Descriptors, rows: Descriptors, top: int, among: 
 @given(
     libraries=st.sampled_from(LIBRARIES),
     storage=st.sampled_from(STORAGES),
-    queries=st.integers(0, 12),
+    queries=st.integers(0, 12) | st.sampled_from([39, 40, 70]),
     references=st.integers(0, 900),
     size=st.integers(1, 70),
     top=st.integers(1, 40),
@@ -106,6 +111,13 @@ def test_batches_and_galleries_of_many_blocks(libraries: frozenset[str], storage
     np.testing.assert_array_equal(one.rows[0], hits.rows[7])
 
 
+@pytest.mark.parametrize("size", [2048, 2049, 4096, 300_000])
+def test_one_query_of_any_length(size: int) -> None:
+    rows, queries = unit_rows(3_000_000 // size, size, 0), unit_rows(1, size, 1)
+    with installed(LIBRARIES[0], cores=3):
+        check(search(queries, rows, 4), queries, rows, 4, None)
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("libraries", LIBRARIES)
 def test_equal_references_come_in_the_order_of_their_rows(libraries: frozenset[str], storage: Storage) -> None:
@@ -146,8 +158,9 @@ def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: p
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_a_damaged_row_is_seen_and_hides_no_other(libraries: frozenset[str], value: float) -> None:
-    rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(4, 24, 1))
+@pytest.mark.parametrize("wide", [1, 4, 50])
+def test_a_damaged_row_is_seen_and_hides_no_other(libraries: frozenset[str], value: float, wide: int) -> None:
+    rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(wide, 24, 1))
     sound = search(queries, rows, 6)
     with installed(libraries):
         rows[123, 4] = value
@@ -186,6 +199,40 @@ def test_threads_may_search_at_once(storage: Storage) -> None:
     with installed(LIBRARIES[-1]), ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
     np.testing.assert_array_equal(found, alone)
+
+
+def test_a_process_forked_after_a_search_searches() -> None:
+    program = """
+import multiprocessing, numpy
+from geodtr.runtime.search import search
+rows = numpy.eye(64, dtype=numpy.float32).repeat(800, axis=0)
+def find():
+    assert search(rows[:1], rows, 3).rows.tolist() == [[0, 1, 2]]
+find()
+child = multiprocessing.get_context("fork").Process(target=find, daemon=True)
+child.start()
+child.join(60)
+print(child.exitcode)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
+    sifted = list[int]()
+
+    def sift(block: Block, _thresholds: Scores) -> Pairs:
+        number = int(block.numbers(np.zeros(1, np.int64))[0])
+        sifted.append(number)
+        if number == 3:
+            raise ValueError("three")
+        time.sleep(0.01)
+        none = np.empty(0, np.float32)
+        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
+
+    with pytest.raises(ValueError, match="three"):
+        sweep(sift, (Block(slice(row, row + 1)) for row in range(1000)), 1, 1, None, 3)
+    assert len(sifted) < 10
 
 
 @pytest.mark.parametrize(
