@@ -104,9 +104,12 @@ def test_every_method_gives_other_ranges_than_minmax_on_a_real_network(trained: 
     how = trained.onnx.manifest.ground.spec.preprocessing
     images = trained.train_set.paths("ground")[:24]
     ranges = {method: measure_activations(graph, images, how, threshold_of(method)).ranges for method in METHODS}
-    for method in ("percentile", "entropy", "mse"):
-        narrower = [name for name, (_, high) in ranges[method].items() if high < 0.98 * ranges["minmax"][name][1]]
-        assert len(narrower) > len(ranges["minmax"]) / 4
+    # Entropy keeps the tails of many: how many hangs on the machine that trained.
+    shares: dict[Method, float] = {"percentile": 0.7, "mse": 0.7, "entropy": 0.25}
+    for method, least in shares.items():
+        pairs = [(high, ranges["minmax"][name][1]) for name, (_, high) in ranges[method].items()]
+        assert all(high <= largest * (1 + 1e-4) for high, largest in pairs)
+        assert np.mean([high < 0.98 * largest for high, largest in pairs]) > least
 
 
 def test_statistics_are_those_of_the_tensors_themselves(trained: Trained) -> None:
