@@ -285,7 +285,8 @@ def introduction(options: argparse.Namespace) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     paragraphs = (
         f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
-        f"with {versions}. `geodtr` multiplied float32 by {library('float32')} int8 and float16 by {library('int8')}.",
+        f"with {versions}. `geodtr` multiplied float32 by {library('float32')}, one query by NumPy, "
+        f"and int8 and float16 by {library('int8')}.",
         "Descriptors are made: "
         + (
             f"mixtures of {options.directions} random directions and a third as much of their own"

@@ -1,7 +1,7 @@
 """An engine and a search by turns, as a vehicle runs them: python benchmarks/turns.py BUNDLE
 
 What one leaves running costs the other: BLAS's threads spin for tens of milliseconds after a product. A single query is
-searched in float32, by ONNX Runtime as the runtime does, and by NumPy's BLAS; the two take turns of several frames.
+searched in float32, as the runtime does, and by one product of NumPy's BLAS; the two take turns of several frames.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     query = rows[:1].copy()
     ways: dict[str, Callable[[], object]] = {
-        "ONNX Runtime": lambda: search(query, rows, TOP),
+        "geodtr": lambda: search(query, rows, TOP),
         "BLAS": lambda: by_blas(query, rows),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -57,7 +57,7 @@ def main() -> None:
     for name, rounds in taken.items():
         parts = [*zip(*rounds, strict=True), [sum(both) for both in rounds]]
         told = (f"{1e3 * median(part):.1f} ms ({1e3 * min(part):.1f} to {1e3 * max(part):.1f})" for part in parts)
-        print("{:14} engine {}, search {}, both {}".format(name, *told))
+        print("{:8} engine {}, search {}, both {}".format(name, *told))
 
 
 def frame(embed: Callable[[], object], find: Callable[[], object]) -> tuple[float, float]:

@@ -49,8 +49,8 @@ def compare(
     """
     if (stages or layers) and find_spec("onnxruntime") is None:
         raise MissingDependency(
-            "Comparing step by step needs ONNX Runtime: pip install 'geodtr-export[cpu]', or --no-stages compares the "
-            "engines alone."
+            "Comparing step by step needs ONNX Runtime: pip install 'geodtr-export[cpu]'. --no-stages, in Python "
+            "stages=False, compares the engines alone."
         )
     check_pairs(pair_set)
     bundles = _check_comparable(reference, candidates)
