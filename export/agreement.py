@@ -20,9 +20,9 @@ def check_agreement(
 ) -> None:
     """Compare `engine` with ONNX Runtime computing the ONNX file `graph` node by node, nothing fused, in float32.
 
-    All `images` must agree in a float precision. In a quantised one more than half must: a step that falls the other
-    way can make the arg-max of one image another, which turns its descriptor by any angle, in the engine or in what
-    it is compared with, and neither is wrong. A wrong engine is wrong on most. Raises BuildError.
+    All `images` must agree in a float precision. In a quantised one their median must: a step that falls the other way
+    can make the arg-max of one image another, which turns its descriptor by any angle, in the engine or in what it is
+    compared with, and neither is wrong. A wrong engine is wrong on most. Raises BuildError.
     """
     as_written = OnnxRuntimeEmbedder(open_session(graph, optimisation="none"), engine.spec, graph)
     cosines = np.sum(engine.embed(images) * as_written.embed(images), axis=1)

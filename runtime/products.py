@@ -29,7 +29,7 @@ _MANY = 40
 _SHORT = 2048
 """NumPy's sums of products are the fastest for one query that fits into a core's first cache beside the rows."""
 _ALONE_VALUES = 1 << 18
-"""OpenBLAS multiplies so many in one thread."""
+"""OpenBLAS, as NumPy 2.4's wheels bring it, multiplies so many in one thread; older ones far fewer."""
 _CACHED_VALUES = 1 << 20
 
 
@@ -128,7 +128,7 @@ def _as_floats(floats: Product, values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def library(storage: Storage) -> str:
-    """What multiplies descriptors of this storage here: a name and a version."""
+    """What multiplies descriptors of this storage with several queries here: a name and a version."""
     preferred = ("onnxruntime",) if storage == "float32" else ("numkong", "onnxruntime")
     name = next(filter(_has, preferred), "numpy")
     try:
