@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from geodtr.export.cli.console import track
 from geodtr.runtime.bundle import open_bundle
@@ -60,7 +61,7 @@ def _measure(
     queries = zip(pair_set.pairs, pair_set.tiles, turned_by, strict=True)
     for pair, tile, wanted in track(queries, f"Searching {count} headings", len(pair_set)):
         panorama, heading = _turned(decode(pair.ground).pixels, pair.heading or 0.0, wanted)
-        turns = turn(preprocess(panorama, ground.spec.preprocessing), count)
+        turns = turn(preprocess(Image.fromarray(panorama), ground.spec.preprocessing), count)
         found = best_turns(search(ground.embed(turns.images), tiles, TOP), turns.headings)
         right = np.flatnonzero(found.rows == tile)
         ranks.append(int(right[0]) if len(right) else TOP)
@@ -72,7 +73,7 @@ def _measure(
 
 def _turned(panorama: Images, has: float, wanted: float) -> tuple[Images, float]:
     """The panorama as taken with heading `wanted` where it was taken with `has`, to whole columns, and its heading."""
-    if not is_full_turn(panorama):
+    if not is_full_turn(panorama.shape[1], panorama.shape[0]):
         raise ConfigError(
             f"A panorama is {panorama.shape[1]}x{panorama.shape[0]}: no full turn, so it cannot be rolled."
         )

@@ -5,7 +5,8 @@ images by what the pipeline itself calls, with the threads that it has there: th
 for the engine. Decoding and preprocessing are timed by themselves as well. The turn goes round the stages and the
 pipeline, so that a neighbour's load falls on all alike; ratios are taken within a round. Where the engine is the
 processor itself, no pipeline can be faster than all work spread over all cores: its time over that bound is printed
-too, from the processor time that the stages took.
+too, from the processor time that the stages took. "Elsewhere" is the pipeline with an engine that leaves the processor
+alone, as a GPU would: it waits for as long as the real one had taken, and computes nothing.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,10 +28,22 @@ from geodtr.runtime.images import decode
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.preprocess import as_input, load_image
-from geodtr.runtime.spec import Images
+from geodtr.runtime.spec import BranchSpec, Descriptors, Images
 from geodtr.runtime.threads import work_ahead
 
 CORES = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An engine that takes `seconds` for an image and no processor."""
+
+    spec: BranchSpec
+    seconds: float
+
+    def embed(self, images: Images) -> Descriptors:
+        time.sleep(len(images) * self.seconds)
+        return np.zeros((len(images), self.spec.descriptor_size), np.float32)
 
 
 def in_threads(function: Callable[[Path], object], paths: Sequence[Path]) -> None:
@@ -61,11 +75,17 @@ def main() -> None:
         for batch in batches:
             embedder.embed(batch)
 
+    infer()
+    start = time.perf_counter()
+    infer()
+    elsewhere = Elsewhere(embedder.spec, (time.perf_counter() - start) / len(paths))
+
     stages: dict[str, Callable[[], object]] = {
         "decode": partial(in_threads, decode, paths),
         "preprocess": partial(in_threads, lambda path: as_input(decoded[path], how), paths),
         "read": partial(in_threads, partial(load_image, how=how), paths),
         "infer": infer,
+        "elsewhere": lambda: embed_files(elsewhere, paths, batch_size=asked.batch),
         "end to end": lambda: embed_files(embedder, paths, batch_size=asked.batch),
     }
     walls: dict[str, list[float]] = {name: [] for name in stages}
@@ -83,7 +103,8 @@ def main() -> None:
         used = median(busy[name]) / median(taken)
         print(f"{name:12}{median(rates):9.0f} images/s ({min(rates):.0f} to {max(rates):.0f}), {used:.2f} cores busy")
     slowest = max(alone, key=lambda name: median(walls[name]))
-    report(f"end to end / {slowest}", walls[whole], walls[slowest])
+    for name in ("elsewhere", whole):
+        report(f"{name} / {slowest}", walls[name], walls[slowest])
     bound = [sum(busy[name][index] for name in alone) / CORES for index in range(asked.rounds)]
     report(f"end to end / all work over {CORES} cores", walls[whole], bound)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from geodtr.runtime.images import read_image
+from geodtr.runtime.images import decode
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.preprocess import preprocess
 from geodtr.runtime.spec import Preprocessing
@@ -54,8 +54,8 @@ def main() -> None:
     preprocessing: dict[Branch, Preprocessing] = {"ground": preset.ground, "aerial": preset.aerial}
     for branch in BRANCHES:
         path, how = pair_set.images(branch)[0], preprocessing[branch]
-        image = read_image(path)
-        decoding, working = milliseconds(partial(read_image, path)), milliseconds(partial(preprocess, image, how))
+        image = decode(path).image
+        decoding, working = milliseconds(partial(decode, path)), milliseconds(partial(preprocess, image, how))
         print(f"{branch}: decoding {decoding:.2f} ms, preprocessing {working:.2f} ms")
         made = Image.fromarray(preprocess(image, how))
         for level in LEVELS:

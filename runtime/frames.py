@@ -97,7 +97,7 @@ def load_frame(frame: Frame, how: Preprocessing) -> Images:
 
 
 def decode_frame(frame: Frame) -> Decoded:
-    """The pixels of one frame, decoded where they are a file's. Raises ImageError, naming it."""
+    """One frame in memory, decoded where they are a file's. Raises ImageError, naming it."""
     if isinstance(frame.image, ImageError):
         raise frame.image
     if isinstance(frame.image, Path):
@@ -106,7 +106,7 @@ def decode_frame(frame: Frame) -> Decoded:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         form = f"{pixels.dtype} {list(pixels.shape)}"
         raise ImageError(f"{frame.called} is an array of {form}; needed is uint8 RGB [height, width, 3].")
-    return Decoded(pixels, None)
+    return Decoded.of(pixels)
 
 
 def preprocess_frame(frame: Frame, decoded: Decoded, how: Preprocessing) -> Images:

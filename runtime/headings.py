@@ -41,14 +41,13 @@ def turn(panorama: Images, count: int) -> Turns:
     return Turns(np.stack([np.roll(panorama, shift, axis=1) for shift in shifts]), shifts * (360.0 / width))
 
 
-def is_full_turn(image: Images) -> bool:
-    """Whether an image as it was taken, uint8 [h, w, 3], can be a panorama all around: at least twice as wide as high.
+def is_full_turn(width: int, height: int) -> bool:
+    """Whether an image as it was taken, of so many pixels, can show all around: it is at least twice as wide as high.
 
     A narrower one whose rows and columns have one pitch sees less than 360 degrees: its ends do not meet, and rolling
     it would make a picture of nowhere.
     """
-    height, width = image.shape[0], image.shape[1]
-    return bool(width >= 2 * height)
+    return width >= 2 * height
 
 
 @dataclass(frozen=True, slots=True)

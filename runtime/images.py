@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import nanoarrow
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -28,10 +29,23 @@ PREPARED_KEY = "geodtr-preprocessing"
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image file's pixels, uint8 [H, W, 3], and what it says of how they were made: None of a plain image."""
+    """An image in memory, RGB and upright, and what its file says of how it was made: None of a plain image.
 
-    pixels: Images
+    It stays Pillow's, because an array of it is a copy that takes as long as a fifth of decoding it.
+    """
+
+    image: Image.Image
     prepared: str | None
+
+    @classmethod
+    def of(cls, pixels: Images) -> "Decoded":
+        """A plain image of pixels that came from elsewhere, uint8 RGB [H, W, 3]."""
+        return cls(Image.fromarray(pixels), None)
+
+    @property
+    def pixels(self) -> Images:
+        """A copy, uint8 [H, W, 3]."""
+        return np.asarray(self.image)
 
 
 def read_image(path: Path) -> Images:
@@ -40,7 +54,7 @@ def read_image(path: Path) -> Images:
 
 
 def decode(path: Path) -> Decoded:
-    """Decode `path` to uint8 [H, W, 3] RGB, turned upright by its EXIF orientation; alpha is dropped.
+    """Decode `path` to 8-bit RGB, turned upright by its EXIF orientation; alpha is dropped.
 
     Of a file that holds several pictures the first is meant. Raises ImageError when the file is missing, truncated, not
     an image, has more than MAX_PIXELS, or a pixel format without a faithful 8-bit form (16-bit and floating-point
@@ -57,8 +71,20 @@ def decode(path: Path) -> Decoded:
         note = image.info.get(PREPARED_KEY)
         # Neither copies an image that needs nothing: the copies took longer than decoding a panorama.
         ImageOps.exif_transpose(image, in_place=True)
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-        return Decoded(pixels, note if isinstance(note, str) else None)
+        upright = image if image.mode == "RGB" else image.convert("RGB")
+        return Decoded(upright, note if isinstance(note, str) else None)
+
+
+def four_bytes(image: Image.Image) -> Images:
+    """The pixels of an RGB image as Pillow keeps them, uint8 [H, W, 4]: red, green, blue, and a byte that says nothing.
+
+    Not a copy but Pillow's own memory, which the array keeps: not to be written to. Source: Pillow's Arrow support.
+    """
+    try:
+        pixels = nanoarrow.c_array(image).child(0).view().buffer(1)
+    except ValueError:  # above 16 MB Pillow's memory may be in several pieces
+        return np.asarray(image.convert("RGBX"))
+    return np.asarray(pixels).reshape(image.height, image.width, 4)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -241,7 +241,7 @@ class Localizer:
         """Decode, preprocess and turn one image."""
         decoded = decode_frame(frame)
         pixels = preprocess_frame(frame, decoded, self._how)
-        if self._headings > 1 and is_full_turn(decoded.pixels):
+        if self._headings > 1 and is_full_turn(*decoded.image.size):
             turns = turn(pixels, self._headings)
             return _Query(turns.images, turns.headings)
         return _Query(pixels[None], None)

@@ -19,8 +19,8 @@ _CHANNELS = 3
 class _Sampling:
     """Where each of the N output pixels reads, and how it weighs what it reads; [N] each.
 
-    `indices` are those of the first channel of the upper left, lower left, upper right and lower right neighbour in the
-    flattened padded tile. Weights are float64: a truncated result shows the last bit.
+    `indices` are those of the upper left, lower left, upper right and lower right neighbour among the tile's pixels;
+    the weight of one outside the tile is 0. Weights are float64: a truncated result shows the last bit.
     """
 
     indices: tuple[NDArray[np.intp], ...]
@@ -31,24 +31,26 @@ class _Sampling:
 
 
 def polar_transform(tile: Images, height: int, width: int) -> Images:
-    """Unroll `tile` (uint8 [S, S, 3], north up) to uint8 [height, width, 3].
+    """Unroll `tile` (uint8 RGB [S, S, 3], or [S, S, 4] with a byte that says nothing, north up) to uint8
+    [height, width, 3].
 
     Column 0 looks south, width/4 west, width/2 north, 3*width/4 east; row 0 is the outer radius S/2, the last row the
     centre. Bilinear, zero outside the tile, truncated to integers as the published transform does.
     Raises ImageError when the tile is not square.
     """
-    side, columns, _ = tile.shape
+    side, columns, channels = tile.shape
     if side != columns:
         raise ImageError(
             f"The polar transform needs a square tile, this one is {columns}x{side} pixels. Crop it first."
         )
     sampling = _sampling(side, height, width)
-    # One zero pixel on every side stands for everything outside the tile.
-    flat = np.pad(tile, ((1, 1), (1, 1), (0, 0))).reshape(-1)
+    # A pixel of four bytes is one word to fetch.
+    words = np.ascontiguousarray(tile if channels == 4 else _widened(tile)).view(np.uint32).reshape(-1)
+    read = [words.take(index).view(np.uint8).reshape(-1, 4) for index in sampling.indices]
     unrolled = np.empty((height * width, _CHANNELS), np.uint8)
     # One channel at a time: with the three of a pixel innermost, NumPy's loops are three steps long and all overhead.
     for channel in range(_CHANNELS):
-        upper_left, lower_left, upper_right, lower_right = (flat[channel:].take(index) for index in sampling.indices)
+        upper_left, lower_left, upper_right, lower_right = (pixels[:, channel] for pixels in read)
         left = sampling.up * upper_left + sampling.down * lower_left
         right = sampling.up * upper_right + sampling.down * lower_right
         unrolled[:, channel] = sampling.left * left + sampling.right * right
@@ -67,18 +69,27 @@ def sampled_points(side: int, height: int, width: int) -> tuple[NDArray[np.float
 
 @lru_cache(maxsize=8)
 def _sampling(side: int, height: int, width: int) -> _Sampling:
-    row, column = sampled_points(side, height, width)
+    row, column = (points.ravel() for points in sampled_points(side, height, width))
     top, left = np.floor(row).astype(np.intp), np.floor(column).astype(np.intp)
 
     def index(r: NDArray[np.intp], c: NDArray[np.intp]) -> NDArray[np.intp]:
-        padded = np.clip(r + 1, 0, side + 1) * (side + 2) + np.clip(c + 1, 0, side + 1)
-        return _CHANNELS * padded.ravel()
+        return np.clip(r, 0, side - 1) * side + np.clip(c, 0, side - 1)
 
-    down, right = (row - top).ravel(), (column - left).ravel()
+    def inside(line: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return (line >= 0) & (line < side)
+
     return _Sampling(
         indices=(index(top, left), index(top + 1, left), index(top, left + 1), index(top + 1, left + 1)),
-        up=1 - down,
-        down=down,
-        left=1 - right,
-        right=right,
+        up=(1 - (row - top)) * inside(top),
+        down=(row - top) * inside(top + 1),
+        left=(1 - (column - left)) * inside(left),
+        right=(column - left) * inside(left + 1),
     )
+
+
+def _widened(tile: Images) -> Images:
+    """[S, S, 3] -> [S, S, 4]."""
+    wide = np.zeros((*tile.shape[:2], 4), np.uint8)
+    for channel in range(_CHANNELS):
+        wide[..., channel] = tile[..., channel]
+    return wide

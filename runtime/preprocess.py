@@ -8,26 +8,26 @@ from PIL import Image
 
 from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY, Decoded, decode
+from geodtr.runtime.images import PREPARED_KEY, Decoded, decode, four_bytes
 from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
 
 
-def preprocess(image: Images, how: Preprocessing) -> Images:
-    """uint8 RGB [h, w, 3] of any size -> uint8 RGB [how.height, how.width, 3], not yet normalised.
+def preprocess(image: Image.Image, how: Preprocessing) -> Images:
+    """RGB of any size -> uint8 RGB [how.height, how.width, 3], not yet normalised.
 
     Bilinear resizing is Pillow's filter, which averages when it shrinks: a resize without antialiasing is another input
     and costs recall. Raises ImageError when a tile for the polar transform is not square.
     """
     if how.polar:
-        return polar_transform(image, how.height, how.width)
-    first, last = (round(share * len(image)) for share in how.rows)
-    image = image[min(first, len(image) - 1) : max(last, first + 1)]
-    if image.shape[:2] == (how.height, how.width):
-        return image
-    if how.resize == "area":
-        return resize_area(image, how.height, how.width)
-    return np.asarray(Image.fromarray(image).resize((how.width, how.height), Image.Resampling.BILINEAR))
+        return polar_transform(four_bytes(image), how.height, how.width)
+    first, last = (round(share * image.height) for share in how.rows)
+    top, bottom = min(first, image.height - 1), min(max(last, first + 1), image.height)
+    if how.resize == "area" and (image.width, bottom - top) != (how.width, how.height):
+        return resize_area(four_bytes(image)[top:bottom, :, :3], how.height, how.width)
+    if bottom - top < image.height:
+        image = image.crop((0, top, image.width, bottom))
+    return np.asarray(image.resize((how.width, how.height), Image.Resampling.BILINEAR))
 
 
 def load_image(path: Path, how: Preprocessing) -> Images:
@@ -45,8 +45,8 @@ def load_image(path: Path, how: Preprocessing) -> Images:
 def as_input(image: Decoded, how: Preprocessing) -> Images:
     """The same for an image that is decoded already; its errors cannot name the file."""
     if image.prepared is None:
-        return preprocess(image.pixels, how)
-    _check_prepared(image.prepared, image.pixels, how.geometry)
+        return preprocess(image.image, how)
+    _check_prepared(image.prepared, image.image, how.geometry)
     return image.pixels
 
 
@@ -55,7 +55,7 @@ def describe(geometry: Geometry) -> str:
     return msgspec.json.encode(geometry).decode()
 
 
-def _check_prepared(note: str, pixels: Images, wanted: Geometry) -> None:
+def _check_prepared(note: str, image: Image.Image, wanted: Geometry) -> None:
     try:
         made = msgspec.json.decode(note, type=Geometry)
     except msgspec.DecodeError as error:
@@ -65,5 +65,5 @@ def _check_prepared(note: str, pixels: Images, wanted: Geometry) -> None:
             f"it was prepared as {describe(made)}, and {describe(wanted)} is needed. Use the original images, or "
             "prepare them for this model: geodtr-export data prepare SPEC --preset NAME --out FOLDER"
         )
-    if pixels.shape[:2] != (made.height, made.width):
-        raise ImageError(f"it says that it was prepared as {note} and has {pixels.shape[1]}x{pixels.shape[0]} pixels.")
+    if image.size != (made.width, made.height):
+        raise ImageError(f"it says that it was prepared as {note} and has {image.width}x{image.height} pixels.")

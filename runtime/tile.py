@@ -47,7 +47,7 @@ class TileSource(Protocol):
         ...
 
     def read(self, tile: Tile) -> Decoded:
-        """The tile's pixels, uint8 RGB [H, W, 3]; safe to call from several threads. Raises ImageError naming it."""
+        """The tile in memory; safe to call from several threads. Raises ImageError naming it."""
         ...
 
 

@@ -28,7 +28,7 @@ class Painted:
             raise ImageError("bad.png cannot be decoded")
         pixels = np.zeros((20, 20, 3), np.uint8)
         pixels[:10, :, 0] = pixels[10:, :, 2] = 255
-        return Decoded(pixels, None)
+        return Decoded.of(pixels)
 
 
 def _grid(

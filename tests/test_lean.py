@@ -105,7 +105,7 @@ def test_an_image_is_localised_at_once_in_little_memory(lean: Lean) -> None:
 @newer_than_3_10
 def test_it_brings_nothing_of_training_or_export(lean: Lean) -> None:
     there = {package.name for package in (lean.programs.parent / "lib").glob("python*/site-packages/*")}
-    assert {"numpy", "PIL", "msgspec", "onnxruntime", "geodtr"} <= there
+    assert {"numpy", "PIL", "msgspec", "nanoarrow", "onnxruntime", "geodtr"} <= there
     training = {"torch", "torchvision", "onnx", "onnxscript", "onnxslim", "scipy", "matplotlib", "cv2", "sympy"}
     assert not there & (training | {"pydantic"})
 

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY
+from geodtr.runtime.images import PREPARED_KEY, four_bytes
 from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.preprocess import describe, load_image, preprocess
 from geodtr.runtime.spec import Images, Preprocessing
@@ -49,7 +49,7 @@ def test_shrinking_by_area_gives_the_pixels_of_opencv(shrinking: tuple[Images, i
 def test_panoramas_of_cvact_have_the_pixels_of_its_rule() -> None:
     panorama = np.random.default_rng(0).integers(0, 256, (832, 1664, 3), dtype=np.uint8)
     expected = cv2.resize(panorama[208:624], (671, 122), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(preprocess(panorama, load_preset("geodtr-cvact").ground), expected)
+    np.testing.assert_array_equal(preprocess(Image.fromarray(panorama), load_preset("geodtr-cvact").ground), expected)
 
 
 @given(shrinkings())
@@ -69,7 +69,7 @@ def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int,
 def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: list[float], resize: str) -> None:
     values = {"height": 7, "width": 11, "rows": rows, "resize": resize}
     how = msgspec.convert(values, type=Preprocessing)
-    assert preprocess(np.zeros((height, 30, 3), np.uint8), how).shape == (7, 11, 3)
+    assert preprocess(Image.new("RGB", (30, height)), how).shape == (7, 11, 3)
 
 
 def test_only_the_chosen_rows_are_seen() -> None:
@@ -77,7 +77,7 @@ def test_only_the_chosen_rows_are_seen() -> None:
     image[:10], image[30:] = 255, 255
     for resize in ("pillow-bilinear-antialias", "area"):
         how = msgspec.convert({"height": 5, "width": 5, "rows": [0.25, 0.75], "resize": resize}, type=Preprocessing)
-        assert not preprocess(image, how).any()
+        assert not preprocess(Image.fromarray(image), how).any()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,64 @@ def test_the_presets_of_the_paper_differ_as_the_paper_says() -> None:
     assert cvact.aerial == cvusa.aerial == Preprocessing(height=122, width=671, polar=True)
     assert cvact.ground == Preprocessing(height=122, width=671, rows=(0.25, 0.75), resize="area")
     assert (square.ground, square.aerial) == (cvusa.ground, Preprocessing(height=256, width=256))
+
+
+@given(side=st.integers(1, 30), height=st.integers(1, 20), width=st.integers(1, 40), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_the_polar_transform_is_the_published_formula(side: int, height: int, width: int, seed: int) -> None:
+    tile = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    padded = np.pad(tile, ((1, 2), (1, 2), (0, 0))).astype(np.float64)
+    expected = np.empty((height, width, 3))
+    for i, j in np.ndindex(height, width):
+        radius, angle = side / 2 / height * (height - 1 - i), 2 * np.pi * j / width
+        row, column = side / 2 + radius * np.cos(angle), side / 2 - radius * np.sin(angle)
+        top, left = int(np.floor(row)), int(np.floor(column))
+        down, right = row - top, column - left
+        (a, b), (c, d) = padded[top + 1 : top + 3, left + 1 : left + 3]
+        expected[i, j] = (1 - right) * ((1 - down) * a + down * c) + right * ((1 - down) * b + down * d)
+    unrolled = polar_transform(tile, height, width)
+    np.testing.assert_array_equal(unrolled, expected.astype(np.uint8))
+    other = np.random.default_rng(seed).integers(0, 256, (side, side, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(polar_transform(np.concatenate((tile, other), axis=2), height, width), unrolled)
+
+
+@pytest.mark.parametrize("size", [(30, 40), (3000, 1900)], ids=["in one block of memory", "in several"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Preprocessing(height=8, width=12),
+        Preprocessing(height=8, width=12, rows=(0.25, 0.75)),
+        Preprocessing(height=8, width=12, rows=(0.25, 0.75), resize="area"),
+        Preprocessing(height=8, width=12, polar=True),
+    ],
+    ids=["resized", "cropped", "area", "polar"],
+)
+def test_pixels_are_those_of_the_image_however_much_memory_it_takes(size: tuple[int, int], how: Preprocessing) -> None:
+    size = (size[1], size[1]) if how.polar else size
+    image = Image.effect_noise(size, 90).convert("RGB")
+    pixels = np.asarray(image)
+    assert np.array_equal(four_bytes(image)[..., :3], pixels)
+    top, bottom = (round(share * len(pixels)) for share in how.rows)
+    if how.polar:
+        expected = polar_transform(pixels, 8, 12)
+    elif how.resize == "area":
+        expected = resize_area(pixels[top:bottom], 8, 12)
+    else:
+        expected = np.asarray(Image.fromarray(pixels[top:bottom]).resize((12, 8), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(preprocess(image, how), expected)
+
+
+def test_borrowed_pixels_outlive_their_image() -> None:
+    def noise(seed: int) -> Image.Image:
+        pixels = np.random.default_rng(seed).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    borrowed = [four_bytes(noise(seed)) for seed in range(20)]
+    later = [noise(seed) for seed in range(100, 120)]  # take what memory was given back
+    for seed, pixels in enumerate(borrowed):
+        np.testing.assert_array_equal(pixels[..., :3], np.asarray(noise(seed)))
+        assert not pixels.flags.writeable
+    del later
 
 
 def test_the_polar_transform_reads_zero_outside_the_tile() -> None:

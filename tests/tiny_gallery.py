@@ -53,7 +53,7 @@ class MadeTiles:
     def read(self, tile: Tile) -> Decoded:
         if tile.id in self.broken:
             raise ImageError(f"{tile.file} cannot be decoded: truncated or corrupt.")
-        return Decoded(pixels_of(tile.id), None)
+        return Decoded.of(pixels_of(tile.id))
 
 
 def pixels_of(name: str) -> Images:

@@ -139,12 +139,12 @@ def _draw_tiles(
     with closing(work_ahead(source.read, tiles, threads=os.cpu_count(), ahead=32)) as reading:
         for tile, read in track(reading, "Drawing tiles", len(tiles)):
             try:
-                pixels = read.result().pixels
+                image = read.result().image
             except ImageError as error:
                 unreadable.append(str(error))
                 _draw_dots(ImageDraw.Draw(picture), [tile], canvas, radius=4)
                 continue
-            _paste(picture, Image.fromarray(pixels), tile, canvas, coverage)
+            _paste(picture, image, tile, canvas, coverage)
     return unreadable
 
 

@@ -83,7 +83,7 @@ class GeoTiff:
         return str(self.path)
 
     def read(self, tile: Tile) -> Decoded:
-        """The tile's pixels, turned as its `heading` says; where `tile_pixels` asks for another number than the map
+        """The tile, turned as its `heading` says; where `tile_pixels` asks for another number than the map
         has, resampled bilinearly with antialiasing, from overviews where there are any.
 
         Raises ImageError naming the map and the window that cannot be read.
@@ -102,7 +102,7 @@ class GeoTiff:
                 resampling=how,
             )
         pixels = self.bands.to_rgb(values)
-        return Decoded(np.ascontiguousarray(pixels[::-1]) if tile.more.get("flipped") else pixels, None)
+        return Decoded.of(np.ascontiguousarray(pixels[::-1]) if tile.more.get("flipped") else pixels)
 
     def _handle(self) -> Any:
         """This thread's own opened dataset: GDAL's must not be shared."""

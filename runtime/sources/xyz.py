@@ -5,16 +5,16 @@ Knows tile numbers and what they mean on the ground; the images are all in Web M
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import atan, cos, degrees, pi, radians, sinh
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files import readable
-from geodtr.runtime.images import Decoded, read_image
+from geodtr.runtime.images import Decoded, decode
 from geodtr.runtime.sources.ellipsoid import SEMI_MAJOR
-from geodtr.runtime.spec import Images
 from geodtr.runtime.tile import Tile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -81,17 +81,16 @@ class XyzTiles:
         Raises ImageError naming an image that cannot be read, or is not of the size of the others.
         """
         x, y = tile.more["x"], tile.more["y"]
-        rows = [
-            np.concatenate([self._image(self.files[x + right, y + down]) for right in range(self.merge)], axis=1)
-            for down in range(self.merge)
-        ]
-        return Decoded(np.concatenate(rows), None)
+        merged = Image.new("RGB", (self.merge * self.side, self.merge * self.side))
+        for right, down in product(range(self.merge), repeat=2):
+            merged.paste(self._image(self.files[x + right, y + down]), (right * self.side, down * self.side))
+        return Decoded(merged, None)
 
-    def _image(self, path: Path) -> Images:
-        image = read_image(path)
-        if image.shape[:2] != (self.side, self.side):
+    def _image(self, path: Path) -> Image.Image:
+        image = decode(path).image
+        if image.size != (self.side, self.side):
             raise ImageError(
-                f"{path} has {image.shape[1]}x{image.shape[0]} pixels, the first tile {self.side}x{self.side}: its "
+                f"{path} has {image.width}x{image.height} pixels, the first tile {self.side}x{self.side}: its "
                 "metres per pixel would be wrong. Replace or remove it."
             )
         return image
@@ -189,10 +188,10 @@ def _corners(files: Iterable[tuple[int, int]], merge: int, step: int) -> tuple[l
 
 
 def _side(path: Path) -> int:
-    height, width, _ = read_image(path).shape
+    width, height = decode(path).image.size
     if height != width:
         raise ImageError(f"{path} has {width}x{height} pixels; a map tile is square. Replace or remove it.")
-    return int(width)
+    return width
 
 
 def _tile(x: int, y: int, zoom: int, file: Path, side: int, merge: int) -> Tile:
