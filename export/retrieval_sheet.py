@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from geodtr.runtime.images import read_image
+from geodtr.runtime.images import decode
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.search import search
 from geodtr.training.evaluate import DescriptorPair
@@ -87,7 +87,7 @@ def spread(total: int, count: int) -> list[int]:
 
 def _fit(path: Path, width: int, height: int) -> Image.Image:
     """The image scaled to fit `width` x `height`, its proportions kept."""
-    image = Image.fromarray(read_image(path))
+    image = decode(path).image
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)

@@ -31,7 +31,8 @@ PREPARED_KEY = "geodtr-preprocessing"
 class Decoded:
     """An image in memory, RGB and upright, and what its file says of how it was made: None of a plain image.
 
-    It stays Pillow's, because an array of it is a copy that takes as long as a fifth of decoding it.
+    It stays Pillow's, because an array of it is a copy. Of a WebP it keeps the file's bytes and the decoder's canvases
+    as well, three times the pixels.
     """
 
     image: Image.Image
@@ -75,15 +76,18 @@ def decode(path: Path) -> Decoded:
         return Decoded(upright, note if isinstance(note, str) else None)
 
 
-def four_bytes(image: Image.Image) -> Images:
-    """The pixels of an RGB image as Pillow keeps them, uint8 [H, W, 4]: red, green, blue, and a byte that says nothing.
+def pixels_in_place(image: Image.Image) -> Images:
+    """The pixels of an RGB image where they are, uint8 [H, W, 4]: red, green, blue, and a byte that says nothing.
 
-    Not a copy but Pillow's own memory, which the array keeps: not to be written to. Source: Pillow's Arrow support.
+    They are Pillow's own memory, which the array keeps, not to be written to. Where that is in several pieces, as it
+    may be above 16 MB, they are a copy, [H, W, 3]. Source: Pillow's Arrow support.
     """
+    if Image.core.get_alignment() > 1:  # type: ignore[attr-defined] # padded rows, which Pillow before 13 does not tell
+        return np.asarray(image)
     try:
         pixels = nanoarrow.c_array(image).child(0).view().buffer(1)
-    except ValueError:  # above 16 MB Pillow's memory may be in several pieces
-        return np.asarray(image.convert("RGBX"))
+    except ValueError:
+        return np.asarray(image)
     return np.asarray(pixels).reshape(image.height, image.width, 4)
 
 
@@ -137,4 +141,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _deep(image: Image.Image) -> bool:
     """Whether the file holds 16 bits a channel, of which Pillow would silently keep the upper eight."""
-    return any("16" in str(tile.args) for tile in getattr(image, "tile", ()) if not isinstance(tile.args, int))
+    return any("16" in _raw_mode(tile.args) for tile in getattr(image, "tile", ()))
+
+
+def _raw_mode(arguments: object) -> str:
+    """What a decoder's arguments say of the pixels in the file; the others are strides and offsets."""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""

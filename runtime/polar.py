@@ -32,7 +32,7 @@ class _Sampling:
 
 def polar_transform(tile: Images, height: int, width: int) -> Images:
     """Unroll `tile` (uint8 RGB [S, S, 3], or [S, S, 4] with a byte that says nothing, north up) to uint8
-    [height, width, 3].
+    RGB [height, width, 3].
 
     Column 0 looks south, width/4 west, width/2 north, 3*width/4 east; row 0 is the outer radius S/2, the last row the
     centre. Bilinear, zero outside the tile, truncated to integers as the published transform does.

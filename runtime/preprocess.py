@@ -8,7 +8,7 @@ from PIL import Image
 
 from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY, Decoded, decode, four_bytes
+from geodtr.runtime.images import PREPARED_KEY, Decoded, decode, pixels_in_place
 from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
 
@@ -20,13 +20,14 @@ def preprocess(image: Image.Image, how: Preprocessing) -> Images:
     and costs recall. Raises ImageError when a tile for the polar transform is not square.
     """
     if how.polar:
-        return polar_transform(four_bytes(image), how.height, how.width)
+        return polar_transform(pixels_in_place(image), how.height, how.width)
     first, last = (round(share * image.height) for share in how.rows)
     top, bottom = min(first, image.height - 1), min(max(last, first + 1), image.height)
     if how.resize == "area" and (image.width, bottom - top) != (how.width, how.height):
-        return resize_area(four_bytes(image)[top:bottom, :, :3], how.height, how.width)
+        return resize_area(pixels_in_place(image)[top:bottom, :, :3], how.height, how.width)
     if bottom - top < image.height:
-        image = image.crop((0, top, image.width, bottom))
+        # Pillow's crop refuses what it takes for a bomb, which a mosaic in memory may be as large as.
+        image = Image.fromarray(np.asarray(image)[top:bottom])
     return np.asarray(image.resize((how.width, how.height), Image.Resampling.BILINEAR))
 
 

@@ -62,7 +62,7 @@ def work_ahead(
                         raise next_one.error
                     return
                 free.release()
-                next_one.future.exception()  # waits; futures.wait would take a tenth as long as decoding an image
+                next_one.future.exception()  # waits, for less than half of what futures.wait costs
                 yield next_one.item, next_one.future
         finally:
             stopped.set()

@@ -12,6 +12,8 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
+from geodtr.runtime.images import read_image
+
 
 @pytest.mark.parametrize("command", ["evaluate", "parity"])
 @pytest.mark.parametrize("damage", ["missing", "cannot be decoded"])
@@ -68,6 +70,17 @@ def test_16_bits_a_channel_are_not_silently_cut_to_8(
     (tmp_path / name).write_bytes(_rgb16_png() if name.endswith("png") else _rgb16_tiff())
     bundle = trained.bundles["fp32"].path
     assert "16 bits" in refused("embed", bundle, tmp_path / name, "--branch", "ground", "--out", tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("width", [540, 671, 720])
+def test_8_bits_are_not_taken_for_16_whatever_numbers_the_file_says_of_itself(tmp_path: Path, width: int) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (5, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "bytes of a row.bmp")
+    np.testing.assert_array_equal(read_image(tmp_path / "bytes of a row.bmp"), pixels)
+    for height in range(1, 60):  # the number of bytes before the last strip has a 16 in it now and then
+        image = Image.effect_noise((width, height), 80).convert("RGB")
+        image.save(tmp_path / "strips.tif", compression="tiff_lzw")
+        np.testing.assert_array_equal(read_image(tmp_path / "strips.tif"), np.asarray(image))
 
 
 def test_a_tile_that_is_not_square_is_named(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -1,5 +1,8 @@
 """Pixels are what their description says, whether an image was prepared before or not, and descriptions are checked."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY, four_bytes
+from geodtr.runtime.images import PREPARED_KEY, pixels_in_place
 from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.preprocess import describe, load_image, preprocess
 from geodtr.runtime.spec import Images, Preprocessing
@@ -135,7 +138,7 @@ def test_the_polar_transform_is_the_published_formula(side: int, height: int, wi
     np.testing.assert_array_equal(polar_transform(np.concatenate((tile, other), axis=2), height, width), unrolled)
 
 
-@pytest.mark.parametrize("size", [(30, 40), (3000, 1900)], ids=["in one block of memory", "in several"])
+@pytest.mark.parametrize("size", [(30, 40), (2500, 2100)], ids=["in one block of memory", "in several"])
 @pytest.mark.parametrize(
     "how",
     [
@@ -150,7 +153,7 @@ def test_pixels_are_those_of_the_image_however_much_memory_it_takes(size: tuple[
     size = (size[1], size[1]) if how.polar else size
     image = Image.effect_noise(size, 90).convert("RGB")
     pixels = np.asarray(image)
-    assert np.array_equal(four_bytes(image)[..., :3], pixels)
+    assert np.array_equal(pixels_in_place(image)[..., :3], pixels)
     top, bottom = (round(share * len(pixels)) for share in how.rows)
     if how.polar:
         expected = polar_transform(pixels, 8, 12)
@@ -161,12 +164,28 @@ def test_pixels_are_those_of_the_image_however_much_memory_it_takes(size: tuple[
     np.testing.assert_array_equal(preprocess(image, how), expected)
 
 
+def test_pixels_are_right_where_pillow_pads_rows() -> None:
+    """Pillow's memory is aligned when it is loaded: in a process of its own."""
+    code = (
+        "import numpy as np; from PIL import Image; from geodtr.runtime.images import pixels_in_place\n"
+        "pixels = np.random.default_rng(0).integers(0, 256, (33, 33, 3), dtype=np.uint8)\n"
+        "assert np.array_equal(pixels_in_place(Image.fromarray(pixels))[..., :3], pixels)"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PILLOW_ALIGNMENT": "16"}, check=True)
+
+
+def test_rows_are_cut_out_of_an_image_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    how = Preprocessing(height=8, width=12, rows=(0.25, 0.75))
+    assert preprocess(Image.new("RGB", (40, 30)), how).shape == (8, 12, 3)
+
+
 def test_borrowed_pixels_outlive_their_image() -> None:
     def noise(seed: int) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (300, 300, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
 
-    borrowed = [four_bytes(noise(seed)) for seed in range(20)]
+    borrowed = [pixels_in_place(noise(seed)) for seed in range(20)]
     later = [noise(seed) for seed in range(100, 120)]  # take what memory was given back
     for seed, pixels in enumerate(borrowed):
         np.testing.assert_array_equal(pixels[..., :3], np.asarray(noise(seed)))

@@ -136,7 +136,7 @@ def _draw_tiles(
 ) -> list[str]:
     """Every tile's pixels where it lies; returns why those that could not be read are dots."""
     unreadable = list[str]()
-    with closing(work_ahead(source.read, tiles, threads=os.cpu_count(), ahead=32)) as reading:
+    with closing(work_ahead(source.read, tiles, threads=os.cpu_count(), ahead=8)) as reading:
         for tile, read in track(reading, "Drawing tiles", len(tiles)):
             try:
                 image = read.result().image

@@ -82,7 +82,7 @@ class XyzTiles:
         """
         x, y = tile.more["x"], tile.more["y"]
         merged = Image.new("RGB", (self.merge * self.side, self.merge * self.side))
-        for right, down in product(range(self.merge), repeat=2):
+        for down, right in product(range(self.merge), repeat=2):
             merged.paste(self._image(self.files[x + right, y + down]), (right * self.side, down * self.side))
         return Decoded(merged, None)
 
