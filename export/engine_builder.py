@@ -203,7 +203,7 @@ def _compile(
         check_batch_invariance(final)
         kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
         images = _sample(final.spec, calibration)
-        check_agreement(final, folder / entries[branch].file, images, manifest.precision, kept)
+        check_agreement(final, folder / entries[branch].file, images, manifest.precision_of(branch), kept)
     return built
 
 

@@ -139,7 +139,8 @@ def library(storage: Storage) -> str:
 
 @cache
 def _has(module: str) -> bool:
-    return find_spec(module) is not None
+    found = find_spec(module)
+    return found is not None and found.origin is not None  # what an uninstallation left is a folder without a file
 
 
 def _cores() -> int:

@@ -72,7 +72,8 @@ def search_compressed(
     With q' for the compressed query and r' for the compressed row, q.r - q'.r' = (q - q').r + q'.(r - r'): by Cauchy
     and Schwarz no farther from 0 than the query's error times the row's length and the row's error times the query's.
     All that may stand among the best `top` within these bounds are scored again in float32, so that the answer is the
-    same, not nearly the same; how long the shortlist is depends on the descriptors.
+    same, not nearly the same; how long the shortlist is depends on the descriptors: of such as are nearly alike it is
+    nearly all. A damaged row is seen where its compressed product is no number or too large, and no other is hidden.
     """
 
     def search_part(part: Descriptors, kept: int) -> Pairs:
@@ -119,7 +120,7 @@ def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Des
     hits = Hits(np.empty(shape, np.int64), np.empty(shape, np.float32))
     for start in range(0, len(queries) if count else 0, _QUERIES):
         part = slice(start, start + _QUERIES)
-        best = search_part(queries[part], shape[1])
+        best = search_part(np.ascontiguousarray(queries[part], np.float32), shape[1])
         hits.rows[part] = best.references.reshape(-1, shape[1])
         hits.scores[part] = best.lowest.reshape(-1, shape[1])
     return hits

@@ -5,8 +5,8 @@ Knows row numbers; knows nothing of how a block is scored.
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -21,6 +21,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 _SHARED_PAIRS = 64
 """So many pairs are worth a thread."""
+_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact
     holds nobody up; what comes of it raises the thresholds of those that follow.
     """
     # Exact cosines are asked for on the way: in the same pool they could wait for those who wait for them.
-    found = Shortlist(queries, kept, None if exact is None else _shared(exact, _pool("exact", threads), threads))
+    found = Shortlist(queries, kept, None if exact is None else _shared(exact, threads))
     queue = _Queue(of, found.add)
 
     def work() -> None:
@@ -84,8 +85,11 @@ def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact
             for number, block in queue:
                 queue.bring(number, sift(block, found.thresholds))
 
-    others = [_pool("sift", threads).submit(work) for _ in range(threads - 1)]
+    others = list[Future[None]]()
     try:
+        with suppress(RuntimeError):  # of an interpreter that is about to end: no thread begins anything any more
+            for _ in range(threads - 1):
+                others.append(_pool("sift").submit(work))
         work()
     finally:
         # One that has not begun, for other searches keep the pool busy, is not needed any more.
@@ -98,9 +102,9 @@ def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact
 
 
 @cache
-def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
-    """Threads that outlive a search: to start them takes a millisecond."""
-    return ThreadPoolExecutor(threads, f"geodtr-{purpose}")
+def _pool(purpose: str) -> ThreadPoolExecutor:
+    """Threads that outlive a search, a core at most, begun when they are needed: to start them takes a millisecond."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, f"geodtr-{purpose}")
 
 
 if hasattr(os, "register_at_fork"):
@@ -108,7 +112,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Queue:
-    """Blocks that threads take from, and what comes of them, added in the blocks' order by one thread at a time."""
+    """Blocks that threads take from, and what comes of them, added in the blocks' order by one thread at a time.
+
+    Whoever adds is waited for when more than _WAITING blocks wait for it: their pairs would fill the memory.
+    """
 
     def __init__(self, of: Iterator[Block], add: Callable[[Pairs], None]) -> None:
         self._left = enumerate(of)
@@ -119,6 +126,9 @@ class _Queue:
 
     def __iter__(self) -> Iterator[tuple[int, Block]]:
         while True:
+            if len(self._brought) > _WAITING:
+                with self._adding:
+                    pass
             with self._taking:
                 taken = next(self._left, None)
             if taken is None:
@@ -152,13 +162,16 @@ def _whatever_comes() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _shared(exact: Exact, pool: ThreadPoolExecutor, threads: int) -> Exact:
-    """The same, many pairs being divided among the threads of the pool."""
+def _shared(exact: Exact, threads: int) -> Exact:
+    """The same, many pairs being divided among so many threads."""
 
     def shared(queries: Rows, references: Rows) -> Scores:
         if threads == 1 or len(queries) < _SHARED_PAIRS:
             return exact(queries, references)
         parts = [np.array_split(pairs, threads) for pairs in (queries, references)]
-        return np.concatenate(list(pool.map(exact, *parts)))
+        try:
+            return np.concatenate(list(_pool("exact").map(exact, *parts)))
+        except RuntimeError:  # as when sifting
+            return exact(queries, references)
 
     return shared

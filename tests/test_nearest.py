@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,6 +200,62 @@ def test_threads_may_search_at_once(storage: Storage) -> None:
     with installed(LIBRARIES[-1]), ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
     np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("libraries", LIBRARIES)
+@pytest.mark.parametrize("wide", [1, 4, 50])
+def test_queries_may_lie_in_memory_as_they_like(storage: Storage, libraries: frozenset[str], wide: int) -> None:
+    rows, queries = unit_rows(3000, 48, 0), unit_rows(wide, 48, 1)
+    with installed(libraries):
+        expected = find(queries, rows, 5, storage).rows
+        strided = np.repeat(queries, 2, axis=1)[:, ::2]
+        layouts: list[NDArray[Any]] = [np.asfortranarray(queries), strided, queries.astype(np.float64)]
+        for each in layouts:
+            np.testing.assert_array_equal(find(each, rows, 5, storage).rows, expected)
+
+
+def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where adding takes longer than sifting, the other threads wait."""
+    sifted, added = list[int](), list[int]()
+    waiting = 0
+
+    class Slow(shortlist.Shortlist):
+        def add(self, pairs: Pairs) -> None:
+            time.sleep(0.002)
+            added.append(len(pairs))
+
+    def sift(block: Block, _thresholds: Scores) -> Pairs:
+        nonlocal waiting
+        sifted.append(len(block.numbers(np.zeros(1, np.int64))))
+        waiting = max(waiting, len(sifted) - len(added))
+        none = np.empty(0, np.float32)
+        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
+
+    monkeypatch.setattr("geodtr.runtime.sweep.Shortlist", Slow)
+    sweep(sift, (Block(slice(row, row + 1)) for row in range(200)), 1, 1, None, 3)
+    assert len(sifted) == len(added) == 200
+    assert waiting < 12
+
+
+@pytest.mark.parametrize("where", ["atexit.register(find)", "threading.Thread(target=later).start()"])
+def test_a_search_works_while_the_interpreter_ends(where: str) -> None:
+    program = f"""
+import atexit, threading, time, numpy
+from geodtr.runtime import products, search
+products._cores, search._THREAD_VALUES = (lambda: 2), 1
+rows = numpy.random.default_rng(0).normal(size=(20_000, 64)).astype(numpy.float32)
+rows /= numpy.linalg.norm(rows, axis=1, keepdims=True)
+def find():
+    print(search.search(rows[7:8], rows, 3).rows[0, 0])
+def later():
+    threading.main_thread().join()
+    find()
+find()
+{where}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "7\n7\n", done.stderr
 
 
 def test_a_process_forked_after_a_search_searches() -> None:

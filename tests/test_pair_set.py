@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.data.pair_set import Pair, PairSet
 
@@ -26,7 +27,8 @@ def _written(folder: Path, name: str) -> PairSet:
         Pair(folder / f"ground{number}", folder / f"aerial{number}", semi_positives=(folder / f"beside{number}",))
         for number in range(3)
     ]
-    return PairSet(name, (*made, Pair(folder / "beside0", made[0].aerial)))
+    one, two, three = made
+    return PairSet(name, (*made, Pair(folder / "beside0", one.aerial), Pair(two.ground, three.aerial)))
 
 
 def test_the_same_images_elsewhere_have_the_same_fingerprint(pairs: PairSet, tmp_path: Path) -> None:
@@ -34,19 +36,27 @@ def test_the_same_images_elsewhere_have_the_same_fingerprint(pairs: PairSet, tmp
 
 
 def _crossed(pairs: PairSet) -> PairSet:
-    """The same images in the same order, the last pair having the second's tile in place of the first's."""
-    crossed = replace(pairs, pairs=(*pairs.pairs[:3], replace(pairs.pairs[3], aerial=pairs.pairs[1].aerial)))
+    """The same images in the same order, the fourth pair having the second's tile in place of the first's."""
+    fourth = replace(pairs.pairs[3], aerial=pairs.pairs[1].aerial)
+    crossed = replace(pairs, pairs=(*pairs.pairs[:3], fourth, pairs.pairs[4]))
     assert [crossed.images(branch) for branch in BRANCHES] == [pairs.images(branch) for branch in BRANCHES]
     return crossed
 
 
 def _moved(pairs: PairSet) -> PairSet:
     """The same images in the same order, one semi-positive being another pair's as well."""
-    one, two, three, last = pairs.pairs
+    one, two, three, *others = pairs.pairs
     three = replace(three, semi_positives=(*two.semi_positives, *three.semi_positives))
-    moved = replace(pairs, pairs=(one, two, three, last))
+    moved = replace(pairs, pairs=(one, two, three, *others))
     assert [moved.images(branch) for branch in BRANCHES] == [pairs.images(branch) for branch in BRANCHES]
     return moved
+
+
+def _shared(pairs: PairSet) -> PairSet:
+    """The same images in the same order, the last pair having the third's ground image in place of the second's."""
+    shared = replace(pairs, pairs=(*pairs.pairs[:4], replace(pairs.pairs[4], ground=pairs.pairs[2].ground)))
+    assert [shared.images(branch) for branch in BRANCHES] == [pairs.images(branch) for branch in BRANCHES]
+    return shared
 
 
 def _touched(pairs: PairSet) -> PairSet:
@@ -54,7 +64,13 @@ def _touched(pairs: PairSet) -> PairSet:
     return pairs
 
 
-@pytest.mark.parametrize("change", [_crossed, _moved, _touched, lambda pairs: pairs.first(2)])
+@pytest.mark.parametrize("change", [_crossed, _moved, _shared, _touched, lambda pairs: pairs.first(2)])
 def test_another_image_or_another_truth_has_another_fingerprint(pairs: PairSet, change: Change) -> None:
     before = pairs.fingerprint()
     assert change(pairs).fingerprint() != before
+
+
+def test_a_file_that_is_gone_is_named(pairs: PairSet) -> None:
+    pairs.pairs[1].aerial.unlink()
+    with pytest.raises(DataError, match=r"aerial1 cannot be read \(No such file"):
+        pairs.fingerprint()

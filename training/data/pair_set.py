@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.files import hash_files
+from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Matches
 
@@ -112,12 +112,15 @@ class PairSet:
         query, reference = np.array(matches, np.int64).T
         return Matches(query, reference)
 
+    @readable(DataError)
     def fingerprint(self) -> str:
         """One hex SHA-256 of all that recall is measured on: the contents of the images, in order, and which of them
-        belong together. Reads every file.
+        belong together. Reads every file; raises DataError when one cannot be read.
         """
         images = hash_files(path for branch in BRANCHES for path in self.images(branch))
         digest = sha256(bytes.fromhex(images))
+        rows = {path: row for row, path in enumerate(self.images("ground"))}
+        digest.update(msgspec.json.encode([rows[path] for path in self.paths("ground")]))
         for each in (self.truth, self.ignored):
             matches = [] if each is None else np.stack([each.query, each.reference], axis=1).tolist()
             digest.update(msgspec.json.encode(matches))
