@@ -126,9 +126,6 @@ class _Queue:
 
     def __iter__(self) -> Iterator[tuple[int, Block]]:
         while True:
-            if len(self._brought) > _WAITING:
-                with self._adding:
-                    pass
             with self._taking:
                 taken = next(self._left, None)
             if taken is None:
@@ -138,11 +135,13 @@ class _Queue:
     def bring(self, number: int, pairs: Pairs) -> None:
         """Hand in what came of a block."""
         self._brought[number] = pairs
-        while self._next in self._brought and self._adding.acquire(blocking=False):
+        # Asked again after each release: what another brought meanwhile, it left to this thread.
+        while self._next in self._brought and self._adding.acquire(blocking=len(self._brought) > _WAITING):
             try:
                 while self._next in self._brought:
-                    self._add(self._brought.pop(self._next))
+                    pairs = self._brought.pop(self._next)
                     self._next += 1
+                    self._add(pairs)
             finally:
                 self._adding.release()
 
