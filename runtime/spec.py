@@ -82,11 +82,18 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One branch's boundary: images [B, height, width, 3] in, descriptors [B, descriptor_size] out."""
+    """One branch's boundary: images [B, height, width, 3] in, descriptors [B, descriptor_size] out.
+
+    Raises ValueError when panoramas were to be unrolled like tiles.
+    """
 
     branch: Branch
     preprocessing: Preprocessing
     descriptor_size: int
+
+    def __post_init__(self) -> None:
+        if self.branch == "ground" and self.preprocessing.polar:
+            raise ValueError("the ground branch cannot be polar: the transform unrolls square aerial tiles")
 
 
 class Embedder(Protocol):

@@ -53,6 +53,7 @@ def test_settings_take_the_place_of_a_presets_values() -> None:
         ("machine.precision=fp8", "machine.precision"),
         ("recipe.micro_batch=5", "does not divide recipe.batch_size 16"),
         ("aerial.polar=false", "any-angle"),
+        ("ground.polar=true", "ground.polar is true"),
         ("recipe.epochs", "not KEY=VALUE"),
     ],
 )

@@ -21,7 +21,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images import PREPARED_KEY, pixels_in_place
 from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.preprocess import describe, load_image, preprocess
-from geodtr.runtime.spec import Images, Preprocessing
+from geodtr.runtime.spec import BranchSpec, Images, Preprocessing
 from geodtr.training.config import load_preset
 
 SIDES = st.integers(1, 40)
@@ -102,6 +102,12 @@ def test_only_the_chosen_rows_are_seen() -> None:
 def test_a_description_out_of_range_is_named(values: dict[str, object], named: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=named):
         msgspec.convert({"height": 8, "width": 8, **values}, type=Preprocessing)
+
+
+def test_panoramas_are_never_unrolled() -> None:
+    values = {"branch": "ground", "preprocessing": {"height": 8, "width": 8, "polar": True}, "descriptor_size": 4}
+    with pytest.raises(msgspec.ValidationError, match="ground branch cannot be polar"):
+        msgspec.convert(values, type=BranchSpec)
 
 
 def test_descriptions_written_before_rows_and_area_still_load() -> None:

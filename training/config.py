@@ -107,6 +107,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.recipe.micro_batch or self.recipe.batch_size
 
     def __post_init__(self) -> None:
+        if self.ground.polar:
+            raise ConfigError("ground.polar is true: the transform unrolls square aerial tiles. Set it to false.")
         if self.recipe.layout == "any-angle" and not self.aerial.polar:
             raise ConfigError(
                 'recipe.layout "any-angle" needs a polar aerial branch; a square tile turns by quarters: "strong".'
