@@ -119,11 +119,10 @@ class PairSet:
         """
         images = hash_files(path for branch in BRANCHES for path in self.images(branch))
         digest = sha256(bytes.fromhex(images))
-        rows = {path: row for row, path in enumerate(self.images("ground"))}
-        digest.update(msgspec.json.encode([rows[path] for path in self.paths("ground")]))
-        for each in (self.truth, self.ignored):
-            matches = [] if each is None else np.stack([each.query, each.reference], axis=1).tolist()
-            digest.update(msgspec.json.encode(matches))
+        grounds = {path: row for row, path in enumerate(self.images("ground"))}
+        pairs = [(grounds[pair.ground], tile) for pair, tile in zip(self.pairs, self.tiles.tolist(), strict=True)]
+        ignored = [] if self.ignored is None else np.stack([self.ignored.query, self.ignored.reference], 1).tolist()
+        digest.update(msgspec.json.encode((pairs, ignored)))
         return digest.hexdigest()
 
     def within(self, metres: float) -> Matches:
