@@ -32,7 +32,7 @@ class FromRawTiles(nn.Module):
         self.register_buffer("grid", torch.from_numpy(points[None].astype(np.float32)), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        tiles = images.permute(0, 3, 1, 2).float()
+        tiles = images.float().permute(0, 3, 1, 2)  # cast first, as in `normalise`
         grid = self.grid.expand(tiles.shape[0], -1, -1, -1)
         unrolled = F.grid_sample(tiles, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         descriptors: Tensor = self.network((unrolled + _TRUNCATION_SLACK).floor().permute(0, 2, 3, 1))

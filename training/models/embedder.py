@@ -23,8 +23,12 @@ class FromPixels(nn.Module):
 
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], pixels scaled to 0..1, minus mean, over std."""
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], pixels scaled to 0..1, minus mean, over std.
+
+    The cast comes first: TensorRT takes uint8 as the input of a network alone, cast at once (its guide, Types and
+    Precision), and refuses to transpose it.
+    """
+    return (images.float().permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 class TorchEmbedder:
