@@ -1,6 +1,6 @@
 """A batch's gradient does not depend on how it is cut up; losses do not overflow in half precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -95,3 +95,38 @@ def test_pairs_of_one_tile_are_no_negatives_of_each_other() -> None:
         for direction in (0, 1)
     ]
     assert apart.item() == pytest.approx((np.mean(by_hand[0]) + np.mean(by_hand[1])) / 2, rel=1e-5)
+
+
+@pytest.fixture
+def cores() -> Iterator[Callable[[int], None]]:
+    """Set the number of cores that PyTorch uses, for the length of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_branches_in_threads_learn_what_they_learn_by_turns(cores: Callable[[int], None]) -> None:
+    """Two cores are a thread for each branch, and one core computes both: the same sums in the same order."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
+    batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
+    learned = []
+    for count in (1, 2):
+        cores(count)
+        trainer = Trainer(load_preset("world-tiny", ["recipe.micro_batch=8"]), Ranks(), total=10)
+        learned.append([trainer.update([_part(batch, 0), _part(batch, 8)], rate=1e-3) for _ in range(3)])
+        assert torch.get_num_threads() == count
+    np.testing.assert_allclose(learned[1], learned[0], rtol=1e-5)
+
+
+def _part(batch: PairBatch, start: int) -> PairBatch:
+    rows = slice(start, start + 8)
+    return PairBatch(batch.ground[rows], batch.aerial[rows], batch.tiles[rows])
+
+
+def test_branches_take_turns_where_the_order_of_draws_matters(cores: Callable[[int], None]) -> None:
+    cores(2)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
+    batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
+    config = load_preset("world-tiny", ["model.dropout=0.3"])
+    found = [Trainer(config, Ranks(), total=10).update([batch], rate=1e-3) for _ in range(4)]
+    assert len(set(found)) == 1

@@ -17,6 +17,8 @@ from geodtr.training.ranks import Ranks
 
 Outputs = tuple[Tensor, ...]
 """What a micro-batch gives, each [b, ...]: a row for each of this rank's pairs."""
+Gradients = tuple[Tensor | None, ...]
+"""Of the loss, with respect to each output."""
 
 
 def backward(
@@ -27,11 +29,13 @@ def backward(
     *,
     ranks: Ranks | None = None,
     scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+    carry: Callable[[Outputs, Gradients], None] | None = None,
 ) -> Tensor:
     """Add to the parameters' gradients that of `loss_of` the whole batch; returns the loss, without gradient.
 
     `forward(i)` gives micro-batch i, the same again when asked again. `loss_of` takes the outputs of the whole batch,
-    [B, ...] each, all ranks' rows of micro-batch 0 first. `scale` is a gradient scaler's.
+    [B, ...] each, all ranks' rows of micro-batch 0 first. `scale` is a gradient scaler's. `carry` does what
+    `carry_back` does, by default that function.
     """
     ranks = ranks or Ranks()
     kept = micro_batches == 1
@@ -52,11 +56,17 @@ def backward(
         outputs = parts[index] if kept else forward(index)
         start = index * size
         rows = slice(start + mine.start, start + mine.stop)
-        # An output that the loss does not use has no gradient.
-        used = [(output, leaf.grad) for output, leaf in zip(outputs, leaves, strict=True) if leaf.grad is not None]
-        torch.autograd.backward([output for output, _ in used], [gradient[rows] for _, gradient in used])
+        (carry or carry_back)(outputs, tuple(None if leaf.grad is None else leaf.grad[rows] for leaf in leaves))
     ranks.add(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
     return loss.detach()
+
+
+def carry_back(outputs: Outputs, gradients: Gradients) -> None:
+    """Add to the parameters' gradients those of `outputs`, through the graph that they came from. An output that the
+    loss does not use has None.
+    """
+    used = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
+    torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.training.branch_threads import BranchThreads, draws_while_training
 from geodtr.training.chance import For, generator, seed_of
 from geodtr.training.config import TrainConfig
-from geodtr.training.gradients import Outputs, backward
+from geodtr.training.gradients import Gradients, Outputs, backward, carry_back
 from geodtr.training.layout_simulation import change_square, change_unrolled, draw_heading_errors, draw_layout
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, soft_margin_triplet
@@ -52,6 +53,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=1e-6
         )
+        self.branches = BranchThreads(
+            # Processes that share a batch exchange its statistics at each batch normalisation, all in one order.
+            parallel=device.type == "cpu" and ranks.count == 1 and not draws_while_training(self.model)
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
     def steps(self, images: PairImages, batches: Sequence[Tensor], epoch: int) -> Iterator[Step]:
@@ -67,7 +72,8 @@ class Trainer:
             waited = time.perf_counter() - begin
             self.step += 1
             rate = recipe.learning_rate * _rate(self.step - 1, self.total, recipe.warmup)
-            loss, gradient = self.update(batch, rate)
+            with self.branches.step():
+                loss, gradient = self.update(batch, rate)
             end = time.perf_counter()
             yield Step(
                 number=self.step,
@@ -104,7 +110,9 @@ class Trainer:
             return loss
 
         self.optimizer.zero_grad(set_to_none=True)
-        loss = backward(self.model, forward, len(batch), loss_of, ranks=ranks, scale=self.scaler.scale).item()
+        loss = backward(
+            self.model, forward, len(batch), loss_of, ranks=ranks, scale=self.scaler.scale, carry=self._carry
+        ).item()
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"The loss is {loss} at step {self.step} of {self.total}. Lower recipe.learning_rate (now "
@@ -133,17 +141,18 @@ class Trainer:
         augmented = []
         for index, part in enumerate(batch):
             rows = slice(index * size + mine.start, index * size + mine.stop)
-            images: dict[Branch, Tensor] = {}
-            for branch in BRANCHES:
+
+            def prepare(branch: Branch, part: PairBatch = part, rows: slice = rows) -> Tensor:
                 how = self.config.ground if branch == "ground" else self.config.aerial
                 change = change_unrolled if branch == "ground" or how.polar else change_square
                 pixels = (part.ground if branch == "ground" else part.aerial).to(ranks.device, non_blocking=True)
                 # Looks before layouts, as the release has it: the blur is upright in the picture that was taken.
                 pixels = change(change_semantic(pixels, looks[branch].rows(rows)), changes[branch].rows(rows))
                 normalised = normalise(pixels, how.mean, how.std)
-                # Said either way: pixels come as [B, H, W, 3], so a mere view of them is channels-last already.
-                images[branch] = normalised.contiguous(memory_format=self.memory_format)
-            augmented.append(images)
+                # Explicit in both cases: pixels come as [B, H, W, 3], so a mere view of them is channels-last already.
+                return normalised.contiguous(memory_format=self.memory_format)
+
+            augmented.append(self.branches.map(prepare))
         return augmented
 
     def _forward(self, images: dict[Branch, Tensor], index: int) -> Outputs:
@@ -151,17 +160,25 @@ class Trainer:
         seed, size, ranks = self.config.recipe.seed, self.config.micro_batch, self.ranks
         mine = ranks.share(size)
         torch.manual_seed(seed_of(seed, For.DROPOUT, self.step, index, ranks.number))
-        outputs: Outputs = ()
-        for number, branch in enumerate(BRANCHES):
-            chance = generator(seed, For.IMAGINED, self.step, index, number)
+        half = _HALF.get(self.config.machine.precision)
 
-            def uniform(shape: Sequence[int], chance: torch.Generator = chance) -> Tensor:
+        def run(branch: Branch) -> Outputs:
+            chance = generator(seed, For.IMAGINED, self.step, index, BRANCHES.index(branch))
+
+            def uniform(shape: Sequence[int]) -> Tensor:
                 return torch.rand((size, *shape), generator=chance)[mine].to(ranks.device)
 
-            half = _HALF.get(self.config.machine.precision)
             with torch.autocast(ranks.device.type, dtype=half, enabled=half is not None):
-                outputs += self.model.training_outputs(branch, images[branch], uniform)
-        return outputs
+                return self.model.training_outputs(branch, images[branch], uniform)
+
+        outputs = self.branches.map(run)
+        return (*outputs["ground"], *outputs["aerial"])
+
+    def _carry(self, outputs: Outputs, gradients: Gradients) -> None:
+        """Carry the gradients of `_forward`'s outputs back, each branch by itself: they share no parameter."""
+        middle = len(outputs) // 2
+        parts: dict[Branch, slice] = {"ground": slice(None, middle), "aerial": slice(middle, None)}
+        self.branches.map(lambda branch: carry_back(outputs[parts[branch]], gradients[parts[branch]]))
 
 
 def _share(step: int, total: int, last: float) -> float:
