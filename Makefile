@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,openvino,train,export,geo,milvus,ray,search,dev
+EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,dev
 ROOMS := runtime calibration training export
 PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.

@@ -1,0 +1,222 @@
+"""NVIDIA's own parser and builder take every graph that is exported, and say why they refuse a faulty one."""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+import pytest
+from nvidia import build_plan
+from onnx import helper, numpy_helper
+from tensorrt_on_fakes import Model
+
+from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.onnx_graph import export_network
+from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
+from geodtr.runtime.errors import BuildError
+from geodtr.runtime.names import BRANCHES, Precision
+from geodtr.runtime.spec import BranchSpec
+from geodtr.training.config import load_preset, preset_names
+from geodtr.training.models.catalogue import build_model
+from geodtr.training.models.embedder import from_pixels
+
+T = TypeVar("T")
+pytestmark = [
+    pytest.mark.usefixtures("nvidia"),
+    pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning"),
+]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
+FULL_SIZE = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name.startswith("geodtr-")]
+SMALL = [name for name in preset_names() if not name.startswith("geodtr-")]
+
+
+@pytest.fixture(scope="module")
+def graphs(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Path]:
+    """The folder of both branches' typed graphs, as they are written for TensorRT."""
+    root = tmp_path_factory.mktemp("typed")
+
+    def written(precision: Precision) -> Path:
+        folder = root / precision
+        if not folder.exists():
+            folder.mkdir()
+            if precision in ("int8", "fp8"):
+                plan = CalibrationPlan(pool_of(model.images), keep_cosine=0.5)
+                write_quantised(model.onnx, plan, precision, "tensorrt", folder)
+            else:
+                write_typed(model.onnx, precision, folder)
+        return folder
+
+    return written
+
+
+def _specs(model: Model) -> list[BranchSpec]:
+    return [model.onnx.manifest.engine(branch).spec for branch in BRANCHES]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_of_both_branches_becomes_a_plan(
+    model: Model, graphs: Callable[[Precision], Path], precision: Precision
+) -> None:
+    for spec in _specs(model):
+        assert len(build_plan(graphs(precision) / f"{spec.branch}.onnx", spec, TensorRtOptions())) > 10_000
+
+
+def test_raw_tiles_become_a_plan(model: Model, tmp_path: Path) -> None:
+    bundle = export_checkpoint(model.checkpoint, tmp_path / "raw", raw_tiles=96)
+    assert build_plan(bundle.path / "aerial.onnx", bundle.manifest.aerial.spec, TensorRtOptions())
+
+
+@pytest.mark.parametrize("preset", [*SMALL, *FULL_SIZE])
+def test_the_graphs_of_every_preset_become_plans(tmp_path: Path, preset: str) -> None:
+    config = load_preset(preset)
+    network = build_model(config.model, config.ground, config.aerial)
+    for branch in BRANCHES:
+        spec = network.specs[branch]
+        onnx.save(export_network(from_pixels(network, branch), spec.preprocessing), str(tmp_path / "graph.onnx"))
+        assert build_plan(tmp_path / "graph.onnx", spec, TensorRtOptions())
+
+
+class Watching:
+    """The vendor's builder, which keeps the configuration that a build was given."""
+
+    def __init__(self, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.configs = list[Any]()
+        kept = self.configs
+
+        class Builder(trt.Builder):  # type: ignore[misc] # TensorRT ships no types
+            def build_serialized_network(self, network: Any, config: Any) -> Any:
+                kept.append(config)
+                return super().build_serialized_network(network, config)
+
+        monkeypatch.setattr(trt, "Builder", Builder)
+
+
+def test_the_builder_is_configured_as_asked(
+    nvidia: Any, model: Model, graphs: Callable[[Precision], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = Watching(nvidia, monkeypatch)
+    ground, _ = _specs(model)
+    options = TensorRtOptions(min_batch=2, opt_batch=4, max_batch=8, workspace=64, optimisation_level=1)
+    build_plan(graphs("fp32") / "ground.onnx", ground, options)
+    (config,) = watching.configs
+    assert not config.get_flag(nvidia.BuilderFlag.TF32)
+    assert config.get_memory_pool_limit(nvidia.MemoryPoolType.WORKSPACE) == 64 << 20
+    assert config.builder_optimization_level == 1
+    assert config.num_optimization_profiles == 1
+    assert config.profiling_verbosity == nvidia.ProfilingVerbosity.DETAILED
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ({"strip": True}, {"STRIP_PLAN", "REFIT_IDENTICAL"}),
+        ({"strip": True, "refittable": True}, {"STRIP_PLAN", "REFIT"}),
+        ({"refittable": True}, {"REFIT"}),
+        ({}, set()),
+    ],
+)
+def test_the_builder_is_told_which_weights_go_into_a_plan(
+    nvidia: Any,
+    model: Model,
+    graphs: Callable[[Precision], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    flags: set[str],
+) -> None:
+    watching = Watching(nvidia, monkeypatch)
+    ground, _ = _specs(model)
+    # Without a driver the vendor's builder does not get to the end of a plan without weights: it compiles on a device.
+    with suppress(BuildError):
+        build_plan(graphs("fp32") / "ground.onnx", ground, TensorRtOptions(**options))
+    (config,) = watching.configs
+    every = ("STRIP_PLAN", "REFIT", "REFIT_IDENTICAL", "VERSION_COMPATIBLE")
+    assert {name for name in every if config.get_flag(getattr(nvidia.BuilderFlag, name))} == flags
+
+
+def test_a_build_reports_its_progress(model: Model, graphs: Callable[[Precision], Path]) -> None:
+    seen = list[str]()
+
+    def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+        del total
+        for item in items:
+            seen.append(description)
+            yield item
+
+    ground, _ = _specs(model)
+    build_plan(graphs("fp16") / "ground.onnx", ground, TensorRtOptions(), track=track)
+    assert seen
+    assert all(description.startswith("Building the ground engine: ") for description in seen)
+
+
+def test_ctrl_c_ends_a_build(model: Model, graphs: Callable[[Precision], Path]) -> None:
+    def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+        del description, total
+        for item in items:
+            os.kill(os.getpid(), signal.SIGINT)
+            yield item
+
+    ground, _ = _specs(model)
+    with pytest.raises(KeyboardInterrupt):
+        build_plan(graphs("fp16") / "ground.onnx", ground, TensorRtOptions(), track=track)
+    assert build_plan(graphs("fp16") / "ground.onnx", ground, TensorRtOptions())
+
+
+def transposed_pixels(graph: Any) -> None:
+    """Transpose before Cast, as graphs had it that TensorRT refused."""
+    cast, transpose = graph.graph.node[:2]
+    assert (cast.op_type, transpose.op_type) == ("Cast", "Transpose")
+    given, between, last = cast.input[0], cast.output[0], transpose.output[0]
+    transpose.input[0], transpose.output[0] = given, between
+    cast.input[0], cast.output[0] = between, last
+    graph.graph.node.remove(transpose)
+    graph.graph.node.insert(0, helper.make_node("Transpose", [given], [between], perm=[0, 3, 1, 2]))
+    # The type that inference noted for what lies between is another now.
+    kept = [entry for entry in graph.graph.value_info if entry.name != between]
+    del graph.graph.value_info[:]
+    graph.graph.value_info.extend(kept)
+
+
+def unsigned_zero_points(graph: Any) -> None:
+    """Activations in unsigned bytes around 128, as CPUs have them."""
+    stored = {entry.name: entry for entry in graph.graph.initializer}
+    changed = set[str]()
+    for node in graph.graph.node:
+        if node.op_type == "QuantizeLinear":
+            changed.add(node.input[2])
+    for name in changed:
+        stored[name].CopyFrom(numpy_helper.from_array(np.array(128, np.uint8), name))
+
+
+def an_operator_of_nobodys(graph: Any) -> None:
+    """The last node becomes one that no parser knows."""
+    graph.graph.node[-1].op_type = "Flatland"
+
+
+@pytest.mark.parametrize(
+    ("fault", "precision", "named"),
+    [
+        (transposed_pixels, "fp32", "UInt8"),
+        (unsigned_zero_points, "int8", "zero"),
+        (an_operator_of_nobodys, "fp32", "Flatland"),
+    ],
+)
+def test_a_graph_that_it_refuses_is_refused_in_its_own_words(
+    model: Model,
+    graphs: Callable[[Precision], Path],
+    tmp_path: Path,
+    fault: Callable[[Any], None],
+    precision: Precision,
+    named: str,
+) -> None:
+    ground, _ = _specs(model)
+    graph = onnx.load(str(graphs(precision) / "ground.onnx"))
+    fault(graph)
+    onnx.save(graph, str(tmp_path / "ground.onnx"))
+    with pytest.raises(BuildError, match="(?i)" + named):
+        build_plan(tmp_path / "ground.onnx", ground, TensorRtOptions())
