@@ -10,7 +10,7 @@ from typing import Any
 
 from all_int8 import open_exact
 
-from geodtr.export.int8 import Int8Quantiser, with_quantised
+from geodtr.export.int8 import Int8Quantiser, with_quantised, with_types
 from geodtr.runtime.names import DIALECTS
 
 
@@ -24,7 +24,7 @@ def main(bundle: str, calibration: str, spec: str) -> None:
 
 def as_rounded(quantiser: Int8Quantiser, operators: list[str]) -> Any:
     """Without the correction."""
-    return with_quantised(quantiser.graph, quantiser.activations, quantiser.dialect, operators)
+    return with_quantised(with_types(quantiser.graph), quantiser.activations, quantiser.dialect, operators)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Int8Quantiser:
 
     def __init__(self, graph: Any, activations: Activations, dialect: Dialect) -> None:
         self.graph, self.activations, self.dialect = graph, activations, dialect
+        self._typed = with_types(graph)
         self.operators: list[Operator] = operators(graph)
         self.optimisation: Optimisation = optimisation_of("int8")
         self.rest = rest_of(dialect)
@@ -39,13 +40,15 @@ class Int8Quantiser:
         return with_quantised(self.corrected(chosen), self.activations, self.dialect, chosen)
 
     def corrected(self, chosen: Collection[str]) -> Any:
-        """A copy of the float32 `ModelProto` with the biases of the `chosen` convolutions corrected."""
-        return _corrected(self.graph, self._corrections, chosen)
+        """A copy of the float32 `ModelProto`, its types inferred, with the biases of the `chosen` convolutions
+        corrected.
+        """
+        return _corrected(self._typed, self._corrections, chosen)
 
     @cached_property
     def _corrections(self) -> dict[str, NDArray[np.float32]]:
         everything = [operator.name for operator in self.operators]
-        quantised = with_quantised(self.graph, self.activations, self.dialect, everything)
+        quantised = with_quantised(self._typed, self.activations, self.dialect, everything)
         return _bias_corrections(self.graph, quantised, self.activations)
 
 
@@ -56,15 +59,25 @@ def rest_of(dialect: Dialect) -> Precision:
     return "fp16" if dialect == "tensorrt" else "fp32"
 
 
+def with_types(graph: Any) -> Any:
+    """A copy of `graph` with the types of all its tensors. Inferring them takes as long as quantising an operator."""
+    import onnx
+
+    return onnx.shape_inference.infer_shapes(graph)
+
+
 def with_quantised(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
-    """A copy of `graph` with the `chosen` operators in INT8, and all others typed as the dialect has the rest."""
+    """A copy of `graph`, which has its types (`with_types`), with the `chosen` operators in INT8, and all others typed
+    as the dialect has the rest.
+    """
     # To the quantiser, an empty list means all.
     quantised = with_nodes(graph, activations, dialect, chosen) if chosen else graph
     return to_fp16(quantised) if rest_of(dialect) == "fp16" else quantised
 
 
 def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: Collection[str]) -> Any:
-    """A copy of `graph` with Q/DQ nodes around the `chosen` operators, at least one; the rest stays float32.
+    """A copy of `graph`, which has its types (`with_types`), with Q/DQ nodes around the `chosen` operators, at least
+    one; the rest stays float32.
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
     where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
@@ -76,11 +89,12 @@ def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: C
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    inferred = onnx.shape_inference.infer_shapes(graph)
+    typed = type(graph)()
+    typed.CopyFrom(graph)
     # The quantiser asks for this mark of files that went through its own shape inference.
-    onnx.helper.set_model_props(inferred, {"onnx.infer": "onnxruntime.quant"})
+    onnx.helper.set_model_props(typed, {"onnx.infer": "onnxruntime.quant"})
     quantizer = QDQQuantizer(
-        inferred,
+        typed,
         per_channel=True,
         reduce_range=dialect == "cpu-7bit",
         weight_qType=QuantType.QInt8,

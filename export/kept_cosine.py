@@ -1,6 +1,6 @@
 """Which operators may be quantised without turning descriptors: the cheap rule, for when there are no pairs to rank."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,12 +9,16 @@ from geodtr.calibration.operators import Operator
 from geodtr.runtime.engines.onnxruntime import Optimisation, open_session
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Dialect, Precision
+from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import INPUT, Descriptors, Images
 
 KEEP_COSINE: dict[Precision, float] = {"int8": 0.993, "fp8": 0.98}
 """What descriptors of sample images must keep of the float32 ones: for INT8 the promised 0.99, with some to spare. FP8
 has three bits of mantissa where INT8 has up to seven.
 """
+
+_FEW = 2
+"""Images on which each operator is measured alone; what is chosen holds on all."""
 
 
 class Quantiser(Protocol):
@@ -31,46 +35,51 @@ class Quantiser(Protocol):
         ...
 
 
-def keep_cosine(quantiser: Quantiser, sample: Images, smallest: float) -> frozenset[str]:
+def keep_cosine(
+    quantiser: Quantiser, sample: Images, smallest: float, *, what: str = "operators", track: Track = untracked
+) -> frozenset[str]:
     """The names of as many operators as keep every `sample` descriptor at a cosine of `smallest` with the float32 one.
 
-    All of them where that is so; else those that turn descriptors are found by halving the list. Raises ConfigError
-    when none is left: a file without INT8 is not called INT8.
+    All of them where that holds. Otherwise each is quantised alone, on the first images, and those that rotate
+    descriptors least are taken: the longest run of them that holds on the whole sample, found by halving. Raises
+    ConfigError when none is left: a file without INT8 is not called INT8.
     """
     expected = describe(quantiser.graph, sample)
 
-    def good(chosen: Collection[str]) -> bool:
-        cosine = np.sum(expected * describe(quantiser.quantise(chosen), sample, quantiser.optimisation), axis=1)
-        return bool(cosine.min() >= smallest)
+    def cosine(chosen: Collection[str], images: int) -> float:
+        got = describe(quantiser.quantise(chosen), sample[:images], quantiser.optimisation)
+        return float(np.sum(expected[:images] * got, axis=1).min())
 
-    # Noise grows from layer to layer, so the layers next to the output are tried first.
-    chosen = largest_good([operator.name for operator in reversed(quantiser.operators)], good)
-    if not chosen:
+    names = [operator.name for operator in quantiser.operators]
+    if cosine(names, len(sample)) >= smallest:
+        return frozenset(names)
+    alone = {name: cosine([name], _FEW) for name in track(names, f"Measuring each of the {what}", len(names))}
+    ranked = sorted(names, key=lambda name: -alone[name])
+    halvings = track(range(len(ranked).bit_length()), f"Choosing among the {what}", len(ranked).bit_length())
+    count = longest_run(len(ranked), lambda count: cosine(ranked[:count], len(sample)) >= smallest, halvings)
+    if not count:
         raise ConfigError(
             f"No operator can be quantised and keep a cosine of {smallest} on the calibration images. Lower "
             "--keep-cosine, or build --precision fp16."
         )
-    return chosen
+    return frozenset(ranked[:count])
 
 
-def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) -> frozenset[str]:
-    """A large subset of `items` for which `good` holds, found by adaptive halving.
+def longest_run(most: int, holds: Callable[[int], bool], steps: Iterable[object]) -> int:
+    """The largest count below `most` for which `holds`, as far as halving finds it; 0 where none was seen to hold.
 
-    One call where all of them together are good; a few for each one that is not. Every set it grows by was tried.
+    One step of `steps` is taken for each count that is tried. The count that is returned was tried.
     """
-    accepted: frozenset[str] = frozenset()
-
-    def add(part: Sequence[str]) -> None:
-        nonlocal accepted
-        if good(accepted | set(part)):
-            accepted |= set(part)
-        elif len(part) > 1:
-            middle = len(part) // 2
-            add(part[:middle])
-            add(part[middle:])
-
-    add(items)
-    return accepted
+    held, failed = 0, most
+    for _ in steps:
+        if failed - held <= 1:
+            continue
+        middle = (held + failed) // 2
+        if holds(middle):
+            held = middle
+        else:
+            failed = middle
+    return held
 
 
 def describe(graph: Any, images: Images, optimisation: Optimisation = "all") -> Descriptors:

@@ -21,7 +21,6 @@ from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images
 
-QUANTISED: Collection[Precision] = ("int8", "fp8", "mixed")
 _SAMPLE = 16
 
 
@@ -80,10 +79,10 @@ def write_quantised(
     sample = first_images(exported, made)
     smallest = KEEP_COSINE[precision] if plan.keep_cosine is None else plan.keep_cosine
     chosen = {
-        branch: keep_cosine(found[branch], sample[branch], smallest)
-        for branch in track(BRANCHES, f"Writing {precision} graphs", len(BRANCHES))
+        branch: keep_cosine(found[branch], sample[branch], smallest, what=f"{branch} operators", track=track)
+        for branch in BRANCHES
     }
-    flips = write_chosen(exported, found, chosen, sample, folder)
+    flips = write_chosen(exported, found, chosen, sample, folder, track=track)
     return QuantisationEntry(
         dialect=found["ground"].dialect,
         calibration=calibration_entry(made),
@@ -120,6 +119,8 @@ def write_chosen(
     chosen: Mapping[Branch, Collection[str]],
     sample: Mapping[Branch, Images],
     folder: Path,
+    *,
+    track: Track = untracked,
 ) -> dict[str, float]:
     """Write each branch's graph with the `chosen` operators quantised, checked to be so. Returns, by branch, the share
     of arg-max positions that flip on the images of `sample`.
@@ -127,7 +128,7 @@ def write_chosen(
     import onnx
 
     flips = dict[str, float]()
-    for branch in BRANCHES:
+    for branch in track(BRANCHES, "Writing quantised graphs", len(BRANCHES)):
         graph = found[branch].quantise(chosen[branch])
         check_quantised(graph, chosen[branch])
         if found[branch].dialect == "tensorrt":

@@ -70,7 +70,7 @@ def write_searched(
         )
         result = search(bench, plan.tolerance, key, plan.journal, notice=plan.calibration.notice, track=track)
         chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
-    flips = write_chosen(exported, found, chosen, first_images(exported, made), folder)
+    flips = write_chosen(exported, found, chosen, first_images(exported, made), folder, track=track)
     return QuantisationEntry(
         dialect=builder.dialect,
         calibration=calibration_entry(made),

@@ -8,6 +8,8 @@ BRANCHES: tuple[Branch, ...] = get_args(Branch)
 Precision = Literal["fp32", "fp16", "int8", "fp8", "mixed"]
 """`mixed`: some blocks int8, chosen by measured recall."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "mixed")
+"""Those of which some tensors are rounded to 8 bits."""
 
 PrecisionAsked = Literal["fp32", "fp16", "int8", "fp8", "auto", "same"]
 """What `build-engine` is asked for; auto makes a `mixed` bundle, same leaves a bundle's graphs as they are."""

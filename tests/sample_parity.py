@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.parity.agreement import agreements, cosines
+from geodtr.export.batches import BatchInvariance
+from geodtr.export.cosines import cosines
+from geodtr.export.parity.agreement import agreements
 from geodtr.export.parity.gates import Measured, judge
 from geodtr.export.parity.pairings import median_margin, pairing, ranking
 from geodtr.export.parity.result import (
-    BatchInvariance,
     BranchAudit,
     Candidate,
     CandidateEvidence,
@@ -136,7 +137,10 @@ def _candidate(
     max_drop = {"fp32": 0.0, "fp16": 0.001}.get(drawn.precision, 0.005)
     branches = agreements(expected, got, {"ground": 0.0013, "aerial": None})
     stages = chain(expected, before, [described(name, "onnxruntime", step) for name, step in steps.items()], {})
-    batches = (BatchInvariance("ground", (1, 3, 32), 1.0), BatchInvariance("aerial", (1, 3, 32), 0.999999))
+    batches = (
+        BatchInvariance("ground", (1, 3, 32), 1.0, 1.0, 7, 0, 0, not fp32),
+        BatchInvariance("aerial", (1, 3, 32), 0.999999, 1.0, 7, 0, 0, not fp32),
+    )
     audits = (
         BranchAudit(
             "ground",

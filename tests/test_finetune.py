@@ -13,7 +13,7 @@ from geodtr.calibration.operators import operators
 from geodtr.calibration.ranges import RangeOptions, calibrate
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.finetune import finetune_config
-from geodtr.export.int8 import with_quantised
+from geodtr.export.int8 import with_quantised, with_types
 from geodtr.export.kept_cosine import describe
 from geodtr.runtime.engines.onnxruntime import Optimisation
 from geodtr.runtime.machine import this_cpu
@@ -41,7 +41,7 @@ def test_the_simulation_turns_descriptors_as_the_engine_does(trained: Trained, r
     convolutions = [operator.name for operator in operators(graph) if operator.kind == "Conv"]
     # Without VNNI integer kernels saturate; the graph computed as it is written does not.
     how: Optimisation = "all" if this_cpu().vnni else "none"
-    engine = describe(with_quantised(graph, activations, "cpu-8bit", convolutions), images, how)
+    engine = describe(with_quantised(with_types(graph), activations, "cpu-8bit", convolutions), images, how)
     apart, simulated_apart = (1 - np.sum(exact * rows, axis=1) for rows in (engine, simulated))
     assert simulated_apart.mean() == pytest.approx(apart.mean(), rel=0.2)
     assert np.corrcoef(simulated_apart, apart)[0, 1] > 0.8

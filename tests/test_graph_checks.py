@@ -12,6 +12,7 @@ from geodtr.calibration.operators import operators
 from geodtr.export.engine_builder import check_batch_invariance
 from geodtr.export.graph_checks import GraphError, check_export, check_fp16, check_quantised
 from geodtr.runtime.names import Precision
+from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images
 from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
@@ -81,16 +82,17 @@ def test_an_export_that_computes_something_else_is_caught(trained: Trained) -> N
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
-        (lambda rows: np.roll(rows, 1, axis=0), "other rows"),
+        (lambda rows: np.roll(rows, 1, axis=0), "another row"),
         (lambda rows: 2 * rows, "unit length"),
         (lambda rows: rows * np.nan, "unit length"),
     ],
 )
 def test_rows_that_depend_on_their_batch_are_caught(trained: Trained, fault: Any, named: str) -> None:
     engine = trained.bundles["fp32"].embedder("ground")
-    check_batch_invariance(engine)
+    images = next(load_batches(trained.test_set.paths("ground")[:8], engine.spec.preprocessing, 8))
+    check_batch_invariance(engine, "fp32", images)
     with pytest.raises(GraphError, match=named):
-        check_batch_invariance(_Changed(engine, fault))
+        check_batch_invariance(_Changed(engine, fault), "fp32", images)
 
 
 class _Changed:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from geodtr.export.batches import batch_invariance
 from geodtr.export.model import Model
 from geodtr.export.parity.audit import audit
-from geodtr.export.parity.batches import batch_invariance
 from geodtr.export.parity.describing import describe, paths_of
 from geodtr.export.parity.descriptors import compare_descriptors
 from geodtr.export.parity.gates import Gates, Measured, judge
@@ -69,7 +69,9 @@ def measure(
     found = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
     stages = chain(run.descriptors, run.ranking, way, turned) if asked.stages else ()
     ground, aerial = (
-        batch_invariance(model.embedders[branch], paths_of(run.pair_set, branch), engine.descriptors[branch])
+        batch_invariance(
+            model.embedders[branch], paths_of(run.pair_set, branch), engine.descriptors[branch], model.precision
+        )
         for branch in BRANCHES
     )
     audits = audit(bundle, "ground"), audit(bundle, "aerial")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.parity.agreement import agreement, cosines
+from geodtr.export.cosines import cosines
+from geodtr.export.parity.agreement import agreement
 from geodtr.export.parity.pairings import pairing, ranking
 from geodtr.export.parity.result import BranchAgreement, Pairing, PairingName
 from geodtr.runtime.names import BRANCHES, Branch

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from math import floor
 
 from geodtr.export.agreement import at_twice_the_angle
-from geodtr.export.parity.batches import LEAST_COSINE as LEAST_BATCH_COSINE
+from geodtr.export.batches import BatchInvariance, batch_fault
 from geodtr.export.parity.result import (
     PAIRINGS,
-    BatchInvariance,
     BranchAgreement,
     BranchAudit,
     Change,
@@ -210,11 +209,11 @@ def _length(branch: BranchAgreement) -> Check:
 
 def _batches(each: BatchInvariance) -> Check:
     sizes = ", ".join(map(str, each.batches))
-    words = (
-        f"{each.branch}: rows in batches of {sizes} and alone have a cosine of {each.smallest_cosine:.6f} at least, "
-        f"{LEAST_BATCH_COSINE} is asked"
+    fault = batch_fault(each)
+    alike = f"rows do not depend on their batch (sizes {sizes}; smallest cosine {each.smallest_cosine:.6f})"
+    return Check(
+        "batches", _verdict(fault is None), f"{each.branch}: {alike if fault is None else 'the engine ' + fault}"
     )
-    return Check("batches", _verdict(each.smallest_cosine >= LEAST_BATCH_COSINE), words)
 
 
 def _input(other: str | None) -> Check:

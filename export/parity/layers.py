@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.calibration.operators import operators
-from geodtr.export.parity.agreement import cosines
+from geodtr.export.cosines import cosines
 from geodtr.export.parity.audit import precisions
 from geodtr.export.parity.result import LayerAgreement
 from geodtr.runtime.bundle import Bundle

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.export.batches import BatchInvariance
 from geodtr.export.timing import Speed
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import Ratio
@@ -114,17 +115,6 @@ class Stage:
     from_previous: tuple[BranchAgreement, BranchAgreement]
     change: Change
     step: Change
-
-
-@dataclass(frozen=True, slots=True)
-class BatchInvariance:
-    """The smallest cosine between a row computed alone and the same image's row in `batches` of several sizes, in
-    another order, and in the run that recall was measured by.
-    """
-
-    branch: Branch
-    batches: tuple[int, ...]
-    smallest_cosine: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from geodtr.export.cosines import finite_rows
 from geodtr.export.model import Model
-from geodtr.export.parity.agreement import finite_rows
 from geodtr.export.parity.describing import describe
 from geodtr.export.parity.pairings import ranking
 from geodtr.export.parity.stages import RUNS_BY, Described, as_written, described

@@ -1,0 +1,138 @@
+"""Whether a row depends on its batch: on the images beside it, which it never may, or on the size, by a rounding.
+
+The one rule for engines that are built and for those that parity judges. Needs no other model: whatever an engine
+computes, it has to compute alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.cosines import cosines
+from geodtr.export.graph_checks import BATCHES
+from geodtr.runtime.names import QUANTISED, Branch, Precision
+from geodtr.runtime.pipeline import BATCH_SIZE, load_batches
+from geodtr.runtime.spec import Descriptors, Embedder, Images
+
+SAME_ROW = 0.9999
+"""Kernels for other batch sizes add in another order, which costs a few 1e-7; a mixed-up row costs far more."""
+LEAST_QUANTISED = 0.98
+"""Of a row whose arg-max fell the other way: a rounding decides between two equal channels, and neither is wrong."""
+SAME_COMPANY = 0.99999
+"""Between two batches of one size the kernels are the same: only a row that reads its neighbours can change."""
+_NEARER = 1e-5
+_COUNT = max(BATCHES)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInvariance:
+    """Rows of one branch's first `images`, alone and in company.
+
+    `smallest_cosine`: between a row computed alone and the same image's row in `batches` of several sizes, in another
+    order, and in the run that recall was measured by. `differing` counts the images of which a row has a cosine below
+    0.9999, `mixed_up` the rows that are nearer to another image's. `company_cosine`: the smallest between rows of one
+    image in one place of a batch of one size, beside other images. `quantised`: whether a rounding may decide an
+    arg-max otherwise in a batch of another size.
+    """
+
+    branch: Branch
+    batches: tuple[int, ...]
+    smallest_cosine: float
+    company_cosine: float
+    images: int
+    differing: int
+    mixed_up: int
+    quantised: bool
+
+
+def batch_invariance(
+    embedder: Embedder, paths: Sequence[Path], in_run: Descriptors, precision: Precision
+) -> BatchInvariance:
+    """Compare the first of `paths` alone and in company; `in_run` holds each path's row as the run computed it."""
+    first = list(paths[:_COUNT])
+    images = next(load_batches(first, embedder.spec.preprocessing, _COUNT))
+    return compare_batches(embedder, images, precision, in_run[: len(first)], min(BATCH_SIZE, len(paths)))
+
+
+def compare_batches(
+    embedder: Embedder, images: Images, precision: Precision, in_run: Descriptors | None = None, run_batch: int = 0
+) -> BatchInvariance:
+    """Embed `images`, at most seven, alone, in batches of 1, 2 and 7, in another order, and beside other images.
+
+    `in_run`: rows of the same images from batches of `run_batch`.
+    """
+    # Two images in turn show a row's dependence as well as seven do.
+    images = np.resize(images, (_COUNT, *images.shape[1:]))
+    alone = np.concatenate([embedder.embed(image[None]) for image in images])
+    whole = embedder.embed(images)
+    found = [(alone[:size], embedder.embed(images[:size])) for size in BATCHES if size < _COUNT]
+    found += [(alone, whole), (alone, embedder.embed(images[::-1])[::-1])]
+    if in_run is not None:
+        found.append((alone[: len(in_run)], in_run))
+    rows = [cosines(expected, got) for expected, got in found]
+    differs = np.zeros(_COUNT, bool)
+    for cosine in rows:
+        differs[: len(cosine)] |= ~(cosine >= SAME_ROW)
+    return BatchInvariance(
+        branch=embedder.spec.branch,
+        batches=(*BATCHES, run_batch) if in_run is not None else BATCHES,
+        smallest_cosine=float(np.concatenate(rows).min()),
+        company_cosine=_beside_others(embedder, images, whole),
+        images=_COUNT,
+        differing=int(differs.sum()),
+        mixed_up=sum(_mixed_up(got, alone, images) for _, got in found),
+        quantised=precision in QUANTISED,
+    )
+
+
+def batch_fault(found: BatchInvariance) -> str | None:
+    """What is wrong with rows compared so, in words; None where they do not depend on their batch.
+
+    In a quantised engine, fewer than half of the images may have another row in a batch of another size, none of them
+    far from its own. Written so that a NaN is a fault.
+    """
+    sizes = ", ".join(map(str, found.batches))
+    if not found.company_cosine >= SAME_COMPANY:
+        return (
+            f"gives another row when other images stand beside it: cosine {found.company_cosine:.6f}, at least "
+            f"{SAME_COMPANY} is right"
+        )
+    if found.mixed_up:
+        return f"gives {found.mixed_up} rows in batches of {sizes} that are nearer to another image's row than its own"
+    if found.quantised:
+        least, most = LEAST_QUANTISED, (found.images - 1) // 2
+    else:
+        least, most = SAME_ROW, 0
+    if found.differing > most or not found.smallest_cosine >= least:
+        return (
+            f"gives {found.differing} of {found.images} images other rows in batches of {sizes} than alone, the "
+            f"farthest with cosine {found.smallest_cosine:.6f}; right are at most {most}, and at least {least}"
+        )
+    return None
+
+
+def _beside_others(embedder: Embedder, images: Images, whole: Descriptors) -> float:
+    """The smallest cosine between a row of the batch `whole` and the same image's row, in the same place beside others.
+
+    The places are told apart by the bits of their numbers, so that each row stands once beside other images in every
+    other place.
+    """
+    places, found = np.arange(len(images)), list[NDArray[np.float64]]()
+    for bit in range(int(places[-1]).bit_length()):
+        for value in (0, 1):
+            kept = (places >> bit) & 1 == value
+            batch = np.where(kept[:, None, None, None], images, 255 - images)
+            found.append(cosines(whole[kept], embedder.embed(batch)[kept]))
+    return float(np.concatenate(found).min())
+
+
+def _mixed_up(got: Descriptors, alone: Descriptors, images: Images) -> int:
+    """How many rows are nearer to another image's row than to their own."""
+    nearness = got.astype(np.float64) @ alone.T.astype(np.float64)
+    same = np.array([[np.array_equal(one, other) for other in images] for one in images[: len(got)]])
+    own = np.diagonal(nearness)
+    others = np.where(same, -np.inf, nearness).max(axis=1)
+    return int(np.count_nonzero(others > own + _NEARER))

@@ -1,0 +1,110 @@
+"""A row never depends on the images beside it; in a quantised engine a rounding may depend on the size of the batch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import Trained
+
+from geodtr.export.batches import batch_fault, compare_batches
+from geodtr.runtime.names import Precision
+from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, Images
+
+
+@pytest.fixture(params=["noise", "panoramas"])
+def images(request: pytest.FixtureRequest, trained: Trained) -> Images:
+    how = trained.onnx.manifest.ground.spec.preprocessing
+    if request.param == "noise":
+        return np.random.default_rng(0).integers(0, 256, (7, how.height, how.width, 3), np.uint8)
+    return next(load_batches(trained.test_set.paths("ground")[:7], how, 7))
+
+
+Rows = Callable[[Images, Descriptors], Descriptors]
+
+
+class Changed:
+    """An engine whose rows `change` alters."""
+
+    def __init__(self, of: Embedder, change: Rows) -> None:
+        self._of, self._change = of, change
+
+    @property
+    def spec(self) -> BranchSpec:
+        return self._of.spec
+
+    def embed(self, images: Images) -> Descriptors:
+        return self._change(images, self._of.embed(images).copy())
+
+
+def swapped(_: Images, rows: Descriptors) -> Descriptors:
+    """The last two rows of a batch change places."""
+    rows[-2:] = rows[-2:][::-1].copy()
+    return rows
+
+
+def averaged(_: Images, rows: Descriptors) -> Descriptors:
+    """The first row of a batch is mixed with its neighbour's."""
+    if len(rows) > 1:
+        rows[0] += 0.5 * rows[1]
+        rows[0] /= np.linalg.norm(rows[0])
+    return rows
+
+
+def wrong_at_seven(_: Images, rows: Descriptors) -> Descriptors:
+    """In a batch of seven all rows are off a little."""
+    if len(rows) == 7:
+        rows += 0.02 * np.roll(np.eye(rows.shape[1], dtype=np.float32)[0], 3)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+class Stale:
+    """The last row of a batch is the last of the batch before."""
+
+    def __init__(self) -> None:
+        self._before: Descriptors | None = None
+
+    def __call__(self, _: Images, rows: Descriptors) -> Descriptors:
+        last = rows[-1].copy()
+        if self._before is not None and len(rows) > 1:
+            rows[-1] = self._before
+        self._before = last
+        return rows
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("fault", [swapped, averaged, wrong_at_seven, Stale()])
+def test_rows_that_depend_on_their_batch_are_found(
+    trained: Trained, images: Images, precision: Precision, fault: Rows
+) -> None:
+    engine = trained.bundles[precision].embedder("ground")
+    assert batch_fault(compare_batches(engine, images, precision)) is None
+    assert batch_fault(compare_batches(Changed(engine, fault), images, precision)) is not None
+
+
+class Flipped:
+    """In batches the arg-max of `of_images` falls the other way, which rotates their rows by 1.8 degrees."""
+
+    def __init__(self, of_images: Images) -> None:
+        self._of = of_images
+
+    def __call__(self, images: Images, rows: Descriptors) -> Descriptors:
+        for image, row in zip(images, rows, strict=True):
+            if len(rows) > 1 and any(np.array_equal(image, other) for other in self._of):
+                aside = np.random.default_rng(0).normal(size=row.shape)
+                aside -= (aside @ row) * row
+                row[:] = np.cos(np.pi / 100) * row + np.sin(np.pi / 100) * aside / np.linalg.norm(aside)
+        return rows
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 0), ("fp16", 0), ("int8", 3)])
+def test_a_rounding_may_fall_the_other_way_for_few_images_of_a_quantised_engine(
+    trained: Trained, images: Images, precision: Precision, most: int
+) -> None:
+    engine = trained.bundles[precision].embedder("ground")
+    found = compare_batches(Changed(engine, Flipped(images[:most])), images, precision)
+    assert batch_fault(found) is None
+    assert found.differing == most
+    more = compare_batches(Changed(engine, Flipped(images[: most + 1])), images, precision)
+    assert f"{most + 1} of 7 images" in str(batch_fault(more))
