@@ -4,7 +4,7 @@ Knows models and their timings; `timing` holds the clock, `footprint` what openi
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,12 +15,13 @@ import numpy as np
 
 from geodtr.export.footprint import measure_footprint
 from geodtr.export.model import Model, distinct_names, is_bundle
-from geodtr.export.timing import ROUNDS, Speed, Timing, noise, time_embedders
+from geodtr.export.timing import ROUNDS, Timing, noise, time_embedders, together
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.checks import Finding, check_choice
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions, LayerTime
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine, this_cpu
-from geodtr.runtime.manifest import Ratio, read_manifest
+from geodtr.runtime.manifest import BackendChoiceEntry, Ratio, Speed, read_manifest
 from geodtr.runtime.names import BACKENDS, BRANCHES, Branch, Precision
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
@@ -72,8 +73,26 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A bundle's record of the backends that `--backend auto` tried when it was built; `kept` is the one it keeps.
+
+    `today`: the kept one's speed in this measurement at the record's batch size, by `ground`, `aerial` and `both`;
+    empty where that batch size was not measured. `finding`: whether the record is of this machine, else the command
+    that chooses again.
+    """
+
+    model: str
+    kept: str
+    finding: Finding
+    choice: BackendChoiceEntry
+    today: dict[str, Speed]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchReport:
-    """What was measured, on what machine, with which packages. `images`: noise, or the data set they are from."""
+    """What was measured, on what machine, with which packages. `images`: noise, or the data set they are from.
+    `chosen`: of each model whose backend was chosen by measured speed.
+    """
 
     machine: Machine
     packages: dict[str, str]
@@ -82,6 +101,7 @@ class BenchReport:
     rounds: int
     rows: tuple[Row, ...]
     layers: tuple[Layers, ...]
+    chosen: tuple[Chosen, ...] = ()
 
 
 def run_bench(
@@ -106,12 +126,12 @@ def run_bench(
         for branch in BRANCHES
         if layers and is_bundle(model.path)
     ]
-    rows = list[Row]()
+    rows, measured = list[Row](), dict[tuple[Branch, int], list[Timing]]()
     cells = [(branch, batch) for branch in BRANCHES for batch in batches]
     for branch, batch in cells:
         embedders = [model.embedders[branch] for model in models]
         images = [_images(embedder, branch, batch, data) for embedder in embedders]
-        timings = time_embedders(embedders, images, rounds=rounds, track=track)
+        timings = measured[branch, batch] = time_embedders(embedders, images, rounds=rounds, track=track)
         opened = [
             [measure_footprint(model.path, branch, batch, options.threads) for model in models]
             for _ in track(range(openings), "Opening in fresh processes", openings)
@@ -143,6 +163,7 @@ def run_bench(
         rounds=rounds,
         rows=tuple(rows),
         layers=tuple(by_layer),
+        chosen=tuple(_chosen(models, names, measured)),
     )
 
 
@@ -186,6 +207,22 @@ def check_gate(models: Sequence[Model]) -> None:
             )
     if not lower:
         raise ConfigError("All models are fp32: there is none that --require-faster could ask it of.")
+
+
+def _chosen(
+    models: Sequence[Model], names: Sequence[str], measured: Mapping[tuple[Branch, int], Sequence[Timing]]
+) -> Iterator[Chosen]:
+    for index, (model, name) in enumerate(zip(models, names, strict=True)):
+        if model.bundle is None:
+            continue
+        choice, finding = model.bundle.manifest.backend_choice, check_choice(model.path, model.bundle.manifest)
+        if choice is None or finding is None:
+            continue
+        today = dict[str, Speed]()
+        if all((branch, choice.batch) in measured for branch in BRANCHES):
+            ground, aerial = (measured[branch, choice.batch][index] for branch in BRANCHES)
+            today = {"ground": ground.speed, "aerial": aerial.speed, "both": together(ground, aerial).speed}
+        yield Chosen(name, model.runs_by, finding, choice, today)
 
 
 def _times_fp32(index: int, models: Sequence[Model], timings: Sequence[Timing]) -> Ratio | None:

@@ -32,7 +32,7 @@ from geodtr.runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from geodtr.runtime.names import BRANCHES, QUANTISED, Branch, Precision, asked_as
+from geodtr.runtime.names import BRANCHES, QUANTISED, Branch, Dialect, Precision, asked_as
 from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
@@ -111,27 +111,20 @@ def build_engine(
     check_new_folder(out)
     backend = builder.check(precision)
     if require_faster:
-        if precision == "fp32":
-            raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
-        _check_comparable(builder)
-    if precision in QUANTISED and calibration is None:
-        raise ConfigError(
-            f"{asked_as(precision)} needs images to measure activation ranges on: add --calibration SPEC, for example "
-            "--calibration cvusa:PATH#train (200 images are drawn from it)."
-        )
+        check_can_be_faster(precision)
+        check_comparable(builder)
+    check_has_images(precision, calibration)
     if precision == "mixed" and not isinstance(calibration, SearchPlan):
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
     with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
-        quantisation = None
         if isinstance(calibration, SearchPlan):
-            quantisation = write_searched(exported, calibration, builder, folder, scratch, track=track)
-        elif calibration is not None and precision in QUANTISED:
-            quantisation = write_quantised(exported, calibration, precision, builder.dialect, folder, track=track)
+            searched = write_searched(exported, calibration, builder, folder, scratch, track=track)
+            manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=searched)
+            plan: CalibrationPlan | None = calibration.calibration
         else:
-            write_typed(exported, precision, folder, track=track)
-        manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=quantisation)
-        plan = calibration.calibration if isinstance(calibration, SearchPlan) else calibration
-        built = _compile(folder, manifest, backend, builder, plan, track)
+            manifest = write_graphs(exported, precision, calibration, builder.dialect, folder, track=track)
+            plan = calibration
+        built = compile_graphs(folder, manifest, backend, builder, plan, track=track)
         if require_faster:
             speed = measure_speed(built, exported, builder, scratch, speed_batch, track=track)
             check_faster(speed, built.manifest)
@@ -141,7 +134,42 @@ def build_engine(
     return open_bundle(out)
 
 
-def _check_comparable(builder: Builder) -> None:
+def write_graphs(
+    exported: Bundle,
+    precision: Precision,
+    calibration: CalibrationPlan | None,
+    dialect: Dialect,
+    folder: Path,
+    *,
+    track: Track = untracked,
+) -> Manifest:
+    """Write both branches' graphs of the float32 bundle `exported` into `folder`, typed in `precision`. Returns the
+    manifest of what they are; no backend has compiled them yet.
+    """
+    quantisation = None
+    if calibration is not None and precision in QUANTISED:
+        quantisation = write_quantised(exported, calibration, precision, dialect, folder, track=track)
+    else:
+        write_typed(exported, precision, folder, track=track)
+    return msgspec.structs.replace(exported.manifest, precision=precision, quantisation=quantisation)
+
+
+def check_has_images(precision: Precision, calibration: CalibrationPlan | SearchPlan | None) -> None:
+    """Raise ConfigError when a quantised precision is asked for, and nothing to calibrate it on is given."""
+    if precision in QUANTISED and calibration is None:
+        raise ConfigError(
+            f"{asked_as(precision)} needs images to measure activation ranges on: add --calibration SPEC, for example "
+            "--calibration cvusa:PATH#train (200 images are drawn from it)."
+        )
+
+
+def check_can_be_faster(precision: Precision) -> None:
+    """Raise ConfigError for the precision that others are compared with."""
+    if precision == "fp32":
+        raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
+
+
+def check_comparable(builder: Builder) -> None:
     """Raise ConfigError when the float32 engines to compare with cannot be built as the others are."""
     try:
         builder.check("fp32")
@@ -162,27 +190,38 @@ def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untra
     manifest = read_manifest(source)
     require(check_graphs(source, manifest))
     backend = builder.check(manifest.precision)
+    check_dialect(source, manifest, builder)
+    with new_folder(out) as folder:
+        copy_graphs(source, manifest, folder)
+        compile_graphs(folder, manifest, backend, builder, None, track=track)
+    return open_bundle(out)
+
+
+def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:
+    """Raise ConfigError when the bundle `source` holds quantised graphs of another dialect than the builder wants."""
     made = manifest.quantisation
     if made is not None and manifest.precision != "fp8" and made.dialect != builder.dialect:
         raise ConfigError(
             f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
             f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
         )
-    with new_folder(out) as folder:
-        for branch in BRANCHES:
-            file = manifest.engine(branch).file
-            check_ours(source / file, manifest.engine(branch).spec)
-            shutil.copyfile(source / file, folder / file)
-        _compile(folder, manifest, backend, builder, None, track)
-    return open_bundle(out)
 
 
-def _compile(
+def copy_graphs(source: Path, manifest: Manifest, folder: Path) -> None:
+    """Copy both typed graphs of the bundle `source` into `folder`. Raises GraphError when they are none of ours."""
+    for branch in BRANCHES:
+        file = manifest.engine(branch).file
+        check_ours(source / file, manifest.engine(branch).spec)
+        shutil.copyfile(source / file, folder / file)
+
+
+def compile_graphs(
     folder: Path,
     manifest: Manifest,
     backend: BackendEntry,
     builder: Builder,
     calibration: CalibrationPlan | None,
+    *,
     track: Track,
 ) -> Bundle:
     """Compile the typed graphs in `folder`, write its manifest after `manifest`, and check the engines as they are."""
@@ -195,7 +234,13 @@ def _compile(
     write_manifest(
         folder,
         msgspec.structs.replace(
-            manifest, backend=backend, ground=entries["ground"], aerial=entries["aerial"], speed=None, parity=()
+            manifest,
+            backend=backend,
+            ground=entries["ground"],
+            aerial=entries["aerial"],
+            speed=None,
+            backend_choice=None,
+            parity=(),
         ),
     )
     built = open_bundle(folder)

@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Embedder, EmbedderPair, Images
@@ -23,15 +23,6 @@ _TURN = 0.1
 _SETTLE = 0.02
 """Seconds between turns: the last one's threads spin for some milliseconds before they sleep."""
 _WARM_UP = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Images per second through the network alone: median and range over the rounds."""
-
-    median: float
-    slowest: float
-    fastest: float
 
 
 @dataclass(frozen=True, slots=True)

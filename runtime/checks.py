@@ -13,7 +13,7 @@ from geodtr.runtime.files import sha256
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Dialect
-from geodtr.runtime.rebuilding import rebuild
+from geodtr.runtime.rebuilding import choose_again_command, rebuild
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,22 @@ def check_cpu_dialect(dialect: Dialect | None, remedy: str | None = None) -> Fin
         )
     return Finding(
         what="processor", found=f"{cpu.architecture}: {flags}{'' if dialect is None else f', runs {dialect}'}"
+    )
+
+
+def check_choice(bundle: Path, manifest: Manifest) -> Finding | None:
+    """Whether the bundle's backend was chosen by speed on this machine; None where it was not chosen by speed."""
+    choice = manifest.backend_choice
+    if choice is None:
+        return None
+    timed = [trial.runs_by for trial in choice.trials if trial.speeds]
+    found = f"{manifest.backend.runs_by}, chosen by speed among {', '.join(timed)}"
+    if choice.machine == (this_gpu() or this_cpu()):
+        return Finding(what="backend choice", found=f"{found} on this machine")
+    return Finding(
+        what="backend choice",
+        found=f"{found} with another processor, GPU or driver: another backend may be faster here",
+        remedy=choose_again_command(bundle, manifest),
     )
 
 

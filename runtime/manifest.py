@@ -64,6 +64,11 @@ class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     optimisation_level: int | None = None
 
 
+def runs_by(backend: Backend, provider: Provider) -> str:
+    """The library, and its provider where it is not the CPU's."""
+    return backend if provider == "cpu" else f"{backend} {provider}"
+
+
 class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who made the engine files, and the version that did. `onnx`: exported graphs that no backend has compiled yet,
     which ONNX Runtime runs as they are. `machine` is the kind that compiled files are for; `tensorrt` how plans were.
@@ -78,8 +83,7 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def runs_by(self) -> str:
         """What computes, in words: the library, and its provider where it is not the CPU's."""
-        library = "onnxruntime" if self.name == "onnx" else self.name
-        return library if self.provider == "cpu" else f"{library} {self.provider}"
+        return runs_by("onnxruntime" if self.name == "onnx" else self.name, self.provider)
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,6 +200,60 @@ class SpeedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.ground if branch == "ground" else self.aerial
 
 
+class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Images per second through the network alone: median and range over the rounds."""
+
+    median: float
+    slowest: float
+    fastest: float
+
+
+class TrialSpeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One branch, or both together, by a backend that was tried: `times_kept` is how many times as fast as the kept
+    backend it is.
+    """
+
+    images_per_second: Speed
+    times_kept: Ratio
+
+
+class BackendTrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One backend that `--backend auto` considered. It was timed, or `reason` says why not; `both` is a batch of each
+    branch, one after the other. `version` is None where the backend is not installed. `tied`: its speed cannot be told
+    from the kept backend's.
+    """
+
+    name: Backend
+    provider: Provider = "cpu"
+    version: str | None = None
+    ground: TrialSpeed | None = None
+    aerial: TrialSpeed | None = None
+    both: TrialSpeed | None = None
+    tied: bool = False
+    reason: str | None = None
+
+    @property
+    def runs_by(self) -> str:
+        return runs_by(self.name, self.provider)
+
+    @property
+    def speeds(self) -> dict[str, TrialSpeed]:
+        """By `ground`, `aerial` and `both`; empty where the backend was not timed."""
+        each = {"ground": self.ground, "aerial": self.aerial, "both": self.both}
+        return {name: speed for name, speed in each.items() if speed is not None}
+
+
+class BackendChoiceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `--backend auto` chose the bundle's backend: every backend in order of preference, timed in interleaved
+    `rounds` with `batch` images per call on `machine`.
+    """
+
+    batch: int
+    rounds: int
+    machine: Machine
+    trials: tuple[BackendTrialEntry, ...]
+
+
 class ParityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measured comparison and its verdict. `reference` is PyTorch, or the name of the bundle that stood for it;
     `data_sha256` covers the images and which belong together, `machine` is where it was run.
@@ -234,6 +292,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     source: SourceEntry
     quantisation: QuantisationEntry | None = None
     speed: SpeedEntry | None = None
+    backend_choice: BackendChoiceEntry | None = None
     parity: tuple[ParityEntry, ...] = ()
 
     def engine(self, branch: Branch) -> EngineEntry:

@@ -23,6 +23,9 @@ def asked_as(precision: Precision) -> PrecisionAsked:
 Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
+BackendAsked = Literal["onnxruntime", "openvino", "tensorrt", "auto"]
+"""What `build-engine` is asked for; auto keeps the fastest backend of those that run on this machine."""
+
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """What ONNX Runtime computes with. The other backends have one each."""
 

@@ -15,6 +15,9 @@ from geodtr.runtime.names import BACKENDS, PRECISIONS, Backend, Dialect, asked_a
 def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool) -> str:
     """The command that builds `bundle` again beside it: from its own typed graphs, or, where those are damaged or not
     for this machine, from its checkpoint (CKPT, told by its SHA-256).
+
+    It names the backend that the bundle has, also where that was chosen by `--backend auto`: the bundle can be built
+    again, a measurement may come out differently.
     """
     backend, made, tiles = manifest.backend, manifest.quantisation, manifest.source.raw_tiles
     out = f"{bundle}-rebuilt"
@@ -81,8 +84,20 @@ def _export(out: str, raw_tiles: int | None) -> str:
 
 def recompile_command(bundle: Path, backend: BackendEntry, dialect: Dialect | None) -> str:
     """The command that compiles the bundle's own graphs again, as they were compiled, on the machine it is run on."""
+    return _recompiled(bundle, _target(backend), dialect)
+
+
+def choose_again_command(bundle: Path, manifest: Manifest) -> str:
+    """The command that compiles the bundle's own graphs with every backend of the machine it is run on, and keeps the
+    fastest.
+    """
+    made = manifest.quantisation
+    return _recompiled(bundle, ["--backend", "auto"], None if made is None else made.dialect)
+
+
+def _recompiled(bundle: Path, target: list[str], dialect: Dialect | None) -> str:
     same = ["--precision", "same"] + ([] if dialect is None else ["--dialect", dialect])
-    command = ["geodtr-export", "build-engine", str(bundle), *_target(backend), *same]
+    command = ["geodtr-export", "build-engine", str(bundle), *target, *same]
     return shlex.join([*command, "--out", f"{bundle}-rebuilt"])
 
 

@@ -27,9 +27,8 @@ from geodtr.export.parity.result import (
     StageName,
 )
 from geodtr.export.parity.stages import chain, described
-from geodtr.export.timing import Speed
 from geodtr.runtime.machine import Machine
-from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.training.data.pair_set import PairSet, Skipped

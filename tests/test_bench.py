@@ -15,10 +15,10 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
-from geodtr.export.timing import Speed, Timing
+from geodtr.export.timing import Timing
 from geodtr.runtime.errors import GateNotMet
 from geodtr.runtime.machine import this_cpu
-from geodtr.runtime.manifest import Ratio, SearchEntry, SpeedEntry, TrialEntry, read_manifest
+from geodtr.runtime.manifest import Ratio, SearchEntry, Speed, SpeedEntry, TrialEntry, read_manifest
 from geodtr.runtime.names import Precision
 
 Cli = Callable[..., Outcome]

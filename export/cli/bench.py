@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geodtr.export.cli.backend_tables import show_choice
 from geodtr.export.cli.console import megabytes, messages, output, report_skipped, show_json, table, times, track, warn
 from geodtr.export.cli.options import SPEC_HELP, AsJson, Threads
 from geodtr.runtime.names import BACKENDS
@@ -64,7 +65,8 @@ def bench(
 
     Rounds are interleaved, after a warm-up: a neighbour's load falls on all alike, and ratios are taken within a round.
     p95 and p99 are over all calls. Opening is measured in fresh processes, from nothing to the first descriptor; MB is
-    their memory beyond an empty Python process.
+    their memory beyond an empty Python process. For a bundle built with --backend auto, also the table of backends that
+    was measured then.
     """
     from geodtr.export.bench import check_gate, run_bench, with_float32
     from geodtr.export.model import open_model
@@ -134,6 +136,12 @@ def _show(report: "BenchReport") -> None:
                     "" if row.memory is None else megabytes(row.memory),
                 )
         output.print(rows)
+    for chosen in report.chosen:
+        show_choice(chosen.choice, chosen.kept, f"{chosen.model}: backends, timed when it was built", chosen.today)
+        if not chosen.today:
+            output.print(f"Today's speed beside it: --batch {chosen.choice.batch}", style="dim")
+        if chosen.finding.remedy is not None:
+            output.print(f"{chosen.finding.found}: {chosen.finding.remedy}", soft_wrap=True)
     for entry in report.layers:
         whole = sum(layer.milliseconds for layer in entry.layers)
         what = f"{entry.model}, {entry.branch}, batch {entry.batch}, under the profiler"

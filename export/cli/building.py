@@ -1,11 +1,13 @@
 """The command that this project exists for: build-engine."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import geodtr.export.cli.tensorrt_options as trt
+from geodtr.export.cli.backend_tables import show_choice
 from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Seed, Select, open_pool
 from geodtr.export.cli.console import (
     megabytes,
@@ -16,7 +18,12 @@ from geodtr.export.cli.console import (
 )
 from geodtr.export.cli.options import out_option
 from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
-from geodtr.runtime.names import Backend, Dialect, PrecisionAsked, Provider
+from geodtr.runtime.names import BackendAsked, Dialect, Precision, PrecisionAsked, Provider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geodtr.runtime.bundle import Bundle
 
 _QUANTISED: tuple[PrecisionAsked, ...] = ("int8", "fp8", "auto")
 _HEARD: dict[str, tuple[PrecisionAsked, ...]] = {
@@ -52,7 +59,10 @@ def build_engine(
             "BUNDLE's own graphs.",
         ),
     ] = "fp32",
-    backend: Annotated[Backend, typer.Option("--backend", help="What runs the engine.")] = "onnxruntime",
+    backend: Annotated[
+        BackendAsked,
+        typer.Option("--backend", help="What runs the engine; auto: build with all that run here, keep the fastest."),
+    ] = "onnxruntime",
     provider: Annotated[Provider, typer.Option("--provider", help="What ONNX Runtime computes with.")] = "cpu",
     dialect: Annotated[
         Dialect | None,
@@ -121,35 +131,29 @@ def build_engine(
     ] = False,
     speed_batch: Annotated[
         int,
-        typer.Option(
-            "--speed-batch", min=1, help="auto, --require-faster: images a call when engines are timed; one flies."
-        ),
+        typer.Option("--speed-batch", min=1, help="auto, --require-faster: batch size when engines are timed."),
     ] = 1,
 ) -> None:
     """Compile both branches into a bundle of engines.
 
     INT8 and FP8 quantise convolutions and large products. One that would turn a calibration image's descriptor too far
-    stays as the rest is, and `inspect` names it. With `auto`, blocks are chosen by the recall measured on --recall-on;
-    a search that was stopped goes on from OUT.search.json.
+    stays as the rest is, and `inspect` names it. With `--precision auto`, blocks are chosen by the recall measured on
+    --recall-on; a search that was stopped goes on from OUT.search.json. With `--backend auto`, the engines of every
+    backend that passes its checks are timed side by side; `inspect` and `bench` show the table.
     """
     from geodtr.calibration.ranges import RangeOptions
+    from geodtr.export.backend_choice import build_fastest, recompile_fastest
     from geodtr.export.build.builder import BuildOptions, make_builder
+    from geodtr.export.build.candidates import check_can_choose
     from geodtr.export.build.tensorrt_options import TensorRtOptions
-    from geodtr.export.engine_builder import build_engine as run_build
+    from geodtr.export.engine_builder import build_engine as build_one
     from geodtr.export.engine_builder import recompile
     from geodtr.export.pictures import check_pictures
     from geodtr.export.precision import CalibrationPlan
     from geodtr.export.searched_precision import SearchPlan
     from geodtr.training.data.spec import read_test_set
 
-    given = [name for name in _HEARD if _given(context, name)]
-    unheard = [f"--{name.replace('_', '-')}" for name in given if precision not in _HEARD[name]]
-    if unheard:
-        raise typer.BadParameter(
-            f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
-        )
-    if "speed_batch" in given and not (require_faster or precision == "auto"):
-        raise typer.BadParameter("--speed-batch: nothing is timed here. Leave it out, or add --require-faster.")
+    _check_heard(context, precision, backend, require_faster)
     check_pictures(picture)
     tensorrt = TensorRtOptions(
         min_batch=min_batch,
@@ -165,10 +169,17 @@ def build_engine(
         refit_from=refit_from,
     )
     options = BuildOptions(provider=provider, dialect=dialect, tensorrt=tensorrt if tensorrt.asked else None)
-    builder = make_builder(backend, options, notice=warn)
-    if precision == "same":
-        bundle = recompile(source, out, builder=builder, track=track)
-        messages.print(f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB")
+    wanted: Precision | None = "mixed" if precision == "auto" else None if precision == "same" else precision
+    build: Callable[..., Bundle]
+    if backend == "auto":
+        check_can_choose(wanted, options)
+        build = partial(build_fastest, options=options, notice=warn)
+        compile_again = partial(recompile_fastest, options=options, speed_batch=speed_batch, notice=warn)
+    else:
+        builder = make_builder(backend, options, notice=warn)
+        build, compile_again = partial(build_one, builder=builder), partial(recompile, builder=builder)
+    if wanted is None:
+        _report(compile_again(source, out, track=track))
         return
     plan: CalibrationPlan | SearchPlan | None = None
     if calibration:
@@ -184,11 +195,10 @@ def build_engine(
             report_skipped(pairs.name, pairs.skipped)
             journal = out.resolve().with_name(f"{out.resolve().name}.search.json")
             plan = SearchPlan(plan, pairs, journal, tolerance, speed_batch)
-    bundle = run_build(
+    bundle = build(
         source,
         out,
-        precision="mixed" if precision == "auto" else precision,
-        builder=builder,
+        precision=wanted,
         calibration=plan,
         require_faster=require_faster,
         speed_batch=speed_batch,
@@ -199,14 +209,43 @@ def build_engine(
         show_search(made.search, made.rest)
         if picture is not None:
             draw_search(made, picture)
-    messages.print(
-        f"Wrote {bundle.path}: {bundle.manifest.precision}, {megabytes(bundle.bytes)} MB"
-        f"{', ' + int8_share(made) if made else ''}"
-    )
+    _report(bundle)
     if bundle.manifest.speed is not None:
         messages.print(against_fp32(bundle.manifest.speed))
     elif bundle.manifest.precision in ("fp16", "int8", "fp8"):
         messages.print("Not timed beside fp32: --require-faster does that, bench at any time.")
+
+
+def _check_heard(
+    context: typer.Context, precision: PrecisionAsked, backend: BackendAsked, require_faster: bool
+) -> None:
+    """Raise BadParameter for options that this precision or backend does not take."""
+    given = [name for name in _HEARD if _given(context, name)]
+    unheard = [
+        f"--{name.replace('_', '-')}"
+        for name in given
+        if precision not in _HEARD[name] and not (backend == "auto" and name == "speed_batch")
+    ]
+    if unheard:
+        raise typer.BadParameter(
+            f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it."
+        )
+    if "speed_batch" in given and not (require_faster or "auto" in (precision, backend)):
+        raise typer.BadParameter("--speed-batch: nothing is timed here. Leave it out, or add --require-faster.")
+    if backend == "auto" and _given(context, "provider"):
+        raise typer.BadParameter("--provider: for --backend onnxruntime, not auto. Leave it out, or name the backend.")
+
+
+def _report(bundle: "Bundle") -> None:
+    """What was written, with the backends that were tried."""
+    manifest = bundle.manifest
+    made = manifest.quantisation
+    if manifest.backend_choice is not None:
+        show_choice(manifest.backend_choice, manifest.backend.runs_by, "Backends, timed side by side")
+    messages.print(
+        f"Wrote {bundle.path}: {manifest.backend.runs_by}, {manifest.precision}, {megabytes(bundle.bytes)} MB"
+        f"{', ' + int8_share(made) if made else ''}"
+    )
 
 
 def _given(context: typer.Context, name: str) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geodtr.export.cli.backend_tables import show_choice
 from geodtr.export.cli.console import judged, megabytes, messages, output, percent, show_json, table, track
 from geodtr.export.cli.options import AsJson, BundlePath, out_option
 from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
@@ -41,7 +42,7 @@ def inspect(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, measured parity."""
+    """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
     from geodtr.export.pictures import check_pictures
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.names import BRANCHES
@@ -73,6 +74,8 @@ def inspect(
         _show_quantisation(manifest.quantisation)
     if manifest.speed is not None:
         output.print(against_fp32(manifest.speed))
+    if manifest.backend_choice is not None:
+        show_choice(manifest.backend_choice, manifest.backend.runs_by, "Backends, timed where the bundle was built")
     if not manifest.parity:
         output.print("parity: not measured; geodtr-export parity REFERENCE BUNDLE --data SPEC")
     for measured in manifest.parity:

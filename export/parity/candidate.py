@@ -14,10 +14,9 @@ from geodtr.export.parity.layers import layer_agreements
 from geodtr.export.parity.result import Candidate, CandidateEvidence, LayerAgreement
 from geodtr.export.parity.run import Run
 from geodtr.export.parity.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
-from geodtr.export.timing import Speed
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track
 

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.batches import BatchInvariance
-from geodtr.export.timing import Speed
 from geodtr.runtime.machine import Machine
-from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import Branch, Precision, Verdict
 from geodtr.runtime.recall import Ranking, Recall
 from geodtr.training.data.pair_set import PairSet, Skipped

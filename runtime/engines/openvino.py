@@ -188,8 +188,14 @@ _CALLED = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8"}
 
 
 def check_installation() -> str:
-    """The installed version. Raises MissingDependency when there is none."""
+    """The installed version. Raises MissingDependency when there is none, or its libraries cannot be loaded."""
     try:
-        return version("openvino")
+        found = version("openvino")
+        import openvino  # noqa: F401
     except PackageNotFoundError:
         raise MissingDependency("OpenVINO is not installed: pip install 'geodtr-export[openvino]'.") from None
+    except ImportError as error:
+        raise MissingDependency(
+            f"OpenVINO cannot be used here ({error}): pip install 'geodtr-export[openvino]'."
+        ) from None
+    return found

@@ -1,0 +1,101 @@
+"""The backends that `--backend auto` tries on this machine, and why it does not try the others. Builds nothing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from geodtr.export.build.builder import Builder, BuildOptions, make_builder
+from geodtr.runtime.checks import find_gpu, require
+from geodtr.runtime.errors import BuildError, ConfigError, UserError
+from geodtr.runtime.manifest import BackendEntry, BackendTrialEntry, runs_by
+from geodtr.runtime.names import BACKENDS, Backend, Precision, Provider
+
+_ON_CPU: frozenset[Backend] = frozenset({"onnxruntime", "openvino"})
+_ASKS_FOR_ITS_GPU: frozenset[Backend] = frozenset({"tensorrt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend that may be tried, with ONNX Runtime's provider."""
+
+    backend: Backend
+    provider: Provider = "cpu"
+
+    @property
+    def name(self) -> str:
+        return runs_by(self.backend, self.provider)
+
+
+CANDIDATES = (*(Candidate(backend) for backend in BACKENDS), Candidate("onnxruntime", "cuda"))
+"""In order of preference: of those that are equally fast, the first is kept. ONNX Runtime is the smallest installation.
+
+ONNX Runtime's TensorRT provider is not tried: it builds its engine at each opening, for minutes.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Able:
+    """A candidate that is installed and takes the precision."""
+
+    candidate: Candidate
+    builder: Builder
+    backend: BackendEntry
+
+
+def check_can_choose(precision: Precision | None, options: BuildOptions) -> None:
+    """Raise ConfigError when an option belongs to one backend, or blocks are to be searched. `precision`: None where
+    graphs are taken as they are.
+    """
+    one = ["--provider"] * (options.provider != "cpu") + (options.tensorrt.asked if options.tensorrt else [])
+    if one:
+        raise ConfigError(
+            f"{', '.join(one)}: for one backend, not for --backend auto. Leave it out, or name a backend."
+        )
+    if precision == "mixed":
+        raise ConfigError(
+            "--backend auto does not search for blocks (--precision auto): a search measures recall and speed on one "
+            "backend's engines, and takes minutes for each. Build with --backend auto --precision int8 first; then "
+            "search with the backend that it keeps: --backend NAME --precision auto."
+        )
+
+
+def find_able(
+    precision: Precision,
+    options: BuildOptions,
+    check: Callable[[Builder], None] | None,
+    notice: Callable[[str], None],
+) -> tuple[list[Able], dict[Candidate, BackendTrialEntry]]:
+    """The candidates that can be tried, before any work, and entries with the reasons why the others cannot.
+
+    `check` raises a UserError for a builder that does not fit. Raises BuildError when no candidate is left.
+    """
+    able, entries = list[Able](), dict[Candidate, BackendTrialEntry]()
+    for candidate in CANDIDATES:
+        try:
+            _check_gpu(candidate)
+            builder = make_builder(candidate.backend, replace(options, provider=candidate.provider), notice=notice)
+            backend = builder.check(precision)
+            if check is not None:
+                check(builder)
+            able.append(Able(candidate, builder, backend))
+        except UserError as error:
+            entries[candidate] = not_timed(candidate, str(error))
+    if not able:
+        raise none_left(entries)
+    return able, entries
+
+
+def _check_gpu(candidate: Candidate) -> None:
+    """Raise BundleError when the candidate needs a GPU that is not here and would find that out late."""
+    if candidate.provider != "cpu" or candidate.backend not in _ON_CPU | _ASKS_FOR_ITS_GPU:
+        require([find_gpu(needed=True)])
+
+
+def not_timed(candidate: Candidate, reason: str, version: str | None = None) -> BackendTrialEntry:
+    """The manifest's entry of a candidate that was not timed."""
+    return BackendTrialEntry(name=candidate.backend, provider=candidate.provider, version=version, reason=reason)
+
+
+def none_left(entries: Mapping[Candidate, BackendTrialEntry]) -> BuildError:
+    """The error when no candidate passed, with each one's reason."""
+    reasons = "".join(f"\n{entry.runs_by}: {entry.reason}" for entry in entries.values())
+    return BuildError(f"No backend is left to keep; nothing was written.{reasons}")
