@@ -244,7 +244,7 @@ def compile_graphs(
         ),
     )
     built = open_bundle(folder)
-    for branch in BRANCHES:
+    for branch in track(BRANCHES, "Checking engines", len(BRANCHES)):
         final = built.embedder(branch, EngineOptions(trust_host_code=True))
         kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
         images, precision = _sample(final.spec, calibration), manifest.precision_of(branch)

@@ -9,7 +9,7 @@ from conftest import BUILT, Trained
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.agreement import check_agreement
-from geodtr.export.build.builder import BuildOptions, Compiled, make_builder
+from geodtr.export.build.builder import Builder, BuildOptions, Compiled, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.precision import CalibrationPlan
@@ -26,22 +26,24 @@ ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
 class Faulty:
     """Compiles another aerial graph than it is given, and leaves the one it is given as it is."""
 
-    dialect = ONNXRUNTIME.dialect
+    def __init__(self, real: Builder = ONNXRUNTIME) -> None:
+        self._real = real
+        self.dialect = real.dialect
 
     def check(self, precision: Precision) -> BackendEntry:
-        return ONNXRUNTIME.check(precision)
+        return self._real.check(precision)
 
     def compile(
         self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track
     ) -> Compiled | None:
         if spec.branch == "ground":
-            return ONNXRUNTIME.compile(graph, spec, precision, out, track=track)
+            return self._real.compile(graph, spec, precision, out, track=track)
         model = onnx.load(str(graph))
         kernel = next(entry for entry in model.graph.initializer if len(entry.dims) == 4)
         kernel.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(kernel), kernel.name))
         (out / "elsewhere").mkdir()
         onnx.save(model, str(out / "elsewhere" / graph.name))
-        return ONNXRUNTIME.compile(out / "elsewhere" / graph.name, spec, precision, out, track=track)
+        return self._real.compile(out / "elsewhere" / graph.name, spec, precision, out, track=track)
 
 
 @pytest.mark.parametrize("precision", BUILT)

@@ -45,12 +45,12 @@ class OnnxRuntimeBuilder:
         self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track
     ) -> Compiled | None:
         """On the CPU, the optimised graph: opening it takes a third of the time. GPU providers optimise on opening."""
-        del track
         if self._provider != "cpu":
             return None
         file = out / f"{spec.branch}.optimised.onnx"
         try:
-            open_session(graph, optimisation=optimisation_of(precision), save_optimised=file)
+            for each in track((graph,), f"Building the {spec.branch} engine", 1):
+                open_session(each, optimisation=optimisation_of(precision), save_optimised=file)
         except BundleError:
             # ONNX Runtime says of a full disk that its serialisation failed.
             if shutil.disk_usage(out).free < graph.stat().st_size:

@@ -42,8 +42,7 @@ class OpenVinoBuilder:
         """The compiled model, which opens in a part of the time. Raises BuildError when a layer is computed in another
         precision than float32, or none of a quantised graph in INT8.
         """
-        del track
-        compiled = open_model(graph)
+        (compiled,) = [open_model(each) for each in track((graph,), f"Building the {spec.branch} engine", 1)]
         got = layers(compiled)
         wanted = {"fp32", "int8"} if precision in ("int8", "mixed") else {"fp32"}
         if set(got) - wanted or (len(wanted) > 1 and "int8" not in got):
