@@ -51,6 +51,14 @@ def averaged(_: Images, rows: Descriptors) -> Descriptors:
     return rows
 
 
+def leaked_at_two(_: Images, rows: Descriptors) -> Descriptors:
+    """In a batch of two, and in no other, the second row holds a tenth of the first."""
+    if len(rows) == 2:
+        rows[1] += 0.1 * rows[0]
+        rows[1] /= np.linalg.norm(rows[1])
+    return rows
+
+
 def wrong_at_seven(_: Images, rows: Descriptors) -> Descriptors:
     """In a batch of seven all rows are off a little."""
     if len(rows) == 7:
@@ -74,7 +82,7 @@ class Stale:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("fault", [swapped, averaged, wrong_at_seven, Stale()])
+@pytest.mark.parametrize("fault", [swapped, averaged, leaked_at_two, wrong_at_seven, Stale()])
 def test_rows_that_depend_on_their_batch_are_found(
     trained: Trained, images: Images, precision: Precision, fault: Rows
 ) -> None:

@@ -1,5 +1,7 @@
 """The network at official sizes, from the release's file to engines on real JPEG images."""
 
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +84,35 @@ def test_parity_holds_on_real_images_step_by_step(
     for candidate in result.candidates:
         assert candidate.gate.verdict == "passed", candidate.gate.reasons
         assert candidate.stages[0].from_previous[0].smallest_cosine > 0.99999
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("aerial", ["polar", "square"])
+def test_int8_engines_of_the_recipes_weights_are_built_though_arg_maxes_flip(
+    conformance: Path, cvusa_sample: Path, tmp_path: Path, cli: Callable[..., Outcome], aerial: str
+) -> None:
+    """Prints how long the build takes; on two quiet cores that should be at most three minutes."""
+    shapes = official.polar_shapes(conformance)
+    if aerial == "square":
+        model = GeoDTR(GeoDTRConfig(), GROUND, AERIAL_SQUARE)
+        shapes = {name: list(each.shape) for name, each in official.official_names(model.state_dict()).items()}
+    save_checkpoint(
+        tmp_path / "model.safetensors",
+        import_official(official.write_release_file(tmp_path / "model.pth", official.state_dict(shapes))),
+        "test",
+    )
+    start = time.perf_counter()
+    asked = ("--precision", "int8", "--calibration", f"cvusa:{cvusa_sample}", "--out", tmp_path / "int8")
+    built = cli("build-engine", tmp_path / "model.safetensors", *asked)
+    sys.stdout.write(f"{aerial}: int8 built in {time.perf_counter() - start:.0f} s\n")
+    assert built.code == 0, built.err
+    reference = embedders(load_checkpoint(tmp_path / "model.safetensors").model)
+    engine = open_bundle(tmp_path / "int8").embedders()
+    for branch in BRANCHES:
+        paths = read_test_set(f"cvusa:{cvusa_sample}").paths(branch)
+        cosine = np.sum(embed_files(reference[branch], paths) * embed_files(engine[branch], paths), axis=1)
+        assert cosine.min() >= SMALLEST_COSINE["int8"]
 
 
 def test_a_square_network_of_other_depth_comes_out_of_the_same_file_format(
