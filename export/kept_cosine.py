@@ -1,6 +1,6 @@
 """Which operators may be quantised without turning descriptors: the cheap rule, for when there are no pairs to rank."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,8 +17,7 @@ KEEP_COSINE: dict[Precision, float] = {"int8": 0.993, "fp8": 0.98}
 has three bits of mantissa where INT8 has up to seven.
 """
 
-_FEW = 2
-"""Images on which each operator is measured alone; what is chosen holds on all."""
+_AT_ONCE = 2
 
 
 class Quantiser(Protocol):
@@ -40,46 +39,51 @@ def keep_cosine(
 ) -> frozenset[str]:
     """The names of as many operators as keep every `sample` descriptor at a cosine of `smallest` with the float32 one.
 
-    All of them where that holds. Otherwise each is quantised alone, on the first images, and those that rotate
-    descriptors least are taken: the longest run of them that holds on the whole sample, found by halving. Raises
-    ConfigError when none is left: a file without INT8 is not called INT8.
+    All of them where that is so; else those that rotate descriptors are found by halving the list. Raises ConfigError
+    when none is left: a file without INT8 is not called INT8.
     """
     expected = describe(quantiser.graph, sample)
 
-    def cosine(chosen: Collection[str], images: int) -> float:
-        got = describe(quantiser.quantise(chosen), sample[:images], quantiser.optimisation)
-        return float(np.sum(expected[:images] * got, axis=1).min())
+    def good(chosen: Collection[str]) -> bool:
+        session = open_session(quantiser.quantise(chosen).SerializeToString(), optimisation=quantiser.optimisation)
+        # A few images at a time: most choices that are refused are refused by the first.
+        for start in range(0, len(sample), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            (got,) = session.run(None, {INPUT: sample[part]})
+            if not np.sum(expected[part] * got, axis=1).min() >= smallest:
+                return False
+        return True
 
-    names = [operator.name for operator in quantiser.operators]
-    if cosine(names, len(sample)) >= smallest:
-        return frozenset(names)
-    alone = {name: cosine([name], _FEW) for name in track(names, f"Measuring each of the {what}", len(names))}
-    ranked = sorted(names, key=lambda name: -alone[name])
-    halvings = track(range(len(ranked).bit_length()), f"Choosing among the {what}", len(ranked).bit_length())
-    count = longest_run(len(ranked), lambda count: cosine(ranked[:count], len(sample)) >= smallest, halvings)
-    if not count:
+    # Noise grows from layer to layer, so the layers next to the output are tried first.
+    names = [operator.name for operator in reversed(quantiser.operators)]
+    decided = track(largest_good(names, good), f"Choosing {what}", len(names))
+    chosen = frozenset(name for name, accepted in decided if accepted)
+    if not chosen:
         raise ConfigError(
             f"No operator can be quantised and keep a cosine of {smallest} on the calibration images. Lower "
             "--keep-cosine, or build --precision fp16."
         )
-    return frozenset(ranked[:count])
+    return chosen
 
 
-def longest_run(most: int, holds: Callable[[int], bool], steps: Iterable[object]) -> int:
-    """The largest count below `most` for which `holds`, as far as halving finds it; 0 where none was seen to hold.
+def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) -> Iterator[tuple[str, bool]]:
+    """Each of `items`, as soon as it is decided, and whether it belongs to a large subset for which `good` holds, found
+    by adaptive halving.
 
-    One step of `steps` is taken for each count that is tried. The count that is returned was tried.
+    One call where all of them together are good; a few for each one that is not. Every set it grows by was tried.
     """
-    held, failed = 0, most
-    for _ in steps:
-        if failed - held <= 1:
-            continue
-        middle = (held + failed) // 2
-        if holds(middle):
-            held = middle
+    accepted = frozenset[str]()
+    parts = [tuple(items)]
+    while parts:
+        part = parts.pop()
+        if good(accepted | set(part)):
+            accepted |= set(part)
+            yield from ((name, True) for name in part)
+        elif len(part) > 1:
+            middle = len(part) // 2
+            parts += [part[middle:], part[:middle]]
         else:
-            failed = middle
-    return held
+            yield part[0], False
 
 
 def describe(graph: Any, images: Images, optimisation: Optimisation = "all") -> Descriptors:

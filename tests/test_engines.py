@@ -19,7 +19,7 @@ from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.kept_cosine import longest_run
+from geodtr.export.kept_cosine import largest_good
 from geodtr.export.model import open_model
 from geodtr.export.parity import compare
 from geodtr.export.parity.gates import MAX_DROP, may_lose
@@ -142,16 +142,13 @@ def test_the_allowed_drop_is_the_tolerance_or_one_query(precision: Precision, qu
 
 
 @settings(max_examples=200, deadline=None)
-@given(held=st.integers(0, 35))
-def test_halving_finds_the_longest_run_that_holds_in_as_many_steps_as_the_count_has_bits(held: int) -> None:
-    tried = list[int]()
-
-    def holds(count: int) -> bool:
-        tried.append(count)
-        return count <= held
-
-    assert longest_run(36, holds, range((36).bit_length())) == held
-    assert len(tried) <= 6
+@given(bad=st.sets(st.integers(0, 35), max_size=36))
+def test_halving_leaves_out_only_what_is_bad(bad: set[int]) -> None:
+    items = [str(number) for number in range(36)]
+    spoilt = {str(number) for number in bad}
+    decided = dict(largest_good(items, lambda chosen: not spoilt & set(chosen)))
+    assert list(decided) == items
+    assert {name for name, accepted in decided.items() if accepted} == set(items) - spoilt
 
 
 def _graph(trained: Trained, precision: Precision) -> onnx.ModelProto:
