@@ -59,7 +59,13 @@ class Row:
 
     @property
     def slower_than_fp32(self) -> bool:
-        return self.times_fp32 is not None and self.times_fp32.median <= 1
+        """Whether it was slower than fp32 in every round."""
+        return self.times_fp32 is not None and self.times_fp32.slower
+
+    @property
+    def not_faster_than_fp32(self) -> bool:
+        """Whether its median misses what --require-faster asks for."""
+        return self.times_fp32 is not None and not self.times_fp32.median > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model
-from geodtr.export.parity import compare, record
+from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.export.precision import CalibrationPlan
@@ -206,7 +206,7 @@ def run_demo(
     with watch.step("Prove parity"):
         reference = open_model(run)
         candidates = [open_model(bundle) for bundle in bundles]
-        parity = compare(reference, candidates, test_set, track=track).figures
+        parity = compare(reference, candidates, test_set, gates=Gates(accept_undecided=True), track=track).figures
         pixels = evaluate(pixel_baseline(reference.embedders), test_set, track=track)
         record(parity)
     report = DemoReport(

@@ -6,11 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from geodtr.export.mixed_precision import allowed
+from geodtr.export.mixed_precision import trial_verdict
 from geodtr.runtime.manifest import SearchEntry
-from geodtr.runtime.names import Precision
+from geodtr.runtime.names import Precision, Verdict
 
-_HELD, _FAILED, _CHOSEN, _GREY = "#2e8b57", "#d1495b", "#0b6fb8", "#8a8a8a"
+_CHOSEN, _GREY, _FAILED = "#0b6fb8", "#8a8a8a", "#d1495b"
+_COLOURS: dict[Verdict, str] = {"passed": "#2e8b57", "undecided": _GREY, "failed": _FAILED}
 
 
 def save_picture(search: SearchEntry, rest: Precision, path: Path) -> None:
@@ -46,7 +47,7 @@ def _frontier(axes: Axes, search: SearchEntry, rest: Precision) -> None:
             continue
         drop = 100 * (trial.lost - trial.gained) / trial.queries
         chosen = trial.blocks == search.chosen.blocks
-        colour = _CHOSEN if chosen else _HELD if allowed(trial, search.tolerance) else _FAILED
+        colour = _CHOSEN if chosen else _COLOURS[trial_verdict(trial, search.tolerance)]
         spread = [[drop - 100 * trial.low], [100 * trial.high - drop]]
         axes.errorbar(trial.speed, drop, yerr=spread, fmt="s" if chosen else "o", color=colour, capsize=3)
         _label(axes, str(len(trial.blocks)), (trial.speed, drop))

@@ -33,9 +33,9 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """What ranges and recall are measured on, how many points of R@1 may go, and with how many images a call choices
-    are timed. `journal` keeps what was measured: a search that was stopped goes on from it. The calibration's `notice`
-    hears when it does not.
+    """What ranges and recall are measured on, how many points R@1 may fall, and the batch size that choices are timed
+    with. `journal` keeps what was measured: a search that was stopped continues from it. The calibration's `notice`
+    is called when it cannot. `accept_undecided`: choose by the measured drop where the pairs do not decide.
     """
 
     calibration: CalibrationPlan
@@ -43,6 +43,7 @@ class SearchPlan:
     journal: Path
     tolerance: float = TOLERANCE
     speed_batch: int = BATCH
+    accept_undecided: bool = False
 
 
 def write_searched(
@@ -57,7 +58,7 @@ def write_searched(
     """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`; engines that are
     tried are built in `scratch`.
 
-    Raises NoChoiceHolds, and what calibrating and building raise.
+    Raises UndecidedSearch, NoChoiceHolds, and what calibrating and building raise.
     """
     made = calibrated(exported, plan.calibration, track=track)
     found = quantisers(exported, made.ranges, "mixed", builder.dialect)
@@ -68,7 +69,15 @@ def write_searched(
         bench = Workbench(
             exported, found, builder, "mixed", plan.pairs, Path(tried), batch=plan.speed_batch, track=track
         )
-        result = search(bench, plan.tolerance, key, plan.journal, notice=plan.calibration.notice, track=track)
+        result = search(
+            bench,
+            plan.tolerance,
+            key,
+            plan.journal,
+            accept_undecided=plan.accept_undecided,
+            notice=plan.calibration.notice,
+            track=track,
+        )
         chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
     flips = write_chosen(exported, found, chosen, first_images(exported, made), folder, track=track)
     return QuantisationEntry(
@@ -92,4 +101,5 @@ def _entry(result: Found, plan: SearchPlan, data_sha256: str, builder: Builder) 
         chosen=result.trial,
         sensitivity=result.sensitivity,
         trials=result.trials,
+        accepted=result.accepted,
     )

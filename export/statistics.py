@@ -1,21 +1,32 @@
-"""How sure a measured change of recall is: the same queries before and after, so statistics of pairs."""
+"""What a measured change of recall proves: the same queries before and after, so statistics of pairs.
+
+Knows counts only: hits lost, hits gained, queries. Here is the one rule that turns them into a verdict.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, copysign, inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.names import Verdict
+
 _Z = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
+_Z_WORSE = 3.5
+"""McNemar's statistic above which an engine is worse than the model by more than chance.
+
+An engine as good as the model exceeds it with probability 0.00031 at most, whatever the number of queries (exact
+binomial, at the worst number of changed queries): less than once in 1,000 runs with three pairings.
+"""
 _MANY = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Hits at rank 1 that went (`lost`) and came (`gained`) among `queries`; `low` and `high` bound the drop in shares
-    of 1 with 95 % confidence.
+    """Hits at rank 1 that were `lost` and `gained` among `queries`; `low` and `high` bound the drop in shares of 1 with
+    95 % confidence.
     """
 
     queries: int
@@ -26,7 +37,7 @@ class Drop:
 
     @property
     def share(self) -> float:
-        """The drop in R@1, in shares of 1; negative where more came than went."""
+        """The drop in R@1, in shares of 1; negative where more hits were gained than lost."""
         return (self.lost - self.gained) / self.queries
 
 
@@ -40,6 +51,52 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Drop:
     return Drop(queries, lost, gained, *interval(lost, gained, queries))
 
 
+def decide(lost: float, gained: float, queries: float, tolerance: float) -> Verdict:
+    """The rule of every recall gate. `tolerance`: the drop in R@1 that is allowed, in shares of 1.
+
+    passed: the upper end of the drop's 95 % interval is within the tolerance. failed: its lower end is beyond the
+    tolerance, and the loss is significant by itself (see _Z_WORSE: on few queries the interval alone would fail an
+    engine as good as the model up to once in 100 runs). undecided: anything else.
+
+    Two scores answer this, without the interval's roots: the score falls as the assumed drop rises, so it is beyond
+    the quantile at the tolerance exactly where the interval ends before it.
+    """
+    at_tolerance = _score(lost, gained, queries, tolerance)
+    if at_tolerance <= -_Z:
+        return "passed"
+    if at_tolerance > _Z and _score(lost, gained, queries, 0.0) > _Z_WORSE:
+        return "failed"
+    return "undecided"
+
+
+def pairs_to_decide(lost: float, gained: float, queries: int, tolerance: float) -> int | None:
+    """About how many queries would decide what these leave undecided, if hits change at the same rate; to two digits,
+    rounded up. It is the number that makes the verdict passed where the measured drop is within `tolerance` (a share of
+    1), and failed where it is beyond.
+
+    A measured gain counts as chance: the drop is taken as 0. None where the verdict is decided already, or a billion
+    queries would not decide it.
+    """
+    if decide(lost, gained, queries, tolerance) != "undecided":
+        return None
+    if gained > lost:
+        lost = gained = (lost + gained) / 2
+
+    def decided(many: float) -> bool:
+        return decide(lost * many / queries, gained * many / queries, many, tolerance) != "undecided"
+
+    few, enough = float(queries), 2.0 * queries
+    while not decided(enough):
+        if enough > _MANY:
+            return None
+        few, enough = enough, 2 * enough
+    while enough - few > 0.001 * enough:
+        middle = (few + enough) / 2
+        few, enough = (few, middle) if decided(middle) else (middle, enough)
+    step = int(10.0 ** max(0, len(str(int(enough))) - 2))
+    return ceil(enough / step) * step
+
+
 def interval(lost: float, gained: float, queries: float) -> tuple[float, float]:
     """Lower and upper end of the drop, in shares of 1, with 95 % confidence.
 
@@ -49,11 +106,7 @@ def interval(lost: float, gained: float, queries: float) -> tuple[float, float]:
     middle = (lost - gained) / queries
 
     def score(drop: float) -> float:
-        linear = -lost - gained + (2 * queries - lost + gained) * drop
-        constant = -gained * drop * (1 - drop)
-        likely_gain = (sqrt(max(linear**2 - 8 * queries * constant, 0)) - linear) / (4 * queries)
-        variance = queries * (2 * likely_gain + drop * (1 - drop))
-        return (lost - gained - queries * drop) / sqrt(variance) if variance > 0 else 0.0
+        return _score(lost, gained, queries, drop)
 
     return _root(lambda drop: score(drop) - _Z, -1.0, middle), _root(lambda drop: score(drop) + _Z, middle, 1.0)
 
@@ -72,32 +125,19 @@ def mcnemar(lost: int, gained: int) -> float:
     return min(1.0, 2 * tail / (1 << changed))
 
 
-def pairs_to_be_sure(lost: int, gained: int, queries: int, tolerance: float) -> int | None:
-    """About how many queries, with as many changes among each hundred as in these `queries`, put the whole interval of
-    the drop within `tolerance` (in shares of 1); to two digits, upwards. None where the drop itself is not within it,
-    or a billion are too few.
-
-    A gain is taken for luck: the drop of the many is 0 then.
+def _score(lost: float, gained: float, queries: float, drop: float) -> float:
+    """Tango's score: by how many standard deviations the measured drop exceeds an assumed one, whose variance is the
+    maximum-likelihood estimate under that assumption. At 0 it is McNemar's statistic, (lost - gained) / sqrt(lost +
+    gained).
     """
-    went = max(lost, (lost + gained) / 2)
-    came = lost + gained - went
-    if (went - came) / queries >= tolerance:
-        return None
-
-    def sure(many: float) -> bool:
-        return interval(went * many / queries, came * many / queries, many)[1] <= tolerance
-
-    enough = 1.0
-    while not sure(enough):
-        if enough > _MANY:
-            return None
-        enough *= 2
-    short = enough / 2
-    while enough - short > 0.001 * enough:
-        middle = (short + enough) / 2
-        short, enough = (short, middle) if sure(middle) else (middle, enough)
-    step = int(10.0 ** max(0, len(str(int(enough))) - 2))
-    return ceil(enough / step) * step
+    linear = -lost - gained + (2 * queries - lost + gained) * drop
+    constant = -gained * drop * (1 - drop)
+    likely_gain = (sqrt(max(linear**2 - 8 * queries * constant, 0)) - linear) / (4 * queries)
+    variance = queries * (2 * likely_gain + drop * (1 - drop))
+    excess = lost - gained - queries * drop
+    if variance <= 0:
+        return copysign(inf, excess) if excess else 0.0
+    return excess / sqrt(variance)
 
 
 def _root(falling: Callable[[float], float], low: float, high: float) -> float:

@@ -55,6 +55,12 @@ class ConfigError(UserError):
     """A configuration value is unknown, of the wrong type, or out of range."""
 
 
+class Undecided(UserError):
+    """The pairs prove neither that a gate is met nor that it is not: nothing is written. More pairs would decide."""
+
+    exit_code = 3
+
+
 class GateNotMet(UserError):
     """What was asked for was done and is not good enough by the measure that the user set: nothing is left of it."""
 

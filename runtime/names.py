@@ -53,4 +53,4 @@ Index = Literal["flat", "hnsw", "auto"]
 a graph, or what the server takes by itself; both may miss some of the nearest."""
 
 Verdict = Literal["passed", "failed", "undecided"]
-"""Of a parity gate. Undecided: nothing speaks against the engine, and the sample is too small to be sure."""
+"""Of a parity gate. Undecided: the pairs prove neither that the engine keeps its recall nor that it does not."""

@@ -12,23 +12,25 @@ from geodtr.runtime.manifest import FILE_NAME, BackendEntry, Manifest, Quantisat
 from geodtr.runtime.names import BACKENDS, PRECISIONS, Backend, Dialect, asked_as
 
 
-def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool) -> str:
+def rebuild(bundle: Path, manifest: Manifest, *, from_graphs: bool, checkpoint: Path | None = None) -> str:
     """The command that builds `bundle` again beside it: from its own typed graphs, or, where those are damaged or not
-    for this machine, from its checkpoint (CKPT, told by its SHA-256).
+    for this machine, from its `checkpoint` (where that is not at hand: CKPT, with its SHA-256 as a comment).
 
     It names the backend that the bundle has, also where that was chosen by `--backend auto`: the bundle can be built
     again, a measurement may come out differently.
     """
     backend, made, tiles = manifest.backend, manifest.quantisation, manifest.source.raw_tiles
     out = f"{bundle}-rebuilt"
-    checkpoint = f"  # CKPT: the checkpoint whose SHA-256 is {manifest.source.sha256[:16]}..."
+    source = "CKPT" if checkpoint is None else str(checkpoint)
+    unknown = f"  # CKPT: the checkpoint whose SHA-256 is {manifest.source.sha256[:16]}..."
+    comment = unknown if checkpoint is None else ""
     if backend.name == "onnx":
-        return _export(out, tiles) + checkpoint
+        return _export(source, out, tiles) + comment
     if from_graphs:
         return recompile_command(bundle, backend, None if made is None else made.dialect)
     asked = [*_target(backend), "--precision", "auto" if manifest.precision == "mixed" else manifest.precision]
     asked += [] if made is None else _as_quantised(made)
-    return _built(bundle, asked, tiles, out) + checkpoint
+    return _built(bundle, source, asked, tiles, out) + comment
 
 
 def rebuild_unread(bundle: Path) -> str:
@@ -48,7 +50,7 @@ def rebuild_unread(bundle: Path) -> str:
     tiles, out = None if side is None else int(side), f"{bundle}-rebuilt"
     why = ["CKPT: the checkpoint" + ("" if checkpoint is None else f" whose SHA-256 is {checkpoint[:16]}...")]
     if backend == "onnx":
-        return f"{_export(out, tiles)}  # {why[0]}"
+        return f"{_export('CKPT', out, tiles)}  # {why[0]}"
     asked = ["--backend", backend or "BACKEND", "--precision", "PRECISION"]
     if backend is None:
         why.append(f"BACKEND: {', '.join(BACKENDS)}")
@@ -59,7 +61,7 @@ def rebuild_unread(bundle: Path) -> str:
     if precision not in (None, "fp32", "fp16"):
         asked += ["--calibration", "SPEC"] + ["--recall-on", "SPEC"] * (precision == "mixed")
         why.append("SPEC: a data set of such images")
-    return f"{_built(bundle, asked, tiles, out)}  # {'; '.join(why)}"
+    return f"{_built(bundle, 'CKPT', asked, tiles, out)}  # {'; '.join(why)}"
 
 
 def _backend_by_files(bundle: Path) -> Backend | None:
@@ -68,18 +70,19 @@ def _backend_by_files(bundle: Path) -> Backend | None:
     return next((backend for pattern, backend in kinds.items() if any(bundle.glob(pattern))), None)
 
 
-def _built(bundle: Path, asked: list[str], raw_tiles: int | None, out: str) -> str:
-    """Building from the checkpoint: in two steps where its graphs take tiles as they are."""
-    source, first = "CKPT", ""
+def _built(bundle: Path, source: str, asked: list[str], raw_tiles: int | None, out: str) -> str:
+    """Building from the checkpoint `source`: in two steps where its graphs take tiles as they are."""
+    first = ""
     if raw_tiles is not None:
-        source = f"{bundle}-graphs"
-        first = f"{_export(source, raw_tiles)} && "
+        graphs = f"{bundle}-graphs"
+        first = f"{_export(source, graphs, raw_tiles)} && "
+        source = graphs
     return first + shlex.join(["geodtr-export", "build-engine", source, *asked, "--out", out])
 
 
-def _export(out: str, raw_tiles: int | None) -> str:
+def _export(source: str, out: str, raw_tiles: int | None) -> str:
     tiles = [] if raw_tiles is None else ["--raw-tiles", str(raw_tiles)]
-    return shlex.join(["geodtr-export", "export", "CKPT", *tiles, "--out", out])
+    return shlex.join(["geodtr-export", "export", source, *tiles, "--out", out])
 
 
 def recompile_command(bundle: Path, backend: BackendEntry, dialect: Dialect | None) -> str:
@@ -135,5 +138,5 @@ def _as_quantised(made: QuantisationEntry) -> list[str]:
     ] * bool(percentile)
     if made.search is not None:
         asked += ["--recall-on", made.search.data, "--tolerance", str(made.search.tolerance)]
-        asked += ["--speed-batch", str(made.search.batch)]
+        asked += ["--speed-batch", str(made.search.batch)] + ["--accept-undecided"] * made.search.accepted
     return asked + ([] if made.keep_cosine is None else ["--keep-cosine", str(made.keep_cosine)])

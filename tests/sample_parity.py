@@ -3,7 +3,7 @@ model. What an engine would do to a descriptor is drawn by seed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geodtr.export.batches import BatchInvariance
 from geodtr.export.cosines import cosines
 from geodtr.export.parity.agreement import agreements
-from geodtr.export.parity.gates import Measured, judge
+from geodtr.export.parity.gates import AS_PROMISED, Gates, Measured, judge
 from geodtr.export.parity.pairings import median_margin, pairing, ranking
 from geodtr.export.parity.result import (
     BranchAudit,
@@ -25,6 +25,7 @@ from geodtr.export.parity.result import (
     ParityResult,
     Reference,
     StageName,
+    together,
 )
 from geodtr.export.parity.stages import chain, described
 from geodtr.runtime.machine import Machine
@@ -71,7 +72,7 @@ def drawn_parity(
     stages: bool = True,
     layers: bool = True,
     broken_images: int = 0,
-    require_certain: bool = False,
+    gates: Gates = AS_PROMISED,
     seed: int = 0,
 ) -> ParityResult:
     """A run on all of `pair_set`; of the last candidate the first `broken_images` panoramas come out as NaN."""
@@ -90,9 +91,8 @@ def drawn_parity(
             "typed": _disturbed(expected, 0.9 * each.noise, random),
             "engine": got,
         }
-        found.append(_candidate(each, expected, got, before, steps if stages else {}, layers, require_certain))
+        found.append(_candidate(each, expected, got, before, steps if stages else {}, layers, gates))
         evidence.append(_evidence(expected, got, steps if stages else {}))
-    verdicts = {each.gate.verdict for each in found}
     return ParityResult(
         figures=ParityFigures(
             data=pair_set.name,
@@ -114,8 +114,9 @@ def drawn_parity(
             ),
             fp32=candidates[0].name,
             candidates=tuple(found),
-            require_certain=require_certain,
-            verdict="failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed",
+            require_certain=gates.require_certain,
+            accept_undecided=gates.accept_undecided,
+            verdict=together(*(each.gate.verdict for each in found)),
         ),
         evidence=Evidence(pair_set, before, tuple(evidence)),
     )
@@ -128,12 +129,11 @@ def _candidate(
     before: Ranking,
     steps: Mapping[StageName, DescriptorPair],
     layers: bool,
-    require_certain: bool,
+    gates: Gates,
 ) -> Candidate:
     tiles = expected.pair_set.tiles
     own, queries, gallery = (pairing(name, before, after, tiles) for name, after in _rankings(expected, got).items())
     fp32 = drawn.precision == "fp32"
-    max_drop = {"fp32": 0.0, "fp16": 0.001}.get(drawn.precision, 0.005)
     branches = agreements(expected, got, {"ground": 0.0013, "aerial": None})
     stages = chain(expected, before, [described(name, "onnxruntime", step) for name, step in steps.items()], {})
     batches = (
@@ -166,11 +166,11 @@ def _candidate(
         bytes=1_800_000,
         gate=judge(
             Measured(branches, (own, queries, gallery), batches, audits, None, stages),
-            max_drop,
-            0.99999 if fp32 else 0.95,
-            None if fp32 else 0.96,
-            require_certain=require_certain,
+            replace(
+                gates.limits(drawn.precision, None, None if fp32 else 0.99), least_cosine=0.99999 if fp32 else 0.95
+            ),
         ),
+        next_step=None,
     )
 
 

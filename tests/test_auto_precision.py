@@ -133,7 +133,7 @@ def test_a_branch_of_which_no_block_is_chosen_is_built_as_the_rest(
         blocks = tuple(block for block in bench.blocks if block.startswith("ground/"))
         assert bench.drop(frozenset(blocks)).queries == 20
         trial = TrialEntry(blocks=blocks, queries=20, complete=True, lost=0, gained=0, low=0, high=0, speed=2)
-        return Found(chosen=blocks, trial=trial, sensitivity=(), trials=(trial,))
+        return Found(chosen=blocks, trial=trial, sensitivity=(), trials=(trial,), accepted=False)
 
     monkeypatch.setattr("geodtr.export.searched_precision.search", only_ground)
     pair_set = read_pairs(pairs)
@@ -165,3 +165,22 @@ def test_without_pairs_to_measure_recall_on_it_says_what_to_add(
 ) -> None:
     asked = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
     assert "--recall-on" in refused(*asked, "--out", tmp_path / "auto")
+
+
+def test_too_few_pairs_to_prove_the_tolerance_are_undecided_unless_accepted(
+    wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    out = tmp_path / "auto"
+    asked: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
+    asked += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--speed-batch", 2, "--tolerance", 5, "--out", out]
+    refused = cli(*asked)
+    assert refused.code == 3
+    assert "20 pairs cannot prove a drop of at most 5 points" in refused.err
+    assert "74 pairs" in refused.err
+    assert not out.exists()
+    accepted = cli(*asked, "--accept-undecided")
+    assert accepted.code == 0, accepted.err
+    assert "accepted undecided" in accepted.out
+    made = open_bundle(out).manifest.quantisation
+    assert made is not None and made.search is not None and made.search.accepted
+    assert "accepted undecided" in cli("inspect", out).out

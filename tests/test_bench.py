@@ -214,15 +214,19 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert (base.latency(0.5), base.calls) == (1000, 3)
 
 
-def test_parity_says_which_engine_is_slower_than_fp32(
-    trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fastest", [0.5, 1.1])
+def test_parity_warns_of_an_engine_that_is_slower_than_fp32_in_every_round(
+    trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, fastest: float
 ) -> None:
-    timings = [Timing(1, ((seconds,),)) for seconds in (0.01, 0.001, 0.002)]
+    rounds = ((0.01,) * 3, (0.001,) * 3, (0.002, 0.002, 0.001 / fastest))
+    timings = [Timing(1, tuple((seconds,) for seconds in each)) for each in rounds]
     monkeypatch.setattr("geodtr.export.parity.comparison.time_pairs", lambda *_args, **_kwargs: timings)
     names: tuple[Precision, ...] = ("fp32", "fp16")
     bundles = [shutil.copytree(trained.bundles[name].path, tmp_path / name) for name in names]
     result = cli("parity", trained.checkpoint, *bundles, "--data", trained.test_set.name, "--limit", 20)
-    assert "fp16 is slower here than fp32: 0.50 x" in " ".join(result.err.split())
+    said = " ".join(result.err.split())
+    assert ("fp16 is slower here than fp32: 0.50 x" in said) == (fastest < 1)
+    assert ("slower" in said) == (fastest < 1)
 
 
 def test_models_of_one_name_are_told_apart_by_the_folder_above(trained: Trained, tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.kept_cosine import largest_good
 from geodtr.export.model import open_model
-from geodtr.export.parity import compare
-from geodtr.export.parity.gates import MAX_DROP, may_lose
+from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import BundleError
@@ -38,14 +37,13 @@ ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
 @pytest.mark.parametrize("precision", BUILT)
 def test_recall_by_every_engine_is_the_reference_models(trained: Trained, precision: Precision) -> None:
     reference, candidate = open_model(trained.checkpoint), open_model(trained.bundles[precision].path)
-    result = compare(reference, [candidate], trained.test_set, stages=False)
+    # 500 pairs cannot prove a drop within half a point: what is measured must be.
+    gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5})
+    result = compare(reference, [candidate], trained.test_set, stages=False, gates=gates)
     assert result.figures.reference.recall.at_1 > 0.3
     (judged,) = result.candidates
-    for pairing in judged.pairings:
-        lost = pairing.at_1.lost - pairing.at_1.gained
-        assert lost <= may_lose(MAX_DROP[precision] / 100, len(trained.test_set))
     assert judged.smallest_cosine >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}[precision]
-    assert result.passed
+    assert result.passed, judged.gate.reasons
 
 
 @pytest.mark.parametrize("precision", BUILT)
@@ -131,14 +129,6 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
     assert result.code == 1
     assert "FAILED" in result.out
     assert read_manifest(bundle.path).parity[0].verdict == "failed"
-
-
-@pytest.mark.parametrize(
-    ("precision", "queries", "allowed"),
-    [("fp32", 500, 0), ("fp16", 500, 1), ("fp16", 5000, 5), ("int8", 500, 2), ("int8", 100, 1), ("int8", 8884, 44)],
-)
-def test_the_allowed_drop_is_the_tolerance_or_one_query(precision: Precision, queries: int, allowed: int) -> None:
-    assert may_lose(MAX_DROP[precision] / 100, queries) == allowed
 
 
 @settings(max_examples=200, deadline=None)

@@ -14,7 +14,7 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
-from geodtr.export.parity import compare
+from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.names import BRANCHES, Precision
@@ -80,7 +80,7 @@ def test_parity_holds_on_real_images_step_by_step(
         builder = make_builder("onnxruntime", BuildOptions())
         bundle = build_engine(exported, tmp_path / precision, precision=precision, builder=builder, calibration=plan)
         candidates.append(open_model(bundle.path))
-    result = compare(open_model(imported), candidates, pairs)
+    result = compare(open_model(imported), candidates, pairs, gates=Gates(accept_undecided=True))
     for candidate in result.candidates:
         assert candidate.gate.verdict == "passed", candidate.gate.reasons
         assert candidate.stages[0].from_previous[0].smallest_cosine > 0.99999

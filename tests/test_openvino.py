@@ -19,7 +19,7 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
-from geodtr.export.parity import compare
+from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.opening import EngineOptions
@@ -56,9 +56,10 @@ def images(trained: Trained) -> Images:
 def test_recall_by_every_engine_is_the_reference_models(
     trained: Trained, built: dict[Precision, Bundle], precision: Precision
 ) -> None:
-    result = compare(
-        open_model(trained.checkpoint), [open_model(built[precision].path)], trained.test_set, stages=False
-    )
+    # 500 pairs cannot prove a drop within half a point: what is measured must be.
+    gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5})
+    candidate = open_model(built[precision].path)
+    result = compare(open_model(trained.checkpoint), [candidate], trained.test_set, stages=False, gates=gates)
     assert result.candidates[0].smallest_cosine >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}[precision]
     assert result.passed, result.candidates[0].gate.reasons
 

@@ -126,9 +126,10 @@ def test_a_graph_that_cannot_be_read_is_said_and_leaves_a_strict_verdict_open(
 @pytest.mark.parametrize(
     ("options", "code", "word"),
     [
-        ((), 0, "passed"),
-        (("--require-certain",), 3, "UNDECIDED"),
-        (("--require-certain", "--max-drop", "int8=20,fp16=20"), 0, "are enough to be sure"),
+        ((), 3, "UNDECIDED"),
+        (("--max-drop", "int8=20"), 0, "60 pairs decide recall"),
+        (("--max-drop", "int8=20", "--require-certain"), 0, "passed"),
+        (("--accept-undecided", "--max-drop", "int8=5"), 0, "accepted"),
         (("--min-cosine", "int8=0.99999"), 1, "FAILED"),
     ],
 )
@@ -144,6 +145,13 @@ def test_the_exit_code_is_the_verdict(
     assert entry.verdict == {0: "passed", 1: "failed", 3: "undecided"}[code]
     assert entry.pairs == 60
     assert entry.reasons
+    assert entry.accepted == ("--accept-undecided" in options)
+    if code:
+        assert "  Next: " in result.out.splitlines()[-1]
+        assert "geodtr-export " in entry.reasons[-1]
+    shown = cli("inspect", bundle).out
+    assert word in shown or word == "passed"
+    assert all(reason in shown for reason in entry.reasons)
 
 
 def test_tables_fit_a_terminal(trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

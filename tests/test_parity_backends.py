@@ -10,7 +10,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.demo import DemoOptions, run_demo
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import Model, open_model
-from geodtr.export.parity import ParityResult, compare
+from geodtr.export.parity import Gates, ParityResult, compare
 from geodtr.export.parity.result import Candidate
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.names import QUANTISED, Backend, Precision
@@ -27,6 +27,8 @@ BUILT: tuple[tuple[Backend, Precision], ...] = (
     ("openvino", "fp16"),
     ("openvino", "int8"),
 )
+ACCEPTING = Gates(accept_undecided=True, max_drop={"fp16": 0.5})
+"""So few pairs cannot prove a drop within half a point: what is measured must be."""
 each_engine = pytest.mark.parametrize("number", range(len(BUILT)), ids=["-".join(each) for each in BUILT])
 
 
@@ -56,7 +58,7 @@ def check(candidate: Candidate) -> None:
 @pytest.fixture(scope="module")
 def small(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
     engines = build_all(trained.onnx.path, trained.train_set, 0.9998, tmp_path_factory.mktemp("engines"))
-    return compare(open_model(trained.checkpoint), engines, trained.test_set)
+    return compare(open_model(trained.checkpoint), engines, trained.test_set, gates=ACCEPTING)
 
 
 @each_engine
@@ -72,7 +74,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
     write_world(root / "held-out", WorldSet(pairs=2000, region="plateau"))
     train_set = read_pairs(root / "demo" / "world" / "train")
     engines = build_all(root / "demo" / "onnx", train_set, DemoOptions().int8_keep_cosine, root)
-    return compare(open_model(root / "demo" / "run"), engines, read_pairs(root / "held-out"))
+    return compare(open_model(root / "demo" / "run"), engines, read_pairs(root / "held-out"), gates=ACCEPTING)
 
 
 @pytest.mark.slow

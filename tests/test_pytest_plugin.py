@@ -112,7 +112,7 @@ def test_limits_are_the_projects_own(run: Run) -> None:
         "def test_it(geodtr_parity):\n"
         "    result = geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', limit=10,\n"
         "                           max_drop={'fp32': 50.0}, min_cosine={'fp32': 0.9},\n"
-        "                           require_certain=True, stages=False)\n"
+        "                           accept_undecided=True, stages=False)\n"
         "    assert result.figures.pairs == 10\n"
         "    (candidate,) = result.candidates\n"
         "    assert (candidate.gate.max_drop, candidate.gate.least_cosine) == (0.5, 0.9)\n"
@@ -122,16 +122,16 @@ def test_limits_are_the_projects_own(run: Run) -> None:
     assert done.code == 0, done.out
 
 
-def test_a_sample_too_small_for_certainty_is_no_pass(run: Run) -> None:
+def test_a_sample_too_small_to_decide_is_no_pass(run: Run) -> None:
     test = (
         "def test_it(geodtr_parity):\n"
-        "    geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', max_drop={'fp32': 1.0},\n"
-        "                  require_certain=True)\n"
+        "    geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', max_drop={'fp32': 1.0})\n"
     )
     done = run(test)
     assert done.code == 1
-    assert "Undecided: the sample is too small to be sure of int8" in done.out
-    assert "would be enough" in done.out
+    assert "Undecided: too few pairs to decide the recall of int8" in done.out
+    assert "About 390 pairs would decide" in done.out
+    assert "geodtr-export world MORE --pairs 390 && geodtr-export parity reference bundles/int8" in done.out
     assert "pytest --geodtr-report DIR" in done.out
 
 

@@ -1,12 +1,12 @@
-"""The interval of a paired drop: known values, and its coverage."""
+"""The interval of a paired drop and the rule that turns counts into verdicts: known values, properties, coverage."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from geodtr.export.statistics import interval, mcnemar, paired_drop, pairs_to_be_sure
+from geodtr.export.statistics import decide, interval, mcnemar, paired_drop, pairs_to_decide
 
 Z = 1.959964
 
@@ -67,6 +67,68 @@ def test_the_exact_test_takes_as_many_changes_as_a_data_set_has() -> None:
     assert mcnemar(9000, 1000) == pytest.approx(0, abs=1e-300)
 
 
+Counts = tuple[int, int, int]
+ORDER = {"passed": 0, "undecided": 1, "failed": 2}
+tolerances = st.sampled_from([0.0, 0.001, 0.005, 0.02, 0.1])
+
+
+@st.composite
+def counted(draw: st.DrawFn) -> Counts:
+    """Lost, gained, queries."""
+    queries = draw(st.integers(2, 9000))
+    lost = draw(st.integers(0, min(queries, 300)))
+    return lost, draw(st.integers(0, min(queries - lost, 300))), queries
+
+
+@settings(max_examples=500, deadline=None)
+@given(counted(), tolerances)
+def test_the_rule_is_the_interval(counts: Counts, tolerance: float) -> None:
+    low, high = interval(*counts)
+    verdict = decide(*counts, tolerance)
+    if abs(high - tolerance) > 2e-6:
+        assert (verdict == "passed") == (high <= tolerance)
+    if verdict == "failed":
+        assert low > tolerance - 2e-6
+    lost, gained, _ = counts
+    if low > tolerance + 2e-6:
+        assert (verdict == "failed") == (lost - gained > 3.5 * np.sqrt(lost + gained))
+
+
+@settings(max_examples=500, deadline=None)
+@given(counted(), tolerances)
+def test_more_lost_is_never_a_better_verdict_and_more_gained_never_a_worse_one(
+    counts: Counts, tolerance: float
+) -> None:
+    lost, gained, queries = counts
+    verdict = ORDER[decide(lost, gained, queries, tolerance)]
+    if lost + gained < queries:
+        assert ORDER[decide(lost + 1, gained, queries, tolerance)] >= verdict
+        assert ORDER[decide(lost, gained + 1, queries, tolerance)] <= verdict
+    assert ORDER[decide(lost, gained, queries, tolerance + 0.001)] <= verdict
+
+
+@settings(max_examples=200, deadline=None)
+@given(counted(), tolerances)
+def test_what_fails_one_way_round_passes_the_other(counts: Counts, tolerance: float) -> None:
+    lost, gained, queries = counts
+    if decide(lost, gained, queries, tolerance) == "failed":
+        assert decide(gained, lost, queries, tolerance) == "passed"
+    if lost == gained:
+        assert decide(lost, gained, queries, tolerance) != "failed"
+
+
+def test_an_engine_as_good_as_the_model_fails_once_in_1000_runs_at_most_whatever_the_sample() -> None:
+    """Exact, for any number of queries: even a tolerance of 0 needs this many more lost than gained of `changed`."""
+    for changed in range(1, 5000):
+        fewest_lost = int(np.floor((changed + 3.5 * np.sqrt(changed)) / 2)) + 1
+        chance = binom.sf(fewest_lost - 1, changed, 0.5)
+        assert 3 * chance < 1 / 1000, changed
+        if fewest_lost <= changed:
+            assert decide(fewest_lost, changed - fewest_lost, 10**6, 0.0) == "failed"
+        if fewest_lost - 1 <= changed:
+            assert decide(fewest_lost - 1, changed - fewest_lost + 1, 10**6, 0.0) != "failed"
+
+
 @settings(deadline=None)
 @given(
     lost=st.integers(0, 60),
@@ -74,25 +136,31 @@ def test_the_exact_test_takes_as_many_changes_as_a_data_set_has() -> None:
     queries=st.integers(130, 2000),
     tolerance=st.sampled_from([0.001, 0.005, 0.05]),
 )
-def test_so_many_pairs_make_sure_and_nine_tenths_of_them_do_not(
+def test_so_many_pairs_decide_and_nine_tenths_of_them_do_not(
     lost: int, gained: int, queries: int, tolerance: float
 ) -> None:
-    enough = pairs_to_be_sure(lost, gained, queries, tolerance)
+    enough = pairs_to_decide(lost, gained, queries, tolerance)
+    # A gain counts as chance.
     went = max(lost, (lost + gained) / 2)
     came = lost + gained - went
+
+    def verdict(pairs: float) -> str:
+        return decide(went * pairs / queries, came * pairs / queries, pairs, tolerance)
+
     if enough is None:
-        assert (went - came) / queries >= tolerance
+        decided = decide(lost, gained, queries, tolerance) != "undecided"
+        assert decided or (went - came) / queries == pytest.approx(tolerance)
         return
-
-    def high(pairs: float) -> float:
-        return interval(went * pairs / queries, came * pairs / queries, pairs)[1]
-
-    assert high(enough) <= tolerance + 1e-5
-    assert high(0.89 * enough) > tolerance
+    assert verdict(enough) == ("passed" if (went - came) / queries < tolerance else "failed")
+    assert enough > queries
+    if 0.89 * enough > queries:
+        assert verdict(0.89 * enough) == "undecided"
 
 
 def test_without_any_change_the_number_of_pairs_is_known_in_advance() -> None:
     # z^2 / (N + z^2) = tolerance
-    assert pairs_to_be_sure(0, 0, 500, 0.005) == 770
-    assert pairs_to_be_sure(0, 0, 500, 0.001) == 3900
-    assert pairs_to_be_sure(3, 1, 100, 0.0) is None
+    assert pairs_to_decide(0, 0, 500, 0.005) == 770
+    assert pairs_to_decide(0, 0, 500, 0.001) == 3900
+    assert pairs_to_decide(3, 1, 100, 0.0) is not None, "enough pairs prove that something is lost"
+    assert pairs_to_decide(1, 1, 100, 0.0) is None
+    assert pairs_to_decide(0, 0, 800, 0.005) is None, "decided already"

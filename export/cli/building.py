@@ -38,6 +38,7 @@ _HEARD: dict[str, tuple[PrecisionAsked, ...]] = {
     "keep_cosine": ("int8", "fp8"),
     "recall_on": ("auto",),
     "tolerance": ("auto",),
+    "accept_undecided": ("auto",),
     "picture": ("auto",),
     "speed_batch": ("fp16", *_QUANTISED),
     "require_faster": ("fp32", "fp16", *_QUANTISED),
@@ -105,8 +106,15 @@ def build_engine(
         typer.Option("--recall-on", metavar="SPEC", help="auto: pairs that recall is measured on.", show_default=False),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=100, help="auto: points of R@1 that may go.")
+        float, typer.Option("--tolerance", min=0, max=100, help="auto: points by which R@1 may fall.")
     ] = 0.5,
+    accept_undecided: Annotated[
+        bool,
+        typer.Option(
+            "--accept-undecided",
+            help="auto: choose by the measured drop where the pairs of --recall-on are too few to decide.",
+        ),
+    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option("--picture", metavar="PNG", help="auto: blocks and choices as a picture.", show_default=False),
@@ -194,7 +202,7 @@ def build_engine(
             pairs = read_test_set(recall_on)
             report_skipped(pairs.name, pairs.skipped)
             journal = out.resolve().with_name(f"{out.resolve().name}.search.json")
-            plan = SearchPlan(plan, pairs, journal, tolerance, speed_batch)
+            plan = SearchPlan(plan, pairs, journal, tolerance, speed_batch, accept_undecided)
     bundle = build(
         source,
         out,

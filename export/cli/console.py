@@ -101,10 +101,15 @@ def verdict(passed: bool) -> "Text":
     return judged("passed" if passed else "failed")
 
 
-def judged(of: "Verdict") -> "Text":
-    """A verdict in its colour."""
+EXIT_CODES: "dict[Verdict, int]" = {"passed": 0, "failed": 1, "undecided": 3}
+
+
+def judged(of: "Verdict", *, accepted: bool = False) -> "Text":
+    """A verdict in its colour; `accepted`: it passed because the user accepts that recall is undecided."""
     from rich.text import Text
 
+    if accepted and of == "passed":
+        return Text("accepted", "yellow")
     shown = {"passed": ("passed", "green"), "failed": ("FAILED", "bold red"), "undecided": ("UNDECIDED", "bold yellow")}
     return Text(*shown[of])
 

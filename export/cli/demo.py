@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, percent, show_json, table, track, verdict
+from geodtr.export.cli.console import EXIT_CODES, judged, messages, output, percent, show_json, table, track
 from geodtr.export.cli.options import AsJson, Seed, out_option
 from geodtr.export.cli.parity_tables import show_parity
 from geodtr.export.cli.precision_tables import int8_share
@@ -32,7 +32,7 @@ def demo(
         )
     if as_json:
         show_json(report)
-        raise typer.Exit(0 if report.passed else 1)
+        raise typer.Exit(EXIT_CODES[report.parity.verdict])
     show_parity(report.parity, report.pixels)
     if report.quantisation is not None:
         output.print(f"int8: {int8_share(report.quantisation)}")
@@ -47,6 +47,6 @@ def demo(
     for step, seconds in report.seconds.items():
         times.add_row(step, f"{seconds:.1f}")
     output.print(times)
-    output.print("Every engine against PyTorch:", verdict(report.passed))
+    output.print("Every engine against PyTorch:", judged(report.parity.verdict))
     output.print(f"See {out / SHEET} and {out / REPORT}.")
-    raise typer.Exit(0 if report.passed else 1)
+    raise typer.Exit(EXIT_CODES[report.parity.verdict])

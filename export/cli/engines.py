@@ -83,7 +83,7 @@ def inspect(
             f"parity with {measured.reference} on {measured.pairs} pairs of {measured.data}: "
             f"R@1 {percent(measured.at_1)} (reference {percent(measured.reference_at_1)}), "
             f"smallest cosine {measured.smallest_cosine:.5f}:",
-            judged(measured.verdict),
+            judged(measured.verdict, accepted=measured.accepted),
         )
         for reason in measured.reasons:
             output.print(f"  {reason}", soft_wrap=True)

@@ -40,7 +40,7 @@ def show_parity(figures: "ParityFigures", pixels: "Recall | None" = None) -> Non
     for candidate in figures.candidates:
         _show_verdict(candidate)
     for candidate in figures.candidates:
-        if candidate.times_fp32 is not None and candidate.times_fp32.median < 1:
+        if candidate.times_fp32 is not None and candidate.times_fp32.slower:
             warn(f"{candidate.name} is slower here than {figures.fp32}: {times(candidate.times_fp32)}.")
     warn_of_collapse(figures.reference.name, figures.reference.recall)
 
@@ -62,12 +62,16 @@ def _show_found(figures: "ParityFigures", pixels: "Recall | None") -> None:
             str(each.own.moved),
             f"{each.speed.median:.0f}",
             megabytes(each.bytes),
-            judged(each.gate.verdict),
+            judged(each.gate.verdict, accepted=each.gate.accepted),
         )
     output.print(rows)
     output.print(
         "cos: cosine of an engine's descriptors with the reference's; moved: queries whose rank changed", style="dim"
     )
+    if any(each.gate.accepted for each in figures.candidates):
+        output.print(
+            "accepted: the pairs do not decide recall; the measured drop is within what is allowed", style="dim"
+        )
 
 
 def _show_changes(figures: "ParityFigures") -> None:
@@ -127,12 +131,14 @@ def _show_layers(candidate: "Candidate") -> None:
 
 
 def _show_verdict(candidate: "Candidate") -> None:
-    output.print(f"{candidate.name}:", judged(candidate.gate.verdict))
+    output.print(f"{candidate.name}:", judged(candidate.gate.verdict, accepted=candidate.gate.accepted))
     for reason in candidate.gate.reasons:
         output.print(f"  {reason}", soft_wrap=True)
     output.print(f"  {_precisions(candidate)}", style="dim", soft_wrap=True)
     if candidate.gate.blamed is not None and candidate.stages:
-        output.print(f"  It was lost on the way to: {_STEPS[candidate.gate.blamed]}")
+        output.print(f"  Step that lost most: {_STEPS[candidate.gate.blamed]}")
+    if candidate.next_step is not None:
+        output.print(f"  Next: {candidate.next_step}", soft_wrap=True)
 
 
 def _precisions(candidate: "Candidate") -> str:

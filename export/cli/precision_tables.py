@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from geodtr.export.cli.console import output, table, times
 
 if TYPE_CHECKING:
-    from geodtr.runtime.manifest import QuantisationEntry, SearchEntry, SpeedEntry
+    from geodtr.runtime.manifest import QuantisationEntry, SearchEntry, SpeedEntry, TrialEntry
     from geodtr.runtime.names import Precision
 
 
@@ -28,7 +28,9 @@ def int8_share(made: "QuantisationEntry") -> str:
 
 def show_search(search: "SearchEntry", rest: "Precision") -> None:
     """Blocks alone, and the choices that were timed or lost too much; `rest` is what is not quantised."""
-    from geodtr.export.mixed_precision import allowed
+    from geodtr.export.mixed_precision import trial_verdict
+
+    notes = {"passed": "", "undecided": "undecided", "failed": "lost too much"}
 
     rows = table("Blocks alone in 8 bits", ("block", "operators", "mean cos", "lost", "gained", "speed", ""))
     for entry in search.sensitivity:
@@ -43,8 +45,8 @@ def show_search(search: "SearchEntry", rest: "Precision") -> None:
         drop = 100 * (trial.lost - trial.gained) / trial.queries
         interval = f"{drop:+.2f} ({100 * trial.low:+.2f} to {100 * trial.high:+.2f})"
         speed = "" if trial.speed is None else f"{trial.speed:.2f} x"
-        lost_too_much = "" if allowed(trial, search.tolerance) else "lost too much"
-        note = "chosen" if trial.blocks == search.chosen.blocks else lost_too_much
+        verdict = notes[trial_verdict(trial, search.tolerance)]
+        note = "chosen" if trial.blocks == search.chosen.blocks else verdict
         note = note if trial.complete else "given up early"
         rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
     output.print(rows)
@@ -54,23 +56,37 @@ def show_search(search: "SearchEntry", rest: "Precision") -> None:
         style="dim",
         soft_wrap=True,
     )
-    if 100 * search.chosen.high > search.tolerance:
-        output.print(how_sure(search), soft_wrap=True)
+    for line in open_questions(search):
+        output.print(line, soft_wrap=True)
 
 
-def how_sure(search: "SearchEntry") -> str:
-    """What the pairs leave open, where the chosen one's interval reaches beyond the tolerance: the choice was made by
-    the measured drop.
-    """
-    from geodtr.export.statistics import pairs_to_be_sure
+def open_questions(search: "SearchEntry") -> list[str]:
+    """What the pairs leave undecided: whether the chosen blocks keep their recall, and whether faster ones would."""
+    from geodtr.export.mixed_precision import may_hold, trial_verdict
+    from geodtr.export.statistics import pairs_to_decide
 
-    trial = search.chosen
-    beyond = f"{trial.queries} pairs cannot exclude a drop of {100 * trial.high:.2f} points"
-    if 100 * (trial.lost - trial.gained) > search.tolerance * trial.queries:
-        return f"{beyond}. A tolerance of less than one query lets one go."
-    enough = pairs_to_be_sure(trial.lost, trial.gained, trial.queries, search.tolerance / 100)
-    within = f"The measured drop is within {search.tolerance} points; {beyond}."
-    return within if enough is None else f"{within} About {enough} would."
+    tolerance, chosen = search.tolerance, search.chosen
+
+    def pairs(trial: "TrialEntry") -> str:
+        enough = pairs_to_decide(trial.lost, trial.gained, trial.queries, tolerance / 100)
+        return "No number of pairs would decide it." if enough is None else f"About {enough:,} pairs would decide it."
+
+    lines = list[str]()
+    if trial_verdict(chosen, tolerance) == "undecided":
+        lines.append(
+            f"The choice is accepted undecided: the measured drop is within {tolerance} points, and {chosen.queries} "
+            f"pairs cannot exclude {100 * chosen.high:.2f}. {pairs(chosen)}"
+        )
+    faster = [
+        trial for trial in search.trials if (trial.speed or 0) > (chosen.speed or 0) and may_hold(trial, tolerance)
+    ]
+    if faster:
+        fastest = max(faster, key=lambda trial: trial.speed or 0)
+        lines.append(
+            f"A faster choice ({fastest.speed:.2f} x) is undecided; its measured drop is within {tolerance} points. "
+            f"{pairs(fastest)}"
+        )
+    return lines
 
 
 def draw_search(made: "QuantisationEntry | None", path: Path) -> None:

@@ -11,6 +11,7 @@ from geodtr.export.parity.describing import describe, paths_of
 from geodtr.export.parity.descriptors import compare_descriptors
 from geodtr.export.parity.gates import Gates, Measured, judge
 from geodtr.export.parity.layers import layer_agreements
+from geodtr.export.parity.remedy import Comparison, next_step
 from geodtr.export.parity.result import Candidate, CandidateEvidence, LayerAgreement
 from geodtr.export.parity.run import Run
 from geodtr.export.parity.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
@@ -80,12 +81,15 @@ def measure(
     measured = Measured(
         found.branches, found.pairings, (ground, aerial), audits, _other_input(run.reference, model, bundle), stages
     )
-    precision, gates, made = model.precision, asked.gates, bundle.manifest.quantisation
+    made = bundle.manifest.quantisation
+    limits = asked.gates.limits(model.precision, model.tolerance, None if made is None else made.keep_cosine)
+    gate = judge(measured, limits)
+    layers_left = not asked.layers and run.reference.precision == "fp32" != model.precision
     candidate = Candidate(
         name=contender.name,
         path=str(model.path),
         runs_by=model.runs_by,
-        precision=precision,
+        precision=model.precision,
         branches=found.branches,
         pairings=found.pairings,
         stages=stages,
@@ -96,13 +100,8 @@ def measure(
         times_reference=beside.times_reference,
         times_fp32=beside.times_fp32,
         bytes=model.bytes,
-        gate=judge(
-            measured,
-            gates.drop_of(precision, model.tolerance),
-            gates.cosine_of(precision),
-            gates.promise_of(precision, None if made is None else made.keep_cosine),
-            require_certain=gates.require_certain,
-        ),
+        gate=gate,
+        next_step=next_step(gate, Comparison(run.reference, bundle, run.pair_set.name, layers_left)),
     )
     evidence = CandidateEvidence(found.cosine, found.rankings, {stage.name: stage.ranking for stage in way})
     return candidate, evidence

@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from geodtr.export.bench import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
-from geodtr.export.parity.gates import AS_PROMISED, Gates, together
+from geodtr.export.parity.gates import AS_PROMISED, Gates
 from geodtr.export.parity.layers import check_layers
 from geodtr.export.parity.pairings import median_margin
-from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference
+from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference, together
 from geodtr.export.parity.run import begin, check_pairs
 from geodtr.export.parity.stages import float32_graphs
 from geodtr.export.timing import Timing, time_pairs
@@ -95,6 +95,7 @@ def compare(
         fp32=names[fp32],
         candidates=tuple(candidate for candidate, _ in measured),
         require_certain=gates.require_certain,
+        accept_undecided=gates.accept_undecided,
         verdict=together(*(candidate.gate.verdict for candidate, _ in measured)),
     )
     return ParityResult(figures, Evidence(run.pair_set, run.ranking, tuple(evidence for _, evidence in measured)))

@@ -1,11 +1,10 @@
-"""What an engine must keep, and the judgement of one that was measured, in words.
+"""What an engine must keep, and the judgement of a measured one, in words.
 
 Knows figures; knows nothing of models or files.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import floor
 
 from geodtr.export.agreement import at_twice_the_angle
 from geodtr.export.batches import BatchInvariance, batch_fault
@@ -20,8 +19,9 @@ from geodtr.export.parity.result import (
     Pairing,
     Stage,
     StageName,
+    together,
 )
-from geodtr.export.statistics import pairs_to_be_sure
+from geodtr.export.statistics import decide, pairs_to_decide
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Precision, Verdict
 
@@ -37,17 +37,25 @@ class Gates:
     """What is asked of candidates. `max_drop`: points of R@1 by precision, in place of MAX_DROP and of a searched
     bundle's own tolerance; `least_cosine` in place of LEAST_COSINE.
 
-    `require_certain`: the whole 95 % interval of the drop must lie within what is allowed, and the graph must have been
-    looked into; otherwise the verdict is undecided.
+    Recall is judged by statistics.decide. `accept_undecided`: recall that the pairs leave undecided passes where every
+    measured drop is within what is allowed; the gate then says so. `require_certain`: every check needs evidence, so a
+    typed graph that could not be read is undecided as well.
 
-    Raises ConfigError for a name that is no precision, or a number that cannot be.
+    Raises ConfigError for a name that is no precision, a number that cannot be, or two options that contradict each
+    other.
     """
 
     max_drop: Mapping[Precision, float] = field(default_factory=dict)
     least_cosine: Mapping[Precision, float] = field(default_factory=dict)
     require_certain: bool = False
+    accept_undecided: bool = False
 
     def __post_init__(self) -> None:
+        if self.require_certain and self.accept_undecided:
+            raise ConfigError(
+                "--require-certain and --accept-undecided (require_certain, accept_undecided) contradict each other: "
+                "leave one of them out."
+            )
         asked = (("max_drop", self.max_drop, 100, " points"), ("least_cosine", self.least_cosine, 1, ""))
         for what, numbers, largest, unit in asked:
             for precision, number in numbers.items():
@@ -57,33 +65,42 @@ class Gates:
                         f"{largest}{unit}."
                     )
 
-    def drop_of(self, precision: Precision, tolerance: float | None) -> float:
-        """The share of queries by which R@1 may fall; `tolerance`, in points, is the bundle's own."""
-        own = MAX_DROP[precision] if tolerance is None else tolerance
-        return self.max_drop.get(precision, own) / 100
-
-    def cosine_of(self, precision: Precision) -> float:
-        """What every single descriptor must keep."""
-        return self.least_cosine.get(precision, LEAST_COSINE[precision])
-
-    def promise_of(self, precision: Precision, keep_cosine: float | None) -> float | None:
-        """What 99 of 100 descriptors must keep of an engine whose build kept `keep_cosine` on its calibration images:
-        twice that angle. None where the build made no such promise, or the user set a cosine of his own.
-
-        On few pairs it tells one wrong scale, which turns some descriptors and costs no hit yet.
+    def limits(self, precision: Precision, tolerance: float | None, keep_cosine: float | None) -> "Limits":
+        """What is asked of one candidate. `tolerance`: its own, in points, where a search chose its blocks;
+        `keep_cosine`: the cosine that its build kept on its calibration images, where it kept one.
         """
-        return None if keep_cosine is None or precision in self.least_cosine else at_twice_the_angle(keep_cosine)
+        points = MAX_DROP[precision] if tolerance is None else tolerance
+        own_cosine = precision in self.least_cosine
+        return Limits(
+            max_drop=self.max_drop.get(precision, points) / 100,
+            least_cosine=self.least_cosine.get(precision, LEAST_COSINE[precision]),
+            promised_cosine=None if keep_cosine is None or own_cosine else at_twice_the_angle(keep_cosine),
+            require_certain=self.require_certain,
+            accept_undecided=self.accept_undecided,
+        )
 
 
 AS_PROMISED = Gates()
 """The allowed drops and cosines of each precision."""
 
 
-def may_lose(max_drop: float, queries: int) -> int:
-    """How many hits at rank 1 may be lost where R@1 may fall by the share `max_drop`: never less than one query, unless
-    nothing may.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is asked of one candidate. `max_drop`: the share of queries by which R@1 may fall. `least_cosine`: of every
+    descriptor with the reference's. `promised_cosine`: of 99 in 100 descriptors; None where the build kept no cosine,
+    or the user set one. It detects one wrong scale, which turns some descriptors and costs no hit on few pairs.
     """
-    return max(1, floor(max_drop * queries + 1e-9)) if max_drop else 0
+
+    max_drop: float
+    least_cosine: float
+    promised_cosine: float | None = None
+    require_certain: bool = False
+    accept_undecided: bool = False
+
+    @property
+    def by_cosine(self) -> bool:
+        """Whether cosines stand in for recall: no number of pairs proves that nothing is lost."""
+        return not self.max_drop and self.least_cosine >= LEAST_COSINE["fp32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,88 +117,112 @@ class Measured:
     stages: Sequence[Stage]
 
 
-def judge(
-    measured: Measured, max_drop: float, least_cosine: float, promised_cosine: float | None, *, require_certain: bool
-) -> Gate:
-    """`max_drop`: a share of the queries. Every comparison is written so that a NaN fails it."""
-    queries = measured.pairings[0].recall.queries
-    allowed = may_lose(max_drop, queries)
-    # One that failed before those that passed, and the one that may have lost most.
-    worst = min(measured.pairings, key=lambda each: (_net(each) <= allowed, each.at_1.low))
-    drop, low, high = -worst.at_1.change, -worst.at_1.high, -worst.at_1.low
-    needed = [pairs_to_be_sure(each.at_1.lost, each.at_1.gained, queries, max_drop) for each in measured.pairings]
-    known = [number for number in needed if number is not None]
-    enough = max(known) if len(known) == len(needed) else None
-    by_cosine = not max_drop and least_cosine >= LEAST_COSINE["fp32"]
-    certain = None if by_cosine else all(-each.at_1.low <= max_drop for each in measured.pairings)
+def judge(measured: Measured, limits: Limits) -> Gate:
+    """The verdict on one candidate. Every comparison is written so that a NaN fails it."""
+    max_drop = limits.max_drop
+    recalls = [_Recall.of(pairing, limits) for pairing in measured.pairings]
+    worst = min(recalls, key=lambda each: (_WORST_FIRST.index(each.evidence), each.change.low))
+    undecided = [each for each in recalls if each.evidence == "undecided"]
+    numbers = [each.pairs_to_decide for each in undecided if each.pairs_to_decide is not None]
+    is_open = worst.evidence == "undecided" and not limits.by_cosine
+    enough = max(numbers) if is_open and len(numbers) == len(undecided) else None
     checks = (
-        *(_recall(pairing, allowed) for pairing in measured.pairings),
-        *(_cosine(branch, least_cosine) for branch in measured.branches),
-        *(_promise(branch, promised_cosine) for branch in measured.branches if promised_cosine is not None),
+        *(each.check for each in recalls),
+        *(_cosine(branch, limits.least_cosine) for branch in measured.branches),
+        *(
+            _promise(branch, limits.promised_cosine)
+            for branch in measured.branches
+            if limits.promised_cosine is not None
+        ),
         *(_finite(branch) for branch in measured.branches),
         *(_length(branch) for branch in measured.branches),
         *(_batches(each) for each in measured.batches),
         _input(measured.other_input),
-        *(_graph(each, require_certain=require_certain) for each in measured.audit),
+        *(_graph(each, require_certain=limits.require_certain) for each in measured.audit),
     )
-    undecided: Verdict = "undecided" if require_certain and certain is False else "passed"
     failed = {check.name for check in checks if check.verdict == "failed"}
-    own_failed = _net(measured.pairings[0]) > allowed
+    accepted = is_open and all(each.check.verdict == "passed" for each in recalls)
     return Gate(
         max_drop=max_drop,
-        may_lose=allowed,
-        least_cosine=least_cosine,
-        promised_cosine=promised_cosine,
-        pairing=worst.name,
-        drop=drop,
-        low=low,
-        high=high,
-        certain=certain,
-        pairs_to_be_sure=enough,
+        least_cosine=limits.least_cosine,
+        promised_cosine=limits.promised_cosine,
+        pairing=worst.pairing.name,
+        drop=-worst.change.change,
+        low=-worst.change.high,
+        high=-worst.change.low,
+        certain=None if limits.by_cosine else worst.evidence == "passed",
+        accepted=accepted,
+        pairs_to_decide=enough,
         checks=checks,
-        blamed=_blamed(measured.stages, failed, own_failed=own_failed),
-        verdict=together(undecided, *(check.verdict for check in checks)),
+        blamed=_blamed(measured.stages, failed, own_failed=recalls[0].evidence == "failed"),
+        verdict=together(*(check.verdict for check in checks)),
         reasons=(
             *(check.words for check in checks if check.verdict != "passed"),
-            _how_sure(worst.at_1, max_drop, queries, certain, enough),
+            _evidence(worst, limits, enough, accepted=accepted),
         ),
     )
 
 
-def together(*verdicts: Verdict) -> Verdict:
-    """Failed when one of several is, else undecided when one is."""
-    return "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
+_WORST_FIRST: tuple[Verdict, ...] = ("failed", "undecided", "passed")
 
 
-def _how_sure(worst: Change, max_drop: float, queries: int, certain: bool | None, enough: int | None) -> str:
-    """Whether so many queries are enough to be sure of the drop, in a sentence."""
-    if certain is None:
-        return "Nothing may be lost, which no number of pairs makes certain: here the cosine of every image decides."
-    drop, least, most, may = (_points(share) for share in (-worst.change, -worst.high, -worst.low, max_drop))
-    if -worst.high > max_drop:
-        return (
-            f"{queries} pairs are enough to be sure that it is too much: with 95 % confidence the drop in R@1 is at "
-            f"least {least} points, {may} are allowed."
+@dataclass(frozen=True, slots=True)
+class _Recall:
+    """One way of searching. `evidence`: what its pairs prove by statistics.decide; `check`: what the gate makes of it.
+    `pairs_to_decide`: None where it is decided or no number would decide it.
+    """
+
+    pairing: Pairing
+    evidence: Verdict
+    pairs_to_decide: int | None
+    check: Check
+
+    @classmethod
+    def of(cls, pairing: Pairing, limits: Limits) -> "_Recall":
+        at_1, queries = pairing.at_1, pairing.recall.queries
+        evidence = decide(at_1.lost, at_1.gained, queries, limits.max_drop)
+        accepted = False
+        verdict = evidence
+        if evidence == "undecided" and limits.by_cosine:
+            verdict = "passed"
+        elif evidence == "undecided" and limits.accept_undecided:
+            accepted = at_1.lost - at_1.gained <= limits.max_drop * queries + 1e-9
+            verdict = "passed" if accepted else evidence
+        words = (
+            f"{PAIRINGS[pairing.name]}: R@1 {100 * at_1.before:.1f} -> {100 * at_1.after:.1f}, {at_1.lost} of "
+            f"{queries} hits lost and {at_1.gained} gained; a drop of {_points(-at_1.change)} points "
+            f"({_points(-at_1.high)} to {_points(-at_1.low)}), {_points(limits.max_drop)} are allowed"
         )
-    span = f"with 95 % confidence the drop in R@1 is at most {most} points, {may} are allowed"
-    if certain:
-        return f"{queries} pairs are enough to be sure: {span}."
-    if not max_drop:
-        return f"No number of pairs makes certain that nothing is lost: {span}."
-    if enough is None:
-        weighs = -worst.change * queries < 1.5
-        more = "One query weighs more than that on a set this small" if weighs else "More would not help"
-        return f"{queries} pairs are too few to be sure: {span}. {more}: the measured drop is {drop}."
-    return f"{queries} pairs are too few to be sure: {span}. About {enough:,} would be enough, if they change alike."
+        words += "; undecided, accepted" if accepted else ""
+        needed = pairs_to_decide(at_1.lost, at_1.gained, queries, limits.max_drop)
+        return cls(pairing, evidence, needed, Check("recall", verdict, words, accepted))
+
+    @property
+    def change(self) -> Change:
+        return self.pairing.at_1
 
 
-def _recall(pairing: Pairing, allowed: int) -> Check:
-    at_1, queries = pairing.at_1, pairing.recall.queries
-    words = (
-        f"{PAIRINGS[pairing.name]}: R@1 {100 * at_1.before:.1f} -> {100 * at_1.after:.1f}, {at_1.lost} of "
-        f"{queries} hits lost and {at_1.gained} gained; {allowed} more may be lost than gained"
-    )
-    return Check("recall", _verdict(_net(pairing) <= allowed), words)
+def _evidence(worst: _Recall, limits: Limits, enough: int | None, *, accepted: bool) -> str:
+    """What the pairs prove of recall, in sentences."""
+    queries, change = worst.pairing.recall.queries, worst.change
+    least, most, may = (_points(share) for share in (-change.high, -change.low, limits.max_drop))
+    sure = "with 95 % confidence R@1 falls by"
+    if worst.evidence == "passed":
+        return f"{queries} pairs decide recall: {sure} at most {most} points, {may} are allowed."
+    if worst.evidence == "failed":
+        return f"{queries} pairs decide recall: {sure} at least {least} points, {may} are allowed."
+    if limits.by_cosine:
+        return "No drop is allowed, which no number of pairs can prove: the cosine of every image decides."
+    span = f"{queries} pairs do not decide recall: {sure} {least} to {most} points, {may} are allowed."
+    if accepted:
+        span += f" Accepted, because the measured drop of {_points(-change.change)} points is within that."
+    if -change.high > limits.max_drop:
+        span += f" Chance alone loses {change.lost} and gains {change.gained} too often to call it failed."
+    if enough is not None:
+        return f"{span} About {enough:,} pairs would decide, if hits change at the same rate."
+    if not limits.max_drop:
+        return f"{span} No number of pairs proves that nothing is lost."
+    return f"{span} No number of pairs would decide: the measured drop is exactly what is allowed."
 
 
 def _cosine(branch: BranchAgreement, least: float) -> Check:
@@ -243,10 +284,6 @@ def _blamed(stages: Sequence[Stage], failed: set[CheckName], *, own_failed: bool
     if "graph" in failed:
         return "typed"
     return "engine" if "batches" in failed else None
-
-
-def _net(pairing: Pairing) -> int:
-    return pairing.at_1.lost - pairing.at_1.gained
 
 
 def _verdict(good: bool) -> Verdict:

@@ -35,8 +35,10 @@ def _entry(figures: ParityFigures, candidate: Candidate) -> ParityEntry:
         high=gate.high,
         max_drop=gate.max_drop,
         certain=gate.certain,
+        accepted=gate.accepted,
+        pairs_to_decide=gate.pairs_to_decide,
         smallest_cosine=candidate.smallest_cosine,
         machine=figures.machine,
         verdict=gate.verdict,
-        reasons=gate.reasons,
+        reasons=gate.reasons if candidate.next_step is None else (*gate.reasons, candidate.next_step),
     )

@@ -159,30 +159,34 @@ class LayerAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that a gate looked at, and what it found, in a sentence with the measured and the allowed value."""
+    """One thing that a gate looked at, and what it found, in a sentence with the measured and the allowed value.
+
+    `accepted`: the pairs leave it undecided, and it passes because the user accepts that (Gates.accept_undecided).
+    """
 
     name: CheckName
     verdict: Verdict
     words: str
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
     """The judgement of one candidate.
 
-    `max_drop`: the share of queries by which R@1 may fall; `may_lose` the same in queries, never less than one for a
-    precision that may lose at all. `least_cosine` is asked of every descriptor, `promised_cosine` of 99 in 100, by what
-    the build kept on its calibration images; None where it promised nothing. `pairing` is the way of searching that
-    decides: one that failed, where one did, and the one that may have lost most. `drop` is its fall of R@1 (negative: a
-    gain), which 95 % confidence puts between `low` and `high`. `certain`: in every way of searching it lies within
-    `max_drop`; None where nothing may be lost and the cosine of every image makes sure of it. `pairs_to_be_sure`: about
-    how many pairs with as many changes would make it certain; None where no number would. `blamed`: the stage that
-    lost what failed the gate; None where it did not fail or no stages were run.
-    `reasons`: why the verdict is not passed, and how sure it is, in sentences.
+    `max_drop`: the share of queries by which R@1 may fall. `least_cosine` is asked of every descriptor,
+    `promised_cosine` of 99 in 100, by the cosine that the build kept on its calibration images; None where it kept
+    none. `pairing` is the worst way of searching: failed before undecided before passed, then the one that may have
+    lost most. `drop` is its fall of R@1 (negative: a gain), `low` to `high` the 95 % interval.
+
+    `certain`: in every way of searching the whole interval is within `max_drop`; None where no drop is allowed and the
+    cosine of every image decides. `accepted`: recall is undecided, every measured drop is within `max_drop`, and the
+    user accepts that. `pairs_to_decide`: about how many pairs would decide recall, if hits change at the same rate;
+    None where it is decided, or no number would. `blamed`: the stage that lost what failed the gate; None where it did
+    not fail or no stages were run. `reasons`: why the verdict is not passed, and what the pairs prove, in sentences.
     """
 
     max_drop: float
-    may_lose: int
     least_cosine: float
     promised_cosine: float | None
     pairing: PairingName
@@ -190,16 +194,18 @@ class Gate:
     low: float
     high: float
     certain: bool | None
-    pairs_to_be_sure: int | None
+    accepted: bool
+    pairs_to_decide: int | None
     checks: tuple[Check, ...]
     blamed: StageName | None
     verdict: Verdict
     reasons: tuple[str, ...]
 
     @property
-    def beyond(self) -> bool:
-        """Whether more is lost than may be, with 95 % confidence."""
-        return self.low > self.max_drop
+    def recall_is_open(self) -> bool:
+        """Whether the pairs leave recall undecided, accepted or not."""
+        recall = [check for check in self.checks if check.name == "recall"]
+        return together(*(check.verdict for check in recall)) == "undecided" or self.accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +230,7 @@ class Candidate:
     searching. `stages`: empty where none were run; the last one is the engine. `layers`: empty unless asked for.
     `times_reference` and `times_fp32`: its speed against the reference's and against the run's first float32 candidate
     (ParityFigures.fp32), in the same interleaved rounds; the latter is None for a float32 engine. `bytes`: of its
-    files.
+    files. `next_step`: the command to run after a verdict that is not passed; None after one that is.
     """
 
     name: str
@@ -242,6 +248,7 @@ class Candidate:
     times_fp32: Ratio | None
     bytes: int
     gate: Gate
+    next_step: str | None
 
     @property
     def own(self) -> Pairing:
@@ -267,7 +274,7 @@ class ParityFigures:
     `skipped` are files that could not be used, left out with their pairs. `machine`, `cores` and `packages` (versions,
     the interpreter's among them) are where it was run. `fp32` names whom `times_fp32` is held against: the first
     float32 candidate, or the reference. `verdict`: failed when one candidate failed, else undecided when one is, else
-    passed.
+    passed. `require_certain` and `accept_undecided`: see Gates.
     """
 
     data: str
@@ -281,7 +288,17 @@ class ParityFigures:
     fp32: str
     candidates: tuple[Candidate, ...]
     require_certain: bool
+    accept_undecided: bool
     verdict: Verdict
+
+    @property
+    def pairs_to_decide(self) -> int | None:
+        """About how many pairs would decide recall for all candidates; accepted ones count as undecided. None where all
+        are decided, or where no number would decide one of them.
+        """
+        open_ones = [each.gate for each in self.candidates if each.gate.recall_is_open]
+        numbers = [gate.pairs_to_decide for gate in open_ones if gate.pairs_to_decide is not None]
+        return max(numbers, default=None) if len(numbers) == len(open_ones) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -337,6 +354,11 @@ class ParityResult:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         return self.figures.candidates
+
+
+def together(*verdicts: Verdict) -> Verdict:
+    """Failed when one of several is, else undecided when one is."""
+    return "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
 
 
 def first_tiles(ranking: Ranking, tiles: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -30,29 +30,24 @@ def series(number: int) -> str:
     return f"s{1 + number % 7}"
 
 
-def may_fall(candidate: Candidate) -> float:
-    """The share of queries by which R@1 may fall: what is allowed, or one query where that is more."""
-    return max(candidate.gate.max_drop, candidate.gate.may_lose / candidate.own.recall.queries)
-
-
 def change_plot(candidates: Sequence[Candidate]) -> str:
-    """Each candidate's change of R@1, its interval, and how far it may fall."""
+    """Each candidate's change of R@1, its interval, and the drop that is allowed."""
     ends = [0.0]
     for candidate in candidates:
-        ends += [-candidate.gate.high, -candidate.gate.low, -may_fall(candidate)]
+        ends += [-candidate.gate.high, -candidate.gate.low, -candidate.gate.max_drop]
     low, high = 100 * min(ends), 100 * max(ends)
     room = 0.06 * max(high - low, 0.1)
     x = Axis("change of R@1, points", low - room, high + room, _round(low - room, high + room))
     y = Axis("", len(candidates), 0, ())
     said = "; ".join(
         f"{candidate.name} {points(-candidate.gate.drop)} points, 95 % between {points(-candidate.gate.high)} and "
-        f"{points(-candidate.gate.low)}, may fall by {percent(may_fall(candidate))}, {candidate.gate.verdict}"
+        f"{points(-candidate.gate.low)}, may fall by {percent(candidate.gate.max_drop)}, {candidate.gate.verdict}"
         for candidate in candidates
     )
     plot = Plot(f"Change of R@1 of each candidate. {said}.", x, y, height=60 + 44 * len(candidates), left=14)
     for row, candidate in enumerate(candidates):
         gate, middle = candidate.gate, row + 0.68
-        plot.box((-100 * may_fall(candidate), x.high), (row + 0.42, row + 0.94), "allowed")
+        plot.box((-100 * gate.max_drop, x.high), (row + 0.42, row + 0.94), "allowed")
         tolerance = [-100 * gate.max_drop] * 2
         plot.line(tolerance, [row + 0.42, row + 0.94], "tolerance")
         plot.line([-100 * gate.high, -100 * gate.low], [middle, middle], series(row))

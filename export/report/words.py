@@ -32,33 +32,29 @@ def headline(result: ParityResult) -> str:
     if failed:
         return f"Failed: {_those(failed)} {_verb(failed, 'does', 'do')} not pass"
     if undecided:
-        unsure = tuple(each.name for each in result.candidates if _unsure(each.gate))
+        small = tuple(each.name for each in result.candidates if each.name in undecided and each.gate.recall_is_open)
         return (
-            f"Undecided: the sample is too small to be sure of {_those(unsure)}"
-            if unsure
-            else f"Undecided: nobody looked into the graph of {_those(undecided)}"
+            f"Undecided: too few pairs to decide the recall of {_those(small)}"
+            if small
+            else f"Undecided: the graph of {_those(undecided)} could not be read"
         )
-    return f"Passed: {_those(passed)} {_verb(passed, 'loses', 'lose')} no more than {_verb(passed, 'it', 'they')} may"
+    accepted = tuple(each.name for each in result.candidates if each.gate.accepted)
+    if accepted:
+        return f"Passed, with the recall of {_those(accepted)} undecided and accepted"
+    return f"Passed: {_those(passed)} {_verb(passed, 'loses', 'lose')} no more than allowed"
 
 
 def sureness(result: ParityResult) -> str:
-    """Whether the sample is large enough, for all candidates at once; what would be."""
+    """Whether the pairs decide recall, for all candidates at once; how many would."""
     said = f"{counted(result.figures.pairs, 'pair')} against {result.figures.reference.name}"
     if all(candidate.gate.certain is None for candidate in result.candidates):
-        return f"{said}: no number makes certain that nothing is lost; the cosine of every image decides."
-    unsure = [candidate for candidate in result.candidates if _unsure(candidate.gate)]
-    if not unsure:
-        return f"{said}: enough to be sure."
-    names = _those([candidate.name for candidate in unsure])
-    enough = [candidate.gate.pairs_to_be_sure for candidate in unsure]
-    known = [number for number in enough if number is not None]
-    more = f" About {max(known):,} would be enough, if they change alike." if len(known) == len(enough) else ""
-    return f"{said}: too few to be sure of {names}.{more}"
-
-
-def _unsure(gate: Gate) -> bool:
-    """Whether the sample leaves open on which side of what is allowed the drop lies."""
-    return gate.certain is False and not gate.beyond
+        return f"{said}. No drop is allowed, which no number of pairs can prove: the cosine of every image decides."
+    small = [candidate.name for candidate in result.candidates if candidate.gate.recall_is_open]
+    if not small:
+        return f"{said} decide recall."
+    enough = result.figures.pairs_to_decide
+    more = "" if enough is None else f" About {enough:,} would, if hits change at the same rate."
+    return f"{said} do not decide the recall of {_those(small)}.{more}"
 
 
 def doubts(result: ParityResult) -> tuple[str, ...]:
@@ -89,14 +85,14 @@ def summary(candidate: Candidate) -> str:
         if change.lost == change.gained
         else f"R@1 changed by {points(change.change)} points, {percent(change.before)} to {percent(change.after)} %"
     )
-    may = "none may be lost" if not gate.may_lose else f"{gate.may_lose:,} more may be lost than gained"
+    may = f"a drop of {100 * gate.max_drop:.2g} points is allowed" if gate.max_drop else "no drop is allowed"
     where = "in every way of searching" if not change.lost else f"searching with {PAIRINGS[gate.pairing]}"
     return f"{moved}: of {queries:,} queries {change.lost:,} lost and {change.gained:,} gained, {where}; {may}."
 
 
 def in_order(gate: Gate) -> tuple[str, ...]:
-    """What was looked at and passed everywhere."""
-    bad = {check.name for check in gate.checks if check.verdict != "passed"}
+    """What was looked at and passed everywhere, without being accepted undecided."""
+    bad = {check.name for check in gate.checks if check.verdict != "passed" or check.accepted}
     return tuple(CHECKS[name] for name in dict.fromkeys(check.name for check in gate.checks) if name not in bad)
 
 

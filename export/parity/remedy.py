@@ -1,0 +1,93 @@
+"""The command to run after a verdict that is not passed.
+
+Knows gates, manifests and the command line's options; measures nothing.
+"""
+
+import shlex
+from dataclasses import dataclass
+
+import msgspec
+
+from geodtr.export.model import Model
+from geodtr.export.parity.result import CheckName, Gate
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.manifest import Manifest, QuantisationEntry
+from geodtr.runtime.names import asked_as
+from geodtr.runtime.rebuilding import rebuild
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was compared: `bundle` with `reference` on `data`, a SPEC. `layers_left`: whether --layers can still be
+    added.
+    """
+
+    reference: Model
+    bundle: Bundle
+    data: str
+    layers_left: bool
+
+    @property
+    def command(self) -> list[str]:
+        paths = [str(self.reference.path), str(self.bundle.path)]
+        return ["geodtr-export", "parity", *paths, "--data", self.data]
+
+
+def next_step(gate: Gate, compared: Comparison) -> str | None:
+    """One sentence that ends in a command; None where the gate is passed."""
+    if gate.verdict == "passed":
+        return None
+    failed = {check.name for check in gate.checks if check.verdict == "failed"}
+    if failed:
+        return _after_failure(failed, compared)
+    if gate.recall_is_open:
+        return _more_pairs(gate, compared)
+    return "Read the typed graphs as well: pip install 'geodtr-export[export]'"
+
+
+def _after_failure(failed: set[CheckName], compared: Comparison) -> str:
+    manifest = compared.bundle.manifest
+    made = manifest.quantisation
+    if failed & {"preprocessing", "graph", "batches"}:
+        other = ", or for another --backend" if "batches" in failed else ""
+        return f"Build it again{other}: {_rebuild(compared, manifest, made)}"
+    if made is not None and made.search is not None:
+        smaller = msgspec.structs.replace(made.search, tolerance=round(made.search.tolerance / 2, 4))
+        tighter = msgspec.structs.replace(made, search=smaller)
+        return f"Search again with half the tolerance: {_rebuild(compared, manifest, tighter)}"
+    if made is not None and made.keep_cosine is not None:
+        half_way = round((1 + made.keep_cosine) / 2, 6)
+        command = _rebuild(compared, manifest, msgspec.structs.replace(made, keep_cosine=half_way))
+        also = "; or choose blocks by recall: --precision auto --recall-on SPEC" if "recall" in failed else ""
+        return f"Keep more operators in float (--keep-cosine){also}. For example: {command}"
+    if compared.layers_left:
+        return f"Find the layer: {shlex.join([*compared.command, '--layers'])}"
+    return f"Build float32 engines: {_rebuild(compared, msgspec.structs.replace(manifest, precision='fp32'), None)}"
+
+
+def _rebuild(compared: Comparison, manifest: Manifest, made: QuantisationEntry | None) -> str:
+    """The command that builds the bundle again with other settings, from the checkpoint where that is at hand."""
+    reference = compared.reference
+    checkpoint = reference.path if reference.bundle is None else None
+    changed = msgspec.structs.replace(manifest, quantisation=made)
+    return rebuild(compared.bundle.path, changed, from_graphs=False, checkpoint=checkpoint)
+
+
+def _more_pairs(gate: Gate, compared: Comparison) -> str:
+    """How to decide recall, and how to live with an undecided one."""
+    precision = asked_as(compared.bundle.manifest.precision)
+    if gate.pairs_to_decide is None:
+        return f"Allow more by --max-drop: {shlex.join([*compared.command, '--max-drop', f'{precision}=POINTS'])}"
+    accept = " Or accept it: add --accept-undecided." if gate.drop <= gate.max_drop else ""
+    kind = compared.data.partition(":")[0]
+    if kind != "pairs":
+        return (
+            f"Measure on about {gate.pairs_to_decide:,} pairs, a larger split of {kind}: or another data set: "
+            f"{shlex.join([*compared.command[:-1], 'SPEC'])}.{accept}"
+        )
+    world = f"geodtr-export world MORE --pairs {gate.pairs_to_decide}"
+    again = shlex.join([*compared.command[:-1], "pairs:MORE"])
+    return (
+        f"Measure on about {gate.pairs_to_decide:,} pairs.{accept} For a generated world, with the --region, --size "
+        f"and --seed of {compared.data}: {world} && {again}"
+    )
