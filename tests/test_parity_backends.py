@@ -73,7 +73,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
     run_demo(root / "demo", DemoOptions())
     write_world(root / "held-out", WorldSet(pairs=2000, region="plateau"))
     train_set = read_pairs(root / "demo" / "world" / "train")
-    engines = build_all(root / "demo" / "onnx", train_set, DemoOptions().int8_keep_cosine, root)
+    engines = build_all(root / "demo" / "onnx", train_set, 0.9995, root)
     return compare(open_model(root / "demo" / "run"), engines, read_pairs(root / "held-out"), gates=ACCEPTING)
 
 
