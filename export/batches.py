@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.cosines import cosines
+from geodtr.export.cosines import cosines, finite_rows
 from geodtr.export.graph_checks import BATCHES
 from geodtr.runtime.names import QUANTISED, Branch, Precision
 from geodtr.runtime.pipeline import BATCH_SIZE, load_batches
@@ -136,6 +136,8 @@ def _mixed_up(got: Descriptors, alone: Descriptors, images: Images) -> int:
 
     A flipped arg-max changes a row in a direction of its own; a row that leaks changes its neighbour towards itself.
     """
+    # What is not finite is a fault already: its cosine counts as 0.
+    got, alone = (np.where(finite_rows(rows)[:, None], rows, np.float32(0)) for rows in (got, alone))
     nearness = got.astype(np.float64) @ alone.T.astype(np.float64)
     same = np.array([[np.array_equal(one, other) for other in images] for one in images[: len(got)]])
     own = np.diagonal(nearness)
