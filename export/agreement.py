@@ -44,7 +44,7 @@ def _agreement(precision: Precision, keep_cosine: float | None) -> float:
     """
     if precision in _FLOAT:
         return _FLOAT[precision]
-    return max(_LEAST, at_twice_the_angle(KEEP_COSINE["int8"] if keep_cosine is None else keep_cosine))
+    return max(_LEAST, KEEP_COSINE["int8"] if keep_cosine is None else min(keep_cosine, KEEP_COSINE["int8"]))
 
 
 def at_twice_the_angle(cosine: float) -> float:
