@@ -18,7 +18,7 @@ from geodtr.export.precision import CalibrationPlan, write_quantised, write_type
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.checks import check_graphs, require
+from geodtr.runtime.checks import check_graphs, check_pixel_order, require
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, scratch_in, sha256
@@ -117,6 +117,7 @@ def build_engine(
     if precision == "mixed" and not isinstance(calibration, SearchPlan):
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
     with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
+        check_readable(exported.path, exported.manifest, backend)
         if isinstance(calibration, SearchPlan):
             searched = write_searched(exported, calibration, builder, folder, scratch, track=track)
             manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=searched)
@@ -191,6 +192,7 @@ def recompile(source: Path, out: Path, *, builder: Builder, track: Track = untra
     require(check_graphs(source, manifest))
     backend = builder.check(manifest.precision)
     check_dialect(source, manifest, builder)
+    check_readable(source, manifest, backend)
     with new_folder(out) as folder:
         copy_graphs(source, manifest, folder)
         compile_graphs(folder, manifest, backend, builder, None, track=track)
@@ -205,6 +207,12 @@ def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:
             f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
             f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
         )
+
+
+def check_readable(source: Path, manifest: Manifest, backend: BackendEntry) -> None:
+    """Raise BundleError when TensorRT is to compile graphs of the bundle `source` whose input it cannot read."""
+    if backend.name.startswith("tensorrt"):
+        require(msgspec.structs.replace(finding, failed=True) for finding in check_pixel_order(source, manifest))
 
 
 def copy_graphs(source: Path, manifest: Manifest, folder: Path) -> None:

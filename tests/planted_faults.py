@@ -80,6 +80,30 @@ def _with_engine(manifest: Manifest, branch: Branch, entry: EngineEntry) -> Mani
     return msgspec.structs.replace(manifest, **changed)
 
 
+def old_pixel_order(bundle: Path) -> None:
+    """Both graphs as they were exported before TensorRT's rule on uint8 was known."""
+    for branch in BRANCHES:
+        with Edited(bundle, branch) as edited:
+            transposed_pixels(edited.model)
+
+
+def transposed_pixels(model: Any) -> None:
+    """Transpose before Cast, as graphs had it that TensorRT refused."""
+    graph = model.graph
+    cast = next(node for node in graph.node if INPUT in node.input)
+    transpose = next(node for node in graph.node if cast.output[0] in node.input)
+    assert (cast.op_type, transpose.op_type) == ("Cast", "Transpose")
+    given, between, last = cast.input[0], cast.output[0], transpose.output[0]
+    transpose.input[0], transpose.output[0] = given, between
+    cast.input[0], cast.output[0] = between, last
+    graph.node.remove(transpose)
+    graph.node.insert(0, helper.make_node("Transpose", [given], [between], perm=[0, 3, 1, 2]))
+    # The type that inference noted for what lies between is another now.
+    kept = [entry for entry in graph.value_info if entry.name != between]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+
+
 def swapped_channels(bundle: Path) -> None:
     """Red and green change places in the ground branch: the first convolution's kernels are in another order."""
     with Edited(bundle, "ground") as edited:

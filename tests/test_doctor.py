@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import planted_faults as planted
 import pytest
 from conftest import Outcome, Trained
 
@@ -102,6 +103,21 @@ def test_all_damage_is_told_at_once_with_the_commands_that_mend_it(
     assert "--precision int8" in from_checkpoint
     assert read_manifest(bundle).source.sha256[:16] in from_checkpoint
     assert "FAILED" in cli("doctor", bundle).out
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_graphs_that_tensorrt_refuses_are_noted_with_the_command_that_exports_them_anew(
+    copy_of: Callable[[Precision], Path], cli: Cli, precision: Precision
+) -> None:
+    bundle = copy_of(precision)
+    planted.old_pixel_order(bundle)
+    report = cli("doctor", bundle, "--json")
+    assert report.code == 0, report.out
+    noted = {entry["what"]: entry for entry in json.loads(report.out)["findings"] if entry["remedy"]}
+    assert set(noted) == {"ground.onnx", "aerial.onnx"}
+    for entry in noted.values():
+        assert "Transpose on uint8, which TensorRT refuses" in entry["found"]
+        assert f"build-engine CKPT --backend onnxruntime --precision {precision}" in entry["remedy"]
 
 
 def test_a_damaged_compiled_file_is_made_again_by_the_command_that_doctor_gives(

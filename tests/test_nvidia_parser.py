@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx
+import planted_faults as planted
 import pytest
 from nvidia import build_plan
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
 from geodtr.export.build.tensorrt_options import TensorRtOptions
@@ -167,21 +168,6 @@ def test_ctrl_c_ends_a_build(model: Model, graphs: Callable[[Precision], Path]) 
     assert build_plan(graphs("fp16") / "ground.onnx", ground, TensorRtOptions())
 
 
-def transposed_pixels(graph: Any) -> None:
-    """Transpose before Cast, as graphs had it that TensorRT refused."""
-    cast, transpose = graph.graph.node[:2]
-    assert (cast.op_type, transpose.op_type) == ("Cast", "Transpose")
-    given, between, last = cast.input[0], cast.output[0], transpose.output[0]
-    transpose.input[0], transpose.output[0] = given, between
-    cast.input[0], cast.output[0] = between, last
-    graph.graph.node.remove(transpose)
-    graph.graph.node.insert(0, helper.make_node("Transpose", [given], [between], perm=[0, 3, 1, 2]))
-    # The type that inference noted for what lies between is another now.
-    kept = [entry for entry in graph.graph.value_info if entry.name != between]
-    del graph.graph.value_info[:]
-    graph.graph.value_info.extend(kept)
-
-
 def unsigned_zero_points(graph: Any) -> None:
     """Activations in unsigned bytes around 128, as CPUs have them."""
     stored = {entry.name: entry for entry in graph.graph.initializer}
@@ -201,7 +187,7 @@ def an_operator_of_nobodys(graph: Any) -> None:
 @pytest.mark.parametrize(
     ("fault", "precision", "named"),
     [
-        (transposed_pixels, "fp32", "UInt8"),
+        (planted.transposed_pixels, "fp32", "UInt8"),
         (unsigned_zero_points, "int8", "zero"),
         (an_operator_of_nobodys, "fp32", "Flatland"),
     ],

@@ -1,6 +1,7 @@
 """What TensorRT's backend refuses, and says of it, through the fakes of tensorrt_on_fakes.py."""
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import fake_cuda
 import fake_tensorrt
 import msgspec
 import numpy as np
+import planted_faults as planted
 import pytest
 from conftest import Outcome
 from fake_tensorrt import BuilderFlag
@@ -201,3 +203,15 @@ def test_a_missing_or_old_tensorrt_is_named(
     message = refused("build-engine", model.onnx.path, "--backend", "tensorrt", "--out", tmp_path / "b")
     assert named in message
     assert "pip install" in message
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("precision", ["fp16", "same"])
+def test_old_graphs_are_refused_before_any_work_with_the_command_that_exports_them_anew(
+    model: Model, refused: Callable[..., str], tmp_path: Path, precision: str
+) -> None:
+    old = Path(shutil.copytree(model.onnx.path, tmp_path / "old"))
+    planted.old_pixel_order(old)
+    told = refused("build-engine", old, "--backend", "tensorrt", "--precision", precision, "--out", tmp_path / "new")
+    assert "Transpose on uint8, which TensorRT refuses" in told
+    assert "To build it anew: geodtr-export export CKPT" in told
