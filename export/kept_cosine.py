@@ -1,5 +1,6 @@
 """Which operators may be quantised without turning descriptors: the cheap rule, for when there are no pairs to rank."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -16,8 +17,6 @@ KEEP_COSINE: dict[Precision, float] = {"int8": 0.993, "fp8": 0.98}
 """What descriptors of sample images must keep of the float32 ones: for INT8 the promised 0.99, with some to spare. FP8
 has three bits of mantissa where INT8 has up to seven.
 """
-
-_AT_ONCE = 2
 
 
 class Quantiser(Protocol):
@@ -43,14 +42,16 @@ def keep_cosine(
     when none is left: a file without INT8 is not called INT8.
     """
     expected = describe(quantiser.graph, sample)
+    order = deque(range(len(sample)))
 
     def good(chosen: Collection[str]) -> bool:
         session = open_session(quantiser.quantise(chosen).SerializeToString(), optimisation=quantiser.optimisation)
-        # A few images at a time: most choices that are refused are refused by the first.
-        for start in range(0, len(sample), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            (got,) = session.run(None, {INPUT: sample[part]})
-            if not np.sum(expected[part] * got, axis=1).min() >= smallest:
+        # The image that refused the last choice comes first: it refuses most others, and the rest need not be run.
+        for index in tuple(order):
+            (got,) = session.run(None, {INPUT: sample[index : index + 1]})
+            if not float(got[0] @ expected[index]) >= smallest:
+                order.remove(index)
+                order.appendleft(index)
                 return False
         return True
 
@@ -70,16 +71,21 @@ def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) 
     """Each of `items`, as soon as it is decided, and whether it belongs to a large subset for which `good` holds, found
     by adaptive halving.
 
-    One call where all of them together are good; a few for each one that is not. Every set it grows by was tried.
+    One call where all of them together are good; a few for each one that is not. Every set it grows by was tried, none
+    of them twice.
     """
     accepted = frozenset[str]()
+    refused = set[frozenset[str]]()
     parts = [tuple(items)]
     while parts:
         part = parts.pop()
-        if good(accepted | set(part)):
-            accepted |= set(part)
+        tried = accepted | set(part)
+        if tried not in refused and good(tried):
+            accepted = tried
             yield from ((name, True) for name in part)
-        elif len(part) > 1:
+            continue
+        refused.add(tried)
+        if len(part) > 1:
             middle = len(part) // 2
             parts += [part[middle:], part[:middle]]
         else:

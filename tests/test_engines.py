@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,8 +136,15 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
 def test_halving_leaves_out_only_what_is_bad(bad: set[int]) -> None:
     items = [str(number) for number in range(36)]
     spoilt = {str(number) for number in bad}
-    decided = dict(largest_good(items, lambda chosen: not spoilt & set(chosen)))
+    tried = list[frozenset[str]]()
+
+    def good(chosen: Collection[str]) -> bool:
+        tried.append(frozenset(chosen))
+        return not spoilt & set(chosen)
+
+    decided = dict(largest_good(items, good))
     assert list(decided) == items
+    assert len(set(tried)) == len(tried), "a set was tried twice"
     assert {name for name, accepted in decided.items() if accepted} == set(items) - spoilt
 
 
