@@ -37,10 +37,8 @@ def check_agreement(
 
 
 def _agreement(precision: Precision, keep_cosine: float | None) -> float:
-    """What cosine an engine must have with its graph.
-
-    A quantised graph keeps descriptors within an angle of the float32 ones, whose cosine is `keep_cosine`. To round an
-    intermediate value, or not to, are both right; an engine within the same angle is within twice that of the graph.
+    """What cosine an engine must have with its graph: the one that the graph keeps with float32, `keep_cosine` or its
+    default, whichever is less. To round an intermediate value, or not to, are both right.
     """
     if precision in _FLOAT:
         return _FLOAT[precision]
