@@ -12,13 +12,17 @@ from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.int8 import Int8Quantiser
 from geodtr.export.kept_cosine import describe
+from geodtr.export.parity.pairings import change
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.names import BRANCHES, Branch, Dialect
 from geodtr.runtime.pipeline import load_batches
-from geodtr.runtime.recall import rank
+from geodtr.runtime.recall import Ranking, rank
 from geodtr.runtime.spec import Descriptors, Images
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import read_test_set
+
+BY_DEFAULT = RangeOptions()
+_AT_ONCE = 250
 
 Quantise = Callable[[Int8Quantiser, list[str]], Any]
 """From a quantiser and its operators' names to a graph."""
@@ -42,22 +46,30 @@ class Exact:
     @property
     def hits(self) -> int:
         """Queries whose tile comes first, in float32."""
-        return hits(self.rows, self.pairs)
+        return int(np.count_nonzero(ranked(self.rows, self.pairs).rank == 0))
 
     def quantised(self, dialect: Dialect, quantise: Quantise = as_built) -> str:
-        """Hits and lost cosine where every operator is INT8, in words."""
-        rows, cosines = dict[Branch, Descriptors](), []
+        """What is lost where every operator is INT8, in words."""
+        rows = dict[Branch, Descriptors]()
         for branch in BRANCHES:
             quantiser = Int8Quantiser(self.graphs[branch], self.ranges[branch].activations, dialect)
             graph = quantise(quantiser, [operator.name for operator in quantiser.operators])
-            rows[branch] = describe(graph, self.images[branch])
-            cosines.append(np.sum(rows[branch] * self.rows[branch], axis=1))
-        both = np.concatenate(cosines)
-        return f"{hits(rows, self.pairs)} hits, 1 - cosine {1 - both.mean():.1e}, at most {1 - both.min():.1e}"
+            rows[branch] = in_batches(graph, self.images[branch])
+        return self.compared(rows)
+
+    def compared(self, rows: Mapping[Branch, Descriptors]) -> str:
+        """Hits of an engine with these descriptors, points of R@1 with their 95 % interval, lost cosine; in words."""
+        r_at_1 = change("R@1", 1, ranked(self.rows, self.pairs), ranked(rows, self.pairs))
+        points = "{:+.2f} points ({:+.2f} to {:+.2f})".format(
+            *(100 * value for value in (r_at_1.change, r_at_1.low, r_at_1.high))
+        )
+        both = np.concatenate([np.sum(rows[branch] * self.rows[branch], axis=1) for branch in BRANCHES])
+        hits = round(r_at_1.after * len(self.pairs))
+        return f"{hits} hits, {points}, 1 - cosine {1 - both.mean():.1e}, at most {1 - both.min():.1e}"
 
 
-def open_exact(bundle: Path, calibration: str, spec: str) -> Exact:
-    """Of an exported float32 bundle, calibrated on one data set, on the pairs of another."""
+def open_exact(bundle: Path, calibration: str, spec: str, options: RangeOptions = BY_DEFAULT) -> Exact:
+    """Of an exported float32 bundle, calibrated on one data set as `options` say, on the pairs of another."""
     exported, pairs = open_bundle(bundle), read_test_set(spec)
     graphs, images = dict[Branch, Any](), dict[Branch, Images]()
     for branch in BRANCHES:
@@ -65,9 +77,15 @@ def open_exact(bundle: Path, calibration: str, spec: str) -> Exact:
         paths = pairs.paths("ground") if branch == "ground" else pairs.references
         graphs[branch] = onnx.load(str(exported.path / engine.file))
         images[branch] = np.concatenate(list(load_batches(paths, engine.spec.preprocessing)))
-    rows = {branch: describe(graphs[branch], images[branch]) for branch in BRANCHES}
-    return Exact(graphs, calibrate(exported, read_pool(calibration)[0], RangeOptions()).ranges, images, rows, pairs)
+    rows = {branch: in_batches(graphs[branch], images[branch]) for branch in BRANCHES}
+    return Exact(graphs, calibrate(exported, read_pool(calibration)[0], options).ranges, images, rows, pairs)
 
 
-def hits(rows: Mapping[Branch, Descriptors], pairs: PairSet) -> int:
-    return int(np.count_nonzero(rank(rows["ground"], rows["aerial"], pairs.truth).rank == 0))
+def in_batches(graph: Any, images: Images) -> Descriptors:
+    """Descriptors of any number of images, as many at once as memory bears."""
+    parts = range(0, len(images), _AT_ONCE)
+    return np.concatenate([describe(graph, images[start : start + _AT_ONCE]) for start in parts])
+
+
+def ranked(rows: Mapping[Branch, Descriptors], pairs: PairSet) -> Ranking:
+    return rank(rows["ground"], rows["aerial"], pairs.truth)

@@ -6,6 +6,7 @@ the three models: hits at rank 1 of SPEC's pairs in float32 and with every opera
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from all_int8 import open_exact
@@ -17,6 +18,7 @@ from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.finetune import finetune_config
 from geodtr.runtime.names import Dialect
 from geodtr.training.checkpoint import resolve_checkpoint
+from geodtr.training.config import FILE_NAME
 from geodtr.training.data.spec import absolute, read_training_set
 from geodtr.training.loop import train
 
@@ -24,30 +26,35 @@ DIALECTS: tuple[Dialect, ...] = ("cpu-7bit", "cpu-8bit", "tensorrt")
 
 
 def main(run: str, train_spec: str, spec: str, work: str) -> None:
-    folder, pairs = Path(work), read_training_set(train_spec)
-    models = {"as trained": resolve_checkpoint(Path(run))}
+    folder, checkpoint = Path(work), resolve_checkpoint(Path(run))
+    models = {"as trained": checkpoint}
     for name, settings in (("three more epochs", ["int8.convolutions={}"]), ("fine-tuned", [])):
-        out = folder / name.replace(" ", "-")
-        if not out.exists():
-            config = finetune_config(
-                Path(run),
-                read_pool(train_spec)[0],
-                RangeOptions(),
-                "cpu-8bit",
-                settings=settings,
-                changes={"data.train": absolute(train_spec), "data.validation": "", "data.limit": 0},
-                track=track,
-            )
-            train(config, pairs, out, track=track)
-        models[name] = resolve_checkpoint(out)
-    for name, checkpoint in models.items():
+        models[name] = tuned(Path(run), checkpoint, train_spec, folder / name.replace(" ", "-"), settings)
+    for name, model in models.items():
         bundle = folder / f"{name.replace(' ', '-')}-onnx"
         if not bundle.exists():
-            export_checkpoint(checkpoint, bundle, track=track)
+            export_checkpoint(model, bundle, track=track)
         exact = open_exact(bundle, train_spec, spec)
         print(f"{name}: float32 {exact.hits} of {len(exact.pairs)} at rank 1")
         for dialect in DIALECTS:
             print(f"  {dialect:9} {exact.quantised(dialect)}")
+
+
+def tuned(run: Path, checkpoint: Path, train_spec: str, out: Path, settings: Sequence[str] = ()) -> Path:
+    """`checkpoint` trained on by the recipe of `run`, as `geodtr-export finetune` does, into `out`, once."""
+    if not out.exists():
+        config = finetune_config(
+            checkpoint,
+            read_pool(train_spec)[0],
+            RangeOptions(),
+            "cpu-8bit",
+            preset=str(run / FILE_NAME),
+            settings=settings,
+            changes={"data.train": absolute(train_spec), "data.validation": "", "data.limit": 0},
+            track=track,
+        )
+        train(config, read_training_set(train_spec), out, track=track)
+    return resolve_checkpoint(out)
 
 
 if __name__ == "__main__":
