@@ -1,0 +1,98 @@
+"""A network that INT8 harms, and what mends it:
+
+    python benchmarks/hard_int8.py RUN TRAIN_SPEC SEARCH_SPEC SPEC WORK [SPREAD]
+
+Channels of very different ranges are what INT8 bears least: a tensor has one step for all of them. Networks come by
+them in training, where batch normalisation scales some channels down. Here RUN's network, which bears INT8, gets them
+on purpose: within each residual block, every channel between the two convolutions is multiplied by a factor drawn from
+exp(SPREAD N(0, 1)), and the second convolution's weights are divided by it. Float32 gives the same descriptors.
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1.
+
+Prints, on the pairs of SPEC, what all-INT8 costs, by dialect and with each way of choosing ranges, with and without
+corrected biases; then what build-engine makes of it by default, with `--keep-cosine 0.999` and with `--precision auto`
+searched on SEARCH_SPEC; and all-INT8 after fine-tuning.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from all_int8 import Exact, open_exact
+from bias_correction import as_rounded
+from finetune import tuned
+from torchvision.models.resnet import BasicBlock
+
+from geodtr.calibration.ranges import RangeOptions
+from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.calibration_pool import read_pool
+from geodtr.export.cli.console import track
+from geodtr.export.engine_builder import build_engine, export_checkpoint
+from geodtr.export.precision import CalibrationPlan
+from geodtr.export.searched_precision import SearchPlan
+from geodtr.runtime.names import BRANCHES, METHODS, Precision
+from geodtr.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from geodtr.training.data.spec import read_test_set
+
+SPREAD = 1.0
+
+
+def main(run: str, train_spec: str, search_spec: str, spec: str, work: str, spread: float) -> None:
+    folder = Path(work)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, onnx = folder / "unbalanced.safetensors", folder / "onnx"
+    unbalance(Path(run), checkpoint, spread)
+    if not onnx.exists():
+        export_checkpoint(checkpoint, onnx, track=track)
+    exact = open_exact(onnx, train_spec, spec)
+    print(f"float32: {exact.hits} of {len(exact.pairs)} at rank 1")
+    for dialect in ("cpu-7bit", "cpu-8bit", "tensorrt"):
+        print(f"all INT8, {dialect}: {exact.quantised(dialect)}")
+    for method in METHODS:
+        other = open_exact(onnx, train_spec, spec, RangeOptions(method=method))
+        print(f"all INT8, {method}, as rounded: {other.quantised('cpu-8bit', as_rounded)}")
+        print(f"all INT8, {method}, corrected: {other.quantised('cpu-8bit')}")
+    pool = read_pool(train_spec)[0]
+    plans: dict[str, tuple[Precision, CalibrationPlan | SearchPlan]] = {
+        "int8 by default": ("int8", CalibrationPlan(pool)),
+        "int8, --keep-cosine 0.999": ("int8", CalibrationPlan(pool, keep_cosine=0.999)),
+        "auto": (
+            "mixed",
+            SearchPlan(
+                CalibrationPlan(pool), read_test_set(search_spec), folder / "search.json", accept_undecided=True
+            ),
+        ),
+    }
+    for name, (precision, plan) in plans.items():
+        print(f"{name}: {built(onnx, folder / name.replace(' ', '-'), precision, plan, exact)}")
+    after = tuned(Path(run), checkpoint, train_spec, folder / "tuned")
+    export_checkpoint(after, folder / "tuned-onnx", track=track)
+    better = open_exact(folder / "tuned-onnx", train_spec, spec)
+    print(f"fine-tuned: float32 {better.hits}; all INT8 {better.quantised('cpu-8bit')}")
+
+
+def unbalance(run: Path, out: Path, spread: float) -> None:
+    model = load_checkpoint(resolve_checkpoint(run)).model
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for block in (module for module in model.modules() if isinstance(module, BasicBlock)):
+            factors = torch.exp(spread * torch.randn(block.bn1.num_features, generator=chance))
+            block.bn1.weight *= factors
+            block.bn1.bias *= factors
+            block.conv2.weight /= factors[None, :, None, None]
+    save_checkpoint(out, model, f"{run}, its channels unbalanced")
+
+
+def built(onnx: Path, out: Path, precision: Precision, plan: CalibrationPlan | SearchPlan, exact: Exact) -> str:
+    """What the engine of a build costs, and how much of it is INT8."""
+    builder = make_builder("onnxruntime", BuildOptions())
+    bundle = build_engine(onnx, out, precision=precision, builder=builder, calibration=plan, track=track)
+    made = bundle.manifest.quantisation
+    assert made is not None
+    embedders = bundle.embedders()
+    rows = {branch: embedders[branch].embed(exact.images[branch]) for branch in BRANCHES}
+    return f"{made.operators - len(made.kept_float)} of {made.operators} operators; {exact.compared(rows)}"
+
+
+if __name__ == "__main__":
+    run, train_spec, search_spec, spec, work, *more = sys.argv[1:]
+    main(run, train_spec, search_spec, spec, work, float(more[0]) if more else SPREAD)
