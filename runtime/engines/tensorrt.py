@@ -208,16 +208,16 @@ class _Batch:
         with plans.making:
             context = plans.context(index)
             context.set_device_memory(lane.scratch.address, lane.scratch.size)
-            ready = (
+            ready = [
                 context.set_optimization_profile_async(0, lane.stream.handle),
                 context.set_input_shape(INPUT, self.images.shape),
                 context.set_tensor_address(INPUT, lane.images.address),
                 context.set_tensor_address(OUTPUT, lane.rows.address),
-            )
+            ]
             self._exposed = [
                 (name, plans.cuda.memory(context.get_max_output_size(name))) for name in plans.exposed[index]
             ]
-            ready += tuple(context.set_tensor_address(name, memory.address) for name, memory in self._exposed)
+            ready += [context.set_tensor_address(name, memory.address) for name, memory in self._exposed]
             if not all(ready):
                 raise RuntimeError(f"{plans.log.library.name} refuses a batch of {size}: {plans.log.why}")
             self._context = context

@@ -8,11 +8,39 @@ import re
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.machine import is_jetson
 from geodtr.runtime.names import Backend
+
+
+class Interface:
+    """What is used of both, in TensorRT's own types: `make check-tensorrt` holds every call against them."""
+
+    __version__: str
+
+    if TYPE_CHECKING:
+        from tensorrt import (
+            Builder,
+            BuilderFlag,
+            DeviceType,
+            ExecutionContextAllocationStrategy,
+            HardwareCompatibilityLevel,
+            ILogger,
+            IProfiler,
+            IProgressMonitor,
+            LayerInformationFormat,
+            LayerType,
+            MemoryPoolType,
+            NetworkDefinitionCreationFlag,
+            OnnxParser,
+            OnnxParserFlag,
+            OnnxParserRefitter,
+            ProfilingVerbosity,
+            Refitter,
+            Runtime,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +57,10 @@ class Library:
     newest_major: int
     suffix: str
 
-    if TYPE_CHECKING:
-        import tensorrt as trt  # the interface of both, so that calls are checked against TensorRT's own
-    else:
-
-        @property
-        def trt(self) -> Any:
-            """The module. Raises ImportError."""
-            return import_module(next(filter(_is_there, self.modules), self.modules[0]))
+    @property
+    def trt(self) -> Interface:
+        """The module. Raises ImportError."""
+        return cast(Interface, import_module(next(filter(_is_there, self.modules), self.modules[0])))
 
     @property
     def is_there(self) -> bool:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 def hardware_level(library: Library, hardware: Hardware) -> "trt.HardwareCompatibilityLevel":
     """Raises ConfigError when the installed version has no such level: same-capability came after 10.3."""
-    trt = library.trt
+    api = library.trt
     name = {"same-gpu": "NONE", "same-capability": "SAME_COMPUTE_CAPABILITY", "ampere-or-newer": "AMPERE_PLUS"}[
         hardware
     ]
-    level: Any = getattr(trt.HardwareCompatibilityLevel, name, None)
+    level: trt.HardwareCompatibilityLevel | None = getattr(api.HardwareCompatibilityLevel, name, None)
     if level is None:
         raise ConfigError(
-            f"TensorRT {trt.__version__} cannot build for {hardware}: build on the very GPU that will run the engine, "
+            f"TensorRT {api.__version__} cannot build for {hardware}: build on the very GPU that will run the engine, "
             "or name --hardware ampere-or-newer."
         )
     return level
