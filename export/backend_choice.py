@@ -23,12 +23,12 @@ from geodtr.export.build.candidates import (
     none_left,
     not_timed,
 )
+from geodtr.export.compiling import compile_graphs
 from geodtr.export.engine_builder import (
     check_can_be_faster,
     check_comparable,
     check_dialect,
     check_has_images,
-    compile_graphs,
     copy_graphs,
     float32_bundle,
     write_graphs,

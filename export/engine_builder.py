@@ -5,27 +5,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
-from geodtr.export.agreement import check_agreement
-from geodtr.export.batches import batch_fault, compare_batches
-from geodtr.export.build.builder import Builder, Compiled
-from geodtr.export.graph_checks import BATCHES, GraphError, check_ours
+from geodtr.export.build.builder import Builder
+from geodtr.export.compiling import compile_graphs, engine_entry
+from geodtr.export.graph_checks import check_ours
 from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.checks import check_graphs, check_pixel_order, require
-from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import BundleError, ConfigError
-from geodtr.runtime.files import check_new_folder, new_folder, scratch_in, sha256
+from geodtr.runtime.files import check_new_folder, new_folder, scratch_in
 from geodtr.runtime.manifest import (
     FILE_NAME,
     BackendEntry,
-    CompiledEntry,
     EngineEntry,
     Manifest,
     SourceEntry,
@@ -33,11 +29,8 @@ from geodtr.runtime.manifest import (
     write_manifest,
 )
 from geodtr.runtime.names import BRANCHES, QUANTISED, Branch, Dialect, Precision, asked_as
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import BranchSpec, Embedder, Images
-
-_SAMPLE = 8
+from geodtr.runtime.spec import BranchSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +64,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
             file = folder / f"{branch}.onnx"
             onnx.save(export_network(networks[branch], specs[branch].preprocessing), str(file))
             check_export(file, TorchEmbedder(networks[branch], specs[branch]))
-            entries[branch] = _entry(file, specs[branch])
+            entries[branch] = engine_entry(file, specs[branch])
         manifest = Manifest(
             embedding_id=loaded.embedding_id,
             precision="fp32",
@@ -114,6 +107,11 @@ def build_engine(
         check_can_be_faster(precision)
         check_comparable(builder)
     check_has_images(precision, calibration)
+    if not backend.executed and (require_faster or precision == "mixed"):
+        raise ConfigError(
+            f"{'--require-faster' if require_faster else '--precision auto'} measures engines, and {backend.name}'s do "
+            "not run on this machine. Leave it out, or build where a GPU of theirs is."
+        )
     if precision == "mixed" and not isinstance(calibration, SearchPlan):
         raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
     with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
@@ -223,72 +221,6 @@ def copy_graphs(source: Path, manifest: Manifest, folder: Path) -> None:
         shutil.copyfile(source / file, folder / file)
 
 
-def compile_graphs(
-    folder: Path,
-    manifest: Manifest,
-    backend: BackendEntry,
-    builder: Builder,
-    calibration: CalibrationPlan | None,
-    *,
-    track: Track,
-) -> Bundle:
-    """Compile the typed graphs in `folder`, write its manifest after `manifest`, and check the engines as they are."""
-    entries: dict[Branch, EngineEntry] = {}
-    for branch in BRANCHES:
-        engine = manifest.engine(branch)
-        precision = manifest.precision_of(branch)
-        made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
-        entries[branch] = _entry(folder / engine.file, engine.spec, made)
-    write_manifest(
-        folder,
-        msgspec.structs.replace(
-            manifest,
-            backend=backend,
-            ground=entries["ground"],
-            aerial=entries["aerial"],
-            speed=None,
-            backend_choice=None,
-            parity=(),
-        ),
-    )
-    built = open_bundle(folder)
-    for branch in track(BRANCHES, "Checking engines", len(BRANCHES)):
-        final = built.embedder(branch, EngineOptions(trust_host_code=True))
-        kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
-        images, precision = _sample(final.spec, calibration), manifest.precision_of(branch)
-        check_batch_invariance(final, precision, images)
-        check_agreement(final, folder / entries[branch].file, images, precision, kept)
-    return built
-
-
-def check_batch_invariance(embedder: Embedder, precision: Precision, images: Images) -> None:
-    """Run an engine on noise and on `images`: rows must be finite, of unit length, and the same whatever their company.
-
-    Needs no reference model. Raises GraphError.
-    """
-    for sample in (_noise(embedder.spec), images):
-        if not np.allclose(np.linalg.norm(embedder.embed(sample), axis=1), 1, atol=1e-4):
-            raise GraphError(f"the {embedder.spec.branch} engine gives rows that are not of unit length")
-        fault = batch_fault(compare_batches(embedder, sample[: max(BATCHES)], precision))
-        if fault is not None:
-            raise GraphError(
-                f"the {embedder.spec.branch} engine {fault}. Nothing was written. Build in another precision, or for "
-                "another --backend; --ranges FILE keeps what was calibrated."
-            )
-
-
-def _noise(spec: BranchSpec) -> Images:
-    how = spec.preprocessing
-    return np.random.default_rng(0).integers(0, 256, (max(BATCHES), how.height, how.width, 3), np.uint8)
-
-
-def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
-    """Images to compare engines on: of the calibration's pool where there is one, else noise."""
-    if calibration is None:
-        return _noise(spec)
-    return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
-
-
 @contextmanager
 def float32_bundle(source: Path, track: Track, scratch: Path | None = None) -> Iterator[Bundle]:
     """The exported form of `source`: itself when it is a float32 bundle, a temporary export when it is a checkpoint, in
@@ -316,14 +248,3 @@ def float32_bundle(source: Path, track: Track, scratch: Path | None = None) -> I
         return
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield export_checkpoint(source, Path(folder) / "onnx", track=track)
-
-
-def _entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> EngineEntry:
-    compiled = None
-    if made is not None:
-        compiled = CompiledEntry(**_file(made.file), layers=made.layers, wider=made.wider)
-    return EngineEntry(**_file(file), spec=spec, compiled=compiled)
-
-
-def _file(file: Path) -> dict[str, Any]:
-    return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.calibration.operators import WEIGHTED
+from geodtr.export.build.tensorrt_network import parser_faults
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder
@@ -85,7 +86,14 @@ def _sides(value: Any) -> list[int]:
 
 
 def check_operators(graph: Any) -> None:
-    """Raise GraphError when a node's operator is not on the list of those that TensorRT's parser takes."""
+    """Raise GraphError when TensorRT's parser does not take the graph: by its own word where TensorRT-RTX is installed,
+    whose parser is the same one and needs no GPU; else when an operator is not on the list of those it knows.
+    """
+    faults = parser_faults(graph.SerializeToString())
+    if faults is not None:
+        if faults:
+            raise GraphError(f"TensorRT's parser does not take the graph: {'; '.join(faults)}")
+        return
     lines = files("geodtr.export").joinpath("tensorrt_operators.txt").read_text().splitlines()
     known = {name for line in lines if not line.startswith("#") for name in line.split()}
     foreign = sorted(

@@ -3,6 +3,7 @@
 Knows no check of its own: `checks` and the backends' files in `engines/` hold them.
 """
 
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -75,9 +76,9 @@ def _machine_findings() -> Iterator[Finding]:
         what="processor", found=f"{cpu.architecture}, {os.cpu_count()} cores, {flags}; INT8 as {cpu_dialect()}"
     )
     yield find_gpu(needed=False)
-    backends = [installed(backend) for backend in BACKENDS]
-    yield from backends
-    if all(finding.failed or finding.remedy for finding in backends):
+    backends = [list(installed(backend)) for backend in BACKENDS]
+    yield from itertools.chain.from_iterable(backends)
+    if all(there.failed or there.remedy for there, *_ in backends):
         yield Finding(what="backends", found="No backend works here: no bundle can be run.", failed=True)
     for package, extra in _PACKAGES.items():
         try:

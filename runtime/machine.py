@@ -14,6 +14,7 @@ import msgspec
 from geodtr.runtime.names import Dialect
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_JETSON = Path("/etc/nv_tegra_release")
 _VNNI = frozenset({"avx_vnni", "avx512_vnni", "asimddp"})
 _CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -54,6 +55,11 @@ def this_cpu() -> Machine:
 def with_gpu(name: str, compute_capability: str, driver: str) -> Machine:
     """The processor at hand with a GPU beside it."""
     return msgspec.structs.replace(this_cpu(), gpu=name, compute_capability=compute_capability, driver=driver)
+
+
+def is_jetson() -> bool:
+    """Whether this is one of NVIDIA's modules with a Tegra processor, as JetPack's system says."""
+    return _JETSON.exists()
 
 
 @cache

@@ -49,7 +49,8 @@ class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Batches: of the optimisation profile; fewer rows are padded, more are cut. `hardware`: the GPUs that the plan may
     run on. `dla_core`: the accelerator that runs what it can. `stripped`: the plan holds no weights, the graph beside
     it does. `refittable`: it takes another model's. `workspace` (in MiB) and `optimisation_level` serve to build it
-    again.
+    again. `expose_reductions`: reductions are outputs of the network, to keep TensorRT from fusing across them.
+    `compute_capabilities`: of the GPUs that a plan of TensorRT-RTX is for, like "8.9".
     """
 
     min_batch: int
@@ -62,6 +63,8 @@ class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     refittable: bool = False
     workspace: int | None = None
     optimisation_level: int | None = None
+    expose_reductions: bool = False
+    compute_capabilities: tuple[str, ...] = ()
 
 
 def runs_by(backend: Backend, provider: Provider) -> str:
@@ -72,6 +75,7 @@ def runs_by(backend: Backend, provider: Provider) -> str:
 class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who made the engine files, and the version that did. `onnx`: exported graphs that no backend has compiled yet,
     which ONNX Runtime runs as they are. `machine` is the kind that compiled files are for; `tensorrt` how plans were.
+    `executed`: the engines ran where they were built, and passed their checks; else the graphs alone did.
     """
 
     name: Backend | Literal["onnx"]
@@ -79,11 +83,22 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     provider: Provider = "cpu"
     machine: Machine | None = None
     tensorrt: TensorRtEntry | None = None
+    executed: bool = True
 
     @property
     def runs_by(self) -> str:
         """What computes, in words: the library, and its provider where it is not the CPU's."""
         return runs_by("onnxruntime" if self.name == "onnx" else self.name, self.provider)
+
+    @property
+    def targets(self) -> str | None:
+        """The GPUs that engines of TensorRT-RTX are for, in words, and whether they have run."""
+        if self.tensorrt is None or not self.tensorrt.compute_capabilities:
+            return None
+        gpus = f"for GPUs of compute capability {', '.join(self.tensorrt.compute_capabilities)}"
+        if self.executed:
+            return gpus
+        return f"{gpus}; built, not executed here: without such a GPU its graphs alone were checked"
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

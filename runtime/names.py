@@ -20,10 +20,10 @@ def asked_as(precision: Precision) -> PrecisionAsked:
     return "auto" if precision == "mixed" else precision
 
 
-Backend = Literal["onnxruntime", "openvino", "tensorrt"]
+Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-BackendAsked = Literal["onnxruntime", "openvino", "tensorrt", "auto"]
+BackendAsked = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "auto"]
 """What `build-engine` is asked for; auto keeps the fastest backend of those that run on this machine."""
 
 Provider = Literal["cpu", "cuda", "tensorrt"]

@@ -66,7 +66,12 @@ def rebuild_unread(bundle: Path) -> str:
 
 def _backend_by_files(bundle: Path) -> Backend | None:
     """Each leaves its own kind of compiled file, or none."""
-    kinds: dict[str, Backend] = {"*.plan": "tensorrt", "*.blob": "openvino", "*.optimised.onnx": "onnxruntime"}
+    kinds: dict[str, Backend] = {
+        "*.plan": "tensorrt",
+        "*.rtx": "tensorrt-rtx",
+        "*.blob": "openvino",
+        "*.optimised.onnx": "onnxruntime",
+    }
     return next((backend for pattern, backend in kinds.items() if any(bundle.glob(pattern))), None)
 
 
@@ -88,6 +93,12 @@ def _export(source: str, out: str, raw_tiles: int | None) -> str:
 def recompile_command(bundle: Path, backend: BackendEntry, dialect: Dialect | None) -> str:
     """The command that compiles the bundle's own graphs again, as they were compiled, on the machine it is run on."""
     return _recompiled(bundle, _target(backend), dialect)
+
+
+def rebuild_for_cpu(bundle: Path, manifest: Manifest) -> str:
+    """The command that compiles the bundle's own graphs for the processor."""
+    made = manifest.quantisation
+    return _recompiled(bundle, ["--backend", "onnxruntime"], None if made is None else made.dialect)
 
 
 def choose_again_command(bundle: Path, manifest: Manifest) -> str:
@@ -118,11 +129,13 @@ def _target(backend: BackendEntry) -> list[str]:
         ("--optimisation-level", how.optimisation_level),
         ("--hardware", None if how.hardware == "same-gpu" else how.hardware),
         ("--dla", how.dla_core),
+        *(("--compute-capability", each) for each in how.compute_capabilities),
     )
     flags = {
         "--version-compatible": how.version_compatible,
         "--strip": how.stripped,
         "--refittable": how.refittable,
+        "--expose-reductions": how.expose_reductions,
     }
     asked += [word for option, value in values if value is not None for word in (option, str(value))]
     return asked + [flag for flag, wanted in flags.items() if wanted]

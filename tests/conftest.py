@@ -26,7 +26,7 @@ from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.loop import train
 from geodtr.training.world.dataset import WorldSet, write_world
 
-pytest_plugins = ["tensorrt_on_fakes", "nvidia"]
+pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes"]
 
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """The precisions that the trained model is built in for all tests."""

@@ -45,6 +45,9 @@ class Faulty:
         onnx.save(model, str(out / "elsewhere" / graph.name))
         return self._real.compile(out / "elsewhere" / graph.name, spec, precision, out, track=track)
 
+    def another_way(self, fault: str) -> Builder | None:
+        return self._real.another_way(fault)
+
 
 @pytest.mark.parametrize("precision", BUILT)
 def test_an_engine_that_computes_another_graph_is_not_written(

@@ -9,7 +9,7 @@ from conftest import Trained
 from onnx import TensorProto, helper, numpy_helper
 
 from geodtr.calibration.operators import operators
-from geodtr.export.engine_builder import check_batch_invariance
+from geodtr.export.compiling import check_batch_invariance
 from geodtr.export.graph_checks import GraphError, check_export, check_fp16, check_quantised
 from geodtr.runtime.names import Precision
 from geodtr.runtime.pipeline import load_batches

@@ -18,8 +18,10 @@ from tensorrt_on_fakes import Model
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.graph_checks import GraphError, check_operators
 from geodtr.export.onnx_graph import export_network
 from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
+from geodtr.runtime.engines.tensorrt_library import Library
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import BranchSpec
@@ -28,10 +30,7 @@ from geodtr.training.models.catalogue import build_model
 from geodtr.training.models.embedder import from_pixels
 
 T = TypeVar("T")
-pytestmark = [
-    pytest.mark.usefixtures("nvidia"),
-    pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("nvidia")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
 FULL_SIZE = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name.startswith("geodtr-")]
 SMALL = [name for name in preset_names() if not name.startswith("geodtr-")]
@@ -182,6 +181,29 @@ def unsigned_zero_points(graph: Any) -> None:
 def an_operator_of_nobodys(graph: Any) -> None:
     """The last node becomes one that no parser knows."""
     graph.graph.node[-1].op_type = "Flatland"
+
+
+@pytest.mark.parametrize("fault", [transposed_pixels, an_operator_of_nobodys])
+def test_an_export_that_it_refuses_is_no_export(model: Model, fault: Callable[[Any], None]) -> None:
+    graph = onnx.load(str(model.onnx.path / "ground.onnx"))
+    check_operators(graph)
+    fault(graph)
+    with pytest.raises(GraphError, match="parser does not take the graph: In node"):
+        check_operators(graph)
+
+
+@pytest.mark.parametrize("missing", ["all of it", "its libraries"])
+def test_where_it_is_not_installed_the_list_of_its_operators_serves(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    (tmp_path / "without_libraries.py").write_text("raise ImportError('libtensorrt_rtx.so.1')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Library, "modules", ("no_such_module" if missing == "all of it" else "without_libraries",))
+    graph = onnx.load(str(model.onnx.path / "ground.onnx"))
+    check_operators(graph)
+    an_operator_of_nobodys(graph)
+    with pytest.raises(GraphError, match=r"ai\.onnx\.Flatland"):
+        check_operators(graph)
 
 
 @pytest.mark.parametrize(

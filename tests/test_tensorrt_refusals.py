@@ -140,7 +140,7 @@ def test_options_of_tensorrt_are_refused_by_other_backends(
     model: Model, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     message = refused("build-engine", model.onnx.path, "--max-batch", 4, "--dla", 0, "--out", tmp_path / "b")
-    assert "--max-batch, --dla: for --backend tensorrt, not onnxruntime" in message
+    assert "--max-batch, --dla: for --backend tensorrt or tensorrt-rtx, not onnxruntime" in message
 
 
 def test_a_dla_gets_one_batch_size_and_the_gpu_the_rest(build: Callable[..., Bundle], machine: Machine) -> None:

@@ -38,6 +38,8 @@ USERS = (
     "geodtr.runtime.engines.tensorrt_plan",
     "geodtr.runtime.engines.tensorrt_versions",
     "geodtr.export.build.tensorrt",
+    "geodtr.export.build.tensorrt_network",
+    "geodtr.export.build.tensorrt_rtx",
     "geodtr.export.build.watched",
 )
 FAKE, FAKE_CUDA = ROOT / "tests" / "fake_tensorrt.py", ROOT / "tests" / "fake_cuda.py"

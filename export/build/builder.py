@@ -46,13 +46,19 @@ class Builder(Protocol):
         """
         ...
 
+    def another_way(self, fault: str) -> "Builder | None":
+        """What may build an engine that computes what its graph says where this one's did not (`fault`: in words); None
+        where there is nothing else to try.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
     """What a user may ask of a backend; each takes what concerns it.
 
     `provider`: what ONNX Runtime computes with. `dialect`: of quantised graphs, None for this machine's own.
-    `tensorrt`: what was asked of TensorRT, None for nothing.
+    `tensorrt`: what was asked of TensorRT or TensorRT-RTX, None for nothing.
     """
 
     provider: Provider = "cpu"
@@ -70,9 +76,10 @@ def make_builder(backend: Backend, options: BuildOptions, *, notice: Callable[[s
 
     Raises ConfigError when an option is not for it.
     """
-    if backend != "tensorrt" and options.tensorrt is not None:
+    if backend not in ("tensorrt", "tensorrt-rtx") and options.tensorrt is not None:
         raise ConfigError(
-            f"{', '.join(options.tensorrt.asked)}: for --backend tensorrt, not {backend}. Leave out what is not for it."
+            f"{', '.join(options.tensorrt.asked)}: for --backend tensorrt or tensorrt-rtx, not {backend}. Leave out "
+            "what is not for it."
         )
     if backend != "onnxruntime" and options.provider != "cpu":
         raise ConfigError(f"--provider is for --backend onnxruntime, not {backend}: leave it out.")
@@ -80,6 +87,10 @@ def make_builder(backend: Backend, options: BuildOptions, *, notice: Callable[[s
         from geodtr.export.build.tensorrt import TensorRtBuilder
 
         return TensorRtBuilder(options, notice)
+    if backend == "tensorrt-rtx":
+        from geodtr.export.build.tensorrt_rtx import RtxBuilder
+
+        return RtxBuilder(options, notice)
     if backend == "onnxruntime":
         from geodtr.export.build.onnxruntime import OnnxRuntimeBuilder
 

@@ -10,7 +10,7 @@ from geodtr.runtime.manifest import BackendEntry, BackendTrialEntry, runs_by
 from geodtr.runtime.names import BACKENDS, Backend, Precision, Provider
 
 _ON_CPU: frozenset[Backend] = frozenset({"onnxruntime", "openvino"})
-_ASKS_FOR_ITS_GPU: frozenset[Backend] = frozenset({"tensorrt"})
+_ASKS_FOR_ITS_GPU: frozenset[Backend] = frozenset({"tensorrt", "tensorrt-rtx"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,8 @@ def find_able(
             _check_gpu(candidate)
             builder = make_builder(candidate.backend, replace(options, provider=candidate.provider), notice=notice)
             backend = builder.check(precision)
+            if not backend.executed:
+                raise BuildError("It builds here and runs on another GPU: name it by --backend to have it built.")
             if check is not None:
                 check(builder)
             able.append(Able(candidate, builder, backend))

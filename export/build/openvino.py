@@ -54,3 +54,6 @@ class OpenVinoBuilder:
         file = out / f"{spec.branch}.blob"
         file.write_bytes(compiled.export_model().getvalue())
         return Compiled(file, got)
+
+    def another_way(self, fault: str) -> None:
+        del fault

@@ -4,10 +4,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.manifest import TensorRtEntry
 from geodtr.runtime.names import Hardware
 
 MIN_BATCH, OPT_BATCH, MAX_BATCH = 1, 8, 32
-_TYPED = {"dla_core": "dla"}
+_TYPED = {"dla_core": "dla", "compute_capabilities": "compute-capability"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class TensorRtOptions:
     `strip`: leave the weights out, they are in the graph beside the plan.
     `refittable`: another model's weights may be put into the plan. `refit_from`: a refittable bundle whose plans get
     this model's weights, instead of compiling.
+    `expose_reductions`: make reductions outputs of the network, across which nothing is fused then.
+    `compute_capabilities`: of the GPUs that TensorRT-RTX builds for, like "89" or "8.9"; empty for all since Ampere.
     Raises ConfigError when they exclude each other.
     """
 
@@ -37,6 +40,8 @@ class TensorRtOptions:
     strip: bool = False
     refittable: bool = False
     refit_from: Path | None = None
+    expose_reductions: bool = False
+    compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         least, usual, most = self.batches
@@ -74,3 +79,21 @@ class TensorRtOptions:
             return self.min_batch or usual, usual, self.max_batch or usual
         usual = self.opt_batch or max(self.min_batch or 1, min(OPT_BATCH, self.max_batch or OPT_BATCH))
         return self.min_batch or MIN_BATCH, usual, self.max_batch or max(MAX_BATCH, usual)
+
+    @property
+    def entry(self) -> TensorRtEntry:
+        """What a loader of the plans must know."""
+        least, usual, most = self.batches
+        return TensorRtEntry(
+            min_batch=least,
+            opt_batch=usual,
+            max_batch=most,
+            version_compatible=self.version_compatible,
+            hardware=self.hardware,
+            dla_core=self.dla_core,
+            stripped=self.strip,
+            refittable=self.refittable,
+            workspace=self.workspace,
+            optimisation_level=self.optimisation_level,
+            expose_reductions=self.expose_reductions,
+        )

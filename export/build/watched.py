@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from geodtr.runtime.engines.tensorrt_library import Library
 from geodtr.runtime.progress import Track
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ _PARTS = 100
 """Steps that a bar has: percent of an outermost phase."""
 
 
-def run_watched(build: "Callable[[trt.IProgressMonitor], T]", what: str, track: Track) -> T:
+def run_watched(library: Library, build: "Callable[[trt.IProgressMonitor], T]", what: str, track: Track) -> T:
     """What `build` returns, its phases told to `track`. An exception that arrives meanwhile, Ctrl-C among them, is
     raised when the build has ended, which it does at its next step.
     """
     phases = Phases()
     with ThreadPoolExecutor(1) as pool:
-        building = pool.submit(build, _monitor(phases))
+        building = pool.submit(build, _monitor(library, phases))
         building.add_done_callback(lambda _: phases.end())
         try:
             for phase in phases.outermost():
@@ -107,12 +108,12 @@ class _Phase:
         self.parent, self.steps, self.done = parent, steps, 0
 
 
-def _monitor(phases: Phases) -> "trt.IProgressMonitor":
-    import tensorrt as trt
+def _monitor(library: Library, phases: Phases) -> "trt.IProgressMonitor":
+    base: Any = library.trt.IProgressMonitor
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # TensorRT ships no types
+    class Monitor(base):  # type: ignore[misc] # TensorRT ships no types
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+            base.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             phases.start(phase_name, parent_phase, num_steps)

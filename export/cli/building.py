@@ -130,6 +130,8 @@ def build_engine(
     strip: trt.Strip = False,
     refittable: trt.Refittable = False,
     refit_from: trt.RefitFrom = None,
+    expose_reductions: trt.ExposeReductions = False,
+    compute_capability: trt.ComputeCapability = None,
     require_faster: Annotated[
         bool,
         typer.Option(
@@ -175,6 +177,8 @@ def build_engine(
         strip=strip,
         refittable=refittable,
         refit_from=refit_from,
+        expose_reductions=expose_reductions,
+        compute_capabilities=tuple(compute_capability or ()),
     )
     options = BuildOptions(provider=provider, dialect=dialect, tensorrt=tensorrt if tensorrt.asked else None)
     wanted: Precision | None = "mixed" if precision == "auto" else None if precision == "same" else precision
@@ -254,6 +258,8 @@ def _report(bundle: "Bundle") -> None:
         f"Wrote {bundle.path}: {manifest.backend.runs_by}, {manifest.precision}, {megabytes(bundle.bytes)} MB"
         f"{', ' + int8_share(made) if made else ''}"
     )
+    if manifest.backend.targets is not None:
+        messages.print(f"{manifest.backend.name}: {manifest.backend.targets}", soft_wrap=True)
 
 
 def _given(context: typer.Context, name: str) -> bool:

@@ -11,7 +11,7 @@ from geodtr.export.cli.options import AsJson, BundlePath, out_option
 from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
 
 if TYPE_CHECKING:
-    from geodtr.runtime.manifest import QuantisationEntry
+    from geodtr.runtime.manifest import Manifest, QuantisationEntry
 
 
 def export(
@@ -63,13 +63,7 @@ def inspect(
         size = f"{how.height}x{how.width}{' polar' if how.polar else ''}"
         rows.add_row(branch, size, str(entry.spec.descriptor_size), megabytes(entry.bytes), entry.sha256[:16])
     output.print(rows)
-    for branch in BRANCHES:
-        compiled = manifest.engine(branch).compiled
-        if compiled is not None and compiled.layers:
-            told = ", ".join(f"{count} in {name}" for name, count in compiled.layers.items())
-            output.print(f"{branch}: the backend computes layers {told}")
-        if compiled is not None and compiled.wider:
-            output.print(f"{branch}: computed in a wider type than the graph's: {', '.join(compiled.wider)}")
+    _show_compiled(manifest)
     if manifest.quantisation is not None:
         _show_quantisation(manifest.quantisation)
     if manifest.speed is not None:
@@ -87,6 +81,23 @@ def inspect(
         )
         for reason in measured.reasons:
             output.print(f"  {reason}", soft_wrap=True)
+
+
+def _show_compiled(manifest: "Manifest") -> None:
+    """What the backend made of the graphs."""
+    from geodtr.runtime.names import BRANCHES
+
+    if manifest.backend.targets is not None:
+        output.print(f"{manifest.backend.name}: {manifest.backend.targets}", soft_wrap=True)
+    if manifest.backend.tensorrt is not None and manifest.backend.tensorrt.expose_reductions:
+        output.print("reductions are outputs of the network, so that nothing is fused across them", soft_wrap=True)
+    for branch in BRANCHES:
+        compiled = manifest.engine(branch).compiled
+        if compiled is not None and compiled.layers:
+            told = ", ".join(f"{count} in {name}" for name, count in compiled.layers.items())
+            output.print(f"{branch}: the backend computes layers {told}")
+        if compiled is not None and compiled.wider:
+            output.print(f"{branch}: computed in a wider type than the graph's: {', '.join(compiled.wider)}")
 
 
 def _show_quantisation(made: "QuantisationEntry") -> None:

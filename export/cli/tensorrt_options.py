@@ -1,4 +1,4 @@
-"""The options of build-engine that are TensorRT's alone."""
+"""The options of build-engine that are TensorRT's and TensorRT-RTX's alone."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from geodtr.runtime.names import Hardware
 
-_PANEL = "TensorRT"
+_PANEL = "TensorRT, TensorRT-RTX"
 _BATCH = "The optimisation profile's"
 
 
@@ -43,4 +43,14 @@ Refittable = Annotated[bool, _option("--refittable", "Another model's weights ma
 RefitFrom = Annotated[
     Path | None,
     _option("--refit-from", "Put the weights into this refittable bundle's engines; compile none.", metavar="BUNDLE"),
+]
+ExposeReductions = Annotated[
+    bool,
+    _option("--expose-reductions", "Fuse nothing across reductions, which 11.2 does wrongly; tried where checks fail."),
+]
+ComputeCapability = Annotated[
+    list[str] | None,
+    _option(
+        "--compute-capability", "TensorRT-RTX: a GPU to build for, like 89; repeatable.", "since Ampere", metavar="CC"
+    ),
 ]

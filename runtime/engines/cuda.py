@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import MissingDependency, UserError
-from geodtr.runtime.machine import Machine, with_gpu
+from geodtr.runtime.machine import Machine, this_gpu, with_gpu
 
 _DEVICE = 0
 _OUT_OF_MEMORY = 2
@@ -74,6 +74,18 @@ class Cuda(Protocol):
     def pinned(self, size: int) -> NDArray[np.uint8]:
         """Host memory of `size` bytes that the device reads and writes directly; freed with the array."""
         ...
+
+
+def find_cuda() -> Cuda | None:
+    """The device; None where there is no driver, or no GPU. Raises MissingDependency when there is one that neither
+    package reaches.
+    """
+    try:
+        return open_cuda()
+    except MissingDependency:
+        if this_gpu() is None:
+            return None
+        raise
 
 
 def open_cuda() -> Cuda:

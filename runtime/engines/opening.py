@@ -29,11 +29,13 @@ class EngineFiles:
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """How engines are run. `threads`: of the processor, for one embedder; None leaves the number to the backend.
-    `trust_host_code`: version-compatible TensorRT plans may run the program code that they carry.
+    `trust_host_code`: version-compatible TensorRT plans may run the program code that they carry. `keep_compiled`: what
+    TensorRT-RTX compiles on loading is kept beside the bundle, and read from there.
     """
 
     threads: int | None = None
     trust_host_code: bool = False
+    keep_compiled: bool = True
 
 
 AS_IT_LIKES = EngineOptions()
@@ -51,16 +53,22 @@ class LayerTime:
     milliseconds: float
 
 
-def installed(backend: Backend) -> Finding:
-    """What of a backend is installed. Failed only where what is there is broken."""
+def installed(backend: Backend) -> Iterator[Finding]:
+    """What of a backend is installed, and what is known to go wrong with it. Failed only where it is broken."""
     if backend == "onnxruntime":
         from geodtr.runtime.engines.onnxruntime import installed as installed_onnxruntime
 
-        return installed_onnxruntime()
-    try:
-        return Finding(what=backend, found=version(backend))
-    except PackageNotFoundError:
-        return Finding(what=backend, found="not installed", remedy=f"pip install 'geodtr-export[{backend}]'")
+        yield installed_onnxruntime()
+    elif backend in ("tensorrt", "tensorrt-rtx"):
+        from geodtr.runtime.engines.tensorrt_fit import installed as installed_tensorrt
+        from geodtr.runtime.engines.tensorrt_library import library_of
+
+        yield from installed_tensorrt(library_of(backend))
+    else:
+        try:
+            yield Finding(what=backend, found=version(backend))
+        except PackageNotFoundError:
+            yield Finding(what=backend, found="not installed", remedy=f"pip install 'geodtr-export[{backend}]'")
 
 
 def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -73,7 +81,7 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         from geodtr.runtime.engines.openvino import check as check_openvino
 
         return check_openvino(bundle, manifest)
-    if manifest.backend.name == "tensorrt":
+    if manifest.backend.name in ("tensorrt", "tensorrt-rtx"):
         from geodtr.runtime.engines.tensorrt_fit import check as check_tensorrt
 
         return check_tensorrt(bundle, manifest)
@@ -90,7 +98,7 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
         from geodtr.runtime.engines.openvino import open_embedders as open_openvino
 
         return open_openvino(engines, backend, options)
-    if backend.name == "tensorrt":
+    if backend.name in ("tensorrt", "tensorrt-rtx"):
         from geodtr.runtime.engines.tensorrt import open_embedders as open_tensorrt
 
         return open_tensorrt(engines, backend, options)
@@ -109,7 +117,7 @@ def layer_times(
         from geodtr.runtime.engines.openvino import layer_times as layer_times_openvino
 
         return layer_times_openvino(engine, backend, options, images, calls)
-    if backend.name == "tensorrt":
+    if backend.name in ("tensorrt", "tensorrt-rtx"):
         from geodtr.runtime.engines.tensorrt import layer_times as layer_times_tensorrt
 
         return layer_times_tensorrt(engine, backend, options, images, calls)

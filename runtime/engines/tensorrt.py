@@ -1,4 +1,4 @@
-"""Running TensorRT plans.
+"""Running plans of TensorRT and of TensorRT-RTX.
 
 A plan runs on the kind of machine and the version that it was built for; anything else is refused before a byte of it
 is loaded. Each thread has a stream of its own, with scratch memory that all engines of a bundle share, and for every
@@ -11,14 +11,16 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
 from geodtr.runtime.engines.cuda import Cuda, open_cuda
+from geodtr.runtime.engines.machine_cache import runtime_cache
 from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, LayerTime, longest_first
-from geodtr.runtime.engines.tensorrt_plan import Log, open_log, open_plan, rebuild_here, refusal
-from geodtr.runtime.engines.tensorrt_versions import check_installation
+from geodtr.runtime.engines.rtx_contexts import RtxContexts
+from geodtr.runtime.engines.tensorrt_library import RTX, check_installation, library_of
+from geodtr.runtime.engines.tensorrt_plan import Log, exposed, open_log, open_plan, rebuild_here, refusal
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
@@ -35,7 +37,8 @@ _KEPT = 8
 
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open the plans of one bundle. Raises MissingDependency, or BundleError naming the command that rebuilds them."""
-    check_installation()
+    library = library_of(backend.name)
+    version = check_installation(library)
     cuda, how = open_cuda(), backend.tensorrt
     if how is None:
         raise BundleError(refusal(engines[0], backend, "the manifest does not say how it was built"))
@@ -45,10 +48,19 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
             f"processor. If you trust who built it, set {HOST_CODE}=1. Otherwise build it here: "
             f"{rebuild_here(engines[0], backend)}"
         )
-    log = open_log()
+    log = open_log(library)
     with cuda.active():
         plans = [open_plan(engine, backend, how, log) for engine in engines]
-    shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log)
+        rtx = None
+        if library == RTX:
+            files = [
+                runtime_cache(engine.compiled, cuda.machine, version)
+                if options.keep_compiled and engine.compiled
+                else None
+                for engine in engines
+            ]
+            rtx = RtxContexts(library.trt, plans, files)
+    shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log, rtx)
     return [TensorRtEmbedder(shared, index) for index in range(len(engines))]
 
 
@@ -100,10 +112,23 @@ class _Plans:
         specs: Sequence[BranchSpec],
         how: TensorRtEntry,
         log: Log,
+        rtx: RtxContexts | None,
     ) -> None:
-        self.cuda, self.engines, self.specs, self.how, self.log = cuda, engines, specs, how, log
+        self.cuda, self.engines, self.specs, self.how, self.log, self.rtx = cuda, engines, specs, how, log, rtx
+        self.exposed = [exposed(engine) for engine in engines]
         self.making = threading.Lock()
         self._lanes = threading.local()
+
+    def context(self, index: int) -> "trt.IExecutionContext":
+        """A new one of an engine, without scratch memory yet."""
+        if self.rtx is not None:
+            context: trt.IExecutionContext | None = self.rtx.create(index)
+        else:
+            strategy = self.log.library.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self.engines[index].create_execution_context(strategy)
+        if context is None:
+            raise RuntimeError(f"{self.log.library.name} gives no execution context: {self.log.why}")
+        return context
 
     def lane(self) -> "_Lane":
         """This thread's."""
@@ -175,40 +200,41 @@ class _Batch:
     """
 
     def __init__(self, lane: _Lane, index: int, size: int) -> None:
-        import tensorrt as trt
-
         plans = lane.plans
         spec, how = plans.specs[index], plans.specs[index].preprocessing
         self.images = lane.host_images[: size * _image_bytes(spec)].reshape(size, how.height, how.width, 3)
         self.rows = lane.host_rows[: size * _row_bytes(spec)].view(np.float32).reshape(size, spec.descriptor_size)
         self._lane = lane
         with plans.making:
-            context = plans.engines[index].create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-            if context is None:
-                raise RuntimeError(f"TensorRT gives no execution context: {plans.log.why}")
+            context = plans.context(index)
             context.set_device_memory(lane.scratch.address, lane.scratch.size)
-            ready = (
+            ready = [
                 context.set_optimization_profile_async(0, lane.stream.handle),
                 context.set_input_shape(INPUT, self.images.shape),
                 context.set_tensor_address(INPUT, lane.images.address),
                 context.set_tensor_address(OUTPUT, lane.rows.address),
-            )
+            ]
+            self._exposed = [
+                (name, plans.cuda.memory(context.get_max_output_size(name))) for name in plans.exposed[index]
+            ]
+            ready += [context.set_tensor_address(name, memory.address) for name, memory in self._exposed]
             if not all(ready):
-                raise RuntimeError(f"TensorRT refuses a batch of {size}: {plans.log.why}")
+                raise RuntimeError(f"{plans.log.library.name} refuses a batch of {size}: {plans.log.why}")
             self._context = context
             self._compute()
             lane.stream.synchronise()
+            if plans.rtx is not None:
+                plans.rtx.keep(index)
             self.launch = lane.stream.capture(self._compute) or self._compute
 
     def layer_times(self, calls: int) -> dict[tuple[str, str], list[float]]:
         """Of each layer, the milliseconds in each call."""
-        import tensorrt as trt
-
+        base: Any = self._lane.plans.log.library.trt.IProfiler
         taken: dict[tuple[str, str], list[float]] = {}
 
-        class Times(trt.IProfiler):  # type: ignore[misc] # TensorRT ships no types
+        class Times(base):  # type: ignore[misc] # TensorRT ships no types
             def __init__(self) -> None:
-                trt.IProfiler.__init__(self)
+                base.__init__(self)
 
             def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
                 taken.setdefault((layer_name, ""), []).append(float(ms))
@@ -223,7 +249,7 @@ class _Batch:
     def _compute(self) -> None:
         self._lane.stream.to_device(self._lane.images, self.images)
         if not self._context.execute_async_v3(self._lane.stream.handle):
-            raise RuntimeError(f"TensorRT could not run a batch: {self._lane.plans.log.why}")
+            raise RuntimeError(f"{self._lane.plans.log.library.name} could not run a batch: {self._lane.plans.log.why}")
         self._lane.stream.to_host(self.rows, self._lane.rows)
 
 

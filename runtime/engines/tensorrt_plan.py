@@ -6,9 +6,10 @@ What stands above the calls into TensorRT is tested through fakes; none of it ha
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geodtr.runtime.engines.opening import EngineFiles
+from geodtr.runtime.engines.tensorrt_library import Library
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.rebuilding import recompile_command
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """TensorRT's logger, which must outlive what is made with it, and the last errors that it was told."""
+    """A library's logger, which must outlive what is made with it, and the last errors that it was told."""
 
+    library: Library
     logger: "trt.ILogger"
     complaints: deque[str]
 
@@ -30,29 +32,27 @@ class Log:
         return "; ".join(self.complaints) or "it does not say why"
 
 
-def open_log() -> Log:
+def open_log(library: Library) -> Log:
     """A logger that is silent, and keeps errors for whoever must explain them."""
-    import tensorrt as trt
-
+    base: Any = library.trt.ILogger
     complaints = deque[str](maxlen=3)
 
-    class KeepErrors(trt.ILogger):  # type: ignore[misc] # TensorRT ships no types
+    class KeepErrors(base):  # type: ignore[misc] # TensorRT ships no types
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            base.__init__(self)
 
         def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            if severity in (base.Severity.ERROR, base.Severity.INTERNAL_ERROR):
                 complaints.append(msg)
 
-    return Log(KeepErrors(), complaints)
+    return Log(library, KeepErrors(), complaints)
 
 
 def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -> "trt.ICudaEngine | None":
     """An engine of a plan, with the weights of the ONNX file `weights` put into it where one is named; None, and the
     reason in `log`, when TensorRT refuses either.
     """
-    import tensorrt as trt
-
+    trt = log.library.trt
     runtime = trt.Runtime(log.logger)
     # The plan's hash is the manifest's, and `open_embedders` has asked whoever runs it.
     runtime.engine_host_code_allowed = how.version_compatible
@@ -72,17 +72,25 @@ def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, lo
         raise BundleError(refusal(engine, backend, "the bundle holds no plan"))
     plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
     if plan is None:
-        raise BundleError(refusal(engine, backend, f"TensorRT refuses it: {log.why}"))
-    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+        raise BundleError(refusal(engine, backend, f"{log.library.name} refuses it: {log.why}"))
+    takes_images, *gives = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
     takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]
     if (
-        names != [INPUT, OUTPUT]
+        takes_images != INPUT
+        or OUTPUT not in gives
+        or (len(gives) > 1 and not how.expose_reductions)
         or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
         or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
     ):
         raise BundleError(refusal(engine, backend, "it takes or gives other shapes than the manifest says"))
     return plan
+
+
+def exposed(plan: "trt.ICudaEngine") -> list[str]:
+    """What a plan gives beside descriptors: nobody wants it, and it must be given a place."""
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    return [name for name in names if name not in (INPUT, OUTPUT)]
 
 
 def refusal(engine: EngineFiles, backend: BackendEntry, reason: str) -> str:

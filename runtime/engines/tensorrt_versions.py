@@ -9,62 +9,34 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from geodtr.runtime.errors import ConfigError, MissingDependency
+from geodtr.runtime.engines.tensorrt_library import Library
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Hardware
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-OLDEST, NEWEST_MAJOR = (10, 3), 11
 
-
-def check_installation() -> str:
-    """The installed TensorRT's version. Raises MissingDependency when it is missing, incomplete or of another age."""
-    try:
-        import tensorrt
-    except ImportError as error:
-        raise MissingDependency(
-            f"TensorRT cannot be used here ({error}): pip install 'geodtr-export[tensorrt]'. A Jetson has it from "
-            "JetPack: make the environment with python3 -m venv --system-site-packages. To run without it: "
-            "geodtr-export build-engine ... --backend onnxruntime"
-        ) from None
-    version = str(tensorrt.__version__)
-    numbers = parse(version)
-    if not (numbers >= OLDEST and numbers[0] <= NEWEST_MAJOR):
-        raise MissingDependency(
-            f"TensorRT {version} is installed; 10.3 to {NEWEST_MAJOR}.x are known here: "
-            f"pip install 'tensorrt>=10.3,<{NEWEST_MAJOR + 1}'"
-        )
-    return version
-
-
-def parse(version: str) -> tuple[int, ...]:
-    """10.16.1.11 -> (10, 16, 1, 11)"""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def hardware_level(hardware: Hardware) -> "trt.HardwareCompatibilityLevel":
+def hardware_level(library: Library, hardware: Hardware) -> "trt.HardwareCompatibilityLevel":
     """Raises ConfigError when the installed version has no such level: same-capability came after 10.3."""
-    import tensorrt as trt
-
+    api = library.trt
     name = {"same-gpu": "NONE", "same-capability": "SAME_COMPUTE_CAPABILITY", "ampere-or-newer": "AMPERE_PLUS"}[
         hardware
     ]
-    level: trt.HardwareCompatibilityLevel | None = getattr(trt.HardwareCompatibilityLevel, name, None)
+    level: trt.HardwareCompatibilityLevel | None = getattr(api.HardwareCompatibilityLevel, name, None)
     if level is None:
         raise ConfigError(
-            f"TensorRT {trt.__version__} cannot build for {hardware}: build on the very GPU that will run the engine, "
+            f"TensorRT {api.__version__} cannot build for {hardware}: build on the very GPU that will run the engine, "
             "or name --hardware ampere-or-newer."
         )
     return level
 
 
-def parse_for_dla(parser: "trt.OnnxParser") -> None:
+def parse_for_dla(library: Library, parser: "trt.OnnxParser") -> None:
     """Let the parser shape layers for a DLA. Raises ConfigError before the version from which a DLA takes networks
     whose types are their own: earlier ones want precision as a flag, which is never set here.
     """
-    import tensorrt as trt
-
+    trt = library.trt
     flag = getattr(trt.OnnxParserFlag, "ADJUST_FOR_DLA", None)
     if flag is None:
         raise ConfigError(

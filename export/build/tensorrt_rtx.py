@@ -1,0 +1,58 @@
+"""Building plans of TensorRT-RTX: on any machine, for RTX GPUs of chosen compute capabilities.
+
+Only a plan can be built without a GPU: to load one, to look into it and to run it takes one of those it is for. What
+stands above these calls is tested through a fake; none of it has run on a GPU yet.
+"""
+
+import msgspec
+
+from geodtr.export.build.compute_capabilities import chosen
+from geodtr.export.build.tensorrt import TensorRtBuilder
+from geodtr.runtime.engines.cuda import find_cuda
+from geodtr.runtime.engines.tensorrt_library import RTX, check_installation
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.machine import this_cpu
+from geodtr.runtime.manifest import BackendEntry
+from geodtr.runtime.names import Precision
+
+_NEED_A_GPU = {"--strip", "--refittable", "--refit-from"}
+_TENSORRTS_OWN = {"--version-compatible", "--hardware", "--dla"}
+
+
+class RtxBuilder(TensorRtBuilder):
+    """TensorRT-RTX, with or without a GPU."""
+
+    library = RTX
+
+    def check(self, precision: Precision) -> BackendEntry:
+        version, cuda, asked = check_installation(self.library), find_cuda(), self._asked
+        capabilities = chosen(asked.compute_capabilities, precision)
+        here = None if cuda is None else cuda.machine.compute_capability
+        needs_gpu = [option for option in asked.asked if option in _NEED_A_GPU]
+        if needs_gpu and here not in capabilities:
+            raise ConfigError(
+                f"{', '.join(needs_gpu)}: TensorRT-RTX does that on a GPU that the plan is for ("
+                f"{', '.join(capabilities)}); this machine has {'none' if here is None else f'one of {here}'}. Leave "
+                "it out, or build where such a GPU and its driver are."
+            )
+        if asked.refit_from is not None and cuda is not None:
+            return self._refittable(asked.refit_from, precision, version, cuda)
+        return BackendEntry(
+            name=self.library.backend,
+            version=version,
+            machine=this_cpu() if cuda is None else cuda.machine,
+            tensorrt=msgspec.structs.replace(asked.entry, compute_capabilities=capabilities),
+            executed=here in capabilities,
+        )
+
+    def _check_options(self) -> None:
+        foreign = [option for option in self._asked.asked if option in _TENSORRTS_OWN]
+        if foreign:
+            raise ConfigError(
+                f"{', '.join(foreign)}: for --backend tensorrt; TensorRT-RTX has no such thing. Leave it out; "
+                "--compute-capability says which GPUs may run the engine."
+            )
+
+    def _timing_cache(self, folder: object, backend: object) -> None:
+        """There a timing cache does nothing."""
+        del folder, backend

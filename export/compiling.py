@@ -1,0 +1,131 @@
+"""Typed graphs compiled by a backend, and checked: every engine that is kept comes through here."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from geodtr.export.agreement import check_agreement
+from geodtr.export.batches import batch_fault, compare_batches
+from geodtr.export.build.builder import Builder, Compiled
+from geodtr.export.graph_checks import BATCHES, GraphError
+from geodtr.export.precision import CalibrationPlan
+from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of
+from geodtr.runtime.engines.opening import EngineOptions
+from geodtr.runtime.errors import BuildError
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, Manifest, write_manifest
+from geodtr.runtime.names import BRANCHES, Branch, Precision
+from geodtr.runtime.pipeline import load_batches
+from geodtr.runtime.progress import Track
+from geodtr.runtime.spec import BranchSpec, Embedder, Images
+
+_SAMPLE = 8
+
+
+def compile_graphs(
+    folder: Path,
+    manifest: Manifest,
+    backend: BackendEntry,
+    builder: Builder,
+    calibration: CalibrationPlan | None,
+    *,
+    track: Track,
+) -> Bundle:
+    """Compile the typed graphs in `folder`, write its manifest after `manifest`, and check the engines as they are.
+
+    Where they do not compute what their graphs say, the builder may have another way, which is tried once.
+    """
+    built = _compiled(folder, manifest, backend, builder, track)
+    try:
+        _check_engines(built, calibration, track)
+    except (GraphError, BuildError) as fault:
+        other = builder.another_way(str(fault)) if backend.executed else None
+        if other is None:
+            raise
+        built = _compiled(folder, manifest, other.check(manifest.precision), other, track)
+        _check_engines(built, calibration, track)
+    return built
+
+
+def _compiled(folder: Path, manifest: Manifest, backend: BackendEntry, builder: Builder, track: Track) -> Bundle:
+    entries: dict[Branch, EngineEntry] = {}
+    for branch in BRANCHES:
+        engine = manifest.engine(branch)
+        precision = manifest.precision_of(branch)
+        made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
+        entries[branch] = engine_entry(folder / engine.file, engine.spec, made)
+    write_manifest(
+        folder,
+        msgspec.structs.replace(
+            manifest,
+            backend=backend,
+            ground=entries["ground"],
+            aerial=entries["aerial"],
+            speed=None,
+            backend_choice=None,
+            parity=(),
+        ),
+    )
+    return open_bundle(folder)
+
+
+def _check_engines(built: Bundle, calibration: CalibrationPlan | None, track: Track) -> None:
+    manifest = built.manifest
+    for branch in track(BRANCHES, "Checking engines", len(BRANCHES)):
+        final, graph = _runnable(built, branch), built.path / manifest.engine(branch).file
+        kept = None if manifest.quantisation is None else manifest.quantisation.keep_cosine
+        images, precision = _sample(final.spec, calibration), manifest.precision_of(branch)
+        check_batch_invariance(final, precision, images)
+        check_agreement(final, graph, images, precision, kept)
+
+
+def _runnable(built: Bundle, branch: Branch) -> Embedder:
+    """A branch's engine; where that cannot be run here, its graph by ONNX Runtime."""
+    if built.manifest.backend.executed:
+        return built.embedder(branch, EngineOptions(trust_host_code=True, keep_compiled=False))
+    entry = built.manifest.engine(branch)
+    graph = built.path / entry.file
+    session = open_session(graph, optimisation=optimisation_of(built.manifest.precision_of(branch)))
+    return OnnxRuntimeEmbedder(session, entry.spec, graph)
+
+
+def check_batch_invariance(embedder: Embedder, precision: Precision, images: Images) -> None:
+    """Run an engine on noise and on `images`: rows must be finite, of unit length, and the same whatever their company.
+
+    Needs no reference model. Raises GraphError.
+    """
+    for sample in (_noise(embedder.spec), images):
+        if not np.allclose(np.linalg.norm(embedder.embed(sample), axis=1), 1, atol=1e-4):
+            raise GraphError(f"the {embedder.spec.branch} engine gives rows that are not of unit length")
+        fault = batch_fault(compare_batches(embedder, sample[: max(BATCHES)], precision))
+        if fault is not None:
+            raise GraphError(
+                f"the {embedder.spec.branch} engine {fault}. Nothing was written. Build in another precision, or for "
+                "another --backend; --ranges FILE keeps what was calibrated."
+            )
+
+
+def _noise(spec: BranchSpec) -> Images:
+    how = spec.preprocessing
+    return np.random.default_rng(0).integers(0, 256, (max(BATCHES), how.height, how.width, 3), np.uint8)
+
+
+def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
+    """Images to compare engines on: of the calibration's pool where there is one, else noise."""
+    if calibration is None:
+        return _noise(spec)
+    return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
+
+
+def engine_entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> EngineEntry:
+    compiled = None
+    if made is not None:
+        compiled = CompiledEntry(**_file(made.file), layers=made.layers, wider=made.wider)
+    return EngineEntry(**_file(file), spec=spec, compiled=compiled)
+
+
+def _file(file: Path) -> dict[str, Any]:
+    return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)}
