@@ -37,6 +37,7 @@ from geodtr.training.trainer import Trainer
 from geodtr.training.world.dataset import WorldSet, write_world
 
 ROUNDS = 5
+_SETS_AN_EPOCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,10 @@ def plain_loop(
 
 def our_loop(trainer: Trainer, images: PairImages, waited: list[float]) -> Iterator[None]:
     batch = trainer.config.recipe.batch_size
+    whole = len(images) // batch * batch
     while True:
-        order = torch.randperm(len(images))[: len(images) // batch * batch]
+        # As long as a real epoch: each begins with images that nobody has read ahead.
+        order = torch.cat([torch.randperm(len(images))[:whole] for _ in range(_SETS_AN_EPOCH)])
         batches = torch.split(order, batch)
         for step in trainer.steps(images, batches, epoch=0):
             waited.append(step.waited / step.seconds)

@@ -74,7 +74,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        near_one = 0.9 < abs(value) < 1  # a cosine: what it lacks to 1 is what counts
+        near_one = 0.99 < abs(value) < 1  # a cosine: what it lacks to 1 is what counts
         return f"{value:.7f}" if near_one else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return " ".join(str(value).split()).replace("|", "\\|")
 

@@ -22,7 +22,7 @@ from gpu.setting import Setting
 
 _CVUSA_PAIRS, _CVUSA_EPOCHS = 35_532, 200
 _WARM_UP = 3
-_HELD, _FILES = 8e9, 0.0
+_HELD = 8e9
 _BF16, _COMPILED = "machine.precision=bf16", "machine.compile=true"
 
 
@@ -86,17 +86,16 @@ def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
     from training import plain_loop, write_plain
 
     config = setting.config("machine.precision=float32")
-    files = _as_cvusa(pair_set, setting.work / "jpeg")
 
-    def ours(name: str, *settings: str, cache: float = _HELD, source: PairSet = pair_set) -> _Loop:
+    def ours(name: str, *settings: str, files: bool = False) -> _Loop:
         def make(waited: list[float]) -> Iterator[None]:
             from training import our_loop
 
             own = setting.config("machine.precision=float32", *settings)
             images = PairImages(
-                source,
+                _as_cvusa(pair_set, setting.work / "jpeg") if files else pair_set,
                 {"ground": own.ground, "aerial": own.aerial},
-                cache_bytes=cache,
+                cache_bytes=0 if files else _HELD,
                 pinned=setting.device.type == "cuda",
             )
             return our_loop(Trainer(own, Ranks(), total=10**6), images, waited)
@@ -113,7 +112,7 @@ def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
         return _Loop(f"plain PyTorch, {name}", make)
 
     yield ours("bf16", _BF16)
-    yield ours("bf16, CVUSA's JPEGs decoded anew", _BF16, cache=_FILES, source=files)
+    yield ours("bf16, CVUSA's JPEGs decoded anew", _BF16, files=True)
     yield plain("float32")
     yield ours("float32")
     yield plain("bf16", half=True)

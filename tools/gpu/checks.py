@@ -14,9 +14,9 @@ class Check:
 
 
 CHECKS = (
-    Check("steps", "The first training steps on the GPU are the CPU's", "gpu.check_steps", 80),
-    Check("training", "Training at full size", "gpu.check_training", 190),
-    Check("reference", "Evaluating and exporting from the GPU", "gpu.check_reference", 80),
-    Check("tensorrt-rtx", "TensorRT-RTX", "gpu.check_tensorrt_rtx", 120),
-    Check("onnxruntime", "ONNX Runtime's CUDA provider", "gpu.check_onnxruntime", 80),
+    Check("steps", "The first training steps on the GPU are the CPU's", "gpu.check_steps", 60),
+    Check("training", "Training at full size", "gpu.check_training", 170),
+    Check("reference", "Evaluating and exporting from the GPU", "gpu.check_reference", 70),
+    Check("tensorrt-rtx", "TensorRT-RTX", "gpu.check_tensorrt_rtx", 180),
+    Check("onnxruntime", "ONNX Runtime's CUDA provider", "gpu.check_onnxruntime", 100),
 )
