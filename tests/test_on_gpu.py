@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import gpu_bundle
 import gpu_page
 import pytest
 from gpu.checks import CHECKS, Check
@@ -57,6 +58,16 @@ def write_wheel(folder: Path, package: str, module: str) -> Path:
 
 def _digest(content: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
+
+
+def test_before_anything_is_installed_it_needs_python_alone() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import on_gpu"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+
+
+def test_what_a_machine_has_is_known_by_any_spelling() -> None:
+    listed = "# made by pip\nTyping_Extensions==4.1\nruamel.yaml @ file:///x\ntorch\n\n"
+    assert gpu_bundle.names(listed) == {"typing-extensions", "ruamel-yaml", "torch"}
 
 
 def test_parts_are_small_and_give_the_wheels_again(tmp_path: Path, bundle: Path) -> None:
