@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses
 
 comma := ,
 
-.PHONY: demo test test-all check check-tensorrt install pins clean
+.PHONY: demo test test-all check check-tensorrt gpu-bundle install pins clean
 
 demo: install
 	$(BIN)/geodtr-export demo --out demo
@@ -32,6 +32,10 @@ check: install
 # Every TensorRT and CUDA name in use against the vendors' packages, which it downloads; needs gcc and nm, no GPU.
 check-tensorrt: install
 	$(BIN)/python tools/check_tensorrt.py
+
+# Into .gpu/: what a GPU machine with PyTorch and no network lacks, for tools/on_gpu.py there (docs/gpu.md).
+gpu-bundle: install
+	$(BIN)/python tools/gpu_bundle.py .gpu
 
 install: .venv/installed
 

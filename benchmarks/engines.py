@@ -116,13 +116,13 @@ def worlds(work: Path) -> tuple[PairSet, PairSet]:
     return read_training_set(f"pairs:{work / 'train'}"), read_test_set(f"pairs:{work / 'test'}")
 
 
-def random_checkpoint(work: Path, pairs: PairSet) -> Path:
+def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
     """Seeded weights; running means and variances are the averages over `pairs`, eight at a time."""
     path = work / "random.safetensors"
     if path.exists():
         return path
     torch.manual_seed(0)
-    config = load_preset(PRESET)
+    config = load_preset(preset)
     model = build_model(config.model, config.ground, config.aerial).train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -27,6 +27,7 @@ from torchvision import transforms
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.preprocess import load_image
 from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.catalogue import build_model
@@ -36,6 +37,7 @@ from geodtr.training.trainer import Trainer
 from geodtr.training.world.dataset import WorldSet, write_world
 
 ROUNDS = 5
+_SETS_AN_EPOCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,19 @@ class PlainPairs(Dataset[tuple[Tensor, Tensor]]):
         return views[0], views[1]
 
 
-def plain_loop(config: TrainConfig, folder: Path, count: int, device: torch.device) -> Iterator[None]:
-    """A step each time it is asked for."""
+def write_plain(folder: Path, pair_set: PairSet, config: TrainConfig) -> None:
+    """The images as the network takes them, but for normalisation, for the plain loop to read."""
+    for branch in BRANCHES:
+        how = config.ground if branch == "ground" else config.aerial
+        (folder / branch).mkdir(parents=True)
+        for index, path in enumerate(pair_set.paths(branch)):
+            Image.fromarray(load_image(path, how)).save(folder / branch / f"{index}.png")
+
+
+def plain_loop(
+    config: TrainConfig, folder: Path, count: int, device: torch.device, *, half: bool = False, compiled: bool = False
+) -> Iterator[None]:
+    """A step each time it is asked for. `half`: under autocast to bf16. `compiled`: each branch by torch.compile."""
     recipe = config.recipe
     loader: DataLoader[Any] = DataLoader(
         PlainPairs(folder, count),
@@ -106,9 +119,15 @@ def plain_loop(config: TrainConfig, folder: Path, count: int, device: torch.devi
     def uniform(shape: Any) -> Tensor:
         return torch.rand((recipe.batch_size, *shape), device=device)
 
-    for ground, aerial in chain.from_iterable(repeat(loader)):
-        f_ground, i_ground = model.ground.with_counterfactual(ground.to(device), uniform)
-        f_aerial, i_aerial = model.aerial.with_counterfactual(aerial.to(device), uniform)
+    branches = [model.ground.with_counterfactual, model.aerial.with_counterfactual]
+    if compiled:
+        branches = [torch.compile(branch) for branch in branches]
+    for images in chain.from_iterable(repeat(loader)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            (f_ground, i_ground), (f_aerial, i_aerial) = (
+                branch(view.to(device, non_blocking=True), uniform)
+                for branch, view in zip(branches, images, strict=True)
+            )
         loss = soft_margin_triplet(f_ground, f_aerial)
         loss = loss + (counterfactual(f_ground, i_ground) + counterfactual(f_aerial, i_aerial)) / 2
         optimizer.zero_grad()
@@ -121,8 +140,10 @@ def plain_loop(config: TrainConfig, folder: Path, count: int, device: torch.devi
 
 def our_loop(trainer: Trainer, images: PairImages, waited: list[float]) -> Iterator[None]:
     batch = trainer.config.recipe.batch_size
+    whole = len(images) // batch * batch
     while True:
-        order = torch.randperm(len(images))[: len(images) // batch * batch]
+        # As long as a real epoch: each begins with images that nobody has read ahead.
+        order = torch.cat([torch.randperm(len(images))[:whole] for _ in range(_SETS_AN_EPOCH)])
         batches = torch.split(order, batch)
         for step in trainer.steps(images, batches, epoch=0):
             waited.append(step.waited / step.seconds)
@@ -138,11 +159,7 @@ def main(name: str = "world") -> None:
         height, width = config.ground.height, config.ground.width
         write_world(work / "world", WorldSet(pairs=size.pairs, height=height, width=width))
         pair_set = read_pairs(work / "world")
-        preprocessing = {"ground": config.ground, "aerial": config.aerial}
-        for branch in BRANCHES:
-            (work / "plain" / branch).mkdir(parents=True)
-            for index, path in enumerate(pair_set.paths(branch)):
-                Image.fromarray(load_image(path, preprocessing[branch])).save(work / "plain" / branch / f"{index}.png")
+        write_plain(work / "plain", pair_set, config)
         images = PairImages(pair_set, {"ground": config.ground, "aerial": config.aerial}, cache_bytes=4e9)
         loops: dict[str, Iterator[None]] = {"plain": plain_loop(config, work / "plain", size.pairs, device)}
         waited: dict[str, list[float]] = {}

@@ -1,5 +1,6 @@
 """From a PyTorch network to an ONNX graph: raw pixels in, unit descriptors out, batch size free."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ _TRACED_BATCH = 2
 def export_network(network: nn.Module, how: Preprocessing) -> Any:
     """`network` as an `onnx.ModelProto`, float32: images uint8 [B, H, W, 3] -> descriptors float32 [B, D], unit rows.
 
-    Normalisation is part of the network. Needs the `export` extra.
+    Normalisation is part of the network, which is left where and as it is. Needs the `export` extra.
     """
     import onnxslim
 
-    network = network.cpu().eval()
+    network = copy.deepcopy(network).cpu().eval()
     example = torch.zeros((_TRACED_BATCH, how.height, how.width, 3), dtype=torch.uint8)
     with _plain_attention(), _quiet():
         program = torch.onnx.export(

@@ -68,6 +68,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the work is done. `precision` is the backbone's arithmetic; weights, losses and the optimiser stay float32.
+    On a GPU, "float32" leaves convolutions in TF32, PyTorch's default; validation and parity compute without it.
 
     `channels_last` and `compile` change speed alone, up to rounding. Images are held in memory, decoded once, where
     both views of all pairs take at most `cache_gb` GB; otherwise they are decoded anew each epoch. The state to resume

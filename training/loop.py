@@ -100,6 +100,7 @@ def _run(
             pair_set,
             {"ground": config.ground, "aerial": config.aerial},
             cache_bytes=config.machine.cache_gb * _GIGABYTE / ranks.count,
+            pinned=ranks.device.type == "cuda",
             track=track,
             on_skip=listener.on_skip,
         )

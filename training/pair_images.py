@@ -33,7 +33,8 @@ class PairImages:
 
     A pair with an image that cannot be read is left out, and its image added to `pair_set.skipped`. Where memory does
     not hold them all, that shows only while training: the pair before it takes its place, so that every epoch has as
-    many steps, and `on_skip` is told.
+    many steps, and `on_skip` is told. `pinned`: batches lie in memory that a GPU reads by itself, while the next one is
+    made.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class PairImages:
         preprocessing: dict[Branch, Preprocessing],
         *,
         cache_bytes: float,
+        pinned: bool = False,
         track: Track = untracked,
         on_skip: Callable[[Skipped], None] = lambda _skipped: None,
     ) -> None:
-        self._preprocessing = preprocessing
+        self._preprocessing, self._pinned = preprocessing, pinned
         self._on_skip = on_skip
         self._skipped = set[Path]()
         self._held: dict[Branch, Tensor] | None = None
@@ -62,7 +64,11 @@ class PairImages:
         """The pixels of each of `batches`, int64 [B] row numbers."""
         if self._held is not None:
             for rows in batches:
-                yield PairBatch(self._held["ground"][rows], self._held["aerial"][rows], self._tiles[rows])
+                ground, aerial = (
+                    torch.index_select(self._held[branch], 0, rows, out=self._empty(branch, len(rows)))
+                    for branch in BRANCHES
+                )
+                yield PairBatch(ground, aerial, self._tiles[rows])
             return
         yield from self._stream(batches)
 
@@ -70,9 +76,16 @@ class PairImages:
         order = [row for rows in batches for row in rows.tolist()]
         pairs = _filled(order, *(self._decode(branch, order) for branch in BRANCHES))
         for rows in batches:
-            chosen, ground, aerial = zip(*islice(pairs, len(rows)), strict=True)
-            pixels = [torch.from_numpy(np.stack(images)) for images in (ground, aerial)]
-            yield PairBatch(pixels[0], pixels[1], self._tiles[torch.tensor(chosen)])
+            chosen, *views = zip(*islice(pairs, len(rows)), strict=True)
+            ground, aerial = (self._empty(branch, len(rows)) for branch in BRANCHES)
+            for images, pixels in zip(views, (ground, aerial), strict=True):
+                np.stack(images, out=pixels.numpy())
+            yield PairBatch(ground, aerial, self._tiles[torch.tensor(chosen)])
+
+    def _empty(self, branch: Branch, count: int) -> Tensor:
+        """New for each batch: PyTorch hands out pinned memory again once the GPU has read it."""
+        how = self._preprocessing[branch]
+        return torch.empty((count, how.height, how.width, 3), dtype=torch.uint8, pin_memory=self._pinned)
 
     def _decode(self, branch: Branch, rows: Sequence[int]) -> Iterator[Images | None]:
         """The image of each row; None where it cannot be read."""

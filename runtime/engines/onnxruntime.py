@@ -1,8 +1,10 @@
 """Running an ONNX file with ONNX Runtime."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -167,7 +169,13 @@ def open_session(
         session.enable_profiling = True
         session.profile_file_prefix = str(profile)
     source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))
-    asked = [PROVIDERS[provider]] + [PROVIDERS["cpu"]] * (provider != "cpu")
+    asked: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
+    if provider != "cpu":
+        # TF32, its default from Ampere on, is not what the file says: precision is a property of the graph.
+        asked.insert(0, (PROVIDERS[provider], {"use_tf32": "0"}) if provider == "cuda" else PROVIDERS[provider])
+        if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on: CUDA's libraries may lie in packages beside it
+            with redirect_stdout(sys.stderr):  # it prints what it does not find
+                onnxruntime.preload_dlls()
     try:
         opened = onnxruntime.InferenceSession(source, session, providers=asked, disabled_optimizers=_WRONG)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own

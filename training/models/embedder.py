@@ -1,5 +1,9 @@
 """The reference model behind the `Embedder` protocol, and the raw-pixel boundary that it shares with every export."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,6 +35,26 @@ def normalise(images: Tensor, mean: float, std: float) -> Tensor:
     return (images.float().permute(0, 3, 1, 2) / 255 - mean) / std
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let a GPU compute float32 as float32. From Ampere on, PyTorch's default for convolutions is TF32, which keeps 10
+    bits of each factor: too few for what others are measured against.
+    """
+    backends: Any = torch.backends  # its stubs lack what PyTorch 2.9 has
+    cudnn, newer = backends.cudnn, hasattr(backends.cudnn, "conv")
+    places = [backends.cuda.matmul, *((cudnn.conv, cudnn.rnn) if newer else (cudnn,))]
+    # Asking by the older name fails where a user has set the newer one.
+    name, exact = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    before = [getattr(place, name) for place in places]
+    try:
+        for place in places:
+            setattr(place, name, exact)
+        yield
+    finally:
+        for place, old in zip(places, before, strict=True):
+            setattr(place, name, old)
+
+
 class TorchEmbedder:
     """A network that takes raw pixels, in float32 and evaluation mode."""
 
@@ -45,7 +69,7 @@ class TorchEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32():
             batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
             return np.asarray(self._network(batch).cpu().numpy(), dtype=np.float32)
 

@@ -1,0 +1,54 @@
+"""The reference model on the GPU: does it describe as on the CPU, find as much, and export without being moved?"""
+
+import numpy as np
+
+from geodtr.export.cosines import cosines
+from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.model import open_model
+from geodtr.export.onnx_graph import export_network
+from geodtr.export.parity import compare
+from geodtr.export.timing import noise, time_embedders
+from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.pipeline import embed_files
+from geodtr.training.checkpoint import load_checkpoint
+from geodtr.training.evaluate import evaluate
+from geodtr.training.models.embedder import embedders, from_pixels
+from gpu.report import Report
+from gpu.setting import Setting
+
+_LEAST = 0.99999
+"""What parity asks of float32."""
+_IMAGES = 16
+
+
+def run(report: Report, setting: Setting) -> None:
+    checkpoint = setting.full_checkpoint()
+    here, on_cpu = open_model(checkpoint).embedders, embedders(load_checkpoint(checkpoint).model)
+    pair_set = setting.world(setting.size.preset, setting.size.pairs)
+    for branch in BRANCHES:
+        paths = pair_set.paths(branch)[:_IMAGES]
+        rows = [embed_files(pair[branch], paths, batch_size=8) for pair in (here, on_cpu)]
+        smallest = float(np.min(cosines(*rows)))
+        report.fact(f"smallest cosine with the CPU's {branch} descriptors", smallest)
+        report.require(smallest >= _LEAST, f"{branch} descriptors differ from the CPU's: {smallest:.7f}")
+        for batch in setting.size.batches:
+            images = noise(here[branch], batch)
+            (timing,) = time_embedders([here[branch]], [images], rounds=setting.size.rounds)
+            report.row("PyTorch, float32", branch=branch, batch=batch, **{"images/s": timing.speed.median})
+
+    run_folder, (_, unseen) = setting.small_run(), setting.small_sets()
+    small, small_on_cpu = open_model(run_folder), embedders(load_checkpoint(run_folder).model)
+    found, expected = evaluate(small.embedders, unseen).at_1, evaluate(small_on_cpu, unseen).at_1
+    report.fact("R@1 of the small model trained here", found)
+    report.fact("R@1 as the CPU computes it", expected)
+    report.require(abs(found - expected) <= 1 / len(unseen), f"R@1 is {found:.4f} here and {expected:.4f} on the CPU")
+
+    model = load_checkpoint(run_folder).model.to(setting.device)
+    export_network(from_pixels(model, "ground"), model.specs["ground"].preprocessing)
+    moved = next(model.parameters()).device.type != setting.device.type
+    report.require(not moved, "exporting has moved the network off the GPU")
+    bundle = export_checkpoint(run_folder, setting.work / "exported")
+    figures = compare(small, [open_model(bundle.path)], unseen, stages=False).figures
+    report.fact("parity of the exported graphs with it", figures.verdict)
+    report.fact("smallest cosine of the exported graphs with it", figures.candidates[0].smallest_cosine)
+    report.require(figures.verdict == "passed", " ".join(figures.candidates[0].gate.reasons))

@@ -1,0 +1,98 @@
+"""What the checks work with: sizes, and the data and models that they share, made once in the work folder.
+
+What is heavy is imported by those who ask for it.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from geodtr.training.config import TrainConfig
+    from geodtr.training.data.pair_set import PairSet
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # what is measured there and here alike is written once
+SMALL = "world-tiny"
+"""The preset of a model that is trained within the check: its recall means something, its speed does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is done. `preset`: the network whose speed counts, trained on `pairs` pairs by batches of `batch`.
+
+    `steps` a round. `small_pairs` and `epochs`: of the small model's training. `batches`: of engines.
+    """
+
+    preset: str
+    batch: int
+    pairs: int
+    steps: int
+    rounds: int
+    small_pairs: int
+    epochs: int
+    batches: tuple[int, ...]
+
+
+FULL = Size("geodtr-cvusa", 32, pairs=256, steps=8, rounds=5, small_pairs=800, epochs=12, batches=(1, 32))
+DRY = Size(SMALL, 8, pairs=16, steps=2, rounds=2, small_pairs=32, epochs=1, batches=(1, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a check may write, and how much it does."""
+
+    work: Path
+    size: Size
+
+    @property
+    def dry(self) -> bool:
+        return self.size is DRY
+
+    @property
+    def device(self) -> "torch.device":
+        from geodtr.training.ranks import Ranks
+
+        return Ranks().device
+
+    def config(self, *settings: str, preset: str | None = None) -> "TrainConfig":
+        """Of the network whose speed counts, from random weights, or of another `preset`."""
+        from geodtr.training.config import load_preset
+
+        own = () if preset else (f"recipe.batch_size={self.size.batch}",)
+        return load_preset(preset or self.size.preset, ["recipe.pretrained=none", *own, *settings])
+
+    def world(self, preset: str, pairs: int, region: str = "valley") -> "PairSet":
+        """Generated pairs of the size that `preset` takes."""
+        from geodtr.training.config import load_preset
+        from geodtr.training.data.pairs_csv import read_pairs
+        from geodtr.training.world.dataset import WorldSet, write_world
+
+        how = load_preset(preset).ground
+        folder = self.work / f"{preset}-{region}-{pairs}"
+        if not folder.exists():
+            write_world(folder, WorldSet(pairs=pairs, height=how.height, width=how.width, region=region))
+        return read_pairs(folder)
+
+    def small_sets(self) -> "tuple[PairSet, PairSet]":
+        """What the small model is trained on, and unseen ground."""
+        pairs = self.size.small_pairs
+        return self.world(SMALL, pairs), self.world(SMALL, pairs, region="coast")
+
+    def small_run(self) -> Path:
+        """The folder of the small model's training, on the GPU where there is one."""
+        from geodtr.training.loop import train
+
+        out = self.work / "run"
+        if not (out / "last.safetensors").exists():
+            train(self.config(f"recipe.epochs={self.size.epochs}", preset=SMALL), self.small_sets()[0], out)
+        return out
+
+    def full_checkpoint(self) -> Path:
+        """Random weights of the network whose speed counts, with the batch statistics of generated pairs."""
+        from engines import random_checkpoint
+
+        return random_checkpoint(self.work, self.world(self.size.preset, 16), self.size.preset)
