@@ -183,7 +183,7 @@ def an_operator_of_nobodys(graph: Any) -> None:
     graph.graph.node[-1].op_type = "Flatland"
 
 
-@pytest.mark.parametrize("fault", [transposed_pixels, an_operator_of_nobodys])
+@pytest.mark.parametrize("fault", [planted.transposed_pixels, an_operator_of_nobodys])
 def test_an_export_that_it_refuses_is_no_export(model: Model, fault: Callable[[Any], None]) -> None:
     graph = onnx.load(str(model.onnx.path / "ground.onnx"))
     check_operators(graph)
