@@ -3,6 +3,7 @@
 What is heavy is imported by those who ask for it.
 """
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ class Setting:
 
         out = self.work / "run"
         if not (out / "last.safetensors").exists():
+            shutil.rmtree(out, ignore_errors=True)  # of a check that ran out of time
             train(self.config(f"recipe.epochs={self.size.epochs}", preset=SMALL), self.small_sets()[0], out)
         return out
 
