@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import fake_tensorrt
 import msgspec
 import numpy as np
 import pytest
+import rtx_on_fakes
 from conftest import Outcome
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
@@ -27,6 +29,7 @@ from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.rebuilding import rebuild_unread
 from geodtr.runtime.spec import Images
 
 Cli = Callable[..., Outcome]
@@ -281,3 +284,19 @@ def test_manifests_from_before_are_read(model: Model, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(held))
     backend = read_manifest(tmp_path).backend
     assert backend.executed and backend.targets is None
+
+
+def test_the_backend_of_a_bundle_without_a_readable_manifest_is_told_by_its_plans(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{ not json")
+    (tmp_path / "ground.rtx").touch()
+    assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in rebuild_unread(tmp_path)
+
+
+def test_what_the_fakes_show_is_there(nvidia: Any) -> None:
+    fakes = {name: each for name, each in vars(fake_tensorrt).items() if isinstance(each, type)}
+    fakes = {name: each for name, each in fakes.items() if each.__module__ == "fake_tensorrt" and "Fake" not in name}
+    fakes |= {"IRuntimeConfig": rtx_on_fakes.RuntimeConfig, "IRuntimeCache": rtx_on_fakes.RuntimeCache}
+    shown = [(name, member) for name, each in fakes.items() for member in vars(each) if not member.startswith("_")]
+    own = {("IRuntimeConfig", "cache"), ("IRuntimeConfig", "strategy"), ("IRuntimeCache", "content")}
+    missing = [f"{name}.{member}" for name, member in shown if not hasattr(getattr(nvidia, name), member)]
+    assert set(missing) == {f"{name}.{member}" for name, member in own}
