@@ -23,6 +23,8 @@ from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines import tensorrt_library
+from geodtr.runtime.engines.cuda import open_cuda
+from geodtr.runtime.engines.machine_cache import MachineCache
 from geodtr.runtime.engines.tensorrt_fit import mismatches
 from geodtr.runtime.engines.tensorrt_library import RTX, Library
 from geodtr.runtime.errors import BundleError
@@ -69,17 +71,13 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
     for said in (built.err, cli("inspect", tmp_path / "b").out, cli("doctor", tmp_path / "b").out):
         words = " ".join(said.split())
-        assert "compute capability 8.9, 12.0; built, not executed here" in words
+        assert "compute capability 8.9, 12.0; built, not executed: without such a GPU" in words
 
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [
-        ("embed", ("IMAGE", "--branch", "ground")),
-        ("evaluate", ("--data", "SET")),
-        ("bench", ()),
-    ],
+    [("embed", ("IMAGE", "--branch", "ground")), ("evaluate", ("--data", "SET")), ("bench", ())],
 )
 def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
     model: Model, tmp_path: Path, cli: Cli, command: str, arguments: tuple[str, ...]
@@ -214,9 +212,6 @@ def test_what_was_compiled_on_loading_is_kept_beside_the_bundle(
     elif damage == "another GPU's":
         rtx_machine.gpu.driver = 13000
     elif damage == "refused":
-        from geodtr.runtime.engines.cuda import open_cuda
-        from geodtr.runtime.engines.machine_cache import MachineCache
-
         MachineCache(caches[1], open_cuda().machine, RTX.trt.__version__).write(b"of other kernels")
     bundle.embedder("ground").embed(images)
     assert rtx_machine.compiled == before + (damage is not None)
