@@ -98,7 +98,7 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         gpus = f"for GPUs of compute capability {', '.join(self.tensorrt.compute_capabilities)}"
         if self.executed:
             return gpus
-        return f"{gpus}; built, not executed here: without such a GPU its graphs alone were checked"
+        return f"{gpus}; built, not executed: without such a GPU at hand its graphs alone were checked"
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

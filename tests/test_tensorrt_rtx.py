@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import fake_tensorrt
 import msgspec
 import numpy as np
 import pytest
+import rtx_on_fakes
 from conftest import Outcome
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
@@ -21,12 +23,15 @@ from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines import tensorrt_library
+from geodtr.runtime.engines.cuda import open_cuda
+from geodtr.runtime.engines.machine_cache import MachineCache
 from geodtr.runtime.engines.tensorrt_fit import mismatches
 from geodtr.runtime.engines.tensorrt_library import RTX, Library
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.rebuilding import rebuild_unread
 from geodtr.runtime.spec import Images
 
 Cli = Callable[..., Outcome]
@@ -66,17 +71,13 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
     for said in (built.err, cli("inspect", tmp_path / "b").out, cli("doctor", tmp_path / "b").out):
         words = " ".join(said.split())
-        assert "compute capability 8.9, 12.0; built, not executed here" in words
+        assert "compute capability 8.9, 12.0; built, not executed: without such a GPU" in words
 
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [
-        ("embed", ("IMAGE", "--branch", "ground")),
-        ("evaluate", ("--data", "SET")),
-        ("bench", ()),
-    ],
+    [("embed", ("IMAGE", "--branch", "ground")), ("evaluate", ("--data", "SET")), ("bench", ())],
 )
 def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
     model: Model, tmp_path: Path, cli: Cli, command: str, arguments: tuple[str, ...]
@@ -211,9 +212,6 @@ def test_what_was_compiled_on_loading_is_kept_beside_the_bundle(
     elif damage == "another GPU's":
         rtx_machine.gpu.driver = 13000
     elif damage == "refused":
-        from geodtr.runtime.engines.cuda import open_cuda
-        from geodtr.runtime.engines.machine_cache import MachineCache
-
         MachineCache(caches[1], open_cuda().machine, RTX.trt.__version__).write(b"of other kernels")
     bundle.embedder("ground").embed(images)
     assert rtx_machine.compiled == before + (damage is not None)
@@ -281,3 +279,19 @@ def test_manifests_from_before_are_read(model: Model, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(held))
     backend = read_manifest(tmp_path).backend
     assert backend.executed and backend.targets is None
+
+
+def test_the_backend_of_a_bundle_without_a_readable_manifest_is_told_by_its_plans(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{ not json")
+    (tmp_path / "ground.rtx").touch()
+    assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in rebuild_unread(tmp_path)
+
+
+def test_what_the_fakes_show_is_there(nvidia: Any) -> None:
+    fakes = {name: each for name, each in vars(fake_tensorrt).items() if isinstance(each, type)}
+    fakes = {name: each for name, each in fakes.items() if each.__module__ == "fake_tensorrt" and "Fake" not in name}
+    fakes |= {"IRuntimeConfig": rtx_on_fakes.RuntimeConfig, "IRuntimeCache": rtx_on_fakes.RuntimeCache}
+    shown = [(name, member) for name, each in fakes.items() for member in vars(each) if not member.startswith("_")]
+    own = {("IRuntimeConfig", "cache"), ("IRuntimeConfig", "strategy"), ("IRuntimeCache", "content")}
+    missing = [f"{name}.{member}" for name, member in shown if not hasattr(getattr(nvidia, name), member)]
+    assert set(missing) == {f"{name}.{member}" for name, member in own}
