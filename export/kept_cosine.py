@@ -18,6 +18,8 @@ KEEP_COSINE: dict[Precision, float] = {"int8": 0.993, "fp8": 0.98}
 has three bits of mantissa where INT8 has up to seven.
 """
 
+_SHORT = 11
+
 
 class Quantiser(Protocol):
     """A float32 graph of which any choice of operators can be quantised; `rest` is what the others become."""
@@ -69,10 +71,10 @@ def keep_cosine(
 
 def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) -> Iterator[tuple[str, bool]]:
     """Each of `items`, as soon as it is decided, and whether it belongs to a large subset for which `good` holds, found
-    by adaptive halving.
+    by adaptive halving, and one by one in short parts.
 
     One call where all of them together are good; a few for each one that is not. Every set it grows by was tried, none
-    of them twice.
+    of them twice. Where one in two is refused, as around arg-maxes that flip, trying each costs less than halving.
     """
     accepted = frozenset[str]()
     refused = set[frozenset[str]]()
@@ -85,9 +87,11 @@ def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) 
             yield from ((name, True) for name in part)
             continue
         refused.add(tried)
-        if len(part) > 1:
+        if len(part) > _SHORT:
             middle = len(part) // 2
             parts += [part[middle:], part[:middle]]
+        elif len(part) > 1:
+            parts += [(item,) for item in reversed(part)]
         else:
             yield part[0], False
 
