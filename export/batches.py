@@ -70,7 +70,7 @@ def compare_batches(
     images = np.resize(images, (_COUNT, *images.shape[1:]))
     alone = np.concatenate([embedder.embed(image[None]) for image in images])
     whole = embedder.embed(images)
-    found = [(alone[:size], embedder.embed(images[:size])) for size in BATCHES if size < _COUNT]
+    found = [(alone[:size], embedder.embed(images[:size])) for size in BATCHES if 1 < size < _COUNT]
     found += [(alone, whole), (alone, embedder.embed(images[::-1])[::-1])]
     if in_run is not None:
         found.append((alone[: len(in_run)], in_run))

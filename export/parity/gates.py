@@ -291,4 +291,4 @@ def _verdict(good: bool) -> Verdict:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.2f}"
+    return f"{round(100 * share, 2) + 0.0:.2f}"  # no minus before zero
