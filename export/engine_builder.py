@@ -12,11 +12,12 @@ import msgspec
 from geodtr.export.build.builder import Builder
 from geodtr.export.compiling import compile_graphs, engine_entry
 from geodtr.export.graph_checks import check_ours
+from geodtr.export.pixel_order import check_readable
 from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.checks import check_graphs, check_pixel_order, require
+from geodtr.runtime.checks import check_graphs, require
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, scratch_in
 from geodtr.runtime.manifest import (
@@ -205,12 +206,6 @@ def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:
             f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
             f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
         )
-
-
-def check_readable(source: Path, manifest: Manifest, backend: BackendEntry) -> None:
-    """Raise BundleError when TensorRT is to compile graphs of the bundle `source` whose input it cannot read."""
-    if backend.name.startswith("tensorrt"):
-        require(msgspec.structs.replace(finding, failed=True) for finding in check_pixel_order(source, manifest))
 
 
 def copy_graphs(source: Path, manifest: Manifest, folder: Path) -> None:

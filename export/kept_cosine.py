@@ -19,6 +19,7 @@ has three bits of mantissa where INT8 has up to seven.
 """
 
 _SHORT = 11
+_LARGE = 1 << 18
 
 
 class Quantiser(Protocol):
@@ -45,9 +46,10 @@ def keep_cosine(
     """
     expected = describe(quantiser.graph, sample)
     order = deque(range(len(sample)))
+    weights = _Weights(quantiser.graph)
 
     def good(chosen: Collection[str]) -> bool:
-        session = open_session(quantiser.quantise(chosen).SerializeToString(), optimisation=quantiser.optimisation)
+        session = weights.open(quantiser.quantise(chosen), quantiser.optimisation)
         # The image that refused the last choice comes first: it refuses most others, and the rest need not be run.
         for index in tuple(order):
             (got,) = session.run(None, {INPUT: sample[index : index + 1]})
@@ -94,6 +96,36 @@ def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) 
             parts += [(item,) for item in reversed(part)]
         else:
             yield part[0], False
+
+
+class _Weights:
+    """A graph's large weights, shared by the sessions of graphs that were made from it: to copy and parse them for each
+    takes as long as describing an image.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        from onnx import numpy_helper
+        from onnxruntime import OrtValue
+
+        self._held = {
+            entry.name: (entry.raw_data, OrtValue.ortvalue_from_numpy(numpy_helper.to_array(entry)))
+            for entry in graph.graph.initializer
+            if len(entry.raw_data) >= _LARGE
+        }
+
+    def open(self, graph: Any, optimisation: Optimisation) -> Any:
+        """A session of a `ModelProto`, from which the weights that are held are taken out."""
+        from onnx import TensorProto
+
+        shared = dict[str, Any]()
+        for entry in graph.graph.initializer:
+            content, value = self._held.get(entry.name, (None, None))
+            if content is not None and entry.raw_data == content:
+                entry.ClearField("raw_data")
+                entry.data_location = TensorProto.EXTERNAL
+                entry.external_data.add(key="location", value="held in memory")
+                shared[entry.name] = value
+        return open_session(graph.SerializeToString(), optimisation=optimisation, weights=shared)
 
 
 def describe(graph: Any, images: Images, optimisation: Optimisation = "all") -> Descriptors:

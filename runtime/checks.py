@@ -60,30 +60,6 @@ def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         yield _check_file(bundle, manifest.engine(branch), rebuild(bundle, manifest, from_graphs=False))
 
 
-def check_pixel_order(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Each graph whose first operator permutes the pixels' bytes, as all were exported before they were cast first.
-
-    TensorRT takes uint8 as an input that is cast at once, and refuses such a graph; other backends compute it. Finds
-    nothing where the package onnx is missing: no graph can be compiled there.
-    Source: TensorRT's guide, the type UINT8: network inputs and outputs only, converted by a cast.
-    """
-    try:
-        import onnx
-    except ImportError:
-        return
-    for branch in BRANCHES:
-        entry = manifest.engine(branch)
-        graph = onnx.load(str(bundle / entry.file)).graph
-        reader = next((node.op_type for node in graph.node if graph.input[0].name in node.input), "Cast")
-        if reader != "Cast":
-            yield Finding(
-                what=entry.file,
-                found=f"{bundle / entry.file} was exported by an older version: its first operator is {reader} on "
-                "uint8, which TensorRT refuses; other backends compute it.",
-                remedy=rebuild(bundle, manifest, from_graphs=False),
-            )
-
-
 def check_cpu_dialect(dialect: Dialect | None, remedy: str | None = None) -> Finding:
     """Whether the processor at hand computes graphs of this INT8 `dialect` rightly; None is a graph without INT8."""
     cpu = this_cpu()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from geodtr.runtime.checks import Finding, check_choice, check_files, check_pixel_order, find_gpu
+from geodtr.runtime.checks import Finding, check_choice, check_files, find_gpu
 from geodtr.runtime.engines.opening import check, installed
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
@@ -57,10 +57,7 @@ def _bundle_findings(bundle: Path) -> Iterator[Finding]:
         return
     made_by = f"{manifest.backend.name} {manifest.backend.version}"
     yield Finding(what=FILE_NAME, found=f"schema {manifest.schema}, {manifest.precision}, built with {made_by}")
-    files = tuple(check_files(bundle, manifest))
-    yield from files
-    if not any(file.failed for file in files):
-        yield from check_pixel_order(bundle, manifest)
+    yield from check_files(bundle, manifest)
     yield from check(bundle, manifest)
     choice = check_choice(bundle, manifest)
     if choice is not None:

@@ -1,5 +1,6 @@
 """The command that says what would run here, and what mends what would not. It needs the lean runtime only."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,10 @@ def doctor(
     from geodtr.runtime.doctor import examine_bundle, examine_machine
 
     diagnosis = examine_machine() if bundle is None else examine_bundle(bundle)
+    if find_spec("onnx") is not None:  # without it nothing is compiled here, and nothing of it matters
+        from geodtr.export.pixel_order import with_old_graphs
+
+        diagnosis = with_old_graphs(diagnosis)
     if as_json:
         show_json(diagnosis)
     else:

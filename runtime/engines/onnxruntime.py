@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -148,11 +148,13 @@ def open_session(
     optimisation: Optimisation = "all",
     save_optimised: Path | None = None,
     profile: Path | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> Any:
     """An `InferenceSession` of a file or a serialised model, on `provider` and, for what it does not take, the CPU.
 
     A model that was written by `save_optimised` is taken as it is, with the optimisation "none". `profile`: how the
-    name of the file begins that the profiler writes.
+    name of the file begins that the profiler writes. `weights`: an `OrtValue` for each initialiser that the model names
+    as external data; sessions may share them.
     Raises MissingDependency when the build has no such provider, BundleError when ONNX Runtime refuses the model.
     """
     check_provider(provider)
@@ -168,6 +170,8 @@ def open_session(
     if profile is not None:
         session.enable_profiling = True
         session.profile_file_prefix = str(profile)
+    if weights:
+        session.add_external_initializers(list(weights), list(weights.values()))
     source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))
     asked: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
     if provider != "cpu":
