@@ -3,7 +3,7 @@
     python benchmarks/demo_seeds.py WORK [--first 0] [--count 20]
     python tools/avx2_only.py python benchmarks/demo_seeds.py WORK-avx2 --count 10
 
-Prints a table in Markdown, the one of docs/parity.md. WORK keeps each seed's report.json and the demo's exit code;
+Prints a table in Markdown. WORK keeps each seed's report.json and the demo's exit code;
 seeds that are there are not run again.
 """
 
