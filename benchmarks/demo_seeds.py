@@ -1,4 +1,4 @@
-"""The demo with many seeds, each trained anew: does the main job pass whatever the chance?
+"""The demo with many seeds, a training run for each: does the main job pass with every one?
 
     python benchmarks/demo_seeds.py WORK [--first 0] [--count 20]
     python tools/avx2_only.py python benchmarks/demo_seeds.py WORK-avx2 --count 10

@@ -95,8 +95,8 @@ def _runnable(built: Bundle, branch: Branch) -> Embedder:
 
 
 def check_batch_invariance(embedder: Embedder, precision: Precision, images: Images) -> None:
-    """Run an engine on some of `images` and on noise: rows must be finite, of unit length, and the same whatever their
-    company.
+    """Run an engine on some of `images` and on noise: rows must be finite, of unit length, and the same in every
+    batch.
 
     Needs no reference model. Raises GraphError.
     """

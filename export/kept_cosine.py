@@ -19,7 +19,9 @@ has three bits of mantissa where INT8 has up to seven.
 """
 
 _SHORT = 11
+"""Operators: of a refused part no longer than this, each is tried by itself."""
 _LARGE = 1 << 18
+"""Bytes: smaller weights cost little to copy."""
 
 
 class Quantiser(Protocol):

@@ -43,7 +43,7 @@ def _old_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         try:
             graph = onnx.load(str(bundle / entry.file)).graph
         except DecodeError:
-            continue  # no graph at all: whoever opens it says so
+            continue  # not a graph: opening the engine reports it
         reader = next((node.op_type for node in graph.node if INPUT in node.input), "Cast")
         if reader != "Cast":
             yield Finding(

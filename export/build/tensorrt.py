@@ -75,8 +75,8 @@ class TensorRtBuilder:
             file.write_bytes(plan)
         if cuda is None:
             return Compiled(file, {})
-        told = _inspected(file, graph, spec, backend.tensorrt, cuda, log)
-        found = audit(told, graph, precision, f"{self.library.name} {backend.version}'s {spec.branch} engine")
+        information = _inspected(file, graph, spec, backend.tensorrt, cuda, log)
+        found = audit(information, graph, precision, f"{self.library.name} {backend.version}'s {spec.branch} engine")
         if found.wider:
             self._notice(
                 f"{self.library.name} computes {len(found.wider)} operators of the {spec.branch} engine in a wider "
@@ -143,7 +143,7 @@ def _refitted(plan: Path, graph: Path, how: TensorRtEntry, cuda: Cuda, log: Log)
 
 
 def _inspected(plan: Path, graph: Path, spec: BranchSpec, how: TensorRtEntry, cuda: Cuda, log: Log) -> str:
-    """What the library tells of a plan's layers, in JSON."""
+    """What the library reports of a plan's layers, in JSON."""
     trt = log.library.trt
     with cuda.active():
         engine = load_plan(plan.read_bytes(), how, log, graph if how.stripped else None)

@@ -39,7 +39,7 @@ def build_plan(
     track: Track,
 ) -> bytes:
     """A plan of the ONNX file `graph`. `cuda`: None where no GPU is needed. `cache`: of tactics' times, None for none;
-    `notice` hears when it must be made anew. Raises BuildError with the library's own words.
+    `notice` is called when it cannot be used. Raises BuildError with the library's own words.
     """
     api, name = log.library.trt, log.library.name
     builder = api.Builder(log.logger)
@@ -134,14 +134,14 @@ def _configured(builder: "trt.Builder", spec: BranchSpec, how: TensorRtEntry, lo
 
 
 def _use(cache: MachineCache, config: "trt.IBuilderConfig", notice: Callable[[str], None]) -> None:
-    """Give the build what is known of tactics' times; start anew, and say so, where that cannot be used."""
+    """Give the build what is known of tactics' times. Where that cannot be used, call `notice` and start without."""
     held = cache.read()
     if held:
         known = config.create_timing_cache(held)
         if known is not None and config.set_timing_cache(known, False):
             return
     if held != b"":
-        notice(f"{cache.path} is damaged or of another machine: it is made anew, and this build takes longer.")
+        notice(f"{cache.path} is damaged or of another machine: it is replaced, and this build takes longer.")
     config.set_timing_cache(config.create_timing_cache(b""), False)
 
 

@@ -111,7 +111,7 @@ class _Phase:
 def _monitor(library: Library, phases: Phases) -> "trt.IProgressMonitor":
     base: Any = library.trt.IProgressMonitor
 
-    class Monitor(base):  # type: ignore[misc] # TensorRT ships no types
+    class Monitor(base):  # type: ignore[misc] # its class is the library's, found at run time
         def __init__(self) -> None:
             base.__init__(self)
 

@@ -15,7 +15,7 @@ class RtxContexts:
     """Makes the contexts of several engines; each engine has a cache of what was compiled for it, kept in its file
     where it has one.
 
-    A cache that is damaged, or that the library refuses, is made anew: that costs the time of the first call. Where the
+    A cache that is damaged, or that the library refuses, is replaced: that costs the time of the first call. Where the
     cache cannot be written, each start takes that time.
     """
 

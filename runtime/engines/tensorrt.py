@@ -232,7 +232,7 @@ class _Batch:
         base: Any = self._lane.plans.log.library.trt.IProfiler
         taken: dict[tuple[str, str], list[float]] = {}
 
-        class Times(base):  # type: ignore[misc] # TensorRT ships no types
+        class Times(base):  # type: ignore[misc] # its class is the library's, found at run time
             def __init__(self) -> None:
                 base.__init__(self)
 

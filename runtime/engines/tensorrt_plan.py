@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A library's logger, which must outlive what is made with it, and the last errors that it was told."""
+    """A library's logger, which must outlive what is made with it, and the last errors that it received."""
 
     library: Library
     logger: "trt.ILogger"
@@ -37,7 +37,7 @@ def open_log(library: Library) -> Log:
     base: Any = library.trt.ILogger
     complaints = deque[str](maxlen=3)
 
-    class KeepErrors(base):  # type: ignore[misc] # TensorRT ships no types
+    class KeepErrors(base):  # type: ignore[misc] # its class is the library's, found at run time
         def __init__(self) -> None:
             base.__init__(self)
 

@@ -1,4 +1,4 @@
-"""How a check tells what it finds: each figure is on the disk before the next one is measured."""
+"""How a check reports what it finds: each figure is on the disk before the next one is measured."""
 
 from pathlib import Path
 from typing import Any

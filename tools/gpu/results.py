@@ -49,7 +49,7 @@ def read_results(path: Path) -> Results:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """In one step: a reader sees the old file or the new one, whatever ends this process."""
+    """In one step: a reader sees the old file or the new one, however this process ends."""
     temporary = path.with_name(f".{path.name}")
     with temporary.open("w") as file:
         json.dump(values, file, indent=1)
