@@ -42,9 +42,7 @@ def build_plan(
     `notice` is called when it cannot be used. Raises BuildError with the library's own words.
     """
     api, name = log.library.trt, log.library.name
-    builder = api.Builder(log.logger)
-    network = builder.create_network(1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = api.OnnxParser(network, log.logger)
+    builder, network, parser = _begin(log)
     if how.dla_core is not None:
         parse_for_dla(log.library, parser)
     if not parser.parse_from_file(str(graph)):
@@ -77,16 +75,21 @@ def parser_faults(graph: bytes) -> list[str] | None:
     if not RTX.is_there:
         return None
     try:
-        trt = RTX.trt
+        log = open_log(RTX)
     except ImportError:
         return None
-    log = open_log(RTX)
-    builder = trt.Builder(log.logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log.logger)  # which holds no reference of its own to the network
+    _builder, _network, parser = _begin(log)  # the parser holds no reference of its own to the network
     if parser.supports_model_v2(graph):
         return []
     return [str(parser.get_error(index)) for index in range(parser.num_errors)] or [log.why]
+
+
+def _begin(log: Log) -> "tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser]":
+    """A builder, its empty, strongly typed network, and a parser that fills it."""
+    trt = log.library.trt
+    builder = trt.Builder(log.logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    return builder, network, trt.OnnxParser(network, log.logger)
 
 
 def expose_reductions(network: "trt.INetworkDefinition", log: Log) -> None:
