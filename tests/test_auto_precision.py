@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import onnx
@@ -42,9 +43,16 @@ def wide(tmp_path: Path) -> Path:
 
 
 def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
-    wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
+    wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, picture = tmp_path / "auto", tmp_path / "search.png"
+    measured, speeds = list[list[float]](), Workbench.speeds
+
+    def kept(*arguments: Any, **options: Any) -> list[float]:
+        measured.append(speeds(*arguments, **options))
+        return measured[-1]
+
+    monkeypatch.setattr(Workbench, "speeds", kept)
     asked: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
     asked += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--tolerance", 100, "--speed-batch", 2]
     result = cli(*asked, "--picture", picture, "--out", out)
@@ -58,8 +66,9 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
     assert search.chosen in search.trials
     assert search.chosen.queries == 20
     assert search.batch == 2
-    # The best three are timed again: what was timed once, on a busy machine, may have the larger number.
-    assert search.chosen.speed is not None and search.chosen.speed > 1
+    # The best are timed again, and by that alone one is chosen: another may have had a larger number before.
+    assert search.chosen.speed == max(measured[-1])
+    assert len(measured) > 1
     for branch in BRANCHES:
         graph = onnx.load(str(out / f"{branch}.onnx"))
         producer = {name: node.op_type for node in graph.graph.node for name in node.output}
