@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from geodtr.runtime.images import decode
+from geodtr.runtime.images.decode import decode
+from geodtr.runtime.images.preprocess import preprocess
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.preprocess import preprocess
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import load_preset
 from geodtr.training.data.prepare import prepare

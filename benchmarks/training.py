@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.preprocess import load_image
 from geodtr.training.config import TrainConfig, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.images import image_size
+from geodtr.runtime.images.decode import image_size
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Preprocessing
 

@@ -17,9 +17,9 @@ from torch import nn
 
 from geodtr.export.retrieval_sheet import spread
 from geodtr.runtime.errors import CheckpointError, DataError, ImageError
+from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.spec import Images, Preprocessing
 from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped

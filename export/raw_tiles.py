@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.polar import sampled_points
+from geodtr.runtime.images.polar import sampled_points
 from geodtr.runtime.spec import MAX_SIDE, BranchSpec, Preprocessing
 from geodtr.training.models.embedder import FromPixels
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from geodtr.runtime.images import decode
+from geodtr.runtime.images.decode import decode
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.search import search
 from geodtr.training.evaluate import DescriptorPair

@@ -22,12 +22,12 @@ from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
 from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
-from geodtr.runtime.frames import Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.gallery import Gallery, open_gallery
 from geodtr.runtime.gallery_manifest import require_space
 from geodtr.runtime.gallery_place import Place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
+from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search import Hits
@@ -55,7 +55,7 @@ class Candidate:
 class Localisation:
     """A query image and its nearest tiles, best first.
 
-    `image` and `time` are the frame's (`runtime/frames.py`): a path, or `drive.mp4#57` at 5.7 seconds; both None of
+    `image` and `time` are the frame's (`runtime/images/frames.py`): a path, or `drive.mp4#57` at 5.7 seconds; both None of
     pixels that came alone. `fix` is None where no tile found has a position. `heading` is the best tile's; None unless
     headings were searched and the image is a full turn. `uncalibrated` says why the fix claims no radius; None where it
     claims one.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from geodtr.runtime.arrivals import Arrivals
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.frames import Frame
+from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.odometry import Motion, Odometry, Step
 
 PATIENCE = 5.0

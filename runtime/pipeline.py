@@ -15,8 +15,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from geodtr.runtime.errors import DescriptorError, ImageError
-from geodtr.runtime.frames import Frame, as_frames, load_frame
-from geodtr.runtime.preprocess import load_image
+from geodtr.runtime.images.frames import Frame, as_frames, load_frame
+from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 from geodtr.runtime.threads import work_ahead

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.images import Decoded
+from geodtr.runtime.images.decode import Decoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
-from geodtr.runtime.images import read_image
+from geodtr.runtime.images.decode import read_image
 
 
 @pytest.mark.parametrize("command", ["evaluate", "parity"])

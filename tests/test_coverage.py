@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import DataError, ImageError
-from geodtr.runtime.images import Decoded
+from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.coverage import measure
 from geodtr.runtime.sources.coverage_picture import draw_coverage
 from geodtr.runtime.sources.ellipsoid import displacement, metres_per_degree

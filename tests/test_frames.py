@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_gallery import pixels_of
 
-from geodtr.runtime import camera
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
-from geodtr.runtime.frames import Frame, as_frames, open_frames
+from geodtr.runtime.images import camera
+from geodtr.runtime.images.frames import Frame, as_frames, open_frames
 from geodtr.runtime.spec import Images
 
 FRAMES, RATE = 30, 10.0

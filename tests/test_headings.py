@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.headings import best_turns, is_full_turn, turn
-from geodtr.runtime.polar import polar_transform
+from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.search import Hits
 from geodtr.runtime.spec import Images
 from geodtr.training.world.colours import draw_look, photograph

@@ -24,7 +24,7 @@ from geodtr.calibration.ranges import read_ranges
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.fix import Fix
 from geodtr.runtime.fix_calibration import calibrate, write_calibration
-from geodtr.runtime.frames import decode_frame, open_frames
+from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.odometry import read_odometry

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import MAX_PIXELS, image_size, read_image
+from geodtr.runtime.images.decode import MAX_PIXELS, image_size, read_image
 from geodtr.runtime.spec import Images
 
 FORMATS = ("jpeg", "png", "webp", "bmp", "tiff")
@@ -214,7 +214,7 @@ def peak_of_reading(path: Path) -> tuple[str, int]:
     """What a fresh process says of an image, and the bytes that reading took at its highest."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from geodtr.runtime.images import read_image; from geodtr.runtime.errors import ImageError\n"
+        "from geodtr.runtime.images.decode import read_image; from geodtr.runtime.errors import ImageError\n"
         "import PIL.JpegImagePlugin, PIL.PngImagePlugin, PIL.WebPImagePlugin, PIL.BmpImagePlugin\n"
         "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) * 1024\n"
         "before = peak()\n"

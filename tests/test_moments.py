@@ -12,7 +12,7 @@ from tiny_gallery import pixels_of
 
 from geodtr.runtime.arrivals import arriving_lines
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.frames import Frame
+from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.moments import by_arrival, by_row, by_time
 from geodtr.runtime.odometry import Odometry, follow_odometry
 

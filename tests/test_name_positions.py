@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         ("lat_48.137_lon_11.575.png", (48.137, 11.575)),
         ("tile7_lat48.137_lng-11.575_z19.png", (48.137, -11.575)),
         ("Latitude=48.5,Longitude=11.25.png", (48.5, 11.25)),
-        ("@0584300.1@4477000.2@17@T@40.441@-80.003@id@@90@@@@2014@@.jpg", (40.441, -80.003)),
+        ("@0584300.1@4477000.2@17@T@40.441@-80.003@id902014.jpg", (40.441, -80.003)),
     ],
 )
 def test_common_names_are_understood(folder: Callable[..., Path], name: str, place: Degrees) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_gallery import TinyEmbedder, pixels_of
 
 from geodtr.runtime.errors import ConfigError, DescriptorError, ImageError
-from geodtr.runtime.frames import Frame
+from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.latency_budget import largest_batch
 from geodtr.runtime.pipeline import Embedded, embed_files, embed_frames
 from geodtr.runtime.spec import Descriptors, Images

@@ -19,8 +19,8 @@ from PIL import Image
 
 from geodtr.export.cli import console
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.preprocess import load_image
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import Pair, PairSet

@@ -16,11 +16,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY, pixels_in_place
-from geodtr.runtime.polar import polar_transform
-from geodtr.runtime.preprocess import describe, load_image, preprocess
+from geodtr.runtime.images.decode import PREPARED_KEY, pixels_in_place
+from geodtr.runtime.images.polar import polar_transform
+from geodtr.runtime.images.preprocess import describe, load_image, preprocess
+from geodtr.runtime.images.resize_area import resize_area
 from geodtr.runtime.spec import BranchSpec, Images, Preprocessing
 from geodtr.training.config import load_preset
 
@@ -173,7 +173,7 @@ def test_pixels_are_those_of_the_image_however_much_memory_it_takes(size: tuple[
 def test_pixels_are_right_where_pillow_pads_rows() -> None:
     """Pillow's memory is aligned when it is loaded: in a process of its own."""
     code = (
-        "import numpy as np; from PIL import Image; from geodtr.runtime.images import pixels_in_place\n"
+        "import numpy as np; from PIL import Image; from geodtr.runtime.images.decode import pixels_in_place\n"
         "pixels = np.random.default_rng(0).integers(0, 256, (33, 33, 3), dtype=np.uint8)\n"
         "assert np.array_equal(pixels_in_place(Image.fromarray(pixels))[..., :3], pixels)"
     )

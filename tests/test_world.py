@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from geodtr.runtime import geodesy
 from geodtr.runtime.errors import ConfigError, OutputExists
-from geodtr.runtime.images import read_image
-from geodtr.runtime.polar import polar_transform
+from geodtr.runtime.images.decode import read_image
+from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.progress import untracked
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.aerial import EXTENT

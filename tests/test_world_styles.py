@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geodtr.runtime.polar import polar_transform
+from geodtr.runtime.images.polar import polar_transform
 from geodtr.training.world.regions import REGIONS, choose_positions
 from geodtr.training.world.render import Rendering, render
 from geodtr.training.world.scene import Surface

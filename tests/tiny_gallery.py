@@ -13,7 +13,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery_build import build_gallery
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
-from geodtr.runtime.images import Decoded
+from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.names import Storage
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images, Preprocessing
 from geodtr.runtime.tile import Tile

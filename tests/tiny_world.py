@@ -18,8 +18,8 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.gallery_build import build_gallery
 from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.geodesy import moved
+from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.polar import polar_transform
 from geodtr.runtime.sources.listed import ListedTiles
 from geodtr.runtime.spec import INPUT, OUTPUT, Images, Preprocessing
 from geodtr.runtime.tile import Tile

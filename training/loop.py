@@ -12,7 +12,7 @@ import torch
 
 from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError
 from geodtr.runtime.files import check_new_folder
-from geodtr.runtime.preprocess import load_image
+from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.chance import For, generator
 from geodtr.training.checkpoint import LAST

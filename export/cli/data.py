@@ -144,7 +144,7 @@ def data_show(
     from geodtr.export.retrieval_sheet import spread
     from geodtr.runtime.errors import DataError, ImageError
     from geodtr.runtime.files import new_file
-    from geodtr.runtime.preprocess import load_image
+    from geodtr.runtime.images.preprocess import load_image
     from geodtr.training.config import load_preset
     from geodtr.training.data.spec import find_preset, read_training_set
 

@@ -11,7 +11,7 @@ from geodtr.runtime.names import Branch
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
-    from geodtr.runtime.frames import Frame
+    from geodtr.runtime.images.frames import Frame
 
 
 def embed(
@@ -40,7 +40,7 @@ def embed(
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.embedding import check_out, embed_to, table_of
     from geodtr.runtime.engines.opening import EngineOptions
-    from geodtr.runtime.frames import open_frames
+    from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.latency_budget import largest_batch
     from geodtr.runtime.pipeline import BATCH_SIZE, stop
 

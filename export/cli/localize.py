@@ -25,9 +25,9 @@ from geodtr.runtime.gallery_place import Place, as_place
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
-    from geodtr.runtime.frames import Frame, Frames
     from geodtr.runtime.gallery import Gallery
     from geodtr.runtime.geodesy import Near
+    from geodtr.runtime.images.frames import Frame, Frames
     from geodtr.runtime.localizer import Localisation
     from geodtr.runtime.moments import Moment
     from geodtr.runtime.tracking import Tracked
@@ -101,7 +101,7 @@ def localize(
     """
     from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.frames import open_frames
+    from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localizer import Localizer
     from geodtr.runtime.pipeline import stop
     from geodtr.runtime.progress import untracked

@@ -13,7 +13,7 @@ from PIL import Image
 from geodtr.export.parity.result import Evidence, ParityResult
 from geodtr.export.report.plots import series
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import read_image
+from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.recall import Ranking
 
 _GROUND, _AERIAL = (640, 320), (240, 240)

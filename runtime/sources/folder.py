@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.files import readable
-from geodtr.runtime.images import list_images
+from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.sources.exif_position import find_in_exif
 from geodtr.runtime.sources.listed import ListedTiles
 from geodtr.runtime.sources.name_pattern import CONVENTIONS, compile_pattern, find_in_name, match_names

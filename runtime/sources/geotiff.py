@@ -14,7 +14,7 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.files import readable
-from geodtr.runtime.images import Decoded
+from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
 from geodtr.runtime.sources.ellipsoid import Values

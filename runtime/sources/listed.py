@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodtr.runtime.images import Decoded, decode
+from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.tile import Tile
 
 

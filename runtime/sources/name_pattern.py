@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, DataError
-from geodtr.runtime.images import SUFFIXES
+from geodtr.runtime.images.decode import SUFFIXES
 from geodtr.runtime.sources.position import Position, check_position
 
 # Whole numbers only: what stands beside must not be taken for a part of it, nor a part of it for what stands beside.

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.files import readable
-from geodtr.runtime.images import SUFFIXES as IMAGE_SUFFIXES
+from geodtr.runtime.images.decode import SUFFIXES as IMAGE_SUFFIXES
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
 from geodtr.runtime.sources.geotiff import SUFFIXES as MAP_SUFFIXES

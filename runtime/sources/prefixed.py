@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from geodtr.runtime.images import Decoded
+from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.opening import OpenedSource
 from geodtr.runtime.tile import Tile
 

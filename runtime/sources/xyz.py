@@ -13,7 +13,7 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files import readable
-from geodtr.runtime.images import Decoded, decode
+from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.ellipsoid import SEMI_MAJOR
 from geodtr.runtime.tile import Tile
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import read_image
+from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.threads import work_ahead

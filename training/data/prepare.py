@@ -18,10 +18,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from geodtr.runtime.errors import DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder, make_folder, new_file, write_bytes
-from geodtr.runtime.images import PREPARED_KEY
+from geodtr.runtime.images.decode import PREPARED_KEY
+from geodtr.runtime.images.preprocess import describe, load_image
 from geodtr.runtime.locks import locked
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.preprocess import describe, load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Preprocessing
 from geodtr.runtime.threads import work_ahead

@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from geodtr.runtime.camera import read_camera
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
-from geodtr.runtime.images import Decoded, decode, list_images
-from geodtr.runtime.preprocess import as_input
+from geodtr.runtime.images.camera import read_camera
+from geodtr.runtime.images.decode import Decoded, decode, list_images
+from geodtr.runtime.images.preprocess import as_input
+from geodtr.runtime.images.video import VIDEO_SUFFIXES, check_opencv, read_video
 from geodtr.runtime.spec import Images, Preprocessing
-from geodtr.runtime.video import VIDEO_SUFFIXES, check_opencv, read_video
 
 _CAMERA = re.compile(r"camera:(\d{1,3})")
 

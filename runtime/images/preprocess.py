@@ -6,10 +6,10 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from geodtr.runtime.area import resize_area
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images import PREPARED_KEY, Decoded, decode, pixels_in_place
-from geodtr.runtime.polar import polar_transform
+from geodtr.runtime.images.decode import PREPARED_KEY, Decoded, decode, pixels_in_place
+from geodtr.runtime.images.polar import polar_transform
+from geodtr.runtime.images.resize_area import resize_area
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
 
 

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.video import Seen, opened, retrieved
+from geodtr.runtime.images.video import Seen, opened, retrieved
 
 STARTING = 15.0
 """Seconds that a camera may take until its first frame."""

@@ -1,0 +1,1 @@
+"""Images: decoding, resizing, the polar transform, preprocessing, and where frames come from."""
