@@ -12,8 +12,8 @@ import pytest
 from geodtr.export.build import tensorrt_network
 from geodtr.export.build.builder import unheard
 from geodtr.export.build.tensorrt_options import TensorRtOptions
-from geodtr.runtime.engines.tensorrt_library import RTX
-from geodtr.runtime.engines.tensorrt_plan import open_log
+from geodtr.runtime.engines.tensorrt.library import RTX
+from geodtr.runtime.engines.tensorrt.plan import open_log
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec
 

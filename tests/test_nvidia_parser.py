@@ -21,7 +21,7 @@ from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.graph_checks import GraphError, check_operators
 from geodtr.export.onnx_graph import export_network
 from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
-from geodtr.runtime.engines.tensorrt_library import Library
+from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import BranchSpec

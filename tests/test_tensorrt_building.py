@@ -18,7 +18,7 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.tensorrt_versions import layer_precisions, operator_precisions
+from geodtr.runtime.engines.tensorrt.versions import layer_precisions, operator_precisions
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import TensorRtEntry, read_manifest, write_manifest

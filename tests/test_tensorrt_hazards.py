@@ -17,9 +17,9 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.build.tensorrt_network import expose_reductions
 from geodtr.runtime import machine as this_machine
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.tensorrt_bugs import known_bugs
-from geodtr.runtime.engines.tensorrt_library import RTX, TENSORRT
-from geodtr.runtime.engines.tensorrt_plan import open_log
+from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs
+from geodtr.runtime.engines.tensorrt.library import RTX, TENSORRT
+from geodtr.runtime.engines.tensorrt.plan import open_log
 from geodtr.runtime.machine import with_gpu
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.rebuilding import recompile_command

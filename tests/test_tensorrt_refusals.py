@@ -19,9 +19,9 @@ from fake_tensorrt import BuilderFlag
 from tensorrt_on_fakes import Machine, Model
 
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.cuda import open_cuda
-from geodtr.runtime.engines.tensorrt import HOST_CODE
-from geodtr.runtime.engines.tensorrt_fit import mismatches
+from geodtr.runtime.engines.tensorrt.compatibility import mismatches
+from geodtr.runtime.engines.tensorrt.cuda import open_cuda
+from geodtr.runtime.engines.tensorrt.runner import HOST_CODE
 from geodtr.runtime.errors import BundleError, ConfigError, MissingDependency
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.spec import Images

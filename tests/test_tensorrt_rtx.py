@@ -22,11 +22,11 @@ from geodtr.export.build.candidates import find_able
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines import tensorrt_library
-from geodtr.runtime.engines.cuda import open_cuda
-from geodtr.runtime.engines.machine_cache import MachineCache
-from geodtr.runtime.engines.tensorrt_fit import mismatches
-from geodtr.runtime.engines.tensorrt_library import RTX, Library
+from geodtr.runtime.engines.tensorrt import library as tensorrt_library
+from geodtr.runtime.engines.tensorrt.compatibility import mismatches
+from geodtr.runtime.engines.tensorrt.cuda import open_cuda
+from geodtr.runtime.engines.tensorrt.library import RTX, Library
+from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
@@ -44,7 +44,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cuda.fake_reset().error = fake_cuda.cudaError_t(35)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    monkeypatch.setattr("geodtr.runtime.engines.cuda.this_gpu", lambda: None)
+    monkeypatch.setattr("geodtr.runtime.engines.tensorrt.cuda.this_gpu", lambda: None)
 
 
 def rtx_bundle(model: Model, out: Path, **options: Any) -> Bundle:

@@ -17,7 +17,7 @@ from tensorrt_on_fakes import Machine
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import recompile
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.engines.cuda import open_cuda
+from geodtr.runtime.engines.tensorrt.cuda import open_cuda
 from geodtr.runtime.errors import MissingDependency, UserError
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images

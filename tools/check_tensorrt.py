@@ -32,11 +32,11 @@ CUDA_BINDINGS = ("12.9.4", "13.0.3", "13.5.0")
 PYCUDA = "2026.1"
 STUBGEN = "pybind11-stubgen==3.0.0"
 NEWER = (("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"), ("OnnxParserFlag", "ADJUST_FOR_DLA"))
-"""What runtime/engines/tensorrt_versions.py asks for by hasattr."""
+"""What runtime/engines/tensorrt/versions.py asks for by hasattr."""
 USERS = (
-    "geodtr.runtime.engines.tensorrt",
-    "geodtr.runtime.engines.tensorrt_plan",
-    "geodtr.runtime.engines.tensorrt_versions",
+    "geodtr.runtime.engines.tensorrt.runner",
+    "geodtr.runtime.engines.tensorrt.plan",
+    "geodtr.runtime.engines.tensorrt.versions",
     "geodtr.export.build.tensorrt",
     "geodtr.export.build.tensorrt_network",
     "geodtr.export.build.tensorrt_rtx",
@@ -208,7 +208,7 @@ def _add(members: dict[str, list[tuple[str, ...] | None]], node: ast.stmt) -> No
 
 
 def check_cuda_bindings(work: Path, version: str) -> list[str]:
-    """Calls in runtime/engines/cuda.py that cuda-bindings has not, or that take another number of arguments."""
+    """Calls in runtime/engines/tensorrt/cuda.py that cuda-bindings has not, or that take another number of arguments."""
     _pip("install", "--quiet", "--target", work, f"cuda-bindings=={version}")
     script = (
         "import json, sys\n"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from geodtr.runtime.engines.tensorrt_library import RTX, dots, parse
+from geodtr.runtime.engines.tensorrt.library import RTX, dots, parse
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Precision
 

@@ -13,12 +13,12 @@ from geodtr.export.build.tensorrt_audit import audit
 from geodtr.export.build.tensorrt_network import build_plan
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.engines.cuda import Cuda, open_cuda
-from geodtr.runtime.engines.machine_cache import MachineCache, timing_cache
-from geodtr.runtime.engines.tensorrt_fit import mismatches
-from geodtr.runtime.engines.tensorrt_library import TENSORRT, check_installation, dots, parse
-from geodtr.runtime.engines.tensorrt_plan import Log, load_plan, open_log
-from geodtr.runtime.engines.tensorrt_versions import hardware_level, parse_for_dla
+from geodtr.runtime.engines.tensorrt.compatibility import mismatches
+from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda
+from geodtr.runtime.engines.tensorrt.library import TENSORRT, check_installation, dots, parse
+from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache, timing_cache
+from geodtr.runtime.engines.tensorrt.plan import Log, load_plan, open_log
+from geodtr.runtime.engines.tensorrt.versions import hardware_level, parse_for_dla
 from geodtr.runtime.errors import BuildError, ConfigError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import Dialect, Precision

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from geodtr.export.build.compute_capabilities import set_targets
 from geodtr.export.build.watched import run_watched
-from geodtr.runtime.engines.cuda import Cuda
-from geodtr.runtime.engines.machine_cache import MachineCache
-from geodtr.runtime.engines.tensorrt_library import RTX
-from geodtr.runtime.engines.tensorrt_plan import Log, open_log
-from geodtr.runtime.engines.tensorrt_versions import hardware_level, parse_for_dla
+from geodtr.runtime.engines.tensorrt.cuda import Cuda
+from geodtr.runtime.engines.tensorrt.library import RTX
+from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache
+from geodtr.runtime.engines.tensorrt.plan import Log, open_log
+from geodtr.runtime.engines.tensorrt.versions import hardware_level, parse_for_dla
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.manifest import TensorRtEntry
 from geodtr.runtime.progress import Track

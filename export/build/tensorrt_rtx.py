@@ -8,8 +8,8 @@ import msgspec
 
 from geodtr.export.build.compute_capabilities import chosen
 from geodtr.export.build.tensorrt import TensorRtBuilder
-from geodtr.runtime.engines.cuda import find_cuda
-from geodtr.runtime.engines.tensorrt_library import RTX, check_installation
+from geodtr.runtime.engines.tensorrt.cuda import find_cuda
+from geodtr.runtime.engines.tensorrt.library import RTX, check_installation
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry

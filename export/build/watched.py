@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from geodtr.runtime.engines.tensorrt_library import Library
+from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.progress import Track
 
 if TYPE_CHECKING:

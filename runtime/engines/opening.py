@@ -60,8 +60,8 @@ def installed(backend: Backend) -> Iterator[Finding]:
 
         yield installed_onnxruntime()
     elif backend in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt_fit import installed as installed_tensorrt
-        from geodtr.runtime.engines.tensorrt_library import library_of
+        from geodtr.runtime.engines.tensorrt.compatibility import installed as installed_tensorrt
+        from geodtr.runtime.engines.tensorrt.library import library_of
 
         yield from installed_tensorrt(library_of(backend))
     else:
@@ -82,7 +82,7 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
 
         return check_openvino(bundle, manifest)
     if manifest.backend.name in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt_fit import check as check_tensorrt
+        from geodtr.runtime.engines.tensorrt.compatibility import check as check_tensorrt
 
         return check_tensorrt(bundle, manifest)
     raise AssertionError(manifest.backend.name)
@@ -99,7 +99,7 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
 
         return open_openvino(engines, backend, options)
     if backend.name in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt import open_embedders as open_tensorrt
+        from geodtr.runtime.engines.tensorrt.runner import open_embedders as open_tensorrt
 
         return open_tensorrt(engines, backend, options)
     raise AssertionError(backend.name)
@@ -118,7 +118,7 @@ def layer_times(
 
         return layer_times_openvino(engine, backend, options, images, calls)
     if backend.name in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt import layer_times as layer_times_tensorrt
+        from geodtr.runtime.engines.tensorrt.runner import layer_times as layer_times_tensorrt
 
         return layer_times_tensorrt(engine, backend, options, images, calls)
     raise AssertionError(backend.name)

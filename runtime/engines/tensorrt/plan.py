@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.runtime.engines.opening import EngineFiles
-from geodtr.runtime.engines.tensorrt_library import Library
+from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.rebuilding import recompile_command

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from geodtr.runtime.checks import Finding
-from geodtr.runtime.engines.tensorrt_library import TENSORRT, Library, parse
+from geodtr.runtime.engines.tensorrt.library import TENSORRT, Library, parse
 from geodtr.runtime.machine import Machine, is_jetson
 from geodtr.runtime.names import Precision
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from geodtr.runtime.engines.cuda import Cuda, open_cuda
-from geodtr.runtime.engines.machine_cache import runtime_cache
 from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, LayerTime, longest_first
-from geodtr.runtime.engines.rtx_contexts import RtxContexts
-from geodtr.runtime.engines.tensorrt_library import RTX, check_installation, library_of
-from geodtr.runtime.engines.tensorrt_plan import Log, exposed, open_log, open_plan, rebuild_here, refusal
+from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda
+from geodtr.runtime.engines.tensorrt.library import RTX, check_installation, library_of
+from geodtr.runtime.engines.tensorrt.machine_cache import runtime_cache
+from geodtr.runtime.engines.tensorrt.plan import Log, exposed, open_log, open_plan, rebuild_here, refusal
+from geodtr.runtime.engines.tensorrt.rtx_contexts import RtxContexts
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from geodtr.runtime.engines.tensorrt_library import Library
+from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Hardware
 

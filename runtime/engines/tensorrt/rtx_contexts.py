@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from geodtr.runtime.engines.machine_cache import MachineCache
+from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache
 from geodtr.runtime.errors import UserError
 
 
