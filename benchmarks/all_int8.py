@@ -14,8 +14,8 @@ from geodtr.export.int8 import Int8Quantiser
 from geodtr.export.kept_cosine import describe
 from geodtr.export.parity.pairings import change
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import BRANCHES, Branch, Dialect
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.recall import Ranking, rank
 from geodtr.runtime.spec import Descriptors, Images
 from geodtr.training.data.pair_set import PairSet

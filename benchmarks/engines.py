@@ -31,11 +31,11 @@ from geodtr.export.footprint import measure_footprint
 from geodtr.export.model import is_bundle, open_model
 from geodtr.export.precision import CalibrationPlan
 from geodtr.export.timing import Timing, noise, rounded, time_embedders, together
+from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import BRANCHES, Backend, Branch, Precision
-from geodtr.runtime.pipeline import embed_files, load_batches
 from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, EmbedderPair, Images
 from geodtr.training.checkpoint import save_checkpoint
 from geodtr.training.config import load_preset

@@ -17,10 +17,10 @@ import onnx
 from numpy.typing import NDArray
 
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.engines.openvino import open_model
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.spec import INPUT, OUTPUT
 from geodtr.training.data.spec import read_test_set
 

@@ -26,13 +26,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 from tiny_world import TinyWorld, make_world
 
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.gallery import open_gallery
 from geodtr.runtime.gallery_folder_verify import verify
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.odometry import follow_odometry
-from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.tile import Tile
 from geodtr.runtime.tracking import track_odometry
 

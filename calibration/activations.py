@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from geodtr.calibration.operators import operators
 from geodtr.calibration.thresholds import Histogram
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import INPUT, Images, Preprocessing
 

@@ -14,10 +14,10 @@ from geodtr.calibration.select import IMAGES, at_random, coreset, first, stratif
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
 from geodtr.runtime.names import BRANCHES, Branch, Choice, Method
-from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import Track, untracked
 
 SCHEMA = 1

@@ -25,11 +25,11 @@ import numpy as np
 
 from geodtr.export.cli.console import track
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import BATCH_SIZE
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import ImageError, UserError
 from geodtr.runtime.gallery_build import begin_gallery, describe_tiles
 from geodtr.runtime.gallery_manifest import GalleryManifest, made_by
-from geodtr.runtime.pipeline import BATCH_SIZE
 from geodtr.runtime.sources.geotiff import GeoTiffOptions
 from geodtr.runtime.sources.opening import open_source
 from geodtr.runtime.spec import Descriptors

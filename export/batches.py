@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from geodtr.export.cosines import cosines, finite_rows
 from geodtr.export.graph_checks import BATCHES
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, load_batches
 from geodtr.runtime.names import QUANTISED, Branch, Precision
-from geodtr.runtime.pipeline import BATCH_SIZE, load_batches
 from geodtr.runtime.spec import Descriptors, Embedder, Images
 
 SAME_ROW = 0.9999

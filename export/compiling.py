@@ -12,13 +12,13 @@ from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph_checks import BATCHES, GraphError
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, Manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch, Precision
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
 

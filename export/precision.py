@@ -14,10 +14,10 @@ from geodtr.export.graph_checks import check_for_tensorrt, check_fp16, check_qua
 from geodtr.export.int8 import Int8Quantiser
 from geodtr.export.kept_cosine import KEEP_COSINE, Quantiser, keep_cosine
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import CalibrationEntry, QuantisationEntry
 from geodtr.runtime.names import BRANCHES, Branch, Dialect, Precision
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images
 

@@ -12,13 +12,13 @@ from typing import Protocol
 
 import msgspec
 
+from geodtr.runtime.embed.pipeline import batches_ahead
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
 from geodtr.runtime.gallery import GalleryWriter
 from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy, require_space
 from geodtr.runtime.gallery_place import Place, as_place
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.names import Index, Storage
-from geodtr.runtime.pipeline import batches_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 from geodtr.runtime.tile import Tile, TileSource, check_tiles

@@ -18,6 +18,7 @@ from types import TracebackType
 import numpy as np
 
 from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
@@ -28,7 +29,6 @@ from geodtr.runtime.gallery_place import Place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
 from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame
-from geodtr.runtime.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search import Hits
 from geodtr.runtime.spec import Images

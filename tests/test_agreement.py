@@ -13,10 +13,10 @@ from geodtr.export.build.builder import Builder, BuildOptions, Compiled, make_bu
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.precision import CalibrationPlan
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Precision
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, Images
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import Trained
 
 from geodtr.export.batches import batch_fault, compare_batches
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import Precision
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, Images
 
 

@@ -19,9 +19,9 @@ from geodtr.calibration.activations import measure_activations
 from geodtr.calibration.operators import operators
 from geodtr.calibration.select import at_random, coreset, first, stratified
 from geodtr.calibration.thresholds import Histogram, threshold_of
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.names import METHODS, Method
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.spec import INPUT
 
 PATHS = [Path(f"{number:03}.png") for number in range(60)]

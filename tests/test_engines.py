@@ -24,11 +24,11 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Precision
-from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.progress import untracked
 
 ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())

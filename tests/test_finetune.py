@@ -15,9 +15,9 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.finetune import finetune_config
 from geodtr.export.int8 import with_quantised, with_types
 from geodtr.export.kept_cosine import describe
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import Optimisation
 from geodtr.runtime.machine import this_cpu
-from geodtr.runtime.pipeline import load_batches
 from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.simulated_int8 import simulate_int8

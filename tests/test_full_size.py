@@ -17,8 +17,8 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES, Precision
-from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.data.spec import read_test_set

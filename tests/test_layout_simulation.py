@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.recall import rank, recall
 from geodtr.runtime.spec import Images
 from geodtr.training.checkpoint import load_checkpoint

@@ -22,12 +22,12 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.engines.openvino import open_model as open_compiled
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.names import BRANCHES, Branch, Precision
-from geodtr.runtime.pipeline import embed_files, load_batches
 from geodtr.runtime.spec import Images
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from geodtr.export.model import distinct_names, open_model
 from geodtr.export.parity import Gates, ParityResult, audit, compare, run
 from geodtr.export.parity.pairings import change, ranking
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.data.pairs_csv import read_pairs

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_gallery import TinyEmbedder, pixels_of
 
+from geodtr.runtime.embed.batch_size import largest_batch
+from geodtr.runtime.embed.pipeline import Embedded, embed_files, embed_frames
 from geodtr.runtime.errors import ConfigError, DescriptorError, ImageError
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.latency_budget import largest_batch
-from geodtr.runtime.pipeline import Embedded, embed_files, embed_frames
 from geodtr.runtime.spec import Descriptors, Images
 from geodtr.runtime.threads import work_ahead
 

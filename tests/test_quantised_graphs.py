@@ -12,10 +12,10 @@ from geodtr.calibration.operators import blocks, operators
 from geodtr.export.fp16 import check_fits
 from geodtr.export.graph_checks import QUANTISERS, GraphError, check_fp16
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.names import DIALECTS, Dialect
-from geodtr.runtime.pipeline import embed_files
 
 INTEGERS = {"cpu-7bit": np.uint8, "cpu-8bit": np.uint8, "tensorrt": np.int8}
 

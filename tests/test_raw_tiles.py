@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from geodtr.export.raw_tiles import FromRawTiles
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.images.polar import polar_transform
-from geodtr.runtime.pipeline import embed_files
 from geodtr.runtime.spec import Preprocessing
 
 

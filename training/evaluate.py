@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.names import Branch
-from geodtr.runtime.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, rank, recall
 from geodtr.runtime.spec import Descriptors, EmbedderPair

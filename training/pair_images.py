@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geodtr.runtime.embed.pipeline import decode_ahead
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.pipeline import decode_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images, Preprocessing
 from geodtr.training.data.pair_set import PairSet, Skipped

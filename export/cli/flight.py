@@ -38,11 +38,11 @@ def embed(
 ) -> None:
     """Embed images into descriptors, in the order given; a folder stands for its images by name."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.embedding import check_out, embed_to, table_of
+    from geodtr.runtime.embed.batch_size import largest_batch
+    from geodtr.runtime.embed.npy import check_out, embed_to, table_of
+    from geodtr.runtime.embed.pipeline import BATCH_SIZE, stop
     from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.images.frames import open_frames
-    from geodtr.runtime.latency_budget import largest_batch
-    from geodtr.runtime.pipeline import BATCH_SIZE, stop
 
     if batch is not None and latency_budget is not None:
         raise typer.BadParameter("--batch and --latency-budget both decide the batch size: give one of them.")

@@ -99,11 +99,11 @@ def localize(
 
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
+    from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localizer import Localizer
-    from geodtr.runtime.pipeline import stop
     from geodtr.runtime.progress import untracked
     from geodtr.runtime.track import TrackOptions
     from geodtr.runtime.track_picture import check_picture, track_picture

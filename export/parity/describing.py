@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, batches_ahead
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.pipeline import BATCH_SIZE, batches_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair, Images, Preprocessing
 from geodtr.training.data.pair_set import PairSet, Skipped

@@ -15,10 +15,10 @@ from geodtr.export.cosines import cosines
 from geodtr.export.parity.audit import precisions
 from geodtr.export.parity.result import LayerAgreement
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import INPUT, Images, Preprocessing
 from geodtr.training.data.pair_set import PairSet

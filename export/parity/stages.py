@@ -20,9 +20,9 @@ from geodtr.export.parity.agreement import agreements
 from geodtr.export.parity.pairings import change, ranking
 from geodtr.export.parity.result import Stage, StageName
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.pipeline import load_batches
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.runtime.spec import EmbedderPair

@@ -8,8 +8,8 @@ from geodtr.export.model import open_model
 from geodtr.export.onnx_graph import export_network
 from geodtr.export.parity import compare
 from geodtr.export.timing import noise, time_embedders
+from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.pipeline import embed_files
 from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.evaluate import evaluate
 from geodtr.training.models.embedder import embedders, from_pixels

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.images.frames import Frame, Frames
-from geodtr.runtime.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
 

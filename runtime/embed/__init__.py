@@ -1,0 +1,1 @@
+"""Embedding images in batches."""
