@@ -19,7 +19,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.headings import best_turns, is_full_turn, turn
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.preprocess import preprocess
-from geodtr.runtime.search import search
+from geodtr.runtime.search.exact import search
 from geodtr.runtime.spec import Descriptors, Embedder, Images
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import read_test_set

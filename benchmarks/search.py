@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 
 from geodtr.export.cli.console import times, track
 from geodtr.export.timing import rounded
-from geodtr.runtime import search as searching
-from geodtr.runtime.compression import Compressed, Compression, compress
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import Ratio
-from geodtr.runtime.products import library
-from geodtr.runtime.search import search, search_compressed
+from geodtr.runtime.search import exact as searching
+from geodtr.runtime.search.exact import search, search_compressed
+from geodtr.runtime.search.matmul import library
+from geodtr.runtime.search.quantize import Compressed, Compression, compress
 from geodtr.runtime.spec import Descriptors
 
 SIZES = ((92_802, 4096), (1_000_000, 512))

@@ -15,7 +15,7 @@ import numpy as np
 
 from geodtr.export.timing import noise
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.search import search
+from geodtr.runtime.search.exact import search
 from geodtr.runtime.spec import Descriptors
 
 FRAMES = 6

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.recall import Ranking
-from geodtr.runtime.search import search
+from geodtr.runtime.search.exact import search
 from geodtr.training.evaluate import DescriptorPair
 
 _TILE, _MARGIN, _FRAME, _CAPTION = 132, 12, 4, 18

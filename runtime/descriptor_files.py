@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.compression import Compressed, compress
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import sync
 from geodtr.runtime.names import Storage
+from geodtr.runtime.search.quantize import Compressed, compress
 from geodtr.runtime.spec import Descriptors
 
 

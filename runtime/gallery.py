@@ -19,7 +19,7 @@ from geodtr.runtime.gallery_place import Place, as_place
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.search import Hits
+from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile
 

@@ -24,10 +24,10 @@ from geodtr.runtime.files import write_bytes
 from geodtr.runtime.gallery import GalleryInfo, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.products import library
 from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
-from geodtr.runtime.search import Hits, search, search_compressed
-from geodtr.runtime.shortlist import Rows
+from geodtr.runtime.search.exact import Hits, search, search_compressed
+from geodtr.runtime.search.matmul import library
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile
 

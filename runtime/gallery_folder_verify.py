@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.compression import Compressed, compress
 from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery import Fault
@@ -17,6 +16,7 @@ from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manife
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_slots, read_state
+from geodtr.runtime.search.quantize import Compressed, compress
 
 _ROWS_AT_ONCE = 4096
 

@@ -34,7 +34,7 @@ from geodtr.runtime.reference_table import (
     readable,
     transaction,
 )
-from geodtr.runtime.shortlist import Rows
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile, check_tiles
 

@@ -23,7 +23,7 @@ from geodtr.runtime.gallery_place import MilvusPlace
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.milvus import MOST_HITS, VECTOR, Collection, Entity, Field, Found, block_of
 from geodtr.runtime.reference_table import Row, as_tile
-from geodtr.runtime.search import Hits
+from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Descriptors
 from geodtr.runtime.tile import Tile
 

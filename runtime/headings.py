@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.search import Hits
+from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 
 

@@ -25,7 +25,6 @@ from tiny_gallery import (
     unit_rows,
 )
 
-from geodtr.runtime.compression import Compression, compress
 from geodtr.runtime.errors import (
     ConfigError,
     GalleryError,
@@ -37,6 +36,7 @@ from geodtr.runtime.gallery_folder_verify import verify
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
+from geodtr.runtime.search.quantize import Compression, compress
 from geodtr.runtime.tile import Tile
 
 JSON = st.recursive(

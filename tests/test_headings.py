@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.headings import best_turns, is_full_turn, turn
 from geodtr.runtime.images.polar import polar_transform
-from geodtr.runtime.search import Hits
+from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 from geodtr.training.world.colours import draw_look, photograph
 from geodtr.training.world.ground import draw_sky, ground_view

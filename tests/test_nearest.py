@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_gallery import fill, made_tiles, unit_rows
 
-from geodtr.runtime import products, shortlist
-from geodtr.runtime import search as searching
-from geodtr.runtime.compression import compress
 from geodtr.runtime.gallery import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
-from geodtr.runtime.search import Hits, search, search_compressed
-from geodtr.runtime.shortlist import Pairs, Scores
+from geodtr.runtime.search import exact as searching
+from geodtr.runtime.search import matmul as products
+from geodtr.runtime.search import topk as shortlist
+from geodtr.runtime.search.blocks import Block, sweep
+from geodtr.runtime.search.exact import Hits, search, search_compressed
+from geodtr.runtime.search.quantize import compress
+from geodtr.runtime.search.topk import Pairs, Scores
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.sweep import Block, sweep
 
 LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxruntime", "numkong"}))
 """What may be installed beside NumPy."""
@@ -150,7 +151,7 @@ def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: p
             super()._settle()
             most = max(most, sum(map(len, self._open)))
 
-    monkeypatch.setattr("geodtr.runtime.sweep.Shortlist", Watched)
+    monkeypatch.setattr("geodtr.runtime.search.blocks.Shortlist", Watched)
     rows = unit_rows(4000, 32, 0)
     hits = find(np.zeros((8, 32), np.float32), rows, 5, "int8")
     np.testing.assert_array_equal(hits.rows, np.tile(np.arange(5), (8, 1)))
@@ -232,7 +233,7 @@ def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         none = np.empty(0, np.float32)
         return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
 
-    monkeypatch.setattr("geodtr.runtime.sweep.Shortlist", Slow)
+    monkeypatch.setattr("geodtr.runtime.search.blocks.Shortlist", Slow)
     sweep(sift, (Block(slice(row, row + 1)) for row in range(200)), 1, 1, None, 3)
     assert len(sifted) == len(added) == 200
     assert waiting < 12
@@ -261,7 +262,7 @@ find()
 def test_a_process_forked_after_a_search_searches() -> None:
     program = """
 import multiprocessing, numpy
-from geodtr.runtime.search import search
+from geodtr.runtime.search.exact import search
 rows = numpy.eye(64, dtype=numpy.float32).repeat(800, axis=0)
 def find():
     assert search(rows[:1], rows, 3).rows.tolist() == [[0, 1, 2]]

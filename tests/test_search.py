@@ -17,7 +17,7 @@ from geodtr.runtime.gallery_build import build_gallery
 from geodtr.runtime.gallery_manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localizer
-from geodtr.runtime.search import search
+from geodtr.runtime.search.exact import search
 from geodtr.training.data.references import reference_tiles
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.compression import Compression, compress
 from geodtr.runtime.names import Storage
+from geodtr.runtime.search.quantize import Compression, compress
 from geodtr.runtime.spec import Descriptors
 
 _FLOAT = 1

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.compression import Compressed
-from geodtr.runtime.products import compressed_product, product
-from geodtr.runtime.shortlist import Exact, Pairs, Rows, Scores
+from geodtr.runtime.search.blocks import Block, Sift, blocks, sweep
+from geodtr.runtime.search.matmul import compressed_product, product
+from geodtr.runtime.search.quantize import Compressed
+from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.sweep import Block, Sift, blocks, sweep
 
 _QUERIES = 256
 _BLOCK_SCORES = 1 << 20

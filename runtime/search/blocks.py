@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.shortlist import Exact, Pairs, Rows, Scores, Shortlist
+from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores, Shortlist
 
 Number = TypeVar("Number", bound=np.generic)
 
