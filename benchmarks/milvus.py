@@ -24,8 +24,8 @@ from geodtr.runtime.gallery_build import begin_gallery
 from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
 from geodtr.runtime.gallery_place import as_place
 from geodtr.runtime.names import Index
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile
 
 _MADE_BY = MadeBy(embedding_id="0" * 16, precision="fp32", backend="benchmark 1")
 _DIRECTIONS, _NOISE, _TOP, _BLOCK = 48, 0.3, 10, 2000

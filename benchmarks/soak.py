@@ -33,7 +33,7 @@ from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.odometry import follow_odometry
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.tracking import track_odometry
 
 IMAGES = 9

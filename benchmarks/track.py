@@ -26,8 +26,8 @@ from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.odometry import read_odometry
 from geodtr.runtime.sources.listed import ListedTiles
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
-from geodtr.runtime.tile import Tile
 from geodtr.runtime.track import TrackOptions
 from geodtr.runtime.track_picture import draw_track, save_picture
 from geodtr.runtime.tracking import Tracked, track_odometry

@@ -31,9 +31,9 @@ from geodtr.runtime.errors import ImageError, UserError
 from geodtr.runtime.gallery_build import begin_gallery, describe_tiles
 from geodtr.runtime.gallery_manifest import GalleryManifest, made_by
 from geodtr.runtime.sources.geotiff import GeoTiffOptions
-from geodtr.runtime.sources.opening import open_source
+from geodtr.runtime.sources.registry import open_source
+from geodtr.runtime.sources.tile import Tile, TileSource, check_tiles
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile, TileSource, check_tiles
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import is_spec, read_test_set
 

@@ -20,8 +20,8 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile
 
 _LONGEST = 1.01
 """A descriptor has length 1, or 0 where an image shows nothing; the rest is what a quantised engine may add."""

@@ -20,8 +20,8 @@ from geodtr.runtime.gallery_place import Place, as_place
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.names import Index, Storage
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.tile import Tile, TileSource, check_tiles
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
-from geodtr.runtime.tile import Tile, TileSource, check_tiles
 
 
 class OnBadTile(Protocol):

@@ -28,8 +28,8 @@ from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapsho
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.matmul import library
 from geodtr.runtime.search.topk import Rows
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile
 
 _FETCHED = 1024
 

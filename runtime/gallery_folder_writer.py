@@ -35,8 +35,8 @@ from geodtr.runtime.reference_table import (
     transaction,
 )
 from geodtr.runtime.search.topk import Rows
+from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile, check_tiles
 
 _LOCK = "writer.lock"
 _ROWS_AT_ONCE = 4096

@@ -24,8 +24,8 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.milvus import MOST_HITS, VECTOR, Collection, Entity, Field, Found, block_of
 from geodtr.runtime.reference_table import Row, as_tile
 from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile
 
 MANIFEST, FINISHED, ATTACHED = "geodtr.gallery", "geodtr.finished", "geodtr.attached."
 """Properties of a collection that is a gallery."""

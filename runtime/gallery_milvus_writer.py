@@ -28,8 +28,8 @@ from geodtr.runtime.gallery_place import MilvusPlace
 from geodtr.runtime.milvus import KEY, LONGEST_TEXT, Collection
 from geodtr.runtime.milvus_connection import remove_file
 from geodtr.runtime.reference_table import as_row, checksum
+from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
-from geodtr.runtime.tile import Tile, check_tiles
 
 
 def holds_gallery(place: MilvusPlace) -> bool:

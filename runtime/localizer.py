@@ -31,9 +31,9 @@ from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
 from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.threads import work_ahead
-from geodtr.runtime.tile import Tile
 from geodtr.runtime.track import Sighting
 from geodtr.runtime.waypoints import Waypoint
 

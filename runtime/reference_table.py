@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 FILE_NAME = "references.sqlite"
 DAMAGES = (sqlite3.DatabaseError, msgspec.DecodeError, UnicodeDecodeError)

@@ -11,7 +11,7 @@ from tiny_gallery import descriptors_of
 
 from geodtr.runtime.gallery_folder import FolderGallery, open_folder
 from geodtr.runtime.gallery_folder_writer import FolderWriter
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 BATCH = 4
 """Tiles are added and removed in batches of as many: a reader must never see part of one."""

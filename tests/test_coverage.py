@@ -13,7 +13,7 @@ from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.coverage import measure
 from geodtr.runtime.sources.coverage_picture import draw_coverage
 from geodtr.runtime.sources.ellipsoid import displacement, metres_per_degree
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from positioned_folder import places_of, write_folder
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
-from geodtr.runtime.sources.opening import open_source
+from geodtr.runtime.sources.registry import open_source
 
 
 @pytest.fixture

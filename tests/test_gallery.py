@@ -37,7 +37,7 @@ from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search.quantize import Compression, compress
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 JSON = st.recursive(
     st.none()

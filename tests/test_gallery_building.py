@@ -30,7 +30,7 @@ from geodtr.runtime.gallery_folder import open_folder
 from geodtr.runtime.gallery_folder_verify import verify
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.names import Storage
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from geodtr.runtime.gallery_folder_verify import verify
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import STORAGES, Storage
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 FILES = ("gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.float16", "descriptors-1.scales")
 _SOUND: dict[Storage, Path] = {}

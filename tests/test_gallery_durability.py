@@ -24,7 +24,7 @@ from geodtr.runtime.gallery_folder import open_folder
 from geodtr.runtime.gallery_folder_verify import verify
 from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.names import STORAGES, Storage
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 # Processes without the tests' threads, in milliseconds: forked from one that has imported what they need.
 PROCESSES = multiprocessing.get_context("forkserver")

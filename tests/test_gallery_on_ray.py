@@ -13,8 +13,8 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.gallery import open_gallery, verify_gallery
 from geodtr.runtime.gallery_build import begin_gallery, build_gallery, describe_tiles
 from geodtr.runtime.gallery_manifest import GalleryManifest, made_by
-from geodtr.runtime.sources.opening import open_source
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.registry import open_source
+from geodtr.runtime.sources.tile import Tile
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "gallery_on_ray.py"
 

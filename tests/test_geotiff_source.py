@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
-from geodtr.runtime.sources.opening import open_source
+from geodtr.runtime.sources.registry import open_source
 
 
 @pytest.fixture(params=MAPS)

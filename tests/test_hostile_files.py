@@ -29,8 +29,8 @@ from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.odometry import read_odometry
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
-from geodtr.runtime.sources.opening import open_source
-from geodtr.runtime.tile import check_tiles
+from geodtr.runtime.sources.registry import open_source
+from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.tracking import track_odometry
 from geodtr.runtime.waypoints import geojson, gpx
 from geodtr.training.data.references import reference_tiles

@@ -16,7 +16,7 @@ from rasterio import Affine
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 
 def test_a_map_without_a_reference_system_or_a_position_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
-from geodtr.runtime.sources.opening import find_kind, open_source
+from geodtr.runtime.sources.registry import find_kind, open_source
 from geodtr.runtime.sources.xyz import XyzOptions, open_xyz
 
 NOBODY = 65534

@@ -46,7 +46,7 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.milvus import Collection
 from geodtr.runtime.names import Index
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 pymilvus = pytest.importorskip("pymilvus", reason="Milvus is tested with pymilvus: pip install 'geodtr-export[milvus]'")
 

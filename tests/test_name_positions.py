@@ -11,8 +11,8 @@ from PIL import Image
 from positioned_folder import LATITUDES, LONGITUDES, places_of, write_folder
 
 from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.sources.filename import compile_pattern, find_in_name, match_names
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
-from geodtr.runtime.sources.name_pattern import compile_pattern, find_in_name, match_names
 
 Degrees = tuple[float, float]
 

@@ -15,7 +15,7 @@ from rasterio.warp import transform
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.sources.opening import open_source
+from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.xyz import MAX_ZOOM, XyzOptions, metres_per_pixel, open_xyz, place
 
 HALF = 6_378_137 * pi

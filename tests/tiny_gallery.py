@@ -15,8 +15,8 @@ from geodtr.runtime.gallery_folder_writer import FolderWriter
 from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.names import Storage
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images, Preprocessing
-from geodtr.runtime.tile import Tile
 
 SIDE, SIZE = 4, 16
 MADE_BY = MadeBy(embedding_id="0123456789abcdef", precision="fp32", backend="tests 1.0")

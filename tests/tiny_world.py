@@ -21,8 +21,8 @@ from geodtr.runtime.geodesy import moved
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.sources.listed import ListedTiles
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import INPUT, OUTPUT, Images, Preprocessing
-from geodtr.runtime.tile import Tile
 
 HEIGHT, WIDTH, SIDE = 16, 64, 32
 CENTRE = (-30.0, -15.0)

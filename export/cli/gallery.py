@@ -37,7 +37,7 @@ from geodtr.runtime.names import Storage
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery_build import Added, OnBadTile
-    from geodtr.runtime.tile import Tile
+    from geodtr.runtime.sources.tile import Tile
 
 _SHOWN = 20
 

@@ -14,7 +14,7 @@ from geodtr.export.cli.options import AsJson
 if TYPE_CHECKING:
     from geodtr.runtime.sources.coverage import Coverage
     from geodtr.runtime.sources.folder import Origin
-    from geodtr.runtime.sources.opening import OpenedSource, Options
+    from geodtr.runtime.sources.registry import OpenedSource, Options
 
 
 def _option(panel: str, name: str, help_: str, default: str | bool = False, **more: Any) -> typer.models.OptionInfo:
@@ -130,7 +130,7 @@ def source_from_options(asked: SourceOptions) -> "OpenedSource":
 
 def _open(asked: SourceOptions) -> "OpenedSource":
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.sources.opening import open_source
+    from geodtr.runtime.sources.registry import open_source
     from geodtr.training.data.references import reference_tiles
     from geodtr.training.data.spec import is_spec, read_test_set
 

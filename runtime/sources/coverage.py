@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geodtr.runtime.sources.ellipsoid import Values, displacement, metres_per_degree
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 _SAMPLE = 256
 """Tiles whose nearest neighbour is looked for, spread over the source."""

@@ -16,8 +16,8 @@ from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.coverage import Coverage, Frame, positions
 from geodtr.runtime.sources.ellipsoid import Values
+from geodtr.runtime.sources.tile import Tile, TileSource
 from geodtr.runtime.threads import work_ahead
-from geodtr.runtime.tile import Tile, TileSource
 
 _LONGER_SIDE, _MARGIN, _HEAD, _FOOT = 1100, 90, 70, 80
 _LEAST = 160

@@ -9,12 +9,12 @@ from typing import Literal, get_args
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import list_images
-from geodtr.runtime.sources.exif_position import find_in_exif
+from geodtr.runtime.sources.exif import find_in_exif
+from geodtr.runtime.sources.filename import CONVENTIONS, compile_pattern, find_in_name, match_names
 from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.name_pattern import CONVENTIONS, compile_pattern, find_in_name, match_names
 from geodtr.runtime.sources.position import Position
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.sources.tiles_csv import FILE_NAME, read_tiles_csv
-from geodtr.runtime.tile import Tile
 
 Origin = Literal["names", "exif", "none"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)

@@ -18,9 +18,9 @@ from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
 from geodtr.runtime.sources.ellipsoid import Values
-from geodtr.runtime.sources.tile_grid import GridTile, lay_out
+from geodtr.runtime.sources.grid import GridTile, lay_out
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import MAX_SIDE
-from geodtr.runtime.tile import Tile
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt"})
 """A .vrt is GDAL's list of the sheets that make one map (gdalbuildvrt)."""

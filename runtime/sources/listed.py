@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.images.decode import Decoded, decode
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 
 @dataclass(frozen=True, slots=True)

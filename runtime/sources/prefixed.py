@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from geodtr.runtime.images.decode import Decoded
-from geodtr.runtime.sources.opening import OpenedSource
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.registry import OpenedSource
+from geodtr.runtime.sources.tile import Tile
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from geodtr.runtime.csv_rows import read_csv
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.sources.position import check_position
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 FILE_NAME = "tiles.csv"
 _KNOWN = ("file", "lat", "lon", "heading", "metres_per_pixel", "id")

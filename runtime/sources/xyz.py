@@ -15,7 +15,7 @@ from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.ellipsoid import SEMI_MAJOR
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_ZOOM = 30

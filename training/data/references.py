@@ -1,8 +1,8 @@
 """A data set's references as tiles, for a gallery."""
 
+from geodtr.runtime.sources.filename import find_in_name
 from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.name_pattern import find_in_name
-from geodtr.runtime.tile import Tile
+from geodtr.runtime.sources.tile import Tile
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import parse_spec
 

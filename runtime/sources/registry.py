@@ -13,8 +13,8 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
 from geodtr.runtime.sources.geotiff import SUFFIXES as MAP_SUFFIXES
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.tile import TileSource
 from geodtr.runtime.sources.xyz import XyzOptions, is_xyz, open_xyz
-from geodtr.runtime.tile import TileSource
 
 Kind = Literal["folder", "geotiff", "xyz"]
 Options = FolderOptions | GeoTiffOptions | XyzOptions
