@@ -19,10 +19,10 @@ from statistics import median
 import numpy as np
 
 from geodtr.export.cli.console import track
-from geodtr.runtime.gallery import Gallery, open_gallery, verify_gallery
-from geodtr.runtime.gallery_build import begin_gallery
-from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
-from geodtr.runtime.gallery_place import as_place
+from geodtr.runtime.gallery.base import Gallery, open_gallery, verify_gallery
+from geodtr.runtime.gallery.build import begin_gallery
+from geodtr.runtime.gallery.location import as_place
+from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors

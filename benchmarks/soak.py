@@ -27,9 +27,9 @@ from tiny_world import TinyWorld, make_world
 
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
-from geodtr.runtime.gallery import open_gallery
-from geodtr.runtime.gallery_folder_verify import verify
-from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.gallery.base import open_gallery
+from geodtr.runtime.gallery.folder.verify import verify
+from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.odometry import follow_odometry

@@ -20,8 +20,8 @@ from PIL import Image
 from geodtr.export.cli.console import track
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_manifest import made_by
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.odometry import read_odometry

@@ -28,8 +28,8 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE
 from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.errors import ImageError, UserError
-from geodtr.runtime.gallery_build import begin_gallery, describe_tiles
-from geodtr.runtime.gallery_manifest import GalleryManifest, made_by
+from geodtr.runtime.gallery.build import begin_gallery, describe_tiles
+from geodtr.runtime.gallery.manifest import GalleryManifest, made_by
 from geodtr.runtime.sources.geotiff import GeoTiffOptions
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile, TileSource, check_tiles

@@ -30,9 +30,9 @@ from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, new_file, write_bytes
-from geodtr.runtime.gallery import Gallery, open_gallery
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_manifest import made_by
+from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localisation, Localizer
 from geodtr.runtime.manifest import QuantisationEntry

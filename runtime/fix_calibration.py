@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.fix import NEIGHBOURHOOD, Fix, Floats, Radius
-from geodtr.runtime.gallery import Gallery
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import distance, east_north
 
 FILE_NAME = "fixes.json"

@@ -23,9 +23,9 @@ from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
 from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
-from geodtr.runtime.gallery import Gallery, open_gallery
-from geodtr.runtime.gallery_manifest import require_space
-from geodtr.runtime.gallery_place import Place
+from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.gallery.location import Place
+from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
 from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame

@@ -14,9 +14,9 @@ from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_folder import FolderGallery, open_folder
-from geodtr.runtime.gallery_manifest import made_by
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
+from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.names import Precision
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped

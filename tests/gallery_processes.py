@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from tiny_gallery import descriptors_of
 
-from geodtr.runtime.gallery_folder import FolderGallery, open_folder
-from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
+from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.sources.tile import Tile
 
 BATCH = 4

@@ -21,7 +21,7 @@ from geodtr.runtime.fix_calibration import (
     read_calibration,
     write_calibration,
 )
-from geodtr.runtime.gallery import Gallery, open_gallery
+from geodtr.runtime.gallery.base import Gallery, open_gallery
 from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
 
 Floats = NDArray[np.float64]

@@ -30,10 +30,10 @@ from geodtr.runtime.errors import (
     GalleryError,
     OutputExists,
 )
-from geodtr.runtime.gallery_export import export_gallery
-from geodtr.runtime.gallery_folder import open_folder
-from geodtr.runtime.gallery_folder_verify import verify
-from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.gallery.export import export_gallery
+from geodtr.runtime.gallery.folder.reader import open_folder
+from geodtr.runtime.gallery.folder.verify import verify
+from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search.quantize import Compression, compress

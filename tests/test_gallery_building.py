@@ -25,10 +25,10 @@ from geodtr.runtime.errors import (
     OutputExists,
     UserError,
 )
-from geodtr.runtime.gallery_build import add_to_gallery, build_gallery
-from geodtr.runtime.gallery_folder import open_folder
-from geodtr.runtime.gallery_folder_verify import verify
-from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.gallery.build import add_to_gallery, build_gallery
+from geodtr.runtime.gallery.folder.reader import open_folder
+from geodtr.runtime.gallery.folder.verify import verify
+from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.names import Storage
 from geodtr.runtime.sources.tile import Tile
 

@@ -23,9 +23,9 @@ from geodtr.runtime.errors import (
     GalleryError,
     UserError,
 )
-from geodtr.runtime.gallery_folder import open_folder
-from geodtr.runtime.gallery_folder_verify import verify
-from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.gallery.folder.reader import open_folder
+from geodtr.runtime.gallery.folder.verify import verify
+from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.sources.tile import Tile

@@ -19,16 +19,16 @@ from gallery_processes import BATCH, batch_ids, check_snapshot, read_for, tiles_
 from tiny_gallery import MADE_BY, TinyEmbedder, build, descriptors_of, made_tiles
 
 from geodtr.runtime.errors import GalleryError, UserError
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_folder import open_folder
-from geodtr.runtime.gallery_folder_verify import verify
-from geodtr.runtime.gallery_folder_writer import FolderWriter
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.folder.reader import open_folder
+from geodtr.runtime.gallery.folder.verify import verify
+from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.sources.tile import Tile
 
 # Processes without the tests' threads, in milliseconds: forked from one that has imported what they need.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "geodtr.runtime.gallery_build"])
+PROCESSES.set_forkserver_preload(["pytest", "geodtr.runtime.gallery.build"])
 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.slow)])
@@ -111,7 +111,7 @@ def test_readers_in_other_processes_see_whole_states_while_one_writes(tmp_path: 
 def test_an_interrupted_build_command_goes_on(tmp_path: Path) -> None:
     script = (
         "import os, signal\nfrom pathlib import Path\nimport tiny_gallery as tiny\n"
-        "from geodtr.runtime.gallery_build import build_gallery\n"
+        "from geodtr.runtime.gallery.build import build_gallery\n"
         "class Killed(tiny.TinyEmbedder):\n"
         "    def embed(self, images):\n"
         "        if self.seen >= 96: os.kill(os.getpid(), signal.SIGKILL)\n"

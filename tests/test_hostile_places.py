@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geodtr.runtime import gallery_manifest
 from geodtr.runtime.errors import DataError, ImageError, OutputExists, UserError
 from geodtr.runtime.files import check_new_file, check_new_folder, check_writable, new_file, new_folder
-from geodtr.runtime.gallery_place import as_place
+from geodtr.runtime.gallery import manifest as gallery_manifest
+from geodtr.runtime.gallery.location import as_place
 from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.sources.folder import FolderOptions, open_folder

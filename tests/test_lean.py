@@ -17,8 +17,8 @@ from tiny_gallery import pixels_of
 
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_manifest import made_by
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
 from geodtr.training.checkpoint import save_checkpoint
 from geodtr.training.config import load_preset
 from geodtr.training.data.pairs_csv import read_pairs

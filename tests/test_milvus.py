@@ -38,13 +38,13 @@ from tiny_gallery import (
 from tiny_world import make_world
 
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, MissingDependency, OutputExists
-from geodtr.runtime.gallery import Gallery, open_gallery, verify_gallery
-from geodtr.runtime.gallery_build import add_to_gallery, begin_gallery, build_gallery
-from geodtr.runtime.gallery_manifest import GalleryManifest
-from geodtr.runtime.gallery_place import MilvusPlace, as_place
+from geodtr.runtime.gallery.base import Gallery, open_gallery, verify_gallery
+from geodtr.runtime.gallery.build import add_to_gallery, begin_gallery, build_gallery
+from geodtr.runtime.gallery.location import MilvusPlace, as_place
+from geodtr.runtime.gallery.manifest import GalleryManifest
+from geodtr.runtime.gallery.milvus.client import Collection
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localizer import Localizer
-from geodtr.runtime.milvus import Collection
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 
@@ -311,7 +311,7 @@ def test_a_killed_build_goes_on_with_all_that_it_confirmed(tmp_path: Path) -> No
     script = (
         "import sys, time\n"
         "from tiny_gallery import *\n"
-        "from geodtr.runtime.gallery_build import begin_gallery\n"
+        "from geodtr.runtime.gallery.build import begin_gallery\n"
         "begun = GalleryManifest(descriptor_size=SIZE, storage='float32', source='made', made_by=MADE_BY)\n"
         "tiles = made_tiles(1000).tiles\n"
         f"with begin_gallery({str(place)!r}, begun) as writer:\n"
@@ -473,7 +473,7 @@ def test_a_server_that_does_not_answer_is_said_soon(tmp_path: Path) -> None:
 def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     place = _fill(str(tmp_path / "map.db"), 3)
     holds = (
-        "import sys; from geodtr.runtime.gallery import open_gallery\n"
+        "import sys; from geodtr.runtime.gallery.base import open_gallery\n"
         f"with open_gallery({place!r}): print(1, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

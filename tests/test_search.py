@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import EmbeddingSpaceMismatch
-from geodtr.runtime.gallery import open_gallery
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_manifest import made_by
+from geodtr.runtime.gallery.base import open_gallery
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localizer import Localizer
 from geodtr.runtime.search.exact import search

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_folder_writer import FolderWriter
-from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.folder.writer import FolderWriter
+from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.names import Storage
 from geodtr.runtime.sources.tile import Tile

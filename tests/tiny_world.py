@@ -15,8 +15,8 @@ from PIL import Image
 from tiny_bundle import write_bundle_of
 
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.gallery_build import build_gallery
-from geodtr.runtime.gallery_manifest import made_by
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch

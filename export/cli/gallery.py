@@ -31,12 +31,12 @@ from geodtr.export.cli.options import (
     out_option,
 )
 from geodtr.export.cli.sources import SourceOptions, source_from_options, takes_source
-from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.gallery.location import Place, as_place
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
-    from geodtr.runtime.gallery_build import Added, OnBadTile
+    from geodtr.runtime.gallery.build import Added, OnBadTile
     from geodtr.runtime.sources.tile import Tile
 
 _SHOWN = 20
@@ -71,8 +71,8 @@ def gallery_build(
     """Embed aerial tiles into a gallery, a folder or in Milvus; the same command goes on where a build was stopped."""
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.engines.opening import EngineOptions
-    from geodtr.runtime.gallery_build import build_gallery
-    from geodtr.runtime.gallery_manifest import made_by
+    from geodtr.runtime.gallery.build import build_gallery
+    from geodtr.runtime.gallery.manifest import made_by
 
     opened = open_bundle(bundle)
     left_out = list[str]()
@@ -102,7 +102,7 @@ def gallery_add(
     """Embed those tiles of a source that a gallery does not hold yet, and add them."""
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.engines.opening import EngineOptions
-    from geodtr.runtime.gallery_build import add_to_gallery
+    from geodtr.runtime.gallery.build import add_to_gallery
 
     opened = open_bundle(bundle)
     left_out = list[str]()
@@ -245,7 +245,7 @@ def gallery_export(
     out: Annotated[Path, out_option("File to write: .csv, .geojson, or .parquet (with descriptors).")],
 ) -> None:
     """Write a gallery's references for other programs."""
-    from geodtr.runtime.gallery_export import export_gallery
+    from geodtr.runtime.gallery.export import export_gallery
 
     with place.open() as opened:
         export_gallery(opened, out)
@@ -253,7 +253,7 @@ def gallery_export(
 
 
 def _on_bad_tile(on_error: Literal["stop", "skip"], left_out: list[str]) -> "OnBadTile":
-    from geodtr.runtime.gallery_build import stop
+    from geodtr.runtime.gallery.build import stop
 
     def leave_out(tile: "Tile", error: "ImageError") -> None:
         del tile

@@ -21,11 +21,11 @@ from geodtr.export.cli.options import (
     Seed,
     Threads,
 )
-from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.gallery.location import Place, as_place
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
-    from geodtr.runtime.gallery import Gallery
+    from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame, Frames
     from geodtr.runtime.localizer import Localisation

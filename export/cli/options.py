@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.gallery.location import Place, as_place
 from geodtr.runtime.names import Index
 
 SPEC_HELP = "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared."

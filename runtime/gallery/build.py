@@ -14,9 +14,9 @@ import msgspec
 
 from geodtr.runtime.embed.pipeline import batches_ahead
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
-from geodtr.runtime.gallery import GalleryWriter
-from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy, require_space
-from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.gallery.base import GalleryWriter
+from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy, require_space
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.names import Index, Storage
 from geodtr.runtime.progress import Track, untracked

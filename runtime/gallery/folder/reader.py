@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import write_bytes
-from geodtr.runtime.gallery import GalleryInfo, check_hits, check_queries, no_positions
-from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
+from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.folder.table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
+from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
+from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.reference_table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.matmul import library
 from geodtr.runtime.search.topk import Rows

@@ -12,9 +12,13 @@ import msgspec
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, OutputExists
-from geodtr.runtime.gallery import Compacted, check_descriptors
-from geodtr.runtime.gallery_manifest import GalleryManifest
-from geodtr.runtime.gallery_milvus import (
+from geodtr.runtime.gallery.base import Compacted, check_descriptors
+from geodtr.runtime.gallery.folder.table import as_row, checksum
+from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.manifest import GalleryManifest
+from geodtr.runtime.gallery.milvus.client import KEY, LONGEST_TEXT, Collection
+from geodtr.runtime.gallery.milvus.connection import remove_file
+from geodtr.runtime.gallery.milvus.reader import (
     CHECKSUM,
     COLUMNS,
     FIELDS,
@@ -24,10 +28,6 @@ from geodtr.runtime.gallery_milvus import (
     row_of,
     row_values,
 )
-from geodtr.runtime.gallery_place import MilvusPlace
-from geodtr.runtime.milvus import KEY, LONGEST_TEXT, Collection
-from geodtr.runtime.milvus_connection import remove_file
-from geodtr.runtime.reference_table import as_row, checksum
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 

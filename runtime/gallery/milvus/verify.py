@@ -5,12 +5,12 @@ from math import ceil
 
 import numpy as np
 
-from geodtr.runtime.gallery import Fault, IndexRecall, Verified
-from geodtr.runtime.gallery_milvus import CHECKSUM, MilvusGallery, open_milvus, row_of, row_values, vectors_of
-from geodtr.runtime.gallery_place import MilvusPlace
-from geodtr.runtime.milvus import KEY, Entity, block_of
+from geodtr.runtime.gallery.base import Fault, IndexRecall, Verified
+from geodtr.runtime.gallery.folder.table import checksum
+from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.milvus.client import KEY, Entity, block_of
+from geodtr.runtime.gallery.milvus.reader import CHECKSUM, MilvusGallery, open_milvus, row_of, row_values, vectors_of
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.reference_table import checksum
 from geodtr.runtime.spec import Descriptors
 
 _QUERIES, _TOP = 100, 10

@@ -9,13 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.descriptor_files import DescriptorFiles, Mapped
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery import Fault
-from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest
+from geodtr.runtime.gallery.base import Fault
+from geodtr.runtime.gallery.folder.table import (
+    COLUMNS,
+    DAMAGES,
+    FILE_NAME,
+    checksum,
+    open_snapshot,
+    read_slots,
+    read_state,
+)
+from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
+from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.reference_table import COLUMNS, DAMAGES, FILE_NAME, checksum, open_snapshot, read_slots, read_state
 from geodtr.runtime.search.quantize import Compressed, compress
 
 _ROWS_AT_ONCE = 4096

@@ -10,7 +10,7 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
-from geodtr.runtime.gallery import Gallery
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.sources.tile import Tile
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.runtime.errors import GalleryError, MissingDependency
-from geodtr.runtime.gallery_place import TOKEN, MilvusPlace
+from geodtr.runtime.gallery.location import TOKEN, MilvusPlace
 from geodtr.runtime.locks import locked
 
 _TIMEOUT = 5.0

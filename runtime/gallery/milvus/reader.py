@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery import GalleryInfo, check_hits, check_queries, no_positions
-from geodtr.runtime.gallery_manifest import GalleryManifest, decode_manifest
-from geodtr.runtime.gallery_place import MilvusPlace
+from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.folder.table import Row, as_tile
+from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.manifest import GalleryManifest, decode_manifest
+from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Field, Found, block_of
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.milvus import MOST_HITS, VECTOR, Collection, Entity, Field, Found, block_of
-from geodtr.runtime.reference_table import Row, as_tile
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery_place import MilvusPlace
-from geodtr.runtime.milvus_connection import connect, explained
+from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.milvus.connection import connect, explained
 from geodtr.runtime.names import Index
 from geodtr.runtime.spec import Descriptors
 

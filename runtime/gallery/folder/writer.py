@@ -16,13 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.descriptor_files import DescriptorFiles
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import new_folder
-from geodtr.runtime.gallery import Compacted, can_be_descriptors, check_descriptors
-from geodtr.runtime.gallery_manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
-from geodtr.runtime.locks import locked
-from geodtr.runtime.reference_table import (
+from geodtr.runtime.gallery.base import Compacted, can_be_descriptors, check_descriptors
+from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
     as_row,
@@ -34,6 +31,9 @@ from geodtr.runtime.reference_table import (
     readable,
     transaction,
 )
+from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
+from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
+from geodtr.runtime.locks import locked
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors

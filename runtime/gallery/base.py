@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery_manifest import GalleryManifest, MadeBy
-from geodtr.runtime.gallery_place import Place, as_place
+from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked

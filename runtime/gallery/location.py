@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from geodtr.runtime.gallery import Gallery, GalleryWriter, Verified
-    from geodtr.runtime.gallery_manifest import GalleryManifest
+    from geodtr.runtime.gallery.base import Gallery, GalleryWriter, Verified
+    from geodtr.runtime.gallery.manifest import GalleryManifest
     from geodtr.runtime.progress import Track
 
 TOKEN = "MILVUS_TOKEN"
@@ -61,7 +61,7 @@ class FolderPlace:
 
     def holds_gallery(self) -> bool:
         from geodtr.runtime.files import check_new_folder
-        from geodtr.runtime.gallery_manifest import FILE_NAME
+        from geodtr.runtime.gallery.manifest import FILE_NAME
 
         if os.path.isfile(self.path / FILE_NAME):  # noqa: PTH113 (Path.is_file raises where check_new_folder explains)
             return True
@@ -69,23 +69,23 @@ class FolderPlace:
         return False
 
     def create(self, manifest: "GalleryManifest") -> "GalleryWriter":
-        from geodtr.runtime.gallery_folder_writer import FolderWriter
+        from geodtr.runtime.gallery.folder.writer import FolderWriter
 
         return FolderWriter.create(self.path, manifest)
 
     def open(self) -> "Gallery":
-        from geodtr.runtime.gallery_folder import open_folder
+        from geodtr.runtime.gallery.folder.reader import open_folder
 
         return open_folder(self.path)
 
     def write(self) -> "GalleryWriter":
-        from geodtr.runtime.gallery_folder_writer import FolderWriter
+        from geodtr.runtime.gallery.folder.writer import FolderWriter
 
         return FolderWriter(self.path)
 
     def verify(self, track: "Track") -> "Verified":
-        from geodtr.runtime.gallery import Verified
-        from geodtr.runtime.gallery_folder_verify import verify
+        from geodtr.runtime.gallery.base import Verified
+        from geodtr.runtime.gallery.folder.verify import verify
 
         return Verified(verify(self.path, track=track), None)
 
@@ -108,27 +108,27 @@ class MilvusPlace:
         return None if "://" in self.address else Path(self.address)
 
     def holds_gallery(self) -> bool:
-        from geodtr.runtime.gallery_milvus_writer import holds_gallery
+        from geodtr.runtime.gallery.milvus.writer import holds_gallery
 
         return holds_gallery(self)
 
     def create(self, manifest: "GalleryManifest") -> "GalleryWriter":
-        from geodtr.runtime.gallery_milvus_writer import MilvusWriter
+        from geodtr.runtime.gallery.milvus.writer import MilvusWriter
 
         return MilvusWriter.create(self, manifest)
 
     def open(self) -> "Gallery":
-        from geodtr.runtime.gallery_milvus import open_milvus
+        from geodtr.runtime.gallery.milvus.reader import open_milvus
 
         return open_milvus(self)
 
     def write(self) -> "GalleryWriter":
-        from geodtr.runtime.gallery_milvus_writer import MilvusWriter
+        from geodtr.runtime.gallery.milvus.writer import MilvusWriter
 
         return MilvusWriter.open(self)
 
     def verify(self, track: "Track") -> "Verified":
-        from geodtr.runtime.gallery_milvus_verify import verify
+        from geodtr.runtime.gallery.milvus.verify import verify
 
         return verify(self, track=track)
 

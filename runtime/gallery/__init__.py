@@ -1,0 +1,1 @@
+"""Galleries: references with their descriptors and positions."""

@@ -1,0 +1,1 @@
+"""Galleries kept in a folder."""
