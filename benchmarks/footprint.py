@@ -27,7 +27,7 @@ import time; start = time.perf_counter()
 import geodtr.runtime
 print(time.perf_counter() - start)
 """
-IMPORT_ALL = IMPORT.replace("geodtr.runtime", "geodtr.runtime.localizer")
+IMPORT_ALL = IMPORT.replace("geodtr.runtime", "geodtr.runtime.localization.localizer")
 _PEAK = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024"
 LOCALISE = f"""
 import sys

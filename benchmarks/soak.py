@@ -31,7 +31,7 @@ from geodtr.runtime.gallery.base import open_gallery
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.odometry import follow_odometry
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.tracking import track_odometry

@@ -23,7 +23,7 @@ from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.odometry import read_odometry
 from geodtr.runtime.sources.listed import ListedTiles
 from geodtr.runtime.sources.tile import Tile

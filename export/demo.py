@@ -34,7 +34,7 @@ from geodtr.runtime.gallery.base import Gallery, open_gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localizer import Localisation, Localizer
+from geodtr.runtime.localization.localizer import Localisation, Localizer
 from geodtr.runtime.manifest import QuantisationEntry
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.fix import candidate_weights
 from geodtr.runtime.geodesy import distance, east_north, moved
+from geodtr.runtime.localization.fix import candidate_weights
 from geodtr.runtime.odometry import Motion
 from geodtr.runtime.particles import Cluster, Floats, MotionNoise, Particles, densest
 

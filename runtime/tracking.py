@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from geodtr.runtime.embed.pipeline import OnBadFrame, stop
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.localizer import Localisation, Localizer
+from geodtr.runtime.localization.localizer import Localisation, Localizer
+from geodtr.runtime.localization.writers import Waypoint
 from geodtr.runtime.moments import Moment, by_row
 from geodtr.runtime.odometry import STANDING, Odometry
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.track import Tracker, TrackOptions, TrackPoint, sighted
-from geodtr.runtime.waypoints import Waypoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from tiny_gallery import build, made_tiles
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.fix import CANDIDATES, Fix, candidate_weights, fuse
-from geodtr.runtime.fix_calibration import (
+from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
+from geodtr.runtime.localization.calibration import (
     FILE_NAME,
     Conditions,
     FixCalibration,
@@ -21,8 +22,7 @@ from geodtr.runtime.fix_calibration import (
     read_calibration,
     write_calibration,
 )
-from geodtr.runtime.gallery.base import Gallery, open_gallery
-from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
+from geodtr.runtime.localization.fix import CANDIDATES, Fix, candidate_weights, fuse
 
 Floats = NDArray[np.float64]
 

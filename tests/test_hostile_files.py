@@ -22,17 +22,17 @@ from tiny_world import TinyWorld, make_world
 
 from geodtr.calibration.ranges import read_ranges
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.fix import Fix
-from geodtr.runtime.fix_calibration import calibrate, write_calibration
 from geodtr.runtime.images.frames import decode_frame, open_frames
-from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.localization.calibration import calibrate, write_calibration
+from geodtr.runtime.localization.fix import Fix
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.writers import geojson, gpx
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.odometry import read_odometry
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.tracking import track_odometry
-from geodtr.runtime.waypoints import geojson, gpx
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set
 

@@ -44,7 +44,7 @@ from geodtr.runtime.gallery.location import MilvusPlace, as_place
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import Collection
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 

@@ -16,7 +16,7 @@ from geodtr.runtime.gallery.base import open_gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.search.exact import search
 from geodtr.training.data.references import reference_tiles
 

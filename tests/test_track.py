@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.fix import Floats
 from geodtr.runtime.geodesy import distance, east_north, moved
+from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.localization.writers import Waypoint, collected
 from geodtr.runtime.odometry import STANDING, Motion
 from geodtr.runtime.particles import MotionNoise, Particles
 from geodtr.runtime.track import SIGHTED, Sighting, State, Tracker, TrackOptions, TrackPoint
 from geodtr.runtime.track_picture import draw_track
-from geodtr.runtime.waypoints import Waypoint, collected
 
 GAP = range(150, 180)
 KIDNAPPED = 350

@@ -209,8 +209,8 @@ def gallery_calibrate(
     """
     import numpy as np
 
-    from geodtr.runtime.fix_calibration import calibrate, off_the_map, write_calibration
-    from geodtr.runtime.localizer import Localizer
+    from geodtr.runtime.localization.calibration import calibrate, off_the_map, write_calibration
+    from geodtr.runtime.localization.localizer import Localizer
     from geodtr.training.data.spec import read_test_set
 
     pair_set = read_test_set(data)

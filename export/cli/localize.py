@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame, Frames
-    from geodtr.runtime.localizer import Localisation
+    from geodtr.runtime.localization.localizer import Localisation
+    from geodtr.runtime.localization.writers import Waypoint
     from geodtr.runtime.moments import Moment
     from geodtr.runtime.tracking import Tracked
-    from geodtr.runtime.waypoints import Waypoint
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
@@ -103,12 +103,12 @@ def localize(
     from geodtr.runtime.engines.opening import EngineOptions
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.frames import open_frames
-    from geodtr.runtime.localizer import Localizer
+    from geodtr.runtime.localization.localizer import Localizer
+    from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.progress import untracked
     from geodtr.runtime.track import TrackOptions
     from geodtr.runtime.track_picture import check_picture, track_picture
     from geodtr.runtime.tracking import track_moments
-    from geodtr.runtime.waypoints import check_out, waypoint_file
 
     prior = None if near is None else _parse_near(near)
     if not places and (every > 1 or limit is not None):
@@ -239,7 +239,7 @@ def _tell(
     tables: bool,
 ) -> int:
     """Print every answer as it comes, and give it to all `writers`; how many there were."""
-    from geodtr.runtime.localizer import Localisation
+    from geodtr.runtime.localization.localizer import Localisation
 
     count = 0
     uncalibrated = set[str]()

@@ -1,6 +1,6 @@
 """Localisation: from street-level images to the tiles where they were probably taken, and one position out of those.
 
-from geodtr.runtime.localizer import Localizer
+from geodtr.runtime.localization.localizer import Localizer
 
 localizer = Localizer.open("bundle", "gallery")
 print(localizer.locate("street.jpg").fix)
@@ -21,21 +21,21 @@ from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
-from geodtr.runtime.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
-from geodtr.runtime.fix_calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.gallery.base import Gallery, open_gallery
 from geodtr.runtime.gallery.location import Place
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.headings import TurnedHits, best_turns, is_full_turn, turn
 from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame
+from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
+from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
+from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
+from geodtr.runtime.localization.writers import Waypoint
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.threads import work_ahead
 from geodtr.runtime.track import Sighting
-from geodtr.runtime.waypoints import Waypoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.fix import NEIGHBOURHOOD, Fix, Floats, Radius
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import distance, east_north
+from geodtr.runtime.localization.fix import NEIGHBOURHOOD, Fix, Floats, Radius
 
 FILE_NAME = "fixes.json"
 SHARES = (0.68, 0.95)

@@ -1,0 +1,1 @@
+"""Localisation: from query images to tiles and one position."""
