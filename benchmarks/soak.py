@@ -32,9 +32,9 @@ from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.odometry import follow_odometry
 from geodtr.runtime.sources.tile import Tile
-from geodtr.runtime.tracking import track_odometry
+from geodtr.runtime.tracking.odometry import follow_odometry
+from geodtr.runtime.tracking.run import track_odometry
 
 IMAGES = 9
 ODOMETRY = "time_s,speed_m_s,yaw_rate_deg_s,image"

@@ -24,13 +24,13 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.odometry import read_odometry
 from geodtr.runtime.sources.listed import ListedTiles
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
-from geodtr.runtime.track import TrackOptions
-from geodtr.runtime.track_picture import draw_track, save_picture
-from geodtr.runtime.tracking import Tracked, track_odometry
+from geodtr.runtime.tracking.filter import TrackOptions
+from geodtr.runtime.tracking.odometry import read_odometry
+from geodtr.runtime.tracking.picture import draw_track, save_picture
+from geodtr.runtime.tracking.run import Tracked, track_odometry
 from geodtr.training.world.aerial import aerial_view
 from geodtr.training.world.arrays import Positions
 from geodtr.training.world.colours import draw_look, photograph

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.odometry import Motion
-from geodtr.runtime.track import SIGHTED, Sighting
+from geodtr.runtime.tracking.filter import SIGHTED, Sighting
+from geodtr.runtime.tracking.odometry import Motion
 
 Floats = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.cli.main import main
-from geodtr.runtime import moments
 from geodtr.runtime.images import camera
+from geodtr.runtime.tracking import synchronize as moments
 
 VIDEO, HANGS_AFTER = sys.argv[1], int(sys.argv[2])
 _Capture = cv2.VideoCapture

@@ -28,11 +28,11 @@ from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.writers import geojson, gpx
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.odometry import read_odometry
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
-from geodtr.runtime.tracking import track_odometry
+from geodtr.runtime.tracking.odometry import read_odometry
+from geodtr.runtime.tracking.run import track_odometry
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set
 

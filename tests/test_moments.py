@@ -13,8 +13,8 @@ from tiny_gallery import pixels_of
 from geodtr.runtime.arrivals import arriving_lines
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.moments import by_arrival, by_row, by_time
-from geodtr.runtime.odometry import Odometry, follow_odometry
+from geodtr.runtime.tracking.odometry import Odometry, follow_odometry
+from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 
 HEADER = "time_s,speed_m_s,yaw_rate_deg_s"
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.odometry import STANDING, read_odometry
+from geodtr.runtime.tracking.odometry import STANDING, read_odometry
 
 
 def _write(folder: Path, *lines: str) -> Path:

@@ -14,10 +14,10 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.writers import Waypoint, collected
-from geodtr.runtime.odometry import STANDING, Motion
-from geodtr.runtime.particles import MotionNoise, Particles
-from geodtr.runtime.track import SIGHTED, Sighting, State, Tracker, TrackOptions, TrackPoint
-from geodtr.runtime.track_picture import draw_track
+from geodtr.runtime.tracking.filter import SIGHTED, Sighting, State, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.tracking.odometry import STANDING, Motion
+from geodtr.runtime.tracking.particles import MotionNoise, Particles
+from geodtr.runtime.tracking.picture import draw_track
 
 GAP = range(150, 180)
 KIDNAPPED = 350

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from geodtr.runtime.images.frames import Frame, Frames
     from geodtr.runtime.localization.localizer import Localisation
     from geodtr.runtime.localization.writers import Waypoint
-    from geodtr.runtime.moments import Moment
-    from geodtr.runtime.tracking import Tracked
+    from geodtr.runtime.tracking.run import Tracked
+    from geodtr.runtime.tracking.synchronize import Moment
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
@@ -106,9 +106,9 @@ def localize(
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.progress import untracked
-    from geodtr.runtime.track import TrackOptions
-    from geodtr.runtime.track_picture import check_picture, track_picture
-    from geodtr.runtime.tracking import track_moments
+    from geodtr.runtime.tracking.filter import TrackOptions
+    from geodtr.runtime.tracking.picture import check_picture, track_picture
+    from geodtr.runtime.tracking.run import track_moments
 
     prior = None if near is None else _parse_near(near)
     if not places and (every > 1 or limit is not None):
@@ -166,8 +166,8 @@ def _drive_of(
     """What --track asks for, with or without IMAGES."""
     from geodtr.runtime.arrivals import arriving_lines
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.moments import by_arrival, by_row, by_time
-    from geodtr.runtime.odometry import follow_odometry, read_odometry
+    from geodtr.runtime.tracking.odometry import follow_odometry, read_odometry
+    from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 
     if odometry is None:
         if frames is None:

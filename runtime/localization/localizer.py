@@ -35,7 +35,7 @@ from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.threads import work_ahead
-from geodtr.runtime.track import Sighting
+from geodtr.runtime.tracking.filter import Sighting
 
 
 @dataclass(frozen=True, slots=True)

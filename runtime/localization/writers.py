@@ -18,7 +18,7 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
-from geodtr.runtime.track import State
+from geodtr.runtime.tracking.filter import State
 
 SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
 _GPX = "http://www.topografix.com/GPX/1/1"

@@ -8,10 +8,10 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localization.localizer import Localisation, Localizer
 from geodtr.runtime.localization.writers import Waypoint
-from geodtr.runtime.moments import Moment, by_row
-from geodtr.runtime.odometry import STANDING, Odometry
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.track import Tracker, TrackOptions, TrackPoint, sighted
+from geodtr.runtime.tracking.filter import Tracker, TrackOptions, TrackPoint, sighted
+from geodtr.runtime.tracking.odometry import STANDING, Odometry
+from geodtr.runtime.tracking.synchronize import Moment, by_row
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from geodtr.runtime.arrivals import Arrivals
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.odometry import Motion, Odometry, Step
+from geodtr.runtime.tracking.odometry import Motion, Odometry, Step
 
 PATIENCE = 5.0
 """Seconds that live odometry may take from one row to the next."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
-from geodtr.runtime.odometry import Motion
+from geodtr.runtime.tracking.odometry import Motion
 
 Floats = NDArray[np.float64]
 

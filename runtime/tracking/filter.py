@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import candidate_weights
-from geodtr.runtime.odometry import Motion
-from geodtr.runtime.particles import Cluster, Floats, MotionNoise, Particles, densest
+from geodtr.runtime.tracking.odometry import Motion
+from geodtr.runtime.tracking.particles import Cluster, Floats, MotionNoise, Particles, densest
 
 State = Literal["searching", "tracking", "lost"]
 """`searching`: not found yet. `tracking`: the particles agree with each other and with the frames. `lost`: they did."""

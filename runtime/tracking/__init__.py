@@ -1,0 +1,1 @@
+"""Tracking: a drive or a flight localised frame by frame, with odometry."""
