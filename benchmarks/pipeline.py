@@ -23,13 +23,13 @@ import numpy as np
 
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
-from geodtr.runtime.engines.opening import EngineOptions
+from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.frames import open_frames
 from geodtr.runtime.images.preprocess import as_input, load_image
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images
-from geodtr.runtime.threads import work_ahead
 
 CORES = os.cpu_count() or 1
 

@@ -38,8 +38,7 @@ from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.export.statistics import mcnemar
 from geodtr.export.timing import Timing, noise, time_embedders, together
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.checks import check_graphs, require
-from geodtr.runtime.engines.opening import EngineOptions
+from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_new_folder, new_folder, scratch_in
 from geodtr.runtime.machine import this_cpu, this_gpu
@@ -52,6 +51,7 @@ from geodtr.runtime.manifest import (
     write_manifest,
 )
 from geodtr.runtime.names import BRANCHES, Dialect, Precision
+from geodtr.runtime.preflight import check_graphs, require
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import EmbedderPair
 

@@ -17,13 +17,13 @@ from geodtr.export.footprint import measure_footprint
 from geodtr.export.model import Model, distinct_names, is_bundle
 from geodtr.export.timing import ROUNDS, Timing, noise, time_embedders, together
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.checks import Finding, check_choice
 from geodtr.runtime.embed.pipeline import load_batches
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions, LayerTime
+from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions, LayerTime
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendChoiceEntry, Ratio, Speed, read_manifest
 from geodtr.runtime.names import BACKENDS, BRANCHES, Branch, Precision
+from geodtr.runtime.preflight import Finding, check_choice
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Embedder, Images
 from geodtr.training.data.pair_set import PairSet

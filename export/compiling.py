@@ -14,7 +14,7 @@ from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of
-from geodtr.runtime.engines.opening import EngineOptions
+from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, Manifest, write_manifest

@@ -17,7 +17,6 @@ from geodtr.export.precision import CalibrationPlan, write_quantised, write_type
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.checks import check_graphs, require
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.files import check_new_folder, new_folder, scratch_in
 from geodtr.runtime.manifest import (
@@ -30,6 +29,7 @@ from geodtr.runtime.manifest import (
     write_manifest,
 )
 from geodtr.runtime.names import BRANCHES, QUANTISED, Branch, Dialect, Precision, asked_as
+from geodtr.runtime.preflight import check_graphs, require
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec
 

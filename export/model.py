@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
+from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.names import Branch, Precision

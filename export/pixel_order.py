@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.runtime.checks import Finding, require
 from geodtr.runtime.doctor import Diagnosis
 from geodtr.runtime.manifest import BackendEntry, Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.preflight import Finding, require
 from geodtr.runtime.rebuilding import rebuild
 from geodtr.runtime.spec import INPUT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from geodtr.export.build.builder import Builder
 from geodtr.export.timing import ROUNDS, noise, time_embedders, together
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
 from geodtr.runtime.errors import GateNotMet
 from geodtr.runtime.manifest import Manifest, SpeedEntry
 from geodtr.runtime.names import BRANCHES

@@ -19,7 +19,7 @@ from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import load_batches
-from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, rank

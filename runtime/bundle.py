@@ -7,8 +7,7 @@ machine can be opened and looked into; its engines are opened only where they ru
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodtr.runtime.checks import check_files, require
-from geodtr.runtime.engines.opening import (
+from geodtr.runtime.engines.registry import (
     AS_IT_LIKES,
     EngineFiles,
     EngineOptions,
@@ -19,6 +18,7 @@ from geodtr.runtime.engines.opening import (
 )
 from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.preflight import check_files, require
 from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
 

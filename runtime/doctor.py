@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from geodtr.runtime.checks import Finding, check_choice, check_files, find_gpu
-from geodtr.runtime.engines.opening import check, installed
+from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BACKENDS
+from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu
 from geodtr.runtime.rebuilding import rebuild_unread
 
 _PACKAGES = {"torch": "train", "onnx": "export"}

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from geodtr.runtime.engines.onnxruntime import open_session
-from geodtr.runtime.engines.opening import EngineOptions
+from geodtr.runtime.engines.registry import EngineOptions
 
 __version__ = "10.3.0"
 

@@ -29,7 +29,7 @@ from geodtr.export.engine_builder import recompile
 from geodtr.export.precision import CalibrationPlan
 from geodtr.export.timing import Timing
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.opening import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import (

@@ -23,8 +23,8 @@ from geodtr.export.parity import Gates, compare
 from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
-from geodtr.runtime.engines.opening import EngineOptions
 from geodtr.runtime.engines.openvino import open_model as open_compiled
+from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.names import BRANCHES, Branch, Precision

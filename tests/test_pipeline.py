@@ -18,8 +18,8 @@ from geodtr.runtime.embed.batch_size import largest_batch
 from geodtr.runtime.embed.pipeline import Embedded, embed_files, embed_frames
 from geodtr.runtime.errors import ConfigError, DescriptorError, ImageError
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.spec import Descriptors, Images
-from geodtr.runtime.threads import work_ahead
 
 
 class SlowEmbedder(TinyEmbedder):

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from geodtr.export.build.builder import Builder, BuildOptions, make_builder
-from geodtr.runtime.checks import find_gpu, require
 from geodtr.runtime.errors import BuildError, ConfigError, UserError
 from geodtr.runtime.manifest import BackendEntry, BackendTrialEntry, runs_by
 from geodtr.runtime.names import BACKENDS, Backend, Precision, Provider
+from geodtr.runtime.preflight import find_gpu, require
 
 _ON_CPU: frozenset[Backend] = frozenset({"onnxruntime", "openvino"})
 _ASKS_FOR_ITS_GPU: frozenset[Backend] = frozenset({"tensorrt", "tensorrt-rtx"})

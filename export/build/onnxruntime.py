@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 from geodtr.export.build.builder import BuildOptions, Compiled
-from geodtr.runtime.checks import check_cpu_dialect
 from geodtr.runtime.engines.onnxruntime import check_installation, check_provider, open_session, optimisation_of
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import QUANTISED, Dialect, Precision
+from geodtr.runtime.preflight import check_cpu_dialect
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec
 

@@ -10,7 +10,7 @@ from geodtr.export.cli.console import output, show_json, verdict
 from geodtr.export.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from geodtr.runtime.checks import Finding
+    from geodtr.runtime.preflight import Finding
 
 
 def doctor(

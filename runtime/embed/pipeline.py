@@ -17,9 +17,9 @@ import numpy as np
 from geodtr.runtime.errors import DescriptorError, ImageError
 from geodtr.runtime.images.frames import Frame, as_frames, load_frame
 from geodtr.runtime.images.preprocess import load_image
+from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
-from geodtr.runtime.threads import work_ahead
 
 BATCH_SIZE = 32
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.checks import Finding, check_cpu_dialect, looked_at
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Precision
+from geodtr.runtime.preflight import Finding, check_cpu_dialect, looked_at
 from geodtr.runtime.rebuilding import rebuild
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 

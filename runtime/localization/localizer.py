@@ -19,7 +19,7 @@ import numpy as np
 
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
-from geodtr.runtime.engines.opening import AS_IT_LIKES, EngineOptions
+from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.base import Gallery, open_gallery
 from geodtr.runtime.gallery.location import Place
@@ -30,11 +30,11 @@ from geodtr.runtime.localization.calibration import Conditions, FixCalibration, 
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
 from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
 from geodtr.runtime.localization.writers import Waypoint
+from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
-from geodtr.runtime.threads import work_ahead
 from geodtr.runtime.tracking.filter import Sighting
 
 

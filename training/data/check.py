@@ -15,8 +15,8 @@ from pathlib import Path
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.threads import work_ahead
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.spec import Source, parse_spec
 

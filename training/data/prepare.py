@@ -22,9 +22,9 @@ from geodtr.runtime.images.decode import PREPARED_KEY
 from geodtr.runtime.images.preprocess import describe, load_image
 from geodtr.runtime.locks import locked
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Preprocessing
-from geodtr.runtime.threads import work_ahead
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_document, read_origin, read_prepared
 

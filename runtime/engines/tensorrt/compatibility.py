@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.runtime.checks import Finding, looked_at
 from geodtr.runtime.engines.tensorrt.cuda import find_cuda, open_cuda
 from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs
 from geodtr.runtime.engines.tensorrt.library import Library, check_installation, library_of, parse
@@ -13,6 +12,7 @@ from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.machine import Machine, this_gpu
 from geodtr.runtime.manifest import BackendEntry, Manifest, TensorRtEntry
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.preflight import Finding, looked_at
 from geodtr.runtime.rebuilding import rebuild, rebuild_for_cpu
 
 

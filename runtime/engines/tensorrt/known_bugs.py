@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geodtr.runtime.checks import Finding
 from geodtr.runtime.engines.tensorrt.library import TENSORRT, Library, parse
 from geodtr.runtime.machine import Machine, is_jetson
 from geodtr.runtime.names import Precision
+from geodtr.runtime.preflight import Finding
 
 
 @dataclass(frozen=True, slots=True)

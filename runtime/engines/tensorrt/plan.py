@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodtr.runtime.engines.opening import EngineFiles
+from geodtr.runtime.engines.registry import EngineFiles
 from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from geodtr.runtime.checks import Finding
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Backend, Precision
+from geodtr.runtime.preflight import Finding
 from geodtr.runtime.spec import BranchSpec, Embedder, Images
 
 
