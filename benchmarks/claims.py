@@ -19,7 +19,7 @@ from geodtr.runtime.files import write_bytes
 from geodtr.training.config import TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.evaluate import evaluate
+from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.loop import resume, train
 from geodtr.training.run_state import STATE
 from geodtr.training.world.dataset import WorldSet, write_world

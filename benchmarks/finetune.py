@@ -17,10 +17,10 @@ from geodtr.export.cli.console import track
 from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.finetune import finetune_config
 from geodtr.runtime.names import Dialect
-from geodtr.training.checkpoint import resolve_checkpoint
 from geodtr.training.config import FILE_NAME
 from geodtr.training.data.spec import absolute, read_training_set
 from geodtr.training.loop import train
+from geodtr.training.models.checkpoint import resolve_checkpoint
 
 DIALECTS: tuple[Dialect, ...] = ("cpu-7bit", "cpu-8bit", "tensorrt")
 

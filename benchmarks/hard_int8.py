@@ -30,8 +30,8 @@ from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision import CalibrationPlan
 from geodtr.export.searched_precision import SearchPlan
 from geodtr.runtime.names import BRANCHES, METHODS, Precision
-from geodtr.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from geodtr.training.data.spec import read_test_set
+from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 
 SPREAD = 1.0
 

@@ -21,7 +21,7 @@ from geodtr.export.parity.pairings import ranking
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 T = TypeVar("T")
 

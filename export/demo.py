@@ -42,7 +42,7 @@ from geodtr.runtime.recall import Recall
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
-from geodtr.training.evaluate import evaluate
+from geodtr.training.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
     from geodtr.training.config import TrainConfig

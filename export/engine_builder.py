@@ -48,7 +48,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
     from geodtr.export.graph_checks import check_export
     from geodtr.export.onnx_graph import export_network
     from geodtr.export.raw_tiles import FromRawTiles, raw_tile_spec
-    from geodtr.training.checkpoint import load_checkpoint
+    from geodtr.training.models.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import TorchEmbedder, from_pixels
 
     check_new_folder(out)

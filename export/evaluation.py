@@ -7,11 +7,11 @@ from geodtr.export.model import Model
 from geodtr.export.retrieval_sheet import SheetRow, retrieved
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, recall
-from geodtr.training.area import Area, DataName, area
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.evaluate import NEAR, embed_pairs
-from geodtr.training.published import Published, published
+from geodtr.training.evaluation.evaluate import NEAR, embed_pairs
+from geodtr.training.evaluation.published import Published, published
+from geodtr.training.evaluation.transfer import Area, DataName, area
 
 OWN_TILE, ANY_NEAR_TILE = "own tile", f"any tile within {NEAR:.0f} m"
 """What counts as found. CVACT_test is published both ways."""

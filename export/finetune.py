@@ -15,8 +15,8 @@ from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Dialect
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.checkpoint import read_info, resolve_checkpoint
 from geodtr.training.config import FILE_NAME, TrainConfig, load_preset
+from geodtr.training.models.checkpoint import read_info, resolve_checkpoint
 
 EPOCHS = 3
 SLOWER = 0.05

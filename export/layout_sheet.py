@@ -21,8 +21,8 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Images, Preprocessing
-from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.explanation import Explains
 

@@ -78,9 +78,9 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
         )
     import torch
 
-    from geodtr.training.checkpoint import load_checkpoint, resolve_checkpoint
+    from geodtr.training.distributed import Ranks
+    from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint
     from geodtr.training.models.embedder import embedders
-    from geodtr.training.ranks import Ranks
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

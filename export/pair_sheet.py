@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from geodtr.runtime.spec import Images
-from geodtr.training.layout_simulation import Layout, LayoutChange, change_square, change_unrolled, draw_layout
-from geodtr.training.semantic_augmentation import Semantic, SemanticChange, change_semantic, draw_semantic
+from geodtr.training.augment.layout_simulation import Layout, LayoutChange, change_square, change_unrolled, draw_layout
+from geodtr.training.augment.photometric import Semantic, SemanticChange, change_semantic, draw_semantic
 
 _VIEW, _TILE, _MARGIN, _LINE, _COMPASS = 340, 170, 16, 16, 16
 _INK, _FAINT, _NORTH, _EDGE, _PAPER = (40, 40, 40), (95, 95, 95), (200, 30, 30), (205, 205, 205), (255, 255, 255)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.search.exact import search
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _TILE, _MARGIN, _FRAME, _CAPTION = 132, 12, 4, 18
 _RIGHT, _WRONG, _INK, _PAPER = (22, 138, 74), (205, 205, 205), (40, 40, 40), (255, 255, 255)

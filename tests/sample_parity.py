@@ -34,7 +34,7 @@ from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 from geodtr.training.world.dataset import WorldSet, write_world
 
 _SIZE = 48

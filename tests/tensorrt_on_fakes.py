@@ -27,11 +27,11 @@ from geodtr.export.precision import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
-from geodtr.training.checkpoint import save_checkpoint
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.models.catalogue import build_model
+from geodtr.training.models.checkpoint import save_checkpoint
+from geodtr.training.models.registry import build_model
 from geodtr.training.world.dataset import WorldSet, write_world
 
 

@@ -27,10 +27,10 @@ from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision
-from geodtr.training.checkpoint import save_checkpoint
 from geodtr.training.config import load_preset
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.models.catalogue import build_model
+from geodtr.training.models.checkpoint import save_checkpoint
+from geodtr.training.models.registry import build_model
 
 
 @pytest.fixture

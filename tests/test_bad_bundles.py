@@ -12,7 +12,7 @@ from conftest import Trained
 
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
-from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_a_bundle_with_one_byte_changed_is_not_run(

@@ -9,9 +9,9 @@ import torch
 from conftest import Trained
 from official import official_names
 
-from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
-from geodtr.training.official import AERIAL_POLAR, GROUND, import_official
+from geodtr.training.models.official import AERIAL_POLAR, GROUND, import_official
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path: Path, refused: Callable[..., str]) -> None:

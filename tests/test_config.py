@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.training.config import encode_config, load_preset, preset_names
-from geodtr.training.models.catalogue import build_model
+from geodtr.training.models.registry import build_model
 
 
 @pytest.mark.parametrize("name", preset_names())

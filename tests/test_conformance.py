@@ -16,7 +16,7 @@ from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.geodtr import GeoDTR
-from geodtr.training.official import AERIAL_POLAR, GROUND, find_parameters, import_official
+from geodtr.training.models.official import AERIAL_POLAR, GROUND, find_parameters, import_official
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 

@@ -17,12 +17,12 @@ from PIL import Image
 from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.retrieval_sheet import retrieved
 from geodtr.runtime.recall import rank
-from geodtr.training.area import Area, area
-from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.evaluate import DescriptorPair, embed_pairs, evaluate
+from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs, evaluate
+from geodtr.training.evaluation.published import QUERIES, ROWS
+from geodtr.training.evaluation.transfer import Area, area
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.published import QUERIES, ROWS
 
 
 def test_two_data_sets_are_two_rows_with_their_areas(trained: Trained, cli: Callable[..., Outcome]) -> None:

@@ -18,9 +18,9 @@ from geodtr.export.kept_cosine import describe
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import Optimisation
 from geodtr.runtime.machine import this_cpu
-from geodtr.training.checkpoint import load_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.simulated_int8 import simulate_int8
+from geodtr.training.qat import simulate_int8
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.data.spec import read_test_set
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
-from geodtr.training.official import AERIAL_SQUARE, GROUND, import_official
+from geodtr.training.models.official import AERIAL_SQUARE, GROUND, import_official
 
 SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}
 

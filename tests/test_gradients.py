@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from geodtr.training.config import load_preset
-from geodtr.training.gradients import Outputs, backward
+from geodtr.training.distributed import Ranks
+from geodtr.training.grad_cache import Outputs, backward
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.pair_images import PairBatch
-from geodtr.training.ranks import Ranks
 from geodtr.training.trainer import Trainer
 
 

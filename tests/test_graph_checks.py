@@ -14,7 +14,7 @@ from geodtr.export.graph_checks import GraphError, check_export, check_fp16, che
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images
-from geodtr.training.checkpoint import load_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 
 

@@ -17,9 +17,7 @@ from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import rank, recall
 from geodtr.runtime.spec import Images
-from geodtr.training.checkpoint import load_checkpoint
-from geodtr.training.config import load_preset
-from geodtr.training.layout_simulation import (
+from geodtr.training.augment.layout_simulation import (
     Layout,
     LayoutChange,
     change_square,
@@ -28,7 +26,9 @@ from geodtr.training.layout_simulation import (
     draw_layout,
     reversed_change,
 )
+from geodtr.training.config import load_preset
 from geodtr.training.loop import train
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 
 STRENGTHS: tuple[Layout, ...] = ("strong", "weak", "any-angle", "none")

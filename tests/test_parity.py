@@ -23,7 +23,7 @@ from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.evaluate import embed_pairs
+from geodtr.training.evaluation.evaluate import embed_pairs
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
 Cli = Callable[..., Outcome]

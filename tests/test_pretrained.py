@@ -9,8 +9,8 @@ from torchvision.models import ResNet34_Weights, resnet34
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import load_preset
-from geodtr.training.models.catalogue import Model, build_model
 from geodtr.training.models.geodtr import RESNET34
+from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pretrained import first_weights, read_backbone
 
 

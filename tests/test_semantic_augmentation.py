@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from geodtr.training.semantic_augmentation import Semantic, SemanticChange, change_semantic, draw_semantic
+from geodtr.training.augment.photometric import Semantic, SemanticChange, change_semantic, draw_semantic
 
 BATCHES = st.tuples(st.integers(1, 9), st.integers(3, 40), st.integers(1, 60), st.integers(0, 2**31))
 STRENGTHS: tuple[Semantic, ...] = ("strong", "weak", "none")

@@ -24,7 +24,7 @@ from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import TensorRtEntry, read_manifest, write_manifest
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
-from geodtr.training.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine) -> None:

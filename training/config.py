@@ -13,10 +13,10 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.layout_simulation import Layout
-from geodtr.training.models.catalogue import ModelConfig
-from geodtr.training.semantic_augmentation import Semantic
-from geodtr.training.simulated_int8 import Int8Simulation
+from geodtr.training.augment.layout_simulation import Layout
+from geodtr.training.augment.photometric import Semantic
+from geodtr.training.models.registry import ModelConfig
+from geodtr.training.qat import Int8Simulation
 
 if sys.version_info >= (3, 11):
     import tomllib

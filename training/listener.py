@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from geodtr.runtime.recall import Ranking, Recall
 from geodtr.training.data.pair_set import Skipped
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,17 @@ from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, Image
 from geodtr.runtime.files import check_new_folder
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.chance import For, generator
-from geodtr.training.checkpoint import LAST
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.distributed import Ranks, join_ranks
 from geodtr.training.interruption import noted_interruption
 from geodtr.training.listener import Listener
+from geodtr.training.models.checkpoint import LAST
 from geodtr.training.pair_images import PairImages
 from geodtr.training.pretrained import first_weights
-from geodtr.training.ranks import Ranks, join_ranks
 from geodtr.training.run_folder import RunFolder, fingerprint, read_run
 from geodtr.training.run_state import STATE, SavedRun, is_finished, load_state
+from geodtr.training.seeding import For, generator
 from geodtr.training.trainer import Trainer
 
 _GIGABYTE = 1e9

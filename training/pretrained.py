@@ -13,8 +13,8 @@ from torchvision.models import ResNet34_Weights
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.checkpoint import load_checkpoint
 from geodtr.training.config import TrainConfig
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.geodtr import RESNET34, Backbone, BackboneConfig
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}

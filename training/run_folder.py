@@ -14,12 +14,12 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError, UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.recall import recall
-from geodtr.training.checkpoint import BEST, LAST, save_checkpoint
 from geodtr.training.config import FILE_NAME, TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.evaluate import embed_pairs
+from geodtr.training.evaluation.evaluate import embed_pairs
 from geodtr.training.interruption import Interruption
 from geodtr.training.listener import Listener, Validation
+from geodtr.training.models.checkpoint import BEST, LAST, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.run_state import STATE, RunState, SavedRun, save_state
 from geodtr.training.trainer import Trainer

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import write_bytes
-from geodtr.training.checkpoint import fill_strictly
-from geodtr.training.models.catalogue import Model
+from geodtr.training.models.checkpoint import fill_strictly
+from geodtr.training.models.registry import Model
 
 STATE = "state.safetensors"
 _HEADER_KEY = "geodtr-run"

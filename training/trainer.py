@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.training.augment.layout_simulation import change_square, change_unrolled, draw_heading_errors, draw_layout
+from geodtr.training.augment.photometric import change_semantic, draw_semantic
 from geodtr.training.branch_threads import BranchThreads, draws_while_training
-from geodtr.training.chance import For, generator, seed_of
 from geodtr.training.config import TrainConfig
-from geodtr.training.gradients import Gradients, Outputs, backward, carry_back
-from geodtr.training.layout_simulation import change_square, change_unrolled, draw_heading_errors, draw_layout
+from geodtr.training.distributed import Ranks, share_batch_norm
+from geodtr.training.grad_cache import Gradients, Outputs, backward, carry_back
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, soft_margin_triplet
-from geodtr.training.models.catalogue import Model, build_model
 from geodtr.training.models.embedder import normalise
+from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pair_images import PairBatch, PairImages
-from geodtr.training.ranks import Ranks, share_batch_norm
-from geodtr.training.semantic_augmentation import change_semantic, draw_semantic
-from geodtr.training.simulated_int8 import simulate_int8
+from geodtr.training.qat import simulate_int8
+from geodtr.training.seeding import For, generator, seed_of
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from geodtr.export.evaluation import Result
-    from geodtr.training.published import Published
+    from geodtr.training.evaluation.published import Published
 
 _SHEET_QUERIES = 8
 
@@ -101,7 +101,7 @@ def _document(result: "Result") -> dict[str, object]:
 
 def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> None:
     """The paper's table: a row a data set and way of counting, what papers report on the same below it."""
-    from geodtr.training.area import DataName
+    from geodtr.training.evaluation.transfer import DataName
 
     trained = DataName.of(trained_on).place if trained_on else "?"
     rows = table(f"Recall of {model}", ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS))

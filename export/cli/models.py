@@ -24,8 +24,8 @@ def import_checkpoint(
 ) -> None:
     """Import a checkpoint of the official GeoDTR release: strictly, and without executing code in it."""
     from geodtr.runtime.files import check_new_file
-    from geodtr.training.checkpoint import save_checkpoint
-    from geodtr.training.official import find_parameters, import_official
+    from geodtr.training.models.checkpoint import save_checkpoint
+    from geodtr.training.models.official import find_parameters, import_official
 
     check_new_file(out)
     parameters = parameters or find_parameters(file)

@@ -67,8 +67,8 @@ def train(
     from geodtr.runtime.files import check_new_folder
     from geodtr.training.config import DataSpecs, load_preset
     from geodtr.training.data.spec import absolute
+    from geodtr.training.distributed import is_chief
     from geodtr.training.loop import train as run_training
-    from geodtr.training.ranks import is_chief
 
     if is_chief():
         check_new_folder(out)
@@ -104,9 +104,9 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""
-    from geodtr.training.checkpoint import LAST
     from geodtr.training.config import DataSpecs
     from geodtr.training.loop import resume as go_on
+    from geodtr.training.models.checkpoint import LAST
     from geodtr.training.run_folder import read_run
     from geodtr.training.run_state import STATE, is_finished, load_state
 
@@ -183,7 +183,7 @@ def finetune(
 
 def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
     from geodtr.training.data.spec import read_test_set, read_training_set
-    from geodtr.training.ranks import is_chief
+    from geodtr.training.distributed import is_chief
 
     pair_set = read_training_set(specs.train, specs.limit or None)
     validation_set = read_test_set(specs.validation) if specs.validation else None
@@ -199,8 +199,8 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     from geodtr.export.cli.training_bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
     from geodtr.runtime.progress import untracked
+    from geodtr.training.distributed import is_chief
     from geodtr.training.listener import Listeners
-    from geodtr.training.ranks import is_chief
 
     if not is_chief():
         yield untracked, LeftOut()
@@ -210,7 +210,7 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
 
 
 def _done(checkpoint: Path) -> None:
-    from geodtr.training.ranks import is_chief
+    from geodtr.training.distributed import is_chief
 
     if is_chief():
         messages.print(f"Wrote {checkpoint}")

@@ -9,7 +9,7 @@ from geodtr.export.cosines import cosines, finite_rows
 from geodtr.export.parity.result import BranchAgreement
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Descriptors
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _LOW = 0.01
 

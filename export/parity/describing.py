@@ -16,7 +16,7 @@ from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair, Images, Preprocessing
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.evaluate import DescriptorPair, select_rows
+from geodtr.training.evaluation.evaluate import DescriptorPair, select_rows
 
 
 def describe(

@@ -15,7 +15,7 @@ from geodtr.export.parity.pairings import pairing, ranking
 from geodtr.export.parity.result import BranchAgreement, Pairing, PairingName
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Ranking
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 
 @dataclass(frozen=True, slots=True, eq=False)

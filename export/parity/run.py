@@ -14,7 +14,7 @@ from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track
 from geodtr.runtime.recall import Ranking
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 
 @dataclass(frozen=True, slots=True)

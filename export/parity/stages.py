@@ -27,7 +27,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.runtime.spec import EmbedderPair
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _SAMPLE = 16
 RUNS_BY = "onnxruntime, nothing fused"

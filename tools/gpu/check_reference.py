@@ -10,8 +10,8 @@ from geodtr.export.parity import compare
 from geodtr.export.timing import noise, time_embedders
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.checkpoint import load_checkpoint
-from geodtr.training.evaluate import evaluate
+from geodtr.training.evaluation.evaluate import evaluate
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders, from_pixels
 from gpu.report import Report
 from gpu.setting import Setting

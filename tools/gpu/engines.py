@@ -18,7 +18,7 @@ from geodtr.export.model import open_branch
 from geodtr.export.timing import noise, time_embedders
 from geodtr.runtime.names import Branch, Precision
 from geodtr.runtime.spec import Embedder
-from geodtr.training.checkpoint import load_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import FromPixels, TorchEmbedder, from_pixels
 from gpu.report import Report
 from gpu.setting import Setting

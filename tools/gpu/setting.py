@@ -55,7 +55,7 @@ class Setting:
 
     @property
     def device(self) -> "torch.device":
-        from geodtr.training.ranks import Ranks
+        from geodtr.training.distributed import Ranks
 
         return Ranks().device
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, Preprocessing
-from geodtr.training.models.family import CrossViewModel
+from geodtr.training.models.base import CrossViewModel
 
 
 class FromPixels(nn.Module):

@@ -17,8 +17,8 @@ from torchvision.models.resnet import BasicBlock
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
+from geodtr.training.models.base import CrossViewModel, Uniform
 from geodtr.training.models.explanation import Explanation
-from geodtr.training.models.family import CrossViewModel, Uniform
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Counts = tuple[Count, Count, Count, Count]

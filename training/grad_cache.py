@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from geodtr.training.ranks import Ranks
+from geodtr.training.distributed import Ranks
 
 Outputs = tuple[Tensor, ...]
 """What a micro-batch gives, each [b, ...]: a row for each of this rank's pairs."""

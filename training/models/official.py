@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.checkpoint import fill_strictly
+from geodtr.training.models.checkpoint import fill_strictly
 from geodtr.training.models.geodtr import BackboneConfig, Count, GeoDTR, GeoDTRConfig, positions
 
 DEFAULT_HEADS = 4

@@ -16,8 +16,8 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.catalogue import Model, ModelConfig, build_model
-from geodtr.training.models.family import CrossViewModel
+from geodtr.training.models.base import CrossViewModel
+from geodtr.training.models.registry import Model, ModelConfig, build_model
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 """What training writes into a run's folder: after every epoch, and where validation found the highest R@1 so far."""

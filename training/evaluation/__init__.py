@@ -1,0 +1,1 @@
+"""Evaluation: recall, transfer between areas, published figures."""
