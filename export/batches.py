@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.cosines import cosines, finite_rows
-from geodtr.export.graph_checks import BATCHES
+from geodtr.export.graph.checks import BATCHES
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, load_batches
 from geodtr.runtime.names import QUANTISED, Branch, Precision
 from geodtr.runtime.spec import Descriptors, Embedder, Images

@@ -11,8 +11,8 @@ import msgspec
 
 from geodtr.export.build.builder import Builder
 from geodtr.export.compiling import compile_graphs, engine_entry
-from geodtr.export.graph_checks import check_ours
-from geodtr.export.pixel_order import check_readable
+from geodtr.export.graph.checks import check_ours
+from geodtr.export.graph.pixel_order import check_readable
 from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
 from geodtr.export.searched_precision import SearchPlan, write_searched
 from geodtr.export.speed import BATCH, check_faster, measure_speed
@@ -45,9 +45,9 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
     """
     import onnx
 
-    from geodtr.export.graph_checks import check_export
-    from geodtr.export.onnx_graph import export_network
-    from geodtr.export.raw_tiles import FromRawTiles, raw_tile_spec
+    from geodtr.export.graph.checks import check_export
+    from geodtr.export.graph.export import export_network
+    from geodtr.export.graph.raw_tiles import FromRawTiles, raw_tile_spec
     from geodtr.training.models.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import TorchEmbedder, from_pixels
 

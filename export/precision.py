@@ -6,11 +6,11 @@ from pathlib import Path
 
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
-from geodtr.export.argmax_flips import argmax_flips
 from geodtr.export.build.builder import unheard
 from geodtr.export.fp8 import Fp8Quantiser
 from geodtr.export.fp16 import check_fits, to_fp16
-from geodtr.export.graph_checks import check_for_tensorrt, check_fp16, check_quantised
+from geodtr.export.graph.argmax import argmax_flips
+from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
 from geodtr.export.int8 import Int8Quantiser
 from geodtr.export.kept_cosine import KEEP_COSINE, Quantiser, keep_cosine
 from geodtr.runtime.bundle import Bundle

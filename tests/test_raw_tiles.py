@@ -10,7 +10,7 @@ import torch
 from conftest import Outcome, Trained
 from torch import Tensor, nn
 
-from geodtr.export.raw_tiles import FromRawTiles
+from geodtr.export.graph.raw_tiles import FromRawTiles
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.images.polar import polar_transform

@@ -28,7 +28,7 @@ def doctor(
 
     diagnosis = examine_machine() if bundle is None else examine_bundle(bundle)
     if find_spec("onnx") is not None:  # without it nothing is compiled here, and nothing of it matters
-        from geodtr.export.pixel_order import with_old_graphs
+        from geodtr.export.graph.pixel_order import with_old_graphs
 
         diagnosis = with_old_graphs(diagnosis)
     if as_json:

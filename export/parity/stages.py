@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from geodtr.export.argmax_flips import argmax_flips
 from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.model import Model
 from geodtr.export.parity.agreement import agreements
 from geodtr.export.parity.pairings import change, ranking

@@ -4,8 +4,8 @@ import numpy as np
 
 from geodtr.export.cosines import cosines
 from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.graph.export import export_network
 from geodtr.export.model import open_model
-from geodtr.export.onnx_graph import export_network
 from geodtr.export.parity import compare
 from geodtr.export.timing import noise, time_embedders
 from geodtr.runtime.embed.pipeline import embed_files

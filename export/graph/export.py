@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geodtr.export.graph_checks import OPSET
+from geodtr.export.graph.checks import OPSET
 from geodtr.runtime.spec import INPUT, OUTPUT, Preprocessing
 
 _LARGEST_BATCH = 1 << 15

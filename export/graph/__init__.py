@@ -1,0 +1,1 @@
+"""ONNX graphs: export, checks, and what is put into them."""
