@@ -10,9 +10,9 @@ import onnx
 
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
 from geodtr.export.calibration_pool import read_pool
-from geodtr.export.int8 import Int8Quantiser
-from geodtr.export.kept_cosine import describe
 from geodtr.export.parity.pairings import change
+from geodtr.export.precision.cosine_selection import describe
+from geodtr.export.precision.int8 import Int8Quantiser
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import BRANCHES, Branch, Dialect

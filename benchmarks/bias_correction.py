@@ -10,7 +10,7 @@ from typing import Any
 
 from all_int8 import open_exact
 
-from geodtr.export.int8 import Int8Quantiser, with_quantised, with_types
+from geodtr.export.precision.int8 import Int8Quantiser, with_quantised, with_types
 from geodtr.runtime.names import DIALECTS
 
 

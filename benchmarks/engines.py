@@ -29,7 +29,7 @@ from geodtr.export.cli.console import times, track
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.footprint import measure_footprint
 from geodtr.export.model import is_bundle, open_model
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.timing import Timing, noise, rounded, time_embedders, together
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.files import write_bytes

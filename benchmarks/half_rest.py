@@ -11,7 +11,7 @@ from typing import Any
 
 from all_int8 import open_exact
 
-from geodtr.export.int8 import Int8Quantiser, with_nodes
+from geodtr.export.precision.int8 import Int8Quantiser, with_nodes
 
 
 def main(bundle: str, calibration: str, spec: str) -> None:

@@ -27,8 +27,8 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.cli.console import track
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.precision import CalibrationPlan
-from geodtr.export.searched_precision import SearchPlan
+from geodtr.export.precision.searched_graphs import SearchPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.names import BRANCHES, METHODS, Precision
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.export.kept_cosine import KEEP_COSINE
+from geodtr.export.precision.cosine_selection import KEEP_COSINE
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import Precision

@@ -33,7 +33,7 @@ from geodtr.export.engine_builder import (
     float32_bundle,
     write_graphs,
 )
-from geodtr.export.precision import CalibrationPlan, calibrated
+from geodtr.export.precision.write import CalibrationPlan, calibrated
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.export.statistics import mcnemar
 from geodtr.export.timing import Timing, noise, time_embedders, together

@@ -10,7 +10,7 @@ from geodtr.export.agreement import check_agreement
 from geodtr.export.batches import batch_fault, compare_batches
 from geodtr.export.build.builder import Builder, Compiled
 from geodtr.export.graph.checks import BATCHES, GraphError
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of

@@ -25,7 +25,7 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists

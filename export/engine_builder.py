@@ -13,8 +13,8 @@ from geodtr.export.build.builder import Builder
 from geodtr.export.compiling import compile_graphs, engine_entry
 from geodtr.export.graph.checks import check_ours
 from geodtr.export.graph.pixel_order import check_readable
-from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
-from geodtr.export.searched_precision import SearchPlan, write_searched
+from geodtr.export.precision.searched_graphs import SearchPlan, write_searched
+from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError

@@ -10,7 +10,7 @@ from geodtr.calibration.operators import operators
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
 from geodtr.export.engine_builder import float32_bundle
-from geodtr.export.int8 import cut_by_relu
+from geodtr.export.precision.int8 import cut_by_relu
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Dialect

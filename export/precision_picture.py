@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from geodtr.export.mixed_precision import trial_verdict
+from geodtr.export.precision.search import trial_verdict
 from geodtr.runtime.manifest import SearchEntry
 from geodtr.runtime.names import Precision, Verdict
 

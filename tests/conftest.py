@@ -12,7 +12,7 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder

@@ -23,7 +23,7 @@ from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images

@@ -12,7 +12,7 @@ from geodtr.export.agreement import check_agreement
 from geodtr.export.build.builder import Builder, BuildOptions, Compiled, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.manifest import BackendEntry

@@ -20,10 +20,10 @@ from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
-from geodtr.export.mixed_precision import Found, Journal
-from geodtr.export.precision import CalibrationPlan
-from geodtr.export.searched_precision import SearchPlan
-from geodtr.export.workbench import Workbench
+from geodtr.export.precision.search import Found, Journal
+from geodtr.export.precision.searched_graphs import SearchPlan
+from geodtr.export.precision.trial_engines import Workbench
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision
@@ -145,7 +145,7 @@ def test_a_branch_of_which_no_block_is_chosen_is_built_as_the_rest(
         trial = TrialEntry(blocks=blocks, queries=20, complete=True, lost=0, gained=0, low=0, high=0, speed=2)
         return Found(chosen=blocks, trial=trial, sensitivity=(), trials=(trial,), accepted=False)
 
-    monkeypatch.setattr("geodtr.export.searched_precision.search", only_ground)
+    monkeypatch.setattr("geodtr.export.precision.searched_graphs.search", only_ground)
     pair_set = read_pairs(pairs)
     built = build_engine(
         wide,

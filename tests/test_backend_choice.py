@@ -26,7 +26,7 @@ from geodtr.export.build.builder import Builder, BuildOptions, Compiled, make_bu
 from geodtr.export.build.candidates import CANDIDATES
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import recompile
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.timing import Timing
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders

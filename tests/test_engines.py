@@ -19,10 +19,10 @@ from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
-from geodtr.export.kept_cosine import largest_good
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.cosine_selection import largest_good
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import BundleError

@@ -13,8 +13,8 @@ from geodtr.calibration.operators import operators
 from geodtr.calibration.ranges import RangeOptions, calibrate
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.finetune import finetune_config
-from geodtr.export.int8 import with_quantised, with_types
-from geodtr.export.kept_cosine import describe
+from geodtr.export.precision.cosine_selection import describe
+from geodtr.export.precision.int8 import with_quantised, with_types
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import Optimisation
 from geodtr.runtime.machine import this_cpu

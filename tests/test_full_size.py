@@ -15,7 +15,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES, Precision

@@ -20,7 +20,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.graph.checks import GraphError, check_operators
 from geodtr.export.graph.export import export_network
-from geodtr.export.precision import CalibrationPlan, write_quantised, write_typed
+from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
 from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import BRANCHES, Precision

@@ -20,7 +20,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.engines.openvino import open_model as open_compiled

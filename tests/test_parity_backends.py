@@ -12,7 +12,7 @@ from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import Model, open_model
 from geodtr.export.parity import Gates, ParityResult, compare
 from geodtr.export.parity.result import Candidate
-from geodtr.export.precision import CalibrationPlan
+from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.names import QUANTISED, Backend, Precision
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs

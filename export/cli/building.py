@@ -159,8 +159,8 @@ def build_engine(
     from geodtr.export.engine_builder import build_engine as build_one
     from geodtr.export.engine_builder import recompile
     from geodtr.export.pictures import check_pictures
-    from geodtr.export.precision import CalibrationPlan
-    from geodtr.export.searched_precision import SearchPlan
+    from geodtr.export.precision.searched_graphs import SearchPlan
+    from geodtr.export.precision.write import CalibrationPlan
     from geodtr.training.data.spec import read_test_set
 
     _check_heard(context, precision, backend, require_faster)

@@ -28,7 +28,7 @@ def int8_share(made: "QuantisationEntry") -> str:
 
 def show_search(search: "SearchEntry", rest: "Precision") -> None:
     """Blocks alone, and the choices that were timed or lost too much; `rest` is what is not quantised."""
-    from geodtr.export.mixed_precision import trial_verdict
+    from geodtr.export.precision.search import trial_verdict
 
     notes = {"passed": "", "undecided": "undecided", "failed": "lost too much"}
 
@@ -62,7 +62,7 @@ def show_search(search: "SearchEntry", rest: "Precision") -> None:
 
 def open_questions(search: "SearchEntry") -> list[str]:
     """What the pairs leave undecided: whether the chosen blocks keep their recall, and whether faster ones would."""
-    from geodtr.export.mixed_precision import may_hold, trial_verdict
+    from geodtr.export.precision.search import may_hold, trial_verdict
     from geodtr.export.statistics import pairs_to_decide
 
     tolerance, chosen = search.tolerance, search.chosen

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from geodtr.export.build.builder import Builder
-from geodtr.export.mixed_precision import Found, search
-from geodtr.export.precision import (
+from geodtr.export.precision.search import Found, search
+from geodtr.export.precision.trial_engines import Workbench
+from geodtr.export.precision.write import (
     CalibrationPlan,
     calibrated,
     calibration_entry,
@@ -19,7 +20,6 @@ from geodtr.export.precision import (
     write_chosen,
 )
 from geodtr.export.speed import BATCH
-from geodtr.export.workbench import Workbench
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import QuantisationEntry, SearchEntry

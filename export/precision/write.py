@@ -7,12 +7,12 @@ from pathlib import Path
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
 from geodtr.export.build.builder import unheard
-from geodtr.export.fp8 import Fp8Quantiser
-from geodtr.export.fp16 import check_fits, to_fp16
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
-from geodtr.export.int8 import Int8Quantiser
-from geodtr.export.kept_cosine import KEEP_COSINE, Quantiser, keep_cosine
+from geodtr.export.precision.cosine_selection import KEEP_COSINE, Quantiser, keep_cosine
+from geodtr.export.precision.fp8 import Fp8Quantiser
+from geodtr.export.precision.fp16 import check_fits, to_fp16
+from geodtr.export.precision.int8 import Int8Quantiser
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.files import hash_files

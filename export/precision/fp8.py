@@ -11,7 +11,7 @@ import numpy as np
 
 from geodtr.calibration.activations import Activations
 from geodtr.calibration.operators import Operator, operators
-from geodtr.export.fp16 import to_fp16
+from geodtr.export.precision.fp16 import to_fp16
 from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
 from geodtr.runtime.names import Dialect, Precision
 

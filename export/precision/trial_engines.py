@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geodtr.calibration.operators import blocks
 from geodtr.export.build.builder import Builder
-from geodtr.export.kept_cosine import Quantiser
+from geodtr.export.precision.cosine_selection import Quantiser
 from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop
 from geodtr.runtime.bundle import Bundle

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.build.builder import unheard
+from geodtr.export.precision.trial_engines import Blocks
 from geodtr.export.statistics import Drop, decide, pairs_to_decide
-from geodtr.export.workbench import Blocks
 from geodtr.runtime.errors import Undecided, UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
