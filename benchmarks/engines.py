@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from geodtr.calibration.ranges import RangeOptions
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.bench import packages
-from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.cli.console import times, track
 from geodtr.export.engine_builder import build_engine, export_checkpoint

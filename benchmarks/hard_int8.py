@@ -23,7 +23,7 @@ from finetune import tuned
 from torchvision.models.resnet import BasicBlock
 
 from geodtr.calibration.ranges import RangeOptions
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.cli.console import track
 from geodtr.export.engine_builder import build_engine, export_checkpoint

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from geodtr.export.build.builder import BuildOptions, unheard
+from geodtr.export.backends.registry import BuildOptions, unheard
 from geodtr.export.build.candidates import (
     CANDIDATES,
     Able,

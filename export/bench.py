@@ -180,7 +180,7 @@ def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track 
     They are built from the first of `paths` that has float32 graphs to build from. `torch` asks that one of them is a
     checkpoint, which PyTorch runs. Raises ConfigError when a name is unknown or has nothing to be made from.
     """
-    from geodtr.export.build.builder import BuildOptions, make_builder
+    from geodtr.export.backends.registry import BuildOptions, make_builder
     from geodtr.export.engine_builder import build_engine
 
     allowed = ("torch", *BACKENDS)

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from PIL.Image import Image
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model

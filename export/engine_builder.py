@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from geodtr.export.build.builder import Builder
+from geodtr.export.backends.registry import Builder
 from geodtr.export.compiling import compile_graphs, engine_entry
 from geodtr.export.graph.checks import check_ours
 from geodtr.export.graph.pixel_order import check_readable

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from geodtr.export.build.builder import Builder
+from geodtr.export.backends.registry import Builder
 from geodtr.export.timing import ROUNDS, noise, time_embedders, together
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders

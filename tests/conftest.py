@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.cli.main import run
 from geodtr.export.engine_builder import build_engine, export_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_cuda
 import fake_tensorrt
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine
 
 

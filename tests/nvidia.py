@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from geodtr.export.build import tensorrt_network
-from geodtr.export.build.builder import unheard
-from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.backends.registry import unheard
+from geodtr.export.backends.tensorrt import network as tensorrt_network
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.runtime.engines.tensorrt.library import RTX
 from geodtr.runtime.engines.tensorrt.plan import open_log
 from geodtr.runtime.progress import Track, untracked

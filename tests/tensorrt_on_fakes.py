@@ -19,8 +19,8 @@ import torch
 from fake_cuda import FakeGpu
 from fake_tensorrt import FakeWishes
 
-from geodtr.export.build.builder import BuildOptions, make_builder
-from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision.write import CalibrationPlan

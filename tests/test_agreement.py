@@ -9,7 +9,7 @@ from conftest import BUILT, Trained
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.agreement import check_agreement
-from geodtr.export.build.builder import Builder, BuildOptions, Compiled, make_builder
+from geodtr.export.backends.registry import Builder, BuildOptions, Compiled, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.precision.write import CalibrationPlan

@@ -22,7 +22,7 @@ from test_agreement import Faulty
 from geodtr.calibration.activations import measure_activations
 from geodtr.export import backend_choice
 from geodtr.export.backend_choice import build_fastest, fastest
-from geodtr.export.build.builder import Builder, BuildOptions, Compiled, make_builder
+from geodtr.export.backends.registry import Builder, BuildOptions, Compiled, make_builder
 from geodtr.export.build.candidates import CANDIDATES
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import recompile

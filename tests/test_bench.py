@@ -10,8 +10,8 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.bench import run_bench
-from geodtr.export.build.builder import BuildOptions, make_builder
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny_bundle import write_bundle
 
 from geodtr.calibration.ranges import RangeOptions
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model

@@ -10,7 +10,7 @@ import official
 import pytest
 from conftest import Outcome
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model

@@ -15,7 +15,7 @@ from nvidia import build_plan
 from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
-from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.graph.checks import GraphError, check_operators

@@ -15,7 +15,7 @@ import pytest
 from conftest import BUILT, Outcome, Trained
 
 from geodtr.export.agreement import check_agreement
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
@@ -200,7 +200,7 @@ def test_every_command_takes_an_openvino_bundle(trained: Trained, tmp_path: Path
 def test_what_openvino_cannot_compute_rightly_is_refused(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geodtr.export.build import openvino
+    from geodtr.export.backends import openvino
 
     asked = ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b")
     images = ("--calibration", trained.train_set.name)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import Trained
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.demo import DemoOptions, run_demo
 from geodtr.export.engine_builder import build_engine

@@ -14,8 +14,8 @@ from conftest import Outcome
 from fake_tensorrt import BuilderFlag
 from tensorrt_on_fakes import Machine, Model, shake
 
-from geodtr.export.build.builder import BuildOptions, make_builder
-from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.versions import layer_precisions, operator_precisions

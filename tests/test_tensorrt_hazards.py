@@ -13,8 +13,8 @@ import pytest
 from conftest import Outcome
 from tensorrt_on_fakes import Machine, Model
 
-from geodtr.export.build.builder import BuildOptions, make_builder
-from geodtr.export.build.tensorrt_network import expose_reductions
+from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.tensorrt.network import expose_reductions
 from geodtr.runtime import machine as this_machine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs

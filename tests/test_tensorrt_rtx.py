@@ -17,9 +17,9 @@ from conftest import Outcome
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.export.build.candidates import find_able
-from geodtr.export.build.tensorrt_options import TensorRtOptions
 from geodtr.export.engine_builder import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt import library as tensorrt_library

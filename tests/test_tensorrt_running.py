@@ -14,7 +14,7 @@ import onnx
 import pytest
 from tensorrt_on_fakes import Machine
 
-from geodtr.export.build.builder import BuildOptions, make_builder
+from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.engine_builder import recompile
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda

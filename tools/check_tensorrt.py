@@ -37,10 +37,10 @@ USERS = (
     "geodtr.runtime.engines.tensorrt.runner",
     "geodtr.runtime.engines.tensorrt.plan",
     "geodtr.runtime.engines.tensorrt.versions",
-    "geodtr.export.build.tensorrt",
-    "geodtr.export.build.tensorrt_network",
-    "geodtr.export.build.tensorrt_rtx",
-    "geodtr.export.build.watched",
+    "geodtr.export.backends.tensorrt.builder",
+    "geodtr.export.backends.tensorrt.network",
+    "geodtr.export.backends.tensorrt.rtx",
+    "geodtr.export.backends.tensorrt.watched",
 )
 FAKE, FAKE_CUDA = ROOT / "tests" / "fake_tensorrt.py", ROOT / "tests" / "fake_cuda.py"
 CUDA = ROOT / "runtime" / "engines" / "cuda.py"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from geodtr.export.build.builder import Builder, BuildOptions, make_builder
+from geodtr.export.backends.registry import Builder, BuildOptions, make_builder
 from geodtr.runtime.errors import BuildError, ConfigError, UserError
 from geodtr.runtime.manifest import BackendEntry, BackendTrialEntry, runs_by
 from geodtr.runtime.names import BACKENDS, Backend, Precision, Provider

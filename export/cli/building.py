@@ -153,9 +153,9 @@ def build_engine(
     """
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.export.backend_choice import build_fastest, recompile_fastest
-    from geodtr.export.build.builder import BuildOptions, make_builder
+    from geodtr.export.backends.registry import BuildOptions, make_builder
+    from geodtr.export.backends.tensorrt.options import TensorRtOptions
     from geodtr.export.build.candidates import check_can_choose
-    from geodtr.export.build.tensorrt_options import TensorRtOptions
     from geodtr.export.engine_builder import build_engine as build_one
     from geodtr.export.engine_builder import recompile
     from geodtr.export.pictures import check_pictures

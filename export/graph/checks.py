@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.calibration.operators import WEIGHTED
-from geodtr.export.build.tensorrt_network import parser_faults
+from geodtr.export.backends.tensorrt.network import parser_faults
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder

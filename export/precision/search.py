@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.build.builder import unheard
+from geodtr.export.backends.registry import unheard
 from geodtr.export.precision.trial_engines import Blocks
 from geodtr.export.statistics import Drop, decide, pairs_to_decide
 from geodtr.runtime.errors import Undecided, UserError

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.calibration.operators import blocks
-from geodtr.export.build.builder import Builder
+from geodtr.export.backends.registry import Builder
 from geodtr.export.precision.cosine_selection import Quantiser
 from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop

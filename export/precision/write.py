@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
-from geodtr.export.build.builder import unheard
+from geodtr.export.backends.registry import unheard
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
 from geodtr.export.precision.cosine_selection import KEEP_COSINE, Quantiser, keep_cosine

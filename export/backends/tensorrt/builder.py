@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from geodtr.export.build.builder import BuildOptions, Compiled
-from geodtr.export.build.tensorrt_audit import audit
-from geodtr.export.build.tensorrt_network import build_plan
-from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.backends.registry import BuildOptions, Compiled
+from geodtr.export.backends.tensorrt.audit import audit
+from geodtr.export.backends.tensorrt.network import build_plan
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches
 from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from geodtr.export.build.tensorrt_options import TensorRtOptions
+from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Backend, Dialect, Precision, Provider
@@ -84,19 +84,19 @@ def make_builder(backend: Backend, options: BuildOptions, *, notice: Callable[[s
     if backend != "onnxruntime" and options.provider != "cpu":
         raise ConfigError(f"--provider is for --backend onnxruntime, not {backend}: leave it out.")
     if backend == "tensorrt":
-        from geodtr.export.build.tensorrt import TensorRtBuilder
+        from geodtr.export.backends.tensorrt.builder import TensorRtBuilder
 
         return TensorRtBuilder(options, notice)
     if backend == "tensorrt-rtx":
-        from geodtr.export.build.tensorrt_rtx import RtxBuilder
+        from geodtr.export.backends.tensorrt.rtx import RtxBuilder
 
         return RtxBuilder(options, notice)
     if backend == "onnxruntime":
-        from geodtr.export.build.onnxruntime import OnnxRuntimeBuilder
+        from geodtr.export.backends.onnxruntime import OnnxRuntimeBuilder
 
         return OnnxRuntimeBuilder(options)
     if backend == "openvino":
-        from geodtr.export.build.openvino import OpenVinoBuilder
+        from geodtr.export.backends.openvino import OpenVinoBuilder
 
         return OpenVinoBuilder(options)
     raise AssertionError(backend)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from geodtr.export.build.builder import BuildOptions, Compiled
+from geodtr.export.backends.registry import BuildOptions, Compiled
 from geodtr.runtime.engines.openvino import PRECISIONS, check_installation, layers, open_model
 from geodtr.runtime.errors import BuildError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu

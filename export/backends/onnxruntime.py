@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from geodtr.export.build.builder import BuildOptions, Compiled
+from geodtr.export.backends.registry import BuildOptions, Compiled
 from geodtr.runtime.engines.onnxruntime import check_installation, check_provider, open_session, optimisation_of
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu

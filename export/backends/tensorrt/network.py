@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodtr.export.build.compute_capabilities import set_targets
-from geodtr.export.build.watched import run_watched
+from geodtr.export.backends.tensorrt.compute_capabilities import set_targets
+from geodtr.export.backends.tensorrt.watched import run_watched
 from geodtr.runtime.engines.tensorrt.cuda import Cuda
 from geodtr.runtime.engines.tensorrt.library import RTX
 from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache

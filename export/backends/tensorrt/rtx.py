@@ -6,8 +6,8 @@ stands above these calls is tested through a fake; none of it has run on a GPU y
 
 import msgspec
 
-from geodtr.export.build.compute_capabilities import chosen
-from geodtr.export.build.tensorrt import TensorRtBuilder
+from geodtr.export.backends.tensorrt.builder import TensorRtBuilder
+from geodtr.export.backends.tensorrt.compute_capabilities import chosen
 from geodtr.runtime.engines.tensorrt.cuda import find_cuda
 from geodtr.runtime.engines.tensorrt.library import RTX, check_installation
 from geodtr.runtime.errors import ConfigError

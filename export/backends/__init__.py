@@ -1,0 +1,1 @@
+"""Backends: from a typed ONNX graph to an engine, a file or folder a backend."""

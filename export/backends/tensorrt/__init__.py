@@ -1,0 +1,1 @@
+"""Building plans of TensorRT and TensorRT-RTX."""
