@@ -24,9 +24,9 @@ from torchvision.models.resnet import BasicBlock
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.cli.console import track
-from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.names import BRANCHES, METHODS, Precision

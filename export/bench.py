@@ -181,7 +181,7 @@ def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track 
     checkpoint, which PyTorch runs. Raises ConfigError when a name is unknown or has nothing to be made from.
     """
     from geodtr.export.backends.registry import BuildOptions, make_builder
-    from geodtr.export.engine_builder import build_engine
+    from geodtr.export.build.engine import build_engine
 
     allowed = ("torch", *BACKENDS)
     unknown = [name for name in against if name not in allowed]

@@ -19,8 +19,8 @@ import numpy as np
 from PIL.Image import Image
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures

@@ -13,7 +13,7 @@ import fake_cuda
 import fake_tensorrt
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.engine_builder import build_engine
+from geodtr.export.build.engine import build_engine
 
 
 def main(bundle: str, out: str) -> None:

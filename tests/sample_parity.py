@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.batches import BatchInvariance
+from geodtr.export.build.batches import BatchInvariance
 from geodtr.export.cosines import cosines
 from geodtr.export.parity.agreement import agreements
 from geodtr.export.parity.gates import AS_PROMISED, Gates, Measured, judge

@@ -21,8 +21,8 @@ from fake_tensorrt import FakeWishes
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import Precision

@@ -18,8 +18,8 @@ from PIL import Image
 from geodtr.calibration.operators import operators
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.engine import build_engine
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine
 from geodtr.export.precision.search import Found, Journal
 from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.trial_engines import Workbench

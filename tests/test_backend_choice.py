@@ -20,12 +20,12 @@ from tensorrt_on_fakes import Model
 from test_agreement import Faulty
 
 from geodtr.calibration.activations import measure_activations
-from geodtr.export import backend_choice
-from geodtr.export.backend_choice import build_fastest, fastest
 from geodtr.export.backends.registry import Builder, BuildOptions, Compiled, make_builder
+from geodtr.export.build import auto as backend_choice
+from geodtr.export.build.auto import build_fastest, fastest
 from geodtr.export.build.candidates import CANDIDATES
+from geodtr.export.build.engine import recompile
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import recompile
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.timing import Timing
 from geodtr.runtime.bundle import Bundle, open_bundle

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import Trained
 
-from geodtr.export.batches import batch_fault, compare_batches
+from geodtr.export.build.batches import batch_fault, compare_batches
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, Images

@@ -12,7 +12,7 @@ from PIL import Image
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.bench import run_bench
-from geodtr.export.engine_builder import build_engine
+from geodtr.export.build.engine import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
 from geodtr.export.timing import Timing

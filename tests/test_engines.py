@@ -17,8 +17,8 @@ from tiny_bundle import write_bundle
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine, export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.cosine_selection import largest_good

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from geodtr.export.engine_builder import export_checkpoint
+from geodtr.export.build.engine import export_checkpoint
 from geodtr.export.retrieval_sheet import retrieved
 from geodtr.runtime.recall import rank
 from geodtr.training.data.pair_set import Pair, PairSet

@@ -11,8 +11,8 @@ import pytest
 from conftest import Outcome
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.engine import build_engine
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.write import CalibrationPlan
@@ -41,7 +41,7 @@ def imported(conformance: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def exported(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from geodtr.export.engine_builder import export_checkpoint
+    from geodtr.export.build.engine import export_checkpoint
 
     return export_checkpoint(imported, tmp_path_factory.mktemp("full") / "onnx").path
 

@@ -9,7 +9,7 @@ from conftest import Trained
 from onnx import TensorProto, helper, numpy_helper
 
 from geodtr.calibration.operators import operators
-from geodtr.export.compiling import check_batch_invariance
+from geodtr.export.build.compile import check_batch_invariance
 from geodtr.export.graph.checks import GraphError, check_export, check_fp16, check_quantised
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import Precision

@@ -16,7 +16,7 @@ from tiny_bundle import write_bundle
 from tiny_gallery import pixels_of
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.engine_builder import build_engine
+from geodtr.export.build.engine import build_engine
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.training.config import load_preset

@@ -16,8 +16,8 @@ from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
 from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.build.engine import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.graph.checks import GraphError, check_operators
 from geodtr.export.graph.export import export_network
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed

@@ -14,10 +14,10 @@ import onnx
 import pytest
 from conftest import BUILT, Outcome, Trained
 
-from geodtr.export.agreement import check_agreement
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.agreement import check_agreement
+from geodtr.export.build.engine import build_engine
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.write import CalibrationPlan

@@ -6,9 +6,9 @@ import pytest
 from conftest import Trained
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.build.engine import build_engine
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.demo import DemoOptions, run_demo
-from geodtr.export.engine_builder import build_engine
 from geodtr.export.model import Model, open_model
 from geodtr.export.parity import Gates, ParityResult, compare
 from geodtr.export.parity.result import Candidate

@@ -16,7 +16,7 @@ from tensorrt_on_fakes import Machine, Model, shake
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.backends.tensorrt.options import TensorRtOptions
-from geodtr.export.engine_builder import build_engine
+from geodtr.export.build.engine import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.versions import layer_precisions, operator_precisions
 from geodtr.runtime.errors import BuildError, BundleError

@@ -20,7 +20,7 @@ from tensorrt_on_fakes import Model
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.export.build.candidates import find_able
-from geodtr.export.engine_builder import build_engine
+from geodtr.export.build.engine import build_engine
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt import library as tensorrt_library
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches

@@ -15,7 +15,7 @@ import pytest
 from tensorrt_on_fakes import Machine
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.engine_builder import recompile
+from geodtr.export.build.engine import recompile
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda
 from geodtr.runtime.errors import MissingDependency, UserError

@@ -152,12 +152,12 @@ def build_engine(
     backend that passes its checks are timed side by side; `inspect` and `bench` show the table.
     """
     from geodtr.calibration.ranges import RangeOptions
-    from geodtr.export.backend_choice import build_fastest, recompile_fastest
     from geodtr.export.backends.registry import BuildOptions, make_builder
     from geodtr.export.backends.tensorrt.options import TensorRtOptions
+    from geodtr.export.build.auto import build_fastest, recompile_fastest
     from geodtr.export.build.candidates import check_can_choose
-    from geodtr.export.engine_builder import build_engine as build_one
-    from geodtr.export.engine_builder import recompile
+    from geodtr.export.build.engine import build_engine as build_one
+    from geodtr.export.build.engine import recompile
     from geodtr.export.pictures import check_pictures
     from geodtr.export.precision.searched_graphs import SearchPlan
     from geodtr.export.precision.write import CalibrationPlan

@@ -44,7 +44,7 @@ def calibrate(
     """Measure the ranges that activations take on images, for `build-engine --ranges`."""
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.calibration.ranges import calibrate as measure
-    from geodtr.export.engine_builder import float32_bundle
+    from geodtr.export.build.engine import float32_bundle
 
     pool = open_pool(data)
     options = RangeOptions(images=images, choice=select, seed=seed, method=method, percentile=percentile)

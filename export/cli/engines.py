@@ -28,7 +28,7 @@ def export(
     ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
-    from geodtr.export.engine_builder import export_checkpoint
+    from geodtr.export.build.engine import export_checkpoint
 
     bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)
     messages.print(f"Wrote {bundle.path}: {megabytes(bundle.bytes)} MB")

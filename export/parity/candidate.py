@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from geodtr.export.batches import batch_invariance
+from geodtr.export.build.batches import batch_invariance
 from geodtr.export.model import Model
 from geodtr.export.parity.audit import audit
 from geodtr.export.parity.describing import describe, paths_of

@@ -6,8 +6,8 @@ Knows figures; knows nothing of models or files.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from geodtr.export.agreement import at_twice_the_angle
-from geodtr.export.batches import BatchInvariance, batch_fault
+from geodtr.export.build.agreement import at_twice_the_angle
+from geodtr.export.build.batches import BatchInvariance, batch_fault
 from geodtr.export.parity.result import (
     PAIRINGS,
     BranchAgreement,

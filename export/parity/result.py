@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.batches import BatchInvariance
+from geodtr.export.build.batches import BatchInvariance
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import Branch, Precision, Verdict

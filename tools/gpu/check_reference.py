@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from geodtr.export.build.engine import export_checkpoint
 from geodtr.export.cosines import cosines
-from geodtr.export.engine_builder import export_checkpoint
 from geodtr.export.graph.export import export_network
 from geodtr.export.model import open_model
 from geodtr.export.parity import compare

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from geodtr.export.agreement import check_agreement
 from geodtr.export.backends.registry import Builder, Compiled
-from geodtr.export.batches import batch_fault, compare_batches
+from geodtr.export.build.agreement import check_agreement
+from geodtr.export.build.batches import batch_fault, compare_batches
 from geodtr.export.graph.checks import BATCHES, GraphError
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from geodtr.export.backends.registry import Builder
-from geodtr.export.compiling import compile_graphs, engine_entry
+from geodtr.export.build.compile import compile_graphs, engine_entry
 from geodtr.export.graph.checks import check_ours
 from geodtr.export.graph.pixel_order import check_readable
 from geodtr.export.precision.searched_graphs import SearchPlan, write_searched

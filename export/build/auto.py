@@ -23,8 +23,8 @@ from geodtr.export.build.candidates import (
     none_left,
     not_timed,
 )
-from geodtr.export.compiling import compile_graphs
-from geodtr.export.engine_builder import (
+from geodtr.export.build.compile import compile_graphs
+from geodtr.export.build.engine import (
     check_can_be_faster,
     check_comparable,
     check_dialect,
