@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from geodtr.export.bench import BenchReport
+from geodtr.export.bench.measure import BenchReport
 from geodtr.export.timing import rounded
 from geodtr.runtime.names import BRANCHES
 

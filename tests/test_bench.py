@@ -11,7 +11,7 @@ from conftest import Outcome, Trained
 from PIL import Image
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.bench import run_bench
+from geodtr.export.bench.measure import run_bench
 from geodtr.export.build.engine import build_engine
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
@@ -119,7 +119,7 @@ def test_bench_fails_when_asked_to_only_where_an_engine_is_slower(
 ) -> None:
     """The clock is the one thing replaced: the second model takes `seconds` a call, the first 0.001."""
     timings = [Timing(1, ((0.001,), (0.001,))), Timing(1, ((seconds,), (seconds,)))]
-    monkeypatch.setattr("geodtr.export.bench.time_embedders", lambda *_args, **_kwargs: timings)
+    monkeypatch.setattr("geodtr.export.bench.measure.time_embedders", lambda *_args, **_kwargs: timings)
     asked = ("bench", trained.bundles["fp32"].path, trained.bundles["fp16"].path, "--batch", 1, *QUICK)
     gated = cli(*asked, "--require-faster")
     assert gated.code == code

@@ -11,7 +11,7 @@ from geodtr.export.cli.options import SPEC_HELP, AsJson, Threads
 from geodtr.runtime.names import BACKENDS
 
 if TYPE_CHECKING:
-    from geodtr.export.bench import BenchReport
+    from geodtr.export.bench.measure import BenchReport
 
 _AGAINST = ("torch", *BACKENDS)
 _LAYERS_SHOWN = 12
@@ -68,7 +68,7 @@ def bench(
     their memory beyond an empty Python process. For a bundle built with --backend auto, also the table of backends that
     was measured then.
     """
-    from geodtr.export.bench import check_gate, run_bench, with_float32
+    from geodtr.export.bench.measure import check_gate, run_bench, with_float32
     from geodtr.export.model import open_model
     from geodtr.export.pictures import check_pictures
     from geodtr.runtime.engines.registry import EngineOptions

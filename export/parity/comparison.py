@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
 
-from geodtr.export.bench import packages
+from geodtr.export.bench.measure import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
 from geodtr.export.parity.gates import AS_PROMISED, Gates

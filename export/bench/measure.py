@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from geodtr.export.footprint import measure_footprint
+from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.model import Model, distinct_names, is_bundle
 from geodtr.export.timing import ROUNDS, Timing, noise, time_embedders, together
 from geodtr.runtime.bundle import open_bundle

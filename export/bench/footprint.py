@@ -34,7 +34,7 @@ def measure_footprint(model: Path, branch: "Branch", batch: int, threads: int | 
     """
     from geodtr.runtime.errors import UserError
 
-    line = [sys.executable, "-m", "geodtr.export.footprint", str(model), branch, str(batch), str(threads or 0)]
+    line = [sys.executable, "-m", "geodtr.export.bench.footprint", str(model), branch, str(batch), str(threads or 0)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
