@@ -25,8 +25,8 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
+from geodtr.export.plots.retrieval import SheetRow, draw_sheet, spread
 from geodtr.export.precision.write import CalibrationPlan
-from geodtr.export.retrieval_sheet import SheetRow, draw_sheet, spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, new_file, write_bytes

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geodtr.export.build.engine import export_checkpoint
-from geodtr.export.retrieval_sheet import retrieved
+from geodtr.export.plots.retrieval import retrieved
 from geodtr.runtime.recall import rank
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs, evaluate

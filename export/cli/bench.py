@@ -70,7 +70,7 @@ def bench(
     """
     from geodtr.export.bench.measure import check_gate, run_bench, with_float32
     from geodtr.export.model import open_model
-    from geodtr.export.pictures import check_pictures
+    from geodtr.export.plots.paths import check_pictures
     from geodtr.runtime.engines.registry import EngineOptions
     from geodtr.training.data.spec import read_test_set
 
@@ -95,7 +95,7 @@ def bench(
             track=track,
         )
     if out is not None:
-        from geodtr.export.bench_picture import save_bench
+        from geodtr.export.plots.bench import save_bench
         from geodtr.runtime.files import new_file
 
         with new_file(out) as file:

@@ -139,9 +139,9 @@ def data_show(
     """Draw a sheet of pairs as training sees them: each as it is, beside it what augmentation may make of it."""
     import numpy as np
 
-    from geodtr.export.pair_sheet import augmented_rows, draw_pairs
-    from geodtr.export.pictures import check_pictures
-    from geodtr.export.retrieval_sheet import spread
+    from geodtr.export.plots.pairs import augmented_rows, draw_pairs
+    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.plots.retrieval import spread
     from geodtr.runtime.errors import DataError, ImageError
     from geodtr.runtime.files import new_file
     from geodtr.runtime.images.preprocess import load_image

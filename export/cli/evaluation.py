@@ -67,7 +67,7 @@ def evaluate(
     """
     from geodtr.export.evaluation import evaluate_on
     from geodtr.export.model import open_model
-    from geodtr.export.pictures import check_pictures
+    from geodtr.export.plots.paths import check_pictures
 
     check_pictures(curve, sheet)
     opened = open_model(model)
@@ -130,7 +130,7 @@ def _published_cells(row: "Published") -> list[str]:
 
 
 def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:
-    from geodtr.export.recall_curve import Line, save_curve
+    from geodtr.export.plots.recall import Line, save_curve
     from geodtr.runtime.files import new_file
 
     lines = [
@@ -144,7 +144,7 @@ def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:
 
 
 def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
-    from geodtr.export.retrieval_sheet import draw_sheet
+    from geodtr.export.plots.retrieval import draw_sheet
     from geodtr.runtime.files import new_file
 
     rows = [row for result in results for row in result.sheet]
@@ -163,8 +163,8 @@ def visualize(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
-    from geodtr.export.layout_sheet import draw_layouts, explain_pairs
-    from geodtr.export.pictures import check_pictures
+    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
+    from geodtr.export.plots.paths import check_pictures
     from geodtr.runtime.files import new_file
     from geodtr.training.data.spec import read_test_set
 

@@ -91,7 +91,7 @@ def open_questions(search: "SearchEntry") -> list[str]:
 
 def draw_search(made: "QuantisationEntry | None", path: Path) -> None:
     """Draw what a manifest keeps of a search, as a PNG file. Raises ConfigError when there was none."""
-    from geodtr.export.precision_picture import save_picture
+    from geodtr.export.plots.precision import save_picture
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.files import new_file
 

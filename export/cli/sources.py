@@ -225,7 +225,7 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show what tiles a source would give a gallery: how many, where, how far apart; no bundle is needed."""
-    from geodtr.export.pictures import check_pictures
+    from geodtr.export.plots.paths import check_pictures
     from geodtr.runtime.files import new_file
     from geodtr.runtime.sources.coverage import measure
     from geodtr.runtime.sources.coverage_picture import draw_coverage

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from geodtr.export.retrieval_sheet import spread
+from geodtr.export.plots.retrieval import spread
 from geodtr.runtime.errors import CheckpointError, DataError, ImageError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
