@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,dev
-ROOMS := runtime calibration training export
+ROOMS := runtime calibration training export cli
 PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
 FOLDERS := $(shell find $(ROOMS) -type d -not -name __pycache__)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.export.cli.console import messages
-from geodtr.export.cli.training_bar import TrainingBar
+from geodtr.cli.console import messages
+from geodtr.cli.train.bar import TrainingBar
 from geodtr.export.model import open_model
 from geodtr.runtime.files import write_bytes
 from geodtr.training.config import TrainConfig, encode_config, load_preset

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from geodtr.calibration.ranges import RangeOptions
+from geodtr.cli.console import times, track
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.bench.measure import packages
 from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.cli.console import times, track
 from geodtr.export.model import is_bundle, open_model
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.timing import Timing, noise, rounded, time_embedders, together

@@ -12,9 +12,9 @@ from pathlib import Path
 from all_int8 import open_exact
 
 from geodtr.calibration.ranges import RangeOptions
+from geodtr.cli.console import track
 from geodtr.export.build.engine import export_checkpoint
 from geodtr.export.calibration_pool import read_pool
-from geodtr.export.cli.console import track
 from geodtr.export.finetune import finetune_config
 from geodtr.runtime.names import Dialect
 from geodtr.training.config import FILE_NAME

@@ -31,7 +31,7 @@ IMPORT_ALL = IMPORT.replace("geodtr.runtime", "geodtr.runtime.localization.local
 _PEAK = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024"
 LOCALISE = f"""
 import sys
-from geodtr.export.cli.main import run
+from geodtr.cli.main import run
 try: run(sys.argv[1:])
 finally: print({_PEAK}, file=sys.stderr)
 """

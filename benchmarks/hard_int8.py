@@ -23,10 +23,10 @@ from finetune import tuned
 from torchvision.models.resnet import BasicBlock
 
 from geodtr.calibration.ranges import RangeOptions
+from geodtr.cli.console import track
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import read_pool
-from geodtr.export.cli.console import track
 from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.names import BRANCHES, METHODS, Precision

@@ -18,7 +18,7 @@ from statistics import median
 
 import numpy as np
 
-from geodtr.export.cli.console import track
+from geodtr.cli.console import track
 from geodtr.runtime.gallery.base import Gallery, open_gallery, verify_gallery
 from geodtr.runtime.gallery.build import begin_gallery
 from geodtr.runtime.gallery.location import as_place

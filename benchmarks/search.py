@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.cli.console import times, track
+from geodtr.cli.console import times, track
 from geodtr.export.timing import rounded
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import this_cpu

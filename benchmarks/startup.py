@@ -10,7 +10,7 @@ from statistics import median
 
 from typer.models import CommandInfo
 
-from geodtr.export.cli.main import app
+from geodtr.cli.main import app
 
 ROUNDS = 5
 
@@ -31,7 +31,7 @@ def main() -> None:
     for number in range(ROUNDS + 1):
         for command, taken in times.items():
             start = time.perf_counter()
-            line = [sys.executable, "-m", "geodtr.export.cli.main", *command.split(), "--help"]
+            line = [sys.executable, "-m", "geodtr.cli.main", *command.split(), "--help"]
             subprocess.run(line, check=True, capture_output=True)
             if number:
                 taken.append(time.perf_counter() - start)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geodtr.export.cli.console import track
+from geodtr.cli.console import track
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.build import build_gallery

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from geodtr.export.cli.console import track
+from geodtr.cli.console import track
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE
 from geodtr.runtime.engines.registry import EngineOptions

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from geodtr.cli.main import run
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.cli.main import run
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.gallery.build import build_gallery

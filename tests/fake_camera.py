@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.cli.main import main
+from geodtr.cli.main import main
 from geodtr.runtime.images import camera
 from geodtr.runtime.tracking import synchronize as moments
 

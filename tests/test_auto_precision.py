@@ -99,7 +99,7 @@ def test_a_search_that_is_killed_measures_nothing_twice(
     out, journal = tmp_path / "auto", tmp_path / "auto.search.json"
     asked = ["build-engine", str(wide), "--precision", "auto", "--calibration", f"pairs:{pairs}", "--images", "8"]
     asked += ["--recall-on", f"pairs:{pairs}", "--tolerance", "100", "--out", str(out)]
-    running = subprocess.Popen([sys.executable, "-m", "geodtr.export.cli.main", *asked], stderr=subprocess.DEVNULL)
+    running = subprocess.Popen([sys.executable, "-m", "geodtr.cli.main", *asked], stderr=subprocess.DEVNULL)
     while running.poll() is None and len(_measured(journal)) < 3:
         time.sleep(0.02)
     running.send_signal(sent)

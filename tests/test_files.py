@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "geodtr.export.cli.main", "world", "out", "--pairs", "5000"]
+    command = [sys.executable, "-m", "geodtr.cli.main", "world", "out", "--pairs", "5000"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline:

@@ -17,7 +17,7 @@ import trees
 from conftest import Outcome, Trained
 from PIL import Image
 
-from geodtr.export.cli import console
+from geodtr.cli import console
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
 def test_an_interrupted_command_says_how_to_go_on(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
     command = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-demo", "--jobs", "1", "--out")
     out = tmp_path / "out"
-    said = _run_until(["-m", "geodtr.export.cli.main", *command, out], out, 10, signal.SIGINT)
+    said = _run_until(["-m", "geodtr.cli.main", *command, out], out, 10, signal.SIGINT)
     assert "Interrupted." in said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said

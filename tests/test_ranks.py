@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from geodtr.training.world.dataset import WorldSet, write_world
 
-MODULE = ["-m", "geodtr.export.cli.main"]
+MODULE = ["-m", "geodtr.cli.main"]
 TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 

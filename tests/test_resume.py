@@ -17,7 +17,7 @@ from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.listener import Step, Validation
 from geodtr.training.loop import resume, train
 
-COMMAND = [sys.executable, "-m", "geodtr.export.cli.main"]
+COMMAND = [sys.executable, "-m", "geodtr.cli.main"]
 SETTINGS = ("recipe.epochs=6", "recipe.semantic=weak", "model.dropout=0.1")
 
 

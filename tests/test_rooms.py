@@ -64,7 +64,7 @@ def test_the_runtime_imports_no_heavy_library() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command: str) -> None:
     script = (
-        "import sys, geodtr.export.cli.main as cli\n"
+        "import sys, geodtr.cli.main as cli\n"
         f"try: cli.run({command.split()!r} + ['--help'])\n"
         f"except SystemExit: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
     )

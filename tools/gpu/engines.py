@@ -126,7 +126,7 @@ class _Half(nn.Module):
 
 
 def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "geodtr.export.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "geodtr.cli.main", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     sys.stderr.write(f"$ {' '.join(command[3:])}\n{done.stderr}")
     return done

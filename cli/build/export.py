@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.backend_tables import show_choice
-from geodtr.export.cli.console import judged, megabytes, messages, output, percent, show_json, table, track
-from geodtr.export.cli.options import AsJson, BundlePath, out_option
-from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
+from geodtr.cli.build.backend_tables import show_choice
+from geodtr.cli.build.precision_tables import against_fp32, draw_search, int8_share, show_search
+from geodtr.cli.console import judged, megabytes, messages, output, percent, show_json, table, track
+from geodtr.cli.options import AsJson, BundlePath, out_option
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import Manifest, QuantisationEntry

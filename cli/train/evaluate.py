@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import (
+from geodtr.cli.console import (
     RECALL_COLUMNS,
     messages,
     output,
@@ -18,7 +18,7 @@ from geodtr.export.cli.console import (
     warn,
     warn_of_collapse,
 )
-from geodtr.export.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
+from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import EXIT_CODES, judged, messages, output, percent, show_json, table, track
-from geodtr.export.cli.options import AsJson, Seed, out_option
-from geodtr.export.cli.parity_tables import show_parity
-from geodtr.export.cli.precision_tables import int8_share
+from geodtr.cli.build.parity_tables import show_parity
+from geodtr.cli.build.precision_tables import int8_share
+from geodtr.cli.console import EXIT_CODES, judged, messages, output, percent, show_json, table, track
+from geodtr.cli.options import AsJson, Seed, out_option
 
 
 def demo(
@@ -18,7 +18,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train, export, compile, localise and prove a small GeoDTR on a generated world; exit 1 if an engine is worse."""
-    from geodtr.export.cli.training_bar import TrainingBar
+    from geodtr.cli.train.bar import TrainingBar
     from geodtr.export.demo import REPORT, SHEET, DemoOptions, run_demo
 
     with TrainingBar() as bar:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.backend_tables import show_choice
-from geodtr.export.cli.console import megabytes, messages, output, report_skipped, show_json, table, times, track, warn
-from geodtr.export.cli.options import SPEC_HELP, AsJson, Threads
+from geodtr.cli.build.backend_tables import show_choice
+from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, table, times, track, warn
+from geodtr.cli.options import SPEC_HELP, AsJson, Threads
 from geodtr.runtime.names import BACKENDS
 
 if TYPE_CHECKING:

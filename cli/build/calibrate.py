@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, report_skipped, track
-from geodtr.export.cli.options import out_option
+from geodtr.cli.console import messages, report_skipped, track
+from geodtr.cli.options import out_option
 from geodtr.runtime.names import Choice, Method
 
 if TYPE_CHECKING:

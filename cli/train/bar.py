@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from geodtr.export.cli.console import messages, percent, progress_bar, warn_of_collapse
+from geodtr.cli.console import messages, percent, progress_bar, warn_of_collapse
 from geodtr.training.listener import Listener, Step, Validation
 
 if TYPE_CHECKING:

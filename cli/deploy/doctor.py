@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import output, show_json, verdict
-from geodtr.export.cli.options import AsJson
+from geodtr.cli.console import output, show_json, verdict
+from geodtr.cli.options import AsJson
 
 if TYPE_CHECKING:
     from geodtr.runtime.preflight import Finding

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from geodtr.export.cli.console import output, table, times
+from geodtr.cli.console import output, table, times
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import BackendChoiceEntry, Speed

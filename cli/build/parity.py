@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import EXIT_CODES, messages, report_skipped, show_json, track
-from geodtr.export.cli.options import AsJson, Limit, Spec
-from geodtr.export.cli.parity_tables import show_parity
+from geodtr.cli.build.parity_tables import show_parity
+from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, track
+from geodtr.cli.options import AsJson, Limit, Spec
 from geodtr.runtime.names import PRECISIONS, Precision, asked_as
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, warn
-from geodtr.export.cli.options import out_option
+from geodtr.cli.console import messages, warn
+from geodtr.cli.options import out_option
 from geodtr.runtime.names import BRANCHES
 
 

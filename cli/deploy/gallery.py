@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.export.cli import sources
-from geodtr.export.cli.console import (
+from geodtr.cli.console import (
     megabytes,
     messages,
     output,
@@ -17,7 +16,9 @@ from geodtr.export.cli.console import (
     verdict,
     warn,
 )
-from geodtr.export.cli.options import (
+from geodtr.cli.deploy import sources
+from geodtr.cli.deploy.sources import SourceOptions, source_from_options, takes_source
+from geodtr.cli.options import (
     GALLERY_HELP,
     AsJson,
     BundlePath,
@@ -30,7 +31,6 @@ from geodtr.export.cli.options import (
     Threads,
     out_option,
 )
-from geodtr.export.cli.sources import SourceOptions, source_from_options, takes_source
 from geodtr.runtime.gallery.location import Place, as_place
 from geodtr.runtime.names import Storage
 

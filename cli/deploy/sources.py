@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track, warn
-from geodtr.export.cli.options import AsJson
+from geodtr.cli.console import messages, output, report_skipped, show_json, table, track, warn
+from geodtr.cli.options import AsJson
 
 if TYPE_CHECKING:
     from geodtr.runtime.sources.coverage import Coverage

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.calibration import Images
-from geodtr.export.cli.console import messages, report_skipped, track
-from geodtr.export.cli.options import SPEC_HELP, out_option
+from geodtr.cli.build.calibrate import Images
+from geodtr.cli.console import messages, report_skipped, track
+from geodtr.cli.options import SPEC_HELP, out_option
 from geodtr.runtime.names import Dialect
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(
     """Train a model on pairs; leaves OUT/last.safetensors and, with --validation, OUT/best.safetensors.
 
     Stops cleanly on Ctrl-C or SIGTERM, and survives a kill: `geodtr-export resume OUT` goes on as if nothing had been.
-    Several GPUs: torchrun --nproc-per-node N -m geodtr.export.cli.main train ...
+    Several GPUs: torchrun --nproc-per-node N -m geodtr.cli.main train ...
     """
     from msgspec.structs import replace
 
@@ -196,7 +196,7 @@ def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
 @contextmanager
 def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     """Who is told how training goes: the terminal and TensorBoard, by the one process that speaks."""
-    from geodtr.export.cli.training_bar import LeftOut, TrainingBar
+    from geodtr.cli.train.bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
     from geodtr.runtime.progress import untracked
     from geodtr.training.distributed import is_chief

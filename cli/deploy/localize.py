@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, output, show_line, table, track, warn
-from geodtr.export.cli.options import (
+from geodtr.cli.console import messages, output, show_line, table, track, warn
+from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
     Every,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.export.cli.console import messages, track, warn
-from geodtr.export.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, out_option
+from geodtr.cli.console import messages, track, warn
+from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, out_option
 from geodtr.runtime.names import Branch
 
 if TYPE_CHECKING:

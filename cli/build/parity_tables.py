@@ -4,7 +4,7 @@ verdicts."""
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from geodtr.export.cli.console import (
+from geodtr.cli.console import (
     RECALL_COLUMNS,
     judged,
     megabytes,

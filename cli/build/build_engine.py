@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import geodtr.export.cli.tensorrt_options as trt
-from geodtr.export.cli.backend_tables import show_choice
-from geodtr.export.cli.calibration import Images, MethodOption, Percentile, Seed, Select, open_pool
-from geodtr.export.cli.console import (
+import geodtr.cli.build.tensorrt_options as trt
+from geodtr.cli.build.backend_tables import show_choice
+from geodtr.cli.build.calibrate import Images, MethodOption, Percentile, Seed, Select, open_pool
+from geodtr.cli.build.precision_tables import against_fp32, draw_search, int8_share, show_search
+from geodtr.cli.console import (
     megabytes,
     messages,
     report_skipped,
     track,
     warn,
 )
-from geodtr.export.cli.options import out_option
-from geodtr.export.cli.precision_tables import against_fp32, draw_search, int8_share, show_search
+from geodtr.cli.options import out_option
 from geodtr.runtime.names import BackendAsked, Dialect, Precision, PrecisionAsked, Provider
 
 if TYPE_CHECKING:

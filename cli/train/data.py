@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.export.cli.console import messages, output, report_skipped, show_json, table, track, verdict, warn
-from geodtr.export.cli.options import AsJson, Limit, Seed, out_option, parse_size
+from geodtr.cli.console import messages, output, report_skipped, show_json, table, track, verdict, warn
+from geodtr.cli.options import AsJson, Limit, Seed, out_option, parse_size
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet

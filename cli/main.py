@@ -11,23 +11,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geodtr.export.cli import (
-    bench,
-    building,
-    calibration,
-    data,
-    demo,
-    doctor,
-    engines,
-    evaluation,
-    flight,
-    gallery,
-    localize,
-    models,
-    parity,
-    training,
-)
-from geodtr.export.cli.console import messages
+from geodtr.cli.build import bench, parity
+from geodtr.cli.build import build_engine as building
+from geodtr.cli.build import calibrate as calibration
+from geodtr.cli.build import export as engines
+from geodtr.cli.console import messages
+from geodtr.cli.deploy import doctor, gallery, localize
+from geodtr.cli.deploy import embed as flight
+from geodtr.cli.train import data, demo, models
+from geodtr.cli.train import evaluate as evaluation
+from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
 
 _EXTRA_OF = {

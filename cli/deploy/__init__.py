@@ -1,0 +1,1 @@
+"""Commands that run on a vehicle: they need the lean runtime only."""
