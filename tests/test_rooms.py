@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BELOW = {"runtime": set[str](), "calibration": {"runtime"}, "training": {"runtime"}}
+BELOW = {
+    "runtime": set[str](),
+    "calibration": {"runtime"},
+    "training": {"runtime"},
+    "export": {"runtime", "calibration", "training"},
+}
 COMMANDS = (
     "demo",
     "world",
@@ -76,7 +81,8 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 def test_bundles_fly_without_the_training_room() -> None:
     script = (
         "import sys\n"
-        "import geodtr.runtime.localization.localizer, geodtr.runtime.gallery.base, geodtr.training.data.spec, geodtr.training.evaluation.evaluate\n"
+        "import geodtr.runtime.localization.localizer, geodtr.runtime.gallery.base\n"
+        "import geodtr.training.data.spec, geodtr.training.evaluation.evaluate\n"
         "print([name for name in ('torch', 'onnx', 'scipy', 'typer') if name in sys.modules])\n"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

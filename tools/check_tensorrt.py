@@ -208,7 +208,7 @@ def _add(members: dict[str, list[tuple[str, ...] | None]], node: ast.stmt) -> No
 
 
 def check_cuda_bindings(work: Path, version: str) -> list[str]:
-    """Calls in runtime/engines/tensorrt/cuda.py that cuda-bindings has not, or that take another number of arguments."""
+    """Calls in tensorrt/cuda.py that cuda-bindings does not have, or that take another number of arguments."""
     _pip("install", "--quiet", "--target", work, f"cuda-bindings=={version}")
     script = (
         "import json, sys\n"

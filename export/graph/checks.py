@@ -94,7 +94,7 @@ def check_operators(graph: Any) -> None:
         if faults:
             raise GraphError(f"TensorRT's parser does not take the graph: {'; '.join(faults)}")
         return
-    lines = files("geodtr.export").joinpath("tensorrt_operators.txt").read_text().splitlines()
+    lines = files("geodtr.export.backends.tensorrt").joinpath("operators.txt").read_text().splitlines()
     known = {name for line in lines if not line.startswith("#") for name in line.split()}
     foreign = sorted(
         {

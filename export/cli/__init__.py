@@ -1,1 +1,0 @@
-"""The command line: each command parses, makes one library call, and prints."""
