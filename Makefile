@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,dev
 ROOMS := runtime calibration training export cli
-PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
+PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
-FOLDERS := $(shell find $(ROOMS) -type d -not -name __pycache__)
+FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
 # A process a core, up to four: each trains the small model once and wants two gigabytes. A file's tests stay together.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile

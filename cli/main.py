@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
+from geodtr import __version__
 from geodtr.cli.build import bench, parity
 from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
@@ -66,17 +66,24 @@ for module in (
     module.add_to(app)
 
 
+def _print_version(asked: bool) -> None:
+    """A callback, for `root` itself is not called where no command is given."""
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Take a cross-view geo-localisation model from training to a vehicle, and prove that nothing was lost on the way.
 
     Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input, 3 a gate is undecided.
     """
-    if show_version:
-        typer.echo(version("geodtr-export"))
-        raise typer.Exit
+    del show_version
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from geodtr import __version__
 from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
@@ -65,7 +66,7 @@ def _bundle_findings(bundle: Path) -> Iterator[Finding]:
 
 
 def _machine_findings() -> Iterator[Finding]:
-    yield Finding(what="geodtr-export", found=version("geodtr-export"))
+    yield Finding(what="geodtr-export", found=__version__)
     yield Finding(what="Python", found=f"{platform.python_version()}, {platform.system()}")
     cpu = this_cpu()
     flags = ", ".join(cpu.cpu_flags) or "instructions not told"

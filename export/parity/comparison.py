@@ -4,9 +4,9 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from importlib.util import find_spec
 
+from geodtr import __version__
 from geodtr.export.bench.measure import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
@@ -81,7 +81,7 @@ def compare(
         skipped=run.pair_set.skipped,
         machine=this_gpu() or this_cpu(),
         cores=os.cpu_count() or 1,
-        packages={"geodtr-export": version("geodtr-export"), "python": platform.python_version(), **packages()},
+        packages={"geodtr-export": __version__, "python": platform.python_version(), **packages()},
         reference=Reference(
             name=names[0],
             path=str(reference.path),
