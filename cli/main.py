@@ -22,6 +22,7 @@ from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
+from geodtr.runtime.installation import install_hint
 
 _EXTRA_OF = {
     "torch": "train",
@@ -43,7 +44,6 @@ _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        _fail(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[{extra}]'")
+        _fail(f"This needs {error.name}, which is not installed: {install_hint(extra)}")
     except OSError as error:
         if error.errno not in _UNREACHABLE:
             raise

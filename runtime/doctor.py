@@ -14,6 +14,7 @@ from pathlib import Path
 from geodtr import __version__
 from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BACKENDS
@@ -82,4 +83,4 @@ def _machine_findings() -> Iterator[Finding]:
         try:
             yield Finding(what=package, found=version(package))
         except PackageNotFoundError:
-            yield Finding(what=package, found="not installed", remedy=f"pip install 'geodtr-export[{extra}]'")
+            yield Finding(what=package, found="not installed", remedy=f"{install_hint(extra)}")

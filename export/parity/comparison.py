@@ -19,6 +19,7 @@ from geodtr.export.parity.stages import float32_graphs
 from geodtr.export.timing import Timing, time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import BundleError, MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
@@ -49,7 +50,7 @@ def compare(
     """
     if (stages or layers) and find_spec("onnxruntime") is None:
         raise MissingDependency(
-            "Comparing step by step needs ONNX Runtime: pip install 'geodtr-export[cpu]'. --no-stages, in Python "
+            f"Comparing step by step needs ONNX Runtime: {install_hint('cpu')}. --no-stages, in Python "
             "stages=False, compares the engines alone."
         )
     check_pairs(pair_set)
