@@ -6,6 +6,7 @@ from pathlib import Path
 from geodtr.export.parity.result import ParityResult
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, check_writable, write_bytes
+from geodtr.runtime.installation import install_hint
 
 __all__ = ["check_replaceable", "check_report", "replace_report", "write_report"]
 
@@ -29,9 +30,7 @@ def check_replaceable(out: Path) -> None:
         raise ConfigError(f"{out} does not end in .html; the report is written as an HTML file.")
     check_writable(out)
     if find_spec("jinja2") is None:
-        raise MissingDependency(
-            "The report is written by Jinja2, which is not installed: pip install 'geodtr-export[export]'"
-        )
+        raise MissingDependency(f"The report is written by Jinja2, which is not installed: {install_hint('export')}")
 
 
 def write_report(result: ParityResult, out: Path) -> None:
