@@ -28,23 +28,13 @@ PAGES = {
 SNIPPETS = {
     f"{Path(name).name}, {number}": snippet
     for name, text in PAGES.items()
-    # These need a trained run and a pytest of their own: test_parity.py, test_pytest_plugin.py, and below.
+    # These need a trained run and a pytest of their own: test_parity.py, test_pytest_plugin.py, test_howto.py.
     if Path(name).name not in {"parity.md", "ci.md"}
     for number, snippet in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S), 1)
 }
-OTHERS = set(
-    [
-        "--help",
-        "--version",
-        "--install-completion",
-        "--cpus",
-        "--gpus",
-        "--dry-run",
-        "--geodtr-report",
-        "--system-site-packages",
-    ]
-)
-"""Options of other programs, and of the command without a command."""
+OF_THE_PROGRAM = {"--help", "--version", "--install-completion"}
+OF_OTHERS = {"--cpus", "--gpus", "--dry-run", "--geodtr-report", "--system-site-packages"}
+"""Options of the examples, the tools, pytest and Python's venv."""
 
 
 def lines_of(text: str) -> list[str]:
@@ -120,7 +110,8 @@ def test_every_option_that_a_page_names_exists() -> None:
     existing = {name for one in parameters for name in (*one.opts, *one.secondary_opts)}
     for name, text in PAGES.items():
         named = set(re.findall(r"`(--[a-z][a-z0-9-]*)", text))
-        assert named <= existing | OTHERS, (name, named - existing - OTHERS)
+        unknown = named - existing - OF_THE_PROGRAM - OF_OTHERS
+        assert not unknown, (name, unknown)
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="the site is built by mkdocs: pip install '.[docs]'")
