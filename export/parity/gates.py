@@ -6,7 +6,6 @@ Knows figures; knows nothing of models or files.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from geodtr.export.build.agreement import at_twice_the_angle
 from geodtr.export.build.batches import BatchInvariance, batch_fault
 from geodtr.export.parity.result import (
     PAIRINGS,
@@ -21,6 +20,7 @@ from geodtr.export.parity.result import (
     StageName,
     together,
 )
+from geodtr.export.precision.agreement import at_twice_the_angle
 from geodtr.export.statistics import decide, pairs_to_decide
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Precision, Verdict
