@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from search_graphs import FOLDER, graphs
 from tiny_gallery import fill, made_tiles, unit_rows
 
 from geodtr.runtime.gallery.base import open_gallery
@@ -243,7 +244,7 @@ def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_search_works_while_the_interpreter_ends(where: str) -> None:
     program = f"""
 import atexit, threading, time, numpy
-from geodtr.runtime import products, search
+from geodtr.runtime.search import exact as search, matmul as products
 products._cores, search._THREAD_VALUES = (lambda: 2), 1
 rows = numpy.random.default_rng(0).normal(size=(20_000, 64)).astype(numpy.float32)
 rows /= numpy.linalg.norm(rows, axis=1, keepdims=True)
@@ -310,3 +311,7 @@ def test_a_gallery_says_what_searches_it(
         open_gallery(fill(tmp_path / "g", made_tiles(3).tiles, unit_rows(3, 8, 0), storage)) as g,
     ):
         assert g.info.index.startswith(f"flat, by {named} ")
+
+
+def test_the_committed_graphs_are_those_that_the_tool_writes() -> None:
+    assert {path.name: path.read_bytes() for path in FOLDER.glob("*.onnx")} == graphs(), "python tools/search_graphs.py"
