@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.runtime.errors import GalleryError, MissingDependency
+from geodtr.runtime.files import locked
 from geodtr.runtime.gallery.location import TOKEN, MilvusPlace
-from geodtr.runtime.locks import locked
 
 _TIMEOUT = 5.0
 """Seconds until a server counts as unreachable."""
