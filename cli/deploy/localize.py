@@ -164,8 +164,8 @@ def _drive_of(
     odometry: Path | None, frames: "Frames | None", video_start: float | None, limit: int | None
 ) -> _Drive | None:
     """What --track asks for, with or without IMAGES."""
-    from geodtr.runtime.arrivals import arriving_lines
     from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.prefetch import arriving_lines
     from geodtr.runtime.tracking.odometry import follow_odometry, read_odometry
     from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 
