@@ -22,8 +22,6 @@ from geodtr.runtime.gallery.base import Compacted, can_be_descriptors, check_des
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
-    as_row,
-    checksum,
     create,
     open_for_writing,
     read_slots,
@@ -33,6 +31,7 @@ from geodtr.runtime.gallery.folder.table import (
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
+from geodtr.runtime.gallery.row import as_row, checksum
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
