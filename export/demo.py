@@ -30,11 +30,13 @@ from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, new_file, write_bytes
-from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localisation, Localizer
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.manifest import QuantisationEntry
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked

@@ -7,8 +7,8 @@ from typing import Any
 import onnx
 
 from geodtr.calibration.operators import operators
-from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
+from geodtr.calibration.select import Pool
 from geodtr.export.build.engine import float32_bundle
 from geodtr.export.precision.int8 import cut_by_relu
 from geodtr.runtime.bundle import Bundle

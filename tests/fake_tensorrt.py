@@ -107,8 +107,10 @@ def fake_library(real: Any, version: str, *, compiles: bool = False) -> ModuleTy
     )
     if version.startswith("10.3"):
         levels = real.HardwareCompatibilityLevel
-        module.HardwareCompatibilityLevel = SimpleNamespace(NONE=levels.NONE, AMPERE_PLUS=levels.AMPERE_PLUS)
-        module.OnnxParserFlag = SimpleNamespace()
+        vars(module).update(
+            HardwareCompatibilityLevel=SimpleNamespace(NONE=levels.NONE, AMPERE_PLUS=levels.AMPERE_PLUS),
+            OnnxParserFlag=SimpleNamespace(),
+        )
     return module
 
 

@@ -32,7 +32,7 @@ def main(bundle: str, out: str, name: str) -> None:
                 os.kill(os.getpid(), signal.Signals[name])
             time.sleep(0.1)  # a step of a larger build takes longer
 
-    Phases.start, Phases.step = start, step  # type: ignore[method-assign]
+    Phases.start, Phases.step = start, step  # type: ignore[assignment, method-assign]
     try:
         build_engine(Path(bundle), Path(out), precision="fp32", builder=make_builder("tensorrt-rtx", BuildOptions()))
     except KeyboardInterrupt:

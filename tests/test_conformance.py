@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from geodtr.runtime.errors import DescriptorError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
-from geodtr.runtime.recall import DescriptorError, one_percent, rank, recall, recall_at
+from geodtr.runtime.recall import one_percent, rank, recall, recall_at
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise

@@ -81,7 +81,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 def test_bundles_fly_without_the_training_room() -> None:
     script = (
         "import sys\n"
-        "import geodtr.runtime.localization.localizer, geodtr.runtime.gallery.base\n"
+        "import geodtr.runtime.localization.localizer, geodtr.runtime.gallery.registry\n"
         "import geodtr.training.data.spec, geodtr.training.evaluation.evaluate\n"
         "print([name for name in ('torch', 'onnx', 'scipy', 'typer') if name in sys.modules])\n"
     )

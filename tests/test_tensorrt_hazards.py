@@ -89,7 +89,7 @@ def test_a_search_whose_engines_disagree_with_their_graphs_starts_once_more_with
         expose_reductions(network, log)
 
     monkeypatch.setattr(tensorrt_network, "expose_reductions", counted)
-    every = Workbench.blocks.func
+    every = vars(Workbench)["blocks"].func
     monkeypatch.setattr(Workbench, "blocks", property(lambda bench: every(bench)[:2]))
     monkeypatch.setattr(Workbench, "speeds", lambda _bench, choices, **_: [1.0 + len(each) for each in choices])
     asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]

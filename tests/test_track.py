@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.writers import Waypoint, collected
-from geodtr.runtime.tracking.filter import SIGHTED, Sighting, State, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.localization.result import TrackState, Waypoint
+from geodtr.runtime.localization.writers import collected
+from geodtr.runtime.tracking.filter import SIGHTED, Sighting, Tracker, TrackOptions, TrackPoint
 from geodtr.runtime.tracking.odometry import STANDING, Motion
 from geodtr.runtime.tracking.particles import MotionNoise, Particles
 from geodtr.runtime.tracking.picture import draw_track
@@ -171,7 +172,7 @@ def test_resampling_draws_each_as_often_as_it_weighs() -> None:
 
 
 def test_a_picture_leaves_the_gap_that_maps_leave() -> None:
-    states: tuple[State, ...] = ("tracking", "lost", "tracking", "tracking", "searching", "tracking")
+    states: tuple[TrackState, ...] = ("tracking", "lost", "tracking", "tracking", "searching", "tracking")
     lat, lon = moved(*CENTRE, 20.0 * np.arange(6), np.zeros(6))
     track = [Waypoint(state, lat=float(lat[i]), lon=float(lon[i])) for i, state in enumerate(states)]
     picture = draw_track(track, np.empty(0), np.empty(0), track=True, side=400)

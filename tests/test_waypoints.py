@@ -13,7 +13,8 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.writers import SUFFIXES, Waypoint, geojson, gpx, waypoint_file
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
 from geodtr.runtime.tracking.picture import check_picture, draw_track, save_picture
 
 NAMESPACE = "{http://www.topografix.com/GPX/1/1}"

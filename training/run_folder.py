@@ -86,7 +86,7 @@ class RunFolder:
             state = RunState(
                 step=trainer.step,
                 total=trainer.total,
-                pairs_sha256=fingerprint(self._pair_set),
+                pairs_sha256=pairs_sha256(self._pair_set),
                 best=self._best,
                 validation_due=self._validation_due,
                 scaler=trainer.scaler.state_dict(),
@@ -170,7 +170,7 @@ def read_run(out: Path) -> TrainConfig:
     return load_preset(str(out / FILE_NAME))
 
 
-def fingerprint(pair_set: PairSet) -> str:
+def pairs_sha256(pair_set: PairSet) -> str:
     """SHA-256 of which pairs there are, in which order, whatever folder they now lie in."""
     names = "\n".join(f"{pair.ground.name}\t{pair.aerial.name}" for pair in pair_set.pairs)
     return sha256(names.encode()).hexdigest()

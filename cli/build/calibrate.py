@@ -10,7 +10,7 @@ from geodtr.cli.options import out_option
 from geodtr.runtime.names import Choice, Method
 
 if TYPE_CHECKING:
-    from geodtr.calibration.pool import Pool
+    from geodtr.calibration.select import Pool
 
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of the images are used.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw, where --select draws.")]

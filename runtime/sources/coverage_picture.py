@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.geodesy import Values
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.coverage import Coverage, Frame, positions
-from geodtr.runtime.sources.ellipsoid import Values
 from geodtr.runtime.sources.tile import Tile, TileSource
 
 _LONGER_SIDE, _MARGIN, _HEAD, _FOOT = 1100, 90, 70, 80

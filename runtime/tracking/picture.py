@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.geodesy import east_north
-from geodtr.runtime.localization.writers import Waypoint, collected, runs
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.writers import collected, runs
 
 Floats = NDArray[np.float64]
 
