@@ -92,6 +92,7 @@ def recall_change_plot(result: ParityResult) -> str:
     before = result.evidence.reference
     ks = spaced_ks(before.references)
     figure, axes = new_plot(_WIDTH, _HEIGHT)
+    axes.axhline(0, color=LIGHT["faint"], linewidth=1, linestyle=DOTTED)
     said = []
     for number, (candidate, each) in enumerate(zip(result.candidates, result.evidence.candidates, strict=True)):
         drops = [paired_drop(before.rank < k, each.rankings["own"].rank < k) for k in ks]
@@ -100,7 +101,6 @@ def recall_change_plot(result: ParityResult) -> str:
         axes.fill_between(ks, low, high, color=look.colour, alpha=BAND, linewidth=0)
         axes.plot(ks, [-100 * drop.share for drop in drops], color=look.colour, linestyle=look.line)
         said.append(f"{candidate.name} {points(-drops[0].share)} points")
-    axes.axhline(0, color=LIGHT["faint"], linewidth=1, linestyle=DOTTED)
     axes.margins(y=0)
     axes.set_ylabel("change, points")
     label_ticks(axes.yaxis, _signed)
