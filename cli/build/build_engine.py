@@ -158,7 +158,7 @@ def build_engine(
     from geodtr.export.build.candidates import check_can_choose
     from geodtr.export.build.engine import build_engine as build_one
     from geodtr.export.build.engine import recompile
-    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.plots.files import check_pictures
     from geodtr.export.precision.searched_graphs import SearchPlan
     from geodtr.export.precision.write import CalibrationPlan
     from geodtr.training.data.spec import read_test_set

@@ -43,7 +43,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
-    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.names import BRANCHES
 

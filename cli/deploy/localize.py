@@ -98,6 +98,7 @@ def localize(
 
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
+    from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.registry import EngineOptions
     from geodtr.runtime.errors import ConfigError
@@ -106,7 +107,6 @@ def localize(
     from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.progress import untracked
     from geodtr.runtime.tracking.filter import TrackOptions
-    from geodtr.runtime.tracking.picture import check_picture, track_picture
     from geodtr.runtime.tracking.run import track_moments
 
     prior = None if near is None else _parse_near(near)
@@ -117,8 +117,7 @@ def localize(
     live = frames.kind == "camera" or _from_pipe(odometry)
     if out is not None:
         check_out(out)
-    if picture is not None:
-        check_picture(picture)
+    check_pictures(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings)
@@ -140,6 +139,8 @@ def localize(
             )
         writers: list[Callable[[Waypoint], object]] = []
         if picture is not None:
+            from geodtr.export.plots.track import track_picture
+
             drawn = track_picture(picture, *localizer.positions, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
