@@ -68,8 +68,11 @@ def evaluate(
     from geodtr.export.evaluation import evaluate_on
     from geodtr.export.model import open_model
     from geodtr.export.plots.paths import check_pictures
+    from geodtr.training.data.spec import parse_spec
 
     check_pictures(curve, sheet)
+    for spec in data:
+        parse_spec(spec)
     opened = open_model(model)
     queries = 0 if sheet is None else _SHEET_QUERIES
     results = evaluate_on(opened, data, trained_on=trained_on, limit=limit, sheet_queries=queries, track=track)
@@ -163,13 +166,16 @@ def visualize(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
-    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
     from geodtr.export.plots.paths import check_pictures
     from geodtr.runtime.files import new_file
     from geodtr.training.data.spec import read_test_set
+    from geodtr.training.run_files import find_checkpoint
 
     check_pictures(out)
+    find_checkpoint(model)
     pair_set = read_test_set(data)
+    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
+
     report_skipped(pair_set.name, pair_set.skipped)
     explained, bad = explain_pairs(model, pair_set, pairs)
     for skipped in bad:
