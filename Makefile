@@ -61,4 +61,4 @@ pins: .venv/bin/uv
 
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .cache build *.egg-info

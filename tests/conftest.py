@@ -2,11 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
+import torch
 from build_once import build_once
 from hypothesis import is_hypothesis_test, settings
 
@@ -14,12 +19,14 @@ from geodtr.cli.main import run
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
+from geodtr.export.graph import export as graph_export
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
@@ -38,6 +45,9 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 if NIGHTLY:
     settings.register_profile("nightly", derandomize=False, print_blob=True)
     settings.load_profile("nightly")
+
+# In the tests' own process: a pool of compilers imports PyTorch in each.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 SHARED = Path(os.environ.get("GEODTR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -73,6 +83,35 @@ def cvusa_sample() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no CVUSA sample at {folder}; set GEODTR_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exported_once() -> Iterator[None]:
+    """PyTorch's exporter takes five seconds for a network however small: each is exported once, and is then a file."""
+    whole = graph_export.export_network
+
+    @wraps(whole)
+    def export_network(network: torch.nn.Module, how: Preprocessing) -> Any:
+        def export(folder: Path) -> None:
+            onnx.save(whole(network, how), str(folder / "graph.onnx"))
+
+        return onnx.load(str(build_once(f"export-{_hash(network, how)}", export) / "graph.onnx"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_export, "export_network", export_network)
+        yield
+
+
+def _hash(network: torch.nn.Module, how: Preprocessing) -> str:
+    """Of all that decides what a network computes: its classes, their plain attributes, and its tensors."""
+    digest = sha256(repr((network, how)).encode())
+    for name, module in network.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, str | int | float | tuple)}
+        digest.update(repr((name, type(module), plain)).encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
