@@ -152,7 +152,7 @@ def run_demo(
     """
     from geodtr.training.config import load_preset
     from geodtr.training.loop import resume, train
-    from geodtr.training.run_state import STATE
+    from geodtr.training.run_files import STATE
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})

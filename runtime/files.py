@@ -52,6 +52,13 @@ def readable(error_class: type[UserError]) -> Iterator[None]:
         ) from None
 
 
+def check_file(path: Path, error_class: type[UserError], remedy: str = "Check the path.") -> None:
+    """Raise `error_class` where there is no file at `path`."""
+    with readable(error_class):
+        if not path.is_file():
+            raise error_class(f"{path} is not a file. {remedy}")
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.

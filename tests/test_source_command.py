@@ -12,6 +12,7 @@ from PIL import Image
 from rasterio import Affine
 from trees import vigor
 
+from geodtr.runtime.installation import install_hint
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set
 

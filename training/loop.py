@@ -19,11 +19,11 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.distributed import Ranks, join_ranks
 from geodtr.training.interruption import noted_interruption
 from geodtr.training.listener import Listener
-from geodtr.training.models.checkpoint import LAST
 from geodtr.training.pair_images import PairImages
 from geodtr.training.pretrained import first_weights
+from geodtr.training.run_files import LAST, STATE
 from geodtr.training.run_folder import RunFolder, pairs_sha256, read_run
-from geodtr.training.run_state import STATE, SavedRun, is_finished, load_state
+from geodtr.training.run_state import SavedRun, is_finished, load_state
 from geodtr.training.seeding import For, generator
 from geodtr.training.trainer import Trainer
 

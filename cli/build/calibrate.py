@@ -42,11 +42,14 @@ def calibrate(
     percentile: Percentile = 99.99,
 ) -> None:
     """Measure the ranges that activations take on images, for `build-engine --ranges`."""
+    from geodtr.export.model import check_source
+
+    check_source(source)
+    pool = open_pool(data)
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.engine import float32_bundle
 
-    pool = open_pool(data)
     options = RangeOptions(images=images, choice=select, seed=seed, method=method, percentile=percentile)
     with float32_bundle(source, track) as exported:
         made = measure(exported, pool, options, out, track=track)
