@@ -16,11 +16,11 @@ from build_once import build_once
 from hypothesis import is_hypothesis_test, settings
 
 from geodtr.cli.main import run
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph import export as graph_export
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
@@ -169,13 +169,8 @@ def _train(root: Path) -> None:
     checkpoint = train(load_preset("world-tiny"), world.train_set, root / "run")
     onnx = export_checkpoint(checkpoint, root / "onnx")
     for precision in BUILT:
-        build_engine(
-            onnx.path,
-            root / precision,
-            precision=precision,
-            builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=CalibrationPlan(pool_of(world.train_set), keep_cosine=0.9998),
-        )
+        plan = plan_of(precision, Calibration(pool_of(world.train_set)), keep_cosine=0.9998)
+        build_engine(BuildRequest(onnx.path, root / precision, plan=plan))
     flying = open_bundle(root / "fp32")
     tiles = reference_tiles(world.test_set)
     build_gallery(root / "gallery", tiles, flying.embedder("aerial"), made_by(flying.manifest))

@@ -10,9 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import TensorRtRtxOptions
 from geodtr.export.backends.tensorrt.watched import Phases
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest
 
 
 def main(bundle: str, out: str, name: str) -> None:
@@ -34,7 +35,7 @@ def main(bundle: str, out: str, name: str) -> None:
 
     Phases.start, Phases.step = start, step  # type: ignore[assignment, method-assign]
     try:
-        build_engine(Path(bundle), Path(out), precision="fp32", builder=make_builder("tensorrt-rtx", BuildOptions()))
+        build_engine(BuildRequest(Path(bundle), Path(out), TensorRtRtxOptions()))
     except KeyboardInterrupt:
         sys.stdout.write(f"{len(steps)}")
 

@@ -100,7 +100,7 @@ def localize(
     """
     from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.embed.pipeline import stop
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localization.localizer import Localizer
