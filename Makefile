@@ -1,18 +1,19 @@
 # Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,dev
+EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,docs,dev
 ROOMS := runtime calibration training export cli
-PACKAGES := $(foreach room,$(ROOMS),-p geodtr.$(room))
+PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
-FOLDERS := $(shell find $(ROOMS) -type d -not -name __pycache__)
+FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
 # A process a core, up to four: each trains the small model once and wants two gigabytes. A file's tests stay together.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 comma := ,
+INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
-.PHONY: demo test test-all check check-tensorrt gpu-bundle install pins clean
+.PHONY: demo test test-all check docs check-tensorrt gpu-bundle install pins clean
 
 demo: install
 	$(BIN)/geodtr-export demo --out demo
@@ -28,6 +29,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/mypy tests benchmarks tools examples
+
+# The documentation site, into site/, without a network; docs/cli.md is written from the command line's own help.
+docs: install
+	$(BIN)/python tools/cli_page.py docs/cli.md
+	NO_MKDOCS_2_WARNING=1 GEODTR_INSTALLED=$(INSTALLED) $(BIN)/mkdocs build --quiet
 
 # Every TensorRT and CUDA name in use against the vendors' packages, which it downloads; needs gcc and nm, no GPU.
 check-tensorrt: install

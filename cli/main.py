@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
+from geodtr import __version__
 from geodtr.cli.build import bench, parity
 from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
@@ -22,6 +22,7 @@ from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
+from geodtr.runtime.installation import install_hint
 
 _EXTRA_OF = {
     "torch": "train",
@@ -43,7 +44,6 @@ _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -66,17 +66,24 @@ for module in (
     module.add_to(app)
 
 
+def _print_version(asked: bool) -> None:
+    """A callback, for `root` itself is not called where no command is given."""
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Take a cross-view geo-localisation model from training to a vehicle, and prove that nothing was lost on the way.
 
     Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input, 3 a gate is undecided.
     """
-    if show_version:
-        typer.echo(version("geodtr-export"))
-        raise typer.Exit
+    del show_version
 
 
 def main() -> None:
@@ -96,7 +103,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        _fail(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[{extra}]'")
+        _fail(f"This needs {error.name}, which is not installed: {install_hint(extra)}")
     except OSError as error:
         if error.errno not in _UNREACHABLE:
             raise

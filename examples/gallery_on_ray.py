@@ -1,6 +1,6 @@
 """Build a gallery on many machines: actors of Ray Data read and embed tiles, this process writes what they send.
 
-    pip install 'geodtr-export[cpu,ray]'
+    pip install '.[cpu,ray]'
     python examples/gallery_on_ray.py BUNDLE SOURCE --out GALLERY --actors 8 --address auto
 
 SOURCE is a folder of tiles, a data set (KIND:PATH), a folder of map tiles, or a map with --tile-metres. Every machine
@@ -30,6 +30,7 @@ from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import ImageError, UserError
 from geodtr.runtime.gallery.build import begin_gallery, describe_tiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, made_by
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.geotiff import GeoTiffOptions
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile, TileSource, check_tiles
@@ -140,6 +141,7 @@ def main() -> None:
     asked = parser.parse_args()
     # Ray tells line by line how its cluster fares; what goes wrong comes as an exception all the same.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to Ray's makers
     try:
         import ray
         import ray.data
@@ -149,7 +151,7 @@ def main() -> None:
         ray.init(asked.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         build(asked.bundle.absolute(), source, asked.out, Workers(asked.actors, asked.cpus, asked.gpus))
     except ModuleNotFoundError as error:
-        sys.exit(f"This needs {error.name}, which is not installed: pip install 'geodtr-export[ray]'")
+        sys.exit(f"This needs {error.name}, which is not installed: {install_hint('ray')}")
     except UserError as error:
         sys.exit(str(getattr(error, "cause", error)))  # of an actor's, without its traceback
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import msgspec
 import numpy as np
 from PIL.Image import Image
 
+from geodtr import __version__
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.engine import build_engine, export_checkpoint
 from geodtr.export.calibration_pool import pool_of
@@ -154,7 +154,7 @@ def run_demo(
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})
-    marker = _Marker(version=version("geodtr-export"), options=options, training=config)
+    marker = _Marker(version=__version__, options=options, training=config)
     _claim(out, msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n", fresh)
     watch = _Stopwatch(announce)
 

@@ -66,7 +66,7 @@ class ParityCheck:
         except UserError as error:
             pytest.fail(f"geodtr_parity: {error}", pytrace=False)
         except ModuleNotFoundError as error:
-            needs = "checkpoints and stages need geodtr-export[train,export]; a float32 bundle and stages=False do not"
+            needs = "checkpoints and stages need the extras train and export; a float32 bundle and stages=False do not"
             pytest.fail(f"geodtr_parity: {error.name} is not installed: {needs}", pytrace=False)
         if not result.passed:
             pytest.fail(self._said(result), pytrace=False)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from geodtr import __version__
 from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BACKENDS
@@ -65,7 +67,7 @@ def _bundle_findings(bundle: Path) -> Iterator[Finding]:
 
 
 def _machine_findings() -> Iterator[Finding]:
-    yield Finding(what="geodtr-export", found=version("geodtr-export"))
+    yield Finding(what="geodtr-export", found=__version__)
     yield Finding(what="Python", found=f"{platform.python_version()}, {platform.system()}")
     cpu = this_cpu()
     flags = ", ".join(cpu.cpu_flags) or "instructions not told"
@@ -81,4 +83,4 @@ def _machine_findings() -> Iterator[Finding]:
         try:
             yield Finding(what=package, found=version(package))
         except PackageNotFoundError:
-            yield Finding(what=package, found="not installed", remedy=f"pip install 'geodtr-export[{extra}]'")
+            yield Finding(what=package, found="not installed", remedy=f"{install_hint(extra)}")

@@ -17,6 +17,7 @@ from scipy.io import savemat
 from trees import IDS, UTM
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.installation import install_hint
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set, read_training_set
 from geodtr.training.data.utm import to_degrees
@@ -129,4 +130,4 @@ def test_without_scipy_cvact_names_the_extra(
 ) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, val=[1])
     monkeypatch.setattr("geodtr.training.data.cvact.find_spec", lambda _name: None)
-    assert "geodtr-export[train]" in refused("data", "check", f"cvact:{root}#val")
+    assert install_hint("train") in refused("data", "check", f"cvact:{root}#val")

@@ -26,7 +26,7 @@ def _leave_out(tile: Tile, error: Exception) -> None:
 
 
 def test_ray_goes_on_with_a_build_and_gives_the_bytes_of_a_single_process(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the example needs Ray: pip install 'geodtr-export[ray]'")
+    pytest.importorskip("ray", reason="the example needs Ray: pip install '.[ray]'")
     bundle = open_bundle(write_bundle(tmp_path / "bundle"))
     (tmp_path / "tiles").mkdir()
     for number in range(110):

@@ -48,7 +48,7 @@ from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 
-pymilvus = pytest.importorskip("pymilvus", reason="Milvus is tested with pymilvus: pip install 'geodtr-export[milvus]'")
+pymilvus = pytest.importorskip("pymilvus", reason="Milvus is tested with pymilvus: pip install '.[milvus]'")
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
 from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.tensorrt.parser import check_operators
 from geodtr.export.build.engine import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.graph.checks import GraphError, check_operators
 from geodtr.export.graph.export import export_network
+from geodtr.export.graph.structure import GraphError
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
 from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BuildError

@@ -1,11 +1,12 @@
 """OpenVINO finds what the reference model finds, computes what the file says, and refuses what it would get wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import BUILT, Outcome, Trained
+from tiny_bundle import write_bundle
 
 from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.agreement import check_agreement
@@ -26,6 +28,7 @@ from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.engines.openvino import open_model as open_compiled
 from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import BuildError, BundleError
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.spec import Images
@@ -227,7 +230,7 @@ def test_without_openvino_the_extra_is_named(
         ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b"),
         ("evaluate", built["fp32"].path, "--data", trained.test_set.name),
     ):
-        assert "pip install 'geodtr-export[openvino]'" in refused(*command)
+        assert install_hint("openvino") in refused(*command)
 
 
 def _layers(bundle: Bundle, branch: Branch) -> dict[str, int]:
@@ -246,3 +249,32 @@ def _with_one_bias(graph: Path, out: Path) -> Path:
     stored.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, values[0]), stored.name))
     onnx.save(model, str(out))
     return out
+
+
+_AUDITED = """
+import os, sys
+from pathlib import Path
+
+def audit(event, arguments):
+    if event.startswith("socket.") or event == "os.fork":
+        os.write(2, f"{event} {arguments}\\n".encode())
+
+sys.addaudithook(audit)
+from geodtr.runtime.engines.openvino import open_model
+
+print(open_model(Path(sys.argv[1]) / "ground.onnx").inputs[0].any_name, "openvino_telemetry" in sys.modules)
+"""
+
+
+def test_openvino_writes_nothing_at_home_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    """Its package openvino-telemetry would, when it is imported: a client id, and a report to Google Analytics."""
+    assert version("openvino-telemetry")
+    bundle = write_bundle(tmp_path / "bundle")
+    home = tmp_path / "home"
+    home.mkdir()
+    told = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    line = [sys.executable, "-c", _AUDITED, str(bundle)]
+    done = subprocess.run(line, env={**told, "HOME": str(home)}, capture_output=True, text=True, check=True)
+    assert done.stdout == "images False\n"
+    assert not done.stderr
+    assert not list(home.iterdir())

@@ -113,7 +113,8 @@ def test_without_matplotlib_a_picture_is_refused_and_figures_are_printed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     message = refused("gallery", "preview", tmp_path / "gone", "--out", tmp_path / "a.png")
-    assert "pip install 'geodtr-export[plots]'" in message
+    assert "drawn by matplotlib, which is not installed" in message
+    assert "[plots]" in message
     assert json.loads(cli("gallery", "preview", tiles, "--json").out)["coverage"]["positioned"] == 4
 
 

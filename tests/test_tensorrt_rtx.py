@@ -28,6 +28,7 @@ from geodtr.runtime.engines.tensorrt.cuda import open_cuda
 from geodtr.runtime.engines.tensorrt.library import RTX, Library
 from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache
 from geodtr.runtime.errors import BundleError
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import BRANCHES
@@ -134,7 +135,7 @@ def test_a_compute_capability_is_nothing_for_tensorrt(
 @pytest.mark.parametrize(
     ("modules", "platform", "named"),
     [
-        (("no_such_module",), ("Linux", "x86_64"), "pip install 'geodtr-export[tensorrt-rtx]'"),
+        (("no_such_module",), ("Linux", "x86_64"), install_hint("tensorrt-rtx")),
         (("no_such_module",), ("Darwin", "arm64"), "wheels of it for Linux on x86_64 and aarch64, and this is Darwin"),
         (("without_libraries",), ("Linux", "x86_64"), "libtensorrt_rtx.so.1: cannot open"),
         (("older",), ("Linux", "x86_64"), "TensorRT-RTX 1.4.0 is installed; 1.7 to 1.x are known here"),

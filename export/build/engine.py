@@ -45,6 +45,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
     """
     import onnx
 
+    from geodtr.export.backends.tensorrt.parser import check_operators
     from geodtr.export.graph.checks import check_export
     from geodtr.export.graph.export import export_network
     from geodtr.export.graph.raw_tiles import FromRawTiles, raw_tile_spec
@@ -64,6 +65,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
         for branch in track(BRANCHES, "Exporting to ONNX", len(BRANCHES)):
             file = folder / f"{branch}.onnx"
             onnx.save(export_network(networks[branch], specs[branch].preprocessing), str(file))
+            check_operators(onnx.load(str(file)))
             check_export(file, TorchEmbedder(networks[branch], specs[branch]))
             entries[branch] = engine_entry(file, specs[branch])
         manifest = Manifest(

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from geodtr.calibration.operators import operators
-from geodtr.export.graph.checks import GraphError, check_fp16, check_quantised, tensor_types
+from geodtr.export.graph.checks import check_fp16, check_quantised
+from geodtr.export.graph.structure import GraphError, tensor_types
 from geodtr.export.parity.result import BranchAudit
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Branch
 
@@ -27,7 +29,7 @@ def audit(bundle: Bundle, branch: Branch) -> BranchAudit:
     entry = bundle.manifest.engine(branch)
     layers = {} if entry.compiled is None else dict(entry.compiled.layers)
     if find_spec("onnx") is None:
-        unread = "onnx is not installed: pip install 'geodtr-export[export]'"
+        unread = f"onnx is not installed: {install_hint('export')}"
         return BranchAudit(branch, operators={}, layers=layers, faults=(), unread=unread)
     import onnx
 

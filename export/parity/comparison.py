@@ -4,9 +4,9 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from importlib.util import find_spec
 
+from geodtr import __version__
 from geodtr.export.bench.measure import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
@@ -19,6 +19,7 @@ from geodtr.export.parity.stages import float32_graphs
 from geodtr.export.timing import Timing, time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import BundleError, MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
@@ -49,7 +50,7 @@ def compare(
     """
     if (stages or layers) and find_spec("onnxruntime") is None:
         raise MissingDependency(
-            "Comparing step by step needs ONNX Runtime: pip install 'geodtr-export[cpu]'. --no-stages, in Python "
+            f"Comparing step by step needs ONNX Runtime: {install_hint('cpu')}. --no-stages, in Python "
             "stages=False, compares the engines alone."
         )
     check_pairs(pair_set)
@@ -81,7 +82,7 @@ def compare(
         skipped=run.pair_set.skipped,
         machine=this_gpu() or this_cpu(),
         cores=os.cpu_count() or 1,
-        packages={"geodtr-export": version("geodtr-export"), "python": platform.python_version(), **packages()},
+        packages={"geodtr-export": __version__, "python": platform.python_version(), **packages()},
         reference=Reference(
             name=names[0],
             path=str(reference.path),

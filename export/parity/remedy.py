@@ -11,6 +11,7 @@ import msgspec
 from geodtr.export.model import Model
 from geodtr.export.parity.result import CheckName, Gate
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import Manifest, QuantisationEntry
 from geodtr.runtime.names import asked_as
 from geodtr.runtime.rebuilding import rebuild
@@ -42,7 +43,7 @@ def next_step(gate: Gate, compared: Comparison) -> str | None:
         return _after_failure(failed, compared)
     if gate.recall_is_open:
         return _more_pairs(gate, compared)
-    return "Read the typed graphs as well: pip install 'geodtr-export[export]'"
+    return f"Read the typed graphs as well: {install_hint('export')}"
 
 
 def _after_failure(failed: set[CheckName], compared: Comparison) -> str:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.installation import install_hint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +34,7 @@ def check_pictures(*paths: Path | None, plotted: bool = True) -> None:
 def require_matplotlib() -> None:
     """Raise MissingDependency unless matplotlib is installed."""
     if find_spec("matplotlib") is None:
-        raise MissingDependency(
-            "Pictures are drawn by matplotlib, which is not installed: pip install 'geodtr-export[plots]'"
-        )
+        raise MissingDependency(f"Pictures are drawn by matplotlib, which is not installed: {install_hint('plots')}")
 
 
 def save_picture(picture: "Figure | Image.Image", path: Path) -> None:

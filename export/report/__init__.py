@@ -7,6 +7,7 @@ from geodtr.export.parity.result import ParityResult
 from geodtr.export.plots.files import require_matplotlib
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, check_writable, write_bytes
+from geodtr.runtime.installation import install_hint
 
 __all__ = ["check_replaceable", "check_report", "replace_report", "write_report"]
 
@@ -30,9 +31,7 @@ def check_replaceable(out: Path) -> None:
         raise ConfigError(f"{out} does not end in .html; the report is written as an HTML file.")
     check_writable(out)
     if find_spec("jinja2") is None:
-        raise MissingDependency(
-            "The report is written by Jinja2, which is not installed: pip install 'geodtr-export[export]'"
-        )
+        raise MissingDependency(f"The report is written by Jinja2, which is not installed: {install_hint('export')}")
     require_matplotlib()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
+from geodtr.runtime.installation import install_hint, pip
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Precision, Provider
@@ -71,7 +72,7 @@ class OnnxRuntimeEmbedder:
 def installed() -> Finding:
     """ONNX Runtime as it is installed; failed where two builds break each other."""
     if not any(map(_installed_version, _BUILDS)):
-        return Finding(what="onnxruntime", found="not installed", remedy="pip install 'geodtr-export[cpu]'")
+        return Finding(what="onnxruntime", found="not installed", remedy=install_hint("cpu"))
     return looked_at("onnxruntime", lambda: f"{check_installation()}, providers: {', '.join(_providers())}")
 
 
@@ -199,8 +200,8 @@ def check_provider(provider: Provider) -> str:
     there = _providers()
     if provider not in there:
         raise MissingDependency(
-            f"The installed ONNX Runtime has no {provider} provider (it has: {', '.join(there)}). For a GPU: pip "
-            "uninstall -y onnxruntime && pip install 'geodtr-export[gpu]'"
+            f"The installed ONNX Runtime has no {provider} provider (it has: {', '.join(there)}). For a GPU: "
+            f"{pip('uninstall')} -y onnxruntime && {install_hint('gpu')}"
         )
     return PROVIDERS[provider]
 
@@ -209,11 +210,11 @@ def check_installation() -> str:
     """The installed build's version. Raises MissingDependency when none is installed, or two that break each other."""
     versions = [found for found in map(_installed_version, _BUILDS) if found is not None]
     if not versions:
-        raise MissingDependency("ONNX Runtime is not installed: pip install 'geodtr-export[cpu]'.")
+        raise MissingDependency(f"ONNX Runtime is not installed: {install_hint('cpu')}.")
     if len(versions) > 1:
         raise MissingDependency(
             "onnxruntime and onnxruntime-gpu are both installed; they share one module and break each other. Keep one: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'geodtr-export[cpu]'"
+            f"{pip('uninstall')} -y onnxruntime onnxruntime-gpu && {install_hint('cpu')}"
         )
     return versions[0]
 

@@ -4,9 +4,11 @@ Float is float32: on CPUs with bfloat16 or half-precision units OpenVINO would t
 activations of large products on the fly.
 """
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 
 from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Precision
@@ -134,8 +137,7 @@ def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES, *, cou
     Raises MissingDependency, or BundleError when OpenVINO refuses the file, or would not compute in float32.
     """
     check_installation()
-    import openvino
-
+    openvino = _import()
     properties = dict(_AS_THE_FILE_SAYS)
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
@@ -166,9 +168,23 @@ def _core() -> Any:
     any thread may cause by dropping the last engine: the next signal, a Ctrl-C, would then be a segmentation fault
     (OpenVINO 2026.4).
     """
-    import openvino
+    return _import().Core()
 
-    return openvino.Core()
+
+def _import() -> Any:
+    """The module, without its telemetry.
+
+    Its import writes a client id below the home folder and reports to Google Analytics. Where openvino-telemetry
+    cannot be imported it takes a stub of its own instead.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        return import_module("openvino")
+    sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
 
 
 def layers(compiled: Any) -> dict[str, int]:
@@ -191,11 +207,9 @@ def check_installation() -> str:
     """The installed version. Raises MissingDependency when there is none, or its libraries cannot be loaded."""
     try:
         found = version("openvino")
-        import openvino  # noqa: F401
+        _import()
     except PackageNotFoundError:
-        raise MissingDependency("OpenVINO is not installed: pip install 'geodtr-export[openvino]'.") from None
+        raise MissingDependency(f"OpenVINO is not installed: {install_hint('openvino')}.") from None
     except ImportError as error:
-        raise MissingDependency(
-            f"OpenVINO cannot be used here ({error}): pip install 'geodtr-export[openvino]'."
-        ) from None
+        raise MissingDependency(f"OpenVINO cannot be used here ({error}): {install_hint('openvino')}.") from None
     return found

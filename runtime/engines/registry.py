@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Backend, Precision
 from geodtr.runtime.preflight import Finding
@@ -68,7 +69,7 @@ def installed(backend: Backend) -> Iterator[Finding]:
         try:
             yield Finding(what=backend, found=version(backend))
         except PackageNotFoundError:
-            yield Finding(what=backend, found="not installed", remedy=f"pip install 'geodtr-export[{backend}]'")
+            yield Finding(what=backend, found="not installed", remedy=install_hint(backend))
 
 
 def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:

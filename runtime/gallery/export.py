@@ -11,6 +11,7 @@ import msgspec
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.tile import Tile
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
@@ -62,7 +63,7 @@ def _write_parquet(gallery: Gallery, path: Path) -> None:
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise MissingDependency(
-            "Parquet is written by pyarrow, which is not installed: pip install 'geodtr-export[parquet]'"
+            f"Parquet is written by pyarrow, which is not installed: {install_hint('parquet')}"
         ) from None
     size = gallery.manifest.descriptor_size
     numbers = [(name, pa.float64()) for name in _FIELDS[2:]]

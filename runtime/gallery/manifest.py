@@ -2,12 +2,12 @@
 or what Milvus keeps with a collection.
 """
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from geodtr import __version__
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import Manifest
@@ -37,7 +37,7 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     index: Index = "flat"
     source: str
     made_by: MadeBy
-    toolkit: str = msgspec.field(default_factory=lambda: version("geodtr-export"))
+    toolkit: str = msgspec.field(default_factory=lambda: __version__)
 
 
 def made_by(bundle: Manifest) -> MadeBy:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from geodtr.runtime.errors import ImageError, MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.spec import Images
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_opencv() -> None:
         import cv2  # noqa: F401 (that it can be imported is all that is asked)
     except ImportError as error:
         raise MissingDependency(
-            f"Videos and cameras need OpenCV, which cannot be imported ({error}): pip install 'geodtr-export[video]'"
+            f"Videos and cameras need OpenCV, which cannot be imported ({error}): {install_hint('video')}"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """Products of many reference rows with a few queries, by the fastest library that is installed.
 
 ONNX Runtime multiplies float32 with several queries faster than NumPy's BLAS does, and comes with the lean runtime.
-NumKong multiplies int8 and float16 as they are; it is optional (`geodtr-export[search]`). Without either NumPy does the
+NumKong multiplies int8 and float16 as they are; it is optional (the extra `search`). Without either NumPy does the
 same work.
 """
 

@@ -15,6 +15,7 @@ import numpy as np
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import Decoded
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
 from geodtr.runtime.sources.ellipsoid import Values
@@ -152,7 +153,7 @@ def _open(path: Path) -> Any:
     try:
         import rasterio
     except ModuleNotFoundError:
-        raise MissingDependency("Cutting a map needs rasterio: pip install 'geodtr-export[geo]'") from None
+        raise MissingDependency(f"Cutting a map needs rasterio: {install_hint('geo')}") from None
     with readable(DataError):
         if not path.is_file():
             raise DataError(f"{path} does not exist. Check the path.")

@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 
 from geodtr.runtime.errors import DataError, MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 from geodtr.training.data.utm import to_degrees
 
@@ -75,7 +76,7 @@ class _Index(msgspec.Struct):
 
 def _read_index(path: Path, split: str) -> _Index:
     if find_spec("scipy") is None:
-        raise MissingDependency(f"Reading {path} needs SciPy: pip install 'geodtr-export[train]'")
+        raise MissingDependency(f"Reading {path} needs SciPy: {install_hint('train')}")
     command = [sys.executable, "-m", "geodtr.training.data.mat_index", str(path), *_ROWS[split]]
     result = subprocess.run(command, capture_output=True, check=False)
     damaged = f"{path} is not the index of CVACT, or is damaged"

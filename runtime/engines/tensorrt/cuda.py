@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import MissingDependency, UserError
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine, this_gpu, with_gpu
 
 _DEVICE = 0
@@ -102,7 +103,7 @@ def open_cuda() -> Cuda:
     raise MissingDependency(
         f"No NVIDIA GPU can be used ({'; '.join(reasons)}). This needs a GPU with its driver, and one of the two "
         "packages, made for a CUDA that the driver serves (nvidia-smi names it): "
-        "pip install 'geodtr-export[tensorrt]', or geodtr-export[pycuda]. "
+        f"{install_hint('tensorrt')}, or [pycuda] instead. "
         "To run without a GPU: geodtr-export build-engine ... --backend onnxruntime"
     )
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 from geodtr.runtime.errors import MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import is_jetson
 from geodtr.runtime.names import Backend
 
@@ -77,7 +78,7 @@ class Library:
             )
         if self.backend == "tensorrt-rtx" and _platform() not in _RTX_PLATFORMS:
             return f"NVIDIA has wheels of it for Linux on x86_64 and aarch64, and this is {' on '.join(_platform())}"
-        return f"pip install 'geodtr-export[{self.backend}]'"
+        return install_hint(self.backend)
 
 
 _RTX_PLATFORMS = (("Linux", "x86_64"), ("Linux", "aarch64"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from geodtr.runtime.errors import GalleryError, MissingDependency
 from geodtr.runtime.gallery.location import TOKEN, MilvusPlace
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.locks import locked
 
 _TIMEOUT = 5.0
@@ -35,7 +36,7 @@ def connect(place: MilvusPlace, may_create: bool, closes: ExitStack) -> Any:
         if (error.name or "").partition(".")[0] not in ("pymilvus", "milvus_lite"):
             raise
         raise MissingDependency(
-            f"{place} is reached by {error.name}, which is not installed: pip install 'geodtr-export[milvus]'"
+            f"{place} is reached by {error.name}, which is not installed: {install_hint('milvus')}"
         ) from None
     for logger in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):
         logging.getLogger(logger).setLevel(logging.CRITICAL + 1)  # what they log, they raise as well

@@ -1,0 +1,60 @@
+"""How this package was installed, so that a message names the command that installs an extra here.
+
+The name `geodtr-export` is on no package index that can be relied on: an installation from a checkout, a wheel or a
+repository gets its extras from there.
+"""
+
+import json
+import shlex
+import shutil
+import sys
+from functools import cache
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+NAME = "geodtr-export"
+
+
+def install_hint(*extras: str) -> str:
+    """The command that installs `extras` into this environment, from where the package was installed."""
+    names = f"[{','.join(extras)}]"
+    source = _source()
+    url = str(source.get("url", ""))
+    editable = ""
+    if not url:
+        wanted = NAME + names
+    elif urlsplit(url).scheme == "file":
+        path = Path(url2pathname(urlsplit(url).path))
+        if not path.exists():
+            return f"{pip('install')} '.{names}' in a checkout of {NAME} ({path}, where it was installed from, is gone)"
+        wanted = f"{path}{names}"
+        editable = "--editable " if source.get("dir_info", {}).get("editable") else ""
+    else:
+        version_control = source.get("vcs_info", {})
+        prefix = f"{version_control['vcs']}+" if version_control else ""
+        revision = version_control.get("requested_revision")
+        wanted = f"{NAME}{names} @ {prefix}{url}{f'@{revision}' if revision else ''}"
+    return f"{pip('install')} {editable}{shlex.quote(wanted)}"
+
+
+def pip(command: str) -> str:
+    """A command of pip for this environment: by name where that pip is on the path, else by this Python."""
+    found = shutil.which("pip")
+    if found and Path(found).parent == Path(sys.executable).parent:
+        return f"pip {command}"
+    python = shlex.quote(sys.executable)
+    # uv makes environments without pip; in pipx's it is there, shared by all of them.
+    return f"{python} -m pip {command}" if find_spec("pip") else f"uv pip {command} --python {python}"
+
+
+@cache
+def _source() -> dict[str, Any]:
+    """Where the installer got the package from (PEP 610); empty: from an index, or this was not recorded."""
+    # In a checkout the build's egg-info comes first and records nothing.
+    texts = (found.read_text("direct_url.json") for found in distributions(name=NAME))
+    document: dict[str, Any] = json.loads(next(filter(None, texts), "{}"))
+    return document
