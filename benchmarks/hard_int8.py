@@ -31,7 +31,8 @@ from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.names import BRANCHES, METHODS, Precision
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.run_files import resolve_checkpoint
 
 SPREAD = 1.0
 

@@ -26,8 +26,7 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.tracking.filter import TrackOptions
 from geodtr.runtime.tracking.odometry import read_odometry

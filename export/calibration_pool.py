@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from geodtr.calibration.pool import Pool
+from geodtr.calibration.select import Pool
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.pair_set import PairSet

@@ -32,11 +32,13 @@ from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, write_bytes
-from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localisation, Localizer
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.manifest import QuantisationEntry
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
@@ -150,7 +152,7 @@ def run_demo(
     """
     from geodtr.training.config import load_preset
     from geodtr.training.loop import resume, train
-    from geodtr.training.run_state import STATE
+    from geodtr.training.run_files import STATE
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})

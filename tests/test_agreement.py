@@ -9,9 +9,9 @@ from conftest import BUILT, Trained
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.backends.registry import Builder, BuildOptions, Compiled, make_builder
-from geodtr.export.build.agreement import check_agreement
 from geodtr.export.build.engine import build_engine
 from geodtr.export.calibration_pool import pool_of
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.errors import BuildError

@@ -13,9 +13,9 @@ from plotted import pixel_at, pixels_of
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.coverage import coverage_plot
 from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.coverage import measure
-from geodtr.runtime.sources.ellipsoid import displacement, metres_per_degree
 from geodtr.runtime.sources.tile import Tile
 
 BLUE = ImageColor.getrgb(LIGHT["s1"])
@@ -174,12 +174,3 @@ def test_nothing_is_drawn_of_tiles_without_a_position() -> None:
     tiles = [Tile("a", "a.png")]
     with pytest.raises(DataError, match="none of 1 tiles has a position"):
         coverage_plot(Painted(tiles), measure(tiles))
-
-
-def test_short_distances_are_the_ellipsoids() -> None:
-    """A nautical mile is about a minute of latitude: 1,842.9 m at the equator and 1,861.6 m at the poles."""
-    for lat, metres in ((0.0, 1842.9), (90.0, 1861.6)):
-        _, north = displacement(lat, 0, lat - np.sign(lat - 45) / 60, 0)
-        assert abs(float(north)) == pytest.approx(metres, abs=0.5)
-    east, _ = displacement(0, 179.9, 0, -179.9)
-    assert float(east) == pytest.approx(0.2 * 111_319.49, rel=1e-6)

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
-from geodtr.runtime.gallery.base import open_gallery
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localization.calibration import FILE_NAME, read_calibration
 from geodtr.runtime.localization.localizer import Localizer

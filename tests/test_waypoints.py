@@ -17,7 +17,8 @@ from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.writers import SUFFIXES, Waypoint, geojson, gpx, waypoint_file
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
 
 NAMESPACE = "{http://www.topografix.com/GPX/1/1}"
 WPT_ORDER = (

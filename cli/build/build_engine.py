@@ -158,6 +158,7 @@ def build_engine(
     from geodtr.export.build.candidates import check_can_choose
     from geodtr.export.build.engine import build_engine as build_one
     from geodtr.export.build.engine import recompile
+    from geodtr.export.model import check_source
     from geodtr.export.plots.files import check_pictures
     from geodtr.export.precision.searched_graphs import SearchPlan
     from geodtr.export.precision.write import CalibrationPlan
@@ -165,6 +166,7 @@ def build_engine(
 
     _check_heard(context, precision, backend, require_faster)
     check_pictures(picture)
+    check_source(source)
     tensorrt = TensorRtOptions(
         min_batch=min_batch,
         opt_batch=opt_batch,

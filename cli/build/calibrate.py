@@ -10,7 +10,7 @@ from geodtr.cli.options import out_option
 from geodtr.runtime.names import Choice, Method
 
 if TYPE_CHECKING:
-    from geodtr.calibration.pool import Pool
+    from geodtr.calibration.select import Pool
 
 Images = Annotated[int, typer.Option("--images", min=1, help="How many of the images are used.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw, where --select draws.")]
@@ -42,11 +42,14 @@ def calibrate(
     percentile: Percentile = 99.99,
 ) -> None:
     """Measure the ranges that activations take on images, for `build-engine --ranges`."""
+    from geodtr.export.model import check_source
+
+    check_source(source)
+    pool = open_pool(data)
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.engine import float32_bundle
 
-    pool = open_pool(data)
     options = RangeOptions(images=images, choice=select, seed=seed, method=method, percentile=percentile)
     with float32_bundle(source, track) as exported:
         made = measure(exported, pool, options, out, track=track)

@@ -28,6 +28,9 @@ def export(
     ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
+    from geodtr.training.run_files import find_checkpoint
+
+    find_checkpoint(checkpoint)
     from geodtr.export.build.engine import export_checkpoint
 
     bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)

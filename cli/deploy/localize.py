@@ -21,15 +21,14 @@ from geodtr.cli.options import (
     Seed,
     Threads,
 )
-from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.location import GalleryLocation, as_location
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame, Frames
-    from geodtr.runtime.localization.localizer import Localisation
-    from geodtr.runtime.localization.writers import Waypoint
+    from geodtr.runtime.localization.result import Localisation, Waypoint
     from geodtr.runtime.tracking.run import Tracked
     from geodtr.runtime.tracking.synchronize import Moment
 
@@ -41,12 +40,12 @@ def localize(
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
     ],
     place: Annotated[
-        Place,
+        GalleryLocation,
         typer.Option(
             "--gallery",
             metavar="GALLERY",
             help=f"A gallery of the same model: {GALLERY_HELP}.",
-            parser=as_place,
+            parser=as_location,
             show_default=False,
         ),
     ],
@@ -165,8 +164,8 @@ def _drive_of(
     odometry: Path | None, frames: "Frames | None", video_start: float | None, limit: int | None
 ) -> _Drive | None:
     """What --track asks for, with or without IMAGES."""
-    from geodtr.runtime.arrivals import arriving_lines
     from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.prefetch import arriving_lines
     from geodtr.runtime.tracking.odometry import follow_odometry, read_odometry
     from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 
@@ -205,7 +204,7 @@ def _from_pipe(odometry: Path | None) -> bool:
     return str(odometry) == "-"
 
 
-def _warn_of(opened: "Gallery", path: Place) -> None:
+def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
     """What is wrong with a gallery and yet no error."""
     held = opened.info
     if not held.references:
@@ -240,7 +239,7 @@ def _tell(
     tables: bool,
 ) -> int:
     """Print every answer as it comes, and give it to all `writers`; how many there were."""
-    from geodtr.runtime.localization.localizer import Localisation
+    from geodtr.runtime.localization.result import Localisation
 
     count = 0
     uncalibrated = set[str]()

@@ -92,11 +92,16 @@ def data_prepare(
     """
     from time import perf_counter
 
-    from geodtr.training.config import load_preset
     from geodtr.training.data.prepare import prepare
-    from geodtr.training.data.spec import find_preset, read_training_set
+    from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
+    from geodtr.training.presets import read_preset
 
-    config = load_preset(preset or find_preset(spec))
+    parse_spec(spec)
+    preset = preset or find_preset(spec)
+    read_preset(preset)
+    from geodtr.training.config import load_preset
+
+    config = load_preset(preset)
     pair_set = read_training_set(spec, limit)
     start = perf_counter()
     try:
@@ -140,15 +145,20 @@ def data_show(
     import numpy as np
 
     from geodtr.export.plots.files import check_pictures, save_picture
-    from geodtr.export.plots.pairs import augmented_rows, draw_pairs
     from geodtr.export.plots.sheet import spread
     from geodtr.runtime.errors import DataError, ImageError
     from geodtr.runtime.images.preprocess import load_image
-    from geodtr.training.config import load_preset
-    from geodtr.training.data.spec import find_preset, read_training_set
+    from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
+    from geodtr.training.presets import read_preset
 
     check_pictures(out, plotted=False)
-    config = load_preset(preset or find_preset(spec))
+    parse_spec(spec)
+    preset = preset or find_preset(spec)
+    read_preset(preset)
+    from geodtr.export.plots.pairs import augmented_rows, draw_pairs
+    from geodtr.training.config import load_preset
+
+    config = load_preset(preset)
     pair_set = read_training_set(spec)
     report_skipped(spec, pair_set.skipped)
     chosen = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]

@@ -68,8 +68,11 @@ def evaluate(
     from geodtr.export.evaluation import evaluate_on
     from geodtr.export.model import open_model
     from geodtr.export.plots.files import check_pictures
+    from geodtr.training.data.spec import parse_spec
 
     check_pictures(curve, sheet, plotted=curve is not None)
+    for spec in data:
+        parse_spec(spec)
     opened = open_model(model)
     queries = 0 if sheet is None else _SHEET_QUERIES
     results = evaluate_on(opened, data, trained_on=trained_on, limit=limit, sheet_queries=queries, track=track)
@@ -168,11 +171,14 @@ def visualize(
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
     from geodtr.export.plots.files import check_pictures, save_picture
-    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
     from geodtr.training.data.spec import read_test_set
+    from geodtr.training.run_files import find_checkpoint
 
     check_pictures(out)
+    find_checkpoint(model)
     pair_set = read_test_set(data)
+    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
+
     report_skipped(pair_set.name, pair_set.skipped)
     explained, bad = explain_pairs(model, pair_set, pairs)
     for skipped in bad:

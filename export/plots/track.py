@@ -13,7 +13,8 @@ from geodtr.export.plots.files import save_picture
 from geodtr.export.plots.maps import Floats, new_map
 from geodtr.export.plots.theme import themed
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.localization.writers import Waypoint, collected, runs
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.writers import collected, runs
 from geodtr.runtime.sources.coverage import frame_of
 
 TILE, SURE = "#b4b9bf", "#c4dbf0"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geodtr.runtime.sources.ellipsoid import Values, displacement, metres_per_degree
+from geodtr.runtime.geodesy import Values, displacement, metres_per_degree
 from geodtr.runtime.sources.tile import Tile
 
 _SAMPLE = 256
