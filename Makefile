@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,docs,dev
+DEMO_EXTRAS := cpu,train,export
 ROOMS := runtime calibration training export cli
 PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
@@ -15,7 +16,7 @@ INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path
 
 .PHONY: demo test test-all test-nightly check docs check-tensorrt gpu-bundle install pins clean
 
-demo: install
+demo: .venv/demo-installed
 	$(BIN)/geodtr-export demo --out demo
 
 test: install
@@ -33,6 +34,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/mypy tests benchmarks tools examples
+	cd tests && ../$(BIN)/lint-imports ../pyproject.toml # elsewhere the folder geodtr/ would hide the package
 
 # The documentation site, into site/, without a network; docs/cli.md is written from the command line's own help.
 docs: install
@@ -49,9 +51,15 @@ gpu-bundle: install
 
 install: .venv/installed
 
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+	--config-settings editable_mode=strict --editable
+
 .venv/installed: .venv/bin/uv pyproject.toml constraints.txt $(FOLDERS)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--config-settings editable_mode=strict --editable ".[$(EXTRAS)]"
+	$(INSTALL) ".[$(EXTRAS)]"
+	touch $@ .venv/demo-installed
+
+.venv/demo-installed: .venv/bin/uv pyproject.toml constraints.txt $(FOLDERS)
+	$(INSTALL) ".[$(DEMO_EXTRAS)]"
 	touch $@
 
 .venv/bin/uv:
@@ -63,7 +71,7 @@ install: .venv/installed
 pins: .venv/bin/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
 		$(foreach extra,$(subst $(comma), ,$(EXTRAS),bench),--extra $(extra)) --upgrade pyproject.toml --output-file constraints.txt
-	sed -i '1i # What the tests ran with, on Linux x86-64; made anew by: make pins' constraints.txt
+	sed -i '1i # What the tests ran with, on Linux x86-64; rebuilt by: make pins' constraints.txt
 
 
 clean:
