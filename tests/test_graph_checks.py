@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from geodtr.calibration.operators import operators
 from geodtr.export.build.compile import check_batch_invariance
-from geodtr.export.graph.checks import GraphError, check_export, check_fp16, check_quantised
+from geodtr.export.graph.checks import check_export, check_fp16, check_quantised
+from geodtr.export.graph.structure import GraphError
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images

@@ -9,7 +9,8 @@ import pytest
 from conftest import Outcome, Trained
 
 from geodtr.calibration.operators import blocks, operators
-from geodtr.export.graph.checks import QUANTISERS, GraphError, check_fp16
+from geodtr.export.graph.checks import check_fp16
+from geodtr.export.graph.structure import QUANTISERS, GraphError
 from geodtr.export.precision.fp16 import check_fits
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files

@@ -1,32 +1,25 @@
 """What must hold of an ONNX file before it counts as written: it computes what PyTorch does, in the types it claims."""
 
 from collections.abc import Collection
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geodtr.calibration.operators import WEIGHTED
-from geodtr.export.backends.tensorrt.network import parser_faults
+from geodtr.export.graph.structure import QUANTISERS, GraphError, behind_last, tensor_types
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
-from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder
 
 OPSET = 20
 """The newest opset on TensorRT's list of supported operators."""
 BATCHES = (1, 2, 7)
 SMALLEST_COSINE, TYPICAL_DIFFERENCE = 0.99999, 1e-5
-QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _PASS_THROUGH = frozenset(
     {"Relu", "Reshape", "Transpose", "Identity", "Cast", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Pad", "Clip"}
     | {"Slice", "Split", "Gather", "Concat", "Expand"}
 )
 """Operators that give some of the values they read, unchanged or clipped."""
-
-
-class GraphError(UserError):
-    """An exported graph is not what this project promises of it: nothing is written."""
 
 
 def check_export(path: Path, reference: Embedder) -> None:
@@ -42,7 +35,6 @@ def check_export(path: Path, reference: Embedder) -> None:
     opset = max(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
     if opset > OPSET:
         raise GraphError(f"{path} has opset {opset}, newer than {OPSET}")
-    check_operators(graph)
     exported = OnnxRuntimeEmbedder(open_session(path), reference.spec, path)
     how = reference.spec.preprocessing
     generator = np.random.default_rng(0)
@@ -83,28 +75,6 @@ def check_ours(path: Path, spec: BranchSpec) -> None:
 
 def _sides(value: Any) -> list[int]:
     return [side.dim_value for side in value.type.tensor_type.shape.dim]
-
-
-def check_operators(graph: Any) -> None:
-    """Raise GraphError when TensorRT's parser does not take the graph: by its own word where TensorRT-RTX is installed,
-    whose parser is the same one and needs no GPU; else when an operator is not on the list of those it knows.
-    """
-    faults = parser_faults(graph.SerializeToString())
-    if faults is not None:
-        if faults:
-            raise GraphError(f"TensorRT's parser does not take the graph: {'; '.join(faults)}")
-        return
-    lines = files("geodtr.export.backends.tensorrt").joinpath("operators.txt").read_text().splitlines()
-    known = {name for line in lines if not line.startswith("#") for name in line.split()}
-    foreign = sorted(
-        {
-            f"{node.domain or 'ai.onnx'}.{node.op_type}"
-            for node in graph.graph.node
-            if node.domain not in ("", "ai.onnx") or node.op_type not in known
-        }
-    )
-    if foreign:
-        raise GraphError(f"the graph uses operators that TensorRT's parser does not take: {', '.join(foreign)}")
 
 
 def check_fp16(graph: Any) -> None:
@@ -165,40 +135,3 @@ def check_for_tensorrt(graph: Any) -> None:
                 raise GraphError(
                     f"{node.op_type} {node.name} is none that TensorRT takes: signed 8-bit values, zero point 0"
                 )
-
-
-def before_first(graph: Any, op_type: str) -> list[Any]:
-    """The nodes that lead from the graph's input to its first `op_type`, that one left out."""
-    nodes = list(graph.graph.node)
-    first = next(index for index, node in enumerate(nodes) if node.op_type == op_type)
-    reached = {INPUT}
-    found = []
-    for node in nodes[:first]:
-        if reached & set(node.input):
-            found.append(node)
-            reached.update(node.output)
-    return found
-
-
-def behind_last(graph: Any, op_type: str) -> list[Any]:
-    """The nodes that follow the graph's last `op_type`, up to its output."""
-    nodes = list(graph.graph.node)
-    last = max(index for index, node in enumerate(nodes) if node.op_type == op_type)
-    reached = set(nodes[last].output)
-    found = []
-    for node in nodes[last + 1 :]:
-        if reached & set(node.input):
-            found.append(node)
-            reached.update(node.output)
-    return found
-
-
-def tensor_types(graph: Any) -> dict[str, int]:
-    """Element type of every tensor, as far as the graph and shape inference tell."""
-    import onnx
-
-    inferred = onnx.shape_inference.infer_shapes(graph).graph
-    types = {entry.name: entry.data_type for entry in inferred.initializer}
-    for entry in (*inferred.input, *inferred.output, *inferred.value_info):
-        types[entry.name] = entry.type.tensor_type.elem_type
-    return types

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geodtr.calibration.activations import Range
-from geodtr.export.graph.checks import QUANTISERS, GraphError, before_first, behind_last
+from geodtr.export.graph.structure import QUANTISERS, GraphError, before_first, behind_last
 
 LARGEST = 65504.0
 _FP32_OPS = ("LayerNormalization", "Softmax")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.calibration.operators import WEIGHTED
-from geodtr.export.graph.checks import tensor_types
+from geodtr.export.graph.structure import tensor_types
 from geodtr.runtime.engines.tensorrt.versions import UNKNOWN, layer_precisions, operator_precisions, width
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import Precision

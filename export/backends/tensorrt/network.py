@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from geodtr.export.backends.tensorrt.compute_capabilities import set_targets
 from geodtr.export.backends.tensorrt.watched import run_watched
 from geodtr.runtime.engines.tensorrt.cuda import Cuda
-from geodtr.runtime.engines.tensorrt.library import RTX
 from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache
-from geodtr.runtime.engines.tensorrt.plan import Log, open_log
+from geodtr.runtime.engines.tensorrt.plan import Log
 from geodtr.runtime.engines.tensorrt.versions import hardware_level, parse_for_dla
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.manifest import TensorRtEntry
@@ -42,7 +41,7 @@ def build_plan(
     `notice` is called when it cannot be used. Raises BuildError with the library's own words.
     """
     api, name = log.library.trt, log.library.name
-    builder, network, parser = _begin(log)
+    builder, network, parser = begin(log)
     if how.dla_core is not None:
         parse_for_dla(log.library, parser)
     if not parser.parse_from_file(str(graph)):
@@ -68,23 +67,7 @@ def build_plan(
     return bytes(plan)
 
 
-def parser_faults(graph: bytes) -> list[str] | None:
-    """What NVIDIA's parser has against a serialised ONNX graph, in its own words; None where TensorRT-RTX is not
-    installed, or not whole.
-    """
-    if not RTX.is_there:
-        return None
-    try:
-        log = open_log(RTX)
-    except ImportError:
-        return None
-    _builder, _network, parser = _begin(log)  # the parser holds no reference of its own to the network
-    if parser.supports_model_v2(graph):
-        return []
-    return [str(parser.get_error(index)) for index in range(parser.num_errors)] or [log.why]
-
-
-def _begin(log: Log) -> "tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser]":
+def begin(log: Log) -> "tuple[trt.Builder, trt.INetworkDefinition, trt.OnnxParser]":
     """A builder, its empty, strongly typed network, and a parser that fills it."""
     trt = log.library.trt
     builder = trt.Builder(log.logger)

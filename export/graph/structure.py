@@ -1,0 +1,49 @@
+"""The structure of an ONNX graph: the type of each tensor, the nodes before and behind an operator."""
+
+from typing import Any
+
+from geodtr.runtime.errors import UserError
+from geodtr.runtime.spec import INPUT
+
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+class GraphError(UserError):
+    """An exported graph is not what this project promises of it: nothing is written."""
+
+
+def before_first(graph: Any, op_type: str) -> list[Any]:
+    """The nodes that lead from the graph's input to its first `op_type`, that one left out."""
+    nodes = list(graph.graph.node)
+    first = next(index for index, node in enumerate(nodes) if node.op_type == op_type)
+    reached = {INPUT}
+    found = []
+    for node in nodes[:first]:
+        if reached & set(node.input):
+            found.append(node)
+            reached.update(node.output)
+    return found
+
+
+def behind_last(graph: Any, op_type: str) -> list[Any]:
+    """The nodes that follow the graph's last `op_type`, up to its output."""
+    nodes = list(graph.graph.node)
+    last = max(index for index, node in enumerate(nodes) if node.op_type == op_type)
+    reached = set(nodes[last].output)
+    found = []
+    for node in nodes[last + 1 :]:
+        if reached & set(node.input):
+            found.append(node)
+            reached.update(node.output)
+    return found
+
+
+def tensor_types(graph: Any) -> dict[str, int]:
+    """Element type of every tensor, as far as the graph and shape inference tell."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    types = {entry.name: entry.data_type for entry in inferred.initializer}
+    for entry in (*inferred.input, *inferred.output, *inferred.value_info):
+        types[entry.name] = entry.type.tensor_type.elem_type
+    return types
