@@ -7,7 +7,6 @@ import onnx
 import pytest
 from conftest import BUILT, Trained
 
-from geodtr.calibration.ranges import RangeOptions
 from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.backends.options import OnnxRuntimeOptions
 from geodtr.export.backends.registry import make_builder
