@@ -58,8 +58,12 @@ def test_settings_take_the_place_of_a_presets_values() -> None:
         ("recipe.epochs", "not KEY=VALUE"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_right(setting: str, expected: str, refused: Callable[..., str]) -> None:
-    message = refused("train", "--preset", "world-tiny", "--data", "pairs:nowhere", "--out", "run", "--set", setting)
+def test_a_wrong_setting_is_named_with_what_is_right(
+    setting: str, expected: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    message = refused(
+        "train", "--preset", "world-tiny", "--data", f"pairs:{tmp_path}", "--out", "run", "--set", setting
+    )
     assert expected in message
 
 
