@@ -13,7 +13,7 @@ from all_int8 import open_exact
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.finetune import finetune_config
 from geodtr.runtime.names import Dialect

@@ -18,15 +18,15 @@ import numpy as np
 from PIL.Image import Image
 
 from geodtr import __version__
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.export.plots.retrieval import SheetRow, draw_sheet, spread
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, new_file, write_bytes
@@ -181,12 +181,8 @@ def run_demo(
     for precision, bundle in zip(BUILT, bundles, strict=True):
         build = partial(
             build_engine,
-            onnx,
-            bundle,
-            precision=precision,
-            builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=CalibrationPlan(pool_of(train_set)),
-            track=track,
+            BuildRequest(onnx, bundle, plan=plan_of(precision, Calibration(pool_of(train_set)))),
+            progress=track,
         )
         watch.make(f"Build {precision} engines", bundle, build)
     flying = open_bundle(bundles[0])

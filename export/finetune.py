@@ -9,7 +9,7 @@ import onnx
 from geodtr.calibration.operators import operators
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
-from geodtr.export.build.engine import float32_bundle
+from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.int8 import cut_by_relu
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError

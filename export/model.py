@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.names import Branch, Precision
@@ -50,7 +50,7 @@ def is_bundle(path: Path) -> bool:
     return (path / FILE_NAME).is_file()
 
 
-def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
+def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
     """Open a bundle folder, a checkpoint file, or a training run's folder. PyTorch runs on a GPU where there is one.
 
     Raises CheckpointError or BundleError when it is neither, or not whole. A checkpoint needs the `train` extra.
@@ -98,7 +98,7 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
     )
 
 
-def open_branch(path: Path, branch: Branch, options: EngineOptions = AS_IT_LIKES) -> Embedder:
+def open_branch(path: Path, branch: Branch, options: EngineOptions = DEFAULT_OPTIONS) -> Embedder:
     """One branch alone: of a bundle, no other engine is loaded. Raises as `open_model` does."""
     return (
         open_bundle(path).embedder(branch, options) if is_bundle(path) else open_model(path, options).embedders[branch]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from geodtr.cli.main import run
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
@@ -88,11 +88,11 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     onnx = export_checkpoint(checkpoint, root / "onnx")
     bundles = {
         precision: build_engine(
-            onnx.path,
-            root / precision,
-            precision=precision,
-            builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=CalibrationPlan(pool_of(train_set), keep_cosine=0.9998),
+            BuildRequest(
+                onnx.path,
+                root / precision,
+                plan=plan_of(precision, Calibration(pool_of(train_set)), keep_cosine=0.9998),
+            )
         )
         for precision in BUILT
     }

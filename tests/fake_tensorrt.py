@@ -15,8 +15,8 @@ import fake_cuda
 import numpy as np
 import onnx
 
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.onnxruntime import open_session
-from geodtr.runtime.engines.registry import EngineOptions
 
 __version__ = "10.3.0"
 

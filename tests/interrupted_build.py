@@ -12,8 +12,9 @@ from pathlib import Path
 import fake_cuda
 import fake_tensorrt
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest
 
 
 def main(bundle: str, out: str) -> None:
@@ -31,7 +32,7 @@ def main(bundle: str, out: str) -> None:
 
     wishes.on_step = interrupt
     try:
-        build_engine(Path(bundle), Path(out), precision="fp32", builder=make_builder("tensorrt", BuildOptions()))
+        build_engine(BuildRequest(Path(bundle), Path(out), TensorRtOptions()))
     except KeyboardInterrupt:
         sys.stdout.write(f"{len(steps)}")
 

@@ -19,11 +19,11 @@ import torch
 from fake_cuda import FakeGpu
 from fake_tensorrt import FakeWishes
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.backends.options import TensorRtOptions
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
@@ -89,11 +89,8 @@ def build(model: Model, tmp_path: Path, machine: Machine) -> Callable[..., Bundl
     del machine
 
     def call(precision: Precision = "fp32", name: str = "bundle", **options: Any) -> Bundle:
-        calibration = CalibrationPlan(pool_of(model.images), keep_cosine=0.5) if precision == "int8" else None
-        builder = make_builder("tensorrt", BuildOptions(tensorrt=TensorRtOptions(**options)))
-        return build_engine(
-            model.onnx.path, tmp_path / name, precision=precision, builder=builder, calibration=calibration
-        )
+        plan = plan_of(precision, Calibration(pool_of(model.images)), keep_cosine=0.5)
+        return build_engine(BuildRequest(model.onnx.path, tmp_path / name, TensorRtOptions(**options), plan))
 
     return call
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.bench.measure import run_bench
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Float
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
 from geodtr.export.timing import Timing
@@ -157,9 +157,9 @@ def test_an_engine_that_is_faster_carries_the_ratio(
 
 
 def test_the_gate_measures_the_engine_that_was_built(trained: Trained, tmp_path: Path) -> None:
-    builder = make_builder("onnxruntime", BuildOptions())
+    request = BuildRequest(trained.onnx.path, tmp_path / "b", plan=Float("fp16"), require_faster=True)
     try:
-        built = build_engine(trained.onnx.path, tmp_path / "b", precision="fp16", builder=builder, require_faster=True)
+        built = build_engine(request)
     except GateNotMet:
         assert list(tmp_path.iterdir()) == []
     else:

@@ -19,6 +19,9 @@ from test_localize import write_drive
 from tiny_world import TinyWorld, make_world
 
 import geodtr
+from geodtr.training.config import load_preset
+from geodtr.training.models.checkpoint import save_checkpoint
+from geodtr.training.models.registry import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -69,13 +72,17 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.photograph(folder / "images" / f"{row}.png", row)
     tiny.photograph(folder / "street.png", 3)
     write_drive(tiny, folder)
+    (folder / "run").mkdir()
+    config = load_preset("world-tiny")
+    network = build_model(config.model, config.ground, config.aerial)
+    save_checkpoint(folder / "run" / "last.safetensors", network, "random weights")
     write_map(folder / "ortho.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
     return folder
 
 
 def test_there_is_python_in_the_documentation() -> None:
     pages = {name.partition(",")[0] for name in SNIPPETS}
-    assert {"embedding.md", "galleries.md", "localisation.md"} <= pages
+    assert {"engines.md", "embedding.md", "galleries.md", "localisation.md"} <= pages
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

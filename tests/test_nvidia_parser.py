@@ -15,9 +15,9 @@ from nvidia import build_plan
 from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.backends.tensorrt.parser import check_operators
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph.export import export_network
 from geodtr.export.graph.structure import GraphError

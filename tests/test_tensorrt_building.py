@@ -14,9 +14,9 @@ from conftest import Outcome
 from fake_tensorrt import BuilderFlag
 from tensorrt_on_fakes import Machine, Model, shake
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.versions import layer_precisions, operator_precisions
 from geodtr.runtime.errors import BuildError, BundleError
@@ -261,20 +261,10 @@ def test_another_models_weights_are_put_into_refittable_plans_without_compiling(
     shake(other)
     save_checkpoint(tmp_path / "other.safetensors", other, "another training")
     compiled = len(machine.trt.configs)
-    options = TensorRtOptions(refit_from=first.path)
-    refitted = build_engine(
-        tmp_path / "other.safetensors",
-        tmp_path / "refitted",
-        precision="fp32",
-        builder=make_builder("tensorrt", BuildOptions(tensorrt=options)),
-    )
+    source, options = tmp_path / "other.safetensors", TensorRtOptions(refit_from=first.path)
+    refitted = build_engine(BuildRequest(source, tmp_path / "refitted", options))
     assert len(machine.trt.configs) == compiled
-    anew = build_engine(
-        tmp_path / "other.safetensors",
-        tmp_path / "anew",
-        precision="fp32",
-        builder=make_builder("onnxruntime", BuildOptions()),
-    )
+    anew = build_engine(BuildRequest(source, tmp_path / "anew"))
     got = refitted.embedder("ground").embed(images)
     np.testing.assert_allclose(got, anew.embedder("ground").embed(images), atol=1e-6)
     assert np.abs(got - first.embedder("ground").embed(images)).max() > 1e-3

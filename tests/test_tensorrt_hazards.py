@@ -13,16 +13,17 @@ import pytest
 from conftest import Outcome
 from tensorrt_on_fakes import Machine, Model
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import OnnxRuntimeOptions, OpenVinoOptions
+from geodtr.export.backends.registry import make_builder
 from geodtr.export.backends.tensorrt.network import expose_reductions
 from geodtr.runtime import machine as this_machine
+from geodtr.runtime.build_command import recompile_command
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs
 from geodtr.runtime.engines.tensorrt.library import RTX, TENSORRT
 from geodtr.runtime.engines.tensorrt.plan import open_log
 from geodtr.runtime.machine import with_gpu
 from geodtr.runtime.names import BRANCHES, Precision
-from geodtr.runtime.rebuilding import recompile_command
 from geodtr.runtime.spec import Images
 
 Cli = Callable[..., Outcome]
@@ -68,7 +69,7 @@ def test_an_engine_that_disagrees_with_its_graph_is_built_once_more_with_its_red
         bundle.embedder("ground").embed(images), model.onnx.embedder("ground").embed(images), atol=1e-5
     )
     assert "reductions are outputs of the network" in cli("inspect", bundle.path).out
-    again = recompile_command(bundle.path, bundle.manifest.backend, None)
+    again = recompile_command(bundle.path, bundle.manifest.backend)
     assert "--expose-reductions" in again
     configured = len(machine.trt.configs)
     assert cli(*shlex.split(again)[1:]).code == 0
@@ -87,8 +88,8 @@ def test_an_engine_that_disagrees_in_either_form_is_not_written(
 
 
 def test_only_who_has_another_way_tries_it() -> None:
-    for backend in ("onnxruntime", "openvino"):
-        assert make_builder(backend, BuildOptions()).another_way("It is wrong.") is None
+    for options in (OnnxRuntimeOptions(), OpenVinoOptions()):
+        assert make_builder(options).another_way("It is wrong.") is None
 
 
 @pytest.mark.parametrize(

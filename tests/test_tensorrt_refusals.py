@@ -125,8 +125,8 @@ def test_a_plan_of_other_batches_than_the_manifest_says_is_refused(build: Callab
         (("--dla", 0, "--precision", "fp16"), "11.4 on an AGX Orin"),
         (("--hardware", "same-capability"), "cannot build for same-capability"),
         (("--refit-from", "x", "--strip"), "leave the other options"),
-        (("--dialect", "cpu-8bit", "--precision", "int8"), "leave --dialect out"),
-        (("--provider", "cuda"), "--provider is for --backend onnxruntime"),
+        (("--dialect", "cpu-8bit", "--precision", "int8", "--calibration", "SPEC"), "leave --dialect out"),
+        (("--provider", "cuda"), "--provider: for --backend onnxruntime, not tensorrt"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused_before_the_work(

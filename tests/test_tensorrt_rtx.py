@@ -17,10 +17,11 @@ from conftest import Outcome
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.options import TensorRtRtxOptions
 from geodtr.export.build.candidates import find_able
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Float
+from geodtr.runtime.build_command import unread_command
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt import library as tensorrt_library
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches
@@ -32,7 +33,6 @@ from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.rebuilding import rebuild_unread
 from geodtr.runtime.spec import Images
 
 Cli = Callable[..., Outcome]
@@ -49,8 +49,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rtx_bundle(model: Model, out: Path, **options: Any) -> Bundle:
-    builder = make_builder("tensorrt-rtx", BuildOptions(tensorrt=TensorRtOptions(**options)))
-    return build_engine(model.onnx.path, out, precision="fp16", builder=builder)
+    return build_engine(BuildRequest(model.onnx.path, out, TensorRtRtxOptions(**options), Float("fp16")))
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -108,9 +107,9 @@ def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
         (("--strip",), "this machine has none"),
         (("--refittable",), "this machine has none"),
         (("--refit-from", "x"), "this machine has none"),
-        (("--version-compatible",), "TensorRT-RTX has no such thing"),
-        (("--dla", "0"), "TensorRT-RTX has no such thing"),
-        (("--hardware", "ampere-or-newer"), "TensorRT-RTX has no such thing"),
+        (("--version-compatible",), "--version-compatible: for --backend tensorrt, not tensorrt-rtx"),
+        (("--dla", "0"), "--dla: for --backend tensorrt, not tensorrt-rtx"),
+        (("--hardware", "ampere-or-newer"), "--compute-capability names the GPUs that may run the engine"),
         (("--require-faster", "--precision", "fp16"), "do not run on this machine"),
         (("--precision", "auto", "--calibration", "SET", "--recall-on", "SET"), "do not run on this machine"),
         (("--dialect", "cpu-8bit", "--precision", "int8", "--calibration", "SET"), "leave --dialect out"),
@@ -129,7 +128,7 @@ def test_a_compute_capability_is_nothing_for_tensorrt(
     model: Model, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--compute-capability", 89)
-    assert "--compute-capability is for --backend tensorrt-rtx" in refused(*asked, "--out", tmp_path / "b")
+    assert "--compute-capability: for --backend tensorrt-rtx, not tensorrt" in refused(*asked, "--out", tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -167,17 +166,17 @@ def test_a_missing_or_broken_installation_is_named(
 
 @pytest.mark.usefixtures("no_gpu")
 def test_auto_does_not_count_it_as_runnable_without_a_gpu() -> None:
-    able, entries = find_able("fp16", BuildOptions(), None, print)
+    able, entries = find_able("fp16", None, None, print)
     assert "tensorrt-rtx" not in [each.candidate.backend for each in able]
     (reason,) = [entry.reason for entry in entries.values() if entry.name == "tensorrt-rtx"]
     assert reason is not None and "runs on another GPU" in reason
 
 
 def test_auto_takes_it_where_its_gpu_is(rtx_machine: RtxMachine) -> None:
-    able, _ = find_able("fp16", BuildOptions(), None, print)
+    able, _ = find_able("fp16", None, None, print)
     assert "tensorrt-rtx" in [each.candidate.backend for each in able]
     rtx_machine.gpu.capability = (9, 0)
-    able, _ = find_able("fp16", BuildOptions(), None, print)
+    able, _ = find_able("fp16", None, None, print)
     assert "tensorrt-rtx" not in [each.candidate.backend for each in able]
 
 
@@ -189,9 +188,7 @@ def test_where_its_gpu_is_plans_are_run_and_looked_into(
     assert bundle.manifest.ground.compiled is not None
     assert bundle.manifest.ground.compiled.layers["fp16"] > 0
     rows = bundle.embedder("ground").embed(images)
-    graph = build_engine(
-        model.onnx.path, tmp_path / "c", precision="fp16", builder=make_builder("onnxruntime", BuildOptions())
-    )
+    graph = build_engine(BuildRequest(model.onnx.path, tmp_path / "c", plan=Float("fp16")))
     np.testing.assert_allclose(rows, graph.embedder("ground").embed(images), atol=1e-3)
     assert bundle.layer_times("ground", images[:2], calls=2)
     assert rtx_machine.gpu.calls["launch"] > 0
@@ -285,7 +282,7 @@ def test_manifests_from_before_are_read(model: Model, tmp_path: Path) -> None:
 def test_the_backend_of_a_bundle_without_a_readable_manifest_is_told_by_its_plans(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{ not json")
     (tmp_path / "ground.rtx").touch()
-    assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in rebuild_unread(tmp_path)
+    assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in unread_command(tmp_path)
 
 
 def test_what_the_fakes_show_is_there(nvidia: Any) -> None:

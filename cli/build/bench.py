@@ -71,7 +71,7 @@ def bench(
     from geodtr.export.bench.measure import check_gate, run_bench, with_float32
     from geodtr.export.model import open_model
     from geodtr.export.plots.paths import check_pictures
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.training.data.spec import read_test_set
 
     check_pictures(out)

@@ -70,7 +70,7 @@ def gallery_build(
 ) -> None:
     """Embed aerial tiles into a gallery, a folder or in Milvus; the same command goes on where a build was stopped."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import build_gallery
     from geodtr.runtime.gallery.manifest import made_by
 
@@ -101,7 +101,7 @@ def gallery_add(
 ) -> None:
     """Embed those tiles of a source that a gallery does not hold yet, and add them."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import add_to_gallery
 
     opened = open_bundle(bundle)

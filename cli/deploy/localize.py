@@ -100,7 +100,7 @@ def localize(
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
     from geodtr.runtime.embed.pipeline import stop
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localization.localizer import Localizer

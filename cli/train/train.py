@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.build.calibrate import Images
 from geodtr.cli.console import messages, report_skipped, track
 from geodtr.cli.options import SPEC_HELP, out_option
 from geodtr.runtime.names import Dialect
@@ -141,7 +140,7 @@ def finetune(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default="3")
     ] = None,
-    images: Images = 200,
+    images: Annotated[int, typer.Option("--images", min=1, help="How many of the images are used.")] = 200,
     dialect: Annotated[
         Dialect | None, typer.Option("--dialect", help="What the engines will be.", show_default="this machine's own")
     ] = None,

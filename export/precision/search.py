@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.backends.registry import unheard
+from geodtr.export.backends.base import ignore_warning
 from geodtr.export.precision.trial_engines import Blocks
 from geodtr.export.statistics import Drop, decide, pairs_to_decide
 from geodtr.runtime.errors import Undecided, UserError
@@ -85,7 +85,7 @@ def search(
     journal: Path,
     *,
     accept_undecided: bool = False,
-    notice: Callable[[str], None] = unheard,
+    notice: Callable[[str], None] = ignore_warning,
     track: Track = untracked,
 ) -> Found:
     """Find the choice. `tolerance`: the drop in R@1 that is allowed, in points. A choice holds where statistics.decide

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.export.backends.registry import Builder
+from geodtr.export.backends.base import Builder
 from geodtr.export.precision.search import Found, search
 from geodtr.export.precision.trial_engines import Workbench
 from geodtr.export.precision.write import (

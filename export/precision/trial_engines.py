@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.calibration.operators import blocks
-from geodtr.export.backends.registry import Builder
+from geodtr.export.backends.base import Builder
 from geodtr.export.precision.cosine_selection import Quantiser
 from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import load_batches
-from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions
+from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, rank

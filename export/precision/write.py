@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
-from geodtr.export.backends.registry import unheard
+from geodtr.export.backends.base import ignore_warning
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
 from geodtr.export.precision.cosine_selection import KEEP_COSINE, Quantiser, keep_cosine
@@ -37,7 +37,7 @@ class CalibrationPlan:
     options: RangeOptions = field(default_factory=RangeOptions)
     file: Path | None = None
     keep_cosine: float | None = None
-    notice: Callable[[str], None] = unheard
+    notice: Callable[[str], None] = ignore_warning
 
 
 def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untracked) -> Calibrated:

@@ -19,7 +19,7 @@ import numpy as np
 
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.base import Gallery, open_gallery
 from geodtr.runtime.gallery.location import Place
@@ -113,7 +113,7 @@ class Localizer:
     """
 
     def __init__(
-        self, bundle: Bundle, gallery: Gallery, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+        self, bundle: Bundle, gallery: Gallery, options: EngineOptions = DEFAULT_OPTIONS, *, headings: int = 1
     ) -> None:
         """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
         aligned to north. Images that are no full turn are not turned.
@@ -159,7 +159,12 @@ class Localizer:
 
     @classmethod
     def open(
-        cls, bundle: Path | str, gallery: Place | Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+        cls,
+        bundle: Path | str,
+        gallery: Place | Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        headings: int = 1,
     ) -> "Localizer":
         """Open a bundle folder and a gallery, wherever that is (see open_gallery).
 
