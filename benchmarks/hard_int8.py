@@ -28,7 +28,8 @@ from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import Auto, BuildRequest, Calibration, Plan, Quantized
 from geodtr.export.build.source import export_checkpoint
 from geodtr.runtime.names import BRANCHES, METHODS
-from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.run_files import resolve_checkpoint
 
 SPREAD = 1.0
 

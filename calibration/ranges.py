@@ -9,8 +9,7 @@ import numpy as np
 
 from geodtr.calibration.activations import Activations, Range, measure_activations
 from geodtr.calibration.operators import operators
-from geodtr.calibration.pool import Pool
-from geodtr.calibration.select import IMAGES, at_random, coreset, first, stratified
+from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, first, stratified
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from geodtr.calibration.pool import Pool
+from geodtr.calibration.select import Pool
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.pair_set import PairSet, describe_skipped

@@ -26,15 +26,19 @@ from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
-from geodtr.export.plots.retrieval import SheetRow, draw_sheet, spread
+from geodtr.export.plots.files import save_picture
+from geodtr.export.plots.retrieval import SheetRow, draw_sheet
+from geodtr.export.plots.sheet import spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
-from geodtr.runtime.files import check_new_folder, new_file, write_bytes
-from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.files import check_new_folder, write_bytes
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localisation, Localizer
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.manifest import QuantisationEntry
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
@@ -148,7 +152,7 @@ def run_demo(
     """
     from geodtr.training.config import load_preset
     from geodtr.training.loop import resume, train
-    from geodtr.training.run_state import STATE
+    from geodtr.training.run_files import STATE
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})
@@ -212,8 +216,7 @@ def run_demo(
         seconds=watch.seconds,
         passed=parity.verdict == "passed",
     )
-    with new_file(out / SHEET) as file:
-        _sheet(test_set, located, gallery, report).save(file)
+    save_picture(_sheet(test_set, located, gallery, report), out / SHEET)
     write_bytes(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report
 

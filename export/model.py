@@ -10,6 +10,7 @@ from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.names import Branch, Precision
 from geodtr.runtime.spec import Embedder, EmbedderPair
+from geodtr.training.run_files import find_checkpoint, resolve_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,12 @@ def is_bundle(path: Path) -> bool:
     return (path / FILE_NAME).is_file()
 
 
+def check_source(path: Path) -> None:
+    """Raise CheckpointError when `path` is nothing that engines are built from. Needs no PyTorch."""
+    if not is_bundle(path) and path.suffix != ".onnx":  # an ONNX file is refused with its bundle's name
+        find_checkpoint(path)
+
+
 def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
     """Open a bundle folder, a checkpoint file, or a training run's folder. PyTorch runs on a GPU where there is one.
 
@@ -79,7 +86,7 @@ def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
     import torch
 
     from geodtr.training.distributed import Ranks
-    from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint
+    from geodtr.training.models.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import embedders
 
     if options.threads is not None:

@@ -10,10 +10,10 @@ from conftest import BUILT, Trained
 from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.backends.options import OnnxRuntimeOptions
 from geodtr.export.backends.registry import make_builder
-from geodtr.export.build.agreement import check_agreement
 from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.calibration_pool import pool_of
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.manifest import BackendEntry

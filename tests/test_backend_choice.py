@@ -1,6 +1,6 @@
 """`--backend auto` keeps the fastest backend that passes its checks, and its manifest says what was measured.
 
-ONNX Runtime and OpenVINO run here as they are; TensorRT's calls are the fakes', which ONNX Runtime computes.
+ONNX Runtime and OpenVINO run here as they are; TensorRT-RTX's plans are built by NVIDIA's builder and run by a fake.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from conftest import Outcome, Trained
-from tensorrt_on_fakes import Machine as FakeMachine
+from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 from test_agreement import Faulty
 
@@ -217,9 +217,9 @@ def test_a_backend_that_has_not_the_precision_is_named(trained: Trained, tmp_pat
 
 
 def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
-    model: Model, machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, rtx_machine: RtxMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del machine
+    del rtx_machine
     calibrations, bars = list[str](), list[str]()
 
     def counted(graph: Path, *arguments: Any, **more: Any) -> Any:
@@ -236,10 +236,10 @@ def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
     out = tmp_path / "b"
     built = build_fastest(model.onnx.path, out, plan, progress=track)
     timed = {trial.runs_by for trial in choice_of(built).trials if trial.both is not None}
-    assert timed == {"onnxruntime", "openvino", "tensorrt"}
+    assert timed == {"onnxruntime", "openvino", "tensorrt-rtx"}
     assert calibrations == ["ground", "aerial"]
     assert {f"{name}: Building the ground engine" for name in ON_CPU} < set(bars)
-    assert any(bar.startswith("tensorrt: Building the aerial engine") for bar in bars)
+    assert any(bar.startswith("tensorrt-rtx: Building the aerial engine") for bar in bars)
     assert list(tmp_path.iterdir()) == [out]
 
 

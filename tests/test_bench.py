@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def test_what_cannot_be_measured_is_said_before_the_work(
     trained: Trained, refused: Callable[..., str], options: tuple[str, ...], named: str
 ) -> None:
     assert named in " ".join(refused("bench", trained.bundles["int8"].path, *options).split())
+
+
+def test_without_matplotlib_a_picture_is_refused_before_the_work(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    asked = ("bench", trained.bundles["int8"].path, "--rounds", 1_000_000)
+    assert "geodtr-export[plots]" in refused(*asked, "--out", tmp_path / "speed.png")
 
 
 def test_fp32_alone_has_nothing_to_be_faster_than(

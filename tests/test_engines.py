@@ -1,5 +1,6 @@
 """Engines find what the PyTorch model finds, and a bundle says truly what it holds."""
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Collection
@@ -21,6 +22,7 @@ from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Calibration, Float, Quantized
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
+from geodtr.export.graph import export as graph_export
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.cosine_selection import largest_good
@@ -86,7 +88,10 @@ def test_nothing_behind_the_last_product_of_an_fp16_engine_is_rounded_to_half(tr
     assert types["descriptors"] == onnx.TensorProto.FLOAT
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_same_checkpoint_gives_the_same_bytes(
+    trained: Trained, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_export, "export_network", inspect.unwrap(graph_export.export_network))
     again = export_checkpoint(trained.checkpoint, tmp_path_factory.mktemp("again") / "onnx")
     for branch in BRANCHES:
         assert again.manifest.engine(branch).sha256 == trained.onnx.manifest.engine(branch).sha256

@@ -29,9 +29,9 @@ SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int
 
 
 @pytest.fixture(scope="module")
-def imported(conformance: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
-    weights = official.state_dict(official.polar_shapes(conformance))
+    weights = official.state_dict(official.polar_shapes())
     release = official.write_release_file(folder / "model.pth", weights)
     out = folder / "model.safetensors"
     save_checkpoint(out, import_official(release), "test")
@@ -88,10 +88,10 @@ def test_parity_holds_on_real_images_step_by_step(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("aerial", ["polar", "square"])
 def test_int8_engines_of_the_recipes_weights_are_built_though_arg_maxes_flip(
-    conformance: Path, cvusa_sample: Path, tmp_path: Path, cli: Callable[..., Outcome], aerial: str
+    cvusa_sample: Path, tmp_path: Path, cli: Callable[..., Outcome], aerial: str
 ) -> None:
     """Prints how long the build takes; on two quiet cores that should be at most three minutes."""
-    shapes = official.polar_shapes(conformance)
+    shapes = official.polar_shapes()
     if aerial == "square":
         model = GeoDTR(GeoDTRConfig(), GROUND, AERIAL_SQUARE)
         shapes = {name: list(each.shape) for name, each in official.official_names(model.state_dict()).items()}

@@ -112,6 +112,7 @@ def test_the_commands_that_fly_work_there(lean: Lean, at_work: Path) -> None:
     for line in (
         "gallery build bundle images --out gallery",
         "gallery info gallery",
+        "gallery preview images",
         "gallery verify gallery",
         "gallery export gallery --out gallery.geojson",
         "embed bundle images --branch aerial --out d.npy",
@@ -125,4 +126,8 @@ def test_the_commands_that_fly_work_there(lean: Lean, at_work: Path) -> None:
         )
         assert done.returncode == 0, (line, done.stderr)
     assert "3.png" in done.stdout
+    asked: list[Path | str] = [lean.programs / "geodtr-export", *line.split(), "--picture", "track.png"]
+    refused = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=at_work)
+    assert refused.returncode == 2
+    assert "geodtr-export[plots]" in refused.stderr
     assert np.load(at_work / "d.npy").shape == (5, 16)

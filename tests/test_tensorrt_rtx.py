@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +64,7 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     asked += ["--calibration", model.images.name, "--images", 8, "--keep-cosine", 0.5] * (precision != "fp32")
     built = cli(*asked, "--out", tmp_path / "b")
     assert built.code == 0, built.err
+    assert "Building the ground engine: Building engine: 100 of 100" in built.err
     backend = read_manifest(tmp_path / "b").backend
     assert (backend.name, backend.version, backend.executed) == ("tensorrt-rtx", RTX.trt.__version__, False)
     assert backend.tensorrt is not None
@@ -72,6 +75,28 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     for said in (built.err, cli("inspect", tmp_path / "b").out, cli("doctor", tmp_path / "b").out):
         words = " ".join(said.split())
         assert "compute capability 8.9, 12.0; built, not executed: without such a GPU" in words
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
+def test_a_build_that_is_interrupted_or_killed_leaves_no_half_of_a_bundle_and_the_next_one_works(
+    model: Model, tmp_path: Path, cli: Cli, sent: str
+) -> None:
+    script = Path(__file__).with_name("interrupted_build.py")
+    command = [sys.executable, str(script), str(model.onnx.path), str(tmp_path / "b"), sent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if sent == "SIGINT":
+        assert done.returncode == 0, done.stderr
+        assert 3 <= int(done.stdout) < 10
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert list(tmp_path.glob(".b.unfinished-*/ground.rtx")), "it was killed with one of two plans written"
+        assert not (tmp_path / "b").exists()
+    again = cli("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--out", tmp_path / "b")
+    assert again.code == 0, again.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+    assert cli("inspect", tmp_path / "b").code == 0
 
 
 @pytest.mark.usefixtures("no_gpu")

@@ -1,4 +1,4 @@
-"""Running TensorRT plans, through the fakes of tensorrt_on_fakes.py."""
+"""Running TensorRT plans, by the fakes of tensorrt_on_fakes.py."""
 
 import gc
 import re

@@ -70,13 +70,16 @@ def build_engine(
     backend that passes its checks are timed side by side; `inspect` and `bench` show the table.
     """
     from geodtr.export.build.engine import build_engine as build
-    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.model import check_source
+    from geodtr.export.plots.files import check_pictures
 
     del context
     if picture is not None and precision != "auto":
         raise ConfigError(f"--picture: not for --precision {precision}. Leave out what is not for it.")
     check_pictures(picture)
-    bundle = build(request_of(source, out, backend, precision, given), progress=track, warn=warn)
+    request = request_of(source, out, backend, precision, given)
+    check_source(source)
+    bundle = build(request, progress=track, warn=warn)
     made = bundle.manifest.quantisation
     if made is not None and made.search is not None and precision == "auto":
         show_search(made.search, made.rest)

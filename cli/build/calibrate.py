@@ -32,12 +32,15 @@ def calibrate(
     given: Mapping[str, Any],
 ) -> None:
     """Measure the ranges that activations take on images, for `build-engine --ranges`."""
+    from geodtr.export.model import check_source
+
+    del context
+    asked = Calibration(data, **given)
+    check_source(source)
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.source import float32_bundle
     from geodtr.export.calibration_pool import open_pool
 
-    del context
-    asked = Calibration(data, **given)
     pool = open_pool(asked.data, warn)
     with float32_bundle(source, track) as exported:
         made = measure(exported, pool, asked.range_options, out, track=track)

@@ -28,6 +28,9 @@ def export(
     ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
+    from geodtr.training.run_files import find_checkpoint
+
+    find_checkpoint(checkpoint)
     from geodtr.export.build.source import export_checkpoint
 
     bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)
@@ -43,7 +46,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
-    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.names import BRANCHES
 

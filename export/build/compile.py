@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 
 from geodtr.export.backends.base import Builder, Compiled
-from geodtr.export.build.agreement import check_agreement
 from geodtr.export.build.batches import batch_fault, compare_batches
 from geodtr.export.graph.checks import BATCHES
 from geodtr.export.graph.structure import GraphError
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import load_batches

@@ -14,8 +14,8 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Choice, Dialect, Method, Precision, PrecisionAsked
 
 if TYPE_CHECKING:
-    from geodtr.calibration.pool import Pool
     from geodtr.calibration.ranges import RangeOptions
+    from geodtr.calibration.select import Pool
     from geodtr.training.data.pair_set import PairSet
 
 _DIALECT = "How the target wants quantised graphs."

@@ -54,7 +54,8 @@ def build_single(
     with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
         check_readable(exported.path, exported.manifest, backend)
         if isinstance(plan, SearchPlan):
-            searched = write_searched(exported, plan, builder, folder, scratch, track=track)
+            searched, builder = write_searched(exported, plan, builder, folder, scratch, track=track)
+            backend = builder.check(precision)
             manifest = msgspec.structs.replace(exported.manifest, precision=precision, quantisation=searched)
             calibration: CalibrationPlan | None = plan.calibration
         else:

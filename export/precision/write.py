@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
+from geodtr.calibration.select import Pool
 from geodtr.export.backends.base import ignore_warning
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised

@@ -1,8 +1,7 @@
 """A data set's references as tiles, for a gallery."""
 
 from geodtr.runtime.sources.filename import find_in_name
-from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import parse_spec
 
