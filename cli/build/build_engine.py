@@ -69,7 +69,6 @@ def build_engine(
     --recall-on; a search that was stopped goes on from OUT.search.json. With `--backend auto`, the engines of every
     backend that passes its checks are timed side by side; `inspect` and `bench` show the table.
     """
-    from geodtr.export.build.engine import build_engine as build
     from geodtr.export.model import check_source
     from geodtr.export.plots.files import check_pictures
 
@@ -79,6 +78,8 @@ def build_engine(
     check_pictures(picture)
     request = request_of(source, out, backend, precision, given)
     check_source(source)
+    from geodtr.export.build.engine import build_engine as build
+
     bundle = build(request, progress=track, warn=warn)
     made = bundle.manifest.quantisation
     if made is not None and made.search is not None and precision == "auto":
