@@ -28,6 +28,7 @@ def rebuild_command(
     words = _words(manifest.command)
     if not words or ((source is not None or changes) and _recompiles(words)):
         words = _plain(manifest)
+    words = _with_kept_backend(words, manifest.backend)
     first, tiles = "", manifest.source.raw_tiles
     if source is not None:
         words[2] = source
@@ -141,6 +142,17 @@ def _options(backend: BackendEntry) -> list[str]:
 
 def _dialect(manifest: Manifest) -> Dialect | None:
     return None if manifest.quantisation is None else manifest.quantisation.dialect
+
+
+def _with_kept_backend(words: list[str], backend: BackendEntry) -> list[str]:
+    """The backend that was kept in the place of `--backend auto`: the bundle can be built again, a measurement may come
+    out differently.
+    """
+    if ("--backend", "auto") not in itertools.pairwise(words):
+        return words
+    place = words.index("--backend")
+    words = [*words[:place], *_options(backend), *words[place + 2 :]]
+    return words if "--require-faster" in words else _changed(words, "--speed-batch", None)  # nothing else is timed
 
 
 def _changed(words: list[str], option: str, value: str | None) -> list[str]:

@@ -104,7 +104,7 @@ def test_a_search_whose_engines_disagree_with_their_graphs_starts_once_more_with
     assert how is not None and how.expose_reductions
     assert made is not None and made.search is not None
     assert len(made.search.sensitivity) == 2
-    assert "--expose-reductions" in recompile_command(bundle.path, bundle.manifest.backend, None)
+    assert "--expose-reductions" in recompile_command(bundle.path, bundle.manifest.backend)
 
 
 def test_a_search_whose_engines_disagree_in_either_form_is_ended(

@@ -76,10 +76,11 @@ def build_engine(
     if picture is not None and precision != "auto":
         raise ConfigError(f"--picture: not for --precision {precision}. Leave out what is not for it.")
     check_pictures(picture)
+    request = request_of(source, out, backend, precision, given)
     check_source(source)
     from geodtr.export.build.engine import build_engine as build
 
-    bundle = build(request_of(source, out, backend, precision, given), progress=track, warn=warn)
+    bundle = build(request, progress=track, warn=warn)
     made = bundle.manifest.quantisation
     if made is not None and made.search is not None and precision == "auto":
         show_search(made.search, made.rest)

@@ -35,12 +35,12 @@ def calibrate(
     from geodtr.export.model import check_source
 
     del context
+    asked = Calibration(data, **given)
     check_source(source)
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.source import float32_bundle
     from geodtr.export.calibration_pool import open_pool
 
-    asked = Calibration(data, **given)
     pool = open_pool(asked.data, warn)
     with float32_bundle(source, track) as exported:
         made = measure(exported, pool, asked.range_options, out, track=track)
