@@ -45,7 +45,7 @@ def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untrac
     held = plan.file is not None and plan.file.exists()
     made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
     if held and made.why_anew is not None:
-        plan.notice(f"The ranges in {plan.file} were measured anew, for {made.why_anew}.")
+        plan.notice(f"The ranges in {plan.file} were measured again, because {made.why_anew}.")
     return made
 
 
