@@ -10,6 +10,10 @@ FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 # A process a core, up to four: each trains the small model once and wants two gigabytes. A file's tests stay together.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
+# Folders whose prose is free of the words in tools/words.txt; two readers are about to move.
+PLAIN := $(filter-out training/data training/data/references.py training/data/text_rows.py, \
+	$(wildcard training/* training/data/*.py)) calibration benchmarks tools
+
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
@@ -27,6 +31,7 @@ test-all: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/words.py $(PLAIN)
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/mypy tests benchmarks tools examples
 

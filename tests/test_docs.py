@@ -32,18 +32,16 @@ SNIPPETS = {
     if Path(name).name not in {"parity.md", "ci.md"}
     for number, snippet in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S), 1)
 }
-OTHERS = set(
-    [
-        "--help",
-        "--version",
-        "--install-completion",
-        "--cpus",
-        "--gpus",
-        "--dry-run",
-        "--geodtr-report",
-        "--system-site-packages",
-    ]
-)
+OTHERS = {
+    "--help",
+    "--version",
+    "--install-completion",
+    "--cpus",
+    "--gpus",
+    "--dry-run",
+    "--geodtr-report",
+    "--system-site-packages",
+}
 """Options of other programs, and of the command without a command."""
 
 
