@@ -7,17 +7,16 @@ PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
 FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
-# A process a core, up to four: each trains the small model once and wants two gigabytes. A file's tests stay together.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process a core, up to four: each wants two gigabytes. One that has nothing left takes half of another's tests.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# Folders whose prose is free of the words in tools/words.txt; two readers are about to move.
-PLAIN := $(filter-out training/data training/data/references.py training/data/text_rows.py, \
-	$(wildcard training/* training/data/*.py)) calibration benchmarks tools
+# Folders whose prose is free of the words in tools/words.txt.
+PLAIN := training calibration benchmarks tools
 
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
-.PHONY: demo test test-all check docs check-tensorrt gpu-bundle install pins clean
+.PHONY: demo test test-all test-nightly check docs check-tensorrt gpu-bundle install pins clean
 
 demo: install
 	$(BIN)/geodtr-export demo --out demo
@@ -27,6 +26,10 @@ test: install
 
 test-all: install
 	$(PYTEST) -m "slow or not slow"
+
+# Everything, and ten times as many examples of each property.
+test-nightly: install
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow"
 
 check: install
 	$(BIN)/ruff check .
@@ -68,4 +71,4 @@ pins: .venv/bin/uv
 
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .cache build *.egg-info

@@ -21,7 +21,7 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.loop import resume, train
-from geodtr.training.run_state import STATE
+from geodtr.training.run_files import STATE
 from geodtr.training.world.dataset import WorldSet, write_world
 
 SEEDS = (0, 1, 2)

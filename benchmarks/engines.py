@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import times, track
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.bench.measure import packages
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import is_bundle, open_model
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.timing import Timing, noise, rounded, time_embedders, together
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.files import write_bytes
@@ -150,9 +150,8 @@ def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Con
             continue
         out = folder / f"{backend}-{precision}"
         if not is_bundle(out):
-            builder = make_builder(backend, BuildOptions())
-            plan = CalibrationPlan(pool_of(calibration), RangeOptions(images=CALIBRATION_PAIRS))
-            build_engine(exported, out, precision=precision, builder=builder, calibration=plan, track=track)
+            plan = plan_of(precision, Calibration(pool_of(calibration), images=CALIBRATION_PAIRS))
+            build_engine(BuildRequest(exported, out, BACKEND_OPTIONS[backend](), plan), progress=track)
         yield Contender(name, open_model(out).embedders, out)
     yield Contender("onnxruntime by hand, fp32", by_hand(exported, onnxruntime_by_hand))
     if find_spec("openvino") is not None:

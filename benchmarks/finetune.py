@@ -13,14 +13,13 @@ from all_int8 import open_exact
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.finetune import finetune_config
 from geodtr.runtime.names import Dialect
-from geodtr.training.config import FILE_NAME
 from geodtr.training.data.spec import absolute, read_training_set
 from geodtr.training.loop import train
-from geodtr.training.models.checkpoint import resolve_checkpoint
+from geodtr.training.run_files import CONFIG, resolve_checkpoint
 
 DIALECTS: tuple[Dialect, ...] = ("cpu-7bit", "cpu-8bit", "tensorrt")
 
@@ -48,7 +47,7 @@ def tuned(run: Path, checkpoint: Path, train_spec: str, out: Path, settings: Seq
             read_pool(train_spec)[0],
             RangeOptions(),
             "cpu-8bit",
-            preset=str(run / FILE_NAME),
+            preset=str(run / CONFIG),
             settings=settings,
             changes={"data.train": absolute(train_spec), "data.validation": "", "data.limit": 0},
             track=track,

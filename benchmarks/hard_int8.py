@@ -24,14 +24,12 @@ from torchvision.models.resnet import BasicBlock
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
-from geodtr.export.calibration_pool import read_pool
-from geodtr.export.precision.searched_graphs import SearchPlan
-from geodtr.export.precision.write import CalibrationPlan
-from geodtr.runtime.names import BRANCHES, METHODS, Precision
-from geodtr.training.data.spec import read_test_set
-from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import Auto, BuildRequest, Calibration, Plan, Quantized
+from geodtr.export.build.source import export_checkpoint
+from geodtr.runtime.names import BRANCHES, METHODS
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.run_files import resolve_checkpoint
 
 SPREAD = 1.0
 
@@ -51,19 +49,14 @@ def main(run: str, train_spec: str, search_spec: str, spec: str, work: str, spre
         other = open_exact(onnx, train_spec, spec, RangeOptions(method=method))
         print(f"all INT8, {method}, as rounded: {other.quantised('cpu-8bit', as_rounded)}")
         print(f"all INT8, {method}, corrected: {other.quantised('cpu-8bit')}")
-    pool = read_pool(train_spec)[0]
-    plans: dict[str, tuple[Precision, CalibrationPlan | SearchPlan]] = {
-        "int8 by default": ("int8", CalibrationPlan(pool)),
-        "int8, --keep-cosine 0.999": ("int8", CalibrationPlan(pool, keep_cosine=0.999)),
-        "auto": (
-            "mixed",
-            SearchPlan(
-                CalibrationPlan(pool), read_test_set(search_spec), folder / "search.json", accept_undecided=True
-            ),
-        ),
+    calibration = Calibration(train_spec)
+    plans: dict[str, Plan] = {
+        "int8 by default": Quantized(calibration),
+        "int8, --keep-cosine 0.999": Quantized(calibration, keep_cosine=0.999),
+        "auto": Auto(calibration, search_spec, accept_undecided=True),
     }
-    for name, (precision, plan) in plans.items():
-        print(f"{name}: {built(onnx, folder / name.replace(' ', '-'), precision, plan, exact)}")
+    for name, plan in plans.items():
+        print(f"{name}: {built(onnx, folder / name.replace(' ', '-'), plan, exact)}")
     after = tuned(Path(run), checkpoint, train_spec, folder / "tuned")
     export_checkpoint(after, folder / "tuned-onnx", track=track)
     better = open_exact(folder / "tuned-onnx", train_spec, spec)
@@ -82,10 +75,9 @@ def unbalance(run: Path, out: Path, spread: float) -> None:
     save_checkpoint(out, model, f"{run}, its channels unbalanced")
 
 
-def built(onnx: Path, out: Path, precision: Precision, plan: CalibrationPlan | SearchPlan, exact: Exact) -> str:
+def built(onnx: Path, out: Path, plan: Plan, exact: Exact) -> str:
     """Build an engine; describe its loss and its share of INT8 operators."""
-    builder = make_builder("onnxruntime", BuildOptions())
-    bundle = build_engine(onnx, out, precision=precision, builder=builder, calibration=plan, track=track)
+    bundle = build_engine(BuildRequest(onnx, out, plan=plan), progress=track)
     record = bundle.manifest.quantisation
     assert record is not None
     embedders = bundle.embedders()

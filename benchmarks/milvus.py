@@ -20,10 +20,10 @@ from statistics import median
 import numpy as np
 
 from geodtr.cli.console import track
-from geodtr.runtime.gallery.base import Gallery, open_gallery, verify_gallery
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import begin_gallery
-from geodtr.runtime.gallery.location import as_place
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
+from geodtr.runtime.gallery.registry import holds_gallery, open_gallery, verify_gallery
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
@@ -38,7 +38,7 @@ def unit(rows: np.ndarray) -> Descriptors:
 
 def fill(place: str, descriptors: Descriptors, index: Index) -> None:
     """Write a gallery of `descriptors`, unless one exists."""
-    if as_place(place).holds_gallery():
+    if holds_gallery(place):
         return
     manifest = GalleryManifest(
         descriptor_size=descriptors.shape[1], storage="float32", index=index, source="generated", made_by=_MADE_BY

@@ -21,7 +21,7 @@ import numpy as np
 
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
-from geodtr.runtime.engines.registry import EngineOptions
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.frames import open_frames
 from geodtr.runtime.images.preprocess import as_input, load_image

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geodtr.cli.console import track
+from geodtr.export.plots.files import save_picture
+from geodtr.export.plots.track import track_plot
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.tracking.filter import TrackOptions
 from geodtr.runtime.tracking.odometry import read_odometry
-from geodtr.runtime.tracking.picture import draw_track, save_picture
 from geodtr.runtime.tracking.run import Tracked, track_odometry
 from geodtr.training.world.aerial import aerial_view
 from geodtr.training.world.arrays import Positions
@@ -81,8 +81,8 @@ def main() -> None:
     answers = list(track_odometry(localizer, drive, TrackOptions(seed=options.seed), track=track))
     taken = (time.perf_counter() - start) / len(answers)
     _report(answers, truth, taken)
-    picture = draw_track([answer.waypoint for answer in answers], *localizer.positions, track=True)
-    save_picture(work / "track.png", picture)
+    picture = track_plot([answer.waypoint for answer in answers], *localizer.positions, track=True)
+    save_picture(picture, work / "track.png")
     print(f"Wrote {work / 'track.png'}")
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from geodtr.calibration.activations import Activations, Range, measure_activations
 from geodtr.calibration.operators import operators
-from geodtr.calibration.pool import Pool
-from geodtr.calibration.select import IMAGES, at_random, coreset, first, stratified
+from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, first, stratified
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
@@ -73,11 +72,11 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Ranges and their images, and the reason for measuring them; None if the file was reused."""
+    """Ranges and their images, and the `reason` for measuring them; None if the file was reused."""
 
     ranges: Ranges
     images: dict[Branch, list[Path]]
-    why_anew: str | None  # words: exempt (renamed when its users in export and cli are)
+    reason: str | None
 
 
 def calibrate(

@@ -123,11 +123,9 @@ def warn(text: str) -> None:
 def report_skipped(data: str, skipped: Sequence["Skipped"]) -> None:
     """Say which files of the data set `data` were left out, if any."""
     if skipped:
-        first = skipped[0]
-        warn(
-            f"{len(skipped)} files of {data} are left out with their pairs, the first: {first.path} ({first.reason}). "
-            f"To see them all: geodtr-export data check {data}"
-        )
+        from geodtr.training.data.pair_set import describe_skipped
+
+        warn(describe_skipped(data, skipped))
 
 
 def percent(share: float) -> str:

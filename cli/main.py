@@ -29,7 +29,7 @@ _EXTRA_OF = {
     "torchvision": "train",
     "safetensors": "train",
     "scipy": "train",
-    "matplotlib": "train",
+    "matplotlib": "plots",
     "tensorboard": "train",
     "tomli_w": "train",
     "onnx": "export",

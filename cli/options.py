@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Index
 
 SPEC_HELP = "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared."
@@ -26,7 +26,8 @@ ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint o
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
 GALLERY_HELP = "a folder, a Milvus Lite file (map.db), or milvus://HOST:PORT/COLLECTION"
 GalleryPlace = Annotated[
-    Place, typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=as_place, show_default=False)
+    GalleryLocation,
+    typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=as_location, show_default=False),
 ]
 IndexAsked = Annotated[
     Index, typer.Option("--index", help="How Milvus searches: flat misses nothing; a folder is always searched so.")

@@ -26,7 +26,7 @@ import numpy as np
 from geodtr.cli.console import track
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE
-from geodtr.runtime.engines.registry import EngineOptions
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import ImageError, UserError
 from geodtr.runtime.gallery.build import begin_gallery, describe_tiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, made_by

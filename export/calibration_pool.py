@@ -1,15 +1,26 @@
 """What a user names to calibrate on, a data set or a folder of images, as a pool to choose from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from geodtr.calibration.pool import Pool
+from geodtr.calibration.select import Pool
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pair_set import PairSet, describe_skipped
 from geodtr.training.data.spec import read_training_set
 
 _CELLS = 8
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+
+
+def open_pool(data: str | Pool, warn: Callable[[str], None]) -> Pool:
+    """What calibration is to choose from; a SPEC or folder is read. `warn` is called with files that cannot be used."""
+    if isinstance(data, Pool):
+        return data
+    pool, pair_set = read_pool(data)
+    if pair_set is not None and pair_set.skipped:
+        warn(describe_skipped(pair_set.name, pair_set.skipped))
+    return pool
 
 
 def read_pool(named: str) -> tuple[Pool, PairSet | None]:

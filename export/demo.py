@@ -18,23 +18,27 @@ import numpy as np
 from PIL.Image import Image
 
 from geodtr import __version__
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
-from geodtr.export.plots.retrieval import SheetRow, draw_sheet, spread
-from geodtr.export.precision.write import CalibrationPlan
+from geodtr.export.plots.files import save_picture
+from geodtr.export.plots.retrieval import SheetRow, draw_sheet
+from geodtr.export.plots.sheet import spread
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import OutputExists
-from geodtr.runtime.files import check_new_folder, new_file, write_bytes
-from geodtr.runtime.gallery.base import Gallery, open_gallery
+from geodtr.runtime.files import check_new_folder, write_bytes
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localisation, Localizer
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.manifest import QuantisationEntry
 from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
@@ -148,7 +152,7 @@ def run_demo(
     """
     from geodtr.training.config import load_preset
     from geodtr.training.loop import resume, train
-    from geodtr.training.run_state import STATE
+    from geodtr.training.run_files import STATE
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})
@@ -181,12 +185,8 @@ def run_demo(
     for precision, bundle in zip(BUILT, bundles, strict=True):
         build = partial(
             build_engine,
-            onnx,
-            bundle,
-            precision=precision,
-            builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=CalibrationPlan(pool_of(train_set)),
-            track=track,
+            BuildRequest(onnx, bundle, plan=plan_of(precision, Calibration(pool_of(train_set)))),
+            progress=track,
         )
         watch.make(f"Build {precision} engines", bundle, build)
     flying = open_bundle(bundles[0])
@@ -216,8 +216,7 @@ def run_demo(
         seconds=watch.seconds,
         passed=parity.verdict == "passed",
     )
-    with new_file(out / SHEET) as file:
-        _sheet(test_set, located, gallery, report).save(file)
+    save_picture(_sheet(test_set, located, gallery, report), out / SHEET)
     write_bytes(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report
 

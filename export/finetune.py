@@ -7,16 +7,17 @@ from typing import Any
 import onnx
 
 from geodtr.calibration.operators import operators
-from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
-from geodtr.export.build.engine import float32_bundle
+from geodtr.calibration.select import Pool
+from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.int8 import cut_by_relu
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Dialect
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.config import FILE_NAME, TrainConfig, load_preset
-from geodtr.training.models.checkpoint import read_info, resolve_checkpoint
+from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.models.checkpoint import read_info
+from geodtr.training.run_files import CONFIG, find_checkpoint
 
 EPOCHS = 3
 SLOWER = 0.05
@@ -38,12 +39,12 @@ def finetune_config(
 
     `preset` is where the recipe is from; a run's folder has its own. Raises ConfigError when neither is there.
     """
-    checkpoint = resolve_checkpoint(source).resolve()
+    checkpoint = find_checkpoint(source).resolve()
     read_info(checkpoint)
     if preset is None:
-        if not (source / FILE_NAME).is_file():
+        if not (source / CONFIG).is_file():
             raise ConfigError(f"{source} says not how it was trained. Name a run's folder, or add --preset.")
-        preset = str(source / FILE_NAME)
+        preset = str(source / CONFIG)
     load_preset(preset, settings)  # what is wrong there is said before the work
     with float32_bundle(checkpoint, track) as exported:
         ranges = calibrate(exported, pool, options, track=track).ranges

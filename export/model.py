@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.names import Branch, Precision
 from geodtr.runtime.spec import Embedder, EmbedderPair
+from geodtr.training.run_files import find_checkpoint, resolve_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,13 @@ def is_bundle(path: Path) -> bool:
     return (path / FILE_NAME).is_file()
 
 
-def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
+def check_source(path: Path) -> None:
+    """Raise CheckpointError when `path` is nothing that engines are built from. Needs no PyTorch."""
+    if not is_bundle(path) and path.suffix != ".onnx":  # an ONNX file is refused with its bundle's name
+        find_checkpoint(path)
+
+
+def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
     """Open a bundle folder, a checkpoint file, or a training run's folder. PyTorch runs on a GPU where there is one.
 
     Raises CheckpointError or BundleError when it is neither, or not whole. A checkpoint needs the `train` extra.
@@ -79,7 +86,7 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
     import torch
 
     from geodtr.training.distributed import Ranks
-    from geodtr.training.models.checkpoint import load_checkpoint, resolve_checkpoint
+    from geodtr.training.models.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import embedders
 
     if options.threads is not None:
@@ -98,7 +105,7 @@ def open_model(path: Path, options: EngineOptions = AS_IT_LIKES) -> Model:
     )
 
 
-def open_branch(path: Path, branch: Branch, options: EngineOptions = AS_IT_LIKES) -> Embedder:
+def open_branch(path: Path, branch: Branch, options: EngineOptions = DEFAULT_OPTIONS) -> Embedder:
     """One branch alone: of a bundle, no other engine is loaded. Raises as `open_model` does."""
     return (
         open_bundle(path).embedder(branch, options) if is_bundle(path) else open_model(path, options).embedders[branch]

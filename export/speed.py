@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from geodtr.export.backends.registry import Builder
+from geodtr.export.backends.base import Builder
 from geodtr.export.timing import ROUNDS, noise, time_embedders, together
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions
+from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.errors import GateNotMet
 from geodtr.runtime.manifest import Manifest, SpeedEntry
 from geodtr.runtime.names import BRANCHES

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.names import Verdict
+from geodtr.runtime.recall import Z_95
 
-_Z = 1.959964
-"""Standard normal quantile of a two-sided 95 % interval."""
 _Z_WORSE = 3.5
 """McNemar's statistic above which an engine is worse than the model by more than chance.
 
@@ -62,11 +61,16 @@ def decide(lost: float, gained: float, queries: float, tolerance: float) -> Verd
     the quantile at the tolerance exactly where the interval ends before it.
     """
     at_tolerance = _score(lost, gained, queries, tolerance)
-    if at_tolerance <= -_Z:
+    if at_tolerance <= -Z_95:
         return "passed"
-    if at_tolerance > _Z and _score(lost, gained, queries, 0.0) > _Z_WORSE:
+    if at_tolerance > Z_95 and _score(lost, gained, queries, 0.0) > _Z_WORSE:
         return "failed"
     return "undecided"
+
+
+def is_within(lost: float, gained: float, queries: float, tolerance: float) -> bool:
+    """Whether the measured drop is at most `tolerance`, a share of 1, whatever it proves."""
+    return lost - gained <= tolerance * queries + 1e-9
 
 
 def pairs_to_decide(lost: float, gained: float, queries: int, tolerance: float) -> int | None:
@@ -108,7 +112,7 @@ def interval(lost: float, gained: float, queries: float) -> tuple[float, float]:
     def score(drop: float) -> float:
         return _score(lost, gained, queries, drop)
 
-    return _root(lambda drop: score(drop) - _Z, -1.0, middle), _root(lambda drop: score(drop) + _Z, middle, 1.0)
+    return _root(lambda drop: score(drop) - Z_95, -1.0, middle), _root(lambda drop: score(drop) + Z_95, middle, 1.0)
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -7,15 +7,8 @@ machine can be opened and looked into; its engines are opened only where they ru
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodtr.runtime.engines.registry import (
-    AS_IT_LIKES,
-    EngineFiles,
-    EngineOptions,
-    LayerTime,
-    check,
-    layer_times,
-    open_embedders,
-)
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime
+from geodtr.runtime.engines.registry import check, layer_times, open_embedders
 from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.preflight import check_files, require
@@ -34,20 +27,20 @@ class Bundle:
         """Size of all engine files together."""
         return sum(entry.bytes for branch in BRANCHES for entry in self.manifest.engine(branch).files)
 
-    def embedder(self, branch: Branch, options: EngineOptions = AS_IT_LIKES) -> Embedder:
+    def embedder(self, branch: Branch, options: EngineOptions = DEFAULT_OPTIONS) -> Embedder:
         """Open one branch's engine. Raises BundleError when it would not run here, or not rightly."""
         self._require_it_runs()
         (embedder,) = open_embedders([self._files(branch)], self.manifest.backend, options)
         return embedder
 
-    def embedders(self, options: EngineOptions = AS_IT_LIKES) -> EmbedderPair:
+    def embedders(self, options: EngineOptions = DEFAULT_OPTIONS) -> EmbedderPair:
         """Open both engines; they share what memory the backend lets them. Raises BundleError likewise."""
         self._require_it_runs()
         ground, aerial = open_embedders([self._files(branch) for branch in BRANCHES], self.manifest.backend, options)
         return EmbedderPair(ground, aerial)
 
     def layer_times(
-        self, branch: Branch, images: Images, calls: int, options: EngineOptions = AS_IT_LIKES
+        self, branch: Branch, images: Images, calls: int, options: EngineOptions = DEFAULT_OPTIONS
     ) -> list[LayerTime]:
         """What each layer of one branch's engine takes for a call with `images`, the longest first.
 

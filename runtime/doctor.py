@@ -12,14 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from geodtr import __version__
+from geodtr.runtime.build_command import unread_command
 from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import cpu_dialect, this_cpu
-from geodtr.runtime.manifest import FILE_NAME, read_manifest
+from geodtr.runtime.manifest import FILE_NAME, NewerManifest, read_manifest
 from geodtr.runtime.names import BACKENDS
 from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu
-from geodtr.runtime.rebuilding import rebuild_unread
 
 _PACKAGES = {"torch": "train", "onnx": "export"}
 """Packages beside the backends that decide which commands work, and the extra that brings each."""
@@ -54,8 +54,11 @@ def _diagnosis(bundle: Path | None, findings: Iterator[Finding]) -> Diagnosis:
 def _bundle_findings(bundle: Path) -> Iterator[Finding]:
     try:
         manifest = read_manifest(bundle)
+    except NewerManifest as error:
+        yield Finding(what=FILE_NAME, found=error.found, failed=True, remedy=error.remedy)
+        return
     except BundleError as error:
-        yield Finding(what=FILE_NAME, found=str(error), failed=True, remedy=rebuild_unread(bundle))
+        yield Finding(what=FILE_NAME, found=str(error), failed=True, remedy=unread_command(bundle))
         return
     made_by = f"{manifest.backend.name} {manifest.backend.version}"
     yield Finding(what=FILE_NAME, found=f"schema {manifest.schema}, {manifest.precision}, built with {made_by}")

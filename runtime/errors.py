@@ -20,7 +20,7 @@ class DataError(UserError):
 
 
 class DescriptorError(UserError):
-    """An engine gave a descriptor that cannot be one."""
+    """Descriptors that cannot be ranked: not finite, of wrong shapes, or too few."""
 
 
 class CheckpointError(UserError):

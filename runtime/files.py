@@ -1,9 +1,10 @@
-"""Durable or absent: files and folders are written beside their place, synced, and renamed.
+"""Durable or absent: files and folders are written beside their place, synced, and renamed. And locks on them.
 
 Knows paths and bytes; knows nothing of what they hold.
 """
 
 import errno
+import fcntl
 import glob
 import hashlib
 import os
@@ -12,12 +13,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
-from geodtr.runtime.locks import locked
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
 _KEPT = 30  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
+
+Lock = Literal["ours", "another's", "none"]
+"""`none`: the file system knows no locks, so that nobody can be told apart."""
 
 
 def sha256(path: Path) -> str:
@@ -46,6 +50,13 @@ def readable(error_class: type[UserError]) -> Iterator[None]:
         raise error_class(
             f"{error.filename} cannot be read ({error.strerror}). Check the path, and that you may look there."
         ) from None
+
+
+def check_file(path: Path, error_class: type[UserError], remedy: str = "Check the path.") -> None:
+    """Raise `error_class` where there is no file at `path`."""
+    with readable(error_class):
+        if not path.is_file():
+            raise error_class(f"{path} is not a file. {remedy}")
 
 
 @contextmanager
@@ -154,6 +165,26 @@ def check_writable(path: Path) -> None:
         for name in path.relative_to(nearest).parts:
             with suppress(FileNotFoundError):
                 (nearest / name).lstat()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[Lock]:
+    """Hold the file or folder `path` against other processes while the context lasts, if none of them holds it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> Lock:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "another's"
+    except OSError:
+        return "none"
+    return "ours"
 
 
 def _remove_abandoned(parent: Path, unfinished: str) -> None:

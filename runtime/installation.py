@@ -19,9 +19,12 @@ from urllib.request import url2pathname
 NAME = "geodtr-export"
 
 
-def install_hint(*extras: str) -> str:
-    """The command that installs `extras` into this environment, from where the package was installed."""
-    names = f"[{','.join(extras)}]"
+def install_hint(*extras: str, upgrade: bool = False) -> str:
+    """The command that installs `extras` into this environment, from where the package was installed; `upgrade`: the
+    newest version there.
+    """
+    names = f"[{','.join(extras)}]" if extras else ""
+    install = pip("install --upgrade" if upgrade else "install")
     source = _source()
     url = str(source.get("url", ""))
     editable = ""
@@ -30,7 +33,7 @@ def install_hint(*extras: str) -> str:
     elif urlsplit(url).scheme == "file":
         path = Path(url2pathname(urlsplit(url).path))
         if not path.exists():
-            return f"{pip('install')} '.{names}' in a checkout of {NAME} ({path}, where it was installed from, is gone)"
+            return f"{install} '.{names}' in a checkout of {NAME} ({path}, where it was installed from, is gone)"
         wanted = f"{path}{names}"
         editable = "--editable " if source.get("dir_info", {}).get("editable") else ""
     else:
@@ -38,7 +41,7 @@ def install_hint(*extras: str) -> str:
         prefix = f"{version_control['vcs']}+" if version_control else ""
         revision = version_control.get("requested_revision")
         wanted = f"{NAME}{names} @ {prefix}{url}{f'@{revision}' if revision else ''}"
-    return f"{pip('install')} {editable}{shlex.quote(wanted)}"
+    return f"{install} {editable}{shlex.quote(wanted)}"
 
 
 def pip(command: str) -> str:

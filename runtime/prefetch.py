@@ -1,23 +1,22 @@
-"""Work on many items at once, in threads, a bounded number of them ahead of whoever takes the results.
+"""Items taken ahead of the caller, in threads: from a source that may keep it waiting, or with work done on each.
 
 Threads serve where the work is Pillow's, NumPy's or the disk's, which all let the others run.
 """
 
-from collections.abc import Callable, Generator, Iterable
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import Generic, TypeVar
+
+from geodtr.runtime.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-
-@dataclass(frozen=True, slots=True)
-class _Begun(Generic[T, R]):
-    item: T
-    future: Future[R]
+_LONGEST = 1 << 20  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,83 @@ class _End:
     """Why there are no more items: they are over, or taking the next one failed."""
 
     error: BaseException | None
+
+
+class BackgroundReader(Generic[T]):
+    """Items that a thread of its own takes from `items`, which may keep it waiting; for one thread to read.
+
+    What taking them raises is raised to the reader, in its turn. Nothing bounds how many wait to be read but `items`.
+    """
+
+    def __init__(self, items: Iterable[T], name: str) -> None:
+        """`name`: the thread's."""
+        self._queue: SimpleQueue[T | _End] = SimpleQueue()
+        self.over = False
+        self._thread = Thread(target=self._take, args=(items,), name=name, daemon=True)
+        self._thread.start()
+
+    def next(self, seconds: float | None = None) -> T | None:
+        """The next item, waited for so long, without end where `seconds` is None; None where there are no more.
+
+        Raises TimeoutError when none has come.
+        """
+        if self.over:
+            return None
+        try:
+            return self._opened(self._queue.get(timeout=seconds))
+        except Empty:
+            raise TimeoutError from None
+
+    def come(self) -> list[T]:
+        """All that have come and were not taken yet, without waiting."""
+        items = list[T]()
+        while not self.over:
+            try:
+                item = self._opened(self._queue.get_nowait())
+            except Empty:
+                break
+            if item is not None:
+                items.append(item)
+        return items
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until the thread has ended, so long at most; the caller has made `items` end."""
+        self._thread.join(seconds)
+
+    def _opened(self, item: T | _End) -> T | None:
+        if not isinstance(item, _End):
+            return item
+        self.over = True
+        if item.error is not None:
+            raise item.error
+        return None
+
+    def _take(self, items: Iterable[T]) -> None:
+        try:
+            for item in items:
+                self._queue.put(item)
+        except BaseException as error:  # whatever it is, it is the caller's, in whose thread it is raised again
+            self._queue.put(_End(error))
+        else:
+            self._queue.put(_End(None))
+
+
+def arriving_lines(file: int, name: str) -> Iterator[str]:
+    """The lines of a file descriptor in UTF-8, each as soon as it is there; a byte-order mark is dropped. Raises
+    DataError when one has no end.
+
+    Not by Python's own files: a thread that waits in one keeps the process from ending.
+    """
+    begun, encoding = b"", "utf-8-sig"
+    while block := os.read(file, 1 << 16):
+        *lines, begun = (begun + block).split(b"\n")
+        for line in lines:
+            yield line.decode(encoding)
+            encoding = "utf-8"  # the mark stands before the first line alone
+        if len(begun) > _LONGEST:
+            raise DataError(f"{name} has a line of more than {_LONGEST:,} bytes: it is not a CSV.")
+    if begun:
+        yield begun.decode(encoding)
 
 
 def work_ahead(
@@ -37,35 +113,26 @@ def work_ahead(
     Where the caller stops early, what has begun is waited for and the rest dropped, so that nothing is still written
     afterwards. `threads` is Python's own choice where None.
     """
-    begun: SimpleQueue[_Begun[T, R] | _End] = SimpleQueue()
     free, stopped = Semaphore(ahead), Event()
 
-    def begin() -> None:
-        try:
-            remaining = iter(items)
-            while free.acquire() and not stopped.is_set():
+    def begin() -> Iterator[tuple[T, Future[R]]]:
+        remaining = iter(items)
+        while free.acquire() and not stopped.is_set():
+            try:
                 item = next(remaining)
-                begun.put(_Begun(item, pool.submit(function, item)))
-        except StopIteration:
-            begun.put(_End(None))
-        except BaseException as error:  # whatever it is, it is the caller's, in whose thread it is raised again
-            begun.put(_End(error))
+            except StopIteration:
+                return
+            yield item, pool.submit(function, item)
 
     with ThreadPoolExecutor(threads) as pool:
-        beginning = Thread(target=begin, name="work_ahead", daemon=True)
-        beginning.start()
+        begun = BackgroundReader(begin(), "work_ahead")
         try:
-            while True:
-                next_one = begun.get()
-                if isinstance(next_one, _End):
-                    if next_one.error is not None:
-                        raise next_one.error
-                    return
+            while (one := begun.next()) is not None:
                 free.release()
-                next_one.future.exception()  # waits, for less than half of what futures.wait costs
-                yield next_one.item, next_one.future
+                one[1].exception()  # waits, for less than half of what futures.wait costs
+                yield one
         finally:
             stopped.set()
             free.release()
             pool.shutdown(cancel_futures=True)
-            beginning.join()
+            begun.join()

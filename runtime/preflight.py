@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from geodtr.runtime.build_command import rebuild_command, recompile_bundle, recompile_for
 from geodtr.runtime.errors import BundleError, UserError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Dialect
-from geodtr.runtime.rebuilding import choose_again_command, rebuild
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,17 +51,19 @@ def check_files(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     for branch in BRANCHES:
         compiled = manifest.engine(branch).compiled
         if compiled is not None:
-            yield _check_file(bundle, compiled, rebuild(bundle, manifest, from_graphs=True))
+            yield _check_file(bundle, compiled, lambda: recompile_bundle(bundle, manifest))
 
 
 def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     """Both branches' typed graphs alone: all that a backend compiles from."""
     for branch in BRANCHES:
-        yield _check_file(bundle, manifest.engine(branch), rebuild(bundle, manifest, from_graphs=False))
+        yield _check_file(bundle, manifest.engine(branch), lambda: rebuild_command(bundle, manifest))
 
 
-def check_cpu_dialect(dialect: Dialect | None, remedy: str | None = None) -> Finding:
-    """Whether the processor at hand computes graphs of this INT8 `dialect` rightly; None is a graph without INT8."""
+def check_cpu_dialect(dialect: Dialect | None, remedy: Callable[[], str] | None = None) -> Finding:
+    """Whether the processor at hand computes graphs of this INT8 `dialect` rightly; None is a graph without INT8.
+    `remedy` gives the command that mends it.
+    """
     cpu = this_cpu()
     flags = ", ".join(cpu.cpu_flags) or "no instructions that decide"
     if dialect == "cpu-8bit" and not cpu.vnni:
@@ -70,7 +72,7 @@ def check_cpu_dialect(dialect: Dialect | None, remedy: str | None = None) -> Fin
             found=f"The INT8 weights have 8 bits (cpu-8bit). This CPU ({cpu.architecture}: {flags}) has no VNNI: it "
             "adds their products in 16 bits, which overflow, and descriptors would be wrong.",
             failed=True,
-            remedy=remedy,
+            remedy=None if remedy is None else remedy(),
         )
     return Finding(
         what="processor", found=f"{cpu.architecture}: {flags}{'' if dialect is None else f', runs {dialect}'}"
@@ -89,7 +91,7 @@ def check_choice(bundle: Path, manifest: Manifest) -> Finding | None:
     return Finding(
         what="backend choice",
         found=f"{found} with another processor, GPU or driver: another backend may be faster here",
-        remedy=choose_again_command(bundle, manifest),
+        remedy=recompile_for(bundle, manifest, "auto"),
     )
 
 
@@ -106,11 +108,11 @@ def find_gpu(*, needed: bool) -> Finding:
     )
 
 
-def _check_file(bundle: Path, entry: FileEntry, remedy: str) -> Finding:
+def _check_file(bundle: Path, entry: FileEntry, remedy: Callable[[], str]) -> Finding:
     file = bundle / entry.file
 
     def failed(found: str) -> Finding:
-        return Finding(what=entry.file, found=found, failed=True, remedy=remedy)
+        return Finding(what=entry.file, found=found, failed=True, remedy=remedy())
 
     if Path(entry.file).name != entry.file:
         return failed(f"{bundle / FILE_NAME} names {entry.file!r}, which lies outside the bundle.")

@@ -10,16 +10,14 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.errors import UserError
+from geodtr.runtime.errors import DescriptorError
 from geodtr.runtime.spec import Descriptors
 
+Z_95 = 1.959964
+"""Standard normal quantile of a two-sided 95 % interval."""
 COLLAPSED = 0.99
 """A mean cosine between different images above which a model tells nothing apart; random weights stay below it."""
 _BLOCK = 1 << 24
-
-
-class DescriptorError(UserError):
-    """Descriptors that cannot be ranked: wrong shapes, too few, or values that are not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +235,7 @@ def wilson_band(shares: NDArray[np.float64], queries: int) -> tuple[NDArray[np.f
 
     It is about which places were asked for; it knows nothing of another seed's model. Source: Wilson, 1927.
     """
-    z = 1.959964
+    z = Z_95
     widened = 1 + z**2 / queries
     centre = (shares + z**2 / (2 * queries)) / widened
     half = z / widened * np.sqrt(shares * (1 - shares) / queries + z**2 / (4 * queries**2))

@@ -2,28 +2,38 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
+import torch
+from build_once import build_once
+from hypothesis import is_hypothesis_test, settings
 
 from geodtr.cli.main import run
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.write import CalibrationPlan
-from geodtr.runtime.bundle import Bundle
+from geodtr.export.graph import export as graph_export
+from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.loop import train
+from geodtr.training.run_files import LAST
 from geodtr.training.world.dataset import WorldSet, write_world
 
 pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes"]
@@ -31,12 +41,35 @@ pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes"]
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """The precisions that the trained model is built in for all tests."""
 
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+if NIGHTLY:
+    settings.register_profile("nightly", derandomize=False, print_blob=True)
+    settings.load_profile("nightly")
+
+# In the tests' own process: a pool of compilers imports PyTorch in each.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 SHARED = Path(os.environ.get("GEODTR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """In the nightly run, each property is tried on ten times as many examples, in ten rounds."""
+    if NIGHTLY and is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("nightly_round")
+        metafunc.parametrize("nightly_round", range(10))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need the trained model come last: while one worker makes it, the others have work."""
+    needs = {
+        item.path for item in items if isinstance(item, pytest.Function) and {"world", "trained"} & {*item.fixturenames}
+    }
+    items.sort(key=lambda item: item.path in needs)
 
 
 @pytest.fixture(scope="session")
 def conformance() -> Path:
-    """The folder of official figures; its tests are skipped in a clone that has none."""
+    """Official figures of real images; their tests are skipped in a clone that has none."""
     folder = SHARED / "conformance"
     if not folder.is_dir():
         pytest.skip(f"no official figures at {folder}; set GEODTR_SHARED")
@@ -52,25 +85,51 @@ def cvusa_sample() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exported_once() -> Iterator[None]:
+    """PyTorch's exporter takes five seconds for a network however small: each is exported once, and is then a file."""
+    whole = graph_export.export_network
+
+    @wraps(whole)
+    def export_network(network: torch.nn.Module, how: Preprocessing) -> Any:
+        def export(folder: Path) -> None:
+            onnx.save(whole(network, how), str(folder / "graph.onnx"))
+
+        return onnx.load(str(build_once(f"export-{_hash(network, how)}", export) / "graph.onnx"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_export, "export_network", export_network)
+        yield
+
+
+def _hash(network: torch.nn.Module, how: Preprocessing) -> str:
+    """Of all that decides what a network computes: its classes, their plain attributes, and its tensors."""
+    digest = sha256(repr((network, how)).encode())
+    for name, module in network.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, str | int | float | tuple)}
+        digest.update(repr((name, type(module), plain)).encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """Pairs of the generated world, rendered once a run: to train on, and on unseen ground."""
+    """Pairs of the generated world, to train on and on unseen ground; all workers and runs read the same files."""
 
     train_set: PairSet
     test_set: PairSet
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("world")
-    write_world(root / "train", WorldSet(pairs=800, height=32, width=128, region="valley"))
-    write_world(root / "test", WorldSet(pairs=500, height=32, width=128, region="coast"))
-    return World(read_pairs(root / "train"), read_pairs(root / "test"))
+def world() -> World:
+    return _world()
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A small model trained once a run on the generated world, with what was made of it."""
+    """A small model trained once on the generated world, with what was made of it: a copy for each worker."""
 
     train_set: PairSet
     test_set: PairSet
@@ -82,24 +141,39 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    # A copy, because parity writes its verdicts into bundles.
     root = tmp_path_factory.mktemp("trained")
-    train_set, test_set = world.train_set, world.test_set
-    checkpoint = train(load_preset("world-tiny"), train_set, root / "run")
+    shutil.copytree(build_once("trained", _train), root, dirs_exist_ok=True)
+    return Trained(
+        world.train_set,
+        world.test_set,
+        root / "run" / LAST,
+        open_bundle(root / "onnx"),
+        {precision: open_bundle(root / precision) for precision in BUILT},
+        open_folder(root / "gallery"),
+    )
+
+
+def _world() -> World:
+    root = build_once("world", _write_worlds)
+    return World(read_pairs(root / "train"), read_pairs(root / "test"))
+
+
+def _write_worlds(root: Path) -> None:
+    write_world(root / "train", WorldSet(pairs=800, height=32, width=128, region="valley"))
+    write_world(root / "test", WorldSet(pairs=500, height=32, width=128, region="coast"))
+
+
+def _train(root: Path) -> None:
+    world = _world()
+    checkpoint = train(load_preset("world-tiny"), world.train_set, root / "run")
     onnx = export_checkpoint(checkpoint, root / "onnx")
-    bundles = {
-        precision: build_engine(
-            onnx.path,
-            root / precision,
-            precision=precision,
-            builder=make_builder("onnxruntime", BuildOptions()),
-            calibration=CalibrationPlan(pool_of(train_set), keep_cosine=0.9998),
-        )
-        for precision in BUILT
-    }
-    flying = bundles["fp32"]
-    build_gallery(root / "gallery", reference_tiles(test_set), flying.embedder("aerial"), made_by(flying.manifest))
-    gallery = open_folder(root / "gallery")
-    return Trained(train_set, test_set, checkpoint, onnx, bundles, gallery)
+    for precision in BUILT:
+        plan = plan_of(precision, Calibration(pool_of(world.train_set)), keep_cosine=0.9998)
+        build_engine(BuildRequest(onnx.path, root / precision, plan=plan))
+    flying = open_bundle(root / "fp32")
+    tiles = reference_tiles(world.test_set)
+    build_gallery(root / "gallery", tiles, flying.embedder("aerial"), made_by(flying.manifest))
 
 
 class Losses(Listener):

@@ -1,24 +1,24 @@
-"""TensorRT as its Python bindings show it, computing with ONNX Runtime on the fake device's memory.
+"""TensorRT without a GPU: NVIDIA's own parser, network, configuration, flags and callbacks (those of TensorRT-RTX), and
+fakes of the rest.
 
-A plan is a line of JSON, then the graph; a stripped one has no graph. Only what is used here is there, and
-`make check-tensorrt` finds whatever the real module of some version has not, or takes otherwise.
+Fake is what takes a GPU: compiling, loading, running, refitting and inspecting plans, which ONNX Runtime computes on
+the fake device's memory; and what TensorRT-RTX lacks: DLAs, levels of hardware compatibility, and timing caches. A plan
+is a line of JSON, then the graph; a stripped one has no graph. `make check-tensorrt` finds whatever of these fakes the
+real module of some version has not, or takes otherwise.
 """
 
 import ctypes
 import json
-from collections.abc import Callable
-from enum import IntEnum
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import fake_cuda
 import numpy as np
 import onnx
 
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.onnxruntime import open_session
-from geodtr.runtime.engines.registry import EngineOptions
-
-__version__ = "10.3.0"
 
 
 class FakeWishes:
@@ -33,102 +33,85 @@ class FakeWishes:
         self.without_names = False  # nor there
         self.build_fails = False
         self.always_wrong = False
-        self.fuses_wrongly = False  # descriptors are garbage unless every reduction is an output
-        self.on_step: Callable[[], None] = lambda: None
+        self.fuses_wrongly = ""  # operator of the graphs whose descriptors are garbage unless reductions are outputs
         self.caches_used = list[bytes]()
-        self.configs = list["IBuilderConfig"]()
-        self.contexts = 0
+        self.configs = list[Any]()  # the vendor's, one for each build
 
 
 fake_wishes = FakeWishes()
 
 
-def fake_reset(version: str) -> FakeWishes:
-    """TensorRT of another version, with the names that came after 10.3 or without."""
-    global fake_wishes, __version__
-    fake_wishes, __version__ = FakeWishes(), version
-    globals().update(
-        HardwareCompatibilityLevel=IntEnum(
-            "HardwareCompatibilityLevel", _LEVELS if version.startswith("10.3") else _MORE_LEVELS
-        ),
-        OnnxParserFlag=IntEnum("OnnxParserFlag", _PARSER_FLAGS if version.startswith("10.3") else _MORE_PARSER_FLAGS),
-    )
+def fake_reset() -> FakeWishes:
+    global fake_wishes
+    fake_wishes = FakeWishes()
     return fake_wishes
 
 
-_LEVELS = {"NONE": 0, "AMPERE_PLUS": 1}
-_MORE_LEVELS = {**_LEVELS, "SAME_COMPUTE_CAPABILITY": 2}
-_PARSER_FLAGS = {"NATIVE_INSTANCENORM": 0}
-_MORE_PARSER_FLAGS = {**_PARSER_FLAGS, "ADJUST_FOR_DLA": 4}
+def fake_library(real: Any, version: str, *, compiles: bool = False) -> ModuleType:
+    """The vendor's module `real` as TensorRT of a `version`, with the names that came after 10.3 or without.
 
+    `compiles`: the vendor's builder makes each plan first, whose place a fake one takes.
+    """
 
-class BuilderFlag(IntEnum):
-    GPU_FALLBACK = 3
-    REFIT = 4
-    TF32 = 7
-    VERSION_COMPATIBLE = 14
-    STRIP_PLAN = 20
-    REFIT_IDENTICAL = 21
+    class OnnxParser(real.OnnxParser):  # type: ignore[misc] # TensorRT ships no types
+        def __init__(self, network: Any, logger: Any) -> None:
+            super().__init__(network, logger)
+            self._network = network
 
+        def parse_from_file(self, model: str) -> bool:
+            self._network.name = model
+            return bool(super().parse_from_file(model))
 
-class NetworkDefinitionCreationFlag(IntEnum):
-    STRONGLY_TYPED = 1
+    class Builder(real.Builder):  # type: ignore[misc]
+        @property
+        def num_DLA_cores(self) -> int:
+            return fake_wishes.dla_cores
 
+        def create_builder_config(self) -> IBuilderConfig:
+            return IBuilderConfig(super().create_builder_config())
 
-class MemoryPoolType(IntEnum):
-    WORKSPACE = 0
+        def create_optimization_profile(self) -> Any:
+            self._profile = super().create_optimization_profile()
+            return self._profile
 
+        def build_serialized_network(self, network: Any, config: IBuilderConfig) -> bytes | None:
+            fake_wishes.configs.append(config)
+            if fake_wishes.build_fails:
+                severity = self.logger.Severity
+                self.logger.log(severity.ERROR, "Error Code 10: Could not find any implementation for node Conv_7")
+                self.logger.log(severity.WARNING, "nobody needs to know")
+                return None
+            if compiles and super().build_serialized_network(network, config._real) is None:
+                return None
+            flag, graph = real.BuilderFlag, Path(network.name).read_bytes()
+            gives = [network.get_output(index).name for index in range(network.num_outputs)]
+            about = {
+                "profile": [list(shape) for shape in self._profile.get_shape("images")],
+                "detailed": config.profiling_verbosity == real.ProfilingVerbosity.DETAILED,
+                "refittable": config.get_flag(flag.REFIT) or config.get_flag(flag.REFIT_IDENTICAL),
+                "host_code": config.get_flag(flag.VERSION_COMPATIBLE),
+                "initializers": _initializers(graph),
+                "exposed": [name for name in gives if name != "descriptors"],
+            }
+            return json.dumps(about).encode() + b"\n" + (b"" if config.get_flag(flag.STRIP_PLAN) else graph)
 
-class ProfilingVerbosity(IntEnum):
-    LAYER_NAMES_ONLY = 0
-    DETAILED = 2
-
-
-class LayerType(IntEnum):
-    CONVOLUTION = 0
-    REDUCE = 13
-    TOPK = 16
-
-
-class DeviceType(IntEnum):
-    GPU = 0
-    DLA = 1
-
-
-class LayerInformationFormat(IntEnum):
-    JSON = 1
-
-
-class ExecutionContextAllocationStrategy(IntEnum):
-    STATIC = 0
-    USER_MANAGED = 2
-
-
-class ILogger:
-    class Severity(IntEnum):
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
-
-    def log(self, severity: "ILogger.Severity", msg: str) -> None:
-        raise NotImplementedError
-
-
-class IProfiler:
-    def __init__(self) -> None: ...
-
-    def report_layer_time(self, layer_name: str, ms: float) -> None: ...
-
-
-class IProgressMonitor:
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        raise NotImplementedError
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        raise NotImplementedError
-
-    def phase_finish(self, phase_name: str) -> None:
-        raise NotImplementedError
+    module = ModuleType(real.__name__)
+    vars(module).update(vars(real))
+    vars(module).update(
+        __version__=version,
+        OnnxParser=OnnxParser,
+        Builder=Builder,
+        Runtime=Runtime,
+        Refitter=Refitter,
+        OnnxParserRefitter=OnnxParserRefitter,
+    )
+    if version.startswith("10.3"):
+        levels = real.HardwareCompatibilityLevel
+        vars(module).update(
+            HardwareCompatibilityLevel=SimpleNamespace(NONE=levels.NONE, AMPERE_PLUS=levels.AMPERE_PLUS),
+            OnnxParserFlag=SimpleNamespace(),
+        )
+    return module
 
 
 class ITimingCache:
@@ -139,36 +122,21 @@ class ITimingCache:
         return self._content + b"timed "
 
 
-class IOptimizationProfile:
-    def set_shape(self, input: str, min: tuple[int, ...], opt: tuple[int, ...], max: tuple[int, ...]) -> None:
-        assert input == "images"
-        self._shapes = [list(min), list(opt), list(max)]
-
-
 class IBuilderConfig:
-    def __init__(self) -> None:
-        self._flags = {BuilderFlag.TF32}
-        self._pools = dict[int, int]()
-        self._cache: ITimingCache | None = None
-        self._profile: IOptimizationProfile | None = None
-        self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
-        self.hardware_compatibility_level = 0
-        self.builder_optimization_level = 3
-        self.progress_monitor: IProgressMonitor | None = None
-        self.default_device_type = DeviceType.GPU
-        self.DLA_core = -1
+    """The vendor's own, but for what TensorRT-RTX takes and ignores."""
 
-    def set_flag(self, flag: BuilderFlag) -> None:
-        self._flags.add(flag)
+    def __init__(self, _real: Any) -> None:
+        own = {"_real": _real, "_cache": None, "DLA_core": -1, "hardware_compatibility_level": None}
+        vars(self).update(own)
 
-    def clear_flag(self, flag: BuilderFlag) -> None:
-        self._flags.discard(flag)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
-    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
-        self._pools[pool] = pool_size
-
-    def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
-        return self._pools.get(pool, 8 << 30)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self):
+            vars(self)[name] = value
+        else:
+            setattr(self._real, name, value)
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
         return ITimingCache(serialized_timing_cache)
@@ -182,126 +150,13 @@ class IBuilderConfig:
     def get_timing_cache(self) -> ITimingCache | None:
         return self._cache
 
-    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        self._profile = profile
-        return 0
-
-
-class ITensor:
-    is_network_output = False
-
-    def __init__(self, _name: str) -> None:
-        self.name = _name
-
-
-class ILayer:
-    num_outputs = 1
-
-    def __init__(self, _node: onnx.NodeProto) -> None:
-        self.type = {"ReduceMax": LayerType.REDUCE, "ArgMax": LayerType.TOPK}.get(_node.op_type, LayerType.CONVOLUTION)
-        self._output = ITensor(_node.output[0])
-
-    def get_output(self, index: int) -> ITensor:
-        assert index == 0
-        return self._output
-
-
-class INetworkDefinition:
-    _graph = b""
-
-    def __init__(self) -> None:
-        self._exposed = list[str]()
-
-    @property
-    def num_layers(self) -> int:
-        return len(onnx.load_from_string(self._graph).graph.node)
-
-    def get_layer(self, index: int) -> ILayer:
-        return ILayer(onnx.load_from_string(self._graph).graph.node[index])
-
-    def mark_output(self, tensor: ITensor) -> None:
-        self._exposed.append(tensor.name)
-
-
-class OnnxParser:
-    """Takes every graph: what NVIDIA's own refuses is seen in test_nvidia_parser.py."""
-
-    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
-        self._network = network
-        del logger
-
-    def set_flag(self, flag: int) -> None:
-        del flag
-
-    def parse_from_file(self, model: str) -> bool:
-        self._network._graph = Path(model).read_bytes()
-        return True
-
-
-class Builder:
-    def __init__(self, logger: ILogger) -> None:
-        self._logger = logger
-
-    @property
-    def num_DLA_cores(self) -> int:
-        return fake_wishes.dla_cores
-
-    def create_network(self, flags: int = 0) -> INetworkDefinition:
-        del flags
-        return INetworkDefinition()
-
-    def create_builder_config(self) -> IBuilderConfig:
-        return IBuilderConfig()
-
-    def create_optimization_profile(self) -> IOptimizationProfile:
-        return IOptimizationProfile()
-
-    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
-        fake_wishes.configs.append(config)
-        if not _tell(config.progress_monitor):
-            return None
-        if fake_wishes.build_fails:
-            self._logger.log(ILogger.Severity.ERROR, "Error Code 10: Could not find any implementation for node Conv_7")
-            self._logger.log(ILogger.Severity.WARNING, "nobody needs to know")
-            return None
-        assert config._profile is not None
-        about = {
-            "profile": config._profile._shapes,
-            "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
-            "refittable": bool(config._flags & {BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL}),
-            "host_code": BuilderFlag.VERSION_COMPATIBLE in config._flags,
-            "initializers": _initializers(network._graph),
-            "exposed": network._exposed,
-        }
-        stripped = BuilderFlag.STRIP_PLAN in config._flags
-        return json.dumps(about).encode() + b"\n" + (b"" if stripped else network._graph)
-
-
-def _tell(monitor: IProgressMonitor | None) -> bool:
-    """Report a build of two nested phases; False when the monitor ends it."""
-    if monitor is None:
-        return True
-    monitor.phase_start("Building engine", None, 2)
-    for outer in range(2):
-        name = f"Timing tactics {outer}"
-        monitor.phase_start(name, "Building engine", 5)
-        for step in range(5):
-            fake_wishes.on_step()
-            if not monitor.step_complete(name, step):
-                return False
-        monitor.phase_finish(name)
-        if not monitor.step_complete("Building engine", outer):
-            return False
-    monitor.phase_finish("Building engine")
-    return True
-
 
 def _initializers(graph: bytes) -> list[str]:
     return sorted(entry.name for entry in onnx.load_from_string(graph).graph.initializer)
 
 
 class Runtime:
-    def __init__(self, logger: ILogger) -> None:
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
         self.engine_host_code_allowed = False
         self.DLA_core = -1
@@ -310,13 +165,13 @@ class Runtime:
         about, _, graph = serialized_engine.partition(b"\n")
         held = json.loads(about)
         if held["host_code"] and not self.engine_host_code_allowed:
-            self._logger.log(ILogger.Severity.ERROR, "host code is not allowed")
+            self._logger.log(self._logger.Severity.ERROR, "host code is not allowed")
             return None
         return ICudaEngine(held, graph)
 
 
 class Refitter:
-    def __init__(self, engine: "ICudaEngine", logger: ILogger) -> None:
+    def __init__(self, engine: "ICudaEngine", logger: Any) -> None:
         self._engine, self._logger = engine, logger
         self._graph = b""
 
@@ -326,14 +181,14 @@ class Refitter:
 
 
 class OnnxParserRefitter:
-    def __init__(self, refitter: Refitter, logger: ILogger) -> None:
+    def __init__(self, refitter: Refitter, logger: Any) -> None:
         self._refitter, self._logger = refitter, logger
 
     def refit_from_file(self, model: str) -> bool:
         graph = Path(model).read_bytes()
         about = self._refitter._engine._about
         if not about["refittable"] or about["initializers"] != _initializers(graph):
-            self._logger.log(ILogger.Severity.ERROR, "the weights do not fit")
+            self._logger.log(self._logger.Severity.ERROR, "the weights do not fit")
             return False
         self._refitter._graph = graph
         return True
@@ -353,6 +208,12 @@ class ICudaEngine:
         self._session = open_session(graph, options=EngineOptions(threads=1))
 
     @property
+    def _is_wrong(self) -> bool:
+        operator = fake_wishes.fuses_wrongly.encode()
+        fused_wrongly = bool(operator) and operator in self._graph and not self._about["exposed"]
+        return fake_wishes.always_wrong or fused_wrongly
+
+    @property
     def num_io_tensors(self) -> int:
         return 2 + len(self._about["exposed"])
 
@@ -369,9 +230,8 @@ class ICudaEngine:
         shapes: list[list[int]] = self._about["profile"]
         return shapes
 
-    def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> "IExecutionContext":
-        assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
-        fake_wishes.contexts += 1
+    def create_execution_context(self, strategy: Any) -> "IExecutionContext":
+        assert strategy.name == "USER_MANAGED"
         return IExecutionContext(self)
 
     def create_engine_inspector(self) -> "EngineInspector":
@@ -387,7 +247,7 @@ class IExecutionContext:
         self._shape = tuple[int, ...]()
         self._addresses = dict[str, int]()
         self._scratch = (0, 0)
-        self.profiler: IProfiler | None = None
+        self.profiler: Any = None
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert size >= self._engine.device_memory_size_v2
@@ -423,7 +283,7 @@ class IExecutionContext:
             ctypes.memset(self._scratch[0], 0xAA, self._scratch[1])
             images = np.frombuffer(ctypes.string_at(takes, size), np.uint8).reshape(shape)
             (rows,) = self._engine._session.run(None, {"images": images})
-            if fake_wishes.always_wrong or (fake_wishes.fuses_wrongly and not exposed):
+            if self._engine._is_wrong:
                 rows = np.roll(rows, 1, axis=1)
             for address in exposed:
                 ctypes.memset(address, 0xAA, 64 * shape[0])
@@ -441,8 +301,8 @@ class EngineInspector:
         self._engine = _engine
         self.execution_context: IExecutionContext | None = None
 
-    def get_engine_information(self, format: LayerInformationFormat) -> str:
-        assert format == LayerInformationFormat.JSON
+    def get_engine_information(self, format: Any) -> str:
+        assert format.name == "JSON"
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(self._engine._graph)).graph
         if not self._engine._about["detailed"]:
             return json.dumps({"Layers": [node.name for node in graph.node]})
@@ -496,6 +356,3 @@ class EngineInspector:
             if fake_wishes.without_metadata or fake_wishes.without_names:
                 del layer["Metadata"]
         return json.dumps({"Layers": layers, "Bindings": ["images", "descriptors"]})
-
-
-fake_reset(__version__)

@@ -1,6 +1,7 @@
-"""A TensorRT build by the fakes that meets Ctrl-C in its third step: python interrupted_build.py BUNDLE OUT
+"""A build of TensorRT-RTX plans that gets a signal in its midst: python interrupted_build.py BUNDLE OUT SIGNAL
 
-In a process of its own: a signal is the whole process's business. Prints how many steps were done.
+In a process of its own: a signal is the whole process's business. It comes from NVIDIA's builder, in the third step of
+the second engine, when the first one's plan is written. Where the process survives, it prints how many steps were done.
 """
 
 import os
@@ -9,29 +10,32 @@ import sys
 import time
 from pathlib import Path
 
-import fake_cuda
-import fake_tensorrt
-
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import TensorRtRtxOptions
+from geodtr.export.backends.tensorrt.watched import Phases
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest
 
 
-def main(bundle: str, out: str) -> None:
+def main(bundle: str, out: str, name: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born to ignore it
-    sys.modules["tensorrt"], sys.modules["cuda.bindings.runtime"] = fake_tensorrt, fake_cuda
-    fake_cuda.fake_reset()
-    wishes = fake_tensorrt.fake_reset("10.3.0")
-    steps = list[int]()
+    engines, steps = list[str](), list[str]()
+    begun, done = Phases.start, Phases.step
 
-    def interrupt() -> None:
-        steps.append(1)
-        if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)  # a step of a real build takes longer
+    def start(phases: Phases, phase: str, parent: str | None, count: int) -> None:
+        begun(phases, phase, parent, count)
+        engines.extend([phase] * (parent is None))
 
-    wishes.on_step = interrupt
+    def step(phases: Phases, phase: str) -> None:
+        done(phases, phase)
+        if len(engines) == 2:
+            steps.append(phase)
+            if len(steps) == 3:
+                os.kill(os.getpid(), signal.Signals[name])
+            time.sleep(0.1)  # a step of a larger build takes longer
+
+    Phases.start, Phases.step = start, step  # type: ignore[assignment, method-assign]
     try:
-        build_engine(Path(bundle), Path(out), precision="fp32", builder=make_builder("tensorrt", BuildOptions()))
+        build_engine(BuildRequest(Path(bundle), Path(out), TensorRtRtxOptions()))
     except KeyboardInterrupt:
         sys.stdout.write(f"{len(steps)}")
 

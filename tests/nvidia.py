@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from geodtr.export.backends.registry import unheard
+from geodtr.export.backends.base import ignore_warning
+from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.backends.tensorrt import network as tensorrt_network
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.runtime.engines.tensorrt.library import RTX
 from geodtr.runtime.engines.tensorrt.plan import open_log
 from geodtr.runtime.progress import Track, untracked
@@ -35,5 +35,5 @@ def build_plan(
 ) -> bytes:
     """A plan of the ONNX file `graph`, by this project's own builder. Raises BuildError as that does."""
     return tensorrt_network.build_plan(
-        graph, spec, options.entry, open_log(RTX), cuda=None, cache=None, notice=unheard, track=track
+        graph, spec, options.entry, open_log(RTX), cuda=None, cache=None, notice=ignore_warning, track=track
     )

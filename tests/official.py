@@ -1,4 +1,4 @@
-"""The official release's model by the recipe of shared/conformance: the same weights and inputs as its figures."""
+"""The official release's model by the recipe of tests/conformance: the same weights and inputs as its figures."""
 
 import json
 import math
@@ -11,14 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+FIGURES = Path(__file__).with_name("conformance")
+"""What the official code computed from seeds."""
+
 
 def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     """Weights by name, official names without `module.`."""
     return {name: _weight(name, shape) for name, shape in shapes.items()}
 
 
-def polar_shapes(conformance: Path) -> dict[str, list[int]]:
-    shapes: dict[str, list[int]] = json.loads((conformance / "geodtr_polar_state_dict.json").read_text())
+def polar_shapes() -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = json.loads((FIGURES / "geodtr_polar_state_dict.json").read_text())
     return shapes
 
 

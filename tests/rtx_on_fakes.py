@@ -8,8 +8,6 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import fake_cuda
@@ -74,50 +72,6 @@ class Runtime(fake_tensorrt.Runtime):
         return Engine(json.loads(about), graph)
 
 
-def with_fake_execution(real: Any) -> ModuleType:
-    """The vendor's module, but for what runs plans."""
-    graphs = dict[int, bytes]()
-
-    class OnnxParser(real.OnnxParser):  # type: ignore[misc] # TensorRT ships no types
-        def __init__(self, network: Any, logger: Any) -> None:
-            super().__init__(network, logger)
-            self._of = id(network)
-
-        def parse_from_file(self, model: str) -> bool:
-            graphs[self._of] = Path(model).read_bytes()
-            return bool(super().parse_from_file(model))
-
-    class Builder(real.Builder):  # type: ignore[misc]
-        def create_optimization_profile(self) -> Any:
-            self._profile = super().create_optimization_profile()
-            return self._profile
-
-        def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
-            if super().build_serialized_network(network, config) is None:
-                return None
-            gives = [network.get_output(index).name for index in range(network.num_outputs)]
-            about = {
-                "profile": [list(shape) for shape in self._profile.get_shape("images")],
-                "detailed": config.profiling_verbosity == real.ProfilingVerbosity.DETAILED,
-                "refittable": False,
-                "host_code": False,
-                "initializers": [],
-                "exposed": [name for name in gives if name != "descriptors"],
-            }
-            return json.dumps(about).encode() + b"\n" + graphs[id(network)]
-
-    module = ModuleType(real.__name__)
-    vars(module).update(vars(real))
-    vars(module).update(
-        OnnxParser=OnnxParser,
-        Builder=Builder,
-        Runtime=Runtime,
-        LayerInformationFormat=fake_tensorrt.LayerInformationFormat,
-        ExecutionContextAllocationStrategy=fake_tensorrt.ExecutionContextAllocationStrategy,
-    )
-    return module
-
-
 @dataclass
 class RtxMachine:
     """The fake GPU and what a test wants of the fakes."""
@@ -134,9 +88,11 @@ class RtxMachine:
 @pytest.fixture
 def rtx_machine(nvidia: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RtxMachine]:
     """An RTX GPU of compute capability 8.9."""
-    monkeypatch.setitem(sys.modules, nvidia.__name__, with_fake_execution(nvidia))
+    module = fake_tensorrt.fake_library(nvidia, nvidia.__version__, compiles=True)
+    module.Runtime = Runtime  # type: ignore[attr-defined] # a module made here
+    monkeypatch.setitem(sys.modules, nvidia.__name__, module)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
-    machine = RtxMachine(fake_cuda.fake_reset(), fake_tensorrt.fake_reset("10.3.0"))
+    machine = RtxMachine(fake_cuda.fake_reset(), fake_tensorrt.fake_reset())
     machine.gpu.name, machine.gpu.capability, Engine.compiled = b"NVIDIA GeForce RTX 4090", (8, 9), 0
     yield machine
     gc.collect()

@@ -1,4 +1,4 @@
-"""Fixtures to run TensorRT's backend, whole but for the vendor's own calls, which fakes of the same surface take.
+"""Fixtures to run TensorRT's backend, whole but for what takes a GPU, which fakes of the same surface do.
 
 The fakes compute with ONNX Runtime on memory of the host, so descriptors must come out right; nothing here says
 anything of a GPU. `make check-tensorrt` compares the fakes, and every call, with the vendor's packages.
@@ -16,14 +16,13 @@ import fake_tensorrt
 import numpy as np
 import pytest
 import torch
-from fake_cuda import FakeGpu
 from fake_tensorrt import FakeWishes
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.backends.options import TensorRtOptions
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
@@ -35,22 +34,25 @@ from geodtr.training.models.registry import build_model
 from geodtr.training.world.dataset import WorldSet, write_world
 
 
-@dataclass
 class Machine:
-    """The fake GPU and the fake TensorRT, one for each test."""
+    """The fake GPU and TensorRT of a version, one for each test."""
 
-    gpu: FakeGpu
     trt: FakeWishes
 
+    def __init__(self, real: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real, self._monkeypatch = real, monkeypatch
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
+        self.gpu = fake_cuda.fake_reset()
+        self.upgrade("10.3.0")
+
     def upgrade(self, version: str) -> None:
-        self.trt = fake_tensorrt.fake_reset(version)
+        self.trt = fake_tensorrt.fake_reset()
+        self._monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.fake_library(self._real, version))
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
-    yield Machine(fake_cuda.fake_reset(), fake_tensorrt.fake_reset("10.3.0"))
+def machine(nvidia: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    yield Machine(nvidia, monkeypatch)
     gc.collect()
 
 
@@ -89,11 +91,8 @@ def build(model: Model, tmp_path: Path, machine: Machine) -> Callable[..., Bundl
     del machine
 
     def call(precision: Precision = "fp32", name: str = "bundle", **options: Any) -> Bundle:
-        calibration = CalibrationPlan(pool_of(model.images), keep_cosine=0.5) if precision == "int8" else None
-        builder = make_builder("tensorrt", BuildOptions(tensorrt=TensorRtOptions(**options)))
-        return build_engine(
-            model.onnx.path, tmp_path / name, precision=precision, builder=builder, calibration=calibration
-        )
+        plan = plan_of(precision, Calibration(pool_of(model.images)), keep_cosine=0.5)
+        return build_engine(BuildRequest(model.onnx.path, tmp_path / name, TensorRtOptions(**options), plan))
 
     return call
 

@@ -7,12 +7,13 @@ import onnx
 import pytest
 from conftest import BUILT, Trained
 
-from geodtr.calibration.ranges import RangeOptions
-from geodtr.export.backends.registry import Builder, BuildOptions, Compiled, make_builder
-from geodtr.export.build.agreement import check_agreement
+from geodtr.export.backends.base import Builder, Compiled
+from geodtr.export.backends.options import OnnxRuntimeOptions
+from geodtr.export.backends.registry import make_builder
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.write import CalibrationPlan
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.manifest import BackendEntry
@@ -20,7 +21,7 @@ from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, Images
 
-ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
+ONNXRUNTIME = make_builder(OnnxRuntimeOptions())
 
 
 class Faulty:
@@ -51,11 +52,12 @@ class Faulty:
 
 @pytest.mark.parametrize("precision", BUILT)
 def test_an_engine_that_computes_another_graph_is_not_written(
-    trained: Trained, tmp_path: Path, precision: Precision
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
-    plan = CalibrationPlan(pool_of(trained.train_set), RangeOptions(images=40)) if precision == "int8" else None
+    monkeypatch.setattr("geodtr.export.build.engine.make_builder", lambda *_given, **_more: Faulty())
+    plan = plan_of(precision, Calibration(pool_of(trained.train_set), images=40))
     with pytest.raises(BuildError, match="aerial engine does not compute what its graph says"):
-        build_engine(trained.onnx.path, tmp_path / "engine", precision=precision, builder=Faulty(), calibration=plan)
+        build_engine(BuildRequest(trained.onnx.path, tmp_path / "engine", plan=plan))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,14 +16,12 @@ from conftest import Outcome, Trained
 from PIL import Image
 
 from geodtr.calibration.operators import operators
-from geodtr.calibration.ranges import RangeOptions
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import Auto, BuildRequest, Calibration
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.precision.search import Found, Journal
-from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.trial_engines import Workbench
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision
@@ -148,13 +146,12 @@ def test_a_branch_of_which_no_block_is_chosen_is_built_as_the_rest(
     monkeypatch.setattr("geodtr.export.precision.searched_graphs.search", only_ground)
     pair_set = read_pairs(pairs)
     built = build_engine(
-        wide,
-        tmp_path / "mixed",
-        precision="mixed",
-        builder=make_builder(backend, BuildOptions(dialect=dialect)),
-        calibration=SearchPlan(
-            CalibrationPlan(pool_of(pair_set), RangeOptions(images=8)), pair_set, tmp_path / "journal.json"
-        ),
+        BuildRequest(
+            wide,
+            tmp_path / "mixed",
+            BACKEND_OPTIONS[backend](),
+            Auto(Calibration(pool_of(pair_set), images=8), pair_set, dialect=dialect),
+        )
     )
     kinds = {
         branch: {node.op_type for node in onnx.load(str(built.path / f"{branch}.onnx")).graph.node}

@@ -1,6 +1,6 @@
 """`--backend auto` keeps the fastest backend that passes its checks, and its manifest says what was measured.
 
-ONNX Runtime and OpenVINO run here as they are; TensorRT's calls are the fakes', which ONNX Runtime computes.
+ONNX Runtime and OpenVINO run here as they are; TensorRT-RTX's plans are built by NVIDIA's builder and run by a fake.
 """
 
 import json
@@ -15,21 +15,33 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from conftest import Outcome, Trained
-from tensorrt_on_fakes import Machine as FakeMachine
+from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 from test_agreement import Faulty
 
 from geodtr.calibration.activations import measure_activations
-from geodtr.export.backends.registry import Builder, BuildOptions, Compiled, make_builder
+from geodtr.export.backends.base import Builder, Compiled
+from geodtr.export.backends.options import BackendOptions
+from geodtr.export.backends.registry import make_builder
 from geodtr.export.build import auto as backend_choice
-from geodtr.export.build.auto import build_fastest, fastest
+from geodtr.export.build.auto import fastest
 from geodtr.export.build.candidates import CANDIDATES
-from geodtr.export.build.engine import recompile
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import (
+    Auto,
+    BuildRequest,
+    Calibration,
+    FastestBackend,
+    Float,
+    Plan,
+    Quantized,
+    Recompile,
+)
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.timing import Timing
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions
+from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import (
@@ -40,6 +52,7 @@ from geodtr.runtime.manifest import (
     write_manifest,
 )
 from geodtr.runtime.names import BACKENDS, BRANCHES, Backend
+from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images
 
 T = TypeVar("T")
@@ -51,9 +64,11 @@ ON_CPU: tuple[Backend, ...] = ("onnxruntime", "openvino")
 def chosen(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """An int8 bundle of the trained model, chosen by speed."""
     out = tmp_path_factory.mktemp("chosen") / "bundle"
-    return build_fastest(
-        trained.onnx.path, out, precision="int8", calibration=CalibrationPlan(pool_of(trained.train_set)), speed_batch=4
-    )
+    return build_fastest(trained.onnx.path, out, Quantized(Calibration(pool_of(trained.train_set))), speed_batch=4)
+
+
+def build_fastest(source: Path, out: Path, plan: Plan, *, progress: Track = untracked, **more: Any) -> Bundle:
+    return build_engine(BuildRequest(source, out, FastestBackend(), plan, **more), progress=progress)
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +157,7 @@ def test_a_slower_backend_is_never_kept(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: Backend
 ) -> None:
     delay(monkeypatch, slow)
-    built = build_fastest(trained.onnx.path, tmp_path / "b", precision="fp16")
+    built = build_fastest(trained.onnx.path, tmp_path / "b", Float("fp16"))
     assert built.manifest.backend.name != slow
     (late,) = [trial for trial in choice_of(built).trials if trial.runs_by == slow]
     assert late.both is not None
@@ -168,7 +183,7 @@ def test_what_a_vendors_library_raises_is_a_reason_like_another(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, {"openvino": Crashing})
-    built = build_fastest(trained.onnx.path, tmp_path / "b", precision="fp32")
+    built = build_fastest(trained.onnx.path, tmp_path / "b", Float("fp32"))
     assert built.manifest.backend.name == "onnxruntime"
     assert "RuntimeError: out of luck" in [trial.reason for trial in choice_of(built).trials]
 
@@ -195,16 +210,16 @@ def test_one_backend_is_enough(trained: Trained, tmp_path: Path, monkeypatch: py
 
 
 def test_a_backend_that_has_not_the_precision_is_named(trained: Trained, tmp_path: Path) -> None:
-    plan = CalibrationPlan(pool_of(trained.train_set), keep_cosine=0.9)
-    built = build_fastest(trained.onnx.path, tmp_path / "b", precision="fp8", calibration=plan)
+    plan = Quantized(Calibration(pool_of(trained.train_set)), "fp8", keep_cosine=0.9)
+    built = build_fastest(trained.onnx.path, tmp_path / "b", plan)
     assert built.manifest.backend.name == "onnxruntime"
     assert "OpenVINO computes no fp8" in "".join(trial.reason or "" for trial in choice_of(built).trials)
 
 
 def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
-    model: Model, machine: FakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, rtx_machine: RtxMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del machine
+    del rtx_machine
     calibrations, bars = list[str](), list[str]()
 
     def counted(graph: Path, *arguments: Any, **more: Any) -> Any:
@@ -217,14 +232,14 @@ def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
         return iter(items)
 
     monkeypatch.setattr("geodtr.calibration.ranges.measure_activations", counted)
-    plan = CalibrationPlan(pool_of(model.images), keep_cosine=0.5)
+    plan = Quantized(Calibration(pool_of(model.images)), keep_cosine=0.5)
     out = tmp_path / "b"
-    built = build_fastest(model.onnx.path, out, precision="int8", calibration=plan, track=track)
+    built = build_fastest(model.onnx.path, out, plan, progress=track)
     timed = {trial.runs_by for trial in choice_of(built).trials if trial.both is not None}
-    assert timed == {"onnxruntime", "openvino", "tensorrt"}
+    assert timed == {"onnxruntime", "openvino", "tensorrt-rtx"}
     assert calibrations == ["ground", "aerial"]
     assert {f"{name}: Building the ground engine" for name in ON_CPU} < set(bars)
-    assert any(bar.startswith("tensorrt: Building the aerial engine") for bar in bars)
+    assert any(bar.startswith("tensorrt-rtx: Building the aerial engine") for bar in bars)
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -247,8 +262,8 @@ def test_what_auto_does_not_do_is_refused_by_name(
 
 
 def test_the_library_refuses_what_the_command_does(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--provider: for one backend"):
-        build_fastest(trained.onnx.path, tmp_path / "b", precision="fp32", options=BuildOptions(provider="cuda"))
+    with pytest.raises(ConfigError, match="does not search for blocks"):
+        build_fastest(trained.onnx.path, tmp_path / "b", Auto(Calibration("SPEC"), "SPEC"))
 
 
 def test_an_interrupt_leaves_nothing(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +272,7 @@ def test_an_interrupt_leaves_nothing(trained: Trained, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(backend_choice, "time_embedders", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build_fastest(trained.onnx.path, tmp_path / "b", precision="fp32")
+        build_fastest(trained.onnx.path, tmp_path / "b", Float("fp32"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -306,8 +321,8 @@ def test_graphs_of_another_dialect_are_not_tried(chosen: Bundle, tmp_path: Path,
 def test_compiled_for_one_backend_a_bundle_no_longer_says_how_that_was_chosen(chosen: Bundle, tmp_path: Path) -> None:
     made = chosen.manifest.quantisation
     assert made is not None
-    builder = make_builder("onnxruntime", BuildOptions(dialect=made.dialect))
-    assert recompile(chosen.path, tmp_path / "b", builder=builder).manifest.backend_choice is None
+    request = BuildRequest(chosen.path, tmp_path / "b", plan=Recompile(made.dialect))
+    assert build_engine(request).manifest.backend_choice is None
 
 
 def test_doctor_names_the_kept_backend_and_on_another_machine_how_to_choose_again(
@@ -377,9 +392,9 @@ class Slow:
 def stand_in(monkeypatch: pytest.MonkeyPatch, wrappers: dict[Backend, Callable[[Builder], Builder]]) -> None:
     """Put each wrapper around the real builder of its backend."""
 
-    def wrapped(backend: Backend, options: BuildOptions, **more: Any) -> Builder:
-        real = make_builder(backend, options, **more)
-        return wrappers[backend](real) if backend in wrappers else real
+    def wrapped(options: BackendOptions, *dialect: Any, **more: Any) -> Builder:
+        real = make_builder(options, *dialect, **more)
+        return wrappers[options.backend](real) if options.backend in wrappers else real
 
     monkeypatch.setattr("geodtr.export.build.candidates.make_builder", wrapped)
 

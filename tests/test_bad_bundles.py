@@ -141,7 +141,7 @@ def test_engines_are_not_built_from_engines(trained: Trained, tmp_path: Path, re
 def test_bundles_of_different_models_are_not_compared(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    from geodtr.export.build.engine import export_checkpoint
+    from geodtr.export.build.source import export_checkpoint
 
     model = load_checkpoint(trained.checkpoint).model
     save_checkpoint(tmp_path / "other.safetensors", model, "another training")

@@ -68,7 +68,7 @@ def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refu
         options.write_text(json.dumps(wrong))
         assert next(iter(wrong)) in refused(*asked)
     options.unlink()
-    assert "options.json cannot be read" in refused(*asked)
+    assert "options.json is not a file. Check --parameters" in refused(*asked)
 
 
 def test_a_model_whose_weights_are_not_numbers_is_refused(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.bench.measure import run_bench
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Float
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
 from geodtr.export.timing import Timing
@@ -105,6 +106,14 @@ def test_what_cannot_be_measured_is_said_before_the_work(
     assert named in " ".join(refused("bench", trained.bundles["int8"].path, *options).split())
 
 
+def test_without_matplotlib_a_picture_is_refused_before_the_work(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    asked = ("bench", trained.bundles["int8"].path, "--rounds", 1_000_000)
+    assert "geodtr-export[plots]" in refused(*asked, "--out", tmp_path / "speed.png")
+
+
 def test_fp32_alone_has_nothing_to_be_faster_than(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
@@ -157,9 +166,9 @@ def test_an_engine_that_is_faster_carries_the_ratio(
 
 
 def test_the_gate_measures_the_engine_that_was_built(trained: Trained, tmp_path: Path) -> None:
-    builder = make_builder("onnxruntime", BuildOptions())
+    request = BuildRequest(trained.onnx.path, tmp_path / "b", plan=Float("fp16"), require_faster=True)
     try:
-        built = build_engine(trained.onnx.path, tmp_path / "b", precision="fp16", builder=builder, require_faster=True)
+        built = build_engine(request)
     except GateNotMet:
         assert list(tmp_path.iterdir()) == []
     else:

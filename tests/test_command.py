@@ -43,3 +43,8 @@ def test_the_package_is_imported_without_any_of_its_parts() -> None:
     script = "import sys, geodtr; print([name for name in sys.modules if name.startswith(('geodtr.', 'numpy'))])"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"
+
+
+def test_citation_and_changelog_are_of_this_version() -> None:
+    assert f"\nversion: {geodtr.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{geodtr.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()

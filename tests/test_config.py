@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.training.config import encode_config, load_preset, preset_names
+from geodtr.training.config import encode_config, load_preset
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets import preset_names
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -8,10 +8,12 @@ import official
 import pytest
 import torch
 from numpy.typing import NDArray
+from official import FIGURES
 
+from geodtr.runtime.errors import DescriptorError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
-from geodtr.runtime.recall import DescriptorError, one_percent, rank, recall, recall_at
+from geodtr.runtime.recall import one_percent, rank, recall, recall_at
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
@@ -22,23 +24,21 @@ SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 
 
 @pytest.fixture(scope="module")
-def release_model(conformance: Path, tmp_path_factory: pytest.TempPathFactory) -> GeoDTR:
-    weights = official.state_dict(official.polar_shapes(conformance))
+def release_model(tmp_path_factory: pytest.TempPathFactory) -> GeoDTR:
+    weights = official.state_dict(official.polar_shapes())
     path = official.write_release_file(tmp_path_factory.mktemp("release") / "model.pth", weights)
     return import_official(path, find_parameters(path))
 
 
-def test_the_importer_takes_every_official_key_and_leaves_none_unfilled(
-    release_model: GeoDTR, conformance: Path
-) -> None:
-    shapes = official.polar_shapes(conformance)
+def test_the_importer_takes_every_official_key_and_leaves_none_unfilled(release_model: GeoDTR) -> None:
+    shapes = official.polar_shapes()
     assert len(release_model.state_dict()) == len(shapes)
     assert sum(parameter.numel() for parameter in release_model.parameters()) == 48_508_608
 
 
 @pytest.mark.parametrize(("branch", "side"), SIDES)
-def test_embeddings_are_the_official_ones(release_model: GeoDTR, conformance: Path, branch: Branch, side: str) -> None:
-    figures = np.load(conformance / "geodtr_polar.npz")
+def test_embeddings_are_the_official_ones(release_model: GeoDTR, branch: Branch, side: str) -> None:
+    figures = np.load(FIGURES / "geodtr_polar.npz")
     images = official.network_input(f"{side}-polar")
     assert images.sum(dtype=np.float64) == pytest.approx(figures[f"{side}_sum"], rel=1e-6)
     with torch.inference_mode():
@@ -68,10 +68,10 @@ def test_embeddings_of_real_images_are_the_official_ones(
     np.testing.assert_allclose(_in_float64(release_model, branch, figures[pixels]), expected, atol=1e-5)
 
 
-def test_losses_are_the_official_ones(conformance: Path) -> None:
-    expected = json.loads((conformance / "losses_recall.json").read_text())
+def test_losses_are_the_official_ones() -> None:
+    expected = json.loads((FIGURES / "losses_recall.json").read_text())
     aerial, ground, imagined_aerial, imagined_ground = map(
-        torch.from_numpy, np.load(conformance / "losses_recall.npz")["vecs"]
+        torch.from_numpy, np.load(FIGURES / "losses_recall.npz")["vecs"]
     )
     assert soft_margin_triplet(ground, aerial).item() == pytest.approx(expected["triplet"], rel=1e-5)
     hardest = soft_margin_triplet(ground, aerial, hardest=0.1)
@@ -84,9 +84,9 @@ def test_losses_are_the_official_ones(conformance: Path) -> None:
         assert loss == pytest.approx(expected[f"cf_{side}"], rel=1e-4)
 
 
-def test_recall_figures_are_the_official_ones(conformance: Path) -> None:
-    expected = json.loads((conformance / "losses_recall.json").read_text())
-    vectors = np.load(conformance / "losses_recall.npz")
+def test_recall_figures_are_the_official_ones() -> None:
+    expected = json.loads((FIGURES / "losses_recall.json").read_text())
+    vectors = np.load(FIGURES / "losses_recall.npz")
     small = recall(rank(vectors["q"], vectors["d"]))
     assert small.at_1 == expected["recall"]["top1"]
     assert small.at_1_percent == expected["recall"]["top1_percent"]

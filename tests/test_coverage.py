@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageColor
+from plotted import pixel_at, pixels_of
 
+from geodtr.export.plots.colours import LIGHT
+from geodtr.export.plots.coverage import coverage_plot
 from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.coverage import measure
-from geodtr.runtime.sources.coverage_picture import draw_coverage
-from geodtr.runtime.sources.ellipsoid import displacement, metres_per_degree
 from geodtr.runtime.sources.tile import Tile
+
+BLUE = ImageColor.getrgb(LIGHT["s1"])
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,15 @@ def test_any_places_have_a_frame_that_holds_them_and_a_picture(known: list[tuple
     for _, lon in known:
         assert any(frame.west - 1e-9 <= lon + turn <= frame.east + 1e-9 for turn in (-360, 0, 360))
     assert np.isfinite([coverage.width_metres, coverage.height_metres, coverage.farthest_metres]).all()
-    assert max(draw_coverage(Painted(tiles), coverage).picture.size) <= 1400
+    assert max(pixels_of(coverage_plot(Painted(tiles), coverage).figure).shape) <= 1400
 
 
 def test_tiles_are_drawn_where_they_lie_and_as_they_are_turned() -> None:
     for heading, (above, left) in {0.0: ("red", None), 180.0: ("blue", None), 90.0: (None, "blue")}.items():
         tiles = _grid(2, 2, 100, heading=heading)
-        drawn = draw_coverage(Painted(tiles), measure(tiles))
+        drawn = coverage_plot(Painted(tiles), measure(tiles))
         assert drawn.unreadable == ()
-        pixels = np.asarray(drawn.picture).astype(int)
+        pixels = pixels_of(drawn.figure)
         red, blue = (np.argwhere((pixels[..., channel] > 200) & (pixels.sum(axis=2) < 300)) for channel in (0, 2))
         assert len(red) > 1000
         assert len(blue) > 1000
@@ -123,42 +128,49 @@ def test_tiles_are_drawn_where_they_lie_and_as_they_are_turned() -> None:
 def test_the_scale_is_the_pictures_own() -> None:
     """Tiles of 80 m are drawn 100 m apart: the bar of so many metres has as many pixels as the tiles have."""
     tiles = _grid(5, 5, 100)
-    picture = np.asarray(draw_coverage(Painted(tiles), measure(tiles)).picture).astype(int)
-    coloured = np.abs(picture - 128).max(axis=2) > 120
+    figure = coverage_plot(Painted(tiles), measure(tiles)).figure
+    picture = pixels_of(figure)
     red = (picture[..., 0] > 200) & (picture[..., 1] < 60)
     rows = np.flatnonzero(red.sum(axis=1) > 100)
     across = np.flatnonzero(red[rows[0]])
     pixels_per_metre = (across[-1] - across[0] + 1) / 480
-    bar = picture[-34:-26]
+    middle, _ = pixel_at(figure, 0, -50)
+    bar = picture[middle + 56 : middle + 64]
     dark = np.flatnonzero((bar.sum(axis=2) < 200).any(axis=0))
-    assert coloured.any()
     assert (dark[-1] - dark[0]) / pixels_per_metre == pytest.approx(100, rel=0.03)
 
 
 def test_a_tile_that_cannot_be_read_is_a_dot_and_is_named() -> None:
     tiles = _grid(3, 1, 100)
     tiles[1] = Tile("bad", "bad.png", tiles[1].lat, tiles[1].lon)
-    drawn = draw_coverage(Painted(tiles), measure(tiles))
+    drawn = coverage_plot(Painted(tiles), measure(tiles))
     assert drawn.unreadable == ("bad.png cannot be decoded",)
+    row, column = pixel_at(drawn.figure, 100, 0)
+    assert tuple(pixels_of(drawn.figure)[row, column]) == BLUE
+
+
+def test_the_edges_of_a_map_name_round_degrees_where_they_are() -> None:
+    for lon in (11.0, 179.999):
+        tiles = _grid(5, 5, 100, lon=lon)
+        figure = coverage_plot(Painted(tiles), measure(tiles)).figure
+        (axes,) = figure.axes
+        north, east = (float(value) for value in metres_per_degree(tiles[12].lat or 0))
+        for axis, start, metres in ((axes.xaxis, lon, east), (axes.yaxis, 48.0, north)):
+            named = {label.get_text(): at for label, at in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)}
+            assert 3 <= len(named) <= 7
+            for text, at in named.items():
+                off = (float(text.removesuffix("°")) - start + 180) % 360 - 180
+                assert off * metres == pytest.approx(at, abs=1)
 
 
 def test_many_tiles_are_dots_and_are_not_read() -> None:
     tiles = [Tile("bad", "bad.png", tile.lat, tile.lon) for tile in _grid(60, 60, 10)]
-    drawn = draw_coverage(Painted(tiles), measure(tiles))
+    drawn = coverage_plot(Painted(tiles), measure(tiles))
     assert drawn.unreadable == ()
-    assert (np.asarray(drawn.picture) == (31, 98, 180)).all(axis=2).sum() > 10_000
+    assert (pixels_of(drawn.figure) == BLUE).all(axis=2).sum() > 10_000
 
 
 def test_nothing_is_drawn_of_tiles_without_a_position() -> None:
     tiles = [Tile("a", "a.png")]
     with pytest.raises(DataError, match="none of 1 tiles has a position"):
-        draw_coverage(Painted(tiles), measure(tiles))
-
-
-def test_short_distances_are_the_ellipsoids() -> None:
-    """A nautical mile is about a minute of latitude: 1,842.9 m at the equator and 1,861.6 m at the poles."""
-    for lat, metres in ((0.0, 1842.9), (90.0, 1861.6)):
-        _, north = displacement(lat, 0, lat - np.sign(lat - 45) / 60, 0)
-        assert abs(float(north)) == pytest.approx(metres, abs=0.5)
-    east, _ = displacement(0, 179.9, 0, -179.9)
-    assert float(east) == pytest.approx(0.2 * 111_319.49, rel=1e-6)
+        coverage_plot(Painted(tiles), measure(tiles))

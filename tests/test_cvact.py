@@ -17,10 +17,10 @@ from scipy.io import savemat
 from trees import IDS, UTM
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set, read_training_set
-from geodtr.training.data.utm import to_degrees
 
 
 def test_cvact_counts_from_1_and_keeps_the_order(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_cvact_lies_in_canberra(tmp_path: Path) -> None:
 
 @given(east=st.floats(-1e9, 1e9), north=st.floats(-1e9, 1e9), zone=st.integers(1, 60), southern=st.booleans())
 def test_any_metres_have_degrees_or_none(east: float, north: float, zone: int, southern: bool) -> None:
-    lat, lon = to_degrees(east, north, zone, southern=southern)
+    lat, lon = utm_to_degrees(east, north, zone, southern=southern)
     assert math.isnan(lat) == math.isnan(lon)
     assert math.isnan(lat) or (-90 <= lat <= 90 and math.isfinite(lon))
 

@@ -19,6 +19,9 @@ from test_localize import write_drive
 from tiny_world import TinyWorld, make_world
 
 import geodtr
+from geodtr.training.config import load_preset
+from geodtr.training.models.checkpoint import save_checkpoint
+from geodtr.training.models.registry import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -28,21 +31,13 @@ PAGES = {
 SNIPPETS = {
     f"{Path(name).name}, {number}": snippet
     for name, text in PAGES.items()
-    # These need a trained run and a pytest of their own: test_parity.py, test_pytest_plugin.py, and below.
+    # These need a trained run and a pytest of their own: test_parity.py, test_pytest_plugin.py, test_howto.py.
     if Path(name).name not in {"parity.md", "ci.md"}
     for number, snippet in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S), 1)
 }
-OTHERS = {
-    "--help",
-    "--version",
-    "--install-completion",
-    "--cpus",
-    "--gpus",
-    "--dry-run",
-    "--geodtr-report",
-    "--system-site-packages",
-}
-"""Options of other programs, and of the command without a command."""
+OF_THE_PROGRAM = {"--help", "--version", "--install-completion"}
+OF_OTHERS = {"--cpus", "--gpus", "--dry-run", "--geodtr-report", "--system-site-packages"}
+"""Options of the examples, the tools, pytest and Python's venv."""
 
 
 def lines_of(text: str) -> list[str]:
@@ -77,13 +72,17 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.photograph(folder / "images" / f"{row}.png", row)
     tiny.photograph(folder / "street.png", 3)
     write_drive(tiny, folder)
+    (folder / "run").mkdir()
+    config = load_preset("world-tiny")
+    network = build_model(config.model, config.ground, config.aerial)
+    save_checkpoint(folder / "run" / "last.safetensors", network, "random weights")
     write_map(folder / "ortho.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
     return folder
 
 
 def test_there_is_python_in_the_documentation() -> None:
     pages = {name.partition(",")[0] for name in SNIPPETS}
-    assert {"embedding.md", "galleries.md", "localisation.md"} <= pages
+    assert {"engines.md", "embedding.md", "galleries.md", "localisation.md"} <= pages
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
@@ -118,7 +117,8 @@ def test_every_option_that_a_page_names_exists() -> None:
     existing = {name for one in parameters for name in (*one.opts, *one.secondary_opts)}
     for name, text in PAGES.items():
         named = set(re.findall(r"`(--[a-z][a-z0-9-]*)", text))
-        assert named <= existing | OTHERS, (name, named - existing - OTHERS)
+        unknown = named - existing - OF_THE_PROGRAM - OF_OTHERS
+        assert not unknown, (name, unknown)
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="the site is built by mkdocs: pip install '.[docs]'")

@@ -13,13 +13,15 @@ import planted_faults as planted
 import pytest
 from conftest import Outcome, Trained
 
-from geodtr.runtime import machine
+from geodtr import __version__
+from geodtr.runtime import machine, preflight
+from geodtr.runtime.build_command import unread_command
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.engines import onnxruntime
 from geodtr.runtime.errors import BundleError
-from geodtr.runtime.files import sha256
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import Precision
-from geodtr.runtime.rebuilding import rebuild_unread
 
 Cli = Callable[..., Outcome]
 
@@ -65,6 +67,19 @@ def test_a_bundle_that_was_built_here_passes(trained: Trained, cli: Cli, precisi
     assert "note" not in result.out
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_remedy_is_made_only_where_something_is_wrong(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    def unneeded(*_arguments: object, **_more: object) -> str:
+        raise AssertionError("nothing is wrong")
+
+    for user in (preflight, onnxruntime):
+        monkeypatch.setattr(user, "rebuild_command", unneeded)
+        monkeypatch.setattr(user, "recompile_bundle", unneeded)
+    open_bundle(trained.bundles[precision].path).embedder("ground")
+
+
 def test_an_exported_bundle_passes(trained: Trained, cli: Cli) -> None:
     assert cli("doctor", trained.onnx.path).code == 0
 
@@ -83,7 +98,7 @@ def test_what_is_no_bundle_is_wrong_usage(refused: Callable[..., str], tmp_path:
 
 
 def test_all_damage_is_told_at_once_with_the_commands_that_mend_it(
-    copy_of: Callable[[Precision], Path], cli: Cli
+    copy_of: Callable[[Precision], Path], trained: Trained, cli: Cli
 ) -> None:
     bundle = copy_of("int8")
     (bundle / "ground.onnx").unlink()
@@ -98,7 +113,7 @@ def test_all_damage_is_told_at_once_with_the_commands_that_mend_it(
     from_checkpoint = failed["ground.onnx"]["remedy"]
     calibration = read_manifest(bundle).quantisation
     assert calibration is not None
-    assert "build-engine CKPT" in from_checkpoint
+    assert from_checkpoint.startswith(f"geodtr-export build-engine {trained.onnx.path} ")
     assert f"--calibration {calibration.calibration.data}" in from_checkpoint
     assert "--precision int8" in from_checkpoint
     assert read_manifest(bundle).source.sha256[:16] in from_checkpoint
@@ -118,6 +133,7 @@ def test_graphs_that_tensorrt_refuses_are_noted_with_the_command_that_exports_th
     for entry in noted.values():
         assert "Transpose on uint8, which TensorRT refuses" in entry["found"]
         assert f"build-engine CKPT --backend onnxruntime --precision {precision}" in entry["remedy"]
+        assert f"the checkpoint's SHA-256 is {read_manifest(bundle).source.sha256[:16]}" in entry["remedy"]
 
 
 def test_a_damaged_compiled_file_is_made_again_by_the_command_that_doctor_gives(
@@ -156,10 +172,10 @@ def test_what_a_damaged_manifest_still_tells_is_in_the_command_that_rebuilds(
     manifest = bundle / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-3])
     remedy = _failed(cli("doctor", bundle, "--json"))["manifest.json"]["remedy"]
-    command, _, why = remedy.partition("  # ")
-    assert f"CKPT: the checkpoint whose SHA-256 is {sha256(trained.checkpoint)[:16]}" in why
-    places = {"CKPT": trained.checkpoint, "SPEC": trained.train_set.name}
-    program, *arguments = (str(places.get(word, word)) for word in shlex.split(command))
+    assert remedy == str(trained.bundles[precision].manifest.command).replace(
+        str(trained.bundles[precision].path), f"{bundle}-rebuilt"
+    )
+    program, *arguments = shlex.split(remedy)
     assert program == "geodtr-export"
     result = cli(*arguments)
     assert result.code == 0, result.err
@@ -167,13 +183,70 @@ def test_what_a_damaged_manifest_still_tells_is_in_the_command_that_rebuilds(
     assert f"geodtr-export doctor {bundle}" in cli("inspect", bundle).err
 
 
-def test_a_damaged_manifest_of_graphs_that_take_tiles_as_they_are(tmp_path: Path) -> None:
+def test_a_damaged_manifest_that_records_no_command_is_rebuilt_by_backend_and_precision(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"precision": "mixed", "raw_tiles": 64')
     (tmp_path / "ground.plan").touch()
-    assert rebuild_unread(tmp_path).startswith(
-        f"geodtr-export export CKPT --raw-tiles 64 --out {tmp_path}-graphs && geodtr-export build-engine "
-        f"{tmp_path}-graphs --backend tensorrt --precision auto --calibration SPEC --recall-on SPEC --out"
+    assert unread_command(tmp_path).startswith(
+        f"geodtr-export build-engine CKPT --backend tensorrt --precision auto --out {tmp_path}-rebuilt  # CKPT: the"
     )
+
+
+def test_a_manifest_records_the_command_that_built_the_bundle(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    asked = ("build-engine", str(trained.onnx.path), "--backend", "openvino", "--precision", "fp16")
+    assert cli(*asked, "--out", tmp_path / "a bundle").code == 0
+    assert shlex.split(str(read_manifest(tmp_path / "a bundle").command)) == [
+        "geodtr-export",
+        *asked,
+        "--out",
+        str(tmp_path / "a bundle"),
+    ]
+    exported = shlex.join(["geodtr-export", "export", str(trained.checkpoint), "--out", str(trained.onnx.path)])
+    assert trained.onnx.manifest.command == exported
+
+
+def test_a_manifest_of_schema_3_is_read_and_rebuilt_by_a_plain_line(
+    copy_of: Callable[[Precision], Path], cli: Cli
+) -> None:
+    bundle = copy_of("int8")
+    _make_older(bundle)
+    assert cli("doctor", bundle).code == 0
+    (bundle / "ground.onnx").unlink()
+    (bundle / "aerial.optimised.onnx").unlink()
+    failed = _failed(cli("doctor", bundle, "--json"))
+    made = read_manifest(bundle)
+    assert made.quantisation is not None
+    assert failed["ground.onnx"]["remedy"].startswith(
+        f"geodtr-export build-engine CKPT --backend onnxruntime --calibration "
+        f"{shlex.quote(made.quantisation.calibration.data)} --precision int8 --out {bundle}-rebuilt  # the checkpoint's"
+    )
+    assert failed["aerial.optimised.onnx"]["remedy"].startswith(
+        f"geodtr-export build-engine {bundle} --backend onnxruntime --dialect {made.quantisation.dialect} "
+        "--precision same"
+    )
+
+
+def test_a_manifest_of_schema_3_is_written_again_in_the_newest(
+    copy_of: Callable[[Precision], Path], trained: Trained, cli: Cli
+) -> None:
+    bundle = copy_of("fp32")
+    _make_older(bundle)
+    assert cli("parity", trained.checkpoint, bundle, "--data", trained.test_set.name).code == 0
+    assert (read_manifest(bundle).schema, read_manifest(bundle).writer) == (4, __version__)
+
+
+def test_a_newer_manifest_is_explained_with_what_to_update(
+    copy_of: Callable[[Precision], Path], cli: Cli, refused: Callable[..., str]
+) -> None:
+    bundle = copy_of("fp32")
+    manifest = bundle / "manifest.json"
+    newer = json.loads(manifest.read_bytes()) | {"schema": 5, "writer": "2.0.0", "unheard_of": {}}
+    manifest.write_text(json.dumps(newer))
+    failed = _failed(cli("doctor", bundle, "--json"))["manifest.json"]
+    assert "has schema 5, written by geodtr-export 2.0.0" in failed["found"]
+    assert "reads schemas up to 4" in failed["found"]
+    assert "Update it to 2.0.0 or later" in failed["found"]
+    assert failed["remedy"] == install_hint(upgrade=True)
+    assert "written by geodtr-export 2.0.0" in " ".join(refused("inspect", bundle).split())
 
 
 def test_a_manifest_that_is_a_folder_is_no_manifest(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -222,14 +295,14 @@ def test_eight_bit_weights_are_refused_on_a_cpu_without_vnni(
     assert manifest.quantisation is not None
     forged = msgspec.structs.replace(manifest.quantisation, dialect="cpu-8bit")
     write_manifest(bundle, msgspec.structs.replace(manifest, quantisation=forged))
-    with pytest.raises(BundleError, match=r"no VNNI.*geodtr-export build-engine CKPT .*--calibration"):
+    with pytest.raises(BundleError, match=r"no VNNI.*geodtr-export build-engine .*--calibration"):
         open_bundle(bundle).embedder("ground")
     refused = cli("evaluate", bundle, "--data", trained.test_set.name)
     assert refused.code == 2
     assert "no VNNI" in refused.err
     result = cli("doctor", bundle, "--json")
     assert result.code == 1
-    assert "build-engine CKPT" in _failed(result)["INT8"]["remedy"]
+    assert "build-engine" in _failed(result)["INT8"]["remedy"]
     assert cli("inspect", bundle).code == 0, "what a bundle holds can be seen anywhere"
 
 
@@ -279,6 +352,14 @@ def test_the_gpu_is_asked_of_the_drivers_own_library(tmp_path: Path, monkeypatch
     assert found is not None
     assert (found.gpu, found.compute_capability, found.driver) == ("Orin", "8.7", "12.6")
     assert "Orin, compute capability 8.7, driver for CUDA 12.6" in said
+
+
+def _make_older(bundle: Path) -> None:
+    """Write the manifest as schema 3 had it."""
+    manifest = bundle / "manifest.json"
+    held = json.loads(manifest.read_bytes()) | {"schema": 3}
+    del held["writer"], held["command"], held["backend"]["options"]
+    manifest.write_text(json.dumps(held))
 
 
 def _failed(result: Outcome) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Engines find what the PyTorch model finds, and a bundle says truly what it holds."""
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Collection
@@ -15,14 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import write_bundle
 
-from geodtr.calibration.ranges import RangeOptions
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import build_engine, export_checkpoint
+from geodtr.export.backends.options import OnnxRuntimeOptions
+from geodtr.export.backends.registry import make_builder
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, Float, Quantized
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
+from geodtr.export.graph import export as graph_export
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.cosine_selection import largest_good
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import BundleError
@@ -30,8 +33,6 @@ from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.progress import untracked
-
-ONNXRUNTIME = make_builder("onnxruntime", BuildOptions())
 
 
 @pytest.mark.parametrize("precision", BUILT)
@@ -71,9 +72,9 @@ def test_precision_is_a_property_of_the_file(trained: Trained) -> None:
 def test_halves_weigh_less_than_floats_and_a_network_quantised_whole_less_than_halves(
     trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    whole = CalibrationPlan(pool_of(trained.train_set), RangeOptions(images=40), keep_cosine=0.9)
+    whole = Quantized(Calibration(pool_of(trained.train_set), images=40), keep_cosine=0.9)
     out = tmp_path_factory.mktemp("whole") / "int8"
-    int8 = build_engine(trained.onnx.path, out, precision="int8", builder=ONNXRUNTIME, calibration=whole)
+    int8 = build_engine(BuildRequest(trained.onnx.path, out, plan=whole))
     for branch in BRANCHES:
         fp32, fp16 = (trained.bundles[precision].manifest.engine(branch).bytes for precision in ("fp32", "fp16"))
         assert int8.manifest.engine(branch).bytes < fp16 < fp32
@@ -87,7 +88,10 @@ def test_nothing_behind_the_last_product_of_an_fp16_engine_is_rounded_to_half(tr
     assert types["descriptors"] == onnx.TensorProto.FLOAT
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_same_checkpoint_gives_the_same_bytes(
+    trained: Trained, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_export, "export_network", inspect.unwrap(graph_export.export_network))
     again = export_checkpoint(trained.checkpoint, tmp_path_factory.mktemp("again") / "onnx")
     for branch in BRANCHES:
         assert again.manifest.engine(branch).sha256 == trained.onnx.manifest.engine(branch).sha256
@@ -97,7 +101,7 @@ def test_engines_come_from_a_checkpoint_as_from_its_exported_bundle(
     trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("direct") / "fp16"
-    direct = build_engine(trained.checkpoint, out, precision="fp16", builder=ONNXRUNTIME)
+    direct = build_engine(BuildRequest(trained.checkpoint, out, plan=Float("fp16")))
     for branch in BRANCHES:
         assert direct.manifest.engine(branch).sha256 == trained.bundles["fp16"].manifest.engine(branch).sha256
 
@@ -121,7 +125,7 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
     trained: Trained, cli: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("swapped")
-    bundle = build_engine(trained.onnx.path, root / "bundle", precision="fp32", builder=ONNXRUNTIME)
+    bundle = build_engine(BuildRequest(trained.onnx.path, root / "bundle"))
     swapped = _swap_colours(trained)
     (bundle.path / "ground.onnx").write_bytes(swapped)
     _forge_manifest(bundle.path)
@@ -177,8 +181,9 @@ def test_a_disk_that_fills_up_while_a_graph_is_optimised_is_told_as_one(
     bundle = open_bundle(write_bundle(tmp_path / "bundle"))
     entry = bundle.manifest.ground
     (tmp_path / "ground.optimised.onnx").mkdir()  # a place that cannot be written
+    builder = make_builder(OnnxRuntimeOptions())
     with pytest.raises(BundleError, match="refuses"):
-        ONNXRUNTIME.compile(bundle.path / entry.file, entry.spec, "fp32", tmp_path, track=untracked)
+        builder.compile(bundle.path / entry.file, entry.spec, "fp32", tmp_path, track=untracked)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="No space left"):
-        ONNXRUNTIME.compile(bundle.path / entry.file, entry.spec, "fp32", tmp_path, track=untracked)
+        builder.compile(bundle.path / entry.file, entry.spec, "fp32", tmp_path, track=untracked)

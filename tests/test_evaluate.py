@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.plots.retrieval import retrieved
 from geodtr.runtime.recall import rank
 from geodtr.training.data.pair_set import Pair, PairSet

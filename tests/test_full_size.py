@@ -10,12 +10,11 @@ import official
 import pytest
 from conftest import Outcome
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
-from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES, Precision
@@ -30,9 +29,9 @@ SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int
 
 
 @pytest.fixture(scope="module")
-def imported(conformance: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
-    weights = official.state_dict(official.polar_shapes(conformance))
+    weights = official.state_dict(official.polar_shapes())
     release = official.write_release_file(folder / "model.pth", weights)
     out = folder / "model.safetensors"
     save_checkpoint(out, import_official(release), "test")
@@ -41,7 +40,7 @@ def imported(conformance: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def exported(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from geodtr.export.build.engine import export_checkpoint
+    from geodtr.export.build.source import export_checkpoint
 
     return export_checkpoint(imported, tmp_path_factory.mktemp("full") / "onnx").path
 
@@ -76,9 +75,8 @@ def test_parity_holds_on_real_images_step_by_step(
     pairs = read_test_set(f"cvusa:{cvusa_sample}")
     candidates = []
     for precision in SMALLEST_COSINE:
-        plan = CalibrationPlan(pool_of(pairs)) if precision == "int8" else None
-        builder = make_builder("onnxruntime", BuildOptions())
-        bundle = build_engine(exported, tmp_path / precision, precision=precision, builder=builder, calibration=plan)
+        plan = plan_of(precision, Calibration(pool_of(pairs)))
+        bundle = build_engine(BuildRequest(exported, tmp_path / precision, plan=plan))
         candidates.append(open_model(bundle.path))
     result = compare(open_model(imported), candidates, pairs, gates=Gates(accept_undecided=True))
     for candidate in result.candidates:
@@ -90,10 +88,10 @@ def test_parity_holds_on_real_images_step_by_step(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("aerial", ["polar", "square"])
 def test_int8_engines_of_the_recipes_weights_are_built_though_arg_maxes_flip(
-    conformance: Path, cvusa_sample: Path, tmp_path: Path, cli: Callable[..., Outcome], aerial: str
+    cvusa_sample: Path, tmp_path: Path, cli: Callable[..., Outcome], aerial: str
 ) -> None:
     """Prints how long the build takes; on two quiet cores that should be at most three minutes."""
-    shapes = official.polar_shapes(conformance)
+    shapes = official.polar_shapes()
     if aerial == "square":
         model = GeoDTR(GeoDTRConfig(), GROUND, AERIAL_SQUARE)
         shapes = {name: list(each.shape) for name, each in official.official_names(model.state_dict()).items()}

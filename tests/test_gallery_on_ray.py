@@ -10,9 +10,9 @@ from tiny_bundle import write_bundle
 from tiny_gallery import pixels_of
 
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.gallery.base import open_gallery, verify_gallery
 from geodtr.runtime.gallery.build import begin_gallery, build_gallery, describe_tiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, made_by
+from geodtr.runtime.gallery.registry import open_gallery, verify_gallery
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile
 

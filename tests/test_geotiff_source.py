@@ -36,7 +36,7 @@ def _place(dataset: rasterio.DatasetReader, column: float, row: float) -> tuple[
 
 
 def _ground(dataset: rasterio.DatasetReader, *points: tuple[float, float]) -> float:
-    """Metres on the sphere between two points of the map: within half a per cent of the ellipsoid's."""
+    """Metres between two points of the map."""
     (lat_a, lon_a), (lat_b, lon_b) = (_place(dataset, *point) for point in points)
     return float(distance(lat_a, lon_a, lat_b, lon_b))
 

@@ -41,6 +41,8 @@ ENCODED = {
     "lossless webp": encoded("webp", lossless=True),
     "cmyk jpeg": encoded("jpeg", "CMYK"),
 }
+PNG_END = 20
+"""Bytes after a PNG's last pixel: the checksums of its pixels and the chunk IEND."""
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -61,8 +63,17 @@ def read_or_refuse(path: Path) -> None:
 @FUZZ
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kind: str, kept: float) -> None:
     path = tmp_path / "cut.img"
-    path.write_bytes(ENCODED[kind][: int(kept * len(ENCODED[kind]))])
-    read_or_refuse(path)
+    needed = len(ENCODED[kind]) - (PNG_END if "png" in kind else 0)
+    path.write_bytes(ENCODED[kind][: int(kept * needed)])
+    with pytest.raises(ImageError, match=r"cut\.img"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["png", "palette png"])
+def test_a_png_that_lacks_only_its_end_is_whole(tmp_path: Path, kind: str) -> None:
+    for name, content in (("whole.png", ENCODED[kind]), ("cut.png", ENCODED[kind][:-PNG_END])):
+        (tmp_path / name).write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "cut.png"), read_image(tmp_path / "whole.png"))
 
 
 @pytest.mark.parametrize("kind", ENCODED)
@@ -88,7 +99,8 @@ def test_a_file_with_foreign_bytes_is_read_or_refused_by_name(tmp_path: Path, ki
 def test_junk_is_refused_by_name(tmp_path: Path, junk: bytes, start: bytes) -> None:
     path = tmp_path / "junk.img"
     path.write_bytes(start + junk)
-    read_or_refuse(path)
+    with pytest.raises(ImageError, match=r"junk\.img"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -12,7 +12,7 @@ from PIL import Image
 from geodtr.runtime.errors import DataError, ImageError, OutputExists, UserError
 from geodtr.runtime.files import check_new_file, check_new_folder, check_writable, new_file, new_folder
 from geodtr.runtime.gallery import manifest as gallery_manifest
-from geodtr.runtime.gallery.location import as_place
+from geodtr.runtime.gallery.registry import holds_gallery
 from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
@@ -27,7 +27,7 @@ OUTPUTS: list[Callable[[Path], object]] = [
     check_new_file,
     check_new_folder,
     check_writable,
-    lambda place: as_place(place).holds_gallery(),
+    holds_gallery,
 ]
 INPUTS: list[Callable[[Path], object]] = [
     find_kind,
@@ -76,7 +76,7 @@ def test_an_output_in_a_closed_folder_is_refused_before_the_work(folder: Path, c
         check(closed(folder) / "out")
 
 
-@pytest.mark.parametrize("check", [check_new_folder, lambda place: as_place(place).holds_gallery()])
+@pytest.mark.parametrize("check", [check_new_folder, holds_gallery])
 def test_an_output_folder_that_cannot_be_listed_is_refused(folder: Path, check: Callable[[Path], object]) -> None:
     with pytest.raises(UserError, match=r"closed cannot be written \(Permission denied\)"):
         check(closed(folder, 0o300))

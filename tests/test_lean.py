@@ -15,8 +15,8 @@ from PIL import Image
 from tiny_bundle import write_bundle
 from tiny_gallery import pixels_of
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.training.config import load_preset
@@ -60,9 +60,7 @@ def as_large_as_the_demo(folder: Path) -> tuple[Path, Path, Path]:
     config = load_preset("world-demo")
     checkpoint = folder / "model.safetensors"
     save_checkpoint(checkpoint, build_model(config.model, config.ground, config.aerial), "random weights")
-    bundle = build_engine(
-        checkpoint, folder / "engine", precision="fp32", builder=make_builder("onnxruntime", BuildOptions())
-    )
+    bundle = build_engine(BuildRequest(checkpoint, folder / "engine"))
     write_world(folder / "world", WorldSet(pairs=500, height=config.ground.height, width=config.ground.width))
     pairs = read_pairs(folder / "world")
     build_gallery(folder / "map", reference_tiles(pairs), bundle.embedder("aerial"), made_by(bundle.manifest))
@@ -114,6 +112,7 @@ def test_the_commands_that_fly_work_there(lean: Lean, at_work: Path) -> None:
     for line in (
         "gallery build bundle images --out gallery",
         "gallery info gallery",
+        "gallery preview images",
         "gallery verify gallery",
         "gallery export gallery --out gallery.geojson",
         "embed bundle images --branch aerial --out d.npy",
@@ -127,4 +126,8 @@ def test_the_commands_that_fly_work_there(lean: Lean, at_work: Path) -> None:
         )
         assert done.returncode == 0, (line, done.stderr)
     assert "3.png" in done.stdout
+    asked: list[Path | str] = [lean.programs / "geodtr-export", *line.split(), "--picture", "track.png"]
+    refused = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=at_work)
+    assert refused.returncode == 2
+    assert "geodtr-export[plots]" in refused.stderr
     assert np.load(at_work / "d.npy").shape == (5, 16)

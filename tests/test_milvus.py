@@ -38,11 +38,12 @@ from tiny_gallery import (
 from tiny_world import make_world
 
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, MissingDependency, OutputExists
-from geodtr.runtime.gallery.base import Gallery, open_gallery, verify_gallery
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import add_to_gallery, begin_gallery, build_gallery
-from geodtr.runtime.gallery.location import MilvusPlace, as_place
+from geodtr.runtime.gallery.location import MilvusLocation, as_location
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import Collection
+from geodtr.runtime.gallery.registry import change_gallery, holds_gallery, open_gallery, verify_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import Index
@@ -71,14 +72,14 @@ def place(request: pytest.FixtureRequest, server: str, tmp_path: Path) -> Iterat
 
 
 def _client(place: str) -> Any:
-    parsed = as_place(place)
-    assert isinstance(parsed, MilvusPlace)
+    parsed = as_location(place)
+    assert isinstance(parsed, MilvusLocation)
     return pymilvus.MilvusClient(parsed.address, db_name=parsed.database, token=os.environ.get("MILVUS_TOKEN", ""))
 
 
 def _collection(place: str) -> str:
-    parsed = as_place(place)
-    assert isinstance(parsed, MilvusPlace)
+    parsed = as_location(place)
+    assert isinstance(parsed, MilvusLocation)
     return parsed.collection
 
 
@@ -338,7 +339,7 @@ def test_a_killed_build_goes_on_with_all_that_it_confirmed(tmp_path: Path) -> No
 def test_a_build_that_kept_nothing_leaves_nothing(place: str, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot be decoded"):
         build_gallery(place, made_tiles(3, broken={"000"}), TinyEmbedder(), MADE_BY)
-    assert not as_place(place).holds_gallery()
+    assert not holds_gallery(place)
     assert not (tmp_path / "map.db").exists()
 
 
@@ -372,7 +373,7 @@ def test_what_milvus_cannot_is_refused_by_name(place: str, tmp_path: Path) -> No
 
 
 def _remove(place: str, *ids: str) -> None:
-    with as_place(place).write() as writer:
+    with change_gallery(place) as writer:
         writer.remove(ids)
 
 
@@ -430,7 +431,7 @@ def test_a_collection_of_somebody_else_is_left_alone(place: str) -> None:
     client = _client(place)
     client.create_collection(_collection(place), dimension=8)
     client.close()
-    for use in (open_gallery, verify_gallery, lambda name: as_place(name).write()):
+    for use in (open_gallery, verify_gallery, change_gallery):
         with pytest.raises(GalleryError, match="no gallery"):
             use(place)
     with pytest.raises(OutputExists, match="did not make"):
@@ -473,7 +474,7 @@ def test_a_server_that_does_not_answer_is_said_soon(tmp_path: Path) -> None:
 def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     place = _fill(str(tmp_path / "map.db"), 3)
     holds = (
-        "import sys; from geodtr.runtime.gallery.base import open_gallery\n"
+        "import sys; from geodtr.runtime.gallery.registry import open_gallery\n"
         f"with open_gallery({place!r}): print(1, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -502,14 +503,14 @@ def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path: Path, cli: Callab
 )
 def test_an_address_that_cannot_be_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as refusal:
-        as_place(text)
+        as_location(text)
     assert "secret" not in str(refusal.value)
 
 
 def test_addresses_say_which_server_database_and_collection() -> None:
     def read(text: str) -> tuple[str, str, str]:
-        place = as_place(text)
-        assert isinstance(place, MilvusPlace)
+        place = as_location(text)
+        assert isinstance(place, MilvusLocation)
         assert str(place) == text
         return place.address, place.database, place.collection
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_gallery import pixels_of
 
-from geodtr.runtime.arrivals import arriving_lines
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.prefetch import arriving_lines
 from geodtr.runtime.tracking.odometry import Odometry, follow_odometry
 from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 

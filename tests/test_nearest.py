@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_gallery import fill, made_tiles, unit_rows
 
-from geodtr.runtime.gallery.base import open_gallery
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact as searching
 from geodtr.runtime.search import matmul as products
@@ -243,12 +243,12 @@ def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_search_works_while_the_interpreter_ends(where: str) -> None:
     program = f"""
 import atexit, threading, time, numpy
-from geodtr.runtime import products, search
-products._cores, search._THREAD_VALUES = (lambda: 2), 1
+from geodtr.runtime.search import exact, matmul
+matmul._cores, exact._THREAD_VALUES = (lambda: 2), 1
 rows = numpy.random.default_rng(0).normal(size=(20_000, 64)).astype(numpy.float32)
 rows /= numpy.linalg.norm(rows, axis=1, keepdims=True)
 def find():
-    print(search.search(rows[7:8], rows, 3).rows[0, 0])
+    print(exact.search(rows[7:8], rows, 3).rows[0, 0])
 def later():
     threading.main_thread().join()
     find()

@@ -15,9 +15,9 @@ from nvidia import build_plan
 from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.backends.tensorrt.parser import check_operators
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph.export import export_network
 from geodtr.export.graph.structure import GraphError
@@ -26,9 +26,10 @@ from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import BranchSpec
-from geodtr.training.config import load_preset, preset_names
+from geodtr.training.config import load_preset
 from geodtr.training.models.embedder import from_pixels
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets import preset_names
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("nvidia")

@@ -16,17 +16,17 @@ import pytest
 from conftest import BUILT, Outcome, Trained
 from tiny_bundle import write_bundle
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.agreement import check_agreement
+from geodtr.export.backends.options import OpenVinoOptions
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
-from geodtr.export.precision.write import CalibrationPlan
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.openvino import open_model as open_compiled
-from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine
@@ -39,11 +39,12 @@ def built(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[Pr
     root = tmp_path_factory.mktemp("openvino")
     return {
         precision: build_engine(
-            trained.onnx.path,
-            root / precision,
-            precision=precision,
-            builder=make_builder("openvino", BuildOptions()),
-            calibration=CalibrationPlan(pool_of(trained.train_set)),
+            BuildRequest(
+                trained.onnx.path,
+                root / precision,
+                OpenVinoOptions(),
+                plan_of(precision, Calibration(pool_of(trained.train_set))),
+            )
         )
         for precision in BUILT
     }
@@ -167,7 +168,7 @@ def test_an_int8_engine_of_another_machine_or_version_is_refused_and_a_float_one
         ):
             elsewhere = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, backend=backend))
             if precision == "int8":
-                with pytest.raises(BundleError, match="build-engine CKPT --backend openvino --precision int8"):
+                with pytest.raises(BundleError, match=r"build-engine \S+ --backend openvino --precision int8"):
                     elsewhere.embedder("ground")
             else:
                 expected = bundle.embedder("ground").embed(images)
@@ -208,7 +209,7 @@ def test_what_openvino_cannot_compute_rightly_is_refused(
     asked = ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b")
     images = ("--calibration", trained.train_set.name)
     assert "fp32, fp16, int8" in refused(*asked, "--precision", "fp8", *images)
-    assert "--provider is for --backend onnxruntime" in refused(*asked, "--provider", "cuda")
+    assert "--provider: for --backend onnxruntime, not openvino" in refused(*asked, "--provider", "cuda")
     monkeypatch.setattr(openvino, "this_cpu", lambda: Machine(architecture="x86_64", cpu_flags=("avx2",)))
     assert "--dialect cpu-7bit" in refused(*asked, "--precision", "int8", "--dialect", "cpu-8bit", *images)
 

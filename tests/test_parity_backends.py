@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from conftest import Trained
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.demo import DemoOptions, run_demo
 from geodtr.export.model import Model, open_model
 from geodtr.export.parity import Gates, ParityResult, compare
 from geodtr.export.parity.result import Candidate
-from geodtr.export.precision.write import CalibrationPlan
-from geodtr.runtime.names import QUANTISED, Backend, Precision
+from geodtr.runtime.names import Backend, Precision
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.dataset import WorldSet, write_world
@@ -37,13 +37,12 @@ def build_all(exported: Path, calibration: PairSet, keep_cosine: float, root: Pa
     return [
         open_model(
             build_engine(
-                exported,
-                root / f"{backend}-{precision}",
-                precision=precision,
-                builder=make_builder(backend, BuildOptions()),
-                calibration=CalibrationPlan(
-                    pool_of(calibration), keep_cosine=keep_cosine if precision in QUANTISED else None
-                ),
+                BuildRequest(
+                    exported,
+                    root / f"{backend}-{precision}",
+                    BACKEND_OPTIONS[backend](),
+                    plan_of(precision, Calibration(pool_of(calibration)), keep_cosine=keep_cosine),
+                )
             ).path
         )
         for backend, precision in BUILT

@@ -13,7 +13,7 @@ import planted_faults as planted
 import pytest
 from conftest import Outcome, Trained
 
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, ParityResult, compare
 from geodtr.export.parity import comparison as module

@@ -22,17 +22,16 @@ from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.spec import Descriptors, Images
 
 
-class SlowEmbedder(TinyEmbedder):
-    """An engine on a device of its own: the processor is free for `seconds`, and for `each` more an image."""
+class TimedEmbedder(TinyEmbedder):
+    """An engine that takes `seconds` a call and `each` more an image, by a clock that nothing else moves."""
 
-    def __init__(self, seconds: float = 0.0, each: float = 0.0) -> None:
+    def __init__(self, seconds: float, each: float = 0.0) -> None:
         super().__init__()
         self._seconds, self._each = seconds, each
-        self.batches = list[int]()
+        self.now = 0.0
 
     def embed(self, images: Images) -> Descriptors:
-        self.batches.append(len(images))
-        time.sleep(self._seconds + self._each * len(images))
+        self.now += self._seconds + self._each * len(images)
         return super().embed(images)
 
 
@@ -77,18 +76,19 @@ def test_files_pixels_and_named_frames_may_be_mixed(files: list[Path]) -> None:
 
 
 def test_an_endless_source_gives_descriptors_at_once_and_is_read_a_few_batches_ahead() -> None:
-    taken = itertools.count()
+    taken, ahead = 0, list[int]()
 
     def camera() -> Iterator[Images]:
-        for number in taken:
+        for number in itertools.count():
+            ahead.append(number - taken)
             yield pixels_of(str(number))
 
     embedding = embed_frames(TinyEmbedder(), camera(), batch_size=4)
-    for _ in range(5):
+    for _ in range(50):
         assert isinstance(next(embedding), Embedded)
-    time.sleep(0.05)
-    assert next(taken) <= 5 * 4 + 2 * 4 + 2
+        taken += 4
     embedding.close()
+    assert max(ahead) <= 4 + 2 * 4 + 2, "more than the batch that is asked for and two more"
     assert threading.active_count() < 10
 
 
@@ -108,17 +108,21 @@ def test_memory_is_flat_on_endless_input() -> None:
     assert peak < 20 * image.nbytes, "more than the images on their way"
 
 
-def test_a_slow_source_is_read_while_the_engine_works() -> None:
+def test_a_source_is_read_while_the_engine_works() -> None:
+    asked = [threading.Event() for _ in range(20)]
+
     def camera() -> Iterator[Images]:
-        for number in range(20):
-            time.sleep(0.02)
+        for number, event in enumerate(asked):
+            event.set()
             yield pixels_of(str(number))
 
-    embedder = SlowEmbedder(seconds=0.02)
-    start = time.perf_counter()
-    assert sum(len(batch.frames) for batch in embed_frames(embedder, camera(), batch_size=1)) == 20
-    # One after the other they take 0.8 s, side by side 0.42 s.
-    assert time.perf_counter() - start < 0.7
+    class Waiting(TinyEmbedder):
+        def embed(self, images: Images) -> Descriptors:
+            if self.seen + 1 < len(asked):
+                assert asked[self.seen + 1].wait(timeout=60), "the next frame is asked for after the engine's work"
+            return super().embed(images)
+
+    assert sum(len(batch.frames) for batch in embed_frames(Waiting(), camera(), batch_size=1)) == 20
 
 
 def test_a_frame_is_embedded_before_the_next_one_is_there() -> None:
@@ -191,22 +195,26 @@ def test_nothing_is_begun_after_the_caller_stopped() -> None:
     working = work_ahead(begun.append, itertools.count(), threads=2, ahead=3)
     next(working)
     working.close()
-    before = len(begun)
-    time.sleep(0.05)
-    assert len(begun) == before <= 5
+    assert len(begun) <= 5
+    assert "work_ahead" not in {thread.name for thread in threading.enumerate()}, "items are still taken"
 
 
-@pytest.mark.parametrize(("milliseconds", "largest"), [(25, 3), (50, 8), (60, 10)])
-def test_the_batch_is_the_largest_that_keeps_within_the_budget(milliseconds: float, largest: int) -> None:
-    # A batch of B takes 10 + 5 B ms, and what a busy machine adds.
-    found = largest_batch(SlowEmbedder(seconds=0.010, each=0.005), milliseconds, most=16)
-    assert largest / 2 <= found <= largest
+@pytest.mark.parametrize(("milliseconds", "largest"), [(25.1, 3), (50.1, 8), (60.1, 10)])
+def test_the_batch_is_the_largest_that_keeps_within_the_budget(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float, largest: int
+) -> None:
+    """A batch of B takes 10 + 5 B ms. The clock is the one thing replaced."""
+    embedder = TimedEmbedder(seconds=0.010, each=0.005)
+    monkeypatch.setattr(time, "perf_counter", lambda: embedder.now)
+    assert largest_batch(embedder, milliseconds, most=16) == largest
 
 
 def test_no_batch_is_larger_than_the_most_that_is_useful() -> None:
     assert largest_batch(TinyEmbedder(), 10_000, most=12) == 12
 
 
-def test_a_budget_below_one_image_is_refused_saying_what_one_takes() -> None:
-    with pytest.raises(ConfigError, match=r"budget of 5 ms.*one image takes .* ms here.*int8"):
-        largest_batch(SlowEmbedder(seconds=0.02), 5)
+def test_a_budget_below_one_image_is_refused_saying_what_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = TimedEmbedder(seconds=0.02)
+    monkeypatch.setattr(time, "perf_counter", lambda: embedder.now)
+    with pytest.raises(ConfigError, match=r"budget of 5 ms.*one image takes 20 ms here.*int8"):
+        largest_batch(embedder, 5)

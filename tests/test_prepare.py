@@ -162,17 +162,23 @@ def whole(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return _tree(out)
 
 
+_PREPARE = f"""
+import sys
+from pathlib import Path
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.data.prepare import prepare
+from geodtr.training.data.spec import read_test_set
+prepare(Path(sys.argv[1]), read_test_set(sys.argv[2]), {HOW!r}, jobs=2)
+"""
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     pairs_folder: Path, whole: dict[str, bytes], tmp_path: Path, seed: int
 ) -> None:
     out, source = tmp_path / "out", read_test_set(f"pairs:{pairs_folder}")
     images = int(np.random.default_rng(seed).integers(1, 60))
-    script = (
-        "import sys, pathlib, test_prepare as t\n"
-        "t.prepare(pathlib.Path(sys.argv[1]), t.read_test_set(sys.argv[2]), t.HOW, jobs=2)"
-    )
-    _run_until(["-c", script, out, source.name], out, images, signal.SIGKILL)
+    _run_until(["-c", _PREPARE, out, source.name], out, images, signal.SIGKILL)
     with pytest.raises(DataError, match="resume: geodtr-export data prepare"):
         read_prepared(out)
     finished = {path: path.stat().st_mtime_ns for path in out.glob("*/[!.]*.png")}

@@ -11,9 +11,11 @@ from conftest import Outcome, Trained
 from torch import Tensor, nn
 
 from geodtr.export.graph.raw_tiles import FromRawTiles
+from geodtr.runtime.build_command import from_checkpoint
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.images.polar import polar_transform
+from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.spec import Preprocessing
 
 
@@ -53,7 +55,10 @@ def test_an_engine_that_unrolls_its_tiles_finds_what_the_others_find(
     (engine / "aerial.onnx").unlink()
     told = json.loads(cli("doctor", engine, "--json").out)
     (remedy,) = {finding["remedy"] for finding in told["findings"] if finding["failed"]}
-    assert f"geodtr-export export CKPT --raw-tiles 64 --out {engine}-graphs && geodtr-export build-engine" in remedy
+    assert remedy.startswith(f"geodtr-export build-engine {exported} ")
+    assert from_checkpoint(engine, read_manifest(engine)).startswith(
+        f"geodtr-export export CKPT --raw-tiles 64 --out {engine}-graphs && geodtr-export build-engine {engine}-graphs "
+    )
     # Parity's float32 gate of 0.99999 tells pixels that are one level off; what is found is the same but for a tie.
     report = json.loads(cli("parity", trained.checkpoint, exported, "--data", trained.test_set.name, "--json").out)
     (judged,) = report["candidates"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from geodtr.runtime import recall as module
-from geodtr.runtime.recall import DescriptorError, Matches, Ranking, rank, recall, recall_at, wilson_band
+from geodtr.runtime.errors import DescriptorError
+from geodtr.runtime.recall import Matches, Ranking, rank, recall, recall_at, wilson_band
 
 
 @dataclass(frozen=True, slots=True)

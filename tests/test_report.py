@@ -22,10 +22,9 @@ from tiny_bundle import write_bundle, write_pairs
 from geodtr.export.parity import Gates
 from geodtr.export.parity.gates import AS_PROMISED
 from geodtr.export.parity.result import ParityResult
+from geodtr.export.plots.numbers import cosine, digits
+from geodtr.export.plots.parity import change_plot, cosine_plot, rank_plot, recall_plot
 from geodtr.export.report import write_report
-from geodtr.export.report.figures import cosine, digits
-from geodtr.export.report.plots import rank_plot
-from geodtr.export.report.svg import WIDTH, round_ticks
 from geodtr.export.report.words import headline, sureness
 from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
 from geodtr.runtime.recall import Ranking
@@ -145,8 +144,31 @@ def test_it_needs_nothing_but_itself(result: ParityResult, tmp_path: Path) -> No
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "href", "srcset", "action"):
-                assert (value or "").startswith("data:"), (tag, value)
-    assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text("utf-8"))
+                assert (value or "").startswith(("data:", "#")), (tag, value)
+    assert not re.search(r"url\((?!#)|@import|//www", (tmp_path / "report.html").read_text("utf-8"))
+
+
+def test_the_same_result_is_drawn_in_the_same_bytes_and_no_name_of_a_part_comes_twice(
+    result: ParityResult, tmp_path: Path
+) -> None:
+    page = written(result, tmp_path / "one")
+    again = written(result, tmp_path / "two")
+    drawn, drawn_again = ([part for part in each.elements if part[0] != "time"] for each in (page, again))
+    assert drawn == drawn_again
+    names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(names) > 20
+    assert len(names) == len(set(names))
+
+
+def test_plots_have_the_colours_of_the_page(result: ParityResult) -> None:
+    for drawn in (change_plot(result.candidates), recall_plot(result), cosine_plot(result, "ground")):
+        assert {"var(--s1)", "var(--s2)", "var(--faint)"} <= set(re.findall(r"var\(--\w+\)", drawn))
+        assert not re.search(r"#[0-9a-f]{6}\b", drawn), "the same on paper and in the dark"
+
+
+def test_a_name_with_signs_of_mathematics_or_none_that_can_be_shown_is_drawn_as_it_is(result: ParityResult) -> None:
+    candidate = replace(result.candidates[0], name="a$_b$\x01\n<i>")
+    assert "a$_b$\ufffd\ufffd&lt;i&gt;: passed" in change_plot([candidate])
 
 
 def test_changed_queries_are_pictures_bounded_in_number_and_size(result: ParityResult, tmp_path: Path) -> None:
@@ -261,6 +283,14 @@ def test_without_jinja2_it_is_said_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
+def test_without_matplotlib_it_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    asked = ("parity", tmp_path / "no-such-reference", tmp_path / "no-such-engine", "--data", "pairs:gone")
+    assert "geodtr-export[plots]" in refused(*asked, "--report", tmp_path / "report.html")
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     ranks=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 40_000)), min_size=1, max_size=60),
@@ -271,12 +301,15 @@ def test_every_query_is_in_the_scatter_and_every_mark_on_the_page(ranks: list[tu
     label = drawing.get("aria-label") or ""
     counts = [int(number.replace(",", "")) for number in re.findall(r"(?:for|for the same for) ([\d,]+)", label)]
     assert sum(counts) == len(ranks)
-    height = int((drawing.get("viewBox") or "").split()[3])
-    dots = drawing.findall("{http://www.w3.org/2000/svg}circle")
+    width, height = map(float, (drawing.get("viewBox") or "").split()[2:])
+    assert width == 360
+    shapes = {shape for part in drawing.iter("defs") for shape in part}
+    dots = [each for each in drawing.iter() if "stroke: var(--paper)" in each.get("style", "") and each not in shapes]
     assert 1 <= len(dots) <= len(ranks)
     for dot in dots:
-        assert 0 <= float(dot.get("cx", "nan")) <= WIDTH
-        assert 0 <= float(dot.get("cy", "nan")) <= height
+        x, y = (dot.get("x"), dot.get("y")) if dot.tag == "use" else dot.get("d", "").split()[1:3]
+        assert 0 <= float(x or "nan") <= width
+        assert 0 <= float(y or "nan") <= height
 
 
 def _ranking(ranks: tuple[int, ...]) -> Ranking:
@@ -297,10 +330,3 @@ def test_every_figure_can_be_written(value: float) -> None:
     assert digits(value)
     assert cosine(min(value, 1.0))
     assert "-" not in digits(value)
-
-
-@given(low=st.floats(-200, 200), span=st.floats(1e-3, 400))
-def test_ticks_are_round_and_within_the_axis(low: float, span: float) -> None:
-    ticks = round_ticks(low, low + span)
-    assert 1 <= len(ticks) <= 11
-    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)

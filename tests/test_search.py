@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import EmbeddingSpaceMismatch
-from geodtr.runtime.gallery.base import open_gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.runtime.geodesy import distance
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.search.exact import search
 from geodtr.training.data.references import reference_tiles
@@ -86,9 +85,3 @@ def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path,
     result = cli("localize", image, "--bundle", trained.bundles["fp32"].path, "--gallery", other.name)
     assert result.code == 2
     assert "gallery build" in result.err
-
-
-def test_distances_on_earth() -> None:
-    assert float(distance(0, 0, 0, 1)) == pytest.approx(111_195, rel=1e-3)
-    assert float(distance(52.52, 13.405, 48.8566, 2.3522)) == pytest.approx(877_500, rel=2e-3)
-    assert float(distance(10, 20, 10, 20)) == 0

@@ -1,6 +1,7 @@
 """`gallery preview` takes every kind of source, says what it found, and draws it."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from rasterio import Affine
 from trees import vigor
 
+from geodtr.runtime.installation import install_hint
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set
 
@@ -105,6 +107,15 @@ def test_places_that_are_taken_or_no_pictures_are_refused_first(
     assert "exists" in refused("gallery", "preview", tiles, "--out", tmp_path / "a.png")
     missing = refused("gallery", "preview", tiles, "--positions", "none", "--out", tmp_path / "b.png")
     assert "none of 4 tiles has a position" in missing
+
+
+def test_without_matplotlib_a_picture_is_refused_and_figures_are_printed(
+    cli: Cli, refused: Callable[..., str], tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    message = refused("gallery", "preview", tmp_path / "gone", "--out", tmp_path / "a.png")
+    assert install_hint("plots") in message
+    assert json.loads(cli("gallery", "preview", tiles, "--json").out)["coverage"]["positioned"] == 4
 
 
 def test_a_data_sets_tiles_lie_where_their_names_say(cli: Cli, tmp_path: Path) -> None:

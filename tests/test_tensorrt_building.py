@@ -1,22 +1,20 @@
-"""Building TensorRT plans, through the fakes of tensorrt_on_fakes.py."""
+"""Building TensorRT plans, with NVIDIA's objects and the fakes of tensorrt_on_fakes.py."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
 from conftest import Outcome
-from fake_tensorrt import BuilderFlag
 from tensorrt_on_fakes import Machine, Model, shake
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.versions import layer_precisions, operator_precisions
 from geodtr.runtime.errors import BuildError, BundleError
@@ -27,13 +25,13 @@ from geodtr.runtime.spec import Images
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
-def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine) -> None:
+def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine, nvidia: Any) -> None:
     build(workspace=64, optimisation_level=5, hardware="ampere-or-newer")
     (config, _) = machine.trt.configs
-    assert BuilderFlag.TF32 not in config._flags
-    assert config._pools == {0: 64 << 20}
+    assert not config.get_flag(nvidia.BuilderFlag.TF32)
+    assert config.get_memory_pool_limit(nvidia.MemoryPoolType.WORKSPACE) == 64 << 20
     assert config.builder_optimization_level == 5
-    assert config.hardware_compatibility_level == 1
+    assert config.hardware_compatibility_level == nvidia.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
 def test_the_manifest_says_what_a_loader_must_know(build: Callable[..., Bundle]) -> None:
@@ -202,21 +200,6 @@ def test_a_damaged_timing_cache_is_made_anew_and_the_user_told(
     assert machine.trt.caches_used == [b"", b"timed "]
 
 
-def test_a_build_can_be_interrupted_and_leaves_nothing(model: Model, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("interrupted_build.py")
-    command = [sys.executable, str(script), str(model.onnx.path), str(tmp_path / "b")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert 3 <= int(done.stdout) < 10
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_build_moves_a_bar(build: Callable[..., Bundle], cli: Callable[..., Outcome], tmp_path: Path) -> None:
-    bundle = build()
-    result = cli("build-engine", bundle.path, "--backend", "tensorrt", "--out", tmp_path / "again")
-    assert "Building the ground engine: Building engine: 100 of 100" in result.err
-
-
 def test_a_failed_build_gives_tensorrts_own_words(
     model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
@@ -227,10 +210,10 @@ def test_a_failed_build_gives_tensorrts_own_words(
 
 
 def test_a_stripped_plan_gets_its_weights_from_the_graph_beside_it(
-    build: Callable[..., Bundle], images: Images, machine: Machine
+    build: Callable[..., Bundle], images: Images, machine: Machine, nvidia: Any
 ) -> None:
     whole, stripped = build(), build(name="stripped", strip=True)
-    assert BuilderFlag.REFIT_IDENTICAL in machine.trt.configs[-1]._flags
+    assert machine.trt.configs[-1].get_flag(nvidia.BuilderFlag.REFIT_IDENTICAL)
     sizes = [bundle.manifest.ground.compiled.bytes for bundle in (whole, stripped) if bundle.manifest.ground.compiled]
     assert sizes[1] < sizes[0] / 10
     expected = whole.embedder("ground").embed(images)
@@ -261,20 +244,10 @@ def test_another_models_weights_are_put_into_refittable_plans_without_compiling(
     shake(other)
     save_checkpoint(tmp_path / "other.safetensors", other, "another training")
     compiled = len(machine.trt.configs)
-    options = TensorRtOptions(refit_from=first.path)
-    refitted = build_engine(
-        tmp_path / "other.safetensors",
-        tmp_path / "refitted",
-        precision="fp32",
-        builder=make_builder("tensorrt", BuildOptions(tensorrt=options)),
-    )
+    source, options = tmp_path / "other.safetensors", TensorRtOptions(refit_from=first.path)
+    refitted = build_engine(BuildRequest(source, tmp_path / "refitted", options))
     assert len(machine.trt.configs) == compiled
-    anew = build_engine(
-        tmp_path / "other.safetensors",
-        tmp_path / "anew",
-        precision="fp32",
-        builder=make_builder("onnxruntime", BuildOptions()),
-    )
+    anew = build_engine(BuildRequest(source, tmp_path / "anew"))
     got = refitted.embedder("ground").embed(images)
     np.testing.assert_allclose(got, anew.embedder("ground").embed(images), atol=1e-6)
     assert np.abs(got - first.embedder("ground").embed(images)).max() > 1e-3

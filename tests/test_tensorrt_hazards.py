@@ -13,16 +13,19 @@ import pytest
 from conftest import Outcome
 from tensorrt_on_fakes import Machine, Model
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
+from geodtr.export.backends.options import OnnxRuntimeOptions, OpenVinoOptions
+from geodtr.export.backends.registry import make_builder
+from geodtr.export.backends.tensorrt import network as tensorrt_network
 from geodtr.export.backends.tensorrt.network import expose_reductions
+from geodtr.export.precision.trial_engines import Workbench
 from geodtr.runtime import machine as this_machine
+from geodtr.runtime.build_command import recompile_command
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs
 from geodtr.runtime.engines.tensorrt.library import RTX, TENSORRT
 from geodtr.runtime.engines.tensorrt.plan import open_log
 from geodtr.runtime.machine import with_gpu
 from geodtr.runtime.names import BRANCHES, Precision
-from geodtr.runtime.rebuilding import recompile_command
 from geodtr.runtime.spec import Images
 
 Cli = Callable[..., Outcome]
@@ -55,7 +58,7 @@ def test_the_saliencys_reductions_become_outputs_of_the_vendors_network(nvidia: 
 def test_an_engine_that_disagrees_with_its_graph_is_built_once_more_with_its_reductions_as_outputs(
     model: Model, images: Images, machine: Machine, tmp_path: Path, cli: Cli
 ) -> None:
-    machine.trt.fuses_wrongly = True
+    machine.trt.fuses_wrongly = "ArgMax"
     built = cli("build-engine", model.onnx.path, "--backend", "tensorrt", "--out", tmp_path / "b")
     assert built.code == 0, built.err
     words = " ".join(built.err.split())
@@ -68,11 +71,52 @@ def test_an_engine_that_disagrees_with_its_graph_is_built_once_more_with_its_red
         bundle.embedder("ground").embed(images), model.onnx.embedder("ground").embed(images), atol=1e-5
     )
     assert "reductions are outputs of the network" in cli("inspect", bundle.path).out
-    again = recompile_command(bundle.path, bundle.manifest.backend, None)
+    again = recompile_command(bundle.path, bundle.manifest.backend)
     assert "--expose-reductions" in again
     configured = len(machine.trt.configs)
     assert cli(*shlex.split(again)[1:]).code == 0
     assert len(machine.trt.configs) == configured + 2, "asked for, it is built so at once"
+
+
+@pytest.mark.parametrize("wrong", ["ArgMax", "QuantizeLinear"])
+def test_a_search_whose_engines_disagree_with_their_graphs_starts_once_more_with_reductions_as_outputs(
+    model: Model, machine: Machine, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    machine.trt.fuses_wrongly = wrong
+    exposed = list[Any]()
+
+    def counted(network: Any, log: Any) -> None:
+        exposed.append(network)
+        expose_reductions(network, log)
+
+    monkeypatch.setattr(tensorrt_network, "expose_reductions", counted)
+    every = vars(Workbench)["blocks"].func
+    monkeypatch.setattr(Workbench, "blocks", property(lambda bench: every(bench)[:2]))
+    monkeypatch.setattr(Workbench, "speeds", lambda _bench, choices, **_: [1.0 + len(each) for each in choices])
+    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]
+    asked += ["--calibration", model.images.name, "--images", 8, "--recall-on", model.images.name, "--tolerance", 100]
+    built = cli(*asked, "--out", tmp_path / "b")
+    assert built.code == 0, built.err
+    assert built.err.count("--expose-reductions") == 1
+    assert len(machine.trt.configs) - len(exposed) <= 3, "two of float32, and one of the first block"
+    bundle = open_bundle(tmp_path / "b")
+    how, made = bundle.manifest.backend.tensorrt, bundle.manifest.quantisation
+    assert how is not None and how.expose_reductions
+    assert made is not None and made.search is not None
+    assert len(made.search.sensitivity) == 2
+    assert "--expose-reductions" in recompile_command(bundle.path, bundle.manifest.backend, None)
+
+
+def test_a_search_whose_engines_disagree_in_either_form_is_ended(
+    model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    machine.trt.always_wrong = True
+    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]
+    asked += ["--calibration", model.images.name, "--images", 8, "--recall-on", model.images.name, "--tolerance", 100]
+    asked += ["--optimisation-level", 0]
+    assert "does not compute what its graph says" in refused(*asked, "--out", tmp_path / "b")
+    assert len(machine.trt.configs) == 2
+    assert not (tmp_path / "b").exists()
 
 
 def test_an_engine_that_disagrees_in_either_form_is_not_written(
@@ -87,21 +131,22 @@ def test_an_engine_that_disagrees_in_either_form_is_not_written(
 
 
 def test_only_who_has_another_way_tries_it() -> None:
-    for backend in ("onnxruntime", "openvino"):
-        assert make_builder(backend, BuildOptions()).another_way("It is wrong.") is None
+    for options in (OnnxRuntimeOptions(), OpenVinoOptions()):
+        assert make_builder(options).another_way("It is wrong.") is None
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ((), ("all of the GPU's memory (8192 MiB)", "name --max-batch 16")),
-        (("--max-batch", 1), ("all of the GPU's memory (8192 MiB)", "End what else uses the GPU")),
+        ((), ("all of the GPU's memory ({} MiB)", "name --max-batch 16")),
+        (("--max-batch", 1), ("all of the GPU's memory ({} MiB)", "End what else uses the GPU")),
         (("--workspace", 64), ("--workspace gave one layer 64 MiB", "Name --workspace 1024")),
         (("--workspace", 2048), ("2048 MiB", "Name --workspace 8192")),
     ],
 )
 def test_no_implementation_means_too_little_workspace(
     model: Model,
+    nvidia: Any,
     machine: Machine,
     tmp_path: Path,
     refused: Callable[..., str],
@@ -113,8 +158,10 @@ def test_no_implementation_means_too_little_workspace(
     message = refused(*asked)
     assert "Could not find any implementation for node Conv_7" in message
     assert "too little workspace" in message
+    (config,) = machine.trt.configs
+    given = config.get_memory_pool_limit(nvidia.MemoryPoolType.WORKSPACE) >> 20
     for words in named:
-        assert words in message
+        assert words.format(given) in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What TensorRT's backend refuses, and says of it, through the fakes of tensorrt_on_fakes.py."""
+"""What TensorRT's backend refuses, and says of it, with NVIDIA's objects and the fakes of tensorrt_on_fakes.py."""
 
 import shlex
 import shutil
@@ -15,7 +15,6 @@ import numpy as np
 import planted_faults as planted
 import pytest
 from conftest import Outcome
-from fake_tensorrt import BuilderFlag
 from tensorrt_on_fakes import Machine, Model
 
 from geodtr.runtime.bundle import Bundle, open_bundle
@@ -50,14 +49,11 @@ def test_a_plan_of_another_machine_is_refused_with_the_command_that_rebuilds_it_
         else:
             setattr(machine.gpu, name, value)
     touched = list[bytes]()
-    monkeypatch.setattr(fake_tensorrt.Runtime, "deserialize_cuda_engine", lambda _, plan: touched.append(plan))
-    with pytest.raises(BundleError, match=named) as refusal:
+    with monkeypatch.context() as watched, pytest.raises(BundleError, match=named) as refusal:
+        watched.setattr(fake_tensorrt.Runtime, "deserialize_cuda_engine", lambda _, plan: touched.append(plan))
         bundle.embedder("ground")
     assert touched == []
-    monkeypatch.undo()
     command = str(refusal.value).rpartition("To build it anew: ")[2]
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
     result = cli(*shlex.split(command)[1:])
     assert result.code == 0, result.err
     rebuilt = open_bundle(Path(f"{bundle.path}-rebuilt"))
@@ -125,8 +121,8 @@ def test_a_plan_of_other_batches_than_the_manifest_says_is_refused(build: Callab
         (("--dla", 0, "--precision", "fp16"), "11.4 on an AGX Orin"),
         (("--hardware", "same-capability"), "cannot build for same-capability"),
         (("--refit-from", "x", "--strip"), "leave the other options"),
-        (("--dialect", "cpu-8bit", "--precision", "int8"), "leave --dialect out"),
-        (("--provider", "cuda"), "--provider is for --backend onnxruntime"),
+        (("--dialect", "cpu-8bit", "--precision", "int8", "--calibration", "SPEC"), "leave --dialect out"),
+        (("--provider", "cuda"), "--provider: for --backend onnxruntime, not tensorrt"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused_before_the_work(
@@ -143,13 +139,15 @@ def test_options_of_tensorrt_are_refused_by_other_backends(
     assert "--max-batch, --dla: for --backend tensorrt or tensorrt-rtx, not onnxruntime" in message
 
 
-def test_a_dla_gets_one_batch_size_and_the_gpu_the_rest(build: Callable[..., Bundle], machine: Machine) -> None:
+def test_a_dla_gets_one_batch_size_and_the_gpu_the_rest(
+    build: Callable[..., Bundle], machine: Machine, nvidia: Any
+) -> None:
     machine.upgrade("11.4.0.106")
     machine.trt.dla_cores = 2
     bundle = build("fp16", dla_core=1, opt_batch=4)
     config = machine.trt.configs[0]
-    assert (config.DLA_core, config.default_device_type) == (1, fake_tensorrt.DeviceType.DLA)
-    assert BuilderFlag.GPU_FALLBACK in config._flags
+    assert (config.DLA_core, config.default_device_type) == (1, nvidia.DeviceType.DLA)
+    assert config.get_flag(nvidia.BuilderFlag.GPU_FALLBACK)
     entry = bundle.manifest.backend.tensorrt
     assert entry is not None
     assert (entry.min_batch, entry.opt_batch, entry.max_batch, entry.dla_core) == (4, 4, 4, 1)

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,11 @@ from conftest import Outcome
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
+from geodtr.export.backends.options import TensorRtRtxOptions
 from geodtr.export.build.candidates import find_able
 from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Float
+from geodtr.runtime.build_command import unread_command
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt import library as tensorrt_library
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches
@@ -32,7 +35,6 @@ from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.rebuilding import rebuild_unread
 from geodtr.runtime.spec import Images
 
 Cli = Callable[..., Outcome]
@@ -49,8 +51,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rtx_bundle(model: Model, out: Path, **options: Any) -> Bundle:
-    builder = make_builder("tensorrt-rtx", BuildOptions(tensorrt=TensorRtOptions(**options)))
-    return build_engine(model.onnx.path, out, precision="fp16", builder=builder)
+    return build_engine(BuildRequest(model.onnx.path, out, TensorRtRtxOptions(**options), Float("fp16")))
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -63,6 +64,7 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     asked += ["--calibration", model.images.name, "--images", 8, "--keep-cosine", 0.5] * (precision != "fp32")
     built = cli(*asked, "--out", tmp_path / "b")
     assert built.code == 0, built.err
+    assert "Building the ground engine: Building engine: 100 of 100" in built.err
     backend = read_manifest(tmp_path / "b").backend
     assert (backend.name, backend.version, backend.executed) == ("tensorrt-rtx", RTX.trt.__version__, False)
     assert backend.tensorrt is not None
@@ -73,6 +75,28 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     for said in (built.err, cli("inspect", tmp_path / "b").out, cli("doctor", tmp_path / "b").out):
         words = " ".join(said.split())
         assert "compute capability 8.9, 12.0; built, not executed: without such a GPU" in words
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
+def test_a_build_that_is_interrupted_or_killed_leaves_no_half_of_a_bundle_and_the_next_one_works(
+    model: Model, tmp_path: Path, cli: Cli, sent: str
+) -> None:
+    script = Path(__file__).with_name("interrupted_build.py")
+    command = [sys.executable, str(script), str(model.onnx.path), str(tmp_path / "b"), sent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if sent == "SIGINT":
+        assert done.returncode == 0, done.stderr
+        assert 3 <= int(done.stdout) < 10
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert list(tmp_path.glob(".b.unfinished-*/ground.rtx")), "it was killed with one of two plans written"
+        assert not (tmp_path / "b").exists()
+    again = cli("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--out", tmp_path / "b")
+    assert again.code == 0, again.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+    assert cli("inspect", tmp_path / "b").code == 0
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -108,9 +132,9 @@ def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
         (("--strip",), "this machine has none"),
         (("--refittable",), "this machine has none"),
         (("--refit-from", "x"), "this machine has none"),
-        (("--version-compatible",), "TensorRT-RTX has no such thing"),
-        (("--dla", "0"), "TensorRT-RTX has no such thing"),
-        (("--hardware", "ampere-or-newer"), "TensorRT-RTX has no such thing"),
+        (("--version-compatible",), "--version-compatible: for --backend tensorrt, not tensorrt-rtx"),
+        (("--dla", "0"), "--dla: for --backend tensorrt, not tensorrt-rtx"),
+        (("--hardware", "ampere-or-newer"), "--compute-capability names the GPUs that may run the engine"),
         (("--require-faster", "--precision", "fp16"), "do not run on this machine"),
         (("--precision", "auto", "--calibration", "SET", "--recall-on", "SET"), "do not run on this machine"),
         (("--dialect", "cpu-8bit", "--precision", "int8", "--calibration", "SET"), "leave --dialect out"),
@@ -129,7 +153,7 @@ def test_a_compute_capability_is_nothing_for_tensorrt(
     model: Model, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--compute-capability", 89)
-    assert "--compute-capability is for --backend tensorrt-rtx" in refused(*asked, "--out", tmp_path / "b")
+    assert "--compute-capability: for --backend tensorrt-rtx, not tensorrt" in refused(*asked, "--out", tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -167,17 +191,17 @@ def test_a_missing_or_broken_installation_is_named(
 
 @pytest.mark.usefixtures("no_gpu")
 def test_auto_does_not_count_it_as_runnable_without_a_gpu() -> None:
-    able, entries = find_able("fp16", BuildOptions(), None, print)
+    able, entries = find_able("fp16", None, None, print)
     assert "tensorrt-rtx" not in [each.candidate.backend for each in able]
     (reason,) = [entry.reason for entry in entries.values() if entry.name == "tensorrt-rtx"]
     assert reason is not None and "runs on another GPU" in reason
 
 
 def test_auto_takes_it_where_its_gpu_is(rtx_machine: RtxMachine) -> None:
-    able, _ = find_able("fp16", BuildOptions(), None, print)
+    able, _ = find_able("fp16", None, None, print)
     assert "tensorrt-rtx" in [each.candidate.backend for each in able]
     rtx_machine.gpu.capability = (9, 0)
-    able, _ = find_able("fp16", BuildOptions(), None, print)
+    able, _ = find_able("fp16", None, None, print)
     assert "tensorrt-rtx" not in [each.candidate.backend for each in able]
 
 
@@ -189,9 +213,7 @@ def test_where_its_gpu_is_plans_are_run_and_looked_into(
     assert bundle.manifest.ground.compiled is not None
     assert bundle.manifest.ground.compiled.layers["fp16"] > 0
     rows = bundle.embedder("ground").embed(images)
-    graph = build_engine(
-        model.onnx.path, tmp_path / "c", precision="fp16", builder=make_builder("onnxruntime", BuildOptions())
-    )
+    graph = build_engine(BuildRequest(model.onnx.path, tmp_path / "c", plan=Float("fp16")))
     np.testing.assert_allclose(rows, graph.embedder("ground").embed(images), atol=1e-3)
     assert bundle.layer_times("ground", images[:2], calls=2)
     assert rtx_machine.gpu.calls["launch"] > 0
@@ -285,7 +307,7 @@ def test_manifests_from_before_are_read(model: Model, tmp_path: Path) -> None:
 def test_the_backend_of_a_bundle_without_a_readable_manifest_is_told_by_its_plans(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{ not json")
     (tmp_path / "ground.rtx").touch()
-    assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in rebuild_unread(tmp_path)
+    assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in unread_command(tmp_path)
 
 
 def test_what_the_fakes_show_is_there(nvidia: Any) -> None:

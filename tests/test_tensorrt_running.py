@@ -1,4 +1,4 @@
-"""Running TensorRT plans, through the fakes of tensorrt_on_fakes.py."""
+"""Running TensorRT plans, by the fakes of tensorrt_on_fakes.py."""
 
 import gc
 import re
@@ -14,8 +14,8 @@ import onnx
 import pytest
 from tensorrt_on_fakes import Machine
 
-from geodtr.export.backends.registry import BuildOptions, make_builder
-from geodtr.export.build.engine import recompile
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Recompile
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda
 from geodtr.runtime.errors import MissingDependency, UserError
@@ -27,8 +27,8 @@ from geodtr.runtime.spec import Images
 def test_descriptors_are_those_of_the_graph(build: Callable[..., Bundle], images: Images, precision: Precision) -> None:
     """The typed graph beside the plans, run by ONNX Runtime, is what their descriptors must equal."""
     bundle = build(precision)
-    builder = make_builder("onnxruntime", BuildOptions(dialect="tensorrt"))
-    onnx_bundle = recompile(bundle.path, bundle.path.with_name("onnx"), builder=builder)
+    request = BuildRequest(bundle.path, bundle.path.with_name("onnx"), plan=Recompile("tensorrt"))
+    onnx_bundle = build_engine(request)
     got, expected = bundle.embedder("ground").embed(images), onnx_bundle.embedder("ground").embed(images)
     np.testing.assert_allclose(got, expected, atol=1e-6)
     both = bundle.embedders()

@@ -9,15 +9,19 @@ import pytest
 from drive import CENTRE, Drive, drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageColor
+from plotted import pixel_at, pixels_of
 
+from geodtr.export.plots.colours import LIGHT
+from geodtr.export.plots.track import track_plot
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.writers import Waypoint, collected
-from geodtr.runtime.tracking.filter import SIGHTED, Sighting, State, Tracker, TrackOptions, TrackPoint
+from geodtr.runtime.localization.result import TrackState, Waypoint
+from geodtr.runtime.localization.writers import collected
+from geodtr.runtime.tracking.filter import SIGHTED, Sighting, Tracker, TrackOptions, TrackPoint
 from geodtr.runtime.tracking.odometry import STANDING, Motion
 from geodtr.runtime.tracking.particles import MotionNoise, Particles
-from geodtr.runtime.tracking.picture import draw_track
 
 GAP = range(150, 180)
 KIDNAPPED = 350
@@ -171,18 +175,19 @@ def test_resampling_draws_each_as_often_as_it_weighs() -> None:
 
 
 def test_a_picture_leaves_the_gap_that_maps_leave() -> None:
-    states: tuple[State, ...] = ("tracking", "lost", "tracking", "tracking", "searching", "tracking")
+    states: tuple[TrackState, ...] = ("tracking", "lost", "tracking", "tracking", "searching", "tracking")
     lat, lon = moved(*CENTRE, 20.0 * np.arange(6), np.zeros(6))
     track = [Waypoint(state, lat=float(lat[i]), lon=float(lon[i])) for i, state in enumerate(states)]
-    picture = draw_track(track, np.empty(0), np.empty(0), track=True, side=400)
-    between = [picture.getpixel((40 + 32 + 64 * i, 200)) for i in range(5)]
-    blue, paper = (24, 95, 165), (252, 252, 250)
-    assert between == [paper, paper, blue, paper, paper]
+    figure = track_plot(track, np.empty(0), np.empty(0), track=True)
+    pixels = pixels_of(figure)
+    between = [pixel_at(figure, 20 * i + 10, 0) for i in range(5)]
+    blue = ImageColor.getrgb(LIGHT["s1"])
+    assert [tuple(pixels[place]) == blue for place in between] == [False, False, True, False, False]
 
 
 def test_what_has_no_position_yet_does_not_hide_why_a_live_track_ends() -> None:
     def draw(waypoints: list[Waypoint]) -> None:
-        draw_track(waypoints, np.empty(0), np.empty(0), track=True)
+        track_plot(waypoints, np.empty(0), np.empty(0), track=True)
 
     with pytest.raises(KeyboardInterrupt), collected(draw, live=True) as take:
         take(Waypoint("searching"))

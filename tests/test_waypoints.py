@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
+from plotted import pixels_of
 
+from geodtr.export.plots.colours import LIGHT
+from geodtr.export.plots.files import check_pictures, save_picture
+from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.writers import SUFFIXES, Waypoint, geojson, gpx, waypoint_file
-from geodtr.runtime.tracking.picture import check_picture, draw_track, save_picture
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
 
 NAMESPACE = "{http://www.topografix.com/GPX/1/1}"
 WPT_ORDER = (
@@ -137,22 +141,28 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.kml.*\.gpx"), waypoint_file(tmp_path / "out.kml", track=False):
         pass
     with pytest.raises(ConfigError, match=r"\.png"):
-        check_picture(tmp_path / "out.gif")
+        check_pictures(tmp_path / "out.gif")
 
 
 def test_a_picture_shows_tiles_states_and_doubt(tmp_path: Path) -> None:
     lat, lon = moved(-30.0, -15.0, np.linspace(-200, 1200, 40), np.full(40, 50.0))
-    picture = draw_track(TRACK, np.append(lat, np.nan), np.append(lon, np.nan), track=True, side=400)
-    colours = {colour for _, colour in picture.getcolors(1 << 20) or ()}
-    assert {(205, 205, 200), (24, 95, 165), (222, 140, 20), (200, 45, 40), (196, 219, 240)} <= colours
-    save_picture(tmp_path / "track.png", picture)
-    assert Image.open(tmp_path / "track.png").size == (400, 400)
+    figure = track_plot(TRACK, np.append(lat, np.nan), np.append(lon, np.nan), track=True)
+    save_picture(figure, tmp_path / "track.png")
+    with Image.open(tmp_path / "track.png") as picture:
+        assert min(picture.size) > 1000
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
+    assert {ImageColor.getrgb(colour) for colour in (TILE, SURE, *COLOURS.values())} <= colours
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["tile", "95 % within", "tracking", "searching", "lost"]
 
 
 def test_a_picture_has_east_on_the_right_and_north_up() -> None:
     here = (Waypoint("lost", lat=0.0, lon=0.0), Waypoint("fix", lat=0.01, lon=0.01))
-    pixels = np.asarray(draw_track(here, np.empty(0), np.empty(0), track=False, side=300)).astype(int)
-    red, blue = (np.argwhere((pixels == colour).all(axis=2)).mean(axis=0) for colour in ((200, 45, 40), (24, 95, 165)))
+    pixels = pixels_of(track_plot(here, np.empty(0), np.empty(0), track=False))[:1070]  # above the legend
+    red, blue = (
+        np.argwhere((pixels == ImageColor.getrgb(LIGHT[name])).all(axis=2)).mean(axis=0) for name in ("bad", "s1")
+    )
     assert red[0] > blue[0] + 100
     assert red[1] < blue[1] - 100
 
@@ -161,7 +171,7 @@ def test_a_picture_has_east_on_the_right_and_north_up() -> None:
 def test_a_picture_of_one_place_is_drawn_and_of_none_refused(count: int) -> None:
     here = (Waypoint("no fix"), *[Waypoint("fix", lat=89.9, lon=180.0)] * count)
     if count:
-        draw_track(here, np.empty(0), np.empty(0), track=False)
+        assert pixels_of(track_plot(here, np.empty(0), np.empty(0), track=False)).size
         return
     with pytest.raises(ConfigError, match="nothing to draw"):
-        draw_track(here, np.empty(0), np.empty(0), track=False)
+        track_plot(here, np.empty(0), np.empty(0), track=False)

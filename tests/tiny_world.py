@@ -20,8 +20,7 @@ from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.runtime.spec import INPUT, OUTPUT, Images, Preprocessing
 
 HEIGHT, WIDTH, SIDE = 16, 64, 32

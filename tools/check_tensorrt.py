@@ -40,11 +40,12 @@ USERS = (
     "geodtr.runtime.engines.tensorrt.versions",
     "geodtr.export.backends.tensorrt.builder",
     "geodtr.export.backends.tensorrt.network",
+    "geodtr.export.backends.tensorrt.parser",
     "geodtr.export.backends.tensorrt.rtx",
     "geodtr.export.backends.tensorrt.watched",
 )
 FAKE, FAKE_CUDA = ROOT / "tests" / "fake_tensorrt.py", ROOT / "tests" / "fake_cuda.py"
-CUDA = ROOT / "runtime" / "engines" / "cuda.py"
+CUDA = ROOT / "runtime" / "engines" / "tensorrt" / "cuda.py"
 FAKES_OWN = re.compile(r"^_(?!_init__)|^fake|^Fake")
 """Names of the fake that do not exist in TensorRT."""
 

@@ -1,11 +1,8 @@
 """The training configuration: read from a preset, saved beside the trained weights."""
 
 import difflib
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -16,15 +13,13 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
 from geodtr.training.models.registry import ModelConfig
+from geodtr.training.presets import read_preset
 from geodtr.training.qat import Int8Simulation
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-FILE_NAME = "config.toml"
-"""The resolved configuration in a run's folder: a preset like any other."""
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -149,12 +144,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
 
 
-def preset_names() -> list[str]:
-    """The presets that `load_preset` knows, by name."""
-    folder = files("geodtr.training.presets")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
 def load_preset(
     name: str, settings: Sequence[str] = (), changes: Mapping[str, Any] = MappingProxyType({})
 ) -> TrainConfig:
@@ -174,7 +163,7 @@ def load_preset(
     ConfigError
         A key or value is wrong. The message lists the allowed ones.
     """
-    values = _read(name)
+    values = read_preset(name)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -191,19 +180,6 @@ def load_preset(
 def encode_config(config: TrainConfig) -> bytes:
     """The configuration as TOML, with all defaults written out."""
     return msgspec.toml.encode(config)
-
-
-def _read(name: str) -> dict[str, Any]:
-    if name in preset_names():
-        text = (files("geodtr.training.presets") / f"{name}.toml").read_text(encoding="utf-8")
-    elif os.path.isfile(name):  # noqa: PTH113 (Path.is_file raises at a name that is too long for the disk)
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
-    else:
-        raise ConfigError(f"{name!r} is not a preset; allowed: {', '.join(preset_names())}, or a TOML file.")
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is not TOML: {error}.") from None
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -19,11 +19,11 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.distributed import Ranks, join_ranks
 from geodtr.training.interruption import defer_signals
 from geodtr.training.listener import Listener
-from geodtr.training.models.checkpoint import LAST
 from geodtr.training.pair_images import PairImages
 from geodtr.training.pretrained import first_weights
-from geodtr.training.run_folder import RunFolder, fingerprint, read_run
-from geodtr.training.run_state import STATE, SavedRun, is_finished, load_state
+from geodtr.training.run_files import LAST, STATE
+from geodtr.training.run_folder import RunFolder, pairs_sha256, read_run
+from geodtr.training.run_state import SavedRun, is_finished, load_state
 from geodtr.training.seeding import Purpose, generator
 from geodtr.training.trainer import Trainer
 
@@ -91,7 +91,7 @@ def resume(
     saved = load_state(out / STATE)
     if is_finished(saved.state):
         return out / LAST
-    if saved.state.pairs_sha256 != fingerprint(pair_set):
+    if saved.state.pairs_sha256 != pairs_sha256(pair_set):
         raise CheckpointError(
             f"{pair_set.name} no longer lists the pairs of run {out.name}, or some of its files are missing. Restore "
             "it, or train again with another --out."

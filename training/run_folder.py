@@ -14,14 +14,15 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError, UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.recall import recall
-from geodtr.training.config import FILE_NAME, TrainConfig, encode_config, load_preset
+from geodtr.training.config import TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import embed_pairs
 from geodtr.training.interruption import Interruption
 from geodtr.training.listener import Listener, Validation
-from geodtr.training.models.checkpoint import BEST, LAST, save_checkpoint
+from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.run_state import STATE, RunState, SavedRun, save_state
+from geodtr.training.run_files import BEST, CONFIG, LAST, STATE, check_run
+from geodtr.training.run_state import RunState, SavedRun, save_state
 from geodtr.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class RunFolder:
         """Load `weights`, leaving other parameters as initialised, and make the run resumable."""
         self._trainer.model.load_state_dict(dict(weights), strict=False)
         if self._trainer.ranks.is_rank_zero:
-            write_bytes(self._out / FILE_NAME, encode_config(self._trainer.config))
+            write_bytes(self._out / CONFIG, encode_config(self._trainer.config))
         self.save()
 
     def resume(self, saved: SavedRun) -> None:
@@ -86,7 +87,7 @@ class RunFolder:
             state = RunState(
                 step=trainer.step,
                 total=trainer.total,
-                pairs_sha256=fingerprint(self._pair_set),
+                pairs_sha256=pairs_sha256(self._pair_set),
                 best=self._best,
                 validation_due=self._validation_due,
                 scaler=trainer.scaler.state_dict(),
@@ -160,17 +161,11 @@ class RunFolder:
 
 def read_run(out: Path) -> TrainConfig:
     """The configuration of the run in `out`. Raises CheckpointError when it holds no resumable run."""
-    files = [out / name for name in (STATE, FILE_NAME)]
-    if any(file.is_file() for file in files) and not all(file.is_file() for file in files):
-        raise CheckpointError(f"The run in {out} ended before its first step. Remove the folder and train again.")
-    if not (out / STATE).is_file():
-        raise CheckpointError(
-            f"{out} holds no resumable run: there is no {STATE}. Give the folder that `train` had as --out."
-        )
-    return load_preset(str(out / FILE_NAME))
+    check_run(out)
+    return load_preset(str(out / CONFIG))
 
 
-def fingerprint(pair_set: PairSet) -> str:
+def pairs_sha256(pair_set: PairSet) -> str:
     """SHA-256 of the pairs' file names in order; independent of the folder."""
     names = "\n".join(f"{pair.ground.name}\t{pair.aerial.name}" for pair in pair_set.pairs)
     return sha256(names.encode()).hexdigest()

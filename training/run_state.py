@@ -18,7 +18,6 @@ from geodtr.runtime.files import write_bytes
 from geodtr.training.models.checkpoint import fill_strictly
 from geodtr.training.models.registry import Model
 
-STATE = "state.safetensors"
 _HEADER_KEY = "geodtr-run"
 _WEIGHTS, _MOMENTS = "weights/", "optimizer/"
 

@@ -70,8 +70,8 @@ def bench(
     """
     from geodtr.export.bench.measure import check_gate, run_bench, with_float32
     from geodtr.export.model import open_model
-    from geodtr.export.plots.paths import check_pictures
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.export.plots.files import check_pictures
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.training.data.spec import read_test_set
 
     check_pictures(out)
@@ -95,11 +95,10 @@ def bench(
             track=track,
         )
     if out is not None:
-        from geodtr.export.plots.bench import save_bench
-        from geodtr.runtime.files import new_file
+        from geodtr.export.plots.bench import bench_plot
+        from geodtr.export.plots.files import save_picture
 
-        with new_file(out) as file:
-            save_bench(report, file)
+        save_picture(bench_plot(report), out)
         messages.print(f"Wrote {out}")
     if as_json:
         show_json(report)

@@ -28,7 +28,10 @@ def export(
     ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
-    from geodtr.export.build.engine import export_checkpoint
+    from geodtr.training.run_files import find_checkpoint
+
+    find_checkpoint(checkpoint)
+    from geodtr.export.build.source import export_checkpoint
 
     bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)
     messages.print(f"Wrote {bundle.path}: {megabytes(bundle.bytes)} MB")
@@ -43,7 +46,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
-    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.names import BRANCHES
 
@@ -63,6 +66,8 @@ def inspect(
         size = f"{how.height}x{how.width}{' polar' if how.polar else ''}"
         rows.add_row(branch, size, str(entry.spec.descriptor_size), megabytes(entry.bytes), entry.sha256[:16])
     output.print(rows)
+    if manifest.command is not None:
+        output.print(f"built by: {manifest.command}", soft_wrap=True)
     _show_compiled(manifest)
     if manifest.quantisation is not None:
         _show_quantisation(manifest.quantisation)

@@ -91,14 +91,13 @@ def open_questions(search: "SearchEntry") -> list[str]:
 
 def draw_search(made: "QuantisationEntry | None", path: Path) -> None:
     """Draw what a manifest keeps of a search, as a PNG file. Raises ConfigError when there was none."""
-    from geodtr.export.plots.precision import save_picture
+    from geodtr.export.plots.files import save_picture
+    from geodtr.export.plots.precision import search_plot
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.files import new_file
 
     if made is None or made.search is None:
         raise ConfigError(
             "There is no search to draw: blocks are measured and chosen by build-engine --precision auto. Leave "
             "--picture out."
         )
-    with new_file(path) as file:
-        save_picture(made.search, made.rest, file)
+    save_picture(search_plot(made.search, made.rest), path)

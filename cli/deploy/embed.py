@@ -41,7 +41,7 @@ def embed(
     from geodtr.runtime.embed.batch_size import largest_batch
     from geodtr.runtime.embed.npy import check_out, embed_to, table_of
     from geodtr.runtime.embed.pipeline import BATCH_SIZE, stop
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.images.frames import open_frames
 
     if batch is not None and latency_budget is not None:

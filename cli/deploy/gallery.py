@@ -31,7 +31,7 @@ from geodtr.cli.options import (
     Threads,
     out_option,
 )
-from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def gallery_build(
     bundle: BundlePath,
     source: SourceOptions,
     out: Annotated[
-        Place,
+        GalleryLocation,
         typer.Option(
             "--out",
             metavar="GALLERY",
             help=f"Where to build: {GALLERY_HELP}; new, or one whose build was stopped.",
-            parser=as_place,
+            parser=as_location,
             show_default=False,
         ),
     ],
@@ -70,7 +70,7 @@ def gallery_build(
 ) -> None:
     """Embed aerial tiles into a gallery, a folder or in Milvus; the same command goes on where a build was stopped."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import build_gallery
     from geodtr.runtime.gallery.manifest import made_by
 
@@ -101,7 +101,7 @@ def gallery_add(
 ) -> None:
     """Embed those tiles of a source that a gallery does not hold yet, and add them."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import add_to_gallery
 
     opened = open_bundle(bundle)
@@ -126,7 +126,9 @@ def gallery_remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove references from a gallery, all that are named or none."""
-    with place.write() as writer:
+    from geodtr.runtime.gallery.registry import change_gallery
+
+    with change_gallery(place) as writer:
         removed, left = writer.remove(ids), len(writer)
     if as_json:
         show_json({"removed": removed, "references": left})
@@ -137,7 +139,9 @@ def gallery_remove(
 @gallery.command("compact")
 def gallery_compact(place: GalleryPlace, as_json: AsJson = False) -> None:
     """Free the space of removed references; readers are not disturbed. The disk must hold both copies meanwhile."""
-    with place.write() as writer:
+    from geodtr.runtime.gallery.registry import change_gallery
+
+    with change_gallery(place) as writer:
         compacted = writer.compact()
     if as_json:
         show_json(compacted)
@@ -150,7 +154,9 @@ def gallery_compact(place: GalleryPlace, as_json: AsJson = False) -> None:
 @gallery.command("info")
 def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
     """Show what a gallery holds, and what made it."""
-    with place.open() as opened:
+    from geodtr.runtime.gallery.registry import open_gallery
+
+    with open_gallery(place) as opened:
         info = opened.info
     if as_json:
         show_json(info)
@@ -174,7 +180,9 @@ def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
 @gallery.command("verify")
 def gallery_verify(place: GalleryPlace, as_json: AsJson = False) -> None:
     """Read all of a gallery and name every row and file that is not as it was written; exits with 1 if any is."""
-    verified = place.verify(track)
+    from geodtr.runtime.gallery.registry import verify_gallery
+
+    verified = verify_gallery(place, track=track)
     faults, recall = verified.faults, verified.recall
     if as_json:
         show_json({"passed": not faults, "faults": faults, "recall": recall})
@@ -246,8 +254,9 @@ def gallery_export(
 ) -> None:
     """Write a gallery's references for other programs."""
     from geodtr.runtime.gallery.export import export_gallery
+    from geodtr.runtime.gallery.registry import open_gallery
 
-    with place.open() as opened:
+    with open_gallery(place) as opened:
         export_gallery(opened, out)
         messages.print(f"Wrote {out}: {len(opened)} tiles")
 
@@ -262,7 +271,7 @@ def _on_bad_tile(on_error: Literal["stop", "skip"], left_out: list[str]) -> "OnB
     return stop if on_error == "stop" else leave_out
 
 
-def _report(place: Place, added: "Added", left_out: list[str], as_json: bool) -> None:
+def _report(place: GalleryLocation, added: "Added", left_out: list[str], as_json: bool) -> None:
     if as_json:
         show_json({"embedded": added.embedded, "held": added.held, "left_out": left_out})
         return

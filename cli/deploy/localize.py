@@ -21,15 +21,14 @@ from geodtr.cli.options import (
     Seed,
     Threads,
 )
-from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.location import GalleryLocation, as_location
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame, Frames
-    from geodtr.runtime.localization.localizer import Localisation
-    from geodtr.runtime.localization.writers import Waypoint
+    from geodtr.runtime.localization.result import Localisation, Waypoint
     from geodtr.runtime.tracking.run import Tracked
     from geodtr.runtime.tracking.synchronize import Moment
 
@@ -41,12 +40,12 @@ def localize(
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
     ],
     place: Annotated[
-        Place,
+        GalleryLocation,
         typer.Option(
             "--gallery",
             metavar="GALLERY",
             help=f"A gallery of the same model: {GALLERY_HELP}.",
-            parser=as_place,
+            parser=as_location,
             show_default=False,
         ),
     ],
@@ -99,15 +98,15 @@ def localize(
 
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
+    from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.embed.pipeline import stop
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.progress import untracked
     from geodtr.runtime.tracking.filter import TrackOptions
-    from geodtr.runtime.tracking.picture import check_picture, track_picture
     from geodtr.runtime.tracking.run import track_moments
 
     prior = None if near is None else _parse_near(near)
@@ -118,8 +117,7 @@ def localize(
     live = frames.kind == "camera" or _from_pipe(odometry)
     if out is not None:
         check_out(out)
-    if picture is not None:
-        check_picture(picture)
+    check_pictures(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings)
@@ -141,6 +139,8 @@ def localize(
             )
         writers: list[Callable[[Waypoint], object]] = []
         if picture is not None:
+            from geodtr.export.plots.track import track_picture
+
             drawn = track_picture(picture, *localizer.positions, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
@@ -164,8 +164,8 @@ def _drive_of(
     odometry: Path | None, frames: "Frames | None", video_start: float | None, limit: int | None
 ) -> _Drive | None:
     """What --track asks for, with or without IMAGES."""
-    from geodtr.runtime.arrivals import arriving_lines
     from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.prefetch import arriving_lines
     from geodtr.runtime.tracking.odometry import follow_odometry, read_odometry
     from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 
@@ -204,7 +204,7 @@ def _from_pipe(odometry: Path | None) -> bool:
     return str(odometry) == "-"
 
 
-def _warn_of(opened: "Gallery", path: Place) -> None:
+def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
     """What is wrong with a gallery and yet no error."""
     held = opened.info
     if not held.references:
@@ -239,7 +239,7 @@ def _tell(
     tables: bool,
 ) -> int:
     """Print every answer as it comes, and give it to all `writers`; how many there were."""
-    from geodtr.runtime.localization.localizer import Localisation
+    from geodtr.runtime.localization.result import Localisation
 
     count = 0
     uncalibrated = set[str]()

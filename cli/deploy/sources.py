@@ -225,20 +225,19 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show what tiles a source would give a gallery: how many, where, how far apart; no bundle is needed."""
-    from geodtr.export.plots.paths import check_pictures
-    from geodtr.runtime.files import new_file
+    from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.runtime.sources.coverage import measure
-    from geodtr.runtime.sources.coverage_picture import draw_coverage
 
     check_pictures(out)
     opened = source_from_options(source)
     coverage = measure(opened.tiles)
     unreadable: tuple[str, ...] = ()
     if out is not None:
-        drawn = draw_coverage(opened, coverage, track=track)
+        from geodtr.export.plots.coverage import coverage_plot
+
+        drawn = coverage_plot(opened, coverage, track=track)
         unreadable = drawn.unreadable
-        with new_file(out) as file:
-            drawn.picture.save(file, "png")
+        save_picture(drawn.figure, out)
     if as_json:
         show_json({"source": opened.name, "notes": opened.notes, "coverage": coverage, "unreadable": unreadable})
     else:

@@ -92,11 +92,16 @@ def data_prepare(
     """
     from time import perf_counter
 
-    from geodtr.training.config import load_preset
     from geodtr.training.data.prepare import prepare
-    from geodtr.training.data.spec import find_preset, read_training_set
+    from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
+    from geodtr.training.presets import read_preset
 
-    config = load_preset(preset or find_preset(spec))
+    parse_spec(spec)
+    preset = preset or find_preset(spec)
+    read_preset(preset)
+    from geodtr.training.config import load_preset
+
+    config = load_preset(preset)
     pair_set = read_training_set(spec, limit)
     start = perf_counter()
     try:
@@ -140,17 +145,21 @@ def data_show(
     """Draw a sheet of pairs as training sees them: each as it is, beside it what augmentation may make of it."""
     import numpy as np
 
-    from geodtr.export.plots.pairs import augmented_rows, draw_pairs
-    from geodtr.export.plots.paths import check_pictures
-    from geodtr.export.plots.retrieval import spread
+    from geodtr.export.plots.files import check_pictures, save_picture
+    from geodtr.export.plots.sheet import spread
     from geodtr.runtime.errors import DataError, ImageError
-    from geodtr.runtime.files import new_file
     from geodtr.runtime.images.preprocess import load_image
-    from geodtr.training.config import load_preset
-    from geodtr.training.data.spec import find_preset, read_training_set
+    from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
+    from geodtr.training.presets import read_preset
 
-    check_pictures(out)
-    config = load_preset(preset or find_preset(spec))
+    check_pictures(out, plotted=False)
+    parse_spec(spec)
+    preset = preset or find_preset(spec)
+    read_preset(preset)
+    from geodtr.export.plots.pairs import augmented_rows, draw_pairs
+    from geodtr.training.config import load_preset
+
+    config = load_preset(preset)
     pair_set = read_training_set(spec)
     report_skipped(spec, pair_set.skipped)
     chosen = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
@@ -171,8 +180,7 @@ def data_show(
         raise DataError("any-angle needs a polar aerial branch, and the preset's is square: --augment strong.")
     semantic = "strong" if augment == "any-angle" else augment
     rows = augmented_rows(np.stack(ground), np.stack(aerial), config.aerial.polar, augment, semantic, variants, seed)
-    with new_file(out) as file:
-        draw_pairs(rows, f"{pair_set.name}: augmentation {augment}").save(file)
+    save_picture(draw_pairs(rows, f"{pair_set.name}: augmentation {augment}"), out)
     messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}")
 
 

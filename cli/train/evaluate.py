@@ -67,9 +67,12 @@ def evaluate(
     """
     from geodtr.export.evaluation import evaluate_on
     from geodtr.export.model import open_model
-    from geodtr.export.plots.paths import check_pictures
+    from geodtr.export.plots.files import check_pictures
+    from geodtr.training.data.spec import parse_spec
 
-    check_pictures(curve, sheet)
+    check_pictures(curve, sheet, plotted=curve is not None)
+    for spec in data:
+        parse_spec(spec)
     opened = open_model(model)
     queries = 0 if sheet is None else _SHEET_QUERIES
     results = evaluate_on(opened, data, trained_on=trained_on, limit=limit, sheet_queries=queries, track=track)
@@ -130,27 +133,31 @@ def _published_cells(row: "Published") -> list[str]:
 
 
 def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:
-    from geodtr.export.plots.recall import Line, save_curve
-    from geodtr.runtime.files import new_file
+    from geodtr.export.plots.colours import Series, series
+    from geodtr.export.plots.files import save_picture
+    from geodtr.export.plots.recall import Line, recall_curve
 
+    # Another way of counting the same set has the set's colour, and dashes.
     lines = [
-        Line(f"{result.label}, {counting}" if len(result.rankings) > 1 else result.label, ranking, number > 0)
-        for result in results
-        for number, (counting, ranking) in enumerate(result.rankings.items())
+        Line(
+            f"{result.label}, {counting}" if len(result.rankings) > 1 else result.label,
+            ranking,
+            Series(series(number).name, (5, 3) if way else ()),
+        )
+        for number, result in enumerate(results)
+        for way, (counting, ranking) in enumerate(result.rankings.items())
     ]
-    with new_file(path) as file:
-        save_curve(lines, f"Recall of {model}, bands of 95 %", file)
+    save_picture(recall_curve(lines, f"Recall of {model}, bands of 95 %"), path)
     messages.print(f"Wrote {path}")
 
 
 def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
+    from geodtr.export.plots.files import save_picture
     from geodtr.export.plots.retrieval import draw_sheet
-    from geodtr.runtime.files import new_file
 
     rows = [row for result in results for row in result.sheet]
     names = ", ".join(result.label for result in results)
-    with new_file(path) as file:
-        draw_sheet(rows, f"{model} on {names}: queries, their nearest tiles, the right one framed").save(file)
+    save_picture(draw_sheet(rows, f"{model} on {names}: queries, their nearest tiles, the right one framed"), path)
     messages.print(f"Wrote {path}")
 
 
@@ -163,19 +170,21 @@ def visualize(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
-    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
-    from geodtr.export.plots.paths import check_pictures
-    from geodtr.runtime.files import new_file
+    from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.training.data.spec import read_test_set
+    from geodtr.training.run_files import find_checkpoint
 
     check_pictures(out)
+    find_checkpoint(model)
     pair_set = read_test_set(data)
+    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
+
     report_skipped(pair_set.name, pair_set.skipped)
     explained, bad = explain_pairs(model, pair_set, pairs)
     for skipped in bad:
         warn(f"a pair is left out: {skipped.reason}")
-    with new_file(out) as file:
-        draw_layouts(explained, f"{model} on {len(explained)} of {len(pair_set)} pairs of {pair_set.name}").save(file)
+    title = f"{model} on {len(explained)} of {len(pair_set)} pairs of {pair_set.name}"
+    save_picture(draw_layouts(explained, title), out)
     messages.print(f"Wrote {out}")
 
 

@@ -23,7 +23,12 @@ def import_checkpoint(
     ] = None,
 ) -> None:
     """Import a checkpoint of the official GeoDTR release: strictly, and without executing code in it."""
-    from geodtr.runtime.files import check_new_file
+    from geodtr.runtime.errors import CheckpointError
+    from geodtr.runtime.files import check_file, check_new_file
+
+    check_file(file, CheckpointError)
+    if parameters is not None:
+        check_file(parameters, CheckpointError, "Check --parameters.")
     from geodtr.training.models.checkpoint import save_checkpoint
     from geodtr.training.models.official import find_parameters, import_official
 

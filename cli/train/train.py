@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.build.calibrate import Images
 from geodtr.cli.console import messages, report_skipped, track
 from geodtr.cli.options import SPEC_HELP, out_option
 from geodtr.runtime.names import Dialect
@@ -65,8 +64,12 @@ def train(
 
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.files import check_new_folder
-    from geodtr.training.config import DataSpecs, load_preset
     from geodtr.training.data.spec import absolute
+    from geodtr.training.presets import read_preset
+
+    read_preset(preset)
+    _check(data, validation)
+    from geodtr.training.config import DataSpecs, load_preset
     from geodtr.training.distributed import is_rank_zero
     from geodtr.training.loop import train as run_training
 
@@ -104,11 +107,14 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""
+    from geodtr.training.run_files import LAST, STATE, check_run
+
+    check_run(run)
+    _check(data, validation)
     from geodtr.training.config import DataSpecs
     from geodtr.training.loop import resume as go_on
-    from geodtr.training.models.checkpoint import LAST
     from geodtr.training.run_folder import read_run
-    from geodtr.training.run_state import STATE, is_finished, load_state
+    from geodtr.training.run_state import is_finished, load_state
 
     config = read_run(run)
     if is_finished(load_state(run / STATE).state):
@@ -141,7 +147,7 @@ def finetune(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default="3")
     ] = None,
-    images: Images = 200,
+    images: Annotated[int, typer.Option("--images", min=1, help="How many of the images are used.")] = 200,
     dialect: Annotated[
         Dialect | None, typer.Option("--dialect", help="What the engines will be.", show_default="this machine's own")
     ] = None,
@@ -151,13 +157,20 @@ def finetune(
     Leaves an ordinary checkpoint: build INT8 engines from it as from any. It is another model with other descriptors:
     galleries are built anew.
     """
+    from geodtr.runtime.files import check_new_folder
+    from geodtr.runtime.machine import cpu_dialect
+    from geodtr.training.data.spec import absolute
+    from geodtr.training.presets import read_preset
+    from geodtr.training.run_files import find_checkpoint
+
+    find_checkpoint(source)
+    _check(data, validation)
+    if preset is not None:
+        read_preset(preset)
     from geodtr.calibration.ranges import RangeOptions
     from geodtr.export.calibration_pool import pool_of
     from geodtr.export.finetune import finetune_config
-    from geodtr.runtime.files import check_new_folder
-    from geodtr.runtime.machine import cpu_dialect
     from geodtr.training.config import DataSpecs
-    from geodtr.training.data.spec import absolute
     from geodtr.training.loop import train as run_training
 
     check_new_folder(out)
@@ -179,6 +192,15 @@ def finetune(
     with _audience(out) as (bars, listener):
         checkpoint = run_training(config, pair_set, out, validation=validation_set, track=bars, listener=listener)
     _done(checkpoint)
+
+
+def _check(*specs: str | None) -> None:
+    """Raises DataError for data sets that are not there; before PyTorch is imported, which takes seconds."""
+    from geodtr.training.data.spec import parse_spec
+
+    for spec in specs:
+        if spec:
+            parse_spec(spec)
 
 
 def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":

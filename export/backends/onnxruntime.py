@@ -5,7 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from geodtr.export.backends.registry import BuildOptions, Compiled
+from geodtr.export.backends.base import Compiled
+from geodtr.export.backends.options import OnnxRuntimeOptions, backend_words
 from geodtr.runtime.engines.onnxruntime import check_installation, check_provider, open_session, optimisation_of
 from geodtr.runtime.errors import BundleError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
@@ -19,9 +20,10 @@ from geodtr.runtime.spec import BranchSpec
 class OnnxRuntimeBuilder:
     """ONNX Runtime on the CPU, or on a GPU by its CUDA or TensorRT provider."""
 
-    def __init__(self, options: BuildOptions) -> None:
+    def __init__(self, options: OnnxRuntimeOptions, dialect: Dialect | None) -> None:
+        self._asked = options
         self._provider = options.provider
-        self._dialect = options.dialect or (cpu_dialect() if options.provider == "cpu" else "tensorrt")
+        self._dialect = dialect or (cpu_dialect() if options.provider == "cpu" else "tensorrt")
         if self._provider != "cpu" and self._dialect != "tensorrt":
             raise ConfigError(
                 f"The {self._provider} provider runs no INT8 graph of the {self._dialect} dialect: name tensorrt, or "
@@ -39,7 +41,13 @@ class OnnxRuntimeBuilder:
             if runs.failed:
                 raise ConfigError(f"{runs.found} Leave --dialect out, or build on the machine that it is for.")
         machine = this_cpu() if self._provider == "cpu" else None
-        return BackendEntry(name="onnxruntime", version=check_installation(), provider=self._provider, machine=machine)
+        return BackendEntry(
+            name="onnxruntime",
+            version=check_installation(),
+            provider=self._provider,
+            machine=machine,
+            options=tuple(backend_words(self._asked)),
+        )
 
     def compile(
         self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from geodtr.export.backends.registry import BuildOptions, Compiled
+from geodtr.export.backends.base import Compiled
+from geodtr.export.backends.options import OpenVinoOptions, backend_words
 from geodtr.runtime.engines.openvino import PRECISIONS, check_installation, layers, open_model
 from geodtr.runtime.errors import BuildError, ConfigError
 from geodtr.runtime.machine import cpu_dialect, this_cpu
@@ -15,8 +16,8 @@ from geodtr.runtime.spec import BranchSpec
 class OpenVinoBuilder:
     """OpenVINO on the CPU."""
 
-    def __init__(self, options: BuildOptions) -> None:
-        self._dialect = options.dialect or cpu_dialect()
+    def __init__(self, dialect: Dialect | None) -> None:
+        self._dialect = dialect or cpu_dialect()
 
     @property
     def dialect(self) -> Dialect:
@@ -36,7 +37,8 @@ class OpenVinoBuilder:
                 f"This CPU has no VNNI, and OpenVINO's sums of 8-bit products overflow on it: {self._dialect} would "
                 "give wrong descriptors. Name --dialect cpu-7bit, or no --dialect at all."
             )
-        return BackendEntry(name="openvino", version=check_installation(), machine=this_cpu())
+        options = tuple(backend_words(OpenVinoOptions()))
+        return BackendEntry(name="openvino", version=check_installation(), machine=this_cpu(), options=options)
 
     def compile(self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track) -> Compiled:
         """The compiled model, which opens in a part of the time. Raises BuildError when a layer is computed in another

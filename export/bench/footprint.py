@@ -46,7 +46,7 @@ def _main(model: str, branch: "Branch", batch: str, threads: str) -> None:
     start, empty = time.perf_counter(), _peak_memory()
     from geodtr.export.model import open_branch
     from geodtr.export.timing import noise
-    from geodtr.runtime.engines.registry import EngineOptions
+    from geodtr.runtime.engines.base import EngineOptions
 
     embedder = open_branch(Path(model), branch, EngineOptions(threads=int(threads) or None))
     embedder.embed(noise(embedder, int(batch)))

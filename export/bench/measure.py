@@ -18,7 +18,7 @@ from geodtr.export.model import Model, distinct_names, is_bundle
 from geodtr.export.timing import ROUNDS, Timing, noise, time_embedders, together
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions, LayerTime
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions, LayerTime
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendChoiceEntry, Ratio, Speed, read_manifest
@@ -115,7 +115,7 @@ def run_bench(
     *,
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
-    options: EngineOptions = AS_IT_LIKES,
+    options: EngineOptions = DEFAULT_OPTIONS,
     data: PairSet | None = None,
     openings: int = 1,
     layers: bool = False,
@@ -180,8 +180,9 @@ def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track 
     They are built from the first of `paths` that has float32 graphs to build from. `torch` asks that one of them is a
     checkpoint, which PyTorch runs. Raises ConfigError when a name is unknown or has nothing to be made from.
     """
-    from geodtr.export.backends.registry import BuildOptions, make_builder
+    from geodtr.export.backends.options import BACKEND_OPTIONS
     from geodtr.export.build.engine import build_engine
+    from geodtr.export.build.request import BuildRequest
 
     allowed = ("torch", *BACKENDS)
     unknown = [name for name in against if name not in allowed]
@@ -197,7 +198,7 @@ def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track 
         made = [Path(folder) / f"{backend} fp32" for backend in wanted]
         for backend, out in zip(wanted, made, strict=True):
             if source is not None:
-                build_engine(source, out, precision="fp32", builder=make_builder(backend, BuildOptions()), track=track)
+                build_engine(BuildRequest(source, out, BACKEND_OPTIONS[backend]()), progress=track)
         yield [*paths, *made]
 
 

@@ -13,34 +13,18 @@ from typing import TypeVar
 
 import msgspec
 
-from geodtr.export.backends.registry import BuildOptions, unheard
-from geodtr.export.build.candidates import (
-    CANDIDATES,
-    Able,
-    Candidate,
-    check_can_choose,
-    find_able,
-    none_left,
-    not_timed,
-)
+from geodtr.export.build.candidates import CANDIDATES, Able, Candidate, find_able, none_left, not_timed
 from geodtr.export.build.compile import compile_graphs
-from geodtr.export.build.engine import (
-    check_can_be_faster,
-    check_comparable,
-    check_dialect,
-    check_has_images,
-    copy_graphs,
-    float32_bundle,
-    write_graphs,
-)
+from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, write_graphs
+from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.write import CalibrationPlan, calibrated
-from geodtr.export.speed import BATCH, check_faster, measure_speed
+from geodtr.export.speed import check_faster, measure_speed
 from geodtr.export.statistics import mcnemar
 from geodtr.export.timing import Timing, noise, time_embedders, together
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.engines.registry import EngineOptions
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.files import check_new_folder, new_folder, scratch_in
+from geodtr.runtime.files import new_folder, scratch_in
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.manifest import (
     BackendChoiceEntry,
@@ -52,7 +36,7 @@ from geodtr.runtime.manifest import (
 )
 from geodtr.runtime.names import BRANCHES, Dialect, Precision
 from geodtr.runtime.preflight import check_graphs, require
-from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import EmbedderPair
 
 T = TypeVar("T")
@@ -82,69 +66,59 @@ class _Graphs:
 def build_fastest(
     source: Path,
     out: Path,
-    *,
     precision: Precision,
-    options: BuildOptions | None = None,
-    calibration: CalibrationPlan | None = None,
-    require_faster: bool = False,
-    speed_batch: int = BATCH,
-    notice: Callable[[str], None] = unheard,
-    track: Track = untracked,
-) -> Bundle:
+    dialect: Dialect | None,
+    calibration: CalibrationPlan | None,
+    *,
+    command: str,
+    require_faster: bool,
+    speed_batch: int,
+    notice: Callable[[str], None],
+    track: Track,
+) -> None:
     """Build engines with every backend that runs here, and keep the fastest in a bundle `out`, whole or not at all.
 
     The manifest's `backend_choice` lists every backend with its speed at `speed_batch` images per call, or why it was
-    not timed. `require_faster` asks of the kept backend what `build_engine` asks of one. Raises BuildError, with every
-    backend's reason, when none is left; ConfigError for options of one backend and for the precision `mixed`; otherwise
-    as `build_engine`.
+    not timed. Raises BuildError, with every backend's reason, when none is left.
     """
-    check_new_folder(out)
-    options = options or BuildOptions()
-    check_can_choose(precision, options)
-    if require_faster:
-        check_can_be_faster(precision)
-    check_has_images(precision, calibration)
-    able, entries = find_able(precision, options, check_comparable if require_faster else None, notice)
+    able, entries = find_able(precision, dialect, check_comparable if require_faster else None, notice)
     with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
         if calibration is not None:
             calibration = replace(calibration, file=calibration.file or scratch / "ranges.json")
             calibrated(exported, calibration, track=track)  # what it raises is no backend's fault
         graphs = _write_graphs(able, entries, exported, precision, calibration, scratch, track)
-        kept = _keep_fastest(graphs, entries, calibration, folder, scratch, speed_batch, track)
+        kept = _keep_fastest(graphs, entries, calibration, folder, scratch, command, speed_batch, track)
         if require_faster:
             speed = measure_speed(open_bundle(folder), exported, kept.builder, scratch, speed_batch, track=track)
             manifest = read_manifest(folder)
             check_faster(speed, manifest)
             write_manifest(folder, msgspec.structs.replace(manifest, speed=speed))
-    return open_bundle(out)
 
 
 def recompile_fastest(
     source: Path,
     out: Path,
+    dialect: Dialect | None,
     *,
-    options: BuildOptions | None = None,
-    speed_batch: int = BATCH,
-    notice: Callable[[str], None] = unheard,
-    track: Track = untracked,
-) -> Bundle:
+    command: str,
+    speed_batch: int,
+    notice: Callable[[str], None],
+    track: Track,
+) -> None:
     """Compile the typed graphs of the bundle `source` with every backend that runs here, and keep the fastest in `out`.
 
-    A backend that wants quantised graphs of another dialect is not tried. Raises as `build_fastest` and `recompile`.
+    A backend that wants quantised graphs of another dialect is not tried. Raises as `build_fastest`, and BundleError
+    when a graph is missing or altered.
     """
-    check_new_folder(out)
     manifest = read_manifest(source)
-    options = options or BuildOptions()
-    check_can_choose(None, options)
     require(check_graphs(source, manifest))
-    able, entries = find_able(manifest.precision, options, partial(check_dialect, source, manifest), notice)
+    able, entries = find_able(manifest.precision, dialect, partial(check_dialect, source, manifest), notice)
     with new_folder(out) as folder, scratch_in(folder) as scratch:
         place = scratch / "graphs"
         place.mkdir()
         copy_graphs(source, manifest, place)
         graphs = [(each, _Graphs(place, manifest)) for each in able]
-        _keep_fastest(graphs, entries, None, folder, scratch, speed_batch, track)
-    return open_bundle(out)
+        _keep_fastest(graphs, entries, None, folder, scratch, command, speed_batch, track)
 
 
 def _write_graphs(
@@ -186,6 +160,7 @@ def _keep_fastest(
     calibration: CalibrationPlan | None,
     folder: Path,
     scratch: Path,
+    command: str,
     batch: int,
     track: Track,
 ) -> Able:
@@ -217,7 +192,7 @@ def _keep_fastest(
     winner = passed[kept]
     for file in winner.bundle.path.iterdir():
         file.replace(folder / file.name)
-    write_manifest(folder, msgspec.structs.replace(winner.bundle.manifest, backend_choice=choice))
+    write_manifest(folder, msgspec.structs.replace(winner.bundle.manifest, backend_choice=choice, command=command))
     return winner.able
 
 

@@ -1,12 +1,14 @@
 """The backends that `--backend auto` tries on this machine, and why it does not try the others. Builds nothing."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from geodtr.export.backends.registry import Builder, BuildOptions, make_builder
-from geodtr.runtime.errors import BuildError, ConfigError, UserError
+from geodtr.export.backends.base import Builder
+from geodtr.export.backends.options import BACKEND_OPTIONS, BackendOptions, OnnxRuntimeOptions
+from geodtr.export.backends.registry import make_builder
+from geodtr.runtime.errors import BuildError, UserError
 from geodtr.runtime.manifest import BackendEntry, BackendTrialEntry, runs_by
-from geodtr.runtime.names import BACKENDS, Backend, Precision, Provider
+from geodtr.runtime.names import BACKENDS, Backend, Dialect, Precision, Provider
 from geodtr.runtime.preflight import find_gpu, require
 
 _ON_CPU: frozenset[Backend] = frozenset({"onnxruntime", "openvino"})
@@ -23,6 +25,13 @@ class Candidate:
     @property
     def name(self) -> str:
         return runs_by(self.backend, self.provider)
+
+    @property
+    def options(self) -> BackendOptions:
+        """Those of the backend, by default but for the provider."""
+        if self.backend == "onnxruntime":
+            return OnnxRuntimeOptions(provider=self.provider)
+        return BACKEND_OPTIONS[self.backend]()
 
 
 CANDIDATES = (*(Candidate(backend) for backend in BACKENDS), Candidate("onnxruntime", "cuda"))
@@ -41,26 +50,9 @@ class Able:
     backend: BackendEntry
 
 
-def check_can_choose(precision: Precision | None, options: BuildOptions) -> None:
-    """Raise ConfigError when an option belongs to one backend, or blocks are to be searched. `precision`: None where
-    graphs are taken as they are.
-    """
-    one = ["--provider"] * (options.provider != "cpu") + (options.tensorrt.asked if options.tensorrt else [])
-    if one:
-        raise ConfigError(
-            f"{', '.join(one)}: for one backend, not for --backend auto. Leave it out, or name a backend."
-        )
-    if precision == "mixed":
-        raise ConfigError(
-            "--backend auto does not search for blocks (--precision auto): a search measures recall and speed on one "
-            "backend's engines, and takes minutes for each. Build with --backend auto --precision int8 first; then "
-            "search with the backend that it keeps: --backend NAME --precision auto."
-        )
-
-
 def find_able(
     precision: Precision,
-    options: BuildOptions,
+    dialect: Dialect | None,
     check: Callable[[Builder], None] | None,
     notice: Callable[[str], None],
 ) -> tuple[list[Able], dict[Candidate, BackendTrialEntry]]:
@@ -72,7 +64,7 @@ def find_able(
     for candidate in CANDIDATES:
         try:
             _check_gpu(candidate)
-            builder = make_builder(candidate.backend, replace(options, provider=candidate.provider), notice=notice)
+            builder = make_builder(candidate.options, dialect, notice=notice)
             backend = builder.check(precision)
             if not backend.executed:
                 raise BuildError("It builds here and runs on another GPU: name it by --backend to have it built.")

@@ -6,16 +6,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from geodtr.export.backends.registry import Builder, Compiled
-from geodtr.export.build.agreement import check_agreement
+from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.build.batches import batch_fault, compare_batches
 from geodtr.export.graph.checks import BATCHES
 from geodtr.export.graph.structure import GraphError
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
+from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of
-from geodtr.runtime.engines.registry import EngineOptions
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, Manifest, write_manifest

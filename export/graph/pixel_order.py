@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from geodtr.runtime.build_command import from_checkpoint
 from geodtr.runtime.doctor import Diagnosis
 from geodtr.runtime.manifest import BackendEntry, Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.preflight import Finding, require
-from geodtr.runtime.rebuilding import rebuild
 from geodtr.runtime.spec import INPUT
 
 
@@ -50,5 +50,5 @@ def _old_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
                 what=entry.file,
                 found=f"{bundle / entry.file} was exported by an older version: its first operator is {reader} on "
                 "uint8, which TensorRT refuses; other backends compute it.",
-                remedy=rebuild(bundle, manifest, from_graphs=False),
+                remedy=from_checkpoint(bundle, manifest),
             )

@@ -6,7 +6,6 @@ Knows figures; knows nothing of models or files.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from geodtr.export.build.agreement import at_twice_the_angle
 from geodtr.export.build.batches import BatchInvariance, batch_fault
 from geodtr.export.parity.result import (
     PAIRINGS,
@@ -21,7 +20,8 @@ from geodtr.export.parity.result import (
     StageName,
     together,
 )
-from geodtr.export.statistics import decide, pairs_to_decide
+from geodtr.export.precision.agreement import at_twice_the_angle
+from geodtr.export.statistics import decide, is_within, pairs_to_decide
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Precision, Verdict
 
@@ -186,7 +186,7 @@ class _Recall:
         if evidence == "undecided" and limits.by_cosine:
             verdict = "passed"
         elif evidence == "undecided" and limits.accept_undecided:
-            accepted = at_1.lost - at_1.gained <= limits.max_drop * queries + 1e-9
+            accepted = is_within(at_1.lost, at_1.gained, queries, limits.max_drop)
             verdict = "passed" if accepted else evidence
         words = (
             f"{PAIRINGS[pairing.name]}: R@1 {100 * at_1.before:.1f} -> {100 * at_1.after:.1f}, {at_1.lost} of "

@@ -4,17 +4,15 @@ Knows gates, manifests and the command line's options; measures nothing.
 """
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import msgspec
 
 from geodtr.export.model import Model
 from geodtr.export.parity.result import CheckName, Gate
+from geodtr.runtime.build_command import float32_command, rebuild_command
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.manifest import Manifest, QuantisationEntry
 from geodtr.runtime.names import asked_as
-from geodtr.runtime.rebuilding import rebuild
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +49,29 @@ def _after_failure(failed: set[CheckName], compared: Comparison) -> str:
     made = manifest.quantisation
     if failed & {"preprocessing", "graph", "batches"}:
         other = ", or for another --backend" if "batches" in failed else ""
-        return f"Build it again{other}: {_rebuild(compared, manifest, made)}"
+        return f"Build it again{other}: {_rebuild(compared)}"
     if made is not None and made.search is not None:
-        smaller = msgspec.structs.replace(made.search, tolerance=round(made.search.tolerance / 2, 4))
-        tighter = msgspec.structs.replace(made, search=smaller)
-        return f"Search again with half the tolerance: {_rebuild(compared, manifest, tighter)}"
+        half = str(round(made.search.tolerance / 2, 4))
+        return f"Search again with half the tolerance: {_rebuild(compared, {'--tolerance': half})}"
     if made is not None and made.keep_cosine is not None:
         half_way = round((1 + made.keep_cosine) / 2, 6)
-        command = _rebuild(compared, manifest, msgspec.structs.replace(made, keep_cosine=half_way))
+        command = _rebuild(compared, {"--keep-cosine": str(half_way)})
         also = "; or choose blocks by recall: --precision auto --recall-on SPEC" if "recall" in failed else ""
         return f"Keep more operators in float (--keep-cosine){also}. For example: {command}"
     if compared.layers_left:
         return f"Find the layer: {shlex.join([*compared.command, '--layers'])}"
-    return f"Build float32 engines: {_rebuild(compared, msgspec.structs.replace(manifest, precision='fp32'), None)}"
+    return f"Build float32 engines: {float32_command(compared.bundle.path, manifest, _checkpoint(compared))}"
 
 
-def _rebuild(compared: Comparison, manifest: Manifest, made: QuantisationEntry | None) -> str:
+def _rebuild(compared: Comparison, changes: Mapping[str, str] | None = None) -> str:
     """The command that builds the bundle again with other settings, from the checkpoint where that is at hand."""
-    reference = compared.reference
-    checkpoint = reference.path if reference.bundle is None else None
-    changed = msgspec.structs.replace(manifest, quantisation=made)
-    return rebuild(compared.bundle.path, changed, from_graphs=False, checkpoint=checkpoint)
+    return rebuild_command(
+        compared.bundle.path, compared.bundle.manifest, source=_checkpoint(compared), changes=changes
+    )
+
+
+def _checkpoint(compared: Comparison) -> str | None:
+    return str(compared.reference.path) if compared.reference.bundle is None else None
 
 
 def _more_pairs(gate: Gate, compared: Comparison) -> str:

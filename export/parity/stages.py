@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.model import Model
 from geodtr.export.parity.agreement import agreements

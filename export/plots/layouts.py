@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import nn
 
-from geodtr.export.plots.retrieval import spread
+from geodtr.export.plots.sheet import FAINT, INK, PAPER, font, new_sheet, spread
 from geodtr.runtime.errors import CheckpointError, DataError, ImageError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
@@ -27,7 +27,6 @@ from geodtr.training.models.embedder import normalise
 from geodtr.training.models.explanation import Explains
 
 _WIDTH, _LEAST_HEIGHT, _MARGIN, _GAP, _LABEL, _LINE = 480, 110, 20, 4, 92, 20
-_INK, _FAINT, _PAPER = (40, 40, 40), (120, 120, 120), (255, 255, 255)
 _ACROSS = 2
 """Pairs side by side on the sheet."""
 
@@ -123,14 +122,12 @@ def draw_layouts(pairs: Sequence[ExplainedPair], title: str) -> Image.Image:
     down = -(-len(blocks) // across)
     head = 3 * _LINE
     size = (_MARGIN + across * (width + _MARGIN), head + _MARGIN + down * (height + _MARGIN))
-    sheet = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, _INK, ImageFont.load_default(16))
+    sheet, draw = new_sheet(*size, _MARGIN, title)
     legend = (
         "saliency: strongest channel, dark to bright within each image.   "
         "P1, P2, ...: layout descriptors, the weight of each position: blue negative, red positive."
     )
-    draw.text((_MARGIN, _MARGIN + 24), legend, _FAINT, ImageFont.load_default(12))
+    draw.text((_MARGIN, _MARGIN + 24), legend, FAINT, font(12))
     for index, block in enumerate(blocks):
         row, column = divmod(index, across)
         sheet.paste(block, (_MARGIN + column * (width + _MARGIN), head + _MARGIN + row * (height + _MARGIN)))
@@ -145,13 +142,12 @@ def _draw_block(pair: ExplainedPair, scales: Sequence[float]) -> Image.Image:
     for k, scale in enumerate(scales):
         lines.append((f"P{k + 1}\n±{scale:.2g}", [_layout(view, k, scale) for view in views]))
     width = _LABEL + sum(view.image.shape[1] + _GAP for view in views)
-    block = Image.new("RGB", (width, _LINE + len(lines) * (height + _GAP)), _PAPER)
+    block = Image.new("RGB", (width, _LINE + len(lines) * (height + _GAP)), PAPER)
     draw = ImageDraw.Draw(block)
-    font = ImageFont.load_default(13)
-    draw.text((_LABEL, 0), pair.caption, _INK, font)
+    draw.text((_LABEL, 0), pair.caption, INK, font(13))
     for index, (label, images) in enumerate(lines):
         top, left = _LINE + index * (height + _GAP), _LABEL
-        draw.multiline_text((0, top + height // 2 - 8 * (1 + label.count("\n"))), label, _INK, font)
+        draw.multiline_text((0, top + height // 2 - 8 * (1 + label.count("\n"))), label, INK, font(13))
         for image in images:
             block.paste(Image.fromarray(image), (left, top + (height - image.shape[0]) // 2))
             left += image.shape[1] + _GAP

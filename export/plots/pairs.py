@@ -1,6 +1,6 @@
 """A picture of augmented pairs: each pair as it is, beside it some of what training may make of it.
 
-Knows pixels and draws; knows nothing of files and data sets. See retrieval_sheet for what a model retrieves.
+Knows pixels and draws; knows nothing of files and data sets. See `retrieval` for what a model retrieves.
 """
 
 import math
@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from geodtr.export.plots.colours import LIGHT
+from geodtr.export.plots.sheet import EDGE, FAINT, INK, fitted, font, new_sheet
 from geodtr.runtime.spec import Images
 from geodtr.training.augment.layout_simulation import Layout, LayoutChange, change_columns, change_square, draw_layout
 from geodtr.training.augment.photometric import Semantic, SemanticChange, change_semantic, draw_semantic
 
 _VIEW, _TILE, _MARGIN, _LINE, _COMPASS = 340, 170, 16, 16, 16
-_INK, _FAINT, _NORTH, _EDGE, _PAPER = (40, 40, 40), (95, 95, 95), (200, 30, 30), (205, 205, 205), (255, 255, 255)
+_NORTH = LIGHT["bad"]
 _POINTS = "SWNE"
 """From column 0 of a panorama on, a quarter apart."""
 _ADJUSTMENTS = ("brightness", "contrast", "saturation")
@@ -86,12 +88,11 @@ def draw_pairs(rows: Sequence[PairRow], title: str) -> Image.Image:
     columns = max(len(row.variants) for row in rows)
     heights = [_height(row) for row in rows]
     head = 2 * _MARGIN + _LINE
-    sheet = Image.new("RGB", (_MARGIN + columns * (_VIEW + _MARGIN), head + sum(heights) + len(rows) * _MARGIN), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, _INK, ImageFont.load_default(16))
+    width = _MARGIN + columns * (_VIEW + _MARGIN)
+    sheet, draw = new_sheet(width, head + sum(heights) + len(rows) * _MARGIN, _MARGIN, title)
     top = head
     for row, height in zip(rows, heights, strict=True):
-        draw.line((_MARGIN, top, sheet.width - _MARGIN, top), _EDGE)
+        draw.line((_MARGIN, top, sheet.width - _MARGIN, top), EDGE)
         for column, variant in enumerate(row.variants):
             _draw_variant(sheet, variant, row.polar, _MARGIN + column * (_VIEW + _MARGIN), top + _MARGIN // 2)
         top += height + _MARGIN
@@ -101,27 +102,27 @@ def draw_pairs(rows: Sequence[PairRow], title: str) -> Image.Image:
 def _draw_variant(sheet: Image.Image, variant: PairVariant, polar: bool, left: int, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
     said, of_ground, of_aerial = variant.captions
-    draw.text((left, top), said, _INK, ImageFont.load_default(13))
-    draw.text((left, top + _LINE), of_ground, _FAINT, ImageFont.load_default(11))
+    draw.text((left, top), said, INK, font(13))
+    draw.text((left, top + _LINE), of_ground, FAINT, font(11))
     top += 2 * _LINE
-    ground = _scaled(variant.ground, _VIEW)
+    ground = fitted(Image.fromarray(variant.ground), _VIEW)
     sheet.paste(ground, (left, top))
     top += ground.height
-    aerial = _scaled(variant.aerial, _VIEW if polar else _TILE)
+    aerial = fitted(Image.fromarray(variant.aerial), _VIEW if polar else _TILE)
     # A square tile has its own letters all around.
     aerial_top = top + (_COMPASS if polar else 2 * _COMPASS)
     middle = aerial_top + aerial.height / 2
     sheet.paste(aerial, (left + (_VIEW - aerial.width) // 2, aerial_top))
     for index, point in enumerate(_POINTS):
         place = (variant.turn + (-index if variant.mirrored else index) / 4) % 1
-        ink, font = _NORTH if point == "N" else _INK, ImageFont.load_default(12)
-        draw.text((left + place * _VIEW, top + _COMPASS / 2), point, ink, font, anchor="mm")
+        ink = _NORTH if point == "N" else INK
+        draw.text((left + place * _VIEW, top + _COMPASS / 2), point, ink, font(12), anchor="mm")
         if not polar:
             bearing, radius = 2 * math.pi * (place - 0.5), (_TILE + _COMPASS) / 2
             across, down = radius * math.sin(bearing), -radius * math.cos(bearing)
-            draw.text((left + _VIEW / 2 + across, middle + down), point, ink, font, anchor="mm")
+            draw.text((left + _VIEW / 2 + across, middle + down), point, ink, font(12), anchor="mm")
     below = aerial_top + aerial.height + (0 if polar else _COMPASS)
-    draw.text((left, below + 2), of_aerial, _FAINT, ImageFont.load_default(11))
+    draw.text((left, below + 2), of_aerial, FAINT, font(11))
 
 
 def _repeated(image: Images, times: int) -> torch.Tensor:
@@ -131,15 +132,9 @@ def _repeated(image: Images, times: int) -> torch.Tensor:
 def _height(row: PairRow) -> int:
     """Of the pictures and captions of a row, in pixels."""
     original = row.variants[0]
-    ground = _scaled(original.ground, _VIEW).height
-    aerial = _scaled(original.aerial, _VIEW).height if row.polar else _TILE + 2 * _COMPASS
+    ground = fitted(Image.fromarray(original.ground), _VIEW).height
+    aerial = fitted(Image.fromarray(original.aerial), _VIEW).height if row.polar else _TILE + 2 * _COMPASS
     return 2 * _LINE + ground + _COMPASS + aerial + _LINE
-
-
-def _scaled(pixels: Images, width: int) -> Image.Image:
-    image = Image.fromarray(pixels)
-    size = (width, max(1, round(image.height * width / image.width)))
-    return image.resize(size, Image.Resampling.BICUBIC if width > image.width else Image.Resampling.BOX)
 
 
 def _layout_caption(change: LayoutChange, index: int) -> str:

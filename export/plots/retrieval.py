@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL.Image import Image
 
+from geodtr.export.plots.colours import LIGHT
+from geodtr.export.plots.sheet import EDGE, INK, fitted, font, new_sheet, spread
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.search.exact import search
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _TILE, _MARGIN, _FRAME, _CAPTION = 132, 12, 4, 18
-_RIGHT, _WRONG, _INK, _PAPER = (22, 138, 74), (205, 205, 205), (40, 40, 40), (255, 255, 255)
+_RIGHT = LIGHT["good"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +57,25 @@ def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: 
     return rows
 
 
-def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image.Image:
+def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image:
     """The sheet as an RGB picture; every row is one query."""
     query_width = _TILE * 3
     columns = max(len(row.tiles) for row in rows)
     cell = _TILE + 2 * _FRAME + _MARGIN
     row_height = _TILE + 2 * _FRAME + _CAPTION + _MARGIN
     width = 2 * _MARGIN + query_width + _MARGIN + columns * cell
-    sheet = Image.new("RGB", (width, 2 * _MARGIN + _CAPTION + _MARGIN + len(rows) * row_height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    font, title_font = ImageFont.load_default(12), ImageFont.load_default(16)
-    draw.text((_MARGIN, _MARGIN), title, _INK, title_font)
+    height = 3 * _MARGIN + _CAPTION + len(rows) * row_height
+    sheet, draw = new_sheet(width, height, _MARGIN, title)
+    small = font(12)
     for index, row in enumerate(rows):
         top = 2 * _MARGIN + _CAPTION + index * row_height
-        query = _fit(row.query, query_width, _TILE)
+        query = fitted(decode(row.query).image, query_width, _TILE)
         sheet.paste(query, (_MARGIN, top + _FRAME + (_TILE - query.height) // 2))
-        draw.text((_MARGIN, top + _TILE + 2 * _FRAME + 2), row.caption, _INK, font)
+        draw.text((_MARGIN, top + _TILE + 2 * _FRAME + 2), row.caption, INK, small)
         for column, (tile, caption, right) in enumerate(row.tiles):
             left = 2 * _MARGIN + query_width + column * cell
             frame = (left, top, left + _TILE + 2 * _FRAME - 1, top + _TILE + 2 * _FRAME - 1)
-            draw.rectangle(frame, fill=_RIGHT if right else _WRONG)
-            sheet.paste(_fit(tile, _TILE, _TILE), (left + _FRAME, top + _FRAME))
-            draw.text((left, top + _TILE + 2 * _FRAME + 2), caption, _RIGHT if right else _INK, font)
+            draw.rectangle(frame, fill=_RIGHT if right else EDGE)
+            sheet.paste(fitted(decode(tile).image, _TILE, _TILE), (left + _FRAME, top + _FRAME))
+            draw.text((left, top + _TILE + 2 * _FRAME + 2), caption, _RIGHT if right else INK, small)
     return sheet
-
-
-def spread(total: int, count: int) -> list[int]:
-    """`count` row numbers spread evenly over `total`, so that a sheet shows the set and not its best."""
-    return sorted({int(row) for row in np.linspace(0, total - 1, min(count, total))}) if total else []
-
-
-def _fit(path: Path, width: int, height: int) -> Image.Image:
-    """The image scaled to fit `width` x `height`, its proportions kept."""
-    image = decode(path).image
-    scale = min(width / image.width, height / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)

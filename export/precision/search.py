@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.backends.registry import unheard
+from geodtr.export.backends.base import ignore_warning
 from geodtr.export.precision.trial_engines import Blocks
-from geodtr.export.statistics import Drop, decide, pairs_to_decide
+from geodtr.export.statistics import Drop, decide, is_within, pairs_to_decide
 from geodtr.runtime.errors import Undecided, UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
@@ -85,7 +85,7 @@ def search(
     journal: Path,
     *,
     accept_undecided: bool = False,
-    notice: Callable[[str], None] = unheard,
+    notice: Callable[[str], None] = ignore_warning,
     track: Track = untracked,
 ) -> Found:
     """Find the choice. `tolerance`: the drop in R@1 that is allowed, in points. A choice holds where statistics.decide
@@ -162,7 +162,7 @@ def trial_verdict(trial: TrialEntry, tolerance: float) -> Verdict:
 
 def may_hold(trial: TrialEntry, tolerance: float) -> bool:
     """Whether a complete trial is undecided, and its measured drop is within `tolerance` points."""
-    within = trial.lost - trial.gained <= tolerance / 100 * trial.queries + 1e-9
+    within = is_within(trial.lost, trial.gained, trial.queries, tolerance / 100)
     return trial.complete and within and trial_verdict(trial, tolerance) == "undecided"
 
 

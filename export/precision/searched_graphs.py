@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.export.backends.registry import Builder
+from geodtr.export.backends.base import Builder
+from geodtr.export.precision.agreement import EngineDisagrees
 from geodtr.export.precision.search import Found, search
 from geodtr.export.precision.trial_engines import Workbench
 from geodtr.export.precision.write import (
@@ -54,33 +55,46 @@ def write_searched(
     scratch: Path,
     *,
     track: Track = untracked,
-) -> QuantisationEntry:
+) -> tuple[QuantisationEntry, Builder]:
     """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`; engines that are
     tried are built in `scratch`.
 
-    Raises UndecidedSearch, NoChoiceHolds, and what calibrating and building raise.
+    Where one of them does not compute what its graph says, and `builder` has another way, the search starts over with
+    that. Returns the builder that the choice was made with. Raises UndecidedSearch, NoChoiceHolds, and what calibrating
+    and building raise.
     """
     made = calibrated(exported, plan.calibration, track=track)
     found = quantisers(exported, made.ranges, "mixed", builder.dialect)
     data_sha256 = plan.pairs.fingerprint()
-    asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance, plan.speed_batch)
-    key = sha256(msgspec.json.encode(asked)).hexdigest()
-    with tempfile.TemporaryDirectory(dir=scratch) as tried:
-        bench = Workbench(
-            exported, found, builder, "mixed", plan.pairs, Path(tried), batch=plan.speed_batch, track=track
-        )
-        result = search(
+
+    def searched(bench: Workbench, builder: Builder) -> Found:
+        asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance, plan.speed_batch)
+        return search(
             bench,
             plan.tolerance,
-            key,
+            sha256(msgspec.json.encode(asked)).hexdigest(),
             plan.journal,
             accept_undecided=plan.accept_undecided,
             notice=plan.calibration.notice,
             track=track,
         )
+
+    with tempfile.TemporaryDirectory(dir=scratch) as tried:
+        bench = Workbench(
+            exported, found, builder, "mixed", plan.pairs, Path(tried), batch=plan.speed_batch, track=track
+        )
+        try:
+            result = searched(bench, builder)
+        except EngineDisagrees as fault:
+            other = builder.another_way(str(fault))
+            if other is None:
+                raise
+            builder = other
+            bench.build_by(builder)
+            result = searched(bench, builder)
         chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
     flips = write_chosen(exported, found, chosen, first_images(exported, made), folder, track=track)
-    return QuantisationEntry(
+    entry = QuantisationEntry(
         dialect=builder.dialect,
         calibration=calibration_entry(made),
         operators=sum(len(found[branch].operators) for branch in BRANCHES),
@@ -89,6 +103,7 @@ def write_searched(
         search=_entry(result, plan, data_sha256, builder),
         argmax_flips=flips,
     )
+    return entry, builder
 
 
 def _entry(result: Found, plan: SearchPlan, data_sha256: str, builder: Builder) -> SearchEntry:

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.calibration.operators import blocks
-from geodtr.export.backends.registry import Builder
+from geodtr.export.backends.base import Builder
+from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.cosine_selection import Quantiser
 from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import load_batches
-from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, open_embedders
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions
+from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, rank
@@ -31,6 +33,7 @@ Blocks = frozenset[str]
 
 NONE: Blocks = frozenset()
 _BATCH, _ROUNDS, _KEPT = 32, 7, 24
+_COMPARED = 8
 
 
 class Workbench:
@@ -56,6 +59,11 @@ class Workbench:
         self._pairs, self._timed = pairs, batch
         self._images = {branch: self._load(branch, track) for branch in BRANCHES}
         self._described: OrderedDict[tuple[Branch, Blocks | None], Descriptors] = OrderedDict()
+
+    def build_by(self, builder: Builder) -> None:
+        """Build with `builder` from now on, and forget what other engines found."""
+        self._builder, self._backend = builder, builder.check(self._precision)
+        self._described.clear()
 
     @property
     def queries(self) -> int:
@@ -110,7 +118,10 @@ class Workbench:
         return [each.both.median for each in found]
 
     def embedder(self, branch: Branch, chosen: Blocks | None) -> Embedder:
-        """A branch's engine with the `chosen` blocks quantised, built by the backend; None for all of it in float32."""
+        """A branch's engine with the `chosen` blocks quantised, built by the backend; None for all of it in float32.
+
+        Raises EngineDisagrees when TensorRT compiled another computation: its recall would say nothing of the blocks.
+        """
         import onnx
 
         quantiser = self._quantisers[branch]
@@ -124,6 +135,8 @@ class Workbench:
         made = self._builder.compile(file, spec, precision, folder, track=untracked)
         files = EngineFiles(spec, precision, file, made.file if made else None)
         (embedder,) = open_embedders([files], self._backend, EngineOptions(trust_host_code=True))
+        if self._backend.tensorrt is not None:
+            check_agreement(embedder, file, self._images[branch][:_COMPARED], precision, None)
         for path in folder.iterdir():
             path.unlink()
         return embedder

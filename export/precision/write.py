@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geodtr.calibration.pool import Pool
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
-from geodtr.export.backends.registry import unheard
+from geodtr.calibration.select import Pool
+from geodtr.export.backends.base import ignore_warning
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
 from geodtr.export.precision.cosine_selection import KEEP_COSINE, Quantiser, keep_cosine
@@ -37,15 +37,15 @@ class CalibrationPlan:
     options: RangeOptions = field(default_factory=RangeOptions)
     file: Path | None = None
     keep_cosine: float | None = None
-    notice: Callable[[str], None] = unheard
+    notice: Callable[[str], None] = ignore_warning
 
 
 def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untracked) -> Calibrated:
     """Calibrate the float32 bundle `exported` as planned. What ranges of another making are replaced by is said."""
     held = plan.file is not None and plan.file.exists()
     made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
-    if held and made.why_anew is not None:
-        plan.notice(f"The ranges in {plan.file} were measured again, because {made.why_anew}.")
+    if held and made.reason is not None:
+        plan.notice(f"The ranges in {plan.file} were measured again, because {made.reason}.")
     return made
 
 

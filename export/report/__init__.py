@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from geodtr.export.parity.result import ParityResult
+from geodtr.export.plots.files import require_matplotlib
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, check_writable, write_bytes
 from geodtr.runtime.installation import install_hint
@@ -24,13 +25,14 @@ def check_replaceable(out: Path) -> None:
     """Likewise where an earlier report may lie at `out`.
 
     Raises ConfigError when its name does not end in .html, UserError when nothing can be written there,
-    MissingDependency without Jinja2.
+    MissingDependency without Jinja2 or matplotlib.
     """
     if out.suffix.lower() != ".html":
         raise ConfigError(f"{out} does not end in .html; the report is written as an HTML file.")
     check_writable(out)
     if find_spec("jinja2") is None:
         raise MissingDependency(f"The report is written by Jinja2, which is not installed: {install_hint('export')}")
+    require_matplotlib()
 
 
 def write_report(result: ParityResult, out: Path) -> None:

@@ -9,33 +9,34 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from geodtr.export.parity.result import PAIRINGS, Candidate, LayerAgreement, ParityResult
-from geodtr.export.report import figures, words
-from geodtr.export.report.pictures import changed_queries
-from geodtr.export.report.plots import (
+from geodtr.export.plots import numbers
+from geodtr.export.plots.colours import REFERENCE, Series, css_variables, series
+from geodtr.export.plots.parity import (
     change_plot,
     cosine_plot,
     layer_plot,
     rank_plot,
     recall_change_plot,
     recall_plot,
-    series,
     size_of,
     sizes,
 )
+from geodtr.export.report import words
+from geodtr.export.report.pictures import changed_queries
 from geodtr.runtime.names import BRANCHES, Branch
 
 _PICTURED = 12
 """Changed queries that are shown: about 80 kB each where images are as large as CVUSA's."""
 _WORST_LAYERS = 12
 _FILTERS = (
-    figures.percent,
-    figures.points,
-    figures.cosine,
-    figures.times,
-    figures.megabytes,
-    figures.counted,
-    figures.listed,
-    figures.digits,
+    numbers.percent,
+    numbers.points,
+    numbers.cosine,
+    numbers.times,
+    numbers.megabytes,
+    numbers.counted,
+    numbers.listed,
+    numbers.digits,
 )
 
 
@@ -57,7 +58,7 @@ def page(result: ParityResult) -> str:
     evidence, candidates = result.evidence, result.candidates
     queries, changed = changed_queries(result, _PICTURED)
     return environment.from_string((templates / "page.html").read_text("utf-8")).render(
-        style=Markup((templates / "style.css").read_text("utf-8")),
+        style=Markup(css_variables() + (templates / "style.css").read_text("utf-8")),
         written=datetime.now(timezone.utc),
         figures=result.figures,
         reference=result.figures.reference,
@@ -67,6 +68,7 @@ def page(result: ParityResult) -> str:
         stages=words.STAGES,
         checks=words.CHECKS,
         series=series,
+        reference_series=REFERENCE,
         headline=words.headline(result),
         sureness=words.sureness(result),
         doubts=words.doubts(result),
@@ -92,10 +94,10 @@ def page(result: ParityResult) -> str:
     )
 
 
-def _layers(candidate: Candidate, style: str) -> Iterator[Layers]:
+def _layers(candidate: Candidate, look: Series) -> Iterator[Layers]:
     for branch in BRANCHES:
         nodes = [layer for layer in candidate.layers if layer.branch == branch]
         if nodes:
             worst = sorted(nodes, key=lambda layer: layer.turn)[-_WORST_LAYERS:]
             shown = tuple(layer for layer in nodes if layer in worst)
-            yield Layers(branch, Markup(layer_plot(nodes, branch, style)), len(nodes), shown)
+            yield Layers(branch, Markup(layer_plot(nodes, branch, look, candidate.name)), len(nodes), shown)

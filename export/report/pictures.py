@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from geodtr.export.parity.result import Evidence, ParityResult
-from geodtr.export.report.plots import series
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.recall import Ranking
@@ -47,7 +46,6 @@ class Move:
     """
 
     name: str
-    style: str
     before: int
     after: int
     margin_before: float
@@ -96,7 +94,7 @@ def _changed_query(result: ParityResult, query: int) -> ChangedQuery:
     by: dict[int, list[str]] = {right: []}
     by.setdefault(first, []).append(result.figures.reference.name)
     moves = []
-    for number, (candidate, each) in enumerate(zip(result.candidates, evidence.candidates, strict=True)):
+    for candidate, each in zip(result.candidates, evidence.candidates, strict=True):
         after = each.rankings["own"]
         answer = int(evidence.answers(after)[query])
         by.setdefault(answer, []).append(candidate.name)
@@ -104,7 +102,6 @@ def _changed_query(result: ParityResult, query: int) -> ChangedQuery:
             moves.append(
                 Move(
                     candidate.name,
-                    series(number),
                     before=int(before.rank[query]) + 1,
                     after=int(after.rank[query]) + 1,
                     margin_before=float(before.margin[query]),

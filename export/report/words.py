@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from geodtr.export.parity.result import PAIRINGS, Candidate, CheckName, Gate, ParityResult, StageName
-from geodtr.export.report.figures import counted, listed, percent, points
+from geodtr.export.plots.numbers import counted, listed, percent, points
 
 STAGES: dict[StageName, str] = {
     "onnx": "float32 ONNX",

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.build_command import rebuild_command, recompile_bundle
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint, pip
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Precision, Provider
 from geodtr.runtime.preflight import Finding, check_cpu_dialect, find_gpu, looked_at
-from geodtr.runtime.rebuilding import rebuild
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
@@ -87,7 +87,7 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     if backend.provider == "cpu":
         integers = manifest.precision != "fp8"
         dialect = manifest.quantisation.dialect if manifest.quantisation is not None and integers else None
-        yield check_cpu_dialect(dialect, rebuild(bundle, manifest, from_graphs=False))
+        yield check_cpu_dialect(dialect, lambda: rebuild_command(bundle, manifest, changes={"--dialect": None}))
     else:
         yield find_gpu(needed=True)
     if any(manifest.engine(branch).compiled for branch in BRANCHES):
@@ -102,7 +102,7 @@ def _check_compiled(bundle: Path, manifest: Manifest) -> Finding:
     return Finding(
         what="compiled",
         found=f"optimised for {made}: not used here; the graph is optimised anew at each opening, which takes longer",
-        remedy=rebuild(bundle, manifest, from_graphs=True),
+        remedy=recompile_bundle(bundle, manifest),
     )
 
 
@@ -144,7 +144,7 @@ def _open(engine: EngineFiles, backend: BackendEntry, options: EngineOptions, pr
 def open_session(
     model: Path | bytes,
     provider: Provider = "cpu",
-    options: EngineOptions = AS_IT_LIKES,
+    options: EngineOptions = DEFAULT_OPTIONS,
     *,
     optimisation: Optimisation = "all",
     save_optimised: Path | None = None,

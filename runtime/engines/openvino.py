@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.build_command import rebuild_command, recompile_bundle
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Precision
 from geodtr.runtime.preflight import Finding, check_cpu_dialect, looked_at
-from geodtr.runtime.rebuilding import rebuild
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed")
@@ -72,7 +72,10 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     yield there
     if there.failed:
         return
-    remedy = rebuild(bundle, manifest, from_graphs=False)
+
+    def remedy() -> str:
+        return rebuild_command(bundle, manifest, changes={"--dialect": None})
+
     yield check_cpu_dialect(None if manifest.quantisation is None else manifest.quantisation.dialect, remedy)
     if _made_here(manifest.backend):
         yield Finding(what="compiled", found="for this version and processor")
@@ -83,14 +86,14 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
             f"{manifest.backend.version} on {_told(manifest.backend.machine)}; this is OpenVINO {there.found} on "
             f"{_told(this_cpu())}.",
             failed=True,
-            remedy=remedy,
+            remedy=remedy(),
         )
     else:
         yield Finding(
             what="compiled",
             found="for another version or processor: not used here; the graph is compiled at each opening, which takes "
             "longer",
-            remedy=rebuild(bundle, manifest, from_graphs=True),
+            remedy=recompile_bundle(bundle, manifest),
         )
 
 
@@ -130,7 +133,7 @@ def _source(engine: EngineFiles, backend: BackendEntry) -> Path:
     return engine.compiled if engine.compiled is not None and _made_here(backend) else engine.graph
 
 
-def open_model(model: Path | bytes, options: EngineOptions = AS_IT_LIKES, *, count_time: bool = False) -> Any:
+def open_model(model: Path | bytes, options: EngineOptions = DEFAULT_OPTIONS, *, count_time: bool = False) -> Any:
     """A `CompiledModel`, of an ONNX file, a serialised one, or of a file that `export_model` wrote; with `count_time`,
     its requests tell what each layer takes.
 

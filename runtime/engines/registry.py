@@ -4,54 +4,16 @@ A backend is one module with `check` (what must hold before a bundle of its is r
 `open_embedders` and `layer_times`; a new one is its file, its name, and its lines here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions, LayerTime
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import BackendEntry, Manifest
-from geodtr.runtime.names import Backend, Precision
+from geodtr.runtime.names import Backend
 from geodtr.runtime.preflight import Finding
-from geodtr.runtime.spec import BranchSpec, Embedder, Images
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFiles:
-    """One branch's engine on disk, hashes verified: its typed ONNX graph, and what the backend compiled it to."""
-
-    spec: BranchSpec
-    precision: Precision
-    graph: Path
-    compiled: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How engines are run. `threads`: of the processor, for one embedder; None leaves the number to the backend.
-    `trust_host_code`: version-compatible TensorRT plans may run the program code that they carry. `keep_compiled`: what
-    TensorRT-RTX compiles on loading is kept beside the bundle, and read from there.
-    """
-
-    threads: int | None = None
-    trust_host_code: bool = False
-    keep_compiled: bool = True
-
-
-AS_IT_LIKES = EngineOptions()
-"""All left to the backend."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerTime:
-    """One layer of an engine as its backend runs it: what it is called, what it computes ("" where the backend does not
-    tell), its median time a call.
-    """
-
-    name: str
-    kind: str
-    milliseconds: float
+from geodtr.runtime.spec import Embedder, Images
 
 
 def installed(backend: Backend) -> Iterator[Finding]:
@@ -123,11 +85,3 @@ def layer_times(
 
         return layer_times_tensorrt(engine, backend, options, images, calls)
     raise AssertionError(backend.name)
-
-
-def longest_first(taken: Mapping[tuple[str, str], Sequence[float]]) -> list[LayerTime]:
-    """Of layers by name and kind, with the milliseconds of each call. The first warms up, and is left out, with the
-    layers that it alone has.
-    """
-    times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items() if len(each) > 1]
-    return sorted(times, key=lambda layer: -layer.milliseconds)

@@ -1,12 +1,10 @@
 """A gallery: aerial references with their descriptors and positions, of one embedding space.
 
-Knows what may be asked of one wherever it is kept; how it is kept is a folder's (gallery_folder.py) or Milvus's
-(gallery_milvus.py).
+Types only: what may be asked of one wherever it is kept. How it is kept: gallery/folder and gallery/milvus.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -14,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery.location import Place, as_place
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
-from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
@@ -204,22 +200,6 @@ class Verified:
 
     faults: tuple[Fault, ...]
     recall: IndexRecall | None
-
-
-def open_gallery(place: Place | Path | str) -> Gallery:
-    """Open a gallery for reading: a folder, a Milvus Lite file (.db) or milvus://HOST:PORT/COLLECTION.
-
-    Raises GalleryError when it is missing, of another schema, or cannot be reached; `verify_gallery` finds single rows.
-    """
-    return as_place(place).open()
-
-
-def verify_gallery(place: Place | Path | str, *, track: Track = untracked) -> Verified:
-    """Read all of a gallery and name every fault; none: it is as it was written. What an index finds is measured.
-
-    Raises GalleryError when it is no gallery at all.
-    """
-    return as_place(place).verify(track)
 
 
 def check_descriptors(tiles: Sequence[Tile], descriptors: Descriptors, size: int) -> None:

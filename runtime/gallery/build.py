@@ -15,8 +15,9 @@ import msgspec
 from geodtr.runtime.embed.pipeline import batches_ahead
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
 from geodtr.runtime.gallery.base import GalleryWriter
-from geodtr.runtime.gallery.location import Place, as_place
+from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy, require_space
+from geodtr.runtime.gallery.registry import change_gallery, create_gallery, holds_gallery
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.names import Index, Storage
 from geodtr.runtime.progress import Track, untracked
@@ -46,7 +47,7 @@ def stop(tile: Tile, error: ImageError) -> None:
 
 
 def build_gallery(
-    out: Place | Path | str,
+    out: GalleryLocation | Path | str,
     source: TileSource,
     embedder: Embedder,
     made_by: MadeBy,
@@ -84,7 +85,7 @@ def build_gallery(
 
 
 def add_to_gallery(
-    gallery: Place | Path | str,
+    gallery: GalleryLocation | Path | str,
     source: TileSource,
     embedder: Embedder,
     embedding_id: str,
@@ -98,7 +99,7 @@ def add_to_gallery(
     a tile's id with anything else said of it; otherwise as build_gallery.
     """
     check_tiles(source.name, source.tiles)
-    with as_place(gallery).write() as writer:
+    with change_gallery(gallery) as writer:
         require_space(writer.name, writer.manifest, embedding_id)
         if not writer.finished:
             raise GalleryError(
@@ -108,15 +109,14 @@ def add_to_gallery(
         return _embed(writer, source, embedder, on_bad_tile, track)
 
 
-def begin_gallery(out: Place | Path | str, manifest: GalleryManifest) -> GalleryWriter:
+def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) -> GalleryWriter:
     """A new gallery's writer, or that of an unfinished one that was begun likewise; for who embeds in another way.
 
     Raises as build_gallery.
     """
-    place = as_place(out)
-    if not place.holds_gallery():
-        return place.create(manifest)
-    writer = place.write()
+    if not holds_gallery(out):
+        return create_gallery(out, manifest)
+    writer = change_gallery(out)
     try:
         if writer.finished:
             raise OutputExists(

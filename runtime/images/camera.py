@@ -6,24 +6,17 @@ nobody waits for it without end.
 """
 
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from collections.abc import Generator, Iterator
+from threading import Event
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.video import Seen, opened, retrieved
+from geodtr.runtime.prefetch import BackgroundReader
 
 STARTING = 15.0
 """Seconds that a camera may take until its first frame."""
 PATIENCE = 5.0
 """Seconds that it may take from one frame to the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    seen: Seen
-    last: bool = False
 
 
 def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
@@ -34,30 +27,24 @@ def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
     more frames, or has given none for PATIENCE, says so in the place of the frame that is missing.
     """
     wanted, stopped = Event(), Event()
-    given: SimpleQueue[_Given] = SimpleQueue()
-    taking = Thread(target=_take, args=(index, every, wanted, stopped, given), name="camera", daemon=True)
-    taking.start()
+    wanted.set()
+    frames = BackgroundReader(_frames(index, every, wanted, stopped), "camera")
     patience = STARTING
     try:
-        while True:
-            wanted.set()
-            try:
-                one = given.get(timeout=patience)
-            except Empty:
-                why = f"camera:{index} has given no frame for {patience:g} s: stalled, or lost."
-                yield Seen(f"camera:{index}", ImageError(why), None)
-                return
-            yield one.seen
-            if one.last:
-                return
+        while (seen := frames.next(patience)) is not None:
+            yield seen
             patience = PATIENCE
+            wanted.set()
+    except TimeoutError:
+        why = f"camera:{index} has given no frame for {patience:g} s: stalled, or lost."
+        yield Seen(f"camera:{index}", ImageError(why), None)
     finally:
         stopped.set()
-        taking.join(timeout=1)  # a camera that hangs keeps its thread, which ends with the process
+        frames.join(1)  # a camera that hangs keeps its thread, which ends with the process
 
 
-def _take(index: int, every: int, wanted: Event, stopped: Event, given: SimpleQueue[_Given]) -> None:
-    """The thread: decode those frames alone that are wanted."""
+def _frames(index: int, every: int, wanted: Event, stopped: Event) -> Iterator[Seen]:
+    """For the thread: decode those frames alone that are wanted."""
     import cv2
 
     name = f"camera:{index}"
@@ -65,15 +52,15 @@ def _take(index: int, every: int, wanted: Event, stopped: Event, given: SimpleQu
         with opened(index) as capture:
             if not capture.isOpened():
                 why = f"{name} cannot be opened. Is it plugged in, may you read it, does another program hold it?"
-                given.put(_Given(Seen(name, ImageError(why), None), last=True))
+                yield Seen(name, ImageError(why), None)
                 return
             number = 0
             while not stopped.is_set() and capture.grab():
                 if number % every == 0 and wanted.is_set():
                     wanted.clear()
-                    given.put(_Given(retrieved(capture, f"{name}#{number}", time.time())))
+                    yield retrieved(capture, f"{name}#{number}", time.time())
                 number += 1
             why = f"{name} stopped after {number} frames: unplugged, or lost."
-            given.put(_Given(Seen(f"{name}#{number}", ImageError(why), None), last=True))
+            yield Seen(f"{name}#{number}", ImageError(why), None)
     except cv2.error as error:
-        given.put(_Given(Seen(name, ImageError(f"{name} failed ({error})."), None), last=True))
+        yield Seen(name, ImageError(f"{name} failed ({error})."), None)

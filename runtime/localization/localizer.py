@@ -19,81 +19,22 @@ import numpy as np
 
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
-from geodtr.runtime.engines.registry import AS_IT_LIKES, EngineOptions
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
-from geodtr.runtime.gallery.base import Gallery, open_gallery
-from geodtr.runtime.gallery.location import Place
+from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import require_space
+from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
-from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Fix, Floats, fuse
+from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
 from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
-from geodtr.runtime.localization.writers import Waypoint
+from geodtr.runtime.localization.result import Candidate, Localisation
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
-from geodtr.runtime.tracking.filter import Sighting
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One tile that a query may show: its gallery row, place, and cosine similarity (-1..1).
-
-    `heading` is the one by which this tile was found, in degrees clockwise from north; None where none was searched.
-    """
-
-    row: int
-    place: Tile
-    score: float
-    heading: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Localisation:
-    """A query image and its nearest tiles, best first.
-
-    `image` and `time` are the frame's (`runtime/images/frames.py`): a path, or `drive.mp4#57` at 5.7 seconds; both None
-    for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
-    unless headings were searched and the image is a full turn. `uncalibrated` says why the fix claims no radius; None
-    where it claims one.
-    """
-
-    image: str | None
-    time: float | None
-    candidates: tuple[Candidate, ...]
-    fix: Fix | None
-    heading: float | None
-    uncalibrated: str | None
-
-    @property
-    def sighting(self) -> Sighting:
-        """The same for a Tracker."""
-        places = [candidate.place for candidate in self.candidates]
-        lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
-        scores = np.array([candidate.score for candidate in self.candidates], np.float32)
-        found = [candidate.heading for candidate in self.candidates]
-        return Sighting(scores, lat, lon, None if self.heading is None else np.array(found, np.float64))
-
-    @property
-    def waypoint(self) -> Waypoint:
-        """The same for a file."""
-        fix = self.fix
-        if fix is None:
-            return Waypoint("no fix", self.image, self.time, heading=self.heading)
-        within = {radius.share: radius.metres for radius in fix.within}
-        return Waypoint(
-            state="fix",
-            image=self.image,
-            time_s=self.time,
-            lat=fix.lat,
-            lon=fix.lon,
-            heading=self.heading,
-            within_68_m=within.get(0.68),
-            within_95_m=within.get(0.95),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +54,7 @@ class Localizer:
     """
 
     def __init__(
-        self, bundle: Bundle, gallery: Gallery, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+        self, bundle: Bundle, gallery: Gallery, options: EngineOptions = DEFAULT_OPTIONS, *, headings: int = 1
     ) -> None:
         """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
         aligned to north. Images that are no full turn are not turned.
@@ -159,7 +100,12 @@ class Localizer:
 
     @classmethod
     def open(
-        cls, bundle: Path | str, gallery: Place | Path | str, options: EngineOptions = AS_IT_LIKES, *, headings: int = 1
+        cls,
+        bundle: Path | str,
+        gallery: GalleryLocation | Path | str,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        headings: int = 1,
     ) -> "Localizer":
         """Open a bundle folder and a gallery, wherever that is (see open_gallery).
 

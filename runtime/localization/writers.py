@@ -8,45 +8,22 @@ import io
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
-from geodtr.runtime.tracking.filter import State
+from geodtr.runtime.localization.result import Waypoint
 
 SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
 _GPX = "http://www.topografix.com/GPX/1/1"
 _SCHEMA = "http://www.topografix.com/GPX/1/1/gpx.xsd"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
-
-
-@dataclass(frozen=True, slots=True)
-class Waypoint:
-    """One frame's answer. `state` is "fix" or "no fix" of a single image, or a track's.
-
-    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
-    metres: of a single image the calibrated claim, of a track the filter's own belief. What is not known is None.
-    """
-
-    state: Literal["fix", "no fix"] | State
-    image: str | None = None
-    time_s: float | None = None
-    lat: float | None = None
-    lon: float | None = None
-    heading: float | None = None
-    within_68_m: float | None = None
-    within_95_m: float | None = None
-
-    @property
-    def reliable(self) -> bool:
-        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
-        return self.state in ("fix", "tracking") and self.lat is not None
 
 
 def check_out(path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -20,10 +21,6 @@ from geodtr.runtime.names import Storage
 from geodtr.runtime.search.quantize import Compression, compress
 from geodtr.runtime.spec import Descriptors
 
-_FLOAT = 1
-"""ONNX's number for float32 (TensorProto.DataType)."""
-_INT = 2
-"""ONNX's number for an attribute that is an integer (AttributeProto.AttributeType)."""
 _MANY = 40
 """From so many queries on, ONNX Runtime is faster with the rows as the second matrix: to pack them pays."""
 _SHORT = 2048
@@ -66,9 +63,9 @@ def product(queries: Descriptors) -> Product:
         columns = np.ascontiguousarray(queries.T)
         return Product(lambda rows: np.matmul(rows, columns), 1)
     if len(queries) < _MANY:
-        columns, session = np.ascontiguousarray(queries.T), _session("MatMul")
+        columns, session = np.ascontiguousarray(queries.T), _session("matmul")
         return Product(lambda rows: session.run(None, {"a": rows, "b": columns})[0], _cores())
-    session = _session("Gemm")
+    session = _session("gemm")
     return Product(lambda rows: session.run(None, {"a": queries, "b": rows})[0].T, _cores())
 
 
@@ -148,34 +145,14 @@ def _cores() -> int:
 
 
 @cache
-def _session(operator: Literal["MatMul", "Gemm"]) -> Any:
-    """A session that multiplies `a` with `b`, or by Gemm with `b` transposed, in the thread that calls it."""
+def _session(operator: Literal["matmul", "gemm"]) -> Any:
+    """A session that multiplies `a` with `b`, or by gemm with `b` transposed, in the thread that calls it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(_graph(operator), options, providers=["CPUExecutionProvider"])
-
-
-def _graph(operator: Literal["MatMul", "Gemm"]) -> bytes:
-    """An ONNX model of one operator, in protobuf's wire format; the numbers are those of the fields in onnx.proto."""
-
-    def varint(number: int) -> bytes:
-        return bytes([number]) if number < 128 else bytes([number % 128 + 128]) + varint(number // 128)
-
-    def field(number: int, content: bytes | int) -> bytes:
-        if isinstance(content, int):
-            return varint(number << 3) + varint(content)
-        return varint(number << 3 | 2) + varint(len(content)) + content
-
-    def value(name: bytes) -> bytes:
-        return field(1, name) + field(2, field(1, field(1, _FLOAT)))
-
-    takes, gives = (b"a", b"b"), b"scores"
-    node = b"".join(field(1, name) for name in takes) + field(2, gives) + field(4, operator.encode())
-    if operator == "Gemm":
-        node += field(5, field(1, b"transB") + field(3, 1) + field(20, _INT))
-    graph = field(1, node) + field(2, b"product")
-    graph += b"".join(field(11, value(name)) for name in takes) + field(12, value(gives))
-    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13))
+    graph = (
+        files("geodtr.runtime.search").joinpath(f"{operator}.onnx").read_bytes()
+    )  # written by tools/search_graphs.py
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

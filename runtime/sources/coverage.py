@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geodtr.runtime.sources.ellipsoid import Values, displacement, metres_per_degree
+from geodtr.runtime.geodesy import Values, displacement, metres_per_degree
 from geodtr.runtime.sources.tile import Tile
 
 _SAMPLE = 256
@@ -71,7 +71,7 @@ def measure(tiles: Sequence[Tile]) -> Coverage:
     if not len(places):
         return Coverage(len(tiles), 0)
     lat, lon = places.T
-    frame = _frame(lat, lon)
+    frame = frame_of(lat, lon)
     x, y = frame.metres(lat, lon)
     width, height = frame.size
     return Coverage(
@@ -92,7 +92,7 @@ def positions(tiles: Sequence[Tile]) -> Values:
     return np.array(known, np.float64).reshape(-1, 2)
 
 
-def _frame(lat: Values, lon: Values) -> Frame:
+def frame_of(lat: Values, lon: Values) -> Frame:
     # The mean direction, for a mean of numbers is on the wrong side of the Earth for places about the 180th meridian.
     angles = np.radians(lon)
     middle = float(np.degrees(np.arctan2(np.sin(angles).sum(), np.cos(angles).sum())))

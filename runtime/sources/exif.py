@@ -7,7 +7,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.sources.position import Position, check_position
+from geodtr.runtime.sources.tile import Position, check_position
 
 _GPS = ExifTags.GPS
 _SIGNS = {"N": 1, "S": -1, "E": 1, "W": -1}

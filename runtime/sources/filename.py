@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.images.decode import SUFFIXES
-from geodtr.runtime.sources.position import Position, check_position
+from geodtr.runtime.sources.tile import Position, check_position
 
 # Whole numbers only: what stands beside must not be taken for a part of it, nor a part of it for what stands beside.
 _NUMBER = r"(?:(?<![\d.])|(?=[-+]))[-+]?\d+(?:\.\d+)?(?!\.?\d)"

@@ -11,9 +11,7 @@ from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.sources.exif import find_in_exif
 from geodtr.runtime.sources.filename import CONVENTIONS, compile_pattern, find_in_name, match_names
-from geodtr.runtime.sources.listed import ListedTiles
-from geodtr.runtime.sources.position import Position
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import ListedTiles, Position, Tile
 from geodtr.runtime.sources.tiles_csv import FILE_NAME, read_tiles_csv
 
 Origin = Literal["names", "exif", "none"]

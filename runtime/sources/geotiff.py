@@ -14,11 +14,11 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.files import readable
+from geodtr.runtime.geodesy import Values
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
-from geodtr.runtime.sources.ellipsoid import Values
 from geodtr.runtime.sources.grid import GridTile, lay_out
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import MAX_SIDE

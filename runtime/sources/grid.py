@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.sources.ellipsoid import Values, displacement
+from geodtr.runtime.geodesy import Values, displacement
 
 _SAMPLES = 257
 """Points at which a line across the map is measured: the scale of a projection changes slowly."""

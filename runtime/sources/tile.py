@@ -6,12 +6,13 @@ Knows what a tile says of itself; knows nothing of galleries or engines.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.images.decode import Decoded
+from geodtr.runtime.images.decode import Decoded, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,39 @@ class TileSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ListedTiles:
+    """A TileSource whose tiles are image files, of a folder or a data set. `notes` say where positions come from."""
+
+    name: str
+    tiles: Sequence[Tile]
+    notes: tuple[str, ...] = ()
+
+    def read(self, tile: Tile) -> Decoded:
+        """The file's image."""
+        return decode(Path(tile.file))
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Degrees, WGS 84. `heading` is where the tile's upper edge points, clockwise from north, 0 to 360, if known."""
+
+    lat: float
+    lon: float
+    heading: float | None = None
+
+
+def check_position(lat: float, lon: float, where: str, heading: float | None = None) -> Position:
+    """The position, its heading brought into 0 to 360 degrees.
+
+    Raises DataError, beginning with `where`, when a value is no finite number or lies outside +-90, +-180 or +-360.
+    """
+    fault = _out_of_range(lat, lon, heading)
+    if fault is not None:
+        raise DataError(f"{where}: {fault}.")
+    return Position(lat, lon, None if heading is None else heading % 360)
+
+
 def check_tiles(source: str, tiles: Sequence[Tile]) -> None:
     """Raise DataError naming the first tile of `source` whose id is empty or taken, or that says what cannot be."""
     ids = set[str]()
@@ -69,10 +103,9 @@ def _fault(tile: Tile) -> str | None:
         return "its id is empty"
     if (tile.lat is None) != (tile.lon is None):
         return f"lat is {tile.lat} and lon {tile.lon}; both or neither must be known"
-    limits = (("lat", tile.lat, -90, 90), ("lon", tile.lon, -180, 180), ("heading", tile.heading, -360, 360))
-    for name, value, least, most in limits:
-        if value is not None and not least <= value <= most:
-            return f"{name} is {value}; allowed are {least} to {most} degrees"
+    fault = _out_of_range(tile.lat, tile.lon, tile.heading)
+    if fault is not None:
+        return fault
     scale = tile.metres_per_pixel
     if scale is not None and not (isfinite(scale) and scale > 0):
         return f"metres_per_pixel is {scale}; it must be above 0 and finite"
@@ -81,4 +114,12 @@ def _fault(tile: Tile) -> str | None:
         msgspec.json.decode(text)
     except (TypeError, ValueError) as error:
         return f"it cannot be written down as JSON ({error})"
+    return None
+
+
+def _out_of_range(lat: float | None, lon: float | None, heading: float | None) -> str | None:
+    """Which value cannot be, or None."""
+    for name, value, limit in (("lat", lat, 90), ("lon", lon, 180), ("heading", heading, 360)):
+        if value is not None and not abs(value) <= limit:
+            return f"{name} is {value:g}; it must lie within -{limit} and {limit} degrees"
     return None

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 
-from geodtr.runtime.csv_rows import read_csv
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.sources.position import check_position
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import Tile, check_position
+from geodtr.runtime.text_rows import read_csv
 
 FILE_NAME = "tiles.csv"
 _KNOWN = ("file", "lat", "lon", "heading", "metres_per_pixel", "id")

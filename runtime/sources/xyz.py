@@ -13,8 +13,8 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files import readable
+from geodtr.runtime.geodesy import SEMI_MAJOR
 from geodtr.runtime.images.decode import Decoded, decode
-from geodtr.runtime.sources.ellipsoid import SEMI_MAJOR
 from geodtr.runtime.sources.tile import Tile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})

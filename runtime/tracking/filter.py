@@ -10,7 +10,6 @@ Knows scores, places and motions; knows nothing of images, galleries or files.
 
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,9 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import candidate_weights
+from geodtr.runtime.localization.result import TrackState
 from geodtr.runtime.tracking.odometry import Motion
 from geodtr.runtime.tracking.particles import Cluster, Floats, MotionNoise, Particles, densest
-
-State = Literal["searching", "tracking", "lost"]
-"""`searching`: not found yet. `tracking`: the particles agree with each other and with the frames. `lost`: they did."""
 
 SIGHTED = 128
 """How many of a frame's nearest tiles the filter goes by: more than a fix, for what is right again and again by chance
@@ -97,7 +94,7 @@ class TrackPoint:
     None until the first frame. Trust a position only while the state is `tracking`.
     """
 
-    state: State
+    state: TrackState
     lat: float | None = None
     lon: float | None = None
     heading: float | None = None
@@ -115,7 +112,7 @@ class Tracker:
         self._options = options or TrackOptions()
         self._random = np.random.default_rng(self._options.seed)
         self._particles: Particles | None = None
-        self._state: State = "searching"
+        self._state: TrackState = "searching"
         self._last: Cluster | None = None
         self._slow = self._fast = self._share = self._gone = 0.0
 
@@ -156,7 +153,7 @@ class Tracker:
         weight = particles.weight * (doubt + (1 - doubt) * explained)
         return replace(particles, weight=weight / weight.sum())
 
-    def _judged(self, cluster: Cluster, *, odometry_alone: bool) -> State:
+    def _judged(self, cluster: Cluster, *, odometry_alone: bool) -> TrackState:
         """The state, by how many particles agree in the short run and how much of the frames they explain."""
         last, self._last = self._last, cluster
         gone, self._gone = self._gone, 0.0

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from geodtr.runtime.embed.pipeline import OnBadFrame, stop
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.localization.localizer import Localisation, Localizer
-from geodtr.runtime.localization.writers import Waypoint
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.result import Localisation, Waypoint
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.tracking.filter import Tracker, TrackOptions, TrackPoint, sighted
+from geodtr.runtime.tracking.filter import Sighting, Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.tracking.odometry import STANDING, Odometry
 from geodtr.runtime.tracking.synchronize import Moment, by_row
 
@@ -82,6 +84,15 @@ def track_moments(
         *before, last = moment.motions or (STANDING,)
         for motion in before:
             tracker.move(motion)
-        point = tracker.step(last, None if located is None else located.sighting)
+        point = tracker.step(last, None if located is None else _sighting(located))
         shown = None if located is None else replace(located, candidates=located.candidates[:top])
         yield Tracked(moment.time, None if moment.frame is None else moment.frame.name, point, shown)
+
+
+def _sighting(located: Localisation) -> Sighting:
+    """What the filter takes of a frame's answer."""
+    places = [candidate.place for candidate in located.candidates]
+    lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
+    scores = np.array([candidate.score for candidate in located.candidates], np.float32)
+    found = [candidate.heading for candidate in located.candidates]
+    return Sighting(scores, lat, lon, None if located.heading is None else np.array(found, np.float64))

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from geodtr.runtime.arrivals import Arrivals
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.prefetch import BackgroundReader
 from geodtr.runtime.tracking.odometry import Motion, Odometry, Step
 
 PATIENCE = 5.0
@@ -79,7 +79,7 @@ def by_arrival(frames: Iterable[Frame], odometry: Odometry, limit: int | None = 
 
     Waits for the first row without end; raises DataError when none has come for PATIENCE since then.
     """
-    rows = Arrivals(odometry.steps)
+    rows = BackgroundReader(odometry.steps, "odometry")
     first = rows.next(None)
     if first is None:
         raise DataError(f"{odometry.name} holds a header and no rows.")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from geodtr.export.build.engine import export_checkpoint
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.cosines import cosines
 from geodtr.export.graph.export import export_network
 from geodtr.export.model import open_model

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpu.parts import BASE, BundleFault, join, read_contents
 
-_SOURCES = ("pyproject.toml", "README.md", "runtime", "calibration", "training", "export")
+_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "geodtr", "runtime", "calibration", "training", "export", "cli")
 _EITHER = {"onnxruntime-gpu": "onnxruntime"}
 """A package of the bundle -> the package of the machine that conflicts with it."""
 

@@ -15,9 +15,9 @@ from typing import Annotated
 import msgspec
 
 from geodtr.runtime.errors import DataError, MissingDependency
+from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
 from geodtr.training.data.pair_set import Pair, PairSet, existing
-from geodtr.training.data.utm import to_degrees
 
 INDEX = "ACT_data.mat"
 FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_test"}
@@ -61,7 +61,7 @@ def read_cvact(root: Path, split: str) -> PairSet:
 
 def _position(utm: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
     """Latitude and longitude in degrees; None outside the Territory, where the zone is unknown."""
-    lat, lon = to_degrees(*utm, _ZONE, southern=True)
+    lat, lon = utm_to_degrees(*utm, _ZONE, southern=True)
     south, north, west, east = _TERRITORY
     return (lat, lon) if south <= lat <= north and west <= lon <= east else (None, None)
 

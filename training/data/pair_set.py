@@ -4,7 +4,7 @@ Works on paths and coordinates; reads no pixels.
 """
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,6 +44,15 @@ class Skipped:
 
     path: Path
     reason: str
+
+
+def describe_skipped(data: str, skipped: Sequence[Skipped]) -> str:
+    """A message about the skipped files of the data set `data`."""
+    first = skipped[0]
+    return (
+        f"{len(skipped)} files of {data} are left out with their pairs, the first: {first.path} ({first.reason}). "
+        f"To list all: geodtr-export data check {data}"
+    )
 
 
 @dataclass(frozen=True)

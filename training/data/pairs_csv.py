@@ -7,8 +7,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from geodtr.runtime.csv_rows import read_csv
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.text_rows import read_csv
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 FILE_NAME = "pairs.csv"

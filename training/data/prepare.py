@@ -17,10 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from geodtr.runtime.errors import DataError, ImageError, OutputExists
-from geodtr.runtime.files import check_new_folder, make_folder, new_file, write_bytes
+from geodtr.runtime.files import check_new_folder, locked, make_folder, new_file, write_bytes
 from geodtr.runtime.images.decode import PREPARED_KEY
 from geodtr.runtime.images.preprocess import describe, load_image
-from geodtr.runtime.locks import locked
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.text_rows import read_words
 from geodtr.training.data.pair_set import Pair, PairSet, existing
-from geodtr.training.data.text_rows import read_words
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.base import CrossViewModel
 from geodtr.training.models.registry import Model, ModelConfig, build_model
+from geodtr.training.run_files import find_checkpoint
 
-LAST, BEST = "last.safetensors", "best.safetensors"
-"""What training writes into a run's folder: after every epoch, and where validation found the highest R@1 so far."""
 _HEADER_KEY = "geodtr"
 
 
@@ -65,15 +64,9 @@ def save_checkpoint(path: Path, model: Model, origin: str, trained_on: str | Non
     write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()}))
 
 
-def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint file that `path` means: itself, or the newest one of a training run's folder."""
-    return path / LAST if path.is_dir() else path
-
-
 def read_info(path: Path) -> CheckpointInfo:
-    """Read a checkpoint file's header alone. Raises CheckpointError when the file is not one."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a checkpoint file. Check the path; `geodtr-export train` writes one.")
+    """Read only the header of a checkpoint. Raises CheckpointError when the file is not a checkpoint."""
+    path = find_checkpoint(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER_KEY)
@@ -95,7 +88,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError when the file is invalid.
     """
-    path = resolve_checkpoint(path)
+    path = find_checkpoint(path)
     info = read_info(path)
     model = build_model(info.model, info.ground, info.aerial)
     with safe_open(path, framework="pt") as file:

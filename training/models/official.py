@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.files import check_file
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.checkpoint import fill_strictly
 from geodtr.training.models.geodtr import BackboneConfig, Count, GeoDTR, GeoDTRConfig, positions
@@ -70,8 +71,7 @@ def find_parameters(path: Path) -> Path | None:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file. Check the path.")
+    check_file(path, CheckpointError)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -1,16 +1,15 @@
 """Named regions of the generated world, in which pairs are rendered, and their coordinates.
 
-Knows world metres, latitudes and longitudes; knows nothing of images.
+Works on world metres, latitudes and longitudes only.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.geodesy import EARTH_RADIUS
+from geodtr.runtime.geodesy import moved
 from geodtr.training.world.arrays import Bools, Positions
 from geodtr.training.world.style import ARID, TEMPERATE, Style
 from geodtr.training.world.terrain import World
@@ -43,15 +42,11 @@ class Region:
     def coordinates(self, positions: Positions) -> NDArray[np.float64]:
         """Latitudes and longitudes in degrees, [B, 2], of positions in this region, [B, 2] world metres.
 
-        A local equirectangular map on a sphere, true at the centre's latitude: north is R * dlat, east is
-        R * cos(lat of the centre) * dlon. Within the region, distances between neighbours differ from the haversine
-        formula's by less than 0.2 %.
+        A local equirectangular map, true at the centre's latitude. Within the region, distances between neighbours
+        differ by less than 0.2 %.
         """
-        metres_per_degree = math.radians(EARTH_RADIUS)
         east, north = positions[:, 0] - self.east, positions[:, 1] - self.north
-        lat = self.lat + north / metres_per_degree
-        lon = self.lon + east / (metres_per_degree * math.cos(math.radians(self.lat)))
-        return np.stack([lat, lon], axis=1)
+        return np.stack(moved(self.lat, self.lon, east, north), axis=1)
 
 
 # The coordinates are in the open South Atlantic, so that generated locations cannot be mistaken for real ones. Regions

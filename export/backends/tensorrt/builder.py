@@ -4,18 +4,20 @@ What TensorRT made of every operator is read back from the plan.
 What stands above the calls into TensorRT is tested through a fake; none of it has run on a GPU yet.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from geodtr.export.backends.registry import BuildOptions, Compiled
+from geodtr.export.backends.base import Compiled
+from geodtr.export.backends.options import PlanOptions, TensorRtOptions, backend_words
 from geodtr.export.backends.tensorrt.audit import audit
 from geodtr.export.backends.tensorrt.network import build_plan
-from geodtr.export.backends.tensorrt.options import TensorRtOptions
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches
 from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda
-from geodtr.runtime.engines.tensorrt.library import TENSORRT, check_installation, dots, parse
+from geodtr.runtime.engines.tensorrt.library import TENSORRT, Library, check_installation, dots, parse
 from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache, timing_cache
 from geodtr.runtime.engines.tensorrt.plan import Log, load_plan, open_log
 from geodtr.runtime.engines.tensorrt.versions import hardware_level, parse_for_dla
@@ -25,38 +27,28 @@ from geodtr.runtime.names import Dialect, Precision
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import INPUT, BranchSpec
 
+Options = TypeVar("Options", bound=PlanOptions)
 
-class TensorRtBuilder:
-    """TensorRT on the GPU at hand. `notice` hears what the user should know and need not mend."""
 
-    library = TENSORRT
+class PlanBuilder(ABC, Generic[Options]):
+    """What building with TensorRT and with TensorRT-RTX has in common. `notice` is called with what the user should
+    know and need not mend.
+    """
 
-    def __init__(self, options: BuildOptions, notice: Callable[[str], None]) -> None:
-        if options.dialect not in (None, "tensorrt"):
-            raise ConfigError(
-                f"{self.library.name} runs no INT8 graph of the {options.dialect} dialect: leave --dialect out."
-            )
-        self._asked = options.tensorrt or TensorRtOptions()
+    library: Library
+
+    def __init__(self, options: Options, dialect: Dialect | None, notice: Callable[[str], None]) -> None:
+        if dialect not in (None, "tensorrt"):
+            raise ConfigError(f"{self.library.name} runs no INT8 graph of the {dialect} dialect: leave --dialect out.")
+        self._asked = options
         self._notice = notice
-        self._check_options()
 
     @property
     def dialect(self) -> Dialect:
         return "tensorrt"
 
-    def check(self, precision: Precision) -> BackendEntry:
-        version, cuda, asked = check_installation(self.library), open_cuda(), self._asked
-        if asked.refit_from is not None:
-            return self._refittable(asked.refit_from, precision, version, cuda)
-        hardware_level(self.library, asked.hardware)
-        capability = parse(cuda.machine.compute_capability or "0")
-        if precision == "fp8" and capability < (8, 9):
-            raise ConfigError(f"fp8 needs a GPU of compute capability 8.9 or above, this one has {dots(capability)}.")
-        if asked.hardware == "ampere-or-newer" and capability < (8, 0):
-            raise ConfigError(f"--hardware ampere-or-newer is built on such a GPU; this one is a {cuda.machine.gpu}.")
-        if asked.dla_core is not None:
-            _check_dla(asked.dla_core, precision)
-        return BackendEntry(name=self.library.backend, version=version, machine=cuda.machine, tensorrt=asked.entry)
+    @abstractmethod
+    def check(self, precision: Precision) -> BackendEntry: ...
 
     def compile(self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track) -> Compiled:
         backend, log = self.check(precision), open_log(self.library)
@@ -84,22 +76,14 @@ class TensorRtBuilder:
             )
         return Compiled(file, found.layers, found.wider)
 
-    def another_way(self, fault: str) -> "TensorRtBuilder | None":
+    def another_way(self, fault: str) -> "PlanBuilder[Options] | None":
         if self._asked.expose_reductions or self._asked.refit_from is not None:
             return None
         self._notice(
             f"{fault} TensorRT 11.2 is known to compile what it fuses across reductions wrongly: building once more "
             "with --expose-reductions."
         )
-        return type(self)(BuildOptions(tensorrt=replace(self._asked, expose_reductions=True)), self._notice)
-
-    def _check_options(self) -> None:
-        """Raise ConfigError for an option that is not for this library."""
-        if self._asked.compute_capabilities:
-            raise ConfigError(
-                "--compute-capability is for --backend tensorrt-rtx: TensorRT builds for the GPU at hand. Leave it "
-                "out; --hardware says which others may run the engine."
-            )
+        return type(self)(replace(self._asked, expose_reductions=True), None, self._notice)
 
     def _timing_cache(self, folder: Path, backend: BackendEntry) -> MachineCache | None:
         assert backend.tensorrt is not None and backend.machine is not None
@@ -117,6 +101,32 @@ class TensorRtBuilder:
         if wrong := mismatches(manifest.backend, version, cuda.machine):
             raise ConfigError(f"{source} cannot be refitted here: {'; '.join(wrong)}. Leave --refit-from out.")
         return manifest.backend
+
+
+class TensorRtBuilder(PlanBuilder[TensorRtOptions]):
+    """TensorRT on the GPU at hand."""
+
+    library = TENSORRT
+
+    def check(self, precision: Precision) -> BackendEntry:
+        version, cuda, asked = check_installation(self.library), open_cuda(), self._asked
+        if asked.refit_from is not None:
+            return self._refittable(asked.refit_from, precision, version, cuda)
+        hardware_level(self.library, asked.hardware)
+        capability = parse(cuda.machine.compute_capability or "0")
+        if precision == "fp8" and capability < (8, 9):
+            raise ConfigError(f"fp8 needs a GPU of compute capability 8.9 or above, this one has {dots(capability)}.")
+        if asked.hardware == "ampere-or-newer" and capability < (8, 0):
+            raise ConfigError(f"--hardware ampere-or-newer is built on such a GPU; this one is a {cuda.machine.gpu}.")
+        if asked.dla_core is not None:
+            _check_dla(asked.dla_core, precision)
+        return BackendEntry(
+            name=self.library.backend,
+            version=version,
+            machine=cuda.machine,
+            tensorrt=asked.entry,
+            options=tuple(backend_words(asked)),
+        )
 
 
 def _check_dla(core: int, precision: Precision) -> None:

@@ -6,7 +6,8 @@ stands above these calls is tested through a fake; none of it has run on a GPU y
 
 import msgspec
 
-from geodtr.export.backends.tensorrt.builder import TensorRtBuilder
+from geodtr.export.backends.options import TensorRtRtxOptions, backend_words
+from geodtr.export.backends.tensorrt.builder import PlanBuilder
 from geodtr.export.backends.tensorrt.compute_capabilities import chosen
 from geodtr.runtime.engines.tensorrt.cuda import find_cuda
 from geodtr.runtime.engines.tensorrt.library import RTX, check_installation
@@ -16,10 +17,9 @@ from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Precision
 
 _NEED_A_GPU = {"--strip", "--refittable", "--refit-from"}
-_TENSORRTS_OWN = {"--version-compatible", "--hardware", "--dla"}
 
 
-class RtxBuilder(TensorRtBuilder):
+class RtxBuilder(PlanBuilder[TensorRtRtxOptions]):
     """TensorRT-RTX, with or without a GPU."""
 
     library = RTX
@@ -43,15 +43,8 @@ class RtxBuilder(TensorRtBuilder):
             machine=this_cpu() if cuda is None else cuda.machine,
             tensorrt=msgspec.structs.replace(asked.entry, compute_capabilities=capabilities),
             executed=here in capabilities,
+            options=tuple(backend_words(asked)),
         )
-
-    def _check_options(self) -> None:
-        foreign = [option for option in self._asked.asked if option in _TENSORRTS_OWN]
-        if foreign:
-            raise ConfigError(
-                f"{', '.join(foreign)}: for --backend tensorrt; TensorRT-RTX has no such thing. Leave it out; "
-                "--compute-capability says which GPUs may run the engine."
-            )
 
     def _timing_cache(self, folder: object, backend: object) -> None:
         """There a timing cache does nothing."""

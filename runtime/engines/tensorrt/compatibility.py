@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from geodtr.runtime.build_command import recompile_bundle, recompile_for
 from geodtr.runtime.engines.tensorrt.cuda import find_cuda, open_cuda
 from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs
 from geodtr.runtime.engines.tensorrt.library import Library, check_installation, library_of, parse
@@ -13,7 +14,6 @@ from geodtr.runtime.machine import Machine, this_gpu
 from geodtr.runtime.manifest import BackendEntry, Manifest, TensorRtEntry
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.preflight import Finding, looked_at
-from geodtr.runtime.rebuilding import rebuild, rebuild_for_cpu
 
 
 def mismatches(backend: BackendEntry, version: str, here: Machine) -> list[str]:
@@ -70,17 +70,18 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     if manifest.backend.targets is not None:
         yield Finding(what="engines", found=manifest.backend.targets)
     gpu = looked_at("GPU", _gpu)
-    yield msgspec.structs.replace(gpu, remedy=rebuild_for_cpu(bundle, manifest) if gpu.failed else None)
+    yield msgspec.structs.replace(gpu, remedy=recompile_for(bundle, manifest, "onnxruntime") if gpu.failed else None)
     if there.failed or gpu.failed:
         return
     here = open_cuda().machine
     yield from known_bugs(library, there.found, here, manifest.precision)
-    remedy = rebuild(bundle, manifest, from_graphs=True)
     wrong = mismatches(manifest.backend, there.found, here)
     if any(manifest.engine(branch).compiled is None for branch in BRANCHES):
         wrong.append("the bundle holds no plan")
     for reason in wrong:
-        yield Finding(what="plan", found=f"The plan is not run: {reason}.", failed=True, remedy=remedy)
+        yield Finding(
+            what="plan", found=f"The plan is not run: {reason}.", failed=True, remedy=recompile_bundle(bundle, manifest)
+        )
     if not wrong:
         yield Finding(what="plan", found="built for this version and GPU, or compatible")
 

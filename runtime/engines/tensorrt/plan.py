@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodtr.runtime.engines.registry import EngineFiles
+from geodtr.runtime.build_command import recompile_command
+from geodtr.runtime.engines.base import EngineFiles
 from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
-from geodtr.runtime.rebuilding import recompile_command
 from geodtr.runtime.spec import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -102,4 +102,4 @@ def refusal(engine: EngineFiles, backend: BackendEntry, reason: str) -> str:
 
 def rebuild_here(engine: EngineFiles, backend: BackendEntry) -> str:
     """The command that compiles the graphs beside the plan anew on this machine."""
-    return recompile_command(engine.graph.parent, backend, None)
+    return recompile_command(engine.graph.parent, backend)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from geodtr.runtime.engines.registry import EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions, LayerTime, longest_first
 from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda
 from geodtr.runtime.engines.tensorrt.library import RTX, check_installation, library_of
 from geodtr.runtime.engines.tensorrt.machine_cache import runtime_cache

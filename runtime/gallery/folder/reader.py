@@ -1,13 +1,14 @@
 """A gallery folder opened for reading. A person can look into it:
 
-gallery.json         what it is and what made it (gallery_manifest.py)
-references.sqlite    a row a reference: id, file, position, what else is known (reference_table.py)
-descriptors-*        the descriptors (descriptor_files.py)
-writer.lock          held by the one process that writes, if any (gallery_folder_writer.py)
+gallery.json         what it is and what made it (gallery/manifest.py)
+references.sqlite    a row a reference: id, file, position, what else is known (table.py)
+descriptors-*        the descriptors (vectors.py)
+writer.lock          held by the one process that writes, if any (writer.py)
 
 Any number of processes may read while one writes. Each sees the references of the moment at which it opened.
 """
 
+import os
 import sqlite3
 import threading
 import weakref
@@ -19,10 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files import check_new_folder, write_bytes
 from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
-from geodtr.runtime.gallery.folder.table import COLUMNS, State, as_tile, open_snapshot, read_slots, read_state, readable
+from geodtr.runtime.gallery.folder.table import (
+    COLUMNS,
+    State,
+    as_stored,
+    open_snapshot,
+    read_slots,
+    read_state,
+    readable,
+)
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
+from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.search.exact import Hits, search, search_compressed
@@ -32,6 +42,16 @@ from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
 _FETCHED = 1024
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a gallery was begun in the folder `path`. Raises OutputExists when it holds something else,
+    UserError when nothing can be written there.
+    """
+    if os.path.isfile(path / MANIFEST):  # noqa: PTH113 (Path.is_file raises where check_new_folder explains)
+        return True
+    check_new_folder(path)
+    return False
 
 
 class FolderGallery:
@@ -116,7 +136,7 @@ class FolderGallery:
         """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
         query = f"SELECT {COLUMNS} FROM reference WHERE slot = ?"
         with self._lock, readable(self.path):
-            return [as_tile(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
+            return [as_stored(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
 
     def all_tiles(self) -> Iterator[Tile]:
         """Every reference in the order of the rows, a block of them in memory at a time."""

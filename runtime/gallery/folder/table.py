@@ -8,17 +8,17 @@ import filecmp
 import shutil
 import sqlite3
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery.row import ROW, Row, as_tile
 from geodtr.runtime.sources.tile import Tile
 
 FILE_NAME = "references.sqlite"
@@ -52,10 +52,7 @@ CREATE TABLE removed (
 CREATE TRIGGER keep_slot AFTER DELETE ON reference BEGIN INSERT INTO removed VALUES (old.slot); END;
 """
 
-Row = tuple[str, str, float | None, float | None, float | None, float | None, str]
-"""A tile as the table holds it: COLUMNS."""
-
-COLUMNS = "id, file, lat, lon, heading, metres_per_pixel, more"
+COLUMNS = ", ".join(ROW)
 
 
 class State(NamedTuple):
@@ -165,26 +162,11 @@ def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
     return np.delete(np.arange(slots), removed)
 
 
-def as_row(tile: Tile) -> Row:
-    """What the table keeps of a tile. Raises TypeError when its `more` is not JSON."""
-    numbers = (tile.lat, tile.lon, tile.heading, tile.metres_per_pixel)
-    # SQLite keeps no negative zero, and a checksum would miss it.
-    lat, lon, heading, metres = (None if number is None else float(number) + 0.0 for number in numbers)
-    more = msgspec.json.encode(dict(tile.more), order="deterministic").decode()
-    return tile.id, tile.file, lat, lon, heading, metres, more
-
-
-def as_tile(row: Row | None) -> Tile:
-    """The tile back. Raises msgspec.DecodeError when the row is not what it was, sqlite3.DatabaseError without one."""
+def as_stored(row: Row | None) -> Tile:
+    """The tile of a row that was looked up. Raises as `as_tile`, sqlite3.DatabaseError where there is none."""
     if row is None:
         raise sqlite3.DatabaseError("a reference is gone")
-    name, file, lat, lon, heading, metres, more = msgspec.convert(row, Row)
-    return Tile(name, file, lat, lon, heading, metres, msgspec.json.decode(more, type=dict[str, Any]))
-
-
-def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:
-    """CRC-32 over all that a gallery says of a reference (a Row if it is sound), and its float32 descriptor [D]."""
-    return zlib.crc32(np.ascontiguousarray(descriptor, "<f4").data, zlib.crc32(msgspec.msgpack.encode(row)))
+    return as_tile(row)
 
 
 def _check_whole(path: Path, wal: Path) -> None:

@@ -15,13 +15,13 @@ from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     DAMAGES,
     FILE_NAME,
-    checksum,
     open_snapshot,
     read_slots,
     read_state,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
+from geodtr.runtime.gallery.row import checksum
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.quantize import Compressed, compress

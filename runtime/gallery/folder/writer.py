@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.files import new_folder
+from geodtr.runtime.files import locked, new_folder
 from geodtr.runtime.gallery.base import Compacted, can_be_descriptors, check_descriptors
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
-    as_row,
-    checksum,
     create,
     open_for_writing,
     read_slots,
@@ -33,7 +31,7 @@ from geodtr.runtime.gallery.folder.table import (
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
-from geodtr.runtime.locks import locked
+from geodtr.runtime.gallery.row import as_row, checksum
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors

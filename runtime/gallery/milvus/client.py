@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.location import MilvusLocation
 from geodtr.runtime.gallery.milvus.connection import connect, explained
 from geodtr.runtime.names import Index
 from geodtr.runtime.spec import Descriptors
@@ -64,7 +64,7 @@ class Collection:
     Every method raises GalleryError when the server cannot be reached or refuses.
     """
 
-    def __init__(self, place: MilvusPlace, *, may_create: bool = False) -> None:
+    def __init__(self, place: MilvusLocation, *, may_create: bool = False) -> None:
         """Connect. `may_create`: a file of Milvus Lite is made where there is none.
 
         Raises MissingDependency, GalleryError when there is no such file or server.

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.runtime.errors import GalleryError, MissingDependency
-from geodtr.runtime.gallery.location import TOKEN, MilvusPlace
+from geodtr.runtime.files import locked
+from geodtr.runtime.gallery.location import TOKEN, MilvusLocation
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.locks import locked
 
 _TIMEOUT = 5.0
 """Seconds until a server counts as unreachable."""
@@ -23,7 +23,7 @@ _users = Counter[Path]()
 _users_lock = threading.Lock()
 
 
-def connect(place: MilvusPlace, may_create: bool, closes: ExitStack) -> Any:
+def connect(place: MilvusLocation, may_create: bool, closes: ExitStack) -> Any:
     """A MilvusClient; `closes` lets go of it, and of Milvus Lite when nobody else of this process uses the file."""
     # Before gRPC is loaded: what it has to say on standard error is said in our own words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -49,7 +49,7 @@ def connect(place: MilvusPlace, may_create: bool, closes: ExitStack) -> Any:
 
 
 @contextmanager
-def _lite(place: MilvusPlace, file: Path, may_create: bool) -> Iterator[None]:
+def _lite(place: MilvusLocation, file: Path, may_create: bool) -> Iterator[None]:
     """Use a file of Milvus Lite. Raises GalleryError when there is none, or another process has it open."""
     from milvus_lite.server_manager import server_manager_instance
 
@@ -67,7 +67,7 @@ def _lite(place: MilvusPlace, file: Path, may_create: bool) -> Iterator[None]:
                 server_manager_instance.release_server(str(file))
 
 
-def _check_file(place: MilvusPlace, file: Path, may_create: bool) -> None:
+def _check_file(place: MilvusLocation, file: Path, may_create: bool) -> None:
     if file.is_dir() and any(file.iterdir()) and not (file / _LOCK).is_file():
         raise GalleryError(f"{place} is a folder that Milvus Lite did not make. Name another place.")
     if file.exists() and not file.is_dir():
@@ -83,14 +83,14 @@ def _check_file(place: MilvusPlace, file: Path, may_create: bool) -> None:
         raise GalleryError(f"{place} cannot be made: {file.parent} is not a folder.")
 
 
-def remove_file(place: MilvusPlace) -> None:
+def remove_file(place: MilvusLocation) -> None:
     """Remove a file of Milvus Lite that nobody uses."""
     if place.file is not None:
         shutil.rmtree(place.file, ignore_errors=True)
 
 
 @contextmanager
-def explained(place: MilvusPlace) -> Iterator[None]:
+def explained(place: MilvusLocation) -> Iterator[None]:
     """Turn what pymilvus and gRPC raise into a GalleryError that says what to do."""
     import grpc
     from pymilvus.exceptions import MilvusException
@@ -114,7 +114,7 @@ def _details(error: Any) -> str:
     return str(details or "").rpartition("last error: ")[2]
 
 
-def _refusal(place: MilvusPlace, said: str, details: str = "") -> GalleryError:
+def _refusal(place: MilvusLocation, said: str, details: str = "") -> GalleryError:
     """What the user can do about an error of Milvus's, with what gRPC adds to it."""
     said, details = (" ".join(text.split()) for text in (said, details))
     known = f"{said} {details}".lower()

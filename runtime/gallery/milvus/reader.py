@@ -1,16 +1,11 @@
 """A gallery in a collection of Milvus, opened for reading: for maps beyond one machine, or shared by many.
 
-An entity is a reference: the columns of a gallery folder's table, its checksum, and its descriptor in float32. Its key,
-the row, is drawn from its id, so that whoever adds a tile twice adds it once, from however many machines. What a folder
-says in gallery.json stands in the collection's properties, as does what is attached to the gallery.
-
 A folder's reader sees the moment at which it opened; here one sees what the others do: all that was confirmed before it
 opened, and later changes within seconds.
 """
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -18,72 +13,22 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
-from geodtr.runtime.gallery.folder.table import Row, as_tile
-from geodtr.runtime.gallery.location import MilvusPlace
-from geodtr.runtime.gallery.manifest import GalleryManifest, decode_manifest
-from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Field, Found, block_of
+from geodtr.runtime.gallery.location import MilvusLocation
+from geodtr.runtime.gallery.manifest import GalleryManifest
+from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Found, block_of
+from geodtr.runtime.gallery.milvus.schema import ATTACHED, CHECKSUM, read_manifest, row_values, vectors_of
+from geodtr.runtime.gallery.row import ROW, as_tile
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
-MANIFEST, FINISHED, ATTACHED = "geodtr.gallery", "geodtr.finished", "geodtr.attached."
-"""Properties of a collection that is a gallery."""
-
-COLUMNS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel", "more")
-"""A Row, in its order."""
-CHECKSUM = "checksum"
-FIELDS = (
-    *(Field(name, "text" if name in ("id", "file", "more") else "number") for name in COLUMNS),
-    Field(CHECKSUM, "whole"),
-)
 _TILES = 4096
 _REMEMBERED = 1 << 16
 """As many found references are kept for whoever asks for their tiles, some 20 MB; more where one search finds more."""
 
 
-def row_of(tile_id: str) -> int:
-    """The row of the reference with this id: 63 bits of its SHA-256, which two of ten million share once in 180,000."""
-    return int.from_bytes(sha256(tile_id.encode()).digest()[:8], "big") >> 1
-
-
-def row_values(entity: Entity) -> Row:
-    """What the entity says of its tile."""
-    return tuple(entity[name] for name in COLUMNS)
-
-
-def vectors_of(entities: Sequence[Entity]) -> Descriptors:
-    """The descriptors of entities that came with theirs, [N, D]."""
-    return np.array([entity[VECTOR] for entity in entities], np.float32)
-
-
-def read_manifest(collection: Collection) -> tuple[GalleryManifest, bool]:
-    """What the collection says of itself as a gallery, and whether it is finished.
-
-    Raises GalleryError when it does not exist, is no gallery, or not of the form that this version makes.
-    """
-    place = collection.place
-    if not collection.exists():
-        held = ", ".join(collection.others()[:10]) or "none"
-        raise GalleryError(
-            f"{place} is not there: the database has no collection {place.collection!r} (it has: {held}). Build it: "
-            f"geodtr-export gallery build BUNDLE SOURCE --out {place}"
-        )
-    properties = collection.properties()
-    if MANIFEST not in properties:
-        raise GalleryError(
-            f"{place} is a collection, but no gallery: geodtr-export did not make it. Name another collection."
-        )
-    manifest = decode_manifest(properties[MANIFEST].encode(), f"{place}, property {MANIFEST},")
-    if collection.vector_size() != manifest.descriptor_size:
-        raise GalleryError(
-            f"{place} was changed: its vectors have size {collection.vector_size()}, and descriptors "
-            f"{manifest.descriptor_size}. Build the gallery again."
-        )
-    return manifest, properties.get(FINISHED) == "true"
-
-
-def open_milvus(place: MilvusPlace) -> "MilvusGallery":
+def open_milvus(place: MilvusLocation) -> "MilvusGallery":
     """Connect to a gallery in Milvus.
 
     Raises GalleryError when it is not there or no server answers, MissingDependency without pymilvus.
@@ -172,7 +117,7 @@ class MilvusGallery:
         with self._lock:
             held = {row: self._found[row] for row in rows if row in self._found}
         if others := [row for row in rows if row not in held]:
-            held |= self._collection.get(others, COLUMNS)
+            held |= self._collection.get(others, ROW)
         for row in rows:
             if row not in held:
                 raise IndexError(f"{self.name} has no row {row}; it may have been removed since it was found.")
@@ -180,17 +125,17 @@ class MilvusGallery:
 
     def all_tiles(self) -> Iterator[Tile]:
         """Every reference in the order of the rows, a block of them in memory at a time."""
-        for block in self._collection.each(COLUMNS, _TILES):
+        for block in self._collection.each(ROW, _TILES):
             yield from (as_tile(row_values(entity)) for entity in block)
 
     def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
         """Every reference in the order of the rows with its descriptor, float32 [M, D], by the block."""
-        for block in self._collection.each((*COLUMNS, VECTOR), block_of(self.manifest.descriptor_size)):
+        for block in self._collection.each((*ROW, VECTOR), block_of(self.manifest.descriptor_size)):
             yield [as_tile(row_values(entity)) for entity in block], vectors_of(block)
 
     def entities(self) -> Iterator[list[Entity]]:
         """Every reference as Milvus holds it, by the block."""
-        return self._collection.each((*COLUMNS, CHECKSUM, VECTOR), block_of(self.manifest.descriptor_size))
+        return self._collection.each((*ROW, CHECKSUM, VECTOR), block_of(self.manifest.descriptor_size))
 
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
         """As Gallery.search. With an index other than FLAT some of the nearest may be missing, and hits be fewer; so
@@ -259,7 +204,7 @@ class MilvusGallery:
 
     def _remember(self, rows: set[int]) -> dict[int, Entity]:
         """Those of `rows` that are there, for whoever asks for their tiles: none can be removed in between."""
-        found = self._collection.get(sorted(rows), COLUMNS)
+        found = self._collection.get(sorted(rows), ROW)
         with self._lock:
             forgets = len(self._found) + len(found) > _REMEMBERED
             self._found = found if forgets else self._found | found

@@ -6,10 +6,11 @@ from math import ceil
 import numpy as np
 
 from geodtr.runtime.gallery.base import Fault, IndexRecall, Verified
-from geodtr.runtime.gallery.folder.table import checksum
-from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.location import MilvusLocation
 from geodtr.runtime.gallery.milvus.client import KEY, Entity, block_of
-from geodtr.runtime.gallery.milvus.reader import CHECKSUM, MilvusGallery, open_milvus, row_of, row_values, vectors_of
+from geodtr.runtime.gallery.milvus.reader import MilvusGallery, open_milvus
+from geodtr.runtime.gallery.milvus.schema import CHECKSUM, row_of, row_values, vectors_of
+from geodtr.runtime.gallery.row import checksum
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors
 
@@ -18,7 +19,7 @@ _EQUAL = 1e-5
 """Cosines closer than this are ties: two float32 products of one pair differ by less."""
 
 
-def verify(place: MilvusPlace, *, track: Track = untracked) -> Verified:
+def verify(place: MilvusLocation, *, track: Track = untracked) -> Verified:
     """Read all of the gallery and name every row that is not as it was written; search it, and count what is found.
 
     The queries lie halfway between two of its descriptors, so that none is a tile's own. With a FLAT index anything

@@ -13,14 +13,12 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, OutputExists
 from geodtr.runtime.gallery.base import Compacted, check_descriptors
-from geodtr.runtime.gallery.folder.table import as_row, checksum
-from geodtr.runtime.gallery.location import MilvusPlace
+from geodtr.runtime.gallery.location import MilvusLocation
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import KEY, LONGEST_TEXT, Collection
 from geodtr.runtime.gallery.milvus.connection import remove_file
-from geodtr.runtime.gallery.milvus.reader import (
+from geodtr.runtime.gallery.milvus.schema import (
     CHECKSUM,
-    COLUMNS,
     FIELDS,
     FINISHED,
     MANIFEST,
@@ -28,11 +26,12 @@ from geodtr.runtime.gallery.milvus.reader import (
     row_of,
     row_values,
 )
+from geodtr.runtime.gallery.row import ROW, as_row, checksum
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 
 
-def holds_gallery(place: MilvusPlace) -> bool:
+def is_begun(place: MilvusLocation) -> bool:
     """Whether one was begun there. Raises OutputExists when the collection is somebody else's."""
     if place.file is not None and not place.file.exists():
         return False
@@ -61,7 +60,7 @@ class MilvusWriter:
         self._written = False
 
     @staticmethod
-    def open(place: MilvusPlace) -> "MilvusWriter":
+    def open(place: MilvusLocation) -> "MilvusWriter":
         """Open a gallery for changing. Raises as open_milvus."""
         collection = Collection(place)
         try:
@@ -73,7 +72,7 @@ class MilvusWriter:
         return MilvusWriter(collection, manifest, finished, new_file=False)
 
     @staticmethod
-    def create(place: MilvusPlace, manifest: GalleryManifest) -> "MilvusWriter":
+    def create(place: MilvusLocation, manifest: GalleryManifest) -> "MilvusWriter":
         """Make an unfinished gallery without references. Raises ConfigError when it shall not be float32."""
         if manifest.storage != "float32":
             raise ConfigError(
@@ -124,7 +123,7 @@ class MilvusWriter:
     def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
         """As GalleryWriter.missing."""
         self._check(tiles)
-        held = self._collection.get([row_of(tile.id) for tile in tiles], COLUMNS) if len(self) else {}
+        held = self._collection.get([row_of(tile.id) for tile in tiles], ROW) if len(self) else {}
         missing = list[Tile]()
         for tile in tiles:
             entity = held.get(row_of(tile.id))
@@ -151,7 +150,7 @@ class MilvusWriter:
             )
         rows = [as_row(tile) for tile in tiles]
         entities = [
-            {KEY: key, **dict(zip(COLUMNS, row, strict=True)), CHECKSUM: checksum(row, descriptor)}
+            {KEY: key, **dict(zip(ROW, row, strict=True)), CHECKSUM: checksum(row, descriptor)}
             for key, row, descriptor in zip(keys, rows, descriptors, strict=True)
         ]
         self._written = True

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them: shares in percent, changes in points, with a real minus sign."""
+"""Numbers as plots and the report write them: shares in percent, changes in points, with a real minus sign."""
 
 from collections.abc import Sequence
 from math import floor, isfinite, log10
@@ -60,6 +60,7 @@ def digits(value: float) -> str:
 
 
 def clipped(name: str, letters: int) -> str:
-    """The name where it is short enough, else its beginning and its end."""
+    """The name where it is short enough, else its beginning and its end; a mark for each character without a shape."""
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     half = letters // 2
     return name if len(name) <= letters else f"{name[:half]}…{name[-half + 1 :]}"

@@ -15,6 +15,10 @@ _LEAST = 0.97
 """Whatever cosine a user lets go: an engine that was wrong had 0.95 at best."""
 
 
+class EngineDisagrees(BuildError):
+    """A compiled engine does not compute what its graph says."""
+
+
 def check_agreement(
     engine: Embedder, graph: Path, images: Images, precision: Precision, keep_cosine: float | None
 ) -> None:
@@ -22,14 +26,14 @@ def check_agreement(
 
     All `images` must agree in a float precision. In a quantised one their median must: a step that falls the other way
     can make the arg-max of one image another, which turns its descriptor by any angle, in the engine or in what it is
-    compared with, and neither is wrong. A wrong engine is wrong on most. Raises BuildError.
+    compared with, and neither is wrong. A wrong engine is wrong on most. Raises EngineDisagrees.
     """
     as_written = OnnxRuntimeEmbedder(open_session(graph, optimisation="none"), engine.spec, graph)
     cosines = np.sum(engine.embed(images) * as_written.embed(images), axis=1)
     name, cosine = ("smallest", cosines.min()) if precision in _FLOAT else ("median", np.median(cosines))
     asked = _agreement(precision, keep_cosine)
     if not cosine >= asked:
-        raise BuildError(
+        raise EngineDisagrees(
             f"The compiled {engine.spec.branch} engine does not compute what its graph says: the {name} cosine with "
             f"ONNX Runtime on the same file is {cosine:.4f}, at least {asked:.4f} is right. Nothing was written. "
             "Build in another precision, or for another --backend."

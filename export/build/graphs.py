@@ -1,0 +1,64 @@
+"""The typed graphs of a build: written from float32 ones, or copied from a bundle, and held against the builder."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from geodtr.export.backends.base import Builder
+from geodtr.export.graph.checks import check_ours
+from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.manifest import Manifest
+from geodtr.runtime.names import BRANCHES, QUANTISED, Dialect, Precision
+from geodtr.runtime.progress import Track, untracked
+
+
+def write_graphs(
+    exported: Bundle,
+    precision: Precision,
+    calibration: CalibrationPlan | None,
+    dialect: Dialect,
+    folder: Path,
+    *,
+    track: Track = untracked,
+) -> Manifest:
+    """Write both branches' graphs of the float32 bundle `exported` into `folder`, typed in `precision`. Returns the
+    manifest of what they are; no backend has compiled them yet.
+    """
+    quantisation = None
+    if calibration is not None and precision in QUANTISED:
+        quantisation = write_quantised(exported, calibration, precision, dialect, folder, track=track)
+    else:
+        write_typed(exported, precision, folder, track=track)
+    return msgspec.structs.replace(exported.manifest, precision=precision, quantisation=quantisation)
+
+
+def check_comparable(builder: Builder) -> None:
+    """Raise ConfigError when the float32 engines to compare with cannot be built as the others are."""
+    try:
+        builder.check("fp32")
+    except ConfigError as error:
+        raise ConfigError(
+            f"--require-faster compares with fp32 engines built by the same options, and there are none: {error} Leave "
+            "--require-faster out; bench compares bundles that were built in different ways."
+        ) from None
+
+
+def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:
+    """Raise ConfigError when the bundle `source` holds quantised graphs of another dialect than the builder wants."""
+    made = manifest.quantisation
+    if made is not None and manifest.precision != "fp8" and made.dialect != builder.dialect:
+        raise ConfigError(
+            f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
+            f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
+        )
+
+
+def copy_graphs(source: Path, manifest: Manifest, folder: Path) -> None:
+    """Copy both typed graphs of the bundle `source` into `folder`. Raises GraphError when they are none of ours."""
+    for branch in BRANCHES:
+        file = manifest.engine(branch).file
+        check_ours(source / file, manifest.engine(branch).spec)
+        shutil.copyfile(source / file, folder / file)

@@ -1,0 +1,318 @@
+"""What to build, of what, for which backend: the one argument of `build_engine`.
+
+A plan says which precision the graphs get and how that is found; the options of a backend are in `backends/options`.
+Reads no file and imports nothing heavy: the command line makes its options of these fields.
+"""
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from geodtr.export.backends.options import BackendOptions, OnnxRuntimeOptions
+from geodtr.export.options import check_bounds, option
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.names import Choice, Dialect, Method, Precision, PrecisionAsked
+
+if TYPE_CHECKING:
+    from geodtr.calibration.ranges import RangeOptions
+    from geodtr.calibration.select import Pool
+    from geodtr.training.data.pair_set import PairSet
+
+_DIALECT = "How the target wants quantised graphs."
+_OWN = "this machine's own"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The images that activation ranges are measured on, and how.
+
+    Parameters
+    ----------
+    data
+        A data set as SPEC (`cvusa:PATH#train`), a folder that holds `ground/` and `aerial/`, or a pool of images.
+    ranges
+        File that keeps the ranges: reused when model, images and settings match, else measured again.
+    images
+        Number of images per branch.
+    select
+        Which of them: the first, at random, spread over regions or folders, or over descriptors.
+    seed
+        Of the draw, where `select` draws.
+    method
+        How a tensor's values make its range.
+    percentile
+        Share of the values that the method `percentile` keeps, in percent.
+
+    Raises
+    ------
+    ConfigError
+        A value is out of bounds.
+
+    Examples
+    --------
+    >>> Calibration("pairs:world#train", images=400).select
+    'random'
+    """
+
+    data: "str | Pool" = option(
+        MISSING,
+        "Images that ranges are measured on: a data set, or a folder with ground/ and aerial/.",
+        flag="--calibration",
+        type=str,
+        shown=False,
+        metavar="SPEC|FOLDER",
+    )
+    ranges: Path | None = option(
+        None, "File that keeps the ranges: reused when all matches, else measured again.", shown=False
+    )
+    images: int = option(200, "How many of the images are used.", minimum=1)
+    select: Choice = option("random", "Which: spread over regions or folders, or over descriptors.")
+    seed: int = option(0, "Of the draw, where --select draws.", minimum=0)
+    method: Method = option("minmax", "How a tensor's values make its range.")
+    percentile: float = option(99.99, "Share of the values that its method keeps.", minimum=50, maximum=100)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    @property
+    def range_options(self) -> "RangeOptions":
+        """How images are chosen and how their values make ranges."""
+        from geodtr.calibration.ranges import RangeOptions
+
+        return RangeOptions(
+            images=self.images,
+            choice=self.select,
+            seed=self.seed,
+            method=self.method,
+            percentile=self.percentile,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """Graphs in floating point, nothing quantised.
+
+    Parameters
+    ----------
+    precision
+        `fp32` or `fp16`.
+    """
+
+    precision: Literal["fp32", "fp16"] = "fp32"
+
+    @property
+    def asked(self) -> PrecisionAsked:
+        """The value of `--precision`."""
+        return self.precision
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Convolutions and large products in 8 bits, as many as keep the descriptors close to the float32 ones.
+
+    Parameters
+    ----------
+    calibration
+        What activation ranges are measured on.
+    precision
+        `int8` or `fp8`.
+    keep_cosine
+        Smallest cosine between a quantised descriptor and its float32 one, on the first 16 images; by default 0.993
+        for int8 and 0.98 for fp8. An operator that would lower it further stays in floating point.
+    dialect
+        How the target wants INT8 graphs; by default as this machine does.
+
+    Raises
+    ------
+    ConfigError
+        `keep_cosine` is not between 0 and 1, or a dialect is given for fp8, which has only one.
+
+    Examples
+    --------
+    >>> Quantized(Calibration("cvusa:CVUSA#train"), keep_cosine=0.995).precision
+    'int8'
+    """
+
+    calibration: Calibration
+    precision: Literal["int8", "fp8"] = "int8"
+    keep_cosine: float | None = option(
+        None,
+        "Quantised: smallest cosine with float32, on 16 of them.",
+        shown="int8 0.993, fp8 0.98",
+        minimum=0,
+        maximum=1,
+    )
+    dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.precision == "fp8" and self.dialect is not None:
+            raise ConfigError("--dialect: not for --precision fp8. Leave out what is not for it.")
+
+    @property
+    def asked(self) -> PrecisionAsked:
+        """The value of `--precision`."""
+        return self.precision
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """Blocks in int8 chosen by the recall they keep and the time they save; a search of minutes.
+
+    A search that was stopped continues from `OUT.search.json`.
+
+    Parameters
+    ----------
+    calibration
+        What activation ranges are measured on.
+    recall_on
+        The pairs that recall is measured on: a data set as SPEC, or a set of pairs.
+    tolerance
+        Points by which R@1 may fall.
+    accept_undecided
+        Choose by the measured drop where the pairs are too few to decide.
+    dialect
+        How the target wants INT8 graphs; by default as this machine does.
+
+    Raises
+    ------
+    ConfigError
+        `tolerance` is not between 0 and 100.
+    """
+
+    calibration: Calibration
+    recall_on: "str | PairSet" = option(
+        MISSING, "auto: pairs that recall is measured on.", type=str, shown=False, metavar="SPEC"
+    )
+    tolerance: float = option(0.5, "auto: points by which R@1 may fall.", minimum=0, maximum=100)
+    accept_undecided: bool = option(
+        False, "auto: choose by the measured drop where the pairs of --recall-on are too few to decide."
+    )
+    dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
+
+    asked: ClassVar[PrecisionAsked] = "auto"
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Recompile:
+    """A bundle's own graphs as they are, compiled again for this machine and these versions.
+
+    Parameters
+    ----------
+    dialect
+        The INT8 dialect that the backend is to take; by default this machine's own. Other graphs are refused.
+    """
+
+    dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
+
+    asked: ClassVar[PrecisionAsked] = "same"
+
+
+def plan_of(
+    precision: Precision,
+    calibration: Calibration | None = None,
+    *,
+    keep_cosine: float | None = None,
+    dialect: Dialect | None = None,
+) -> Float | Quantized:
+    """The plan of a precision that is not searched for. Raises ConfigError where there is nothing to calibrate on."""
+    if precision == "fp32" or precision == "fp16":  # noqa: PLR1714 (which mypy does not follow)
+        return Float(precision)
+    assert precision != "mixed"
+    return Quantized(needed(calibration, precision), precision, keep_cosine, dialect)
+
+
+def needed(calibration: Calibration | None, precision: PrecisionAsked) -> Calibration:
+    """Raises ConfigError naming the option that is missing."""
+    if calibration is None:
+        raise ConfigError(
+            f"{precision} needs images to measure activation ranges on: add --calibration SPEC, for example "
+            "--calibration cvusa:PATH#train (200 images are drawn from it)."
+        )
+    return calibration
+
+
+@dataclass(frozen=True, slots=True)
+class FastestBackend:
+    """Build with every backend that runs on this machine, and keep the fastest that passes its checks."""
+
+    backend: ClassVar[Literal["auto"]] = "auto"
+
+
+Plan = Float | Quantized | Auto | Recompile
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """A bundle of engines to be built.
+
+    Parameters
+    ----------
+    source
+        A checkpoint, or a bundle that was exported from one. With `Recompile`, any bundle.
+    out
+        Folder of the new bundle; must be new or empty.
+    backend
+        The backend with its options, or `FastestBackend()`.
+    plan
+        The precision of the graphs and how it is found: `Float`, `Quantized`, `Auto` or `Recompile`.
+    require_faster
+        Measure the engines beside float32 ones of the same backend; write nothing when a branch is not faster.
+    speed_batch
+        Batch size when engines are timed, by default 1.
+
+    Raises
+    ------
+    ConfigError
+        Two parts exclude each other; the message names the option to leave out.
+
+    Examples
+    --------
+    >>> calibration = Calibration("pairs:world#train")
+    >>> BuildRequest(Path("model.safetensors"), Path("bundle"), plan=Quantized(calibration)).plan.precision
+    'int8'
+    """
+
+    source: Path
+    out: Path
+    backend: BackendOptions | FastestBackend = OnnxRuntimeOptions()
+    plan: Plan = Float()
+    require_faster: bool = option(
+        False, "Measure beside fp32 of the same backend; write nothing and exit 1 when a branch is not faster."
+    )
+    speed_batch: int | None = option(
+        None, "auto, --require-faster: batch size when engines are timed.", shown="1", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("source", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))  # text is a path as well
+        check_bounds(self)
+        fastest, searched = isinstance(self.backend, FastestBackend), isinstance(self.plan, Auto)
+        if fastest and searched:
+            raise ConfigError(
+                "--backend auto does not search for blocks (--precision auto): a search measures recall and speed on "
+                "one backend's engines, and takes minutes for each. Build with --backend auto --precision int8 first; "
+                "then search with the backend that it keeps: --backend NAME --precision auto."
+            )
+        if self.require_faster and isinstance(self.plan, Recompile):
+            raise ConfigError("--require-faster: not for --precision same. Leave out what is not for it.")
+        if self.require_faster and self.plan == Float("fp32"):
+            raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
+        if self.speed_batch is not None and not (self.require_faster or fastest or searched):
+            raise ConfigError("--speed-batch: nothing is timed here. Leave it out, or add --require-faster.")
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """How the target wants INT8 graphs; None leaves it to the machine, or is no matter."""
+        return None if isinstance(self.plan, Float) else self.plan.dialect
+
+    @property
+    def precision(self) -> Precision | None:
+        """What the bundle's graphs are in; None where they stay as they are."""
+        if isinstance(self.plan, Recompile):
+            return None
+        return "mixed" if isinstance(self.plan, Auto) else self.plan.precision

@@ -1,0 +1,95 @@
+"""How a field of a request is spelled on the command line, and which values it takes: declared once, at the field.
+
+The command line makes its options of these declarations, and `command_line` writes them. Imports nothing heavy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from geodtr.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of the command line.
+
+    Attributes
+    ----------
+    help
+        What it does and its unit.
+    flag
+        How it is typed; by default the field's own name.
+    type
+        What the command line parses, where that is not the field's own type.
+    shown
+        The default as `--help` shows it; None shows the field's default.
+    minimum, maximum
+        Bounds of its value, both included.
+    metavar
+        What `--help` calls its value.
+    instead
+        What to do where a backend without this option is asked for it.
+    """
+
+    help: str
+    flag: str | None = None
+    type: Any = None
+    shown: str | bool | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    metavar: str | None = None
+    instead: str | None = None
+
+
+def option(default: Any, help: str, **more: Any) -> Any:
+    """A dataclass's field that is an option of the command line: MISSING as `default` for one that has none; `more` is
+    the other attributes of `Option`.
+    """
+    return field(default=default, metadata={"option": Option(help, **more)})
+
+
+def options_of(request: Any) -> "Iterator[tuple[Field[Any], Option]]":
+    """The fields of a dataclass, or of an instance, that are options."""
+    return ((each, each.metadata["option"]) for each in fields(request) if "option" in each.metadata)
+
+
+def flag_of(of: "Field[Any]") -> str:
+    """`--max-batch` of `max_batch`."""
+    flag: str | None = of.metadata["option"].flag
+    return flag or f"--{of.name.replace('_', '-')}"
+
+
+def given(request: Any) -> "list[tuple[str, Any]]":
+    """The options that differ from their defaults, as the user types them, with their values."""
+    return [
+        (flag_of(each), getattr(request, each.name))
+        for each, _ in options_of(request)
+        if each.default is MISSING or getattr(request, each.name) != each.default
+    ]
+
+
+def words(request: Any) -> list[str]:
+    """The options that differ from their defaults, as one types them with their values."""
+    found = list[str]()
+    for flag, value in given(request):
+        if value is True:
+            found.append(flag)
+            continue
+        for each in value if isinstance(value, tuple) else (value,):
+            # What was read already is named by the SPEC that it was read by.
+            found += [flag, str(each if isinstance(each, (str, int, float, Path)) else each.name)]
+    return found
+
+
+def check_bounds(request: Any) -> None:
+    """Raise ConfigError naming an option whose value is out of bounds."""
+    for each, how in options_of(request):
+        value = getattr(request, each.name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        low, high = how.minimum, how.maximum
+        if not ((low is None or value >= low) and (high is None or value <= high)):
+            allowed = f"at least {low}" if high is None else f"{low} to {high}"
+            raise ConfigError(f"{flag_of(each)} is {value}; allowed: {allowed}.")

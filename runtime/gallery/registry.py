@@ -1,0 +1,77 @@
+"""Opens, begins, changes and verifies galleries: the one file that knows which kinds of location there are."""
+
+from pathlib import Path
+
+from geodtr.runtime.gallery.base import Gallery, GalleryWriter, Verified
+from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, as_location
+from geodtr.runtime.gallery.manifest import GalleryManifest
+from geodtr.runtime.progress import Track, untracked
+
+
+def open_gallery(location: GalleryLocation | Path | str) -> Gallery:
+    """Open a gallery for reading: a folder, a Milvus Lite file (.db) or milvus://HOST:PORT/COLLECTION.
+
+    Raises GalleryError when it is missing, of another schema, or cannot be reached; `verify_gallery` finds single rows.
+    """
+    kind = as_location(location)
+    if isinstance(kind, FolderLocation):
+        from geodtr.runtime.gallery.folder.reader import open_folder
+
+        return open_folder(kind.path)
+    from geodtr.runtime.gallery.milvus.reader import open_milvus
+
+    return open_milvus(kind)
+
+
+def verify_gallery(location: GalleryLocation | Path | str, *, track: Track = untracked) -> Verified:
+    """Read all of a gallery and name every fault; none: it is as it was written. What an index finds is measured.
+
+    Raises GalleryError when it is no gallery at all.
+    """
+    kind = as_location(location)
+    if isinstance(kind, FolderLocation):
+        from geodtr.runtime.gallery.folder.verify import verify as verify_folder
+
+        return Verified(verify_folder(kind.path, track=track), None)
+    from geodtr.runtime.gallery.milvus.verify import verify as verify_milvus
+
+    return verify_milvus(kind, track=track)
+
+
+def holds_gallery(location: GalleryLocation | Path | str) -> bool:
+    """Whether one was begun there. Raises OutputExists when something else is, UserError when none can be."""
+    kind = as_location(location)
+    if isinstance(kind, FolderLocation):
+        from geodtr.runtime.gallery.folder.reader import is_begun
+
+        return is_begun(kind.path)
+    from geodtr.runtime.gallery.milvus.writer import is_begun as is_begun_in_milvus
+
+    return is_begun_in_milvus(kind)
+
+
+def create_gallery(location: GalleryLocation | Path | str, manifest: GalleryManifest) -> GalleryWriter:
+    """Make an unfinished gallery without references and open it for writing.
+
+    Raises OutputExists when the place is taken, ConfigError when it cannot keep what `manifest` asks for.
+    """
+    kind = as_location(location)
+    if isinstance(kind, FolderLocation):
+        from geodtr.runtime.gallery.folder.writer import FolderWriter
+
+        return FolderWriter.create(kind.path, manifest)
+    from geodtr.runtime.gallery.milvus.writer import MilvusWriter
+
+    return MilvusWriter.create(kind, manifest)
+
+
+def change_gallery(location: GalleryLocation | Path | str) -> GalleryWriter:
+    """Take the right to change the gallery that is there. Raises GalleryError where that is refused."""
+    kind = as_location(location)
+    if isinstance(kind, FolderLocation):
+        from geodtr.runtime.gallery.folder.writer import FolderWriter
+
+        return FolderWriter(kind.path)
+    from geodtr.runtime.gallery.milvus.writer import MilvusWriter
+
+    return MilvusWriter.open(kind)

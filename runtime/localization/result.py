@@ -1,0 +1,85 @@
+"""What localisation answers: candidates, a fix, and the flat record that files hold of each frame.
+
+Values only: knows nothing of how they are found or written.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from geodtr.runtime.localization.fix import Fix
+from geodtr.runtime.sources.tile import Tile
+
+TrackState = Literal["searching", "tracking", "lost"]
+"""`searching`: not found yet. `tracking`: the particles agree with each other and with the frames. `lost`: they did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """One frame's answer. `state` is "fix" or "no fix" of a single image, or a track's.
+
+    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
+    metres: of a single image the calibrated claim, of a track the filter's own belief. What is not known is None.
+    """
+
+    state: Literal["fix", "no fix"] | TrackState
+    image: str | None = None
+    time_s: float | None = None
+    lat: float | None = None
+    lon: float | None = None
+    heading: float | None = None
+    within_68_m: float | None = None
+    within_95_m: float | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
+        return self.state in ("fix", "tracking") and self.lat is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One tile that a query may show: its gallery row, place, and cosine similarity (-1..1).
+
+    `heading` is the one by which this tile was found, in degrees clockwise from north; None where none was searched.
+    """
+
+    row: int
+    place: Tile
+    score: float
+    heading: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Localisation:
+    """A query image and its nearest tiles, best first.
+
+    `image` and `time` are the frame's (images/frames.py): a path, or `drive.mp4#57` at 5.7 seconds; both None
+    for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
+    unless headings were searched and the image is a full turn. `uncalibrated` says why the fix claims no radius; None
+    where it claims one.
+    """
+
+    image: str | None
+    time: float | None
+    candidates: tuple[Candidate, ...]
+    fix: Fix | None
+    heading: float | None
+    uncalibrated: str | None
+
+    @property
+    def waypoint(self) -> Waypoint:
+        """The same for a file."""
+        fix = self.fix
+        if fix is None:
+            return Waypoint("no fix", self.image, self.time, heading=self.heading)
+        within = {radius.share: radius.metres for radius in fix.within}
+        return Waypoint(
+            state="fix",
+            image=self.image,
+            time_s=self.time,
+            lat=fix.lat,
+            lon=fix.lon,
+            heading=self.heading,
+            within_68_m=within.get(0.68),
+            within_95_m=within.get(0.95),
+        )

@@ -1,0 +1,61 @@
+"""The manifest of a bundle: everything one model needs to be run rightly, readable by a person, validated when read."""
+
+from geodtr.runtime.manifest.document import (
+    FILE_NAME,
+    SCHEMA,
+    Manifest,
+    NewerManifest,
+    read_manifest,
+    write_manifest,
+)
+from geodtr.runtime.manifest.engines import (
+    BackendEntry,
+    CompiledEntry,
+    EngineEntry,
+    FileEntry,
+    SourceEntry,
+    TensorRtEntry,
+    runs_by,
+)
+from geodtr.runtime.manifest.evidence import (
+    BackendChoiceEntry,
+    BackendTrialEntry,
+    CalibrationEntry,
+    ParityEntry,
+    QuantisationEntry,
+    Ratio,
+    SearchEntry,
+    SensitivityEntry,
+    Speed,
+    SpeedEntry,
+    TrialEntry,
+    TrialSpeed,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "SCHEMA",
+    "BackendChoiceEntry",
+    "BackendEntry",
+    "BackendTrialEntry",
+    "CalibrationEntry",
+    "CompiledEntry",
+    "EngineEntry",
+    "FileEntry",
+    "Manifest",
+    "NewerManifest",
+    "ParityEntry",
+    "QuantisationEntry",
+    "Ratio",
+    "SearchEntry",
+    "SensitivityEntry",
+    "SourceEntry",
+    "Speed",
+    "SpeedEntry",
+    "TensorRtEntry",
+    "TrialEntry",
+    "TrialSpeed",
+    "read_manifest",
+    "runs_by",
+    "write_manifest",
+]

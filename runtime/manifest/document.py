@@ -1,0 +1,98 @@
+"""The manifest itself: the document, and how it is read, validated and written."""
+
+from pathlib import Path
+
+import msgspec
+
+from geodtr import __version__
+from geodtr.runtime.errors import BundleError
+from geodtr.runtime.files import write_bytes
+from geodtr.runtime.installation import install_hint
+from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, SourceEntry
+from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry
+from geodtr.runtime.names import Branch, Precision
+
+FILE_NAME = "manifest.json"
+SCHEMA = 4
+_READ = (3, SCHEMA)
+"""Schema 3 records no command and no version of its writer."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a bundle is. `embedding_id` names the space its descriptors live in: one checkpoint, one space.
+
+    `command`: the command line that built it, quoted for a shell. `writer`: the version of geodtr-export that wrote it.
+    """
+
+    schema: int = SCHEMA
+    writer: str | None = None
+    command: str | None = None
+    embedding_id: str
+    precision: Precision
+    backend: BackendEntry
+    ground: EngineEntry
+    aerial: EngineEntry
+    source: SourceEntry
+    quantisation: QuantisationEntry | None = None
+    speed: SpeedEntry | None = None
+    backend_choice: BackendChoiceEntry | None = None
+    parity: tuple[ParityEntry, ...] = ()
+
+    def engine(self, branch: Branch) -> EngineEntry:
+        return self.ground if branch == "ground" else self.aerial
+
+    def precision_of(self, branch: Branch) -> Precision:
+        """A branch of which a search chose no block is what the rest is, though the bundle is mixed."""
+        made = self.quantisation
+        if made is None or made.search is None:
+            return self.precision
+        return "mixed" if any(block.startswith(f"{branch}/") for block in made.search.chosen.blocks) else made.rest
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and validate `bundle`/manifest.json. Raises BundleError naming the field that is wrong."""
+    path = bundle / FILE_NAME
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(
+            f"{bundle} is not a bundle: it holds no {FILE_NAME}. "
+            "Make one: geodtr-export build-engine CKPT --backend onnxruntime --precision fp32 --out BUNDLE"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}). Copy the bundle again.") from None
+    try:
+        head = msgspec.json.decode(content, type=dict[str, object])
+        schema = head.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerManifest(path, schema, head.get("writer"))
+        if schema not in _READ:
+            raise BundleError(
+                f"{path} has schema {schema}; this version reads {_READ[0]} and {_READ[-1]}. {_again(bundle)}"
+            )
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not a valid manifest: {error}. {_again(bundle)}") from None
+
+
+def _again(bundle: Path) -> str:
+    return f"Copy the bundle again, or build it again; geodtr-export doctor {bundle} says by which command."
+
+
+class NewerManifest(BundleError):
+    """A manifest of a later version than this one knows: `found` says which, `remedy` is the command that brings it."""
+
+    def __init__(self, path: Path, schema: int, writer: object) -> None:
+        by = f"geodtr-export {writer}" if writer else "a newer geodtr-export"
+        self.found = (
+            f"{path} has schema {schema}, written by {by}; this is geodtr-export {__version__}, which reads schemas up "
+            f"to {SCHEMA}. Update it{f' to {writer} or later' if writer else ''}."
+        )
+        self.remedy = install_hint(upgrade=True)
+        super().__init__(f"{self.found} For example: {self.remedy}")
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Write `bundle`/manifest.json durably, indented for people, in the newest schema."""
+    current = msgspec.structs.replace(manifest, schema=SCHEMA, writer=__version__)
+    write_bytes(bundle / FILE_NAME, msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n")

@@ -1,0 +1,109 @@
+"""What a manifest says of the engines: their files, who compiled them and how, and the checkpoint they came from."""
+
+from typing import Literal
+
+import msgspec
+
+from geodtr.runtime.machine import Machine
+from geodtr.runtime.names import Backend, Hardware, Provider
+from geodtr.runtime.spec import BranchSpec
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of the bundle, with its size in bytes and its SHA-256."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class CompiledEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a backend made of a graph for one kind of machine; `layers` counts them by the precision they really got,
+    where the backend tells. `wider` names the operators of the graph that it computes in a wider type than asked for.
+    """
+
+    layers: dict[str, int] = {}
+    wider: tuple[str, ...] = ()
+
+
+class EngineEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One branch's engine: its boundary, its typed ONNX graph, and the form that the backend compiled it to, if any."""
+
+    spec: BranchSpec
+    compiled: CompiledEntry | None = None
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        return (self,) if self.compiled is None else (self, self.compiled)
+
+
+class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a loader of TensorRT plans must know before it touches one.
+
+    Batches: of the optimisation profile; fewer rows are padded, more are cut. `hardware`: the GPUs that the plan may
+    run on. `dla_core`: the accelerator that runs what it can. `stripped`: the plan holds no weights, the graph beside
+    it does. `refittable`: it takes another model's. `workspace` (in MiB) and `optimisation_level` serve to build it
+    again. `expose_reductions`: reductions are outputs of the network, to keep TensorRT from fusing across them.
+    `compute_capabilities`: of the GPUs that a plan of TensorRT-RTX is for, like "8.9".
+    """
+
+    min_batch: int
+    opt_batch: int
+    max_batch: int
+    version_compatible: bool = False
+    hardware: Hardware = "same-gpu"
+    dla_core: int | None = None
+    stripped: bool = False
+    refittable: bool = False
+    workspace: int | None = None
+    optimisation_level: int | None = None
+    expose_reductions: bool = False
+    compute_capabilities: tuple[str, ...] = ()
+
+
+def runs_by(backend: Backend, provider: Provider) -> str:
+    """The library, and its provider where it is not the CPU's."""
+    return backend if provider == "cpu" else f"{backend} {provider}"
+
+
+class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who made the engine files, and the version that did. `onnx`: exported graphs that no backend has compiled yet,
+    which ONNX Runtime runs as they are. `machine` is the kind that compiled files are for; `tensorrt` how plans were.
+    `executed`: the engines ran where they were built, and passed their checks; else the graphs alone did. `options`: of
+    `build-engine`, as they are typed, that ask for this backend in the same way.
+    """
+
+    name: Backend | Literal["onnx"]
+    version: str
+    provider: Provider = "cpu"
+    machine: Machine | None = None
+    tensorrt: TensorRtEntry | None = None
+    executed: bool = True
+    options: tuple[str, ...] = ()
+
+    @property
+    def runs_by(self) -> str:
+        """What computes, in words: the library, and its provider where it is not the CPU's."""
+        return runs_by("onnxruntime" if self.name == "onnx" else self.name, self.provider)
+
+    @property
+    def targets(self) -> str | None:
+        """The GPUs that engines of TensorRT-RTX are for, in words, and whether they have run."""
+        if self.tensorrt is None or not self.tensorrt.compute_capabilities:
+            return None
+        gpus = f"for GPUs of compute capability {', '.join(self.tensorrt.compute_capabilities)}"
+        if self.executed:
+            return gpus
+        return f"{gpus}; built, not executed: without such a GPU at hand its graphs alone were checked"
+
+
+class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The checkpoint that the engines were made from: its file's SHA-256, and in words and as SPEC what made it.
+
+    `raw_tiles`: the side of the square tiles that the aerial graph was made to unroll itself, if it was.
+    """
+
+    sha256: str
+    origin: str
+    trained_on: str | None = None
+    raw_tiles: int | None = None

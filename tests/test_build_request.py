@@ -1,0 +1,153 @@
+"""A build request and its command line say the same, and what does not go together is refused with the remedy."""
+
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import typer.main
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodtr.cli.build import build_engine as command
+from geodtr.cli.main import app
+from geodtr.export.backends.options import BACKEND_OPTIONS, OnnxRuntimeOptions, TensorRtOptions, TensorRtRtxOptions
+from geodtr.export.build.command_line import command_line
+from geodtr.export.build.request import (
+    Auto,
+    BuildRequest,
+    Calibration,
+    FastestBackend,
+    Float,
+    Plan,
+    Quantized,
+    Recompile,
+)
+from geodtr.export.options import options_of
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.names import PrecisionAsked
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
+paths = words.map(Path).filter(lambda path: str(path) != ".")
+
+
+def values(name: str, kind: Any, low: float | None, high: float | None) -> st.SearchStrategy[Any]:
+    """Any value that an option takes, but for None: an option that is not given."""
+    if name == "compute_capabilities":
+        return st.lists(words, max_size=3).map(tuple)
+    if name in ("data", "recall_on"):
+        return words
+    of = {bool: st.booleans(), int: st.integers(int(low or 0), int(high or 2**31)), Path: paths}
+    of[float] = st.floats(low, high)
+    found = [of[each] if each in of else st.sampled_from(get_args(each)) for each in kinds(kind)]
+    return st.one_of(found)
+
+
+def kinds(kind: Any) -> list[Any]:
+    """`int` of `int | None`."""
+    return [kind] if get_origin(kind) in (None, Literal) else [each for each in get_args(kind) if each is not NoneType]
+
+
+@st.composite
+def made(draw: st.DrawFn, /, of: Any, **fixed: Any) -> Any:
+    """An instance of a dataclass, some of its options given; none of them where those exclude each other."""
+    needed = {each.name: draw(values(each.name, each.type, None, None)) for each, _ in missing(of)}
+    chosen = {
+        each.name: draw(values(each.name, each.type, how.minimum, how.maximum))
+        for each, how in options_of(of)
+        if each.name not in needed and draw(st.booleans())
+    }
+    try:
+        return of(**fixed, **needed, **chosen)
+    except ConfigError:
+        return of(**fixed, **needed)
+
+
+def missing(of: Any) -> Iterator[tuple[Any, Any]]:
+    return (found for found in options_of(of) if found[0].default is MISSING)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> BuildRequest:
+    plans: list[st.SearchStrategy[Plan]] = [
+        st.sampled_from([Float("fp32"), Float("fp16")]),
+        made(Quantized, calibration=draw(made(Calibration)), precision=draw(st.sampled_from(["int8", "fp8"]))),
+        made(Auto, calibration=draw(made(Calibration))),
+        made(Recompile),
+    ]
+    backend = draw(st.one_of([made(of) for of in (*BACKEND_OPTIONS.values(), FastestBackend)]))
+    plan = draw(st.one_of(plans))
+    if isinstance(backend, FastestBackend) and isinstance(plan, Auto):
+        plan = Float()
+    request: BuildRequest = draw(made(BuildRequest, source=draw(paths), out=draw(paths), backend=backend, plan=plan))
+    return request
+
+
+def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
+    """The request that the command line's own parser makes of a line."""
+    asked = list[BuildRequest]()
+
+    def build(request: BuildRequest, **_more: object) -> None:
+        asked.append(request)
+        raise typer.Exit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("geodtr.export.build.engine.build_engine", build)
+        program, *arguments = shlex.split(line)
+        assert program == "geodtr-export"
+        assert typer.main.get_command(app)(arguments, standalone_mode=False) in (0, None)
+    (request,) = asked
+    return request
+
+
+@settings(deadline=None)
+@given(request_=requests())
+def test_a_request_is_what_its_command_line_asks_for(request_: BuildRequest) -> None:
+    assert parsed(command_line(request_), pytest.MonkeyPatch()) == request_
+
+
+def test_a_command_line_holds_what_differs_from_the_defaults_and_paths_as_they_were_given() -> None:
+    plain = BuildRequest(Path("../run one"), Path("bundle"))
+    assert command_line(plain) == (
+        "geodtr-export build-engine '../run one' --backend onnxruntime --precision fp32 --out bundle"
+    )
+    plan = Auto(Calibration("cvusa:x#train", seed=3), "cvact:y#val", tolerance=0.25)
+    request = BuildRequest(Path("c.safetensors"), Path("b"), OnnxRuntimeOptions(provider="cuda"), plan)
+    assert command_line(request) == (
+        "geodtr-export build-engine c.safetensors --backend onnxruntime --provider cuda --precision auto "
+        "--calibration 'cvusa:x#train' --seed 3 --recall-on 'cvact:y#val' --tolerance 0.25 --out b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Calibration("SPEC", images=0), "--images is 0; allowed: at least 1"),
+        (lambda: Calibration("SPEC", percentile=101), "--percentile is 101; allowed: 50 to 100"),
+        (lambda: Quantized(Calibration("SPEC"), keep_cosine=float("nan")), "--keep-cosine is nan"),
+        (lambda: Quantized(Calibration("SPEC"), "fp8", dialect="cpu-7bit"), "--dialect: not for --precision fp8"),
+        (lambda: TensorRtOptions(min_batch=4, max_batch=2), "must rise"),
+        (lambda: TensorRtOptions(version_compatible=True, strip=True), "excludes"),
+        (lambda: TensorRtRtxOptions(refit_from=Path("x"), strip=True), "leave the other options"),
+        (lambda: BuildRequest(Path("c"), Path("b"), require_faster=True), "leave --require-faster out"),
+        (lambda: BuildRequest(Path("c"), Path("b"), plan=Recompile(), require_faster=True), "--precision same"),
+        (lambda: BuildRequest(Path("c"), Path("b"), speed_batch=2), "nothing is timed here"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_the_request_is_made(make: Callable[[], object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named.replace("(", r"\(")):
+        make()
+
+
+def test_each_option_is_declared_once_and_grouped_by_what_it_is_about() -> None:
+    group: Any = typer.main.get_command(app)
+    options = [each for each in group.commands["build-engine"].params if each.param_type_name == "option"]
+    flags = [flag for each in options for flag in each.opts]
+    assert len(flags) == len(set(flags))
+    panels = {each.rich_help_panel for each in options}
+    assert {"ONNX Runtime", "TensorRT, TensorRT-RTX", "Speed"} < panels
+    assert command.build_engine.__doc__ is not None
+    assert {"fp32", "fp16", "int8", "fp8", "auto", "same"} == set(get_args(PrecisionAsked))
