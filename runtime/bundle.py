@@ -17,7 +17,23 @@ from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files are what its manifest says."""
+    """A bundle whose files are what its manifest says.
+
+    Attributes
+    ----------
+    path
+        The bundle's folder.
+    manifest
+        Shapes, preprocessing, precision, backend, hashes, calibration and measured parity.
+
+    Examples
+    --------
+    >>> from geodtr import Bundle, open_bundle
+    >>> bundle: Bundle = open_bundle("bundle")
+    >>> engine = bundle.embedder("ground")
+    >>> engine.spec.preprocessing.height, engine.spec.preprocessing.width
+    (32, 128)
+    """
 
     path: Path
     manifest: Manifest
@@ -58,8 +74,31 @@ class Bundle:
         return EngineFiles(entry.spec, self.manifest.precision, self.path / entry.file, compiled)
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Read `path`'s manifest and verify every file. Raises BundleError naming what is missing or altered."""
-    manifest = read_manifest(path)
-    require(check_files(path, manifest))
-    return Bundle(path, manifest)
+def open_bundle(path: Path | str) -> Bundle:
+    """Read a bundle's manifest and verify the hash of every file. No engine is loaded.
+
+    Parameters
+    ----------
+    path
+        The bundle's folder.
+
+    Returns
+    -------
+    Bundle
+        Its engines are opened by `embedder("ground")` and `embedder("aerial")`.
+
+    Raises
+    ------
+    BundleError
+        A file is missing or altered; the message names it.
+
+    Examples
+    --------
+    >>> from geodtr import open_bundle
+    >>> open_bundle("bundle").manifest.precision
+    'fp32'
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    require(check_files(folder, manifest))
+    return Bundle(folder, manifest)

@@ -6,7 +6,17 @@ traceback.
 
 
 class UserError(Exception):
-    """Base of every error that the user, not the programmer, can mend; a command then exits with `exit_code`."""
+    """Base of every error that the user can mend. A command then exits with `exit_code`.
+
+    Examples
+    --------
+    >>> from geodtr import UserError, open_bundle
+    >>> try:
+    ...     open_bundle("nowhere")
+    ... except UserError as error:
+    ...     print(type(error).__name__)
+    BundleError
+    """
 
     exit_code = 2
 

@@ -264,7 +264,7 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     assert ".png" in refused(*asked, "--picture", tmp_path / "out.jpg")
     with monkeypatch.context() as lean:
         lean.setitem(sys.modules, "matplotlib", None)
-        assert "geodtr-export[plots]" in refused(*asked, "--picture", tmp_path / "out.png")
+        assert "[plots]" in refused(*asked, "--picture", tmp_path / "out.png")
     assert "too long" in refused(*asked, "--out", tmp_path / f"{'n' * 300}.gpx")
     assert "too long" in refused("localize", tmp_path / f"{'n' * 300}.png", *asked[2:])
     assert "LAT,LON,RADIUS" in refused(*asked, "--near", "1,2")

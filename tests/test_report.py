@@ -288,7 +288,7 @@ def test_without_matplotlib_it_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     asked = ("parity", tmp_path / "no-such-reference", tmp_path / "no-such-engine", "--data", "pairs:gone")
-    assert "geodtr-export[plots]" in refused(*asked, "--report", tmp_path / "report.html")
+    assert "[plots]" in refused(*asked, "--report", tmp_path / "report.html")
 
 
 @settings(deadline=None, max_examples=50)

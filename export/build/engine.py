@@ -63,10 +63,10 @@ def build_engine(
 
     Examples
     --------
-    >>> from geodtr.export.build.request import BuildRequest, Float
     >>> from pathlib import Path
-    >>> request = BuildRequest(Path("model.safetensors"), Path("bundle"), plan=Float("fp16"))
-    >>> build_engine(request).manifest.precision  # doctest: +SKIP
+    >>> from geodtr import BuildRequest, Float, build_engine
+    >>> request = BuildRequest(Path("model.safetensors"), Path("engine"), plan=Float("fp16"))
+    >>> build_engine(request).manifest.precision
     'fp16'
     """
     check_new_folder(request.out)

@@ -9,9 +9,30 @@ from geodtr.runtime.progress import Track, untracked
 
 
 def open_gallery(location: GalleryLocation | Path | str) -> Gallery:
-    """Open a gallery for reading: a folder, a Milvus Lite file (.db) or milvus://HOST:PORT/COLLECTION.
+    """Open a gallery for reading.
 
-    Raises GalleryError when it is missing, of another schema, or cannot be reached; `verify_gallery` finds single rows.
+    Parameters
+    ----------
+    place
+        A folder, a Milvus Lite file (`map.db`), or `milvus://HOST:PORT/COLLECTION`.
+
+    Returns
+    -------
+    Gallery
+        A context manager. `search(descriptors, top)` returns rows and cosines, `tiles(rows)` what is known of them.
+
+    Raises
+    ------
+    GalleryError
+        It is missing, of another schema, or cannot be reached. `verify_gallery` finds damaged rows.
+
+    Examples
+    --------
+    >>> from geodtr import embed, open_gallery
+    >>> with open_gallery("map") as gallery:
+    ...     hits = gallery.search(embed("bundle", ["street.png"]), top=3)
+    >>> hits.rows.shape, bool(hits.scores[0, 0] >= hits.scores[0, 1])
+    ((1, 3), True)
     """
     kind = as_location(location)
     if isinstance(kind, FolderLocation):

@@ -48,9 +48,18 @@ class _Query:
 
 
 class Localizer:
-    """The ground branch of a bundle and a gallery of the same embedding space.
+    """Finds the references that show what a query image shows: a bundle's ground branch and a gallery.
 
-    Safe to call from several threads: they decode and search side by side, and take turns at the engine.
+    Bundle and gallery must be of the same embedding space. Safe to call from several threads: they decode and search
+    in parallel, and use the engine one after another.
+
+    Examples
+    --------
+    >>> from geodtr import Localizer
+    >>> with Localizer.open("bundle", "map") as localizer:
+    ...     answer = localizer.locate("street.png", top=3)
+    >>> len(answer.candidates), answer.fix is not None
+    (3, True)
     """
 
     def __init__(

@@ -1,0 +1,324 @@
+"""The public functions: each opens what its caller names, calls the room that does the work, and returns its result.
+
+Models, data sets and sources may be given as the command line takes them (a path, `KIND:PATH`) or opened already.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, embed_frames
+from geodtr.runtime.gallery import build as galleries
+from geodtr.runtime.gallery.build import Added
+from geodtr.runtime.gallery.location import GalleryLocation
+from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.images.frames import Frame, as_frames, open_frames
+from geodtr.runtime.names import Branch, Index, Storage
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.registry import Options, open_source
+from geodtr.runtime.sources.tile import TileSource
+from geodtr.runtime.spec import Descriptors, Images
+
+if TYPE_CHECKING:
+    from geodtr.export.model import Model
+    from geodtr.export.parity.gates import Gates
+    from geodtr.export.parity.result import ParityResult
+    from geodtr.training.config import TrainConfig
+    from geodtr.training.data.pair_set import PairSet
+    from geodtr.training.listener import Listener
+
+
+def embed(
+    bundle: Bundle | Path | str,
+    images: Path | str | Iterable[Path | str | Images | Frame],
+    *,
+    branch: Branch = "ground",
+    batch_size: int = BATCH_SIZE,
+    track: Track = untracked,
+) -> Descriptors:
+    """Embed images with one branch of a bundle.
+
+    Parameters
+    ----------
+    bundle
+        A bundle folder, or an opened bundle.
+    images
+        A folder, an image, a video or a list of files (`@list.txt`); or any iterable of image files and of pixels,
+        uint8 RGB [height, width, 3], of any size that the branch accepts.
+    branch
+        `ground` for queries, `aerial` for references.
+    batch_size
+        Images embedded at once.
+    track
+        Receives the progress; see `geodtr.runtime.progress`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Descriptors, float32 [N, D], in the order of the images. Rows have unit length, so that the product of two rows
+        is their cosine similarity.
+
+    Raises
+    ------
+    BundleError
+        The bundle is damaged or does not run on this machine.
+    ImageError
+        An image cannot be read; the message names it.
+
+    Examples
+    --------
+    >>> from geodtr import embed
+    >>> queries = embed("bundle", ["street.png"])
+    >>> queries.shape[0], queries.dtype
+    (1, dtype('float32'))
+    """
+    embedder = _opened(bundle).embedder(branch)
+    frames = open_frames([str(images)]).frames if isinstance(images, str | Path) else as_frames(images)
+    rows = [each.descriptors for each in embed_frames(embedder, frames, batch_size=batch_size, track=track)]
+    return np.concatenate(rows) if rows else np.empty((0, embedder.spec.descriptor_size), np.float32)
+
+
+def build_gallery(
+    out: GalleryLocation | Path | str,
+    source: TileSource | Path | str,
+    bundle: Bundle | Path | str,
+    *,
+    options: Options | None = None,
+    storage: Storage = "float32",
+    index: Index = "flat",
+    track: Track = untracked,
+) -> Added:
+    """Embed aerial tiles into a new gallery. A call that was stopped continues when it is repeated.
+
+    Parameters
+    ----------
+    out
+        A folder, a Milvus Lite file (`map.db`), or `milvus://HOST:PORT/COLLECTION`.
+    source
+        A folder of tiles, a map file, a folder of map tiles (Z/X/Y), or an opened source.
+    bundle
+        The bundle whose aerial branch embeds the tiles.
+    options
+        How the source is read: `FolderOptions`, `GeoTiffOptions` or `XyzOptions` of `geodtr.runtime.sources`. A map
+        file needs them, as they hold the tile's size in metres.
+    storage
+        The type that is searched: float32, float16 or int8. The best are scored again in float32.
+    index
+        `flat` searches exactly; the others are Milvus's.
+    track
+        Receives the progress.
+
+    Returns
+    -------
+    Added
+        How many tiles were embedded, were held already, and were left out.
+
+    Raises
+    ------
+    OutputExists
+        `out` holds something else, or a finished gallery.
+    DataError, ImageError
+        The source or one of its tiles cannot be read; the message names it.
+
+    Examples
+    --------
+    >>> from geodtr import build_gallery
+    >>> build_gallery("new-map", "tiles", "bundle").embedded
+    9
+    """
+    opened = _opened(bundle)
+    tiles = open_source(Path(source), options, track=track) if isinstance(source, str | Path) else source
+    return galleries.build_gallery(
+        out,
+        tiles,
+        opened.embedder("aerial"),
+        made_by(opened.manifest),
+        storage=storage,
+        index=index,
+        track=track,
+    )
+
+
+def train(
+    config: "TrainConfig | str",
+    data: "PairSet | str",
+    out: Path | str,
+    *,
+    validation: "PairSet | str | None" = None,
+    settings: Sequence[str] = (),
+    track: Track = untracked,
+    listener: "Listener | None" = None,
+) -> Path:
+    """Train a model. Needs the extra `train`.
+
+    Parameters
+    ----------
+    config
+        A preset's name, a TOML file, or a configuration.
+    data
+        Pairs to train on: a data set as `KIND:PATH`, or one that was read.
+    out
+        The run's folder, new or empty. It holds the configuration, the checkpoints and what `resume` needs.
+    validation
+        Pairs that decide which epoch is best.
+    settings
+        Changes to the preset, `KEY=VALUE`, for example `recipe.epochs=20`.
+    track, listener
+        Receive the progress.
+
+    Returns
+    -------
+    pathlib.Path
+        The checkpoint after the last epoch, a safetensors file.
+
+    Raises
+    ------
+    ConfigError
+        A setting is unknown or out of range.
+    DataError
+        The data set is not what its kind requires.
+    OutputExists
+        `out` holds something.
+
+    Examples
+    --------
+    >>> from geodtr import train
+    >>> train("world-tiny", "pairs:world", "run", settings=["recipe.epochs=1"]).name
+    'last.safetensors'
+    """
+    from geodtr.training import loop
+    from geodtr.training.config import load_preset
+
+    chosen = load_preset(config, settings) if isinstance(config, str) else config
+    return loop.train(
+        chosen,
+        _training_set(data),
+        Path(out),
+        validation=None if validation is None else _test_set(validation),
+        track=track,
+        listener=listener,
+    )
+
+
+def export_onnx(
+    checkpoint: Path | str, out: Path | str, *, raw_tiles: int | None = None, track: Track = untracked
+) -> Bundle:
+    """Export both branches of a checkpoint to float32 ONNX files, compared with PyTorch. Needs `train` and `export`.
+
+    Parameters
+    ----------
+    checkpoint
+        A checkpoint of this toolkit, a safetensors file.
+    out
+        The bundle's folder, new or empty.
+    raw_tiles
+        The side of square tiles, in pixels, that the aerial graph takes; it then applies the polar transform itself.
+        None leaves the transform to preprocessing.
+    track
+        Receives the progress.
+
+    Returns
+    -------
+    Bundle
+        The opened bundle. Its graphs take raw pixels, uint8 [B, H, W, 3], and return unit descriptors, float32 [B, D].
+
+    Raises
+    ------
+    CheckpointError
+        The file is no checkpoint, or another model's.
+    OutputExists
+        `out` holds something.
+
+    Examples
+    --------
+    >>> from geodtr import export_onnx
+    >>> export_onnx("model.safetensors", "onnx").manifest.precision
+    'fp32'
+    """
+    from geodtr.export.build.source import export_checkpoint
+
+    return export_checkpoint(Path(checkpoint), Path(out), raw_tiles=raw_tiles, track=track)
+
+
+def compare(
+    reference: "Model | Path | str",
+    candidates: "Sequence[Model | Path | str]",
+    data: "PairSet | str",
+    *,
+    gates: "Gates | None" = None,
+    stages: bool = True,
+    layers: bool = False,
+    track: Track = untracked,
+) -> "ParityResult":
+    """Measure engines against a reference model on the same pairs, and judge each of them.
+
+    Parameters
+    ----------
+    reference
+        A checkpoint, a run's folder or a bundle.
+    candidates
+        Bundles made from the reference's checkpoint.
+    data
+        A data set as `KIND:PATH`, or one that was read.
+    gates
+        The acceptance thresholds; None for the default of each precision.
+    stages
+        Run the ONNX files between the reference and the engine as well, so that a loss is traced to its step.
+    layers
+        Compare the ONNX files node by node.
+    track
+        Receives the progress.
+
+    Returns
+    -------
+    ParityResult
+        `verdict` is `passed`, `failed` or `undecided`; `figures` holds recall at K, cosines and rank changes.
+
+    Raises
+    ------
+    BundleError
+        A candidate is no bundle, or was made from another checkpoint.
+    DataError
+        Fewer than two pairs can be read.
+
+    Examples
+    --------
+    >>> from geodtr import compare
+    >>> compare("bundle", ["bundle"], "pairs:world", stages=False).verdict
+    'passed'
+    """
+    from geodtr.export.model import Model, open_model
+    from geodtr.export.parity import Gates
+    from geodtr.export.parity import compare as compare_models
+
+    def model(named: Model | Path | str) -> Model:
+        return named if isinstance(named, Model) else open_model(Path(named))
+
+    return compare_models(
+        model(reference),
+        [model(each) for each in candidates],
+        _test_set(data),
+        gates=Gates() if gates is None else gates,
+        stages=stages,
+        layers=layers,
+        track=track,
+    )
+
+
+def _opened(bundle: Bundle | Path | str) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
+
+
+def _training_set(data: "PairSet | str") -> "PairSet":
+    from geodtr.training.data.spec import read_training_set
+
+    return read_training_set(data) if isinstance(data, str) else data
+
+
+def _test_set(data: "PairSet | str") -> "PairSet":
+    from geodtr.training.data.spec import read_test_set
+
+    return read_test_set(data) if isinstance(data, str) else data
