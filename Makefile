@@ -11,6 +11,9 @@ FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 # A process a core, up to four: each wants two gigabytes. One that has nothing left takes half of another's tests.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
+# Folders whose prose is free of the words in tools/words.txt.
+PLAIN := training calibration benchmarks tools
+
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
@@ -32,6 +35,7 @@ test-nightly: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/words.py $(PLAIN)
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/mypy tests benchmarks tools examples
 	cd tests && ../$(BIN)/lint-imports ../pyproject.toml # elsewhere the folder geodtr/ would hide the package

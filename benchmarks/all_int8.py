@@ -1,4 +1,4 @@
-"""A model whose every operator is INT8, measured against its float32 form: what two benchmarks share."""
+"""Compare a model with all operators in INT8 against float32; shared by several benchmarks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from geodtr.runtime.spec import Descriptors, Images
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import read_test_set
 
-BY_DEFAULT = RangeOptions()
-_AT_ONCE = 250
+DEFAULT_OPTIONS = RangeOptions()
+_BATCH = 250
 
 Quantise = Callable[[Int8Quantiser, list[str]], Any]
-"""From a quantiser and its operators' names to a graph."""
+"""Builds a graph from a quantiser and operator names."""
 
 
 def as_built(quantiser: Int8Quantiser, operators: list[str]) -> Any:
-    """As build-engine does it."""
+    """Quantise as build-engine does."""
     return quantiser.quantise(operators)
 
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """A float32 model's graphs, its ranges, the images of a set of pairs, and their descriptors."""
+    """A float32 model's graphs and ranges, and the images and descriptors of a set of pairs."""
 
     graphs: Mapping[Branch, Any]
     ranges: Ranges
@@ -45,11 +45,11 @@ class Exact:
 
     @property
     def hits(self) -> int:
-        """Queries whose tile comes first, in float32."""
+        """Number of hits at rank 1 in float32."""
         return int(np.count_nonzero(ranked(self.rows, self.pairs).rank == 0))
 
     def quantised(self, dialect: Dialect, quantise: Quantise = as_built) -> str:
-        """What is lost where every operator is INT8, in words."""
+        """Quantise all operators and describe the loss."""
         rows = dict[Branch, Descriptors]()
         for branch in BRANCHES:
             quantiser = Int8Quantiser(self.graphs[branch], self.ranges[branch].activations, dialect)
@@ -58,7 +58,7 @@ class Exact:
         return self.compared(rows)
 
     def compared(self, rows: Mapping[Branch, Descriptors]) -> str:
-        """Hits of an engine with these descriptors, points of R@1 with their 95 % interval, lost cosine; in words."""
+        """Describe an engine by its descriptors: hits, change of R@1 in points with 95 % interval, and lost cosine."""
         r_at_1 = change("R@1", 1, ranked(self.rows, self.pairs), ranked(rows, self.pairs))
         points = "{:+.2f} points ({:+.2f} to {:+.2f})".format(
             *(100 * value for value in (r_at_1.change, r_at_1.low, r_at_1.high))
@@ -68,8 +68,8 @@ class Exact:
         return f"{hits} hits, {points}, 1 - cosine {1 - both.mean():.1e}, at most {1 - both.min():.1e}"
 
 
-def open_exact(bundle: Path, calibration: str, spec: str, options: RangeOptions = BY_DEFAULT) -> Exact:
-    """Of an exported float32 bundle, calibrated on one data set as `options` say, on the pairs of another."""
+def open_exact(bundle: Path, calibration: str, spec: str, options: RangeOptions = DEFAULT_OPTIONS) -> Exact:
+    """Open an exported float32 bundle, calibrate it on `calibration`, and embed the pairs of `spec`."""
     exported, pairs = open_bundle(bundle), read_test_set(spec)
     graphs, images = dict[Branch, Any](), dict[Branch, Images]()
     for branch in BRANCHES:
@@ -82,9 +82,9 @@ def open_exact(bundle: Path, calibration: str, spec: str, options: RangeOptions 
 
 
 def in_batches(graph: Any, images: Images) -> Descriptors:
-    """Descriptors of any number of images, as many at once as memory bears."""
-    parts = range(0, len(images), _AT_ONCE)
-    return np.concatenate([describe(graph, images[start : start + _AT_ONCE]) for start in parts])
+    """Descriptors of any number of images, in batches that fit into memory."""
+    starts = range(0, len(images), _BATCH)
+    return np.concatenate([describe(graph, images[start : start + _BATCH]) for start in starts])
 
 
 def ranked(rows: Mapping[Branch, Descriptors], pairs: PairSet) -> Ranking:

@@ -1,7 +1,7 @@
-"""What correcting biases is worth: python benchmarks/bias_correction.py BUNDLE CALIBRATION_SPEC SPEC
+"""Measure the effect of bias correction: python benchmarks/bias_correction.py BUNDLE CALIBRATION_SPEC SPEC
 
-BUNDLE is an exported float32 one. All operators INT8, in each dialect, with and without: mean and smallest cosine with
-float32 of both branches, and hits at rank 1 on the pairs of SPEC.
+BUNDLE is an exported float32 bundle. Quantises all operators to INT8 in each dialect, with and without bias correction.
+Prints the mean and smallest cosine with float32 over both branches, and hits at rank 1 on the pairs of SPEC.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main(bundle: str, calibration: str, spec: str) -> None:
 
 
 def as_rounded(quantiser: Int8Quantiser, operators: list[str]) -> Any:
-    """Without the correction."""
+    """Quantise without bias correction."""
     return with_quantised(with_types(quantiser.graph), quantiser.activations, quantiser.dialect, operators)
 
 

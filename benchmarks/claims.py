@@ -1,7 +1,7 @@
-"""The paper's claims on the generated world, the table of docs/claims.md: python benchmarks/claims.py WORK
+"""Test the paper's claims on the generated world, for docs/claims.md: python benchmarks/claims.py WORK
 
-Trains on one region; tests on unseen ground of the same style and of another style; three seeds. Every finished
-training is kept in WORK, so that an interrupted benchmark goes on. About an hour on two CPU cores.
+Trains on one region and tests on unseen regions of the same and of another style, with three seeds. WORK keeps finished
+trainings, so that an interrupted benchmark resumes. Takes about an hour on two CPU cores.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from geodtr.training.world.dataset import WorldSet, write_world
 
 SEEDS = (0, 1, 2)
 WORLD_SEED = 11
-"""Worlds 11, 12 and 13: none that the generator was tuned on."""
+"""Worlds 11, 12 and 13; the generator was tuned on others."""
 TRAIN_PAIRS, TEST_PAIRS = 1200, 500
 TRAIN, SAME, CROSS = "valley", "coast", "desert"
 AUGMENTED = ("recipe.layout=strong", "recipe.semantic=strong")
 RELEASED = ("recipe.hardest=1", "recipe.heading_error=0")
-"""The release counts all triplets and turns both views alike."""
+"""As in the release: all triplets count, and both views are rotated alike."""
 BASE = ("recipe.epochs=30", "model.descriptors=8", "model.initialisation=fan-in", *RELEASED, *AUGMENTED)
 SQUARE = ("aerial.polar=false", "aerial.height=96", "aerial.width=96")
 
@@ -56,7 +56,7 @@ VARIANTS = (
 
 
 class Result(msgspec.Struct, frozen=True):
-    """R@1 in percent on unseen ground of the same and of another style."""
+    """R@1 in percent on unseen regions of the same and of another style."""
 
     same: float
     cross: float
@@ -71,29 +71,29 @@ def main() -> None:
 
 
 def measure(variant: Variant, seed: int, work: Path) -> Result:
-    """Train and test one variant with one seed, or read what an earlier call found."""
+    """Train and test one variant with one seed, or read the stored result."""
     config = load_preset("world-demo", (*variant.settings, f"recipe.seed={seed}"))
-    place = work / key(config)
-    found = place / "result.json"
-    if found.is_file():
-        return msgspec.json.decode(found.read_bytes(), type=Result)
+    folder = work / key(config)
+    file = folder / "result.json"
+    if file.is_file():
+        return msgspec.json.decode(file.read_bytes(), type=Result)
     messages.print(f"{variant.name}, seed {seed}", style="bold")
     train_set = world(work, TRAIN, TRAIN_PAIRS, seed)
     with TrainingBar() as bar:
-        if (place / "run" / STATE).is_file():
-            resume(place / "run", train_set, listener=bar)
+        if (folder / "run" / STATE).is_file():
+            resume(folder / "run", train_set, listener=bar)
         else:
-            train(config, train_set, place / "run", listener=bar)
-    model = open_model(place / "run").embedders
+            train(config, train_set, folder / "run", listener=bar)
+    model = open_model(folder / "run").embedders
     same, cross = (100 * evaluate(model, world(work, region, TEST_PAIRS, seed)).at_1 for region in (SAME, CROSS))
     result = Result(same, cross)
-    write_bytes(found, msgspec.json.encode(result))
+    write_bytes(file, msgspec.json.encode(result))
     messages.print(f"  same style {same:.1f}, other style {cross:.1f}")
     return result
 
 
 def key(config: TrainConfig) -> str:
-    """Names everything that a result depends on: another recipe or other data is another result."""
+    """Hash of everything that a result depends on."""
     data = (WORLD_SEED, TRAIN, TRAIN_PAIRS, SAME, CROSS, TEST_PAIRS)
     return sha256(encode_config(config) + repr(data).encode()).hexdigest()[:16]
 
@@ -106,7 +106,7 @@ def world(work: Path, region: str, pairs: int, seed: int) -> PairSet:
 
 
 def render(results: dict[str, list[Result]]) -> str:
-    """The table: mean R@1 over the seeds (smallest to largest), and the change against the first row, seed by seed."""
+    """The table: mean R@1 over the seeds (smallest to largest), and the change from the first row, per seed."""
     full = results[VARIANTS[0].name]
     lines = [
         f"| R@1, {TEST_PAIRS} tiles, mean of {len(SEEDS)} seeds (range) | same style | change | other style | change |",

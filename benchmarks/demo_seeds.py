@@ -1,10 +1,9 @@
-"""The demo with many seeds, a training run for each: does the main job pass with every one?
+"""Run the demo with many seeds, with one training run each, and check that all pass.
 
     python benchmarks/demo_seeds.py WORK [--first 0] [--count 20]
     python tools/avx2_only.py python benchmarks/demo_seeds.py WORK-avx2 --count 10
 
-Prints a table in Markdown. WORK keeps each seed's report.json and the demo's exit code;
-seeds that are there are not run again.
+Prints a table in Markdown. WORK keeps each seed's report.json and exit code; finished seeds are not run again.
 """
 
 import argparse
@@ -26,14 +25,14 @@ def main() -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=20)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     reports = dict[int, dict[str, Any]]()
-    for seed in range(asked.first, asked.first + asked.count):
-        kept = asked.work / f"seed-{seed}"
-        if not (kept / CODE).is_file():
-            run(seed, kept)
-        reports[seed] = read(kept)
+    for seed in range(options.first, options.first + options.count):
+        folder = options.work / f"seed-{seed}"
+        if not (folder / CODE).is_file():
+            run(seed, folder)
+        reports[seed] = read(folder)
     print(f"Kernels: {kernels(reports)}\n")
     names = [each["name"] for each in next(iter(reports.values()))["parity"]["candidates"]]
     print("| seed | R@1 | " + " | ".join(f"{name}: lost, gained, verdict" for name in names) + " | minutes | exit |")
@@ -43,24 +42,24 @@ def main() -> int:
     return max(int(report[CODE]) for report in reports.values())
 
 
-def run(seed: int, kept: Path) -> None:
-    """Run the demo in a folder of its own, and keep its report and exit code alone."""
-    scratch = kept.with_name(f"{kept.name}.unfinished")
+def run(seed: int, folder: Path) -> None:
+    """Run the demo in a temporary folder; keep only its report and exit code in `folder`."""
+    scratch = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(scratch, ignore_errors=True)
     program = str(Path(sys.executable).with_name("geodtr-export"))
     command = [program, "demo", "--seed", str(seed), "--out", str(scratch)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if not (scratch / REPORT).is_file():
         sys.exit(f"The demo of seed {seed} ended with {done.returncode} and left no report; see {scratch}.")
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(scratch / REPORT, kept / REPORT)
-    (kept / CODE).write_text(str(done.returncode))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(scratch / REPORT, folder / REPORT)
+    (folder / CODE).write_text(str(done.returncode))
     shutil.rmtree(scratch)
 
 
-def read(kept: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((kept / REPORT).read_text())
-    return {**report, CODE: int((kept / CODE).read_text())}
+def read(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    return {**report, CODE: int((folder / CODE).read_text())}
 
 
 def kernels(reports: dict[int, dict[str, Any]]) -> str:

@@ -1,9 +1,9 @@
-"""Speed of the full-size network by every engine, written to docs/performance.md: python benchmarks/engines.py WORK
+"""Measure the full-size network on every engine and write docs/performance.md: python benchmarks/engines.py WORK
 
-The paper's sizes (preset geodtr-cvusa). Without --checkpoint the weights are drawn at random from a fixed seed and the
-batch normalisation's statistics taken on generated pairs, so that activations have the sizes of a trained network's.
-The rows `by hand` open the exported ONNX file with the library alone, none of our code around it. What is made is kept
-in WORK and used again. About five minutes on two CPU cores. Under tools/avx2_only.py, name another WORK and --out.
+Uses the paper's sizes (preset geodtr-cvusa). Without --checkpoint, the weights are random with a fixed seed, and the
+batch normalisation statistics are from generated pairs, so that activations have realistic magnitudes. The rows `by
+hand` use the library directly on the exported ONNX file. WORK caches all files. Takes about five minutes on two CPU
+cores. Under tools/avx2_only.py, use another WORK and --out.
 """
 
 import argparse
@@ -62,7 +62,7 @@ BUILT: tuple[tuple[str, Backend, Precision], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One row of the tables; `path` is None for what our code does not open."""
+    """One row of the tables; `path` is None for a library used directly."""
 
     name: str
     embedders: EmbedderPair
@@ -70,7 +70,7 @@ class Contender:
 
 
 class ByHand:
-    """A few lines around a library, as its own tutorial has them."""
+    """An embedder that calls a library directly, as in its tutorial."""
 
     def __init__(self, spec: BranchSpec, run: Any) -> None:
         self._spec, self._run = spec, run
@@ -86,13 +86,13 @@ class ByHand:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--checkpoint", type=Path, help="measure this one; --data SPEC then holds its images")
-    parser.add_argument("--data", help="SPEC: training images calibrate, test images are compared")
+    parser.add_argument("--checkpoint", type=Path, help="Checkpoint to measure; needs --data.")
+    parser.add_argument("--data", help="SPEC: calibrate on its training images, compare on its test images.")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "performance.md")
     options = parser.parse_args()
     if (options.checkpoint is None) != (options.data is None):
-        parser.error("--checkpoint and --data belong together")
+        parser.error("--checkpoint and --data need each other")
     if options.checkpoint is None:
         train_set, test_set = worlds(options.work)
         checkpoint = random_checkpoint(options.work, train_set)
@@ -117,7 +117,7 @@ def worlds(work: Path) -> tuple[PairSet, PairSet]:
 
 
 def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
-    """Seeded weights; running means and variances are the averages over `pairs`, eight at a time."""
+    """Random weights with a fixed seed; running means and variances are averages over `pairs`, in batches of eight."""
     path = work / "random.safetensors"
     if path.exists():
         return path
@@ -138,7 +138,7 @@ def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
 
 
 def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Contender]:
-    """PyTorch, our engines, and the same file by hand. Bundles are built unless WORK has them of this checkpoint."""
+    """PyTorch, our engines, and the libraries by hand. Builds the bundles that WORK does not have."""
     reference = open_model(checkpoint)
     yield Contender(EAGER, reference.embedders, checkpoint)
     folder = work / reference.embedding_id
@@ -159,7 +159,7 @@ def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Con
 
 
 def by_hand(exported: Path, open_file: Any) -> EmbedderPair:
-    """Both branches' ONNX files of the exported bundle, opened by the library itself."""
+    """Both branches of the exported bundle, opened directly by the library."""
     manifest = read_manifest(exported)
     ground, aerial = (
         ByHand(manifest.engine(branch).spec, open_file(exported / manifest.engine(branch).file)) for branch in BRANCHES
@@ -175,7 +175,7 @@ def onnxruntime_by_hand(file: Path) -> Any:
 
 
 def openvino_by_hand(file: Path) -> Any:
-    """Float32 is pinned, as everywhere here: on some CPUs OpenVINO would choose bfloat16."""
+    """With float32 arithmetic; by default OpenVINO uses bfloat16 on some CPUs."""
     compiled = import_module("openvino").Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: compiled(images)[0]
 
@@ -188,18 +188,18 @@ def introduction(rounds: int, trained: bool) -> str:
     command += "" if rounds == ROUNDS else f" --rounds {rounds}"
     versions = ", ".join(f"{name} {version}" for name, version in packages().items())
     random = (
-        "drawn at random from a fixed seed, with the batch statistics of generated pairs: that does not change how "
-        "long an operation takes, but it may change how many can be INT8"
+        "random with a fixed seed, with the batch statistics of generated pairs; this does not change the duration of "
+        "an operation, but may change how many operators can be INT8"
     )
     kernels = (
-        " (the chip has more: that tool hides it, so that the libraries take their AVX2 kernels)" if hidden else ""
+        " (the tool hides the CPU's other extensions, so that the libraries use their AVX2 kernels)" if hidden else ""
     )
     paragraphs = (
-        f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)})"
+        f"Written by this command on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)})"
         f"{kernels}, with {versions}.",
-        "The paper's network: ResNet-34, 122x671 pixels a branch, K 8. Weights are "
-        f"{'those of the checkpoint' if trained else random}. Every library chooses its own number of threads. Input: "
-        f"noise. Speeds are medians of {rounds} interleaved rounds; ratios are those of both branches together, taken "
+        "The paper's network: ResNet-34, 122x671 pixels per branch, K 8. The weights are "
+        f"{'from the checkpoint' if trained else random}. Every library chooses its own number of threads. The input "
+        f"is noise. Speeds are medians of {rounds} interleaved rounds. Ratios are for both branches together, computed "
         "within a round, with their range.",
     )
     page = "\n\n".join(fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
@@ -230,15 +230,15 @@ def time_branch(contenders: Sequence[Contender], branch: Branch, batch: int, rou
 
 
 def cosine_table(contenders: Sequence[Contender], test_set: PairSet) -> str:
-    """How far each row's descriptors are from PyTorch's, and how much of an INT8 engine is INT8."""
-    found = [embed(contender, test_set) for contender in contenders]
+    """The smallest cosine of each row with PyTorch's descriptors, and the share of INT8 operators."""
+    reference, *others = (embed(contender, test_set) for contender in contenders)
     lines = [
-        f"## Smallest cosine with PyTorch's descriptors\n\nOf {len(test_set)} pairs that nothing was calibrated on.\n",
+        f"## Smallest cosine with PyTorch's descriptors\n\nOn {len(test_set)} pairs that are not used to calibrate.\n",
         "| | ground | aerial | |",
         "|---|---|---|---|",
     ]
-    for contender, descriptors in zip(contenders[1:], found[1:], strict=True):
-        each = [float(np.sum(descriptors[branch] * found[0][branch], axis=1).min()) for branch in BRANCHES]
+    for contender, descriptors in zip(contenders[1:], others, strict=True):
+        each = [float(np.sum(descriptors[branch] * reference[branch], axis=1).min()) for branch in BRANCHES]
         lines.append(f"| {contender.name} | {each[0]:.5f} | {each[1]:.5f} | {quantised(contender.path)} |")
     return "\n".join(lines) + "\n"
 
@@ -250,17 +250,17 @@ def embed(contender: Contender, test_set: PairSet) -> dict[Branch, Descriptors]:
 
 
 def quantised(bundle: Path | None) -> str:
-    made = None if bundle is None else read_manifest(bundle).quantisation
-    if made is None:
+    record = None if bundle is None else read_manifest(bundle).quantisation
+    if record is None:
         return ""
-    return f"{made.operators - len(made.kept_float)} of {made.operators} operators INT8, {made.dialect}"
+    return f"{record.operators - len(record.kept_float)} of {record.operators} operators INT8, {record.dialect}"
 
 
 def opening_table(contenders: Sequence[Contender]) -> str:
     lines = [
-        "## From nothing to the first descriptor\n",
-        f"The ground branch at batch 1, in fresh processes: median of {OPENINGS}, loading the libraries and hashing",
-        "the files included; memory is the highest, beyond that of an empty Python process.\n",
+        "## Time to the first descriptor\n",
+        f"The ground branch at batch size 1, in new processes: median of {OPENINGS}, including loading the libraries",
+        "and hashing the files. Memory is the peak minus the memory of an empty Python process.\n",
         "| | seconds | MB |",
         "|---|---|---|",
     ]

@@ -1,8 +1,8 @@
-"""What quantisation-aware fine-tuning is worth: python benchmarks/finetune.py RUN TRAIN_SPEC SPEC WORK
+"""Measure quantisation-aware fine-tuning: python benchmarks/finetune.py RUN TRAIN_SPEC SPEC WORK
 
-RUN is a training run's folder. It is trained on for three epochs as `geodtr-export finetune` does, once computing as
-INT8 engines do and, so that the longer training itself is not taken for the gain, once in float32 at the same rate. Of
-the three models: hits at rank 1 of SPEC's pairs in float32 and with every operator INT8, and lost cosine.
+RUN is the folder of a training run. Trains it for three more epochs as `geodtr-export finetune` does: once with
+simulated INT8 and, as a control for the longer training, once in float32 at the same learning rate. Prints for the
+three models the hits at rank 1 on SPEC's pairs in float32 and with all operators in INT8, and the lost cosine.
 """
 
 import sys
@@ -40,7 +40,7 @@ def main(run: str, train_spec: str, spec: str, work: str) -> None:
 
 
 def tuned(run: Path, checkpoint: Path, train_spec: str, out: Path, settings: Sequence[str] = ()) -> Path:
-    """`checkpoint` trained on by the recipe of `run`, as `geodtr-export finetune` does, into `out`, once."""
+    """Fine-tune `checkpoint` with the hyperparameters of `run` into `out`, unless `out` exists."""
     if not out.exists():
         config = finetune_config(
             checkpoint,

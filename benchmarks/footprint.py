@@ -1,10 +1,9 @@
-"""What the lean runtime costs: python benchmarks/footprint.py BUNDLE GALLERY IMAGE
+"""Measure size, start-up time and memory of the lean runtime: python benchmarks/footprint.py BUNDLE GALLERY IMAGE
 
-Installs the repository with `[cpu]` into a fresh environment and measures there: what that adds to an empty one, byte
-code included, how long importing the runtime takes, how long from a process's start until it has localised IMAGE and
-ended, how much of the processor that took, which neighbours change less, and the memory of that process beyond one that
-runs the same engine by ONNX Runtime alone, none of our code around it. `--json` prints every round; tests/test_lean.py
-holds the figures to their limits.
+Installs the repository with `[cpu]` into a new environment. Prints the added size with byte code, the import time of
+the runtime, the wall time and CPU time of a process that localises IMAGE (CPU time depends less on other load), and its
+memory beyond a process that runs the same engine with ONNX Runtime alone. `--json` prints every round;
+tests/test_lean.py checks the limits.
 """
 
 import argparse
@@ -46,7 +45,7 @@ print({_PEAK}, file=sys.stderr)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds, and of the last bytes."""
+    """Figures of one round, in seconds; `beyond_the_engine` in bytes."""
 
     import_runtime: float
     import_all_that_localises: float
@@ -57,7 +56,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that the installation adds, and what the rounds took."""
+    """Bytes that the installation adds, and the rounds."""
 
     files: int
     byte_code: int
@@ -65,7 +64,7 @@ class Footprint:
 
 
 def size(folder: Path, *, byte_code: bool) -> int:
-    """Bytes of the files below `folder` that are byte code, or of those that are not."""
+    """Total bytes of the byte code below `folder`, or of all other files."""
     return sum(
         path.stat().st_size
         for path in folder.rglob("*")
@@ -77,15 +76,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("bundle", "gallery", "image"):
         parser.add_argument(name, type=lambda text: Path(text).resolve())
-    parser.add_argument("--environment", type=Path, help="a new folder to install into, and to keep")
+    parser.add_argument("--environment", type=Path, help="New folder for the environment, which is then kept.")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lean = (asked.environment or Path(folder) / "lean").absolute()
+        lean = (options.environment or Path(folder) / "lean").absolute()
         files, byte_code = install(lean)
-        rounds = measure(lean / "bin" / "python", asked.bundle, asked.gallery, asked.image)
+        rounds = measure(lean / "bin" / "python", options.bundle, options.gallery, options.image)
     measured = Footprint(files, byte_code, rounds)
-    print(json.dumps(asdict(measured)) if asked.json else text_of(measured))
+    print(json.dumps(asdict(measured)) if options.json else text_of(measured))
 
 
 def install(lean: Path) -> tuple[int, int]:
@@ -108,7 +107,7 @@ def measure(python: Path, bundle: Path, gallery: Path, image: Path) -> list[Roun
         ours, theirs = call(python, LOCALISE, *localise), call(python, BY_HAND, *by_hand)
         beyond = int(ours.err.split()[-1]) - int(theirs.err.split()[-1])
         rounds.append(Round(runtime, everything, ours.seconds, ours.processor, beyond))
-    return rounds[1:]  # the first fills the disk's cache
+    return rounds[1:]  # the first round fills the disk cache
 
 
 def text_of(measured: Footprint) -> str:
@@ -123,7 +122,7 @@ def text_of(measured: Footprint) -> str:
 
 
 class Called(NamedTuple):
-    """Seconds from the start of a fresh process to its end, those that its threads ran, and what it printed."""
+    """Wall time and CPU time of a process in seconds, and its output."""
 
     seconds: float
     processor: float

@@ -1,16 +1,16 @@
-"""A network that INT8 harms, and what mends it:
+"""A network that loses accuracy in INT8, and the remedies:
 
     python benchmarks/hard_int8.py RUN TRAIN_SPEC SEARCH_SPEC SPEC WORK [SPREAD]
 
-Channels of very different ranges are what INT8 bears least: a tensor has one step for all of them. Networks come by
-them in training, where batch normalisation scales some channels down. Here RUN's network, which bears INT8, gets them
-on purpose: within each residual block, every channel between the two convolutions is multiplied by a factor drawn from
-exp(SPREAD N(0, 1)), and the second convolution's weights are divided by it. Float32 gives the same descriptors.
+INT8 loses most with channels of very different ranges, because a tensor has one step size for all of them. In training,
+batch normalisation can scale channels down. This benchmark adds such channels to RUN's network, which tolerates INT8:
+within each residual block, every channel between the two convolutions is multiplied by a factor drawn from exp(SPREAD
+N(0, 1)), and the second convolution's weights are divided by it. Float32 descriptors do not change.
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1.
 
-Prints, on the pairs of SPEC, what all-INT8 costs, by dialect and with each way of choosing ranges, with and without
-corrected biases; then what build-engine makes of it by default, with `--keep-cosine 0.999` and with `--precision auto`
-searched on SEARCH_SPEC; and all-INT8 after fine-tuning.
+Prints the loss on the pairs of SPEC: of all operators in INT8, by dialect and range method, with and without bias
+correction; of build-engine by default, with `--keep-cosine 0.999`, and with `--precision auto` searched on SEARCH_SPEC;
+and of all operators in INT8 after fine-tuning.
 """
 
 import sys
@@ -65,10 +65,10 @@ def main(run: str, train_spec: str, search_spec: str, spec: str, work: str, spre
 
 def unbalance(run: Path, out: Path, spread: float) -> None:
     model = load_checkpoint(resolve_checkpoint(run)).model
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for block in (module for module in model.modules() if isinstance(module, BasicBlock)):
-            factors = torch.exp(spread * torch.randn(block.bn1.num_features, generator=chance))
+            factors = torch.exp(spread * torch.randn(block.bn1.num_features, generator=generator))
             block.bn1.weight *= factors
             block.bn1.bias *= factors
             block.conv2.weight /= factors[None, :, None, None]
@@ -76,13 +76,13 @@ def unbalance(run: Path, out: Path, spread: float) -> None:
 
 
 def built(onnx: Path, out: Path, plan: Plan, exact: Exact) -> str:
-    """What the engine of a build costs, and how much of it is INT8."""
+    """Build an engine; describe its loss and its share of INT8 operators."""
     bundle = build_engine(BuildRequest(onnx, out, plan=plan), progress=track)
-    made = bundle.manifest.quantisation
-    assert made is not None
+    record = bundle.manifest.quantisation
+    assert record is not None
     embedders = bundle.embedders()
     rows = {branch: embedders[branch].embed(exact.images[branch]) for branch in BRANCHES}
-    return f"{made.operators - len(made.kept_float)} of {made.operators} operators; {exact.compared(rows)}"
+    return f"{record.operators - len(record.kept_float)} of {record.operators} operators; {exact.compared(rows)}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""What a gallery in Milvus costs and finds, beside the same gallery in a folder.
+"""Compare a gallery in Milvus with the same gallery in a folder.
 
 python benchmarks/milvus.py milvus://HOST:PORT/bench [--tiles 20000] [--size 512]    collections bench_flat, bench_hnsw
 python benchmarks/milvus.py --file WORK                                              Milvus Lite, in the folder WORK
 
-A server builds a graph after the gallery: give the same command again later, and what is there is measured again.
+A server builds its graph after the gallery is written. Run the same command again later to measure the existing
+collections again.
 
-Prints the time of one search for 10 tiles, batch 1 and 64, as a multiple of the folder's (interleaved; median, lowest
-and highest), and the share of the 10 nearest that is found, for queries halfway between tiles (what `gallery verify`
-measures) and for noisy ones of single tiles. Descriptors are generated, of 48 directions with noise: real ones differ.
+Prints the time of one search for 10 tiles, batch sizes 1 and 64, as a multiple of the folder's (interleaved; median,
+lowest and highest), and the recall of the 10 nearest tiles for queries halfway between tiles (as `gallery verify`
+measures it) and for noisy copies of tiles. Descriptors are generated from 48 directions with noise; real ones differ.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def unit(rows: np.ndarray) -> Descriptors:
 
 
 def fill(place: str, descriptors: Descriptors, index: Index) -> None:
-    """A finished gallery of these; one that is there is taken as it is."""
+    """Write a gallery of `descriptors`, unless one exists."""
     if holds_gallery(place):
         return
     manifest = GalleryManifest(
@@ -56,8 +57,8 @@ def seconds(gallery: Gallery, queries: Descriptors) -> float:
     return time.perf_counter() - began
 
 
-def found(gallery: Gallery, queries: Descriptors, descriptors: Descriptors) -> float:
-    """The share of the exactly nearest, by their scores, so that ties count."""
+def recall(gallery: Gallery, queries: Descriptors, descriptors: Descriptors) -> float:
+    """The recall of the exact nearest tiles, compared by score, so that ties count."""
     exact = np.partition(queries @ descriptors.T, -_TOP, axis=1)[:, -_TOP]
     scores = gallery.search(queries, _TOP).scores
     return float((scores >= exact[:, None] - 1e-5).sum() / (_TOP * len(queries)))
@@ -70,38 +71,38 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=20_000)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=15)
-    asked = parser.parse_args()
-    if (asked.server is None) == (asked.file is None):
+    options = parser.parse_args()
+    if (options.server is None) == (options.file is None):
         parser.error("Give either a server or --file WORK.")
     random = np.random.default_rng(0)
-    directions = random.normal(size=(_DIRECTIONS, asked.size))
+    directions = random.normal(size=(_DIRECTIONS, options.size))
 
-    def made(count: int) -> Descriptors:
-        return unit(random.normal(size=(count, _DIRECTIONS)) @ directions + random.normal(size=(count, asked.size)))
+    def generate(count: int) -> Descriptors:
+        return unit(random.normal(size=(count, _DIRECTIONS)) @ directions + random.normal(size=(count, options.size)))
 
-    descriptors = made(asked.tiles)
-    noisy = unit(descriptors[:200] + _NOISE * made(200))
-    with tempfile.TemporaryDirectory(dir=asked.file) as work:
+    descriptors = generate(options.tiles)
+    noisy = unit(descriptors[:200] + _NOISE * generate(200))
+    with tempfile.TemporaryDirectory(dir=options.file) as work:
         fill(f"{work}/folder", descriptors, "flat")
         with open_gallery(f"{work}/folder") as folder:
             for index in ("flat", "hnsw"):
-                place = f"{asked.server}_{index}" if asked.server else f"{asked.file}/bench_{index}.db"
+                place = f"{options.server}_{index}" if options.server else f"{options.file}/bench_{index}.db"
                 fill(place, descriptors, "flat" if index == "flat" else "hnsw")
                 with open_gallery(place) as gallery:
-                    print(f"{gallery.info.index}, {asked.tiles:,} x {asked.size}")
+                    print(f"{gallery.info.index}, {options.tiles:,} x {options.size}")
                     for batch in (1, 64):
                         queries = noisy[:batch]
                         seconds(folder, queries), seconds(gallery, queries)
-                        rounds = [(seconds(folder, queries), seconds(gallery, queries)) for _ in range(asked.rounds)]
+                        rounds = [(seconds(folder, queries), seconds(gallery, queries)) for _ in range(options.rounds)]
                         times = sorted(milvus / own for own, milvus in rounds)
                         print(
                             f"  batch {batch}: folder {1e3 * median(own for own, _ in rounds):.1f} ms, Milvus "
                             f"{median(times):.2f} x ({times[0]:.2f} to {times[-1]:.2f})"
                         )
-                    print(f"  found of noisy queries: {found(gallery, noisy, descriptors):.2%}")
-                recall = verify_gallery(place).recall
-                assert recall is not None
-                print(f"  found between tiles:    {recall.found:.2%}")
+                    print(f"  recall of noisy queries: {recall(gallery, noisy, descriptors):.2%}")
+                verified = verify_gallery(place).recall
+                assert verified is not None
+                print(f"  recall between tiles:    {verified.found:.2%}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Where OpenVINO leaves ONNX Runtime on the same file: python benchmarks/openvino_layers.py BUNDLE ground|aerial SPEC
+"""Compare OpenVINO with ONNX Runtime layer by layer: python benchmarks/openvino_layers.py BUNDLE ground|aerial SPEC
 
-Adds one tensor at a time to the outputs of the whole graph, and prints how both see it: smallest cosine over the
-images, largest difference, and the descriptors' smallest cosine in that very compilation. The graph is never cut behind
-the tensor: a fault that needs what follows would not show. An output of its own can undo a fusion: where the
-descriptors come right, the fault lies there.
+Adds one tensor at a time to the outputs of the whole graph. Prints the smallest cosine between the two libraries over
+the images, the largest difference, and the smallest cosine of the descriptors in the same compilation. The graph is not
+cut after the tensor, because a fault may need the following layers. An additional output can prevent a fusion: if the
+descriptors are then correct, that fusion is at fault.
 
-ONEDNN_MAX_CPU_ISA=AVX512_CORE stands in for a CPU without VNNI on one that has it (the same numbers as AVX2 emulated).
+ONEDNN_MAX_CPU_ISA=AVX512_CORE simulates a CPU without VNNI (the results equal emulated AVX2).
 """
 
 import sys
@@ -40,13 +40,13 @@ def main(bundle: str, branch: str, spec: str) -> None:
         shown = with_output(graph, tensor).SerializeToString()
         expected = open_session(shown, optimisation="none").run([tensor, OUTPUT], {INPUT: images})
         results = open_model(shown).create_infer_request().infer({INPUT: images})
-        got = [results[output] for output in (tensor, OUTPUT)]
-        there, behind = (cosine(one, other) for one, other in zip(expected, got, strict=True))
-        print(f"{tensor[:48]:48} {there:8.5f} {np.abs(expected[0] - got[0]).max():9.4f}  {behind:11.5f}")
+        actual = [results[output] for output in (tensor, OUTPUT)]
+        at_tensor, at_output = (cosine(one, other) for one, other in zip(expected, actual, strict=True))
+        print(f"{tensor[:48]:48} {at_tensor:8.5f} {np.abs(expected[0] - actual[0]).max():9.4f}  {at_output:11.5f}")
 
 
 def with_output(graph: Any, tensor: str) -> Any:
-    """A copy of `graph` that gives `tensor` too."""
+    """A copy of `graph` with `tensor` as an additional output."""
     copied = type(graph)()
     copied.CopyFrom(graph)
     copied.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
@@ -54,7 +54,7 @@ def with_output(graph: Any, tensor: str) -> Any:
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """The smallest over the first axis."""
+    """The smallest cosine over the first axis."""
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (one, other))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float((np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)).min())

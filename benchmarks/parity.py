@@ -1,9 +1,9 @@
-"""What parity costs beyond embedding: descriptors of three candidates compared with a reference's, and the memory.
+"""Measure time and memory of parity without embedding: compare descriptors of three candidates with a reference.
 
     python benchmarks/parity.py [PAIRS] [SIZE]      # 10,000 pairs, descriptors of 4,096
 
-Descriptors are random, turned a little for each candidate, as precisions turn them: ranking, cosines and statistics
-take as long as on real ones. Prints seconds by step, the highest memory, and what the products alone amount to.
+Descriptors are random, with a small noise for each candidate, like rounding; ranking, cosines and statistics take as
+long as on real ones. Prints seconds per step, peak memory, and the operations of the matrix products.
 """
 
 import resource
@@ -25,8 +25,8 @@ from geodtr.training.evaluation.evaluate import DescriptorPair
 
 T = TypeVar("T")
 
-_TURNS = {"fp32": 1e-6, "fp16": 1e-3, "int8": 3e-2}
-"""Length of the noise that is added to unit rows."""
+_NOISE = {"fp32": 1e-6, "fp16": 1e-3, "int8": 3e-2}
+"""Norm of the noise added to unit rows."""
 
 
 def main(pairs: int, size: int) -> None:
@@ -45,22 +45,22 @@ def main(pairs: int, size: int) -> None:
         return result
 
     own = timed("reference", lambda: ranking(pair_set, ground, aerial))
-    for name, turn in _TURNS.items():
-        after = DescriptorPair(pair_set, _turned(ground, turn, generator), _turned(aerial, turn, generator))
+    for name, noise in _NOISE.items():
+        after = DescriptorPair(pair_set, _noisy(ground, noise, generator), _noisy(aerial, noise, generator))
         timed(name, partial(_compare, before, own, after))
-    products = 1 + 3 * len(_TURNS)
-    print(f"{sum(seconds):6.1f} s  together: {products} products, {2e-12 * products * pairs**2 * size:.1f} TFLOP")
-    print(f"{time.process_time() - busy:6.1f} s  of all cores together, making the descriptors included")
-    print(f"highest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    matmuls = 1 + 3 * len(_NOISE)
+    print(f"{sum(seconds):6.1f} s  in total: {matmuls} matrix products, {2e-12 * matmuls * pairs**2 * size:.1f} TFLOP")
+    print(f"{time.process_time() - busy:6.1f} s  CPU time of all cores, including generation of the descriptors")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 
 def _compare(before: DescriptorPair, own: Ranking, after: DescriptorPair) -> Compared:
     return compare_descriptors(before, own, after, ranking(before.pair_set, after.ground, after.aerial), {})
 
 
-def _turned(rows: Descriptors, turn: float, generator: np.random.Generator) -> Descriptors:
+def _noisy(rows: Descriptors, norm: float, generator: np.random.Generator) -> Descriptors:
     noise = generator.standard_normal(rows.shape, np.float32)
-    noise *= np.float32(turn / np.sqrt(rows.shape[1]))
+    noise *= np.float32(norm / np.sqrt(rows.shape[1]))
     noise += rows
     return _unit(noise)
 

@@ -1,12 +1,10 @@
-"""The embedding pipeline end to end against its slowest stage alone: python benchmarks/pipeline.py BUNDLE IMAGES...
+"""Compare the embedding pipeline with its slowest stage: python benchmarks/pipeline.py BUNDLE IMAGES...
 
-Stages: reading, which is decoding and preprocessing, as a thread does both of one image, and inference; each over all
-images by what the pipeline itself calls, with the threads that it has there: the processor's number to read, --threads
-for the engine. Decoding and preprocessing are timed by themselves as well. The turn goes round the stages and the
-pipeline, so that a neighbour's load falls on all alike; ratios are taken within a round. Where the engine is the
-processor itself, no pipeline can be faster than all work spread over all cores: its time over that bound is printed
-too, from the processor time that the stages took. "Elsewhere" is the pipeline with an engine that leaves the processor
-alone, as a GPU would: it waits for as long as the real one had taken, and computes nothing.
+The stages are reading (decoding and preprocessing in one thread per core) and inference (--threads). Each runs over all
+images with the pipeline's own functions. Decoding and preprocessing are also timed separately. Stages and pipeline are
+interleaved, so that other load affects all alike; ratios are computed within a round. If the engine runs on the CPU, a
+pipeline cannot be faster than its total CPU time divided by the cores; the ratio to this bound is printed too.
+"Elsewhere" is the pipeline with an engine that uses no CPU, like a GPU: it sleeps for as long as the real one takes.
 """
 
 import argparse
@@ -36,7 +34,7 @@ CORES = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """An engine that takes `seconds` for an image and no processor."""
+    """An engine that takes `seconds` per image and uses no CPU."""
 
     spec: BranchSpec
     seconds: float
@@ -47,7 +45,7 @@ class Elsewhere:
 
 
 def in_threads(function: Callable[[Path], object], paths: Sequence[Path]) -> None:
-    """As the pipeline's threads do it, and nothing else."""
+    """Call `function` for each path in threads, as the pipeline does."""
     with closing(work_ahead(function, paths, threads=CORES, ahead=64)) as results:
         for _, result in results:
             result.result()
@@ -60,16 +58,17 @@ def main() -> None:
     parser.add_argument("--branch", choices=BRANCHES, default="ground")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=1, help="how often the images are taken")
+    parser.add_argument("--repeat", type=int, default=1, help="Number of times to use each image.")
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
-    embedder = open_bundle(asked.bundle).embedder(asked.branch, EngineOptions(threads=asked.threads))
+    embedder = open_bundle(options.bundle).embedder(options.branch, EngineOptions(threads=options.threads))
     how = embedder.spec.preprocessing
-    paths = [frame.image for frame in open_frames(asked.images).frames if isinstance(frame.image, Path)] * asked.repeat
-    decoded = {path: decode(path) for path in dict.fromkeys(paths)}
+    files = [frame.image for frame in open_frames(options.images).frames if isinstance(frame.image, Path)]
+    paths = files * options.repeat
+    decoded = {path: decode(path) for path in files}
     ready: list[Images] = [load_image(path, how) for path in paths]
-    batches = [np.stack(ready[start : start + asked.batch]) for start in range(0, len(ready), asked.batch)]
+    batches = [np.stack(ready[start : start + options.batch]) for start in range(0, len(ready), options.batch)]
 
     def infer() -> None:
         for batch in batches:
@@ -85,12 +84,12 @@ def main() -> None:
         "preprocess": partial(in_threads, lambda path: as_input(decoded[path], how), paths),
         "read": partial(in_threads, partial(load_image, how=how), paths),
         "infer": infer,
-        "elsewhere": lambda: embed_files(elsewhere, paths, batch_size=asked.batch),
-        "end to end": lambda: embed_files(embedder, paths, batch_size=asked.batch),
+        "elsewhere": lambda: embed_files(elsewhere, paths, batch_size=options.batch),
+        "end to end": lambda: embed_files(embedder, paths, batch_size=options.batch),
     }
     walls: dict[str, list[float]] = {name: [] for name in stages}
     busy: dict[str, list[float]] = {name: [] for name in stages}
-    for number in range(asked.rounds + 1):
+    for number in range(options.rounds + 1):
         for name, stage in stages.items():
             start, start_busy = time.perf_counter(), time.process_time()
             stage()
@@ -105,7 +104,7 @@ def main() -> None:
     slowest = max(alone, key=lambda name: median(walls[name]))
     for name in ("elsewhere", whole):
         report(f"{name} / {slowest}", walls[name], walls[slowest])
-    bound = [sum(busy[name][index] for name in alone) / CORES for index in range(asked.rounds)]
+    bound = [sum(busy[name][index] for name in alone) / CORES for index in range(options.rounds)]
     report(f"end to end / all work over {CORES} cores", walls[whole], bound)
 
 

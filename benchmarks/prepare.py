@@ -1,7 +1,7 @@
-"""How fast images are prepared and read: python benchmarks/prepare.py cvusa:ROOT#val
+"""Measure the speed of preparing and reading images: python benchmarks/prepare.py cvusa:ROOT#val
 
-Prints, for each branch, milliseconds an image (best of seven): decoding, preprocessing, reading it prepared, by PNG
-level; then images/s of preparing the whole set on 1, 2 and 4 threads.
+Prints, for each branch, milliseconds per image (best of seven) for decoding, preprocessing, and reading the prepared
+image by PNG level; then images/s for preparing the whole set with 1, 2 and 4 threads.
 """
 
 import io
@@ -28,7 +28,7 @@ THREADS = (1, 2, 4)
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """The shortest of several runs, after one that is not timed."""
+    """The shortest of several runs after a warm-up."""
     work()
     taken = []
     for _ in range(ROUNDS):
@@ -57,16 +57,17 @@ def main() -> None:
         image = decode(path).image
         decoding, working = milliseconds(partial(decode, path)), milliseconds(partial(preprocess, image, how))
         print(f"{branch}: decoding {decoding:.2f} ms, preprocessing {working:.2f} ms")
-        made = Image.fromarray(preprocess(image, how))
+        prepared = Image.fromarray(preprocess(image, how))
         for level in LEVELS:
-            content = write_png(made, level)
-            writing, reading = milliseconds(partial(write_png, made, level)), milliseconds(partial(read_png, content))
+            content = write_png(prepared, level)
+            writing = milliseconds(partial(write_png, prepared, level))
+            reading = milliseconds(partial(read_png, content))
             print(f"  level {level}: writing {writing:.2f} ms, reading {reading:.2f} ms, {len(content) / 1000:.0f} kB")
     for threads in THREADS:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             done = prepare(Path(folder) / "out", pair_set, preprocessing, jobs=threads)
-            print(f"{threads} threads: {done.made / (time.perf_counter() - start):.0f} images/s")
+            print(f"{threads} threads: {done.written / (time.perf_counter() - start):.0f} images/s")
 
 
 if __name__ == "__main__":

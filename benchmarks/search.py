@@ -1,13 +1,14 @@
-"""Speed of exact search beside other libraries, written to docs/search.md: python benchmarks/search.py
+"""Compare exact search with other libraries and write docs/search.md: python benchmarks/search.py
 
-Needs `pip install '.[cpu,search,bench]'`, 12 GB of memory and tens of minutes on two idle cores; --quick takes some
-minutes, of smaller galleries, and writes nothing.
+Needs `pip install '.[cpu,search,bench]'`, 12 GB of memory and tens of minutes on two idle cores. --quick takes a few
+minutes with smaller galleries and writes no file.
 
-Descriptors are made: each is a mixture of --directions random ones and a third as much that is its own, so that some
-are alike, as those of a trained model are; of --directions 0 each has a direction of its own, so that the largest
-cosines are nearly equal and shortlists long. A query is a reference turned by 45 degrees, in the same way.
+Descriptors are generated: each is a mixture of --directions random directions plus a third as much of an individual
+direction, so that some are similar, as with a trained model. With --directions 0 all are independent, so that the
+largest cosines are nearly equal and many rows are rescored. A query is a reference rotated by 45 degrees towards
+another generated descriptor.
 
-Contenders take turns, so that a neighbour's load falls on all alike; ratios are taken within a round.
+Contenders are interleaved, so that other load affects all alike; ratios are computed within a round.
 """
 
 import argparse
@@ -43,26 +44,27 @@ SIZES = ((92_802, 4096), (1_000_000, 512))
 QUICK = ((10_000, 4096), (100_000, 512))
 BATCHES = (1, 64)
 TOP = 10
-TURNED = np.cos(np.pi / 4)
+QUERY_COSINE = np.cos(np.pi / 4)
 OWN = 1 / 3
 BLOCK = 4096
 SETTLE, TURN, CALLS = 0.3, 0.1, 3
-"""Seconds between turns, while the last one's threads spin; seconds and calls that a turn lasts at least."""
+"""Seconds between turns, while threads still spin; minimum seconds and calls of a turn."""
 LIBRARIES = ("numpy", "onnxruntime", "numkong", "faiss-cpu", "usearch")
 
-Found = NDArray[np.int64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A way to search: `find` gives rows [Q, TOP]. `reads` bytes at least for each batch; None where it reads little.
+    """A search method: `find` returns rows [Q, TOP].
 
-    `storage` groups those that are compared; `ours` are measured against the fastest of the others.
+    `reads` is the minimum number of bytes read per batch; None for approximate search. `storage` groups contenders for
+    comparison; `ours` are compared with the fastest of the others.
     """
 
     name: str
     storage: str
-    find: Callable[[Descriptors], Found]
+    find: Callable[[Descriptors], Rows]
     reads: int | None
     ours: bool = False
 
@@ -71,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--directions", type=int, default=64)
-    parser.add_argument("--quick", action="store_true", help="smaller galleries, and nothing written")
+    parser.add_argument("--quick", action="store_true", help="Use smaller galleries and write no file.")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "search.md")
     options = parser.parse_args()
     page = [introduction(options)]
@@ -83,7 +85,7 @@ def main() -> None:
 
 
 class Directions:
-    """Unit rows [N, size], made by the block: the same seed gives the same."""
+    """Generates unit rows [N, size] in blocks; deterministic for a seed."""
 
     def __init__(self, size: int, shared: int, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -103,29 +105,29 @@ def unit(rows: Descriptors) -> Descriptors:
 
 
 def tables(count: int, size: int, directions: int, rounds: int) -> Iterator[str]:
-    made = Directions(size, directions, 0)
+    generator = Directions(size, directions, 0)
     rows = np.empty((count, size), np.float32)
-    for start in track(range(0, count, BLOCK), f"Making {count:,} x {size}", -(-count // BLOCK)):
-        rows[start : start + BLOCK] = made.rows(min(BLOCK, count - start))
-    chosen = np.linspace(0, count - 1, max(BATCHES)).astype(np.int64)
-    queries = unit(TURNED * rows[chosen] + (1 - TURNED**2) ** 0.5 * made.rows(len(chosen)))
+    for start in track(range(0, count, BLOCK), f"Generating {count:,} x {size}", -(-count // BLOCK)):
+        rows[start : start + BLOCK] = generator.rows(min(BLOCK, count - start))
+    targets = np.linspace(0, count - 1, max(BATCHES)).astype(np.int64)
+    queries = unit(QUERY_COSINE * rows[targets] + (1 - QUERY_COSINE**2) ** 0.5 * generator.rows(len(targets)))
     contenders = list(open_all(rows))
     for batch in BATCHES:
         yield table(contenders, rows, queries[:batch], rounds)
 
 
 def open_all(rows: Descriptors) -> Iterator[Contender]:
-    # ONNX Runtime, which ours takes, crashes where usearch was loaded before it.
+    # ONNX Runtime, which our search uses, crashes if usearch is loaded first.
     _, faiss, usearch = map(import_module, ("onnxruntime", "faiss", "usearch.index"))
 
-    def by_usearch(dataset: NDArray[Any], prepare: Callable[[Descriptors], NDArray[Any]]) -> Callable[..., Found]:
-        def find(queries: Descriptors) -> Found:
+    def by_usearch(dataset: NDArray[Any], prepare: Callable[[Descriptors], NDArray[Any]]) -> Callable[..., Rows]:
+        def find(queries: Descriptors) -> Rows:
             keys = usearch.search(dataset, prepare(queries), TOP, usearch.MetricKind.IP, exact=True).keys
             return np.asarray(keys, np.int64).reshape(len(queries), TOP)
 
         return find
 
-    def by_faiss(index: Any, prepare: Callable[[Descriptors], Descriptors] = np.asarray) -> Callable[..., Found]:
+    def by_faiss(index: Any, prepare: Callable[[Descriptors], Descriptors] = np.asarray) -> Callable[..., Rows]:
         index.train(prepare(rows[:1]))
         for start in track(range(0, len(rows), BLOCK), f"Filling {type(index).__name__}", -(-len(rows) // BLOCK)):
             index.add(prepare(rows[start : start + BLOCK]))
@@ -144,7 +146,7 @@ def open_all(rows: Descriptors) -> Iterator[Contender]:
     for kind in kinds:
         packed = compressed(rows, kind)
         yield Contender("geodtr", kind, by_bounds(packed, rows), packed.values.nbytes, ours=True)
-    # These two compare bytes alone, so that all rows need one scale, and values beyond it are clipped.
+    # These two compare bytes only, so all rows share one scale, and larger values are clipped.
     scale = 127 / np.quantile(np.abs(rows[: 10 * BLOCK]).max(axis=1), 0.99)
 
     def whole(of: Descriptors) -> Descriptors:
@@ -163,15 +165,15 @@ def open_all(rows: Descriptors) -> Iterator[Contender]:
     yield Contender("usearch exact", "int8", by_usearch(signed, lambda of: whole(of).astype(np.int8)), rows.size)
 
 
-def by_numpy(queries: Descriptors, rows: Descriptors) -> Found:
-    """As one writes it down."""
+def by_numpy(queries: Descriptors, rows: Descriptors) -> Rows:
+    """The straightforward implementation."""
     scores = queries @ rows.T
     best = np.argpartition(scores, -TOP, axis=1)[:, -TOP:]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
     return np.take_along_axis(best, order, axis=1)
 
 
-def by_bounds(packed: Compressed, rows: Descriptors) -> Callable[[Descriptors], Found]:
+def by_bounds(packed: Compressed, rows: Descriptors) -> Callable[[Descriptors], Rows]:
     return lambda queries: search_compressed(queries, packed, rows, TOP).rows
 
 
@@ -186,7 +188,7 @@ def compressed(rows: Descriptors, kind: Compression) -> Compressed:
 
 
 def read_all(rows: Descriptors) -> None:
-    """Every byte once, by all cores, and the least that can be done with it."""
+    """Read every byte once, on all cores, with minimal arithmetic."""
     cores = os.cpu_count() or 1
     parts = np.array_split(rows.reshape(-1).view(np.int64), 16 * cores)
     with ThreadPoolExecutor(cores) as pool:
@@ -194,22 +196,22 @@ def read_all(rows: Descriptors) -> None:
 
 
 def table(contenders: Sequence[Contender], rows: Descriptors, queries: Descriptors, rounds: int) -> str:
-    found = [contender.find(queries) for contender in contenders]
+    results = [contender.find(queries) for contender in contenders]
     calls = [lambda contender=contender: contender.find(queries) for contender in contenders]
     *taken, reading = interleaved([*calls, lambda: read_all(rows)], rounds, f"Searching, batch {len(queries)}")
     bandwidth = rows.nbytes / median(reading)
     scored = [rescored(contender, queries) for contender in contenders]
     lines = [
         f"## {len(rows):,} x {rows.shape[1]}, batch {len(queries)}\n",
-        f"Memory was read at {bandwidth / 1e9:.1f} GB/s.\n",
-        "| | | ms, median (range) | GB/s | of memory's | against the fastest other | recall@10 | scored again |",
+        f"Memory bandwidth: {bandwidth / 1e9:.1f} GB/s.\n",
+        "| | | ms, median (range) | GB/s | of bandwidth | against the fastest other | recall@10 | rescored |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for contender, seconds, hits, again in zip(contenders, taken, found, scored, strict=True):
+    for contender, seconds, hits, again in zip(contenders, taken, results, scored, strict=True):
         speed = "" if contender.reads is None else rounded(contender.reads / median(seconds) / 1e9)
         share = "" if contender.reads is None else f"{contender.reads / median(seconds) / bandwidth:.0%}"
         ratio = times(against_others(contender, contenders, taken)) if contender.ours else ""
-        recall = np.mean([len(set(a) & set(b)) / TOP for a, b in zip(hits.tolist(), found[0].tolist(), strict=True)])
+        recall = np.mean([len(set(a) & set(b)) / TOP for a, b in zip(hits.tolist(), results[0].tolist(), strict=True)])
         middle, least, most = (rounded(1e3 * value(seconds)) for value in (median, min, max))
         lines.append(
             f"| {contender.name} | {contender.storage} | {middle} ({least} to {most}) | {speed} | {share} | {ratio} | "
@@ -219,7 +221,7 @@ def table(contenders: Sequence[Contender], rows: Descriptors, queries: Descripto
 
 
 def interleaved(calls: Sequence[Callable[[], object]], rounds: int, description: str) -> list[list[float]]:
-    """Seconds that each call took, the median of each round's turn; the order is another each time."""
+    """Seconds per call: the median of each round's turn. The order is random in each round."""
     taken: list[list[float]] = [[] for _ in calls]
     order = np.random.default_rng(0)
     for _ in track(range(rounds), description, rounds):
@@ -235,7 +237,7 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, description:
 
 
 def against_others(ours: Contender, contenders: Sequence[Contender], taken: Sequence[Sequence[float]]) -> Ratio:
-    """How many times as fast as the fastest other of the same storage."""
+    """Speed relative to the fastest other contender of the same storage."""
     mine = taken[contenders.index(ours)]
     others = [
         seconds
@@ -247,7 +249,7 @@ def against_others(ours: Contender, contenders: Sequence[Contender], taken: Sequ
 
 
 def rescored(contender: Contender, queries: Descriptors) -> str:
-    """How many float32 rows a query of ours takes beside the compressed ones."""
+    """Number of float32 rows that our compressed search rescores per query."""
     if not contender.ours or contender.storage == "float32":
         return ""
     with counting() as counts:
@@ -257,13 +259,13 @@ def rescored(contender: Contender, queries: Descriptors) -> str:
 
 @contextmanager
 def counting() -> Iterator[list[int]]:
-    """How many pairs each call scores exactly."""
-    counts, as_it_is = list[int](), searching._cosines
+    """Record the number of pairs that each call scores exactly."""
+    counts, original = list[int](), searching._cosines
 
     def counted(queries: Descriptors, references: Descriptors) -> Any:
-        exact = as_it_is(queries, references)
+        exact = original(queries, references)
 
-        def count(which: Found, rows: Found) -> Any:
+        def count(which: Rows, rows: Rows) -> Any:
             counts.append(len(which))
             return exact(which, rows)
 
@@ -273,7 +275,7 @@ def counting() -> Iterator[list[int]]:
     try:
         yield counts
     finally:
-        searching._cosines = as_it_is
+        searching._cosines = original
 
 
 def introduction(options: argparse.Namespace) -> str:
@@ -284,19 +286,20 @@ def introduction(options: argparse.Namespace) -> str:
     command += "" if options.rounds == 7 else f" --rounds {options.rounds}"
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     paragraphs = (
-        f"Written by that command, here on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
-        f"with {versions}. `geodtr` multiplied float32 by {library('float32')}, one query by NumPy, "
-        f"and int8 and float16 by {library('int8')}.",
-        "Descriptors are made: "
+        f"Written by this command on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
+        f"with {versions}. `geodtr` multiplies float32 with {library('float32')}, a single query with NumPy, "
+        f"and int8 and float16 with {library('int8')}.",
+        "Descriptors are generated: "
         + (
-            f"mixtures of {options.directions} random directions and a third as much of their own"
+            f"mixtures of {options.directions} random directions and a third as much of an individual one"
             if options.directions
-            else "each in a random direction of its own, the hardest case for a shortlist"
+            else "independent random directions, the hardest case for compressed search"
         )
-        + "; a query is a reference turned by 45 degrees. GB/s counts what must be read once, the stored descriptors; "
-        "memory's own is measured in the same turns, reading float32. Ratios are those to the fastest other exhaustive "
-        "search of the same storage, taken within a round, with their range. Recall is of the float32 answer: ours "
-        "has all of it in every storage, by scoring again so many float32 rows a query; others compare rounded ones.",
+        + ". A query is a reference rotated by 45 degrees. GB/s counts the stored descriptors, which must be read "
+        "once; the memory bandwidth is measured in the same rounds by reading float32. Ratios are relative to the "
+        "fastest other exhaustive search of the same storage, computed within a round, with their range. Recall is "
+        "relative to float32 search. `geodtr` reaches 1 in every storage by rescoring float32 rows; the column "
+        "`rescored` gives the rows per query. Other libraries compare rounded values.",
     )
     page = "\n\n".join(fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
     return f"# Speed of the search\n\n    {command}\n\n{page}\n"

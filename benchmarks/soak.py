@@ -1,11 +1,11 @@
-"""An hour of flight in small: python benchmarks/soak.py [--rounds N] [--json]
+"""Soak test of the runtime, for leaks of memory, files and threads: python benchmarks/soak.py [--rounds N] [--json]
 
-Each round does once what a vehicle's process does again and again: opens a localizer and localises panoramas as files,
-as pixels and with unknown headings, embeds a batch, searches with and without a prior, follows a few rows of odometry,
-builds on a gallery (adds tiles, removes them, compacts), verifies it, and closes everything. Bundle and gallery are the
-tests' own, which need no training, so that nearly all the time goes into our code and not into the network. Memory is
-sampled after each round; what it grows by once it is warm is the slope of a straight line (least squares) over the
-last three quarters, in bytes a round. At one image a second 100 rounds are an hour.
+Each round does what a vehicle's process repeats: opens a localizer and localises panoramas as files, as pixels and with
+unknown headings, embeds a batch, searches with and without a prior, tracks a few rows of odometry, changes a gallery
+(adds tiles, removes them, compacts), verifies it, and closes everything. Bundle and gallery are the tests' untrained
+ones, so nearly all time is spent in our code, not in the network. Memory is sampled after each round. The growth is the
+slope of a least-squares line over the last three quarters, in bytes per round. At one image per second, 100 rounds are
+an hour.
 """
 
 import argparse
@@ -42,8 +42,8 @@ ODOMETRY = "time_s,speed_m_s,yaw_rate_deg_s,image"
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """`images` localised or embedded in all; `memory` resident bytes and `files` open file descriptors after each
-    round; `slope` bytes a round, `threads` at the end and at the beginning.
+    """Results. `images`: total number localised or embedded. `memory`, `files`: resident bytes and open file
+    descriptors after each round. `threads`: at the start and at the end. `slope`: bytes per round.
     """
 
     rounds: int
@@ -59,10 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=400)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soaked = soak(Path(folder), asked.rounds)
-    print(json.dumps(asdict(soaked)) if asked.json else text_of(soaked))
+        result = soak(Path(folder), options.rounds)
+    print(json.dumps(asdict(result)) if options.json else text_of(result))
 
 
 def soak(folder: Path, rounds: int) -> Soak:
@@ -72,7 +72,7 @@ def soak(folder: Path, rounds: int) -> Soak:
         lambda: localise(world, images),
         lambda: embed(world, images),
         lambda: search(world),
-        lambda: follow(world, images),
+        lambda: track(world, images),
         lambda: change(world),
     )
     memory, files = list[int](), list[int]()
@@ -110,14 +110,14 @@ def search(world: TinyWorld) -> int:
     return 0
 
 
-def follow(world: TinyWorld, images: list[Path]) -> int:
+def track(world: TinyWorld, images: list[Path]) -> int:
     rows = [f"{second},50,0,{image}" for second, image in enumerate(images)]
     with Localizer.open(world.bundle, world.gallery, headings=16) as localizer:
         return len(list(track_odometry(localizer, follow_odometry([ODOMETRY, *rows], "rows", Path()))))
 
 
 def change(world: TinyWorld) -> int:
-    """Add tiles, remove them, compact, verify; the gallery is then as it was."""
+    """Add tiles, remove them, compact and verify, which restores the gallery."""
     with FolderWriter(world.gallery) as writer:
         rows = np.eye(8, writer.manifest.descriptor_size, dtype=np.float32)
         writer.add([Tile(f"new/{number}", "new.png", 0.0, 0.0) for number in range(len(rows))], rows)
@@ -136,15 +136,17 @@ def count(what: str) -> int:
     return sum(1 for _ in Path(f"/proc/self/{what}").iterdir())
 
 
-def text_of(soaked: Soak) -> str:
+def text_of(result: Soak) -> str:
     lines = ["round  resident MB  open files"]
-    for number in sorted({0, soaked.rounds - 1, *range(0, soaked.rounds, max(1, soaked.rounds // 8))}):
-        lines.append(f"{number + 1:5d}  {soaked.memory[number] / 1e6:11.1f}  {soaked.files[number]:10d}")
+    for number in sorted({0, result.rounds - 1, *range(0, result.rounds, max(1, result.rounds // 8))}):
+        lines.append(f"{number + 1:5d}  {result.memory[number] / 1e6:11.1f}  {result.files[number]:10d}")
     lines.append(
-        f"{soaked.rounds} rounds, {soaked.images} images in {soaked.seconds:.0f} s; threads {soaked.threads[0]} at the "
-        f"beginning, {soaked.threads[1]} at the end"
+        f"{result.rounds} rounds, {result.images} images in {result.seconds:.0f} s; threads {result.threads[0]} at the "
+        f"start, {result.threads[1]} at the end"
     )
-    lines.append(f"slope: {soaked.slope / 1e3:+.1f} kB a round, {soaked.slope * soaked.rounds / 1e6:+.1f} MB in all")
+    lines.append(
+        f"slope: {result.slope / 1e3:+.1f} kB per round, {result.slope * result.rounds / 1e6:+.1f} MB in total"
+    )
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
-"""How long `geodtr-export COMMAND --help` takes to answer: python benchmarks/startup.py
+"""Measure the duration of `geodtr-export COMMAND --help`: python benchmarks/startup.py
 
-Runs every command's help in turn, several rounds, after one untimed round; prints median and range in seconds.
+Runs the help of every command in several interleaved rounds after a warm-up; prints median and range in seconds.
 """
 
 import subprocess

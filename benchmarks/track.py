@@ -1,9 +1,9 @@
-"""A drive through the generated world, frame by frame and as a track: python benchmarks/track.py BUNDLE WORK
+"""Compare localisation by frame with tracking on a drive through the generated world: benchmarks/track.py BUNDLE WORK
 
-Follows the roads of a region that the model has not seen, renders a grid of tiles around the way and a panorama every
-half second whose middle looks forward, writes them to WORK with an odometry.csv that errs as real ones do, builds a
-gallery, and localises with unknown headings and without a prior. Prints median errors and their ratio. A WORK that is
-there is used again.
+Follows the roads of a region that the model was not trained on. Renders a grid of tiles around the route and a panorama
+every half second, with its centre column in driving direction. Writes them to WORK with an odometry.csv with realistic
+errors, builds a gallery, and localises with unknown headings and without a prior. Prints median errors and their ratio.
+An existing WORK is reused.
 """
 
 import argparse
@@ -50,8 +50,8 @@ _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """World metres [F, 2] and headings in degrees clockwise from north [F], a frame every half second."""
+class Route:
+    """World metres [F, 2] and headings in degrees clockwise from north [F], one frame every half second."""
 
     positions: Positions
     headings: Floats
@@ -63,26 +63,27 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--region", default="coast")
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--headings", type=int, default=16, help="1: a compass turns panoramas north up")
-    parser.add_argument("--spacing", type=float, default=12.0, help="metres from tile to tile")
+    parser.add_argument("--headings", type=int, default=16, help="Headings to search; 1: a compass aligns panoramas.")
+    parser.add_argument("--spacing", type=float, default=12.0, help="Distance between tiles in metres.")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    region = find_region(asked.region)
-    if not asked.work.exists():
-        _make(asked.work, asked.bundle, region, asked.frames, asked.spacing, asked.seed, compass=asked.headings == 1)
-    if not (asked.work / "gallery").exists():
-        _build(asked.work, asked.bundle)
+    options = parser.parse_args()
+    region, work, bundle = find_region(options.region), options.work, options.bundle
+    if not work.exists():
+        compass = options.headings == 1
+        _render(work, bundle, region, options.frames, options.spacing, options.seed, compass=compass)
+    if not (work / "gallery").exists():
+        _build(work, bundle)
 
-    localizer = Localizer.open(asked.bundle, asked.work / "gallery", headings=asked.headings)
-    truth = np.loadtxt(asked.work / "truth.csv", delimiter=",", skiprows=1)
+    localizer = Localizer.open(bundle, work / "gallery", headings=options.headings)
+    truth = np.loadtxt(work / "truth.csv", delimiter=",", skiprows=1)
     start = time.perf_counter()
-    drive = read_odometry(asked.work / "odometry.csv")
-    answers = list(track_odometry(localizer, drive, TrackOptions(seed=asked.seed), track=track))
+    drive = read_odometry(work / "odometry.csv")
+    answers = list(track_odometry(localizer, drive, TrackOptions(seed=options.seed), track=track))
     taken = (time.perf_counter() - start) / len(answers)
     _report(answers, truth, taken)
     picture = track_plot([answer.waypoint for answer in answers], *localizer.positions, track=True)
-    save_picture(picture, asked.work / "track.png")
-    print(f"Wrote {asked.work / 'track.png'}")
+    save_picture(picture, work / "track.png")
+    print(f"Wrote {work / 'track.png'}")
 
 
 def _report(answers: list[Tracked], truth: Floats, taken: float) -> None:
@@ -90,39 +91,39 @@ def _report(answers: list[Tracked], truth: Floats, taken: float) -> None:
     frames = [(row, answer.located) for row, answer in enumerate(answers) if answer.located is not None]
     best = [located.candidates[0].place for _, located in frames]
     rows = [row for row, _ in frames]
-    places = np.array([(place.lat, place.lon) for place in best], np.float64)
-    by_tile = distance(places[:, 0], places[:, 1], lat[rows], lon[rows])
+    tiles = np.array([(location.lat, location.lon) for location in best], np.float64)
+    by_tile = distance(tiles[:, 0], tiles[:, 1], lat[rows], lon[rows])
     fixes = [(row, located.fix) for row, located in frames if located.fix is not None]
     fixed = [row for row, _ in fixes]
     by_fix = distance([fix.lat for _, fix in fixes], [fix.lon for _, fix in fixes], lat[fixed], lon[fixed])
-    # Steps before the first frame have no position; there are none here.
+    # Every step has a position, because the first step has a frame.
     points = [answer.point for answer in answers]
-    found = np.array([(point.lat, point.lon) for point in points], np.float64)
-    by_track = distance(found[:, 0], found[:, 1], lat, lon)
+    positions = np.array([(point.lat, point.lon) for point in points], np.float64)
+    by_track = distance(positions[:, 0], positions[:, 1], lat, lon)
     tracking = np.array([point.state == "tracking" for point in points])
 
-    print(f"{len(answers)} steps, {len(frames)} frames; {1e3 * taken:.0f} ms a step, images included")
+    print(f"{len(answers)} steps, {len(frames)} frames; {1e3 * taken:.0f} ms per step, including images")
     print(f"best tile    median {np.median(by_tile):7.1f} m   beyond 60 m: {(by_tile > 60).mean():.0%}")
     print(f"fix          median {np.median(by_fix):7.1f} m   beyond 60 m: {(by_fix > 60).mean():.0%}")
     print(f"track        median {np.median(by_track):7.1f} m   beyond 60 m: {(by_track > 60).mean():.0%}")
     if tracking.any():
-        sure = by_track[tracking]
-        print(f"  tracking   median {np.median(sure):7.1f} m   beyond 60 m: {(sure > 60).mean():.0%}")
+        errors = by_track[tracking]
+        print(f"  tracking   median {np.median(errors):7.1f} m   beyond 60 m: {(errors > 60).mean():.0%}")
     print(f"tracking in {tracking.mean():.0%} of the steps")
-    print(f"{np.median(by_tile) / np.median(by_track):.1f} times closer than the best tile of each frame")
+    print(f"Error of the best tile of each frame / error of the track: {np.median(by_tile) / np.median(by_track):.1f}")
 
 
-def _make(
+def _render(
     work: Path, bundle_path: Path, region: Region, frames: int, spacing: float, seed: int, *, compass: bool
 ) -> None:
-    """Render everything into the folder `work`, panoramas north up where a `compass` turns them."""
+    """Render all images into the folder `work`; with `compass`, panoramas are aligned with north."""
     bundle = open_bundle(bundle_path)
     how = bundle.manifest.ground.spec.preprocessing
     world = World(0, region.style)
-    way = _follow_roads(world, region, frames, seed)
-    looks = np.zeros(frames) if compass else way.headings
+    route = _follow_roads(world, region, frames, seed)
+    headings = np.zeros(frames) if compass else route.headings
     with new_folder(work) as folder:
-        tiles = _grid_around(way.positions, spacing)
+        tiles = _grid_around(route.positions, spacing)
         (folder / "tiles").mkdir()
         (folder / "frames").mkdir()
         np.savetxt(folder / "tiles.csv", region.coordinates(tiles), "%.8f", ",")
@@ -133,34 +134,34 @@ def _make(
                 Image.fromarray(tile).save(folder / "tiles" / f"{row:06d}.png")
         for start in track(range(0, frames, _BATCH), "Rendering frames", math.ceil(frames / _BATCH)):
             part = slice(start, start + _BATCH)
-            views = _panoramas(world, way.positions[part], looks[part], how.height, how.width, seed + start)
+            views = _panoramas(world, route.positions[part], headings[part], how.height, how.width, seed + start)
             for row, view in enumerate(views, start):
                 Image.fromarray(view).save(folder / "frames" / f"{row:06d}.png")
-        _write_odometry(folder, way, region, seed)
+        _write_odometry(folder, route, region, seed)
 
 
 def _build(work: Path, bundle_path: Path) -> None:
-    """The gallery of the rendered tiles."""
+    """Build the gallery of the rendered tiles."""
     bundle = open_bundle(bundle_path)
-    places = np.loadtxt(work / "tiles.csv", delimiter=",").tolist()
-    tiles = [Tile(f"{row:06d}", str(work / "tiles" / f"{row:06d}.png"), *place) for row, place in enumerate(places)]
+    positions = np.loadtxt(work / "tiles.csv", delimiter=",").tolist()
+    tiles = [Tile(f"{row:06d}", str(work / "tiles" / f"{row:06d}.png"), *at) for row, at in enumerate(positions)]
     source = ListedTiles(str(work), tiles)
     build_gallery(work / "gallery", source, bundle.embedder("aerial"), made_by(bundle.manifest), track=track)
 
 
-def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Way:
-    """Along the roads from a place on one, turning off at some crossings."""
+def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Route:
+    """A route along the roads from a random position on one, with turns at some crossings."""
     random = np.random.default_rng(seed)
-    place = choose_positions(world, region, seed + 1)[seed]
+    position = choose_positions(world, region, seed + 1)[seed]
     course = random.uniform(-1, 1, 2)
     positions, headings = np.empty((frames, 2)), np.empty(frames)
     turning = True
     for frame in range(frames):
         side = np.linspace(-1.5, 1.5, 13, dtype=np.float32)[None]
         off = (side * -course[1] / np.hypot(*course), side * course[0] / np.hypot(*course))
-        roads = world.roads(world.frame(place[None]), *(part.astype(np.float32) for part in off))
+        roads = world.roads(world.frame(position[None]), *(part.astype(np.float32) for part in off))
         middle = int(np.argmin(np.abs(roads.distance[0])))
-        place = place + np.array([off[0][0, middle], off[1][0, middle]])
+        position = position + np.array([off[0][0, middle], off[1][0, middle]])
         ahead = np.array([roads.east[0, middle], roads.north[0, middle]], np.float64)
         ahead *= 1.0 if ahead @ course >= 0 else -1.0
         along = ahead @ course / np.hypot(*course)
@@ -168,14 +169,15 @@ def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Way:
             course, turning = ahead, bool(random.random() < 0.3)
         elif turning:
             course, turning = ahead, False
-        positions[frame], headings[frame] = place, math.degrees(math.atan2(course[0], course[1])) % 360
-        place = place + SPEED * SECONDS * course / np.hypot(*course)
-    return Way(positions, headings)
+        positions[frame], headings[frame] = position, math.degrees(math.atan2(course[0], course[1])) % 360
+        position = position + SPEED * SECONDS * course / np.hypot(*course)
+    return Route(positions, headings)
 
 
 def _grid_around(positions: Positions, spacing: float) -> Positions:
-    """Tile centres on a square grid over the way and a margin, without those that lie farther off. The polar transform
-    wants a tile's centre close to the camera: a model that was trained on such pairs wants a close grid.
+    """Tile centres on a square grid within a margin of the route.
+
+    The model is trained with tiles centred on the camera, so it needs a dense grid.
     """
     low, high = positions.min(axis=0) - MARGIN, positions.max(axis=0) + MARGIN
     grid = np.stack(np.meshgrid(*(np.arange(a, b, spacing) for a, b in zip(low, high, strict=True))), axis=-1)
@@ -185,39 +187,39 @@ def _grid_around(positions: Positions, spacing: float) -> Positions:
 
 
 def _tiles(world: World, positions: Positions, side: int, seed: int) -> Images:
-    """Tiles as render() makes them, each centred on its position; [B, side, side, 3]."""
-    chance = [np.random.default_rng((seed, 0, row)) for row in range(len(positions))]
+    """Render tiles like `render`, each centred on its position; [B, side, side, 3]."""
+    generators = [np.random.default_rng((seed, 0, row)) for row in range(len(positions))]
     scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_ABOVE)
-    look = draw_look(world.style, chance, Differences().gap)
+    look = draw_look(world.style, generators, Differences().gap)
     view = aerial_view(scene, look, centre=np.zeros((len(positions), 2), np.float32), side=side)
-    return photograph(view.colour, look, chance).reshape(-1, side, side, 3)
+    return photograph(view.colour, look, generators).reshape(-1, side, side, 3)
 
 
 def _panoramas(world: World, positions: Positions, headings: Floats, height: int, width: int, seed: int) -> Images:
-    """Panoramas likewise, whose middle column looks to `headings`; [B, height, width, 3]."""
-    chance = [np.random.default_rng((seed, 1, row)) for row in range(len(positions))]
+    """Render panoramas with their centre column at `headings`; [B, height, width, 3]."""
+    generators = [np.random.default_rng((seed, 1, row)) for row in range(len(positions))]
     scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_THE_ROAD)
-    look, sky = draw_look(world.style, chance, Differences().gap), draw_sky(world.style, chance)
+    look, sky = draw_look(world.style, generators, Differences().gap), draw_sky(world.style, generators)
     view = ground_view(scene, look, sky, yaw=np.radians(headings), height=height, width=width)
-    return photograph(view.colour, look, chance).reshape(-1, height, width, 3)
+    return photograph(view.colour, look, generators).reshape(-1, height, width, 3)
 
 
-def _write_odometry(folder: Path, way: Way, region: Region, seed: int) -> None:
-    """odometry.csv with a scale and noise of its own, without images in the gap; truth.csv beside it."""
+def _write_odometry(folder: Path, route: Route, region: Region, seed: int) -> None:
+    """Write odometry.csv with a scale error and noise, and without images in the gap; write truth.csv."""
     random = np.random.default_rng((seed, 2))
-    count = len(way.headings)
-    moved = np.hypot(*np.diff(way.positions, axis=0, prepend=way.positions[:1]).T)
+    count = len(route.headings)
+    travelled = np.hypot(*np.diff(route.positions, axis=0, prepend=route.positions[:1]).T)
     scale = 1 + SPEED_ERROR * random.standard_normal()
-    speed = moved / SECONDS * (scale + SPEED_ERROR * random.standard_normal(count))
-    yaw = way.headings + np.cumsum(RATE_ERROR * SECONDS * random.standard_normal(count))
+    speed = travelled / SECONDS * (scale + SPEED_ERROR * random.standard_normal(count))
+    yaw = route.headings + np.cumsum(RATE_ERROR * SECONDS * random.standard_normal(count))
     with (folder / "odometry.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("time_s", "speed_m_s", "yaw_deg", "image"))
         for row in range(count):
             image = "" if row in GAP else f"frames/{row:06d}.png"
-            # The speed between two rows is the mean of theirs.
+            # Readers take the mean speed of two rows for the time between them.
             writer.writerow((f"{row * SECONDS:.2f}", f"{speed[row]:.3f}", f"{yaw[row]:.3f}", image))
-    np.savetxt(folder / "truth.csv", region.coordinates(way.positions), "%.8f", ",", header="lat,lon", comments="")
+    np.savetxt(folder / "truth.csv", region.coordinates(route.positions), "%.8f", ",", header="lat,lon", comments="")
 
 
 if __name__ == "__main__":

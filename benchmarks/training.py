@@ -1,9 +1,9 @@
-"""Speed of training against a plain loop: python benchmarks/training.py [world|full]
+"""Compare the speed of training with a plain loop: python benchmarks/training.py [world|full]
 
-The plain loop is written the way the official one works: PyTorch's DataLoader with workers that decode, augment and
-normalise each image by Pillow and torchvision, float32, no channels-last. Same network, data, batch, losses and
-optimiser; the polar transform is done beforehand for both. Interleaved rounds of a few steps; prints pairs per second
-(median and range) and ratios, and how long our loop waits for images.
+The plain loop works like the official one: PyTorch's DataLoader with workers that decode, augment and normalise each
+image with Pillow and torchvision; float32, no channels-last. Network, data, batch size, losses and optimiser are the
+same; the polar transform is applied in advance for both. Runs interleaved rounds of a few steps. Prints pairs per
+second (median and range), ratios, and the time our loop waits for images.
 """
 
 import os
@@ -42,9 +42,9 @@ _SETS_AN_EPOCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is measured: a preset with settings, and the steps of one round.
+    """A preset with settings, the number of pairs, and the steps of one round.
 
-    Of these the first waits while other loops have their turn: with three, the median is of those that do not.
+    The first step of a round is affected by the previous loop, so three steps are the minimum for a robust median.
     """
 
     preset: str
@@ -61,7 +61,7 @@ OURS = (("float32", ()), ("bf16", ("machine.precision=bf16",)))
 
 
 class PlainPairs(Dataset[tuple[Tensor, Tensor]]):
-    """One pair at a time: open, augment, layout, normalise, each image on its own."""
+    """Opens, augments and normalises one pair at a time, each image separately."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder, self._count = folder, count
@@ -91,7 +91,7 @@ class PlainPairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 def write_plain(folder: Path, pair_set: PairSet, config: TrainConfig) -> None:
-    """The images as the network takes them, but for normalisation, for the plain loop to read."""
+    """Write the preprocessed images, without normalisation, for the plain loop."""
     for branch in BRANCHES:
         how = config.ground if branch == "ground" else config.aerial
         (folder / branch).mkdir(parents=True)
@@ -102,7 +102,7 @@ def write_plain(folder: Path, pair_set: PairSet, config: TrainConfig) -> None:
 def plain_loop(
     config: TrainConfig, folder: Path, count: int, device: torch.device, *, half: bool = False, compiled: bool = False
 ) -> Iterator[None]:
-    """A step each time it is asked for. `half`: under autocast to bf16. `compiled`: each branch by torch.compile."""
+    """Run one step per iteration. `half`: with autocast to bf16. `compiled`: with torch.compile for each branch."""
     recipe = config.recipe
     loader: DataLoader[Any] = DataLoader(
         PlainPairs(folder, count),
@@ -142,7 +142,7 @@ def our_loop(trainer: Trainer, images: PairImages, waited: list[float]) -> Itera
     batch = trainer.config.recipe.batch_size
     whole = len(images) // batch * batch
     while True:
-        # As long as a real epoch: each begins with images that nobody has read ahead.
+        # As long as a real epoch, because each starts without prefetched images.
         order = torch.cat([torch.randperm(len(images))[:whole] for _ in range(_SETS_AN_EPOCH)])
         batches = torch.split(order, batch)
         for step in trainer.steps(images, batches, epoch=0):
@@ -173,7 +173,7 @@ def main(name: str = "world") -> None:
 def interleaved(
     loops: dict[str, Iterator[None]], size: Size, batch: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Pairs per second of each loop in each round; the first step of each is not counted."""
+    """Pairs per second of each loop in each round, after one warm-up step."""
     finish: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     for loop in loops.values():
         next(loop)
@@ -198,7 +198,7 @@ def report(rates: dict[str, list[float]], waited: dict[str, list[float]], name: 
             f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
         )
     for label, shares in waited.items():
-        print(f"  ours {label}: {100 * float(np.median(shares)):.1f} % of a step waiting for images")
+        print(f"  ours {label}: {100 * float(np.median(shares)):.1f} % of a step is spent waiting for images")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""An engine and a search by turns, as a vehicle runs them: python benchmarks/turns.py BUNDLE
+"""Alternate engine and search, as a vehicle does: python benchmarks/turns.py BUNDLE
 
-What one leaves running costs the other: BLAS's threads spin for tens of milliseconds after a product. A single query is
-searched in float32, as the runtime does, and by one product of NumPy's BLAS; the two take turns of several frames.
+Idle threads of one slow down the other: BLAS threads spin for tens of milliseconds after a matrix product. Searches a
+single query in float32, with the runtime's search and with one matrix product of NumPy's BLAS, interleaved in turns of
+several frames.
 """
 
 import argparse
@@ -32,15 +33,15 @@ def by_blas(query: Descriptors, rows: Descriptors) -> object:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--batch", type=int, default=16, help="images a call: one panorama's headings")
+    parser.add_argument("--batch", type=int, default=16, help="Batch size: the headings of one panorama.")
     parser.add_argument("--references", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=9)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
-    embedder = open_bundle(asked.bundle).embedder("ground")
-    images = noise(embedder, asked.batch)
-    rows = np.random.default_rng(0).standard_normal((asked.references, asked.size), np.float32)
+    embedder = open_bundle(options.bundle).embedder("ground")
+    images = noise(embedder, options.batch)
+    rows = np.random.default_rng(0).standard_normal((options.references, options.size), np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     query = rows[:1].copy()
     ways: dict[str, Callable[[], object]] = {
@@ -48,7 +49,7 @@ def main() -> None:
         "BLAS": lambda: by_blas(query, rows),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(asked.rounds):
+    for _ in range(options.rounds):
         for name in random.sample(list(ways), len(ways)):
             time.sleep(SETTLE)
             frames = [frame(lambda: embedder.embed(images), ways[name]) for _ in range(FRAMES)]
@@ -56,8 +57,8 @@ def main() -> None:
             taken[name].append((engine, searching))
     for name, rounds in taken.items():
         parts = [*zip(*rounds, strict=True), [sum(both) for both in rounds]]
-        told = (f"{1e3 * median(part):.1f} ms ({1e3 * min(part):.1f} to {1e3 * max(part):.1f})" for part in parts)
-        print("{:8} engine {}, search {}, both {}".format(name, *told))
+        texts = (f"{1e3 * median(part):.1f} ms ({1e3 * min(part):.1f} to {1e3 * max(part):.1f})" for part in parts)
+        print("{:8} engine {}, search {}, both {}".format(name, *texts))
 
 
 def frame(embed: Callable[[], object], find: Callable[[], object]) -> tuple[float, float]:

@@ -1,10 +1,10 @@
-"""How often the rule of recall gates passes, fails or leaves undecided an engine of known quality: simulated.
+"""Simulate how often a recall gate passes, fails or stays undecided for an engine of known quality.
 
     python benchmarks/verdicts.py [--runs 20000] [--seed 0] [--json]
 
-An engine is described by the share of queries whose hit changes (lost or gained) and by its true drop in R@1. Each run
-draws lost and gained for the three ways of searching; half of each one's changes are common to all three. The verdicts
-are those of geodtr.export.statistics.decide. Prints a table in Markdown, the one of docs/parity.md.
+An engine has a share of queries whose hit changes (lost or gained) and a true drop in R@1. Each run draws lost and
+gained hits for the three pairings; half of the changes are common to all three. geodtr.export.statistics.decide gives
+the verdicts. Prints the Markdown table of docs/parity.md.
 """
 
 import argparse
@@ -28,9 +28,9 @@ VERDICTS: tuple[Verdict, ...] = ("passed", "undecided", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`changed`: percent of the queries whose hit is lost or gained; `drop`: the true one, and `tolerance`, in points.
+    """`changed`: percentage of queries whose hit is lost or gained; `drop`, `tolerance`: true and allowed, in points.
 
-    Raises ValueError where more is lost than changes.
+    Raises ValueError when the drop exceeds the changes.
     """
 
     changed: float
@@ -39,12 +39,12 @@ class Engine:
 
     def __post_init__(self) -> None:
         if not abs(self.drop) <= self.changed <= 100:
-            raise ValueError(f"a drop of {self.drop} points takes as many changed queries, not {self.changed} %")
+            raise ValueError(f"a drop of {self.drop} points needs at least as many changes, not {self.changed} %")
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of the runs by verdict: of one way of searching, and of all three together, which is the gate's."""
+    """Shares of the runs by verdict: for one pairing, and for the gate, which combines all three."""
 
     engine: Engine
     pairs: int
@@ -62,23 +62,23 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    found = [simulate(engine, pairs, asked.runs, asked.seed) for engine in ENGINES for pairs in PAIRS]
-    if asked.json:
-        json.dump([asdict(each) for each in found], sys.stdout, indent=2)
+    options = parser.parse_args()
+    results = [simulate(engine, pairs, options.runs, options.seed) for engine in ENGINES for pairs in PAIRS]
+    if options.json:
+        json.dump([asdict(each) for each in results], sys.stdout, indent=2)
         return
     print(
         "| true drop, points | allowed | hits that change | " + " | ".join(f"{pairs:,} pairs" for pairs in PAIRS) + " |"
     )
     print("|---|---|---|" + "---|" * len(PAIRS))
     for engine in ENGINES:
-        cells = [_cell(each) for each in found if each.engine == engine]
-        what = f"| {engine.drop:g} | {engine.tolerance:g} | {engine.changed:g} % |"
-        print(what, " | ".join(cells), "|")
+        cells = [_cell(each) for each in results if each.engine == engine]
+        head = f"| {engine.drop:g} | {engine.tolerance:g} | {engine.changed:g} % |"
+        print(head, " | ".join(cells), "|")
 
 
 def simulate(engine: Engine, pairs: int, runs: int, seed: int = 0) -> Shares:
-    """Draw `runs` samples of so many `pairs`; the same arguments give the same shares."""
+    """Draw `runs` samples of `pairs` pairs; deterministic."""
     random = np.random.default_rng([seed, pairs, round(1000 * engine.changed), round(1000 * engine.drop)])
     common = _changes(random, engine, pairs, runs)
     ways = [_verdicts(common + _changes(random, engine, pairs, runs), pairs, engine.tolerance) for _ in range(WAYS)]
@@ -86,7 +86,7 @@ def simulate(engine: Engine, pairs: int, runs: int, seed: int = 0) -> Shares:
 
 
 def _changes(random: np.random.Generator, engine: Engine, pairs: int, runs: int) -> NDArray[np.int64]:
-    """Lost and gained of half the engine's changes, int64 [runs, 2]."""
+    """Lost and gained hits for half of the engine's changes, int64 [runs, 2]."""
     lost, gained = ((engine.changed + sign * engine.drop) / 2 / 100 for sign in (1, -1))
     halves = [lost / 2, gained / 2, 1 - (lost + gained) / 2]
     return random.multinomial(pairs, halves, runs)[:, :2]
@@ -103,12 +103,12 @@ def _shares(verdicts: list[Verdict]) -> dict[Verdict, float]:
 
 
 def _cell(of: Shares) -> str:
-    """passed / undecided / failed, in percent of the runs."""
+    """passed / undecided / failed, as percentages of the runs."""
     return " / ".join(_percent(of.three[verdict]) for verdict in VERDICTS)
 
 
 def _percent(share: float) -> str:
-    """0 and 100 are exact: no run of that verdict, or all."""
+    """0 and 100 are exact: none or all of the runs."""
     if share in (0, 1):
         return f"{100 * share:.0f}"
     return f"{100 * share:.2f}" if share < 0.01 or share > 0.99 else f"{100 * share:.0f}"

@@ -1,1 +1,1 @@
-"""Images to calibrate on, and the ranges their activations take. Imports `geodtr.runtime` only."""
+"""Calibration images and activation ranges. Imports only `geodtr.runtime`."""

@@ -1,7 +1,7 @@
-"""What activations do on calibration images: the range of each tensor, the mean of each channel.
+"""Activation statistics on calibration images: the range of each tensor and the mean of each channel.
 
-Measured in float32, in one pass for the extremes and, where a method wants them, one more for histograms; memory does
-not grow with the number of images. Each target's quantisation rules are applied later. Knows nothing of integer types.
+Measured in float32: one pass for the extremes and, if the method needs histograms, a second one. Memory does not grow
+with the number of images. Quantisation rules of the targets are out of scope.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,15 +26,19 @@ _BATCH = 8
 
 
 class CalibrationError(UserError):
-    """The images, or the network on them, give no ranges to quantise by."""
+    """Calibration gives no usable ranges."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
     """Statistics of one branch's float32 graph.
 
-    ranges: tensor -> (smallest, largest value), of every tensor that a quantisable operator reads or writes.
-    means: tensor -> float64 [C], of every tensor that a convolution reads.
+    Attributes
+    ----------
+    ranges
+        (smallest, largest value) of every tensor that a quantisable operator reads or writes, by tensor name.
+    means
+        Channel means, float64 [C], of every tensor that a convolution reads, by tensor name.
     """
 
     ranges: dict[str, Range]
@@ -49,13 +53,22 @@ def measure_activations(
     *,
     track: Track = untracked,
 ) -> Activations:
-    """Run the float32 ONNX file `graph` on `images`: statistics of what its quantisable operators read and write.
+    """Measure the inputs and outputs of all quantisable operators of the float32 ONNX file `graph` on `images`.
 
-    `threshold` makes a range of a tensor's histogram; without it, the range is from the smallest value to the largest.
-    Raises ImageError, naming the bad file, CalibrationError when there are no images or values are not finite.
+    Parameters
+    ----------
+    threshold
+        Computes the range from a tensor's histogram. Without it, the range is (smallest, largest value).
+
+    Raises
+    ------
+    ImageError
+        An image cannot be read.
+    CalibrationError
+        There are no images, or values are not finite.
     """
     if not images:
-        raise CalibrationError("There are no calibration images. Name a set that holds some: --calibration SPEC")
+        raise CalibrationError("There are no calibration images. Give a data set with images: --calibration SPEC")
     import onnx
 
     model = onnx.load(str(graph))
@@ -68,8 +81,8 @@ def measure_activations(
     for name, limits in ranges.items():
         if not all(map(isfinite, limits)):
             raise CalibrationError(
-                f"{graph.name}: the tensor {name} takes values that are not finite on the calibration images. Do the "
-                "weights come from a run that diverged?"
+                f"{graph.name}: the tensor {name} has values that are not finite on the calibration images. Check "
+                "whether the training run diverged."
             )
     if threshold is not None:
         histograms = _histograms(model, ranges, batches("Counting values"))
@@ -78,18 +91,18 @@ def measure_activations(
 
 
 def _extremes(model: Any, batches: Iterable[Images]) -> tuple[dict[str, Range], dict[str, NDArray[np.float64]]]:
-    found = operators(model)
-    tensors = list(dict.fromkeys(name for operator in found for name in (operator.reads, operator.writes)))
-    read = list(dict.fromkeys(operator.reads for operator in found if operator.kind == "Conv"))
+    quantisable = operators(model)
+    tensors = list(dict.fromkeys(name for operator in quantisable for name in (operator.reads, operator.writes)))
+    read = list(dict.fromkeys(operator.reads for operator in quantisable if operator.kind == "Conv"))
     session = _with_outputs(model, tensors, read)
     lows, highs = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
     totals, count = [np.zeros(1) for _ in read], 0
-    asked = [*(f"low {name}" for name in tensors), *(f"high {name}" for name in tensors), *(f"mean {n}" for n in read)]
+    names = [*(f"low {name}" for name in tensors), *(f"high {name}" for name in tensors), *(f"mean {n}" for n in read)]
     for batch in batches:
-        got = session.run(asked, {INPUT: batch})
-        lows = np.minimum(lows, got[: len(tensors)])
-        highs = np.maximum(highs, got[len(tensors) : 2 * len(tensors)])
-        rows = got[2 * len(tensors) :]
+        outputs = session.run(names, {INPUT: batch})
+        lows = np.minimum(lows, outputs[: len(tensors)])
+        highs = np.maximum(highs, outputs[len(tensors) : 2 * len(tensors)])
+        rows = outputs[2 * len(tensors) :]
         totals = [total + row.sum(axis=0, dtype=np.float64) for total, row in zip(totals, rows, strict=True)]
         count += len(batch)
     ranges = {name: (float(low), float(high)) for name, low, high in zip(tensors, lows, highs, strict=True)}
@@ -97,7 +110,7 @@ def _extremes(model: Any, batches: Iterable[Images]) -> tuple[dict[str, Range], 
 
 
 def _with_outputs(model: Any, tensors: Iterable[str], read: Iterable[str]) -> Any:
-    """A session that gives, beside what `model` gives, the extremes of `tensors`, and [B, C] means of `read`."""
+    """A session of `model` with additional outputs: extremes of `tensors` and [B, C] means of `read`."""
     from onnx import TensorProto, helper, numpy_helper
 
     copied = type(model)()
@@ -120,7 +133,7 @@ def _histograms(model: Any, ranges: dict[str, Range], batches: Iterable[Images])
 
     copied = type(model)()
     copied.CopyFrom(model)
-    # An output of the graph needs no second declaration.
+    # The graph's own outputs are already declared.
     own = {entry.name for entry in model.graph.output}
     copied.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ranges if name not in own
@@ -129,7 +142,7 @@ def _histograms(model: Any, ranges: dict[str, Range], batches: Iterable[Images])
     histograms = {name: Histogram.empty(*limits) for name, limits in ranges.items()}
     names = list(ranges)
     for batch in batches:
-        # One image at a time: all maps of a batch at full size would take gigabytes.
+        # One image at a time: all feature maps of a full-size batch take gigabytes.
         for image in batch:
             values = session.run(names, {INPUT: image[None]})
             for name, tensor in zip(names, values, strict=True):

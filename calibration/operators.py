@@ -1,13 +1,13 @@
-"""Which operators of a float32 graph can be quantised: convolutions, and large products with constant weights.
+"""Quantisable operators of a float32 graph: convolutions, and large matrix products with constant weights.
 
-Knows ONNX graphs and how this project's exporter names weights; knows nothing of integer types.
+Depends on the weight names of this project's exporter. Integer types are out of scope.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 LARGE = 4096
-"""Weights; a smaller product costs less than rounding its input does."""
+"""Minimum number of weights of a matrix product; a smaller one costs less than rounding its input."""
 
 _BLOCK_DEPTH = 4
 WEIGHTED = ("Conv", "MatMul", "Gemm")
@@ -15,10 +15,9 @@ WEIGHTED = ("Conv", "MatMul", "Gemm")
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A node that can be quantised: the tensors it reads and writes, its constant weights and bias.
+    """A quantisable node: the tensors it reads and writes, its constant weights and bias.
 
-    `block` is the part of the network it stands in: operators of one block are quantised together or not at all where
-    blocks are chosen by measured recall.
+    `block` is its part of the network. The precision search quantises the operators of a block together.
     """
 
     name: str
@@ -31,9 +30,9 @@ class Operator:
 
 
 def operators(graph: Any) -> list[Operator]:
-    """The quantisable operators of a float32 `ModelProto`, in the order of its nodes."""
+    """The quantisable operators of a float32 `ModelProto`, in node order."""
     sizes = {entry.name: list(entry.dims) for entry in graph.graph.initializer}
-    found = []
+    quantisable = []
     for node in graph.graph.node:
         if node.op_type not in WEIGHTED or node.input[1] not in sizes:
             continue
@@ -44,21 +43,24 @@ def operators(graph: Any) -> list[Operator]:
         if node.op_type == "Conv" or (len(dims) == 2 and count >= LARGE):
             bias = node.input[2] if len(node.input) > 2 else None
             block = _block(node.input[1], node.op_type)
-            found.append(Operator(node.name, node.op_type, node.input[0], node.output[0], node.input[1], bias, block))
-    return found
+            quantisable.append(
+                Operator(node.name, node.op_type, node.input[0], node.output[0], node.input[1], bias, block)
+            )
+    return quantisable
 
 
-def blocks(found: list[Operator]) -> dict[str, list[Operator]]:
-    """The operators of each block, in their order."""
+def blocks(quantisable: list[Operator]) -> dict[str, list[Operator]]:
+    """The operators by block, in order."""
     parts: dict[str, list[Operator]] = {}
-    for operator in found:
+    for operator in quantisable:
         parts.setdefault(operator.block, []).append(operator)
     return parts
 
 
 def _block(weights: str, kind: str) -> str:
-    """`branch.backbone.layers.4.0.conv1.weight` is in backbone.layers.4.0. Optimisers rename weights of products, which
-    stand together in one block.
+    """The block of a weight: `branch.backbone.layers.4.0.conv1.weight` is in backbone.layers.4.0.
+
+    All matrix products are one block, because graph optimisers rename their weights.
     """
     if kind != "Conv":
         return "products"

@@ -1,4 +1,4 @@
-"""The ranges file: what was measured on which images of which model; readable, and reused when all of it matches."""
+"""The ranges file: measured ranges with their model, options and images. Readable; reused when everything matches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class RangesError(UserError):
 
 
 class RangeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many images, how they are chosen, and how values make ranges; `percentile` is that method's own."""
+    """Number of images, their selection, and the range method; `percentile` applies to that method only."""
 
     images: int = IMAGES
     choice: Choice = "random"
@@ -37,14 +37,14 @@ class RangeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ImageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An image that was measured on; `file` is its place below the folder that all images of the branch lie in."""
+    """A calibration image; `file` is its path relative to the common folder of the branch's images."""
 
     file: str
     sha256: str
 
 
 class BranchRanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One branch: of which graph, on which images, with what result (see Activations)."""
+    """Results of one branch (see Activations), with its graph and images."""
 
     graph_sha256: str
     pool_sha256: str
@@ -72,11 +72,11 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Ranges, the images they are of, and why they were measured anew; None where the file's were reused."""
+    """Ranges and their images, and the `reason` for measuring them; None if the file was reused."""
 
     ranges: Ranges
     images: dict[Branch, list[Path]]
-    why_anew: str | None
+    reason: str | None
 
 
 def calibrate(
@@ -87,72 +87,83 @@ def calibrate(
     *,
     track: Track = untracked,
 ) -> Calibrated:
-    """Measure both branches of the float32 bundle `exported` on images of `pool`; kept in `file`, if given.
+    """Measure both branches of the float32 bundle `exported` on images of `pool`, and write `file` if given.
 
-    What `file` holds is reused when model, options, and every image are the same. Raises CalibrationError, ImageError,
-    DataError when images are of the other branch, and RangesError when `file` is something else.
+    An existing `file` is reused if the model, the options and all images match.
+
+    Raises
+    ------
+    CalibrationError
+        There are no images, or values are not finite.
+    ImageError
+        An image cannot be read.
+    DataError
+        The images show the other view.
+    RangesError
+        `file` is not a ranges file.
     """
     if file is not None:
         check_writable(file)
-    why = "nothing was measured yet"
+    reason = "nothing was measured yet"
     if file is not None and file.exists():
-        held = read_ranges(file)
-        difference = _difference(held, exported, pool, options)
+        stored = read_ranges(file)
+        difference = _difference(stored, exported, pool, options)
         if difference is None:
-            return Calibrated(held, {branch: _lying(held, pool, branch) for branch in BRANCHES}, None)
-        why = difference
-    images = {branch: list(_choose(exported, pool, options, branch, track)) for branch in BRANCHES}
+            return Calibrated(stored, {branch: _locate(stored, pool, branch) for branch in BRANCHES}, None)
+        reason = difference
+    images = {branch: list(_select(exported, pool, options, branch, track)) for branch in BRANCHES}
     for branch in BRANCHES:
         check_view(branch, images[branch], exported.manifest.engine(branch).spec.preprocessing)
     measured = {branch: _measure(exported, pool, images[branch], options, branch, track) for branch in BRANCHES}
     ranges = Ranges(data=pool.name, options=options, ground=measured["ground"], aerial=measured["aerial"])
     if file is not None:
         write_bytes(file, msgspec.json.format(msgspec.json.encode(ranges), indent=1) + b"\n")
-    return Calibrated(ranges, images, why)
+    return Calibrated(ranges, images, reason)
 
 
 def read_ranges(file: Path) -> Ranges:
-    """Read and validate a ranges file. Raises RangesError naming what is wrong."""
+    """Read and validate a ranges file. Raises RangesError when it is invalid."""
     try:
         ranges = msgspec.json.decode(file.read_bytes(), type=Ranges)
     except OSError as error:
         raise RangesError(f"{file} cannot be read ({error.strerror}). Check the path.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RangesError(f"{file} is not a ranges file: {error}. Name another file, or remove it yourself.") from None
+        raise RangesError(f"{file} is not a ranges file: {error}. Give another file, or remove it yourself.") from None
     if ranges.schema != SCHEMA:
         raise RangesError(
-            f"{file} has schema {ranges.schema}; this version reads {SCHEMA}. Remove it, and calibrate again."
+            f"{file} has schema {ranges.schema}; this version reads {SCHEMA}. Remove the file and calibrate again."
         )
     return ranges
 
 
-def _difference(held: Ranges, exported: Bundle, pool: Pool, options: RangeOptions) -> str | None:
-    """What of the file does not match, in words."""
+def _difference(stored: Ranges, exported: Bundle, pool: Pool, options: RangeOptions) -> str | None:
+    """The first difference between the file and the request, in words; None if they match."""
     import onnx
 
     for name in RangeOptions.__struct_fields__:
-        before, now = getattr(held.options, name), getattr(options, name)
+        before, now = getattr(stored.options, name), getattr(options, name)
         if before != now:
-            return f"{name} was {before} and is {now}"
+            return f"{name} changed from {before} to {now}"
     for branch in BRANCHES:
         engine = exported.manifest.engine(branch)
-        if held[branch].graph_sha256 != engine.sha256:
-            return f"the {branch} branch is another model's"
-        found = operators(onnx.load(str(exported.path / engine.file)))
-        if set(held[branch].ranges) != {name for operator in found for name in (operator.reads, operator.writes)}:
-            return f"its {branch} ranges are not of all tensors that are quantised"
-        if held[branch].pool_sha256 != pool.names_sha256(branch):
-            return f"{pool.name} lists other {branch} images than then"
-        for path, entry in zip(_lying(held, pool, branch), held[branch].images, strict=True):
+        if stored[branch].graph_sha256 != engine.sha256:
+            return f"the {branch} branch belongs to another model"
+        quantisable = operators(onnx.load(str(exported.path / engine.file)))
+        tensors = {name for operator in quantisable for name in (operator.reads, operator.writes)}
+        if set(stored[branch].ranges) != tensors:
+            return f"its {branch} ranges do not cover all quantised tensors"
+        if stored[branch].pool_sha256 != pool.names_sha256(branch):
+            return f"the list of {branch} images of {pool.name} changed"
+        for path, entry in zip(_locate(stored, pool, branch), stored[branch].images, strict=True):
             if not path.is_file() or sha256(path) != entry.sha256:
-                return f"the image {path} is not what it was"
+                return f"the image {path} changed"
     return None
 
 
-def _lying(held: Ranges, pool: Pool, branch: Branch) -> list[Path]:
-    """Where the images that were measured on lie now: the same data set may have moved."""
+def _locate(stored: Ranges, pool: Pool, branch: Branch) -> list[Path]:
+    """Current paths of the measured images; the data set may have moved."""
     known = dict(zip(pool.names(branch), pool.images[branch], strict=True))
-    return [known.get(entry.file, Path(entry.file)) for entry in held[branch].images]
+    return [known.get(entry.file, Path(entry.file)) for entry in stored[branch].images]
 
 
 def _measure(
@@ -176,15 +187,15 @@ def _measure(
     )
 
 
-def _choose(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch, track: Track) -> Sequence[Path]:
+def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch, track: Track) -> Sequence[Path]:
     paths, count, seed = pool.images[branch], options.images, options.seed
     if options.choice == "first":
         return first(paths, count)
     if options.choice == "stratified":
         return stratified(paths, pool.strata[branch], count, seed)
     if options.choice == "coreset" and len(paths) > count:
-        described = embed_files(
-            exported.embedder(branch), paths, description=f"Describing {branch} images", track=track
+        descriptors = embed_files(
+            exported.embedder(branch), paths, description=f"Embedding {branch} images", track=track
         )
-        return coreset(paths, described, count)
+        return coreset(paths, descriptors, count)
     return at_random(paths, count, seed)

@@ -1,7 +1,7 @@
-"""From a histogram of a tensor's values to the range worth quantising: what lies outside is clipped.
+"""Compute the quantisation range of a tensor from the histogram of its values; values outside are clipped.
 
-minmax clips nothing. percentile keeps a share of the values; entropy keeps the distribution's information; mse weighs
-the error of clipping against the error of rounding.
+minmax clips nothing, percentile keeps a share of the values, entropy minimises the divergence of the distributions, and
+mse balances the errors of clipping and rounding.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _ENTROPY_BINS, _ENTROPY_LEVELS = 2048, 128
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many values fell into each of BINS equal parts of [low, high]; counts int64 [BINS]."""
+    """Number of values in each of BINS equal parts of [low, high]; counts int64 [BINS]."""
 
     low: float
     high: float
@@ -34,24 +34,24 @@ class Histogram:
         return cls(low, high, np.zeros(BINS, np.int64))
 
     def add(self, values: NDArray[np.float32]) -> "Histogram":
-        """This histogram with more values in it; none may lie outside its range."""
+        """A histogram with `values` added; all must be within its range."""
         width = (self.high - self.low) / BINS
-        if width < np.finfo(np.float32).tiny:  # nothing to tell apart, and its inverse would overflow
+        if width < np.finfo(np.float32).tiny:  # a constant tensor; the inverse would overflow
             return self
-        # An order of magnitude faster than numpy.histogram, which looks for the bin's true edge.
+        # Ten times faster than numpy.histogram, which compares with exact bin edges.
         index = ((values.ravel() - np.float32(self.low)) * np.float32(1 / width)).astype(np.int32)
         return replace(self, counts=self.counts + np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS))
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """The middle of each part, float64 [BINS]."""
+        """The centre of each bin, float64 [BINS]."""
         edges = np.linspace(self.low, self.high, BINS + 1)
         middles: NDArray[np.float64] = (edges[1:] + edges[:-1]) / 2
         return middles
 
 
 def threshold_of(method: Method, percentile: float = PERCENTILE) -> Callable[[Histogram], tuple[float, float]] | None:
-    """How `method` makes a range of a histogram; None where it needs none."""
+    """The function from a histogram to a range for `method`; None if it needs no histogram."""
     if method == "minmax":
         return None
     if method == "percentile":
@@ -60,7 +60,7 @@ def threshold_of(method: Method, percentile: float = PERCENTILE) -> Callable[[Hi
 
 
 def by_percentile(histogram: Histogram, kept: float = PERCENTILE) -> tuple[float, float]:
-    """The range that `kept` percent of the values lie in; what is cut is shared by both ends, unless one is zero."""
+    """The range that contains `kept` percent of the values. Both ends are cut equally, unless one is zero."""
     counts = histogram.counts
     if not counts.any():
         return histogram.low, histogram.high
@@ -77,34 +77,37 @@ def by_percentile(histogram: Histogram, kept: float = PERCENTILE) -> tuple[float
 
 
 def by_entropy(histogram: Histogram) -> tuple[float, float]:
-    """The threshold T on absolute values whose clipped and rounded distribution diverges least from the true one.
+    """The threshold on absolute values that minimises the divergence of the quantised distribution.
 
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017: Kullback-Leibler divergence between the first i bins,
-    what is clipped added to the last, and the same in 128 levels. Zeros, exact by any range, do not count.
+    with the clipped values added to the last bin, and the same bins in 128 levels. Zeros are ignored, because every
+    range represents them exactly.
     """
     largest = max(abs(histogram.low), abs(histogram.high))
     if not largest or not histogram.counts.any():
         return histogram.low, histogram.high
     counts = _of_absolute_values(histogram, largest)
     counts[0] = counts[1]
-    tried = range(_ENTROPY_LEVELS, _ENTROPY_BINS + 1, 8)
-    best = min(tried, key=lambda bins: _divergence(counts, bins))
+    candidates = range(_ENTROPY_LEVELS, _ENTROPY_BINS + 1, 8)
+    best = min(candidates, key=lambda bins: _divergence(counts, bins))
     threshold = largest * best / _ENTROPY_BINS
     return max(histogram.low, -threshold), min(histogram.high, threshold)
 
 
 def _of_absolute_values(histogram: Histogram, largest: float) -> NDArray[np.float64]:
-    """The same values by size, in _ENTROPY_BINS equal parts of [0, largest]; a part that several share is divided:
-    to round to whole ones would leave a beat that the divergence takes for shape.
+    """The histogram of absolute values in _ENTROPY_BINS equal parts of [0, largest].
+
+    Counts are interpolated between bins: rounding to whole bins would add a beat pattern to the distribution.
     """
     edges = np.linspace(0, largest, _ENTROPY_BINS + 1)
-    places = np.linspace(histogram.low, histogram.high, BINS + 1)
+    source_edges = np.linspace(histogram.low, histogram.high, BINS + 1)
     below = np.concatenate([[0], np.cumsum(histogram.counts)])
-    return np.asarray(np.diff(np.interp(edges, places, below) - np.interp(-edges, places, below)), np.float64)
+    counts = np.interp(edges, source_edges, below) - np.interp(-edges, source_edges, below)
+    return np.asarray(np.diff(counts), np.float64)
 
 
 def _divergence(counts: NDArray[Any], bins: int) -> float:
-    """KL divergence of the first `bins`, clipped, from their 128-level form, in nats."""
+    """KL divergence of the first `bins`, clipped, from their 128 levels, in nats."""
     true = counts[:bins].copy()
     level = np.arange(bins) * _ENTROPY_LEVELS // bins
     filled = true > 0
@@ -115,14 +118,14 @@ def _divergence(counts: NDArray[Any], bins: int) -> float:
     if not rounded.any():
         return np.inf
     p, q = true / true.sum(), rounded / rounded.sum()
-    # A value that the rounded form does not know is infinitely surprising; a small floor keeps the search finite.
+    # The divergence is infinite if a value is missing from the rounded distribution; a small floor keeps it finite.
     q = np.maximum(q, 1e-12)
     known = p > 0
     return float(np.sum(p[known] * np.log(p[known] / q[known])))
 
 
 def by_error(histogram: Histogram) -> tuple[float, float]:
-    """The share of the full range that makes the mean squared error of 256 levels smallest."""
+    """The fraction of the full range that minimises the mean squared error of 256 levels."""
     if not histogram.counts.any() or histogram.low == histogram.high:
         return histogram.low, histogram.high
     centres, counts = histogram.centres, histogram.counts

@@ -27,7 +27,7 @@ def main(out: str) -> None:
             return network(ground[rows]), network(aerial[rows])
 
         loss = backward(network, forward, PAIRS // MICRO_BATCH, _loss, ranks=ranks)
-        if ranks.chief:
+        if ranks.is_rank_zero:
             found = {name: parameter.grad for name, parameter in network.named_parameters()}
             torch.save({"loss": loss, **found, **dict(network.named_buffers())}, out)
 

@@ -70,7 +70,7 @@ def test_a_wrong_setting_is_named_with_what_is_right(
 def test_sizes_that_no_network_takes_are_refused(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:
     asked = ("train", "--preset", "world-tiny", "--data", world.train_set.name, "--out", tmp_path / "run")
     oblong = ("aerial.polar=false", "aerial.height=32", "aerial.width=64", "recipe.layout=strong")
-    for settings, expected in ((oblong, "make it square"), (("ground.height=8", "ground.width=8"), "at least two")):
+    for settings, expected in ((oblong, "Make it square"), (("ground.height=8", "ground.width=8"), "at least two")):
         assert expected in refused(*asked, *(part for setting in settings for part in ("--set", setting)))
 
 
@@ -88,6 +88,6 @@ def test_an_unknown_preset_and_a_broken_file_are_named(tmp_path: Path, refused: 
     broken.write_text("epochs == 3")
     assert "is not TOML" in refused("train", "--preset", broken, "--data", "pairs:nowhere", "--out", "run")
     broken.write_text("recipe = 3")
-    assert "a table is needed" in refused("train", "--preset", broken, "--out", "run", "--seed", 1)
+    assert "to be a table" in refused("train", "--preset", broken, "--out", "run", "--seed", 1)
     assert "is not a preset" in refused("train", "--preset", "x" * 300, "--out", "run")
     assert "names no data" in refused("train", "--preset", "world-tiny", "--out", "run")

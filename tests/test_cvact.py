@@ -122,7 +122,7 @@ def test_a_crash_of_the_reader_of_indices_is_an_error(
 ) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, val=[1])
     monkeypatch.setattr("geodtr.training.data.cvact.sys.executable", "/bin/false")
-    assert "it crashed its reader" in refused("data", "check", f"cvact:{root}#val")
+    assert "its reader crashed" in refused("data", "check", f"cvact:{root}#val")
 
 
 def test_without_scipy_cvact_names_the_extra(

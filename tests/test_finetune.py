@@ -119,8 +119,8 @@ def test_a_fine_tuned_run_is_a_checkpoint_like_any_other(
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ("int8.weight_bits=4", "int8.weight_bits: 4 is none of its values; allowed: 7, 8"),
-        ("machine.precision=half", "machine.precision: 'half' is none of its values; allowed: float32, bf16, fp16"),
+        ("int8.weight_bits=4", "int8.weight_bits: 4 is not allowed; allowed: 7, 8"),
+        ("machine.precision=half", "machine.precision: 'half' is not allowed; allowed: float32, bf16, fp16"),
         ("int8.bits=7", "'int8.bits' is not a setting"),
     ],
 )

@@ -20,8 +20,8 @@ from geodtr.runtime.spec import Images
 from geodtr.training.augment.layout_simulation import (
     Layout,
     LayoutChange,
+    change_columns,
     change_square,
-    change_unrolled,
     draw_heading_errors,
     draw_layout,
     reversed_change,
@@ -72,8 +72,8 @@ def test_a_change_is_undone_by_its_reverse_at_any_width_and_angle(
     width: int, turn: float, mirrored: bool, seed: int
 ) -> None:
     images, change = _images(1, 2, width, seed), _change(turn, mirrored)
-    assert torch.equal(change_unrolled(change_unrolled(images, change), reversed_change(change)), images)
-    assert torch.equal(change_unrolled(change_unrolled(images, reversed_change(change)), change), images)
+    assert torch.equal(change_columns(change_columns(images, change), reversed_change(change)), images)
+    assert torch.equal(change_columns(change_columns(images, reversed_change(change)), change), images)
 
 
 @settings(max_examples=30, deadline=None)
@@ -91,13 +91,13 @@ def test_left_and_right_undo_each_other_even_where_a_quarter_is_no_whole_number_
 ) -> None:
     images = _images(1, 2, width, 0)
     first, second = (0.25, 0.25) if mirrored else (0.25, 0.75)
-    there = change_unrolled(images, _change(first, mirrored))
-    assert torch.equal(change_unrolled(there, _change(second, mirrored)), images)
+    there = change_columns(images, _change(first, mirrored))
+    assert torch.equal(change_columns(there, _change(second, mirrored)), images)
 
 
 def test_at_the_official_width_a_quarter_is_168_columns_both_ways() -> None:
     columns = torch.arange(671).view(1, 1, 671, 1)
-    firsts = [int(change_unrolled(columns, _change(turn, False))[0, 0, 0, 0]) for turn in (0.25, 0.5, 0.75)]
+    firsts = [int(change_columns(columns, _change(turn, False))[0, 0, 0, 0]) for turn in (0.25, 0.5, 0.75)]
     assert firsts == [671 - 168, 671 - 336, 168]
 
 
@@ -105,7 +105,7 @@ def test_at_the_official_width_a_quarter_is_168_columns_both_ways() -> None:
 @given(width=st.integers(4, 700))
 def test_a_mirror_keeps_south_in_place(width: int) -> None:
     columns = torch.arange(width).view(1, 1, width, 1)
-    once = change_unrolled(columns, _change(0, True))[0, 0, :, 0]
+    once = change_columns(columns, _change(0, True))[0, 0, :, 0]
     assert once.tolist() == [0, *range(width - 1, 0, -1)]
 
 
@@ -124,7 +124,7 @@ def test_a_square_tile_changes_as_its_polar_image_does(seed: int) -> None:
     polars = np.repeat(polar_transform(tiles[0], 16, 64)[None], 8, axis=0)
     change = LayoutChange(torch.arange(8) % 4 / 4, torch.arange(8) >= 4)
     changed_tiles = change_square(torch.from_numpy(tiles), change).numpy()
-    changed_polars = change_unrolled(torch.from_numpy(polars), change).numpy()
+    changed_polars = change_columns(torch.from_numpy(polars), change).numpy()
     for changed_tile, changed_polar in zip(changed_tiles, changed_polars, strict=True):
         unrolled = polar_transform(changed_tile, 16, 64).astype(int)
 
@@ -144,7 +144,7 @@ def test_every_change_of_a_pair_is_told_from_every_other() -> None:
     tile = _images(1, 64, 64, 0).repeat(8, 1, 1, 1)
     change = LayoutChange(torch.arange(8) % 4 / 4, torch.arange(8) >= 4)
     assert len({image.numpy().tobytes() for image in change_square(tile, change)}) == 8
-    assert len({image.numpy().tobytes() for image in change_unrolled(tile, change)}) == 8
+    assert len({image.numpy().tobytes() for image in change_columns(tile, change)}) == 8
 
 
 def test_turns_are_clockwise_seen_from_above_and_a_mirror_swaps_east_and_west() -> None:
@@ -152,14 +152,14 @@ def test_turns_are_clockwise_seen_from_above_and_a_mirror_swaps_east_and_west() 
     panorama = torch.tensor(list(b"SWNE"), dtype=torch.uint8).view(1, 1, 4, 1)
     tile = torch.tensor([list(b".N."), list(b"W.E"), list(b".S.")], dtype=torch.uint8).view(1, 3, 3, 1)
     turned, mirrored = _change(0.25, False), _change(0, True)
-    assert bytes(change_unrolled(panorama, turned).flatten().tolist()) == b"ESWN"
+    assert bytes(change_columns(panorama, turned).flatten().tolist()) == b"ESWN"
     assert bytes(change_square(tile, turned).flatten().tolist()) == b".W.S.N.E."
-    assert bytes(change_unrolled(panorama, mirrored).flatten().tolist()) == b"SENW"
+    assert bytes(change_columns(panorama, mirrored).flatten().tolist()) == b"SENW"
     assert bytes(change_square(tile, mirrored).flatten().tolist()) == b".N.E.W.S."
 
 
 def test_a_square_tile_refuses_a_turn_between_quarters() -> None:
-    with pytest.raises(ValueError, match="quarters"):
+    with pytest.raises(ValueError, match="quarter turns"):
         change_square(_images(1, 8, 8, 0), _change(0.3, False))
 
 
@@ -218,19 +218,19 @@ def test_a_heading_that_is_off_turns_the_changed_panorama(turn: float, mirrored:
     images, change = _images(1, 2, 64, 0), _change(turn, mirrored)
     whole = LayoutChange(torch.round(change.turn * 64) / 64, change.mirrored)
     off = whole.turned(torch.tensor([columns / 64]))
-    assert torch.equal(change_unrolled(images, off), change_unrolled(images, change).roll(columns, dims=2))
+    assert torch.equal(change_columns(images, off), change_columns(images, change).roll(columns, dims=2))
 
 
 # --- batches ---
 
 
-@pytest.mark.parametrize("apply", [change_unrolled, change_square])
+@pytest.mark.parametrize("apply", [change_columns, change_square])
 def test_none_gives_back_the_very_same_tensor(apply: Callable[[Tensor, LayoutChange], Tensor]) -> None:
     images = _images(4, 8, 8, 0)
     assert apply(images, _drawn("none", 4, 0)) is images
 
 
-@pytest.mark.parametrize("apply", [change_unrolled, change_square])
+@pytest.mark.parametrize("apply", [change_columns, change_square])
 @settings(max_examples=20, deadline=None)
 @given(cut=st.integers(0, 12), seed=st.integers(0, 2**31))
 def test_a_batch_cut_in_two_gives_the_same_pixels(
@@ -244,14 +244,14 @@ def test_a_batch_cut_in_two_gives_the_same_pixels(
     assert torch.equal(images, before), "the images given were written to"
 
 
-@pytest.mark.parametrize("apply", [change_unrolled, change_square])
+@pytest.mark.parametrize("apply", [change_columns, change_square])
 def test_draws_are_moved_to_the_images_device(apply: Callable[[Tensor, LayoutChange], Tensor]) -> None:
     """The meta device computes nothing, yet refuses to mix devices as a GPU mostly does."""
     assert apply(_images(12, 9, 9, 0).to("meta"), _drawn("strong", 12, 0)).is_meta
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("apply", [change_unrolled, change_square])
+@pytest.mark.parametrize("apply", [change_columns, change_square])
 def test_a_gpu_gives_the_pixels_of_the_cpu(apply: Callable[[Tensor, LayoutChange], Tensor]) -> None:
     images, change = _images(12, 9, 9, 0), _drawn("strong", 12, 0)
     assert torch.equal(apply(images.cuda(), change).cpu(), apply(images, change))
@@ -272,7 +272,7 @@ def test_training_on_headings_that_are_off_keeps_recall_where_they_are(trained: 
         references = pair.aerial.embed(images["aerial"].numpy())
         aligned, turned = (
             recall(rank(pair.ground.embed(pixels.numpy()), references)).at_1
-            for pixels in (images["ground"], change_unrolled(images["ground"], off))
+            for pixels in (images["ground"], change_columns(images["ground"], off))
         )
         return turned / aligned
 
@@ -284,8 +284,8 @@ def test_the_model_uses_the_layout_turning_one_view_alone_destroys_recall(traine
     images = _test_images(trained)
 
     def at_1(ground: LayoutChange, aerial: LayoutChange) -> float:
-        queries = pair.ground.embed(change_unrolled(images["ground"], ground).numpy())
-        references = pair.aerial.embed(change_unrolled(images["aerial"], aerial).numpy())
+        queries = pair.ground.embed(change_columns(images["ground"], ground).numpy())
+        references = pair.aerial.embed(change_columns(images["aerial"], aerial).numpy())
         return recall(rank(queries, references)).at_1
 
     as_it_is, quarter, mirror = _everyone(trained), _everyone(trained, turn=0.25), _everyone(trained, mirrored=True)

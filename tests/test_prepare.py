@@ -106,7 +106,7 @@ def test_a_prepared_set_loses_nothing_of_its_source(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     source = PairSet("pairs:somewhere", pairs, (paths[5],))
     done = prepare(tmp_path / "out", source, HOW)
-    assert (done.made, done.kept) == (6, 0)
+    assert (done.written, done.reused) == (6, 0)
     assert [entry.path for entry in done.pair_set.skipped] == [tmp_path / "broken.png"]
     # The folder is whole in itself: it may be moved.
     moved = (tmp_path / "out").rename(tmp_path / "moved")
@@ -179,14 +179,14 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     out, source = tmp_path / "out", read_test_set(f"pairs:{pairs_folder}")
     images = int(np.random.default_rng(seed).integers(1, 60))
     _run_until(["-c", _PREPARE, out, source.name], out, images, signal.SIGKILL)
-    with pytest.raises(DataError, match="go on: geodtr-export data prepare"):
+    with pytest.raises(DataError, match="resume: geodtr-export data prepare"):
         read_prepared(out)
     finished = {path: path.stat().st_mtime_ns for path in out.glob("*/[!.]*.png")}
     assert len(finished) >= images
     # What a kill in the middle of a write leaves.
     (out / "ground" / ".000001-abc.png.x1y2z3.png").write_bytes(b"half")
     (out / ".unfinished.json.x1y2z3.json").write_bytes(b"half")
-    assert prepare(out, source, HOW).kept == len(finished)
+    assert prepare(out, source, HOW).reused == len(finished)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert _tree(out) == whole
 
@@ -217,7 +217,7 @@ def test_a_folder_of_another_source_or_preset_is_left_alone(pairs_folder: Path, 
     assert _tree(out) == before
     # A finished one is completed, where something was taken away.
     next(out.glob("aerial/*.png")).unlink()
-    assert "1 image made" in cli(*prepare_tiny).err
+    assert "1 image written" in cli(*prepare_tiny).err
     assert _tree(out) == before
 
 
@@ -231,7 +231,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     assert "exists" in refused(*arguments, tmp_path / "mine")
     assert "cannot be written" in refused(*arguments, tmp_path / "file")
     (tmp_path / "mine" / "prepared.json").write_text("{}")
-    assert "prepared.json cannot be understood" in refused(*arguments, tmp_path / "mine")
+    assert "prepared.json is invalid" in refused(*arguments, tmp_path / "mine")
 
 
 def test_two_runs_do_not_write_one_folder(pairs_folder: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_document_may_not_lead_out_of_its_folder(pairs_folder: Path, tmp_path:
     document = json.loads(path.read_text())
     document["pairs"][0]["ground"] = place
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match="no file below its folder"):
+    with pytest.raises(DataError, match="not a file inside its folder"):
         read_prepared(tmp_path / "out")
 
 

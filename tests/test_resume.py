@@ -95,14 +95,14 @@ def test_a_run_that_met_a_signal_goes_on_to_the_same_model(
 def test_what_cannot_go_on_is_said(
     few: PairSet, tmp_path: Path, refused: Callable[..., str], cli: Callable[..., object]
 ) -> None:
-    assert "holds no run that can go on" in refused("resume", tmp_path)
+    assert "holds no resumable run" in refused("resume", tmp_path)
     config = load_preset("world-tiny", ["recipe.epochs=2"], {"data.train": few.name.split(" ")[0], "data.limit": 48})
     with pytest.raises(_Stop):
         train(config, few, tmp_path / "run", listener=_Stopping(after=4))
     state = tmp_path / "run" / "state.safetensors"
     whole = state.read_bytes()
     state.write_bytes(whole[:1000])
-    assert "is not the state of a run" in refused("resume", tmp_path / "run")
+    assert "is not the state of a resumable run" in refused("resume", tmp_path / "run")
     state.write_bytes(whole)
     config_file = tmp_path / "run" / "config.toml"
     text = config_file.read_text()
@@ -160,7 +160,7 @@ def test_images_that_can_no_longer_be_read_do_not_change_a_run_in_silence(
     image = folder / "ground" / "000003.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:300])
-    assert "other images can be read" in refused("resume", tmp_path / "run")
+    assert "other images are readable" in refused("resume", tmp_path / "run")
     image.write_bytes(whole)
     # Moved elsewhere, the data is found where the user says.
     moved = folder.rename(tmp_path / "moved")

@@ -1,4 +1,4 @@
-/* A processor without AVX-512, VNNI and AMX, for whoever asks by the int3 that avx2_only.py wrote in cpuid's place. */
+/* Answer CPUID without AVX-512, VNNI and AMX for libraries whose cpuid instructions avx2_only.py replaced by int3. */
 
 #define _GNU_SOURCE
 #include <cpuid.h>

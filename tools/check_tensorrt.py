@@ -1,11 +1,12 @@
-"""Check every TensorRT and CUDA name, signature and type that is used here against the vendors' own packages, without a
-GPU: python tools/check_tensorrt.py
+"""Check the used TensorRT and CUDA names, signatures and types against the vendors' packages, without a GPU:
 
-TensorRT's Python bindings are on the package index as small wheels, the libraries behind them are not: empty ones of
-the right names, made here, are enough to import the bindings and to write down their surface as type stubs. mypy then
-checks this project's files against the stubs of each version; whatever the tests' fake has and a version lacks is a
-fault too. CUDA's calls are compared, by name and number of arguments, with cuda-bindings' own signatures, and by name
-with pycuda's sources. Nothing is run. Needs gcc, nm, pip and the network; exits with 1 when anything does not fit.
+    python tools/check_tensorrt.py
+
+TensorRT's Python bindings are on the package index as small wheels; the libraries behind them are not. Empty libraries
+with the same names, built here, are enough to import the bindings and generate type stubs. mypy checks this project's
+files against the stubs of each version. Anything in the tests' fake that a version lacks is a fault too. CUDA calls are
+compared with cuda-bindings by name and number of arguments, and with pycuda's sources by name. Nothing is executed.
+Needs gcc, nm, pip and the network; exits with 1 if there is a fault.
 """
 
 import ast
@@ -32,7 +33,7 @@ CUDA_BINDINGS = ("12.9.4", "13.0.3", "13.5.0")
 PYCUDA = "2026.1"
 STUBGEN = "pybind11-stubgen==3.0.0"
 NEWER = (("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"), ("OnnxParserFlag", "ADJUST_FOR_DLA"))
-"""What runtime/engines/tensorrt/versions.py asks for by hasattr."""
+"""Names that runtime/engines/tensorrt/versions.py checks with hasattr."""
 USERS = (
     "geodtr.runtime.engines.tensorrt.runner",
     "geodtr.runtime.engines.tensorrt.plan",
@@ -46,7 +47,7 @@ USERS = (
 FAKE, FAKE_CUDA = ROOT / "tests" / "fake_tensorrt.py", ROOT / "tests" / "fake_cuda.py"
 CUDA = ROOT / "runtime" / "engines" / "tensorrt" / "cuda.py"
 FAKES_OWN = re.compile(r"^_(?!_init__)|^fake|^Fake")
-"""What of the fake is no mirror of TensorRT."""
+"""Names of the fake that do not exist in TensorRT."""
 
 
 def main() -> int:
@@ -65,15 +66,15 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def report(what: str, found: list[str]) -> int:
-    print(f"{what}: {'ok' if not found else f'{len(found)} faults'}", flush=True)
-    for fault in found:
+def report(what: str, faults: list[str]) -> int:
+    print(f"{what}: {'ok' if not faults else f'{len(faults)} faults'}", flush=True)
+    for fault in faults:
         print(f"  {fault}")
-    return len(found)
+    return len(faults)
 
 
 def write_stubs(work: Path, package: str, version: str, stubgen: Path) -> Path:
-    """The surface of a version, as stubs of a package `tensorrt`."""
+    """Generate stubs of a TensorRT version as package `tensorrt`."""
     wheel = _download(work, f"{package}=={version}")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(work / "wheel")
@@ -84,13 +85,15 @@ def write_stubs(work: Path, package: str, version: str, stubgen: Path) -> Path:
     command = [sys.executable, "-m", "pybind11_stubgen", "tensorrt", "-o", str(work / "stubs"), "--ignore-all-errors"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     for path in (work / "stubs" / "tensorrt").glob("*.pyi"):
-        path.write_text(mended(path.read_text()))
+        path.write_text(corrected(path.read_text()))
     return work / "stubs"
 
 
-def mended(stub: str) -> str:
-    """What the generator cannot know: DataType `bool` hides Python's, tuples become Dims, serialised memory is a
-    buffer; and two signatures that pybind takes and Python does not.
+def corrected(stub: str) -> str:
+    """Correct a generated stub.
+
+    DataType `bool` hides Python's, tuples convert to Dims, serialised memory is a buffer, and two signatures of pybind
+    are invalid in Python.
     """
     for pattern, better in (
         (r"(->|:) bool\b", r"\1 builtins.bool"),
@@ -107,7 +110,7 @@ def mended(stub: str) -> str:
 
 
 def write_empty_libraries(bindings: Path, out: Path) -> Path:
-    """For each of NVIDIA's libraries that `bindings` needs, one that has the symbols it lacks, and does nothing."""
+    """Build empty libraries with the symbols that `bindings` needs from NVIDIA's libraries."""
     out.mkdir()
     undefined = subprocess.run(["nm", "-D", "--undefined-only", bindings], check=True, capture_output=True, text=True)
     symbols = [line.split()[-1] for line in undefined.stdout.splitlines() if "@" not in line and " U " in line]
@@ -123,7 +126,7 @@ def write_empty_libraries(bindings: Path, out: Path) -> Path:
 def type_check(work: Path, stubs: Path) -> list[str]:
     """mypy's complaints about the files that use TensorRT."""
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary"]
-    # Where the package is missing, subclassing what is then of any type needs an ignore, which is unused here.
+    # Without the package, subclasses of its (untyped) classes need an ignore comment, which is unused here.
     command += [
         "--no-warn-unused-ignores",
         "--no-warn-unreachable",
@@ -133,10 +136,10 @@ def type_check(work: Path, stubs: Path) -> list[str]:
     ]
     for module in USERS:
         command += ["-m", module]
-    told = _told(command, work, MYPYPATH=str(stubs))
-    if told.returncode > 1:  # it could not even read something
-        return [told.stdout + told.stderr]
-    return [line for line in told.stdout.splitlines() if "error:" in line and "stubs/" not in line]
+    result = _run(command, work, MYPYPATH=str(stubs))
+    if result.returncode > 1:  # mypy could not read a file
+        return [result.stdout + result.stderr]
+    return [line for line in result.stdout.splitlines() if "error:" in line and "stubs/" not in line]
 
 
 def fake_faults(stubs: Path) -> list[str]:
@@ -155,7 +158,7 @@ def fake_faults(stubs: Path) -> list[str]:
                 continue
             forms = theirs.get(member, [])
             if member == "__init__" and not forms:
-                continue  # the real ones are made by others, never by us
+                continue  # TensorRT creates these objects, not this project
             if not forms:
                 faults.append(f"the fake's {name}.{member} does not exist")
             elif parameters not in [form and form[: len(parameters or ())] for form in forms]:
@@ -164,7 +167,7 @@ def fake_faults(stubs: Path) -> list[str]:
 
 
 def newer_faults(oldest: Path, newest: Path) -> list[str]:
-    """Names that are asked for only where they exist must exist somewhere, and not everywhere."""
+    """Names checked with hasattr must exist in the newest version, but not in the oldest."""
     faults = []
     for name, member in NEWER:
         held = [
@@ -176,21 +179,21 @@ def newer_faults(oldest: Path, newest: Path) -> list[str]:
 
 
 Surface = dict[str, dict[str, list[tuple[str, ...] | None]]]
-"""Class to member to its forms: the names of a method's parameters, or None for what is no method."""
+"""Class -> member -> overloads: the names of a method's parameters, or None if it is not a method."""
 
 
 def surface(*sources: str) -> Surface:
-    """What modules' sources or stubs define. Functions outside of classes are listed under "module"."""
-    found: Surface = {"module": {}}
+    """The definitions in sources or stubs. Functions outside of classes are listed under "module"."""
+    definitions: Surface = {"module": {}}
     for source in sources:
         for node in ast.parse(source).body:
             if isinstance(node, ast.ClassDef):
-                members = found.setdefault(node.name, {})
+                members = definitions.setdefault(node.name, {})
                 for inner in node.body:
                     _add(members, inner)
             elif isinstance(node, ast.FunctionDef):
-                _add(found["module"], node)
-    return found
+                _add(definitions["module"], node)
+    return definitions
 
 
 def _add(members: dict[str, list[tuple[str, ...] | None]], node: ast.stmt) -> None:
@@ -216,10 +219,10 @@ def check_cuda_bindings(work: Path, version: str) -> list[str]:
         "from cuda.bindings import runtime\n"
         "print(json.dumps({name: (getattr(runtime, name).__doc__ or '').split('\\n')[0] for name in dir(runtime)}))\n"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(work)}, check=True, capture_output=True
     )
-    real: dict[str, str] = json.loads(told.stdout)
+    real: dict[str, str] = json.loads(result.stdout)
     faults = []
     for name, arguments in (*cuda_uses(), *fake_cuda_functions()):
         signature = re.match(rf"{name}\((.*?)\)", real.get(name, ""))
@@ -228,21 +231,21 @@ def check_cuda_bindings(work: Path, version: str) -> list[str]:
         elif arguments is not None and signature is not None:
             wanted = [part for part in signature[1].split(",") if part.strip()]
             if len(wanted) != arguments:
-                faults.append(f"{name} is given {arguments} arguments, takes {real[name]}")
+                faults.append(f"{name} is called with {arguments} arguments, but takes {real[name]}")
         elif arguments is not None:
-            faults.append(f"{name} tells no signature")
+            faults.append(f"{name} has no documented signature")
     return faults
 
 
 def fake_cuda_functions() -> Iterator[tuple[str, int | None]]:
-    """Each function of the tests' fake of the CUDA runtime, with the number of its parameters."""
+    """Each function of the fake CUDA runtime, with its number of parameters."""
     for name, (parameters, *_) in surface(FAKE_CUDA.read_text())["module"].items():
         if name.startswith("cuda") and parameters is not None:
             yield name, len(parameters)
 
 
 def cuda_uses() -> Iterator[tuple[str, int | None]]:
-    """Each attribute of the CUDA runtime that is used, with the number of arguments where it is called directly."""
+    """Each used attribute of the CUDA runtime, with the number of arguments of a direct call."""
     tree = ast.parse(CUDA.read_text())
     called = {id(node.func): len(node.args) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
@@ -255,7 +258,7 @@ def cuda_uses() -> Iterator[tuple[str, int | None]]:
 
 
 def check_pycuda(work: Path) -> list[str]:
-    """Names of pycuda's driver module that its sources do not define: it builds only where CUDA is installed."""
+    """Used names that pycuda's sources do not define. Building pycuda would need CUDA."""
     archive = _download(work, f"pycuda=={PYCUDA}", "--no-binary", ":all:", "--no-build-isolation")
     with tarfile.open(archive) as opened:
         opened.extractall(work, filter="data")
@@ -270,7 +273,7 @@ def check_pycuda(work: Path) -> list[str]:
 
 
 def pycuda_uses() -> set[str]:
-    """Attributes of pycuda's driver module, and of what it gives, that are used."""
+    """Used attributes of pycuda's driver module and of its objects."""
     tree = ast.parse(CUDA.read_text())
     uses = set()
     for cls in ast.walk(tree):
@@ -290,8 +293,8 @@ def _download(work: Path, *what: str) -> Path:
     return file
 
 
-def _told(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What a command said, whether it failed or not."""
+def _run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and capture its output; does not raise on failure."""
     return subprocess.run(
         command, cwd=folder, env={**os.environ, **environment}, check=False, capture_output=True, text=True
     )
@@ -299,7 +302,7 @@ def _told(command: Sequence[str], folder: Path, **environment: str) -> subproces
 
 def _pip(*arguments: object) -> None:
     words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = _told(words, ROOT)
+    done = _run(words, ROOT)
     if done.returncode:
         sys.exit(f"pip {' '.join(map(str, arguments))} failed:\n{done.stderr}")
 
@@ -307,5 +310,5 @@ def _pip(*arguments: object) -> None:
 if __name__ == "__main__":
     for tool in ("gcc", "nm"):
         if shutil.which(tool) is None:
-            sys.exit(f"{tool} is needed and not found")
+            sys.exit(f"{tool} is required but not installed.")
     sys.exit(main())

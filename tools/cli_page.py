@@ -1,4 +1,4 @@
-"""Write the reference of the command line, docs/cli.md, out of the commands' own help.
+"""Write the command line reference, docs/cli.md, from the help of the commands.
 
     python tools/cli_page.py docs/cli.md
 
@@ -26,11 +26,11 @@ fish.
 
 
 TAKES = {"IntRange": "N", "FloatRange": "X", "TyperPath": "PATH", "StringParamType": "TEXT"}
-"""What stands for a value whose option names nothing itself, by the type of the option."""
+"""Placeholder for the value of an option without a metavar, by the type of the option."""
 
 
 def commands() -> dict[str, TyperCommand]:
-    """Every command that does something, by the words that call it: `gallery build`."""
+    """All commands without groups, by name: `gallery build`."""
     return dict(_below(typer.main.get_command(app), ()))
 
 
@@ -56,7 +56,7 @@ def _section(words: str, command: TyperCommand) -> str:
     for parameter in parameters:
         if not parameter.hidden:
             groups.setdefault(parameter.rich_help_panel or "", []).append(parameter)
-    for group in sorted(groups, key=bool):  # the command's own before those that belong together
+    for group in sorted(groups, key=bool):  # ungrouped options first
         rows = "".join(f"| {_row(parameter, context)} |\n" for parameter in groups[group])
         pieces.append(f"\n| {group or 'argument, option'} | | default |\n|---|---|---|\n{rows}")
     return "".join(pieces)
@@ -64,15 +64,15 @@ def _section(words: str, command: TyperCommand) -> str:
 
 def _row(parameter: Any, context: typer.Context) -> str:
     choices = getattr(parameter.type, "choices", None)
-    says = _text(parameter.help).replace("\n", " ")
+    text = _text(parameter.help).replace("\n", " ")
     if choices:
-        says += f" One of {', '.join(str(getattr(choice, 'value', choice)) for choice in choices)}."
+        text += f" One of {', '.join(str(getattr(choice, 'value', choice)) for choice in choices)}."
     if isinstance(parameter, TyperOption):
-        takes = "" if parameter.is_flag or choices else parameter.metavar or TAKES[type(parameter.type).__name__]
-        called = f"{', '.join([*parameter.opts, *parameter.secondary_opts])} {takes}".strip()
+        value = "" if parameter.is_flag or choices else parameter.metavar or TAKES[type(parameter.type).__name__]
+        name = f"{', '.join([*parameter.opts, *parameter.secondary_opts])} {value}".strip()
     else:
-        called = parameter.make_metavar(context).strip("[]{}")
-    return " | ".join((f"`{called}`".replace("|", "` or `"), says, _default(parameter, context)))
+        name = parameter.make_metavar(context).strip("[]{}")
+    return " | ".join((f"`{name}`".replace("|", "` or `"), text, _default(parameter, context)))
 
 
 def _default(parameter: Any, context: typer.Context) -> str:
@@ -86,9 +86,9 @@ def _default(parameter: Any, context: typer.Context) -> str:
     return f"`{getattr(default, 'value', default)}`"
 
 
-def _text(said: str | None) -> str:
-    """A help text as Markdown: click's marks of paragraphs are none there."""
-    return (said or "").replace("\b\n", "").replace("\f", "").strip()
+def _text(text: str | None) -> str:
+    """A help text as Markdown, without click's paragraph markers."""
+    return (text or "").replace("\b\n", "").replace("\f", "").strip()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Pack what a GPU machine without a network lacks: python tools/gpu_bundle.py OUT
+"""Pack the packages that a GPU machine without a network needs: python tools/gpu_bundle.py OUT
 
-Wheels for Linux x86-64 and Python 3.12, of the versions in constraints.txt, in parts that each travel with the
-repository within 64 MiB. What the machine has (tools/gpu/there.txt, PyTorch above all) is left out. `base` is needed;
-`tensorrt-rtx` and `onnxruntime-gpu` are for the checks of these backends. tools/on_gpu.py installs what arrived.
+Packs wheels for Linux x86-64 and Python 3.12, of the versions in constraints.txt, into parts. Each part fits into 64
+MiB together with the repository. Packages on the machine (tools/gpu/there.txt, mainly PyTorch) are left out. `base` is
+required; `tensorrt-rtx` and `onnxruntime-gpu` are for the checks of these backends. tools/on_gpu.py installs the parts.
 """
 
 import argparse
@@ -21,18 +21,20 @@ PYTHON = "3.12"
 PLATFORM = "x86_64-manylinux_2_28"
 WHEELS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17, 12, 5)] + ["manylinux2014_x86_64"]
 GROUPS = {BASE: ("train", "export", "cpu"), "tensorrt-rtx": ("tensorrt-rtx",), "onnxruntime-gpu": ("gpu",)}
-"""The extras of each group; later ones leave out what an earlier one holds."""
+"""The extras of each group; later groups leave out packages of earlier ones."""
 CARRIED = 64 << 20
 BESIDE = 8 << 20
-"""What travels beside a part at least: the repository, the manifest, and the small base."""
+"""Minimum size of what is carried with a part: the repository, the manifest, and the small base."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--there", type=Path, default=ROOT / "tools" / "gpu" / "there.txt", help="what the machine has")
+    parser.add_argument(
+        "--there", type=Path, default=ROOT / "tools" / "gpu" / "there.txt", help="List of the machine's packages."
+    )
     options = parser.parse_args()
-    # Whoever has PyTorch has what it needs, of whatever versions.
+    # A machine with PyTorch has its dependencies, in any versions.
     there = names(options.there.read_text()) | names("\n".join(resolve("torch", "torchvision")))
     if options.out.exists():
         shutil.rmtree(options.out)
@@ -40,7 +42,7 @@ def main() -> None:
     most = CARRIED - max(BESIDE, repository_bytes())
     seen, presumed, groups = set[str](), set[str](), list[Group]()
     for name, extras in GROUPS.items():
-        # The project itself is installed from the repository that arrives; that takes its build backend.
+        # The project is installed from the repository, which needs the build backend.
         lines = resolve("pyproject.toml", "setuptools>=77", extras=extras)
         pinned = {next(iter(names(line))): line for line in lines}
         presumed |= pinned.keys() & there
@@ -53,13 +55,13 @@ def main() -> None:
 
 
 def names(text: str) -> set[str]:
-    """The packages that lines of a list name, with or without versions, normalised."""
-    found = (re.match(r"[A-Za-z0-9._-]+", line) for line in text.splitlines())
-    return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in found if match}
+    """Normalised package names of a list with one package per line, with or without versions."""
+    matches = (re.match(r"[A-Za-z0-9._-]+", line) for line in text.splitlines())
+    return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in matches if match}
 
 
 def resolve(*wanted: str, extras: Sequence[str] = ()) -> list[str]:
-    """`package==version` of all that `wanted` needs: packages, or the project's own file with `extras`."""
+    """`package==version` of all dependencies of `wanted`: packages, or the project's file with `extras`."""
     files = [each for each in wanted if each.endswith(".toml")]
     command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "-", *files]
     command += ["--constraint", "constraints.txt", "--no-annotate", "--no-header"]

@@ -1,6 +1,6 @@
-"""Write docs/gpu.md from what a GPU machine brought back: python tools/gpu_page.py [gpu.json]
+"""Write docs/gpu.md from the results of a GPU machine: python tools/gpu_page.py [gpu.json]
 
-The results are kept as docs/gpu.json; without a name, the page is written from these, or says that there are none.
+Stores the results as docs/gpu.json. Without an argument, writes the page from the stored results, if any.
 """
 
 import shutil
@@ -22,10 +22,10 @@ _HOW = """\
     python tools/gpu_page.py OUT/gpu.json                    # here: writes this page
 """
 _WHAT = """
-The machine needs Linux on x86-64, Python 3.12 with pip, PyTorch for CUDA 13 with what it needs, the packages that
-tools/gpu/there.txt names, and no network. The parts may travel one by one; those of tensorrt-rtx and onnxruntime-gpu
-may stay behind, and their checks with them. Each check is a process with a time limit of its own, and OUT/gpu.json
-holds every figure as soon as it is known. `--dry-run` shows on a CPU that the checks work.
+The machine needs Linux on x86-64, Python 3.12 with pip, PyTorch for CUDA 13 with its dependencies, the packages in
+tools/gpu/there.txt, and no network. The parts can be copied one by one. Without the parts of tensorrt-rtx or
+onnxruntime-gpu, their checks are skipped. Each check runs in its own process with a time limit, and writes every figure
+to OUT/gpu.json at once. `--dry-run` tests the checks on a CPU.
 """
 
 
@@ -33,16 +33,16 @@ def main(*arguments: str) -> None:
     if arguments:
         results = read_results(Path(arguments[0]))
         if results.dry_run:
-            raise SystemExit(f"{arguments[0]} is of a dry run: its figures mean nothing.")
+            raise SystemExit(f"{arguments[0]} is from a dry run: its figures are meaningless.")
         shutil.copyfile(arguments[0], RESULTS)
     PAGE.write_text(page(read_results(RESULTS) if RESULTS.exists() else None))
 
 
 def page(results: Results | None) -> str:
-    """The whole page; None where nothing has been run yet."""
+    """The page; `results` is None before the first run."""
     parts = [_HOW, _paragraph(_WHAT)]
     if results is None:
-        parts += ["**Not yet run on a GPU.** What would be checked:\n"]
+        parts += ["**Not yet run on a GPU.** The checks are:\n"]
         parts += ["\n".join(f"- {check.title}" for check in CHECKS) + "\n"]
         return "\n".join(parts)
     machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
@@ -74,7 +74,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        near_one = 0.99 < abs(value) < 1  # a cosine: what it lacks to 1 is what counts
+        near_one = 0.99 < abs(value) < 1  # a cosine: the difference from 1 matters
         return f"{value:.7f}" if near_one else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return " ".join(str(value).split()).replace("|", "\\|")
 

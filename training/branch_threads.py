@@ -1,8 +1,7 @@
-"""Both branches of a model at once on a CPU: a thread for each, with half of the cores.
+"""Run both branches of a model in parallel on a CPU: one thread per branch, each with half of the cores.
 
-A small operator shared out among many cores ends with a wait for the slowest. The two branches meet only in the loss,
-so they wait for each other twice a step instead. On a machine that other processes use as well, that is the difference
-between a share of the speed and none.
+Splitting a small operator across many cores ends with a wait for the slowest core. The branches depend on each other
+only in the loss, so they synchronise twice per step instead. The gain is largest on a machine that other processes use.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 
 class BranchThreads:
-    """Runs work of both branches; `parallel` is False where the branches have to take turns."""
+    """Runs the work of both branches: in parallel, or one after the other if `parallel` is False."""
 
     def __init__(self, *, parallel: bool) -> None:
         self._cores = torch.get_num_threads()
@@ -28,11 +27,11 @@ class BranchThreads:
             for branch in BRANCHES:
                 self._threads[branch] = ThreadPoolExecutor(1, f"{branch} branch")
                 self._threads[branch].submit(_use_cores, self._cores // len(BRANCHES)).result()
-            torch.set_num_threads(self._cores)  # the default of threads to come, too
+            torch.set_num_threads(self._cores)  # also the default for threads that start later
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """A training step: what the caller computes between the branches' work uses as many cores as one of them."""
+        """Limit the caller to the core count of one branch for the duration of a training step."""
         if not self._threads:
             yield
             return
@@ -43,7 +42,7 @@ class BranchThreads:
             torch.set_num_threads(self._cores)
 
     def map(self, work: Callable[[Branch], T]) -> dict[Branch, T]:
-        """What `work` gives for each branch, under the caller's gradient mode."""
+        """Return the result of `work` for each branch, computed under the caller's gradient mode."""
         if not self._threads:
             return {branch: work(branch) for branch in BRANCHES}
         gradients = torch.is_grad_enabled()
@@ -53,18 +52,19 @@ class BranchThreads:
                 return work(branch)
 
         working = {branch: thread.submit(in_thread, branch) for branch, thread in self._threads.items()}
-        wait(working.values())  # before an error ends the step: nothing of it must go on
+        wait(working.values())  # an error in one branch must not leave the other running
         return {branch: future.result() for branch, future in working.items()}
 
 
 def _use_cores(count: int) -> None:
-    """Let operators of this thread use `count` cores. PyTorch sets a thread's number to the default when first asked
-    for it, and would undo what was set before.
+    """Let operators of this thread use `count` cores.
+
+    The first call of get_num_threads resets the thread to the default, so it has to come before the setting.
     """
     torch.get_num_threads()
     torch.set_num_threads(count)
 
 
-def draws_while_training(model: nn.Module) -> bool:
-    """Whether `model` has dropout, which draws from PyTorch's one generator: in threads, in no fixed order."""
+def has_dropout(model: nn.Module) -> bool:
+    """Whether `model` has dropout. It draws from PyTorch's global generator, so threads would draw in random order."""
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

@@ -1,4 +1,4 @@
-"""The training configuration: one document, read from a preset, saved beside the weights it made."""
+"""The training configuration: read from a preset, saved beside the trained weights."""
 
 import difflib
 import sys
@@ -28,18 +28,30 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides what training makes of a data set.
+    """Hyperparameters: all settings that influence the trained weights.
 
-    `micro_batch`: pairs that go through the network at once, 0 for the whole batch. A smaller one needs less memory and
-    computes each image twice; every pair of the batch remains a negative of every other, and batch normalisation sees
-    one micro-batch. The learning rate rises linearly over `warmup` (a share of all steps), then follows a cosine to
-    zero. `hardest` is the share of triplets, those of largest loss, that count from half the run on; it falls to that
-    from all of them. `counterfactual_weight` 0 leaves that loss out. `layout` is the strength of layout simulation
-    (any-angle needs a polar aerial branch), `semantic` that of semantic augmentation. `heading_error`: panoramas alone
-    are turned by up to so many degrees either way, for a model that is to find places though a heading is known no
-    better; half a step of the headings that `localize` searches, 180 / N.
-    `pretrained` weights of the backbone: none, imagenet, or a file. `start`: a checkpoint of the same network that
-    training goes on from; none where empty.
+    Attributes
+    ----------
+    micro_batch
+        Pairs per forward pass; 0 for the whole batch. A smaller value needs less memory and computes each image twice.
+        All pairs of the batch stay negatives of each other; batch normalisation sees one micro-batch.
+    warmup
+        Share of all steps over which the learning rate rises linearly. It then follows a cosine to zero.
+    hardest
+        Share of triplets, by largest loss, that count. It falls from 1 to this value over the first half of the run.
+    counterfactual_weight
+        Weight of the counterfactual loss; 0 disables it.
+    layout
+        Strength of layout simulation. "any-angle" needs a polar aerial branch.
+    semantic
+        Strength of photometric augmentation (the paper's "semantic augmentation").
+    heading_error
+        Largest rotation of the panorama alone, in degrees either way. It makes a model robust to inexact headings. For
+        `localize` with N headings, use half a step: 180 / N.
+    pretrained
+        Backbone weights: none, imagenet, or a file.
+    start
+        Checkpoint of the same network to start from; empty for none.
     """
 
     epochs: Count
@@ -62,12 +74,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the work is done. `precision` is the backbone's arithmetic; weights, losses and the optimiser stay float32.
-    On a GPU, "float32" leaves convolutions in TF32, PyTorch's default; validation and parity compute without it.
+    """Execution settings.
 
-    `channels_last` and `compile` change speed alone, up to rounding. Images are held in memory, decoded once, where
-    both views of all pairs take at most `cache_gb` GB; otherwise they are decoded anew each epoch. The state to resume
-    from is saved after every epoch, and within long ones every `save_minutes`.
+    Attributes
+    ----------
+    precision
+        Arithmetic of the backbone; weights, losses and the optimiser stay float32. On a GPU, "float32" leaves
+        convolutions in TF32, PyTorch's default; validation and parity compute without it.
+    channels_last, compile
+        Change only the speed, up to rounding.
+    cache_gb
+        Memory for decoded images, in GB. If both views of all pairs fit, each image is decoded once, else every epoch.
+    save_minutes
+        Interval for saving the resumable state within an epoch. It is also saved after every epoch.
     """
 
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -79,7 +98,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DataSpecs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run reads, as SPECs; empty for none. `limit`: train on the first so many pairs, 0 for all."""
+    """Data sets of a run, as SPECs; empty for none. `limit`: number of training pairs to use, 0 for all."""
 
     train: str = ""
     validation: str = ""
@@ -87,7 +106,7 @@ class DataSpecs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run: what is trained, on which inputs, by which recipe, and how this machine goes about it."""
+    """A run: the model, its inputs, the hyperparameters, the execution settings and the data."""
 
     recipe: Recipe
     ground: Preprocessing
@@ -99,23 +118,26 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def micro_batch(self) -> int:
-        """Pairs that go through the network at once."""
+        """Pairs per forward pass."""
         return self.recipe.micro_batch or self.recipe.batch_size
 
     def __post_init__(self) -> None:
         if self.ground.polar:
-            raise ConfigError("ground.polar is true: the transform unrolls square aerial tiles. Set it to false.")
+            raise ConfigError(
+                "ground.polar is true, but the polar transform is for square aerial tiles. Set ground.polar to false."
+            )
         if self.recipe.layout == "any-angle" and not self.aerial.polar:
             raise ConfigError(
-                'recipe.layout "any-angle" needs a polar aerial branch; a square tile turns by quarters: "strong".'
+                'recipe.layout "any-angle" needs a polar aerial branch. Square tiles rotate only by quarter turns: use '
+                '"strong".'
             )
         if self.recipe.layout == "strong" and not self.aerial.polar and self.aerial.height != self.aerial.width:
             raise ConfigError(
-                f'recipe.layout "strong" turns tiles by quarters, and aerial is {self.aerial.height}x'
-                f'{self.aerial.width}: make it square, or set recipe.layout to "weak" or "none".'
+                f'recipe.layout "strong" rotates tiles by quarter turns, but aerial is {self.aerial.height}x'
+                f'{self.aerial.width}. Make it square, or set recipe.layout to "weak" or "none".'
             )
         if self.recipe.start and self.recipe.pretrained != "none":
-            raise ConfigError("recipe.start and recipe.pretrained both name first weights; set one of them.")
+            raise ConfigError("recipe.start and recipe.pretrained both set initial weights. Set only one of them.")
         if self.recipe.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.micro_batch {self.micro_batch} does not divide recipe.batch_size {self.recipe.batch_size}."
@@ -125,9 +147,21 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def load_preset(
     name: str, settings: Sequence[str] = (), changes: Mapping[str, Any] = MappingProxyType({})
 ) -> TrainConfig:
-    """A preset by name, or any TOML file, with other values: `settings` are `key=value`, `changes` key to value.
+    """Load a preset or a TOML file and override values.
 
-    Keys are dotted: recipe.epochs. Raises ConfigError that names what is wrong and lists what is allowed.
+    Parameters
+    ----------
+    name
+        Name of a preset, or path of a TOML file.
+    settings
+        Overrides as `key=value`, with dotted keys: recipe.epochs=20.
+    changes
+        Overrides as a mapping, applied after `settings`.
+
+    Raises
+    ------
+    ConfigError
+        A key or value is wrong. The message lists the allowed ones.
     """
     values = read_preset(name)
     for setting in settings:
@@ -144,7 +178,7 @@ def load_preset(
 
 
 def encode_config(config: TrainConfig) -> bytes:
-    """The whole configuration as TOML, every default written out."""
+    """The configuration as TOML, with all defaults written out."""
     return msgspec.toml.encode(config)
 
 
@@ -152,14 +186,16 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     allowed = dict(_keys(TrainConfig))
     if key not in allowed:
         near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.0)[0]
-        # A last part alone is often what was meant: epochs for recipe.epochs.
-        ends = [name for name in allowed if name.rpartition(".")[2] == key.rpartition(".")[2]]
-        raise ConfigError(f"{key!r} is not a setting; the nearest is {(ends or [near])[0]}. All: {', '.join(allowed)}.")
+        # Users often omit the table: epochs for recipe.epochs.
+        same_end = [name for name in allowed if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        raise ConfigError(
+            f"{key!r} is not a setting; the nearest is {(same_end or [near])[0]}. All: {', '.join(allowed)}."
+        )
     *path, last = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"{part} is {values!r}; a table is needed there, for {key} among others.")
+            raise ConfigError(f"{part} is {values!r}, but {key} needs it to be a table.")
     values[last] = value
 
 
@@ -172,7 +208,7 @@ def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _value(text: str) -> Any:
-    """What TOML makes of it; a word without quotes is that word."""
+    """Parse `text` as a TOML value; an unquoted word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -180,11 +216,11 @@ def _value(text: str) -> Any:
 
 
 def _readable(error: msgspec.ValidationError) -> str:
-    """`Expected int - at $.recipe.epochs` -> `recipe.epochs: expected int`; with what is allowed, where that is few."""
+    """`Expected int - at $.recipe.epochs` -> `recipe.epochs: expected int`, with the allowed values of a Literal."""
     what, _, where = str(error).partition(" - at `$.")
     key = where.rstrip("`")
     if what.startswith("Invalid enum value "):
-        what = f"{what.removeprefix('Invalid enum value ')} is none of its values"
+        what = f"{what.removeprefix('Invalid enum value ')} is not allowed"
     kind = dict(_keys(TrainConfig)).get(key)
     allowed = f"; allowed: {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else ""
     return f"{key}: {what[0].lower()}{what[1:]}{allowed}" if where else what

@@ -1,6 +1,6 @@
-"""Processes that share each batch: the ranks that torchrun starts, or one alone.
+"""Data-parallel training: the ranks that torchrun starts, or a single process.
 
-Every rank holds the whole model and takes its share of every micro-batch; together they do what one process would do.
+Every rank holds the whole model and processes its share of each micro-batch. The result equals a single process's.
 """
 
 import os
@@ -19,35 +19,35 @@ from geodtr.runtime.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's `number` among `count`."""
+    """The rank `number` of this process among `count` processes."""
 
     number: int = 0
     count: int = 1
 
     @property
-    def chief(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+    def is_rank_zero(self) -> bool:
+        """Whether this rank writes files and prints."""
         return self.number == 0
 
     @property
     def device(self) -> torch.device:
-        """Where this rank works: its own GPU, or the CPU where there is none."""
+        """This rank's GPU, or the CPU if there is none."""
         if not torch.cuda.is_available():
             return torch.device("cpu")
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
     def share(self, rows: int) -> slice:
-        """This rank's rows of a micro-batch. Raises ConfigError when it cannot be shared evenly."""
+        """This rank's rows of a micro-batch. Raises ConfigError when the rows do not divide evenly."""
         if rows % self.count:
             raise ConfigError(
-                f"A micro-batch of {rows} pairs cannot be shared evenly by {self.count} processes. Change their "
-                "number, or recipe.batch_size and recipe.micro_batch."
+                f"A micro-batch of {rows} pairs cannot be divided evenly among {self.count} processes. Change the "
+                "number of processes, or recipe.batch_size and recipe.micro_batch."
             )
         each = rows // self.count
         return slice(self.number * each, (self.number + 1) * each)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """[b, ...] of each rank -> [B, ...] of all, in the ranks' order; carries no gradient."""
+        """[b, ...] of each rank -> [B, ...] of all ranks, in rank order, without gradient."""
         if self.count == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.count)]
@@ -55,7 +55,7 @@ class Ranks:
         return torch.cat(parts)
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over all ranks: in one exchange, for many small ones take long."""
+        """Replace each tensor by its sum over all ranks. One all-reduce for all: many small ones are slow."""
         tensors = list(tensors)
         if self.count == 1 or not tensors:
             return
@@ -65,7 +65,7 @@ class Ranks:
             tensor.copy_(total.view_as(tensor))
 
     def any(self, here: bool) -> bool:
-        """Whether it is so on some rank."""
+        """Whether `here` is true on at least one rank."""
         if self.count == 1:
             return here
         flag = torch.tensor(float(here), device=self.device)
@@ -73,24 +73,24 @@ class Ranks:
         return bool(flag)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Block until all ranks reach this call."""
         if self.count > 1:
             dist.barrier()
 
 
-def is_chief() -> bool:
-    """Whether this process is the one that writes files and speaks, as told before the ranks have joined."""
+def is_rank_zero() -> bool:
+    """Whether this process writes files and prints. Works before `join_ranks`."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the group that torchrun has announced by its environment variables; a process by itself is rank 0 of 1."""
+    """Join the process group that torchrun's environment variables describe; without them, be rank 0 of 1."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Ranks()
         return
-    # Long enough for the chief to validate on a large gallery while the others wait.
+    # Long enough for rank 0 to validate on a large gallery while the others wait.
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=3))
     ranks = Ranks(dist.get_rank(), count)
     if ranks.device.type == "cuda":
@@ -102,7 +102,7 @@ def join_ranks() -> Iterator[Ranks]:
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
-    """Make batch normalisation see all ranks' rows. PyTorch's own form is for GPUs alone."""
+    """Make batch normalisation use the rows of all ranks. PyTorch's SyncBatchNorm needs a GPU."""
     if ranks.count == 1:
         return
     convert = nn.SyncBatchNorm.convert_sync_batchnorm if ranks.device.type == "cuda" else _convert
@@ -132,8 +132,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Differentiable: the gradient is summed over all ranks as well."""
-    total: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call] # PyTorch left it untyped
+    """Differentiable; the gradient is also summed over all ranks."""
+    total: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call] # untyped in PyTorch
     return total
 
 

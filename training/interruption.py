@@ -1,4 +1,4 @@
-"""Stopping between two steps: a signal is noted, the step in hand is finished, and the caller saves what there is."""
+"""Deferred signals: record SIGINT or SIGTERM so that training can finish its step, save and stop."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Interruption:
-    """Whether a signal has asked to stop, and which."""
+    """The signal that was received, if any."""
 
     signal: int | None = None
 
@@ -17,10 +17,10 @@ class Interruption:
 
 
 @contextmanager
-def noted_interruption() -> Iterator[Interruption]:
-    """Note SIGINT and SIGTERM instead of acting on them; a second one acts as it did before.
+def defer_signals() -> Iterator[Interruption]:
+    """Record the first SIGINT or SIGTERM instead of handling it; the second has its usual effect.
 
-    Python hands signals to its main thread alone: in another one nothing changes.
+    Does nothing outside the main thread, because Python delivers signals only there.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -32,13 +32,13 @@ def noted_interruption() -> Iterator[Interruption]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         del frame
         interruption.signal = number
         restore()
 
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
         yield interruption
     finally:

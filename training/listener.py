@@ -1,4 +1,4 @@
-"""What training tells whoever listens: a progress bar, TensorBoard, a test."""
+"""Training events and the listener interface: for a progress bar, TensorBoard, or a test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from geodtr.training.evaluation.evaluate import DescriptorPair
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser step. `number` counts from 1 to `total`, `epoch` from 0; `pairs` is the batch's size.
+    """One optimiser step. `number` counts from 1 to `total`, `epoch` from 0; `pairs` is the batch size.
 
-    `gradient` is the gradients' norm before clipping. `seconds` is what the step took; for `waited` of them it stood
-    still for want of images.
+    `gradient` is the gradient norm before clipping. `seconds` is the duration of the step; `waited` is the part of it
+    spent waiting for images.
     """
 
     number: int
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Recall after `epoch` (from 0) and `step` (from 1), with the descriptors and ranking it was measured on."""
+    """Recall after `epoch` (from 0) and `step` (from 1), with the descriptors and ranking behind it."""
 
     epoch: int
     step: int
@@ -45,23 +45,23 @@ class Validation:
 
 
 class Listener:
-    """Told of everything, in order; by default it does nothing."""
+    """Receives all events in order. The default methods do nothing."""
 
     def on_start(self, step: int, total: int) -> None:
-        """Training begins after `step` of `total` steps: above 0 when a run goes on."""
+        """Training starts after `step` of `total` steps; `step` is above 0 for a resumed run."""
 
     def on_step(self, step: Step) -> None: ...
 
     def on_validation(self, validation: Validation) -> None: ...
 
     def on_skip(self, skipped: Skipped) -> None:
-        """An image could not be read; its pair is left out."""
+        """An image cannot be read; its pair is left out."""
 
     def on_end(self) -> None: ...
 
 
 class Listeners(Listener):
-    """Several listeners as one, told in order."""
+    """Forwards each event to several listeners in order."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = listeners

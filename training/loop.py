@@ -1,7 +1,7 @@
-"""The training loop: from pairs to a checkpoint, with breaks or without.
+"""The training loop: train a checkpoint from pairs, and resume an interrupted run.
 
-Source: Zhang et al., AAAI 2023, section 4.2. On a CPU one configuration and seed give one result, whether a run is
-interrupted and resumed or not; over several processes, the same up to the order of sums and the draws of dropout.
+Source: Zhang et al., AAAI 2023, section 4.2. On a CPU, a configuration and seed determine the result; interrupting and
+resuming does not change it. With several processes it differs by the order of sums and the draws of dropout.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.distributed import Ranks, join_ranks
-from geodtr.training.interruption import noted_interruption
+from geodtr.training.interruption import defer_signals
 from geodtr.training.listener import Listener
 from geodtr.training.pair_images import PairImages
 from geodtr.training.pretrained import first_weights
 from geodtr.training.run_files import LAST, STATE
 from geodtr.training.run_folder import RunFolder, pairs_sha256, read_run
 from geodtr.training.run_state import SavedRun, is_finished, load_state
-from geodtr.training.seeding import For, generator
+from geodtr.training.seeding import Purpose, generator
 from geodtr.training.trainer import Trainer
 
 _GIGABYTE = 1e9
-_TRIED = 16
+_SAMPLE = 16
 
 
 def train(
@@ -40,15 +40,36 @@ def train(
     track: Track = untracked,
     listener: Listener | None = None,
 ) -> Path:
-    """Train a model; leaves in `out` config.toml, last.safetensors (returned), best.safetensors where `validation` is
-    given, and what `resume` needs.
+    """Train a model on a GPU if there is one, on all processes that torchrun started.
 
-    Uses a GPU where there is one, and all processes that torchrun started. Raises OutputExists when `out` holds
-    anything, ConfigError when the pairs do not fill one batch, DataError when no image can be read, TrainingDiverged,
-    TrainingInterrupted on SIGINT or SIGTERM.
+    Writes config.toml, last.safetensors, the state for `resume`, and with `validation` also best.safetensors.
+
+    Parameters
+    ----------
+    out
+        Folder of the run; new or empty.
+    validation
+        Pairs to measure recall on during training.
+
+    Returns
+    -------
+    Path of last.safetensors.
+
+    Raises
+    ------
+    OutputExists
+        `out` is not empty.
+    ConfigError
+        The pairs do not fill one batch.
+    DataError
+        No image can be read.
+    TrainingDiverged
+        The loss is not finite.
+    TrainingInterrupted
+        SIGINT or SIGTERM was received. The state is saved.
     """
     with join_ranks() as ranks:
-        if ranks.chief:
+        if ranks.is_rank_zero:
             check_new_folder(out)
         ranks.wait()
         return _run(config, pair_set, out, validation, None, ranks, track, listener or Listener())
@@ -62,9 +83,9 @@ def resume(
     track: Track = untracked,
     listener: Listener | None = None,
 ) -> Path:
-    """Go on with the run in `out` as if it had never stopped; a finished one is left as it is.
+    """Resume the run in `out`; the result equals an uninterrupted run's. A finished run is left unchanged.
 
-    Raises CheckpointError when `out` holds no run, or `pair_set` is not what it was trained on.
+    Raises CheckpointError when `out` holds no run, or was trained on pairs other than `pair_set`.
     """
     config = read_run(out)
     saved = load_state(out / STATE)
@@ -72,8 +93,8 @@ def resume(
         return out / LAST
     if saved.state.pairs_sha256 != pairs_sha256(pair_set):
         raise CheckpointError(
-            f"{pair_set.name} no longer lists the {out.name} run's pairs, or not all its files are there. Restore it, "
-            "or train anew into another folder."
+            f"{pair_set.name} no longer lists the pairs of run {out.name}, or some of its files are missing. Restore "
+            "it, or train again with another --out."
         )
     with join_ranks() as ranks:
         return _run(config, pair_set, out, validation, saved, ranks, track, listener or Listener())
@@ -91,10 +112,10 @@ def _run(
 ) -> Path:
     recipe = config.recipe
     ranks.share(config.micro_batch)
-    # What can be wrong with the configuration is found out before any image is read.
+    # Check the configuration before reading any image.
     weights = {} if saved else first_weights(config)
     _check_sets(config, pair_set, validation)
-    with _own_random_numbers(ranks), noted_interruption() as interruption:
+    with _forked_rng(ranks), defer_signals() as interruption:
         trainer = Trainer(config, ranks)
         images = PairImages(
             pair_set,
@@ -104,7 +125,7 @@ def _run(
             track=track,
             on_skip=listener.on_skip,
         )
-        if ranks.chief:
+        if ranks.is_rank_zero:
             for skipped in images.pair_set.skipped[len(pair_set.skipped) :]:
                 listener.on_skip(skipped)
         per_epoch = len(images) // recipe.batch_size
@@ -115,11 +136,11 @@ def _run(
         if saved is None:
             run.begin(weights)
         else:
-            run.go_on(saved)
+            run.resume(saved)
         listener.on_start(trainer.step, trainer.total)
         run.validate_if_due()
         for epoch in range(trainer.step // per_epoch, recipe.epochs):
-            order = torch.randperm(len(images), generator=generator(recipe.seed, For.ORDER, epoch))
+            order = torch.randperm(len(images), generator=generator(recipe.seed, Purpose.ORDER, epoch))
             batches = torch.split(order[: per_epoch * recipe.batch_size], recipe.batch_size)
             for step in trainer.steps(images, batches[trainer.step % per_epoch :], epoch):
                 listener.on_step(step)
@@ -138,13 +159,13 @@ def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | No
     if len(pair_set) < config.recipe.batch_size:
         raise _too_few(pair_set, config.recipe.batch_size)
     if len(set(pair_set.tiles.tolist())) < 2:
-        raise DataError(f"All pairs of {pair_set.name} share one tile: there is nothing to tell apart.")
+        raise DataError(f"All pairs of {pair_set.name} share one tile; training needs at least two tiles.")
     if validation is None:
         return
     if len(validation.references) < 2:
-        raise DataError(f"{validation.name} holds one tile; validation ranks it among others and needs at least two.")
-    # Some first pair shows whether the set is of a kind that the model takes.
-    for pair in validation.pairs[:_TRIED]:
+        raise DataError(f"{validation.name} holds one tile; validation ranks tiles and needs at least two.")
+    # One readable pair shows that the images suit the model.
+    for pair in validation.pairs[:_SAMPLE]:
         try:
             load_image(pair.ground, config.ground)
             load_image(pair.aerial, config.aerial)
@@ -162,7 +183,7 @@ def _too_few(pair_set: PairSet, batch_size: int) -> ConfigError:
 
 
 @contextmanager
-def _own_random_numbers(ranks: Ranks) -> Iterator[None]:
-    """Leave the caller's random numbers alone."""
+def _forked_rng(ranks: Ranks) -> Iterator[None]:
+    """Restore the caller's random state afterwards."""
     with torch.random.fork_rng(devices=[ranks.device] if ranks.device.type == "cuda" else []):
         yield

@@ -1,6 +1,6 @@
 """Losses of GeoDTR, in forms that do not overflow in half precision.
 
-Knows descriptors; knows nothing of models or images. Source: Zhang et al., AAAI 2023, section 3.5 and equations 5 to 7.
+Works on descriptors only. Source: Zhang et al., AAAI 2023, section 3.5 and equations 5 to 7.
 """
 
 import torch
@@ -11,11 +11,18 @@ from torch import Tensor
 def soft_margin_triplet(
     ground: Tensor, aerial: Tensor, alpha: float = 10.0, *, hardest: float = 1.0, tiles: Tensor | None = None
 ) -> Tensor:
-    """Mean of log(1 + exp(alpha (d_pos - d_neg))) over all in-batch negatives, both directions.
+    """Mean of log(1 + exp(alpha (d_pos - d_neg))) over all in-batch negatives, in both directions.
 
-    ground, aerial: [B, D], unit rows, row i belongs to row i, B at least 2. Distances are squared: d = 2 - 2 cos.
-    `hardest`: the share of each direction's triplets, those of largest loss, that count. `tiles` int64 [B]: the tile of
-    each pair; pairs with the same tile are no negatives of each other.
+    Distances are squared: d = 2 - 2 cos.
+
+    Parameters
+    ----------
+    ground, aerial
+        Unit rows [B, D]; row i of one belongs to row i of the other; B at least 2.
+    hardest
+        Share of each direction's triplets, by largest loss, that count.
+    tiles
+        int64 [B], the tile of each pair. Pairs with the same tile are not negatives of each other.
     """
     distance = 2 - 2 * ground.float() @ aerial.float().T
     positive = distance.diagonal()

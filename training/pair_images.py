@@ -1,4 +1,4 @@
-"""Pixels of pairs for training, decoded once where memory allows, and anew each epoch where not."""
+"""Pixels of pairs for training: decoded once if they fit into memory, else in every epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Pixels of some pairs, uint8 [B, H, W, 3] each, and the tile that each pair belongs to, int64 [B]."""
+    """Pixels of B pairs, uint8 [B, H, W, 3] per branch, and the tile number of each pair, int64 [B]."""
 
     ground: Tensor
     aerial: Tensor
@@ -29,12 +29,12 @@ class PairBatch:
 
 
 class PairImages:
-    """The pixels of a pair set, each branch preprocessed its own way.
+    """The preprocessed pixels of a pair set.
 
-    A pair with an image that cannot be read is left out, and its image added to `pair_set.skipped`. Where memory does
-    not hold them all, that shows only while training: the pair before it takes its place, so that every epoch has as
-    many steps, and `on_skip` is told. `pinned`: batches lie in memory that a GPU reads by itself, while the next one is
-    made.
+    A pair with an unreadable image is left out, and the image is added to `pair_set.skipped`. If the images do not fit
+    into `cache_bytes`, they are read while training: the previous pair then replaces the unreadable one, so that every
+    epoch has the same number of steps, and `on_skip` is called. `pinned`: use page-locked memory, which a GPU copies
+    asynchronously.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class PairImages:
         order = [row for rows in batches for row in rows.tolist()]
         pairs = _filled(order, *(self._decode(branch, order) for branch in BRANCHES))
         for rows in batches:
-            chosen, *views = zip(*islice(pairs, len(rows)), strict=True)
+            numbers, *views = zip(*islice(pairs, len(rows)), strict=True)
             ground, aerial = (self._empty(branch, len(rows)) for branch in BRANCHES)
             for images, pixels in zip(views, (ground, aerial), strict=True):
                 np.stack(images, out=pixels.numpy())
-            yield PairBatch(ground, aerial, self._tiles[torch.tensor(chosen)])
+            yield PairBatch(ground, aerial, self._tiles[torch.tensor(numbers)])
 
     def _empty(self, branch: Branch, count: int) -> Tensor:
-        """New for each batch: PyTorch hands out pinned memory again once the GPU has read it."""
+        """Allocated for each batch: PyTorch reuses pinned memory once the GPU has read it."""
         how = self._preprocessing[branch]
         return torch.empty((count, how.height, how.width, 3), dtype=torch.uint8, pin_memory=self._pinned)
 
     def _decode(self, branch: Branch, rows: Sequence[int]) -> Iterator[Images | None]:
-        """The image of each row; None where it cannot be read."""
+        """The image of each row; None if it cannot be read."""
         of_row = self.pair_set.paths(branch)
         paths = [of_row[row] for row in rows]
         for path, image in zip(paths, decode_ahead(paths, self._preprocessing[branch], _AHEAD), strict=True):
@@ -101,7 +101,7 @@ class PairImages:
                 yield image
 
     def _read_all(self, pair_set: PairSet, track: Track) -> tuple[PairSet, dict[Branch, Tensor]]:
-        """The pairs that can be read, and their pixels, uint8 [N, H, W, 3] a branch."""
+        """The readable pairs and their pixels, uint8 [N, H, W, 3] per branch."""
         held, bad = dict[Branch, Tensor](), dict[Path, Skipped]()
         for branch in BRANCHES:
             how, paths = self._preprocessing[branch], pair_set.paths(branch)
@@ -122,7 +122,7 @@ class PairImages:
 def _filled(
     rows: Sequence[int], ground: Iterator[Images | None], aerial: Iterator[Images | None]
 ) -> Iterator[tuple[int, Images, Images]]:
-    """Each row with its pixels; one that cannot be read gives way to the last that could, or the first that can."""
+    """Each row with its pixels; the last readable row, or at the start the first one, replaces an unreadable row."""
     last, owed = None, 0
     for entry in zip(rows, ground, aerial, strict=True):
         row, below, above = entry

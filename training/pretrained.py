@@ -1,4 +1,4 @@
-"""First weights: of a checkpoint, or of ImageNet for the backbones, by torchvision's own loader or from a file."""
+"""Initial weights: of a checkpoint, or ImageNet weights of the backbones from torchvision or a file."""
 
 import pickle
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5",
 
 
 def read_backbone(source: str, config: BackboneConfig) -> Mapping[str, Tensor]:
-    """A backbone's weights by its own names; none where `source` is none.
+    """Backbone weights by parameter name; empty if `source` is none.
 
     `source` is none, imagenet, or a file of torchvision's ResNet-34. Raises ConfigError when the backbone is not a
-    ResNet-34 or the weights cannot be had, CheckpointError when the file holds others.
+    ResNet-34 or the download fails, CheckpointError when the file holds other weights.
     """
     if source == "none":
         return {}
     if config != RESNET34:
         raise ConfigError(
-            f'recipe.pretrained is "{source}", but these weights are a ResNet-34\'s and model.backbone is another. '
+            f'recipe.pretrained is "{source}", a ResNet-34, but model.backbone is another network. '
             "Set recipe.pretrained=none."
         )
     tensors = _download() if source == "imagenet" else _read(Path(source))
@@ -40,9 +40,9 @@ def read_backbone(source: str, config: BackboneConfig) -> Mapping[str, Tensor]:
 
 
 def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
-    """What training starts from, by the model's names: a checkpoint's weights, pretrained backbones, or nothing.
+    """Initial weights by parameter name: of a checkpoint, of pretrained backbones, or none.
 
-    Raises ConfigError when the checkpoint's network is another, and what reading it raises.
+    Raises ConfigError when the checkpoint holds another network, and CheckpointError when it cannot be read.
     """
     if not config.recipe.start:
         backbone = read_backbone(config.recipe.pretrained, config.model.backbone)
@@ -55,14 +55,14 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
 
 
 def _download() -> Mapping[str, Tensor]:
-    """torchvision's file, from its cache where it is there."""
+    """torchvision's file, from its cache if present."""
     weights = ResNet34_Weights.IMAGENET1K_V1
     try:
         tensors: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError) as error:
         raise ConfigError(
-            f"The ImageNet weights cannot be downloaded ({error}). Where there is a network, fetch {weights.url} and "
-            "name the file here: --set recipe.pretrained=FILE. Or start without them: --set recipe.pretrained=none."
+            f"The ImageNet weights cannot be downloaded ({error}). Download {weights.url} on a machine with a network "
+            "and pass the file: --set recipe.pretrained=FILE. Or train without them: --set recipe.pretrained=none."
         ) from None
     return tensors
 
@@ -74,7 +74,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or carries Python code that loading would execute."
+            f"{path} is rejected: it is damaged, or contains Python code that loading would execute."
         ) from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a readable file of weights ({error}).") from None
@@ -90,11 +90,11 @@ def _rename(name: str) -> str:
 
 def _check(weights: Mapping[str, Tensor], source: str) -> None:
     expected = Backbone(RESNET34).state_dict()
-    # Files of before PyTorch 0.4 have no such counters, and nothing here reads them.
+    # Files written before PyTorch 0.4 lack these counters, and training does not read them.
     wrong = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     wrong += [name for name in weights if name not in expected or weights[name].shape != expected[name].shape]
     if wrong:
         raise CheckpointError(
-            f"{source} does not hold a ResNet-34: {len(wrong)} tensors are missing, left over or of another shape, "
-            f"the first {wrong[0]}."
+            f"{source} does not hold a ResNet-34: {len(wrong)} tensors are missing, unexpected or of another shape, "
+            f"first {wrong[0]}."
         )

@@ -1,8 +1,8 @@
-"""INT8 arithmetic simulated while training, so that weights settle where rounding does little harm.
+"""Quantisation-aware training: simulate INT8 arithmetic so that the weights adapt to rounding.
 
-Activations and weights are rounded as the exported graph will round them, and gradients pass straight through (Jacob
-et al., CVPR 2018, section 3; Bengio et al., 2013). Batch normalisation is frozen and folded into the weights before
-these are rounded, as the exporter folds it. The state dict keeps its names: what comes out is an ordinary checkpoint.
+Activations and weights are rounded as in the exported graph; the gradient uses the straight-through estimator (Jacob et
+al., CVPR 2018, section 3; Bengio et al., 2013). Batch normalisation is frozen and folded into the weights before they
+are rounded, as the exporter does. The state dict keeps its names, so the result is an ordinary checkpoint.
 """
 
 from collections.abc import Mapping
@@ -20,34 +20,31 @@ _SMALLEST_SCALE = 1e-9
 
 
 class Convolution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ranges of what a convolution reads, and of what it writes behind its normalisation."""
+    """Ranges of a convolution's input and of its output after normalisation."""
 
     reads: tuple[float, float]
     writes: tuple[float, float]
 
 
 class Int8Simulation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The convolutions that are simulated, by their module's name in the model: none, unless `finetune` names them.
-
-    `weight_bits`: 7 for CPUs without VNNI.
-    """
+    """The convolutions to simulate, by module name; `finetune` sets them. `weight_bits`: 7 for CPUs without VNNI."""
 
     convolutions: dict[str, Convolution] = {}
     weight_bits: Literal[7, 8] = 8
 
 
 class RoundedConvolution(nn.Conv2d):
-    """A convolution that reads and weighs in 8 bits."""
+    """A convolution with 8-bit input and weights."""
 
     limits: tuple[float, float]
     largest: int
     normalisation: tuple[nn.BatchNorm2d]
-    """In a tuple, for a module as an attribute would come into the state dict a second time."""
+    """In a tuple, because a module as an attribute would appear in the state dict twice."""
 
     def forward(self, images: Tensor) -> Tensor:
         (norm,) = self.normalisation
         if norm.running_var is None:
-            raise AssertionError("a frozen normalisation has statistics")
+            raise AssertionError("a frozen normalisation needs running statistics")
         factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
         factor = torch.where(factor.abs() < _SMALLEST_SCALE, torch.ones_like(factor), factor)[:, None, None, None]
         folded = self.weight * factor
@@ -59,7 +56,7 @@ class RoundedConvolution(nn.Conv2d):
 
 
 class FrozenNormalisation(nn.BatchNorm2d):
-    """Batch normalisation by its running statistics alone, its output in 8 bits."""
+    """Batch normalisation that always uses its running statistics and rounds its output to 8 bits."""
 
     limits: tuple[float, float]
 
@@ -73,16 +70,16 @@ class FrozenNormalisation(nn.BatchNorm2d):
 
 
 def round_activations(tensor: Tensor, limits: tuple[float, float]) -> Tensor:
-    """`tensor` in 256 even steps over `limits`, which are made to hold zero; gradients pass inside them."""
+    """Round `tensor` to 256 even steps over `limits`, extended to include zero; gradients pass within them."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     scale = max((high - low) / _LARGEST, _SMALLEST_SCALE)
     return torch.fake_quantize_per_tensor_affine(tensor, scale, round(-low / scale), 0, _LARGEST)
 
 
 def simulate_int8(model: nn.Module, simulation: Int8Simulation) -> None:
-    """Make the named convolutions of `model`, and the normalisations behind them, compute as INT8 engines do.
+    """Make the named convolutions of `model` and the normalisations after them compute as INT8 engines do.
 
-    Raises ConfigError when a name is of no convolution followed by a normalisation.
+    Raises ConfigError when a name is not a convolution followed by a normalisation.
     """
     leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
     followed: Mapping[str, tuple[nn.Conv2d, str, nn.BatchNorm2d]] = {
@@ -93,7 +90,7 @@ def simulate_int8(model: nn.Module, simulation: Int8Simulation) -> None:
     for name, ranges in simulation.convolutions.items():
         if name not in followed:
             raise ConfigError(
-                f"int8.convolutions names {name}, which is no convolution with a normalisation behind it."
+                f"int8.convolutions names {name}, which is not a convolution followed by a normalisation."
             )
         convolution, norm_name, norm = followed[name]
         frozen = _frozen(norm, ranges.writes)
@@ -116,7 +113,7 @@ def _rounded(
     rounded = RoundedConvolution(
         convolution.in_channels,
         convolution.out_channels,
-        convolution.kernel_size,  # type: ignore[arg-type] # PyTorch keeps tuples of any length
+        convolution.kernel_size,  # type: ignore[arg-type] # PyTorch's stubs declare tuples of any length
         convolution.stride,  # type: ignore[arg-type]
         convolution.padding,  # type: ignore[arg-type]
         convolution.dilation,  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""The files of a training run by name, and whether they are there.
+"""File names of a training run, and checks that the files exist.
 
-Needs no PyTorch, whose import takes seconds: a wrong path is answered at once.
+Does not import PyTorch, which takes seconds, so that a wrong path fails at once.
 """
 
 from pathlib import Path
@@ -8,20 +8,20 @@ from pathlib import Path
 from geodtr.runtime.errors import CheckpointError
 
 LAST, BEST = "last.safetensors", "best.safetensors"
-"""What training writes into a run's folder: after every epoch, and where validation found the highest R@1 so far."""
+"""Checkpoints in a run's folder: of the last epoch, and of the highest validated R@1 so far."""
 STATE = "state.safetensors"
-"""What a run goes on from."""
+"""The resumable state."""
 CONFIG = "config.toml"
-"""The resolved configuration in a run's folder: a preset like any other."""
+"""The resolved configuration, in the format of a preset."""
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint file that `path` means: itself, or the newest one of a training run's folder."""
+    """The checkpoint file for `path`: itself, or the newest one in the folder of a training run."""
     return path / LAST if path.is_dir() else path
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The same, which must be there. Raises CheckpointError."""
+    """Like resolve_checkpoint, but raises CheckpointError when the file does not exist."""
     path = resolve_checkpoint(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is not a checkpoint file. Check the path; `geodtr-export train` writes one.")
@@ -29,11 +29,11 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def check_run(out: Path) -> None:
-    """Raises CheckpointError when the folder `out` holds no run that can go on."""
+    """Raise CheckpointError when the folder `out` holds no resumable run."""
     files = [out / name for name in (STATE, CONFIG)]
     if any(file.is_file() for file in files) and not all(file.is_file() for file in files):
         raise CheckpointError(f"The run in {out} ended before its first step. Remove the folder and train again.")
     if not (out / STATE).is_file():
         raise CheckpointError(
-            f"{out} holds no run that can go on: there is no {STATE}. Name the folder that `train` had as --out."
+            f"{out} holds no resumable run: there is no {STATE}. Give the folder that `train` had as --out."
         )

@@ -1,6 +1,6 @@
-"""A run's folder: what is written into it, and when.
+"""The folder of a training run: which files are written, and when.
 
-Knows the trainer and its files; knows nothing of how pairs are drawn into batches.
+Knows the trainer and its files, but not how pairs form batches.
 """
 
 import time
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class TrainingInterrupted(UserError):
-    """A signal stopped training between two steps; the state to go on from is saved."""
+    """A signal stopped training between two steps; the resumable state is saved."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class TrainingInterrupted(UserError):
 
 
 class RunFolder:
-    """A run's folder: what is written into it, and when. Only the chief writes; the others wait for it."""
+    """Writes the files of a run. Only rank 0 writes; the others wait for it."""
 
     def __init__(
         self,
@@ -56,24 +56,24 @@ class RunFolder:
         self._saved_at = time.monotonic()
 
     def begin(self, weights: Mapping[str, Tensor]) -> None:
-        """Start from fresh weights but for those in `weights`; from here on the folder can be gone on with."""
+        """Load `weights`, leaving other parameters as initialised, and make the run resumable."""
         self._trainer.model.load_state_dict(dict(weights), strict=False)
-        if self._trainer.ranks.chief:
+        if self._trainer.ranks.is_rank_zero:
             write_bytes(self._out / CONFIG, encode_config(self._trainer.config))
         self.save()
 
-    def go_on(self, saved: SavedRun) -> None:
-        """Take up the saved state. Raises CheckpointError when fewer or more images can be read than before."""
+    def resume(self, saved: SavedRun) -> None:
+        """Restore the saved state. Raises CheckpointError when the number of readable images differs."""
         state, trainer = saved.state, self._trainer
         if state.total != trainer.total:
             raise CheckpointError(
-                f"{self._pair_set.name} now gives a run of {trainer.total} steps, and {self._out} was begun with "
-                f"{state.total}: other images can be read than then. Restore them, or train anew into another folder."
+                f"{self._pair_set.name} now gives a run of {trainer.total} steps, but {self._out} was started with "
+                f"{state.total}: other images are readable now. Restore them, or train again with another --out."
             )
         saved.restore(trainer.model, trainer.optimizer)
         trainer.scaler.load_state_dict(state.scaler)
         trainer.step, self._best, self._validation_due = state.step, state.best, state.validation_due
-        if trainer.ranks.chief:
+        if trainer.ranks.is_rank_zero:
             for left_over in self._out.glob(".*.safetensors.*.safetensors"):
                 left_over.unlink()
 
@@ -81,9 +81,9 @@ class RunFolder:
         return time.monotonic() - self._saved_at > 60 * self._trainer.config.machine.save_minutes
 
     def save(self) -> None:
-        """Write the state to go on from."""
+        """Write the resumable state."""
         trainer = self._trainer
-        if trainer.ranks.chief:
+        if trainer.ranks.is_rank_zero:
             state = RunState(
                 step=trainer.step,
                 total=trainer.total,
@@ -96,20 +96,20 @@ class RunFolder:
         self._saved_at = time.monotonic()
 
     def end_epoch(self, epoch: int) -> None:
-        """Write the checkpoint and the state, then validate where it is due."""
+        """Write the checkpoint and the state, then validate if due."""
         trainer, epochs = self._trainer, self._trainer.config.recipe.epochs
         each = trainer.config.machine.validate_every
         self._validation_due = self._validation is not None and ((epoch + 1) % each == 0 or epoch + 1 == epochs)
-        if trainer.ranks.chief:
-            # The state comes last: a run killed between two files repeats some steps and writes both again.
+        if trainer.ranks.is_rank_zero:
+            # The state comes last: a run killed in between repeats some steps and writes both files again.
             save_checkpoint(self._out / LAST, trainer.model, self._origin(), self._pair_set.source)
             self.save()
         self.validate_if_due()
 
     def validate_if_due(self) -> None:
-        """Measure recall, keep the model where it is the best so far, and note that it is done."""
+        """Measure recall, save the model if it is the best so far, and record that validation is done."""
         trainer = self._trainer
-        if self._validation_due and self._validation is not None and trainer.ranks.chief:
+        if self._validation_due and self._validation is not None and trainer.ranks.is_rank_zero:
             if self._validate(self._validation):
                 save_checkpoint(self._out / BEST, trainer.model, self._origin(), self._pair_set.source)
             self._validation_due = False
@@ -118,15 +118,15 @@ class RunFolder:
         trainer.ranks.wait()
 
     def interrupted(self) -> TrainingInterrupted:
-        """What to raise when a signal has come; the state is saved."""
+        """The error to raise after a signal, once the state is saved."""
         trainer = self._trainer
         return TrainingInterrupted(
-            f"Stopped after step {trainer.step} of {trainer.total}. Go on with: geodtr-export resume {self._out}",
+            f"Stopped after step {trainer.step} of {trainer.total}. Resume with: geodtr-export resume {self._out}",
             self._interruption.signal or 0,
         )
 
     def _validate(self, validation: PairSet) -> bool:
-        """Whether this is the best model so far, by the R@1 that counts ties as misses: collapse must not win."""
+        """Whether this is the best model so far, by R@1 with ties counted as misses: a collapsed model must not win."""
         trainer = self._trainer
 
         def until_interrupted(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -151,7 +151,7 @@ class RunFolder:
         return best
 
     def _epoch(self) -> int:
-        """The epoch that has just ended, from 0."""
+        """The epoch that just ended, from 0."""
         trainer = self._trainer
         return trainer.step * trainer.config.recipe.epochs // trainer.total - 1
 
@@ -160,12 +160,12 @@ class RunFolder:
 
 
 def read_run(out: Path) -> TrainConfig:
-    """The configuration of the run in `out`. Raises CheckpointError when it holds none that can go on."""
+    """The configuration of the run in `out`. Raises CheckpointError when it holds no resumable run."""
     check_run(out)
     return load_preset(str(out / CONFIG))
 
 
 def pairs_sha256(pair_set: PairSet) -> str:
-    """SHA-256 of which pairs there are, in which order, whatever folder they now lie in."""
+    """SHA-256 of the pairs' file names in order; independent of the folder."""
     names = "\n".join(f"{pair.ground.name}\t{pair.aerial.name}" for pair in pair_set.pairs)
     return sha256(names.encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""What a run needs to go on exactly where it stopped: weights, the optimiser's moments, and how far it is.
+"""The resumable state of a run: weights, the optimiser's moments, and progress.
 
-One safetensors file with a JSON header, replaced in one step. Nothing random is in it: see `chance`.
+One safetensors file with a JSON header, replaced atomically. It holds no random state: see `seeding`.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _WEIGHTS, _MOMENTS = "weights/", "optimizer/"
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a run is: after `step` of `total` steps.
+    """Progress of a run: `step` of `total` steps are done.
 
-    `best` is the highest validated R@1 so far, ties counted as misses; `validation_due` when the last epoch's weights
-    are still to be validated. `pairs_sha256` is of the list it trains on.
+    `best` is the highest validated R@1 so far, with ties counted as misses. `validation_due`: the last epoch's weights
+    are not validated yet. `pairs_sha256` is the hash of the list of training pairs.
     """
 
     step: int
@@ -38,20 +38,20 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def is_finished(state: RunState) -> bool:
-    """Whether nothing is left to do."""
+    """Whether all steps and validations are done."""
     return state.step == state.total and not state.validation_due
 
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:
-    """A run's state and all its tensors, as read from its file."""
+    """A run's state and tensors, as read from the file."""
 
     state: RunState
     tensors: dict[str, Tensor]
     path: Path
 
     def restore(self, model: Model, optimizer: torch.optim.Optimizer) -> None:
-        """Fill `model` and `optimizer`. Raises CheckpointError when the weights are another model's."""
+        """Fill `model` and `optimizer`. Raises CheckpointError when the weights do not fit the model."""
         weights = _below(_WEIGHTS, self.tensors)
         fill_strictly(model, weights, self.path)
         moments = _below(_MOMENTS, self.tensors)
@@ -65,7 +65,7 @@ class SavedRun:
 
 
 def save_state(path: Path, state: RunState, model: Model, optimizer: torch.optim.Optimizer) -> None:
-    """Write everything to `path`, replacing what is there only when the new file is whole."""
+    """Write the state to `path` atomically."""
     tensors = {_WEIGHTS + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, tensor in optimizer.state[parameter].items():
@@ -74,14 +74,14 @@ def save_state(path: Path, state: RunState, model: Model, optimizer: torch.optim
 
 
 def load_state(path: Path) -> SavedRun:
-    """Read a run's state. Raises CheckpointError when the file is not one, or not whole."""
+    """Read a run's state. Raises CheckpointError when the file is not a state or is incomplete."""
     try:
         with safe_open(path, framework="pt") as file:
             state = msgspec.json.decode((file.metadata() or {})[_HEADER_KEY], type=RunState)
             return SavedRun(state, {name: file.get_tensor(name) for name in file.keys()}, path)  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, KeyError, msgspec.DecodeError) as error:
         raise CheckpointError(
-            f"{path} is not the state of a run that can go on ({error}). Train anew into another folder."
+            f"{path} is not the state of a resumable run ({error}). Train again with another --out."
         ) from None
 
 

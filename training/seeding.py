@@ -1,6 +1,6 @@
-"""Everything random in training is a function of the seed, what it is for, and when: nothing carries over.
+"""Random seeds of training: each is a function of the run's seed, the purpose, and the step.
 
-So a run that goes on after a break draws what it would have drawn, and so do several processes that share its work.
+No random state is carried from step to step, so a resumed run and several processes draw the same numbers.
 """
 
 from enum import IntEnum
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 
-class For(IntEnum):
-    """What a random number is for: each purpose has its own stream."""
+class Purpose(IntEnum):
+    """The use of a random number; each has its own stream."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -21,12 +21,12 @@ class For(IntEnum):
     HEADINGS = 6
 
 
-def seed_of(seed: int, purpose: For, *when: int) -> int:
-    """A seed of 63 bits for this purpose and moment."""
+def seed_of(seed: int, purpose: Purpose, *when: int) -> int:
+    """A 63-bit seed; `when` is the epoch, or the step and further numbers."""
     words = np.random.SeedSequence(seed, spawn_key=(purpose, *when)).generate_state(2, np.uint32)
     return int(words[0]) << 31 ^ int(words[1])
 
 
-def generator(seed: int, purpose: For, *when: int) -> torch.Generator:
-    """A CPU generator seeded for this purpose and moment."""
+def generator(seed: int, purpose: Purpose, *when: int) -> torch.Generator:
+    """A CPU generator with the seed of `seed_of`."""
     return torch.Generator().manual_seed(seed_of(seed, purpose, *when))

@@ -1,6 +1,6 @@
-"""A model with its optimiser, and how it learns from one batch.
+"""A model with its optimiser, and one optimiser step.
 
-Knows pixels and losses; knows nothing of epochs' order, files or signals. Source: Zhang et al., AAAI 2023, section 4.2.
+Knows pixels and losses, but not the order of pairs, files or signals. Source: Zhang et al., AAAI 2023, section 4.2.
 """
 
 import math
@@ -12,35 +12,35 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.training.augment.layout_simulation import change_square, change_unrolled, draw_heading_errors, draw_layout
+from geodtr.training.augment.layout_simulation import change_columns, change_square, draw_heading_errors, draw_layout
 from geodtr.training.augment.photometric import change_semantic, draw_semantic
-from geodtr.training.branch_threads import BranchThreads, draws_while_training
+from geodtr.training.branch_threads import BranchThreads, has_dropout
 from geodtr.training.config import TrainConfig
 from geodtr.training.distributed import Ranks, share_batch_norm
-from geodtr.training.grad_cache import Gradients, Outputs, backward, carry_back
+from geodtr.training.grad_cache import Gradients, Outputs, backpropagate, backward
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pair_images import PairBatch, PairImages
 from geodtr.training.qat import simulate_int8
-from geodtr.training.seeding import For, generator, seed_of
+from geodtr.training.seeding import Purpose, generator, seed_of
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingDiverged(UserError):
-    """The loss is no longer a number: nothing that follows would be worth saving."""
+    """The loss is not finite."""
 
 
 class Trainer:
-    """A model with its optimiser, and how one step is done."""
+    """A model with its optimiser."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, total: int = 1) -> None:
-        """`total`: the steps that the learning rate's schedule spans."""
+        """`total`: number of steps of the learning rate schedule."""
         self.config, self.ranks, self.total, self.step = config, ranks, total, 0
         recipe, machine, device = config.recipe, config.machine, ranks.device
-        torch.manual_seed(seed_of(recipe.seed, For.WEIGHTS))
+        torch.manual_seed(seed_of(recipe.seed, Purpose.WEIGHTS))
         self.model: Model = build_model(config.model, config.ground, config.aerial)
         share_batch_norm(self.model, ranks)
         simulate_int8(self.model, config.int8)
@@ -54,16 +54,16 @@ class Trainer:
             self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=1e-6
         )
         self.branches = BranchThreads(
-            # Processes that share a batch exchange its statistics at each batch normalisation, all in one order.
-            parallel=device.type == "cpu" and ranks.count == 1 and not draws_while_training(self.model)
+            # Ranks exchange statistics at each batch normalisation, and all need the same order.
+            parallel=device.type == "cpu" and ranks.count == 1 and not has_dropout(self.model)
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
     def steps(self, images: PairImages, batches: Sequence[Tensor], epoch: int) -> Iterator[Step]:
-        """One optimiser step for each of `batches`, int64 [B] rows of pairs, all of one epoch."""
+        """Run one optimiser step for each of `batches`, int64 [B] row numbers of pairs, all of one epoch."""
         recipe, micro_batch = self.config.recipe, self.config.micro_batch
-        mine = self.ranks.share(micro_batch)
-        parts = images.batches([part[mine] for rows in batches for part in torch.split(rows, micro_batch)])
+        share = self.ranks.share(micro_batch)
+        parts = images.batches([part[share] for rows in batches for part in torch.split(rows, micro_batch)])
         count = recipe.batch_size // micro_batch
         end = time.perf_counter()
         for _ in batches:
@@ -89,9 +89,9 @@ class Trainer:
             )
 
     def update(self, batch: Sequence[PairBatch], rate: float) -> tuple[float, float]:
-        """Learn from the micro-batches in `batch`; returns the loss and the norm of its gradient."""
+        """Update the weights from the micro-batches in `batch`; return the loss and the gradient norm."""
         recipe, ranks = self.config.recipe, self.ranks
-        hardest = _share(self.step - 1, self.total, recipe.hardest)
+        hardest = _hardest(self.step - 1, self.total, recipe.hardest)
         tiles = torch.cat([ranks.gather(part.tiles.to(ranks.device)) for part in batch])
         augmented = self._augment(batch)
 
@@ -105,18 +105,18 @@ class Trainer:
             if recipe.counterfactual_weight:
                 for real, imagined in ((ground, imagined_ground), (aerial, imagined_aerial)):
                     for other in imagined:
-                        share = recipe.counterfactual_weight / 2
-                        loss = loss + share * counterfactual(real, other, recipe.counterfactual_beta)
+                        weight = recipe.counterfactual_weight / 2
+                        loss = loss + weight * counterfactual(real, other, recipe.counterfactual_beta)
             return loss
 
         self.optimizer.zero_grad(set_to_none=True)
         loss = backward(
-            self.model, forward, len(batch), loss_of, ranks=ranks, scale=self.scaler.scale, carry=self._carry
+            self.model, forward, len(batch), loss_of, ranks=ranks, scale=self.scaler.scale, propagate=self._propagate
         ).item()
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"The loss is {loss} at step {self.step} of {self.total}. Lower recipe.learning_rate (now "
-                f"{recipe.learning_rate}). The last good state, if any, is in the run's folder."
+                f"{recipe.learning_rate}). The run's folder holds the last valid state, if any."
             )
         self.scaler.unscale_(self.optimizer)
         gradient = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm).item()
@@ -127,46 +127,47 @@ class Trainer:
         return loss, gradient
 
     def _augment(self, batch: Sequence[PairBatch]) -> list[dict[Branch, Tensor]]:
-        """Normalised images [b, 3, H, W] of each micro-batch: layouts changed alike but for the headings' errors, looks
-        each view's own.
+        """Normalised images [b, 3, H, W] of each micro-batch.
+
+        Both views get the same layout change, except for the heading error; each view gets its own photometric change.
         """
         recipe, ranks = self.config.recipe, self.ranks
-        size, mine = self.config.micro_batch, ranks.share(self.config.micro_batch)
-        layout = draw_layout(recipe.layout, recipe.batch_size, generator(recipe.seed, For.LAYOUT, self.step))
-        off = generator(recipe.seed, For.HEADINGS, self.step)
-        seen = layout.turned(draw_heading_errors(recipe.heading_error, recipe.batch_size, off))
-        changes = {"ground": seen, "aerial": layout}
-        chance = generator(recipe.seed, For.SEMANTICS, self.step)
-        looks = {branch: draw_semantic(recipe.semantic, recipe.batch_size, chance) for branch in BRANCHES}
+        size, share = self.config.micro_batch, ranks.share(self.config.micro_batch)
+        layout = draw_layout(recipe.layout, recipe.batch_size, generator(recipe.seed, Purpose.LAYOUT, self.step))
+        heading_generator = generator(recipe.seed, Purpose.HEADINGS, self.step)
+        errors = draw_heading_errors(recipe.heading_error, recipe.batch_size, heading_generator)
+        layouts = {"ground": layout.turned(errors), "aerial": layout}
+        random = generator(recipe.seed, Purpose.SEMANTICS, self.step)
+        photometric = {branch: draw_semantic(recipe.semantic, recipe.batch_size, random) for branch in BRANCHES}
         augmented = []
         for index, part in enumerate(batch):
-            rows = slice(index * size + mine.start, index * size + mine.stop)
+            rows = slice(index * size + share.start, index * size + share.stop)
 
             def prepare(branch: Branch, part: PairBatch = part, rows: slice = rows) -> Tensor:
                 how = self.config.ground if branch == "ground" else self.config.aerial
-                change = change_unrolled if branch == "ground" or how.polar else change_square
+                change = change_columns if branch == "ground" or how.polar else change_square
                 pixels = (part.ground if branch == "ground" else part.aerial).to(ranks.device, non_blocking=True)
-                # Looks before layouts, as the release has it: the blur is upright in the picture that was taken.
-                pixels = change(change_semantic(pixels, looks[branch].rows(rows)), changes[branch].rows(rows))
+                # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
+                pixels = change(change_semantic(pixels, photometric[branch].rows(rows)), layouts[branch].rows(rows))
                 normalised = normalise(pixels, how.mean, how.std)
-                # Explicit in both cases: pixels come as [B, H, W, 3], so a mere view of them is channels-last already.
+                # Explicit in both cases: a view of pixels [B, H, W, 3] is already channels-last.
                 return normalised.contiguous(memory_format=self.memory_format)
 
             augmented.append(self.branches.map(prepare))
         return augmented
 
     def _forward(self, images: dict[Branch, Tensor], index: int) -> Outputs:
-        """Micro-batch `index` of this step through both branches; the same numbers whenever it is asked for."""
+        """Run micro-batch `index` of this step through both branches; deterministic, as it may run twice."""
         seed, size, ranks = self.config.recipe.seed, self.config.micro_batch, self.ranks
-        mine = ranks.share(size)
-        torch.manual_seed(seed_of(seed, For.DROPOUT, self.step, index, ranks.number))
+        share = ranks.share(size)
+        torch.manual_seed(seed_of(seed, Purpose.DROPOUT, self.step, index, ranks.number))
         half = _HALF.get(self.config.machine.precision)
 
         def run(branch: Branch) -> Outputs:
-            chance = generator(seed, For.IMAGINED, self.step, index, BRANCHES.index(branch))
+            random = generator(seed, Purpose.IMAGINED, self.step, index, BRANCHES.index(branch))
 
             def uniform(shape: Sequence[int]) -> Tensor:
-                return torch.rand((size, *shape), generator=chance)[mine].to(ranks.device)
+                return torch.rand((size, *shape), generator=random)[share].to(ranks.device)
 
             with torch.autocast(ranks.device.type, dtype=half, enabled=half is not None):
                 return self.model.training_outputs(branch, images[branch], uniform)
@@ -174,23 +175,23 @@ class Trainer:
         outputs = self.branches.map(run)
         return (*outputs["ground"], *outputs["aerial"])
 
-    def _carry(self, outputs: Outputs, gradients: Gradients) -> None:
-        """Carry the gradients of `_forward`'s outputs back, each branch by itself: they share no parameter."""
+    def _propagate(self, outputs: Outputs, gradients: Gradients) -> None:
+        """Backpropagate each branch separately; they share no parameters."""
         middle = len(outputs) // 2
         parts: dict[Branch, slice] = {"ground": slice(None, middle), "aerial": slice(middle, None)}
-        self.branches.map(lambda branch: carry_back(outputs[parts[branch]], gradients[parts[branch]]))
+        self.branches.map(lambda branch: backpropagate(outputs[parts[branch]], gradients[parts[branch]]))
 
 
-def _share(step: int, total: int, last: float) -> float:
-    """The share of triplets that count: all at first, then evenly fewer in proportion, `last` from half the run on.
+def _hardest(step: int, total: int, last: float) -> float:
+    """The share of triplets that count: falls exponentially from 1 to `last` over the first half of the run.
 
-    A small share from the start draws all descriptors into one point: of random ones the hardest triplets only push.
+    A small share from the start makes all descriptors collapse into one point.
     """
     return float(last ** min(1.0, 2 * step / total))
 
 
 def _rate(step: int, total: int, warmup: float) -> float:
-    """Share of the learning rate at `step`: linear from above zero, then a cosine to zero."""
+    """Factor of the learning rate at `step`: a linear warm-up, then a cosine to zero."""
     rising = max(1, round(warmup * total))
     if step < rising:
         return (step + 1) / rising

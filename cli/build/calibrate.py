@@ -44,12 +44,12 @@ def calibrate(
     pool = open_pool(asked.data, warn)
     with float32_bundle(source, track) as exported:
         made = measure(exported, pool, asked.range_options, out, track=track)
-    if made.why_anew is None:
+    if made.reason is None:
         messages.print(f"{out} holds just these ranges: nothing to do.")
     else:
         messages.print(
             f"Wrote {out}: {len(made.ranges.ground.ranges)} tensors of ground, "
-            f"{len(made.ranges.aerial.ranges)} of aerial, because {made.why_anew}.",
+            f"{len(made.ranges.aerial.ranges)} of aerial, because {made.reason}.",
             soft_wrap=True,
         )
 

@@ -109,11 +109,12 @@ def data_prepare(
     except SystemExit:
         messages.print(f"{out} is not finished: the same command goes on from here.")
         raise
-    rate = f" ({prepared.made / (perf_counter() - start):.0f} images/s)" if prepared.made else ""
+    rate = f" ({prepared.written / (perf_counter() - start):.0f} images/s)" if prepared.written else ""
     report_skipped(spec, prepared.pair_set.skipped)
     messages.print(
         f"Wrote {out}: {_count(len(prepared.pair_set), 'pair')} of {pair_set.name}; "
-        f"{_count(prepared.made, 'image')} made{rate}, {prepared.kept} kept. Use them as: --data prepared:{out}",
+        f"{_count(prepared.written, 'image')} written{rate}, {prepared.reused} reused. Use them as: "
+        f"--data prepared:{out}",
         soft_wrap=True,
     )
 

@@ -106,7 +106,7 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> No
     """The paper's table: a row a data set and way of counting, what papers report on the same below it."""
     from geodtr.training.evaluation.transfer import DataName
 
-    trained = DataName.of(trained_on).place if trained_on else "?"
+    trained = DataName.of(trained_on).data_set if trained_on else "?"
     rows = table(f"Recall of {model}", ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS))
     for result in results:
         for number, (counting, measured) in enumerate(result.recalls.items()):

@@ -70,10 +70,10 @@ def train(
     read_preset(preset)
     _check(data, validation)
     from geodtr.training.config import DataSpecs, load_preset
-    from geodtr.training.distributed import is_chief
+    from geodtr.training.distributed import is_rank_zero
     from geodtr.training.loop import train as run_training
 
-    if is_chief():
+    if is_rank_zero():
         check_new_folder(out)
     short = {
         "recipe.epochs": epochs,
@@ -205,12 +205,12 @@ def _check(*specs: str | None) -> None:
 
 def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
     from geodtr.training.data.spec import read_test_set, read_training_set
-    from geodtr.training.distributed import is_chief
+    from geodtr.training.distributed import is_rank_zero
 
     pair_set = read_training_set(specs.train, specs.limit or None)
     validation_set = read_test_set(specs.validation) if specs.validation else None
     for read in (pair_set, validation_set):
-        if read is not None and is_chief():
+        if read is not None and is_rank_zero():
             report_skipped(read.name, read.skipped)
     return pair_set, validation_set
 
@@ -221,10 +221,10 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     from geodtr.cli.train.bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
     from geodtr.runtime.progress import untracked
-    from geodtr.training.distributed import is_chief
+    from geodtr.training.distributed import is_rank_zero
     from geodtr.training.listener import Listeners
 
-    if not is_chief():
+    if not is_rank_zero():
         yield untracked, LeftOut()
         return
     with TrainingBar() as bar, TensorBoard(run / "tensorboard") as board:
@@ -232,9 +232,9 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
 
 
 def _done(checkpoint: Path) -> None:
-    from geodtr.training.distributed import is_chief
+    from geodtr.training.distributed import is_rank_zero
 
-    if is_chief():
+    if is_rank_zero():
         messages.print(f"Wrote {checkpoint}")
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.sheet import EDGE, FAINT, INK, fitted, font, new_sheet
 from geodtr.runtime.spec import Images
-from geodtr.training.augment.layout_simulation import Layout, LayoutChange, change_square, change_unrolled, draw_layout
+from geodtr.training.augment.layout_simulation import Layout, LayoutChange, change_columns, change_square, draw_layout
 from geodtr.training.augment.photometric import Semantic, SemanticChange, change_semantic, draw_semantic
 
 _VIEW, _TILE, _MARGIN, _LINE, _COMPASS = 340, 170, 16, 16, 16
@@ -57,8 +57,8 @@ def augmented_rows(
     for one_ground, one_aerial in zip(ground, aerial, strict=True):
         change = draw_layout(layout, variants, generator)
         of_ground, of_aerial = (draw_semantic(semantic, variants, generator) for _ in range(2))
-        change_aerial = change_unrolled if polar else change_square
-        grounds = change_unrolled(change_semantic(_repeated(one_ground, variants), of_ground), change).numpy()
+        change_aerial = change_columns if polar else change_square
+        grounds = change_columns(change_semantic(_repeated(one_ground, variants), of_ground), change).numpy()
         aerials = change_aerial(change_semantic(_repeated(one_aerial, variants), of_aerial), change).numpy()
         seen_as = ("as it is", "ground", "aerial, unrolled" if polar else "aerial")
         original = PairVariant(one_ground, one_aerial, 0.0, False, seen_as)

@@ -44,8 +44,8 @@ def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untrac
     """Calibrate the float32 bundle `exported` as planned. What ranges of another making are replaced by is said."""
     held = plan.file is not None and plan.file.exists()
     made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
-    if held and made.why_anew is not None:
-        plan.notice(f"The ranges in {plan.file} were measured anew, for {made.why_anew}.")
+    if held and made.reason is not None:
+        plan.notice(f"The ranges in {plan.file} were measured again, because {made.reason}.")
     return made
 
 

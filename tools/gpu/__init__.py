@@ -1,4 +1,4 @@
-"""What runs on a bare GPU machine: the bundle's installation, the checks, and how they are run one by one.
+"""Code that runs on a GPU machine: installation of the bundle, the checks, and their runner.
 
-Its modules up to `runner` need nothing but Python itself: they run there before anything is installed.
+`install`, `parts`, `checks`, `results` and `runner` use only the standard library: they run before the installation.
 """

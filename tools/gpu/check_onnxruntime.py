@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider: engines built, held against PyTorch, and timed."""
+"""Check ONNX Runtime's CUDA provider: build engines, compare them with PyTorch, and time them."""
 
 from geodtr.runtime.engines.onnxruntime import check_provider
 from geodtr.runtime.errors import MissingDependency
@@ -15,5 +15,5 @@ def run(report: Report, setting: Setting) -> None:
         check_provider("cuda")
     except MissingDependency as reason:
         raise Skipped(str(reason)) from None
-    # The provider has no kernels for FP8, and computes Q/DQ in float32 where it has none for INT8.
+    # The provider has no FP8 kernels, and computes Q/DQ in float32 if it has no INT8 kernel.
     run_engines(report, setting, Backend("onnxruntime-cuda", ("--provider", "cuda"), ("fp32", "fp16", "int8")))

@@ -1,4 +1,4 @@
-"""The reference model on the GPU: does it describe as on the CPU, find as much, and export without being moved?"""
+"""Check the reference model on the GPU: descriptors and recall match the CPU, and exporting leaves it on the GPU."""
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from geodtr.training.models.embedder import embedders, from_pixels
 from gpu.report import Report
 from gpu.setting import Setting
 
-_LEAST = 0.99999
-"""What parity asks of float32."""
+_MIN_COSINE = 0.99999
+"""Acceptance threshold of parity for float32."""
 _IMAGES = 16
 
 
@@ -30,7 +30,7 @@ def run(report: Report, setting: Setting) -> None:
         rows = [embed_files(pair[branch], paths, batch_size=8) for pair in (here, on_cpu)]
         smallest = float(np.min(cosines(*rows)))
         report.fact(f"smallest cosine with the CPU's {branch} descriptors", smallest)
-        report.require(smallest >= _LEAST, f"{branch} descriptors differ from the CPU's: {smallest:.7f}")
+        report.require(smallest >= _MIN_COSINE, f"{branch} descriptors differ from the CPU's: {smallest:.7f}")
         for batch in setting.size.batches:
             images = noise(here[branch], batch)
             (timing,) = time_embedders([here[branch]], [images], rounds=setting.size.rounds)
@@ -38,15 +38,17 @@ def run(report: Report, setting: Setting) -> None:
 
     run_folder, (_, unseen) = setting.small_run(), setting.small_sets()
     small, small_on_cpu = open_model(run_folder), embedders(load_checkpoint(run_folder).model)
-    found, expected = evaluate(small.embedders, unseen).at_1, evaluate(small_on_cpu, unseen).at_1
-    report.fact("R@1 of the small model trained here", found)
+    on_gpu, expected = evaluate(small.embedders, unseen).at_1, evaluate(small_on_cpu, unseen).at_1
+    report.fact("R@1 of the small model trained here", on_gpu)
     report.fact("R@1 as the CPU computes it", expected)
-    report.require(abs(found - expected) <= 1 / len(unseen), f"R@1 is {found:.4f} here and {expected:.4f} on the CPU")
+    report.require(
+        abs(on_gpu - expected) <= 1 / len(unseen), f"R@1 is {on_gpu:.4f} on the GPU and {expected:.4f} on the CPU"
+    )
 
     model = load_checkpoint(run_folder).model.to(setting.device)
     export_network(from_pixels(model, "ground"), model.specs["ground"].preprocessing)
-    moved = next(model.parameters()).device.type != setting.device.type
-    report.require(not moved, "exporting has moved the network off the GPU")
+    same_device = next(model.parameters()).device.type == setting.device.type
+    report.require(same_device, "exporting moved the network off the GPU")
     bundle = export_checkpoint(run_folder, setting.work / "exported")
     figures = compare(small, [open_model(bundle.path)], unseen, stages=False).figures
     report.fact("parity of the exported graphs with it", figures.verdict)

@@ -1,6 +1,6 @@
-"""The same first steps of a training on the CPU and on the GPU: same images, same draws, no dropout.
+"""Compare the first training steps on the CPU and on the GPU, with the same images and draws, without dropout.
 
-Dropout's draws are each device's own, so it is left out. What remains apart is rounding, which grows from step to step.
+Dropout draws differ between devices, so it is disabled. Rounding differences remain and grow from step to step.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from gpu.report import Report
 from gpu.setting import SMALL, Setting
 
 _FIRST, _FIRST_GRADIENT, _LATER = 1e-4, 1e-3, 1e-2
-"""Allowed shares of a difference: of the first step's loss, of its gradient's norm, of a later loss."""
+"""Allowed relative differences: of the first step's loss, of its gradient norm, and of later losses."""
 _OTHERS = ("machine.precision=float32", "machine.precision=bf16", "machine.precision=fp16")
 
 
@@ -59,7 +59,7 @@ def run(report: Report, setting: Setting) -> None:
 def _steps(
     config: TrainConfig, images: PairImages, ranks: Ranks, count: int, exact: bool = True
 ) -> Sequence[tuple[float, float]]:
-    """The loss and the norm of its gradient at each of the first steps."""
+    """Loss and gradient norm of each of the first steps."""
     batch = config.recipe.batch_size
     batches = [(torch.arange(batch) + number) % len(images) for number in range(count)]
     with exact_float32() if exact else nullcontext():

@@ -1,4 +1,4 @@
-"""Plans of TensorRT-RTX: built, run, held against PyTorch, and timed."""
+"""Check TensorRT-RTX: build plans, compare them with PyTorch, and time them."""
 
 from typing import get_args
 
@@ -14,5 +14,5 @@ def run(report: Report, setting: Setting) -> None:
     if _NAME not in get_args(BackendName):
         raise Skipped(f"this version has no backend {_NAME}")
     if setting.dry:
-        raise Skipped("a plan runs on no CPU")
+        raise Skipped("plans do not run on CPUs")
     run_engines(report, setting, Backend(_NAME, ("--backend", _NAME)))

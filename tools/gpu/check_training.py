@@ -1,4 +1,4 @@
-"""How fast the full-size network trains, beside a plain PyTorch loop (benchmarks/training.py) on the same images."""
+"""Measure full-size training against a plain PyTorch loop (benchmarks/training.py) on the same images."""
 
 import gc
 import statistics
@@ -28,7 +28,7 @@ _BF16, _COMPILED = "machine.precision=bf16", "machine.compile=true"
 
 @dataclass(frozen=True)
 class _Loop:
-    """`make` starts it; `waited` fills with the share of each step that it waited for images."""
+    """`make(waited)` starts the loop; it appends the share of each step spent waiting for images to `waited`."""
 
     name: str
     make: Callable[[list[float]], Iterator[None]]
@@ -82,7 +82,7 @@ def _rates(steps: Iterator[None], setting: Setting, finish: Callable[[], None]) 
 
 
 def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
-    """What is compiled comes last: it takes a minute before its first step."""
+    """The loops to compare. Compiled ones come last: their first step takes a minute."""
     from training import plain_loop, write_plain
 
     config = setting.config("machine.precision=float32")
@@ -112,7 +112,7 @@ def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
         return _Loop(f"plain PyTorch, {name}", make)
 
     yield ours("bf16", _BF16)
-    yield ours("bf16, CVUSA's JPEGs decoded anew", _BF16, files=True)
+    yield ours("bf16, CVUSA's JPEGs decoded every epoch", _BF16, files=True)
     yield plain("float32")
     yield ours("float32")
     yield plain("bf16", half=True)
@@ -124,7 +124,7 @@ def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
 
 
 def _as_cvusa(pair_set: PairSet, folder: Path) -> PairSet:
-    """The pairs as JPEG files of the sizes that CVUSA has."""
+    """Write the pairs as JPEG files with CVUSA's image sizes."""
 
     def written(path: Path, branch: Branch) -> Path:
         out = folder / branch / f"{path.stem}.jpg"

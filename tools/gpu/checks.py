@@ -1,4 +1,4 @@
-"""The checks, the most valuable first, each with the seconds that it may take; together less than ten minutes."""
+"""The checks, the most valuable first, with time limits in seconds; less than ten minutes in total."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""One check in a process of its own: python -m gpu.child MODULE RESULT WORK full|dry"""
+"""Run one check: python -m gpu.child MODULE RESULT WORK full|dry"""
 
 import sys
 from importlib import import_module

@@ -1,6 +1,6 @@
-"""Engines of one backend in all precisions, by the commands that a user types: build, parity, speed.
+"""Build engines of one backend in all precisions with the command line, check parity, and measure speed.
 
-Each command is a process of its own: one that takes the driver down leaves the others' figures.
+Each command runs in its own process, so that a driver crash does not lose the figures of others.
 """
 
 import json
@@ -25,12 +25,12 @@ from gpu.setting import Setting
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
 _BRANCH: Branch = "ground"
-_SAID = 300
+_MESSAGE_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """`how`: what `build-engine` is told of it."""
+    """`how`: the options for `build-engine`."""
 
     name: str
     how: tuple[str, ...]
@@ -38,7 +38,7 @@ class Backend:
 
 
 def run_engines(report: Report, setting: Setting, backend: Backend) -> None:
-    """The small model's engines have to find what it finds; the full-size network's are timed."""
+    """Check parity of the small model's engines, and time the full-size network's."""
     train_set, unseen = (f"pairs:{each.pairs[0].ground.parents[1]}" for each in setting.small_sets())
     for precision in backend.precisions:
         out = setting.work / f"{backend.name}-{precision}-small"
@@ -55,7 +55,7 @@ def run_engines(report: Report, setting: Setting, backend: Backend) -> None:
         out = setting.work / f"{backend.name}-{precision}"
         if _build(report, checkpoint, out, backend, precision, images) is not None:
             _speed(report, setting, eager, f"{backend.name}, {precision}", open_branch(out, _BRANCH))
-    if not setting.dry:  # last, for it compiles for a minute
+    if not setting.dry:  # last, because it compiles for a minute
         compiled: Any = torch.compile(half)
         _speed(report, setting, eager, "torch.compile, autocast", TorchEmbedder(compiled, spec))
 
@@ -63,7 +63,7 @@ def run_engines(report: Report, setting: Setting, backend: Backend) -> None:
 def _build(
     report: Report, source: Path, out: Path, backend: Backend, precision: Precision, calibration: str
 ) -> float | None:
-    """The seconds that it took; None where the engine could not be built, which is a fault."""
+    """Build an engine and return the seconds it took; None, and a fault, if it cannot be built."""
     quantised = ("--calibration", calibration, "--images", "16") if precision in ("int8", "fp8") else ()
     start = time.perf_counter()
     done = _command("build-engine", source, "--precision", precision, *backend.how, *quantised, "--out", out)
@@ -75,30 +75,30 @@ def _build(
 
 
 def _parity(report: Report, run: Path, out: Path, unseen: str, precision: Precision, seconds: float) -> None:
-    """On so few pairs no drop of recall can be excluded: what is measured must be within the allowed one."""
+    """Accept an undecided verdict: so few pairs cannot exclude a drop of recall."""
     done = _command("parity", run, out, "--data", unseen, "--no-stages", "--accept-undecided", "--json")
     if done.returncode not in (0, 1, 3):
         report.row("Not run", engine=out.name, why=_words(done))
         report.require(False, f"{out.name} could not be run")
         return
     figures = json.loads(done.stdout)
-    (found,) = figures["candidates"]
-    at_1 = found["pairings"][0]["changes"][0]
-    verdicts = {check["name"]: check["verdict"] for check in found["gate"]["checks"]}
+    (candidate,) = figures["candidates"]
+    at_1 = candidate["pairings"][0]["changes"][0]
+    verdicts = {check["name"]: check["verdict"] for check in candidate["gate"]["checks"]}
     report.row(
         "Parity",
         precision=precision,
         seconds_to_build=seconds,
         verdict=figures["verdict"],
         **{"R@1 of PyTorch": at_1["before"], "change of R@1": at_1["change"]},
-        smallest_cosine=min(branch["smallest_cosine"] for branch in found["branches"]),
+        smallest_cosine=min(branch["smallest_cosine"] for branch in candidate["branches"]),
         rows_do_not_depend_on_their_batch=verdicts["batches"],
     )
-    report.require(figures["verdict"] == "passed", f"{precision}: {' '.join(found['gate']['reasons'])}")
+    report.require(figures["verdict"] == "passed", f"{precision}: {' '.join(candidate['gate']['reasons'])}")
 
 
 def _speed(report: Report, setting: Setting, eager: Embedder, name: str, embedder: Embedder) -> None:
-    """Beside PyTorch's eager float32, in turns."""
+    """Time `embedder` interleaved with PyTorch's eager float32."""
     for batch in setting.size.batches:
         images = noise(embedder, batch)
         slow, timing = time_embedders([eager, embedder], [images, images], rounds=setting.size.rounds)
@@ -106,14 +106,14 @@ def _speed(report: Report, setting: Setting, eager: Embedder, name: str, embedde
             f"Speed of the {_BRANCH} branch",
             batch=batch,
             engine=name,
-            **{"images/s": timing.speed.median, "ms a call": timing.latency(0.5)},
+            **{"images/s": timing.speed.median, "ms per call": timing.latency(0.5)},
             images_per_second_of_PyTorch_in_float32=slow.speed.median,
             times_as_fast=timing.ratio(slow).median,
         )
 
 
 class _Half(nn.Module):
-    """As PyTorch's users halve a network."""
+    """A network under autocast, the usual half precision in PyTorch."""
 
     def __init__(self, network: FromPixels) -> None:
         super().__init__()
@@ -133,5 +133,5 @@ def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def _words(done: subprocess.CompletedProcess[str]) -> str:
-    """The end of what a command said, in one line."""
-    return f"exit code {done.returncode}: {' '.join(done.stderr.split())[-_SAID:]}"
+    """Exit code and the end of a command's error output in one line."""
+    return f"exit code {done.returncode}: {' '.join(done.stderr.split())[-_MESSAGE_LENGTH:]}"

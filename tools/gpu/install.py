@@ -1,7 +1,7 @@
-"""Install a bundle on a machine that has PyTorch and no network, by that machine's own Python.
+"""Install a bundle on a machine with PyTorch and no network, with the machine's Python.
 
-The environment takes nothing of the machine's packages but those that are named, by links: ONNX Runtime for CPUs among
-them would break the one for GPUs. Needs pip and venv there; the repository is installed as it lies.
+The environment links only the listed packages of the machine, because the CPU build of ONNX Runtime would break the GPU
+build. Needs pip and venv; installs the repository from its folder.
 """
 
 import re
@@ -17,21 +17,21 @@ from gpu.parts import BASE, BundleFault, join, read_contents
 
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "geodtr", "runtime", "calibration", "training", "export", "cli")
 _EITHER = {"onnxruntime-gpu": "onnxruntime"}
-"""A carried package, and the one of the machine that it breaks."""
+"""A package of the bundle -> the package of the machine that conflicts with it."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """`python`: the environment's interpreter. `notes`: what was not installed, and why."""
+    """`python`: the environment's interpreter. `notes`: packages that are not installed, with the reason."""
 
     python: Path
     notes: tuple[str, ...]
 
 
 def install(bundle: Path, repository: Path, out: Path) -> Installed:
-    """Make the environment `out` anew from what has arrived in `bundle`, and install the project into it.
+    """Create the environment `out` from the parts in `bundle`, and install the project into it.
 
-    Raises BundleFault when the bundle is damaged, is for another Python, or lacks its base.
+    Raises BundleFault when the bundle is damaged, is for another Python version, or lacks its base.
     """
     contents = read_contents(bundle)
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -46,9 +46,9 @@ def install(bundle: Path, repository: Path, out: Path) -> Installed:
     for group in contents.groups:
         missing = group.missing(bundle)
         if missing and group.name == BASE:
-            raise BundleFault(f"{', '.join(missing)} is not in {bundle}: nothing works without it.")
+            raise BundleFault(f"{bundle} lacks {', '.join(missing)}, which is required. Copy the bundle again.")
         if missing:
-            notes.append(f"{group.name} is not installed: {', '.join(missing)} did not arrive")
+            notes.append(f"{group.name} is not installed: {', '.join(missing)} is missing")
         else:
             wheels += join(group, bundle, work)
     _pip(python, "--no-deps", *map(str, wheels))
@@ -58,12 +58,12 @@ def install(bundle: Path, repository: Path, out: Path) -> Installed:
     notes += [f"{name} is not on this machine" for name in _link(contents.presumed, unwanted, packages)]
     source = work / "source"
     for name in _SOURCES:
-        place = repository / name
-        if place.is_dir():
-            shutil.copytree(place, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        path = repository / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             source.mkdir(exist_ok=True)
-            shutil.copy(place, source / name)
+            shutil.copy(path, source / name)
     _pip(python, "--no-deps", "--no-build-isolation", str(source))
     shutil.rmtree(work)
     return Installed(python, tuple(notes))
@@ -75,9 +75,9 @@ def _pip(python: Path, *arguments: str) -> None:
 
 
 def _link(presumed: Iterable[str], unwanted: set[str], folder: Path) -> list[str]:
-    """Link the packages `presumed`, and all that they need, into `folder`; returns those that are not there.
+    """Link the packages `presumed` and their dependencies into `folder`; return the missing ones.
 
-    Among the installed ones, for some look for others beside themselves: ONNX Runtime for CUDA's libraries.
+    All are in one folder, because some packages look for others beside themselves: ONNX Runtime for CUDA's libraries.
     """
     waiting, seen, lacking = list(presumed), set(unwanted), list[str]()
     while waiting:
@@ -86,21 +86,21 @@ def _link(presumed: Iterable[str], unwanted: set[str], folder: Path) -> list[str
             continue
         seen.add(name)
         try:
-            found = distribution(name)
+            package = distribution(name)
         except PackageNotFoundError:
             lacking += [name] if name in presumed else []
             continue
-        waiting += _needs(found)
-        for top in {path.parts[0] for path in found.files or ()} - {"..", "__pycache__"}:
+        waiting += _requirements(package)
+        for top in {path.parts[0] for path in package.files or ()} - {"..", "__pycache__"}:
             link = folder / top
             if not top.endswith(".pth") and not link.exists():
-                link.symlink_to(Path(str(found.locate_file(top))).resolve())
+                link.symlink_to(Path(str(package.locate_file(top))).resolve())
     return sorted(lacking)
 
 
-def _needs(found: Distribution) -> Iterator[str]:
-    """Without what is only for an extra. A name that is for another platform does no harm: it is not there."""
-    for line in found.requires or ():
+def _requirements(package: Distribution) -> Iterator[str]:
+    """Dependencies without extras. Packages for other platforms are harmless, because they are not installed."""
+    for line in package.requires or ():
         name = re.match(r"[A-Za-z0-9._-]+", line)
         if name and not re.search(r";.*\bextra\b", line):
             yield _normal(name[0])

@@ -1,4 +1,4 @@
-"""What this machine is, as JSON: python -m gpu.machine. `GPU` is missing where PyTorch finds none."""
+"""Print a description of this machine as JSON: python -m gpu.machine. `GPU` is missing if PyTorch finds none."""
 
 import json
 import os
@@ -12,21 +12,21 @@ _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx-cu12-libs"
 
 
 def main() -> None:
-    found = {"processor cores": str(os.cpu_count()), "Python": platform.python_version()}
+    machine = {"processor cores": str(os.cpu_count()), "Python": platform.python_version()}
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        found["GPU"] = properties.name
-        found["compute capability"] = f"{properties.major}.{properties.minor}"
-        found["GPU memory"] = f"{properties.total_memory / 2**30:.0f} GiB"
-        found["CUDA"] = str(torch.version.cuda)
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        found["driver"] = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        machine["GPU"] = properties.name
+        machine["compute capability"] = f"{properties.major}.{properties.minor}"
+        machine["GPU memory"] = f"{properties.total_memory / 2**30:.0f} GiB"
+        machine["CUDA"] = str(torch.version.cuda)
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        machine["driver"] = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            machine[package] = version(package)
         except PackageNotFoundError:
             continue
-    print(json.dumps(found))
+    print(json.dumps(machine))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A bundle's folder: groups of wheels, each group cut into parts that travel one by one, and a manifest of them all.
+"""The folder of a bundle: groups of wheels, each split into parts that can be copied one by one, and a manifest.
 
-A group's parts, one behind the other, are its wheels, one behind the other. A group is whole or it is not used.
+The concatenated parts of a group are its concatenated wheels. An incomplete group is not used.
 """
 
 import hashlib
@@ -11,17 +11,17 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 BASE = "base"
-"""The group that everything needs."""
+"""The required group."""
 _BLOCK = 1 << 20
 
 
 class BundleFault(Exception):
-    """A bundle that is not what its manifest says."""
+    """A bundle that does not match its manifest."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file by its name, its length, and the SHA-256 of its bytes."""
+    """Name, length and SHA-256 of a file."""
 
     name: str
     bytes: int
@@ -30,20 +30,20 @@ class File:
 
 @dataclass(frozen=True)
 class Group:
-    """Wheels that are installed together, and the parts that carry them, both in order."""
+    """Wheels that are installed together, and their parts, both in order."""
 
     name: str
     wheels: tuple[File, ...]
     parts: tuple[File, ...]
 
     def missing(self, bundle: Path) -> list[str]:
-        """The parts that are not in the folder `bundle`."""
+        """The names of parts that are not in the folder `bundle`."""
         return [part.name for part in self.parts if not (bundle / part.name).is_file()]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A bundle. `python`: the version that it is for. `presumed`: what it needs of packages that are there already."""
+    """A bundle. `python`: its Python version. `presumed`: dependencies that the machine must have."""
 
     python: str
     presumed: tuple[str, ...]
@@ -65,12 +65,12 @@ def read_contents(bundle: Path) -> Contents:
         return Contents(values["python"], tuple(values["presumed"]), groups)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleFault(
-            f"{bundle} holds no bundle ({error}). Make it on a machine with a network: make gpu-bundle"
+            f"{bundle} holds no bundle ({error}). Build one on a machine with a network: make gpu-bundle"
         ) from None
 
 
 def cut(name: str, wheels: Sequence[Path], bundle: Path, most: int) -> Group:
-    """Write the parts of a group, none longer than `most` bytes, into the folder `bundle`."""
+    """Write the parts of a group, each at most `most` bytes, into the folder `bundle`."""
     parts = list[File]()
     blocks = (block for wheel in wheels for block in _blocks(wheel))
     waiting = next(blocks, b"")
@@ -87,7 +87,7 @@ def cut(name: str, wheels: Sequence[Path], bundle: Path, most: int) -> Group:
 
 
 def join(group: Group, bundle: Path, out: Path) -> list[Path]:
-    """Put the wheels of `group` together again in the folder `out`. Raises BundleFault when a byte differs."""
+    """Reassemble the wheels of `group` in the folder `out`. Raises BundleFault when a byte differs."""
     content = (block for part in group.parts for block in _blocks(bundle / part.name))
     waiting, wheels = b"", list[Path]()
     for wheel in group.wheels:
@@ -96,11 +96,11 @@ def join(group: Group, bundle: Path, out: Path) -> list[Path]:
             while left:
                 waiting = waiting or next(content, b"")
                 if not waiting:
-                    raise BundleFault(f"{group.name} ends within {wheel.name}. Carry the bundle again.")
+                    raise BundleFault(f"{group.name} ends within {wheel.name}. Copy the bundle again.")
                 taken, waiting = waiting[:left], waiting[left:]
                 left -= file.write(taken)
         if described(path) != wheel:
-            raise BundleFault(f"{wheel.name} did not arrive as it was sent. Carry the bundle again.")
+            raise BundleFault(f"{wheel.name} is corrupted. Copy the bundle again.")
         wheels.append(path)
     return wheels
 

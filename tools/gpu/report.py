@@ -1,4 +1,4 @@
-"""How a check reports what it finds: each figure is on the disk before the next one is measured."""
+"""The report of a check: each figure is on disk before the next one is measured."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ from gpu.results import write_json
 
 
 class Skipped(Exception):
-    """There is nothing here to check, and why."""
+    """The check does not apply here; the message is the reason."""
 
 
 class Report:
-    """Facts, rows of tables, and faults, in the file `path`."""
+    """Facts, table rows and faults, in the file `path`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,12 +25,12 @@ class Report:
         self._write("crashed")
 
     def row(self, table: str, **cells: Any) -> None:
-        """`cells` by the column's name, a blank for each underscore."""
+        """Add a row; `cells` by column name, in which underscores become spaces."""
         self._tables.setdefault(table, []).append({name.replace("_", " "): value for name, value in cells.items()})
         self._write("crashed")
 
     def require(self, holds: bool, otherwise: str) -> None:
-        """Unless it `holds`, the check has failed; it goes on all the same."""
+        """Record the fault `otherwise` unless `holds`; the check continues and ends as failed."""
         if not holds:
             self._faults.append(otherwise)
             self._write("crashed")
@@ -43,6 +43,6 @@ class Report:
         self._write("skipped")
 
     def _write(self, status: str) -> None:
-        """Until its end a check counts as crashed."""
+        """Write the file. The status is "crashed" until the check ends."""
         message = ". ".join(self._faults)
         write_json(self._path, {"status": status, "message": message, "facts": self._facts, "tables": self._tables})

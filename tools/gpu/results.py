@@ -1,4 +1,4 @@
-"""What the checks found, in one file that is right whenever it is read: gpu.json."""
+"""Results of the checks in one file, gpu.json, which is valid at any time."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 FILE_NAME = "gpu.json"
 Status = Literal["passed", "failed", "skipped", "crashed", "out of time", "interrupted", "not run"]
-"""failed: a figure is not what it should be. crashed: the check itself ended with an error."""
+"""failed: a figure is out of bounds. crashed: the check ended with an error."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check. `facts`: single figures by their names; `tables`: rows, each a value by the column's name.
+    """One check. `facts`: figures by name; `tables`: rows, each with values by column name.
 
-    What a check had found before it crashed or ran out of time is here as well. `message` says why it has not passed.
+    Includes figures from before a crash or timeout. `message` is the reason if the check did not pass.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """A run. `dry_run`: on a CPU, with sizes that measure nothing. `machine`: what it ran on, with which packages."""
+    """A run. `dry_run`: on a CPU with small sizes. `machine`: description of the machine and its packages."""
 
     date: str
     dry_run: bool
@@ -49,7 +49,7 @@ def read_results(path: Path) -> Results:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """In one step: a reader sees the old file or the new one, however this process ends."""
+    """Write atomically: a reader sees the old file or the new one, even if this process is killed."""
     temporary = path.with_name(f".{path.name}")
     with temporary.open("w") as file:
         json.dump(values, file, indent=1)

@@ -1,6 +1,6 @@
-"""Runs the checks one by one, each in a process of its own with its own time limit, and keeps gpu.json right.
+"""Run the checks one by one, each in its own process with a time limit, and update gpu.json.
 
-A check that hangs, crashes or takes the driver down costs its own figures from there on, and no other's.
+A check that hangs or crashes, or crashes the driver, does not affect the figures of others.
 """
 
 import json
@@ -18,16 +18,16 @@ from gpu.checks import Check
 from gpu.results import FILE_NAME, Outcome, Results, Status, write_results
 
 TOOLS = Path(__file__).resolve().parents[1]
-_LOOKS = 0.5
-"""Seconds between two looks at a check that runs."""
-_SAID = 500
-"""Characters of a crashed check's last line that are kept; its log has all it said."""
+_INTERVAL = 0.5
+"""Seconds between two reads of a running check's results."""
+_MESSAGE_LENGTH = 500
+"""Maximum length of a crashed check's last line in the results; its log has the full output."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`python`: the interpreter that has the project. `work`: the checks' folder. `seconds`: for all of them together;
-    in a dry run, each may take them all.
+    """`python`: interpreter with the project installed. `work`: folder for the checks. `seconds`: time limit in total;
+    in a dry run, for each check.
     """
 
     python: Path
@@ -39,14 +39,14 @@ class Plan:
 
 
 def find_machine(python: Path) -> dict[str, str]:
-    """What `gpu.machine` says. Raises subprocess's errors when PyTorch cannot be imported."""
+    """The output of `gpu.machine`. Raises subprocess errors when PyTorch cannot be imported."""
     command = [str(python), "-m", "gpu.machine"]
     done = subprocess.run(command, env=_environment(), check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     return {str(name): str(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def run_checks(checks: Sequence[Check], plan: Plan, machine: dict[str, str]) -> Results:
-    """Run `checks` in their order. On SIGINT or SIGTERM the check at work is ended, noted, and the run with it."""
+    """Run `checks` in order. SIGINT or SIGTERM ends the running check, records it, and ends the run."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes = [Outcome(check.name, check.title) for check in checks]
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
@@ -74,26 +74,26 @@ def run_checks(checks: Sequence[Check], plan: Plan, machine: dict[str, str]) -> 
 
 
 def _run(check: Check, plan: Plan, seconds: float, note: Callable[[Outcome], None]) -> Outcome:
-    """`note` hears what the check has found each time that is more; whatever ends this process then, it is kept."""
+    """Run one check. `note` stores its results whenever they change, so that nothing is lost on a kill."""
     begin, result = Outcome(check.name, check.title), plan.work / f"{check.name}.json"
     if seconds <= 0:
-        return replace(begin, message="the time for all checks was over")
+        return replace(begin, message="the total time limit was reached")
     command = [str(plan.python), "-m", "gpu.child", check.module, str(result), str(plan.work)]
     command.append("dry" if plan.dry_run else "full")
     log = plan.out / "logs" / f"{check.name}.log"
     start, seen = time.monotonic(), begin
-    with log.open("w") as said:
+    with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=plan.work, env=_environment(), stdout=said, stderr=said, start_new_session=True
+            command, cwd=plan.work, env=_environment(), stdout=output, stderr=output, start_new_session=True
         )
         ending: Status | None = None
         try:
             while process.poll() is None and time.monotonic() - start < seconds:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(_LOOKS)
-                found = _read(begin, result)
-                if found != seen:
-                    seen = found
+                    process.wait(_INTERVAL)
+                current = _read(begin, result)
+                if current != seen:
+                    seen = current
                     note(replace(seen, status="interrupted", seconds=round(time.monotonic() - start, 1)))
             ending = "out of time" if process.poll() is None else None
         except KeyboardInterrupt:
@@ -108,16 +108,16 @@ def _run(check: Check, plan: Plan, seconds: float, note: Callable[[Outcome], Non
     elif ending is not None:
         last = replace(last, status=ending, message="the run was ended")
     elif process.returncode:
-        words = ["", *log.read_text(errors="replace").splitlines()][-1][-_SAID:]
+        words = ["", *log.read_text(errors="replace").splitlines()][-1][-_MESSAGE_LENGTH:]
         last = replace(last, status="crashed", message=f"exit code {process.returncode}: {words}")
     return last
 
 
 def _read(begin: Outcome, result: Path) -> Outcome:
-    """What the check has written of itself so far."""
+    """The results that the check has written so far."""
     return replace(begin, **json.loads(result.read_text())) if result.is_file() else begin
 
 
 def _environment() -> dict[str, str]:
-    """The checks' modules are found beside this file, whatever the folder."""
+    """The environment with the checks' modules on the path."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOOLS), os.environ.get("PYTHONPATH", "")])}

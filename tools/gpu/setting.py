@@ -1,6 +1,6 @@
-"""What the checks work with: sizes, and the data and models that they share, made once in the work folder.
+"""Sizes, and the data and models shared by the checks, created once in the work folder.
 
-What is heavy is imported by those who ask for it.
+Heavy modules are imported inside the methods.
 """
 
 import shutil
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from geodtr.training.data.pair_set import PairSet
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))  # what is measured there and here alike is written once
+sys.path.insert(0, str(ROOT / "benchmarks"))  # the checks share code with the benchmarks
 SMALL = "world-tiny"
-"""The preset of a model that is trained within the check: its recall means something, its speed does not."""
+"""Preset of a model that a check trains, to measure recall, not speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is done. `preset`: the network whose speed counts, trained on `pairs` pairs by batches of `batch`.
+    """Sizes of the checks. `preset`: the network to time, trained on `pairs` pairs with batch size `batch`.
 
-    `steps` a round. `small_pairs` and `epochs`: of the small model's training. `batches`: of engines.
+    `steps` per round. `small_pairs` and `epochs` are for training the small model, `batches` for timing engines.
     """
 
     preset: str
@@ -44,7 +44,7 @@ DRY = Size(SMALL, 8, pairs=16, steps=2, rounds=2, small_pairs=32, epochs=1, batc
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a check may write, and how much it does."""
+    """The work folder and the sizes."""
 
     work: Path
     size: Size
@@ -60,14 +60,14 @@ class Setting:
         return Ranks().device
 
     def config(self, *settings: str, preset: str | None = None) -> "TrainConfig":
-        """Of the network whose speed counts, from random weights, or of another `preset`."""
+        """Configuration of the timed network, or of another `preset`, with random weights."""
         from geodtr.training.config import load_preset
 
         own = () if preset else (f"recipe.batch_size={self.size.batch}",)
         return load_preset(preset or self.size.preset, ["recipe.pretrained=none", *own, *settings])
 
     def world(self, preset: str, pairs: int, region: str = "valley") -> "PairSet":
-        """Generated pairs of the size that `preset` takes."""
+        """Generated pairs with the image size of `preset`."""
         from geodtr.training.config import load_preset
         from geodtr.training.data.pairs_csv import read_pairs
         from geodtr.training.world.dataset import WorldSet, write_world
@@ -79,22 +79,22 @@ class Setting:
         return read_pairs(folder)
 
     def small_sets(self) -> "tuple[PairSet, PairSet]":
-        """What the small model is trained on, and unseen ground."""
+        """Training set of the small model, and a test set from another region."""
         pairs = self.size.small_pairs
         return self.world(SMALL, pairs), self.world(SMALL, pairs, region="coast")
 
     def small_run(self) -> Path:
-        """The folder of the small model's training, on the GPU where there is one."""
+        """Train the small model, on a GPU if there is one; return its folder."""
         from geodtr.training.loop import train
 
         out = self.work / "run"
         if not (out / "last.safetensors").exists():
-            shutil.rmtree(out, ignore_errors=True)  # of a check that ran out of time
+            shutil.rmtree(out, ignore_errors=True)  # left by a check that timed out
             train(self.config(f"recipe.epochs={self.size.epochs}", preset=SMALL), self.small_sets()[0], out)
         return out
 
     def full_checkpoint(self) -> Path:
-        """Random weights of the network whose speed counts, with the batch statistics of generated pairs."""
+        """Checkpoint of the timed network: random weights and the batch statistics of generated pairs."""
         from engines import random_checkpoint
 
         return random_checkpoint(self.work, self.world(self.size.preset, 16), self.size.preset)

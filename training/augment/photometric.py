@@ -1,10 +1,10 @@
-"""Semantic augmentation: colour, detail and sharpness change, each view on its own; the layout stays.
+"""Photometric augmentation (the paper's "semantic augmentation"): colour, detail and sharpness, per view.
 
 Source: Zhang et al., AAAI 2023, section 4.2, and the official release: colour jitter, greyscale, posterisation and
-Gaussian blur, in this order. Works on whole batches of pixels, uint8 [B, H, W, 3], on their device, with every image's
-own draws: torchvision's transforms take one for a whole batch. Row i of the result depends on row i of the images and
-of the change alone, to the last bit, so that a batch shared by several processes gives the same pixels: hence sums of
-integers and elementwise arithmetic, and no convolution, whose rounding depends on the size of the batch.
+Gaussian blur, in this order. Works on whole batches of pixels, uint8 [B, H, W, 3], on their device. Each image has its
+own draws; torchvision's transforms use one draw per batch. Row i of the result depends only on row i of the images and
+of the change, to the last bit, so that any number of processes gives the same pixels. Hence integer sums and
+elementwise arithmetic, and no convolution: its rounding depends on the batch size.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import posterize, rgb_to_grayscale
 
 Semantic = Literal["strong", "weak", "none"]
-"""strong and weak as in the paper; none leaves the pixels as they are."""
+"""strong and weak as in the paper; none leaves the pixels unchanged."""
 
 CONTRAST, SATURATION = 1, 2
 """Columns of `SemanticChange.factors`; column 0 is brightness."""
@@ -28,38 +28,38 @@ _SIGMAS = (0.1, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class SemanticChange:
-    """One change per image; small tensors that live on the CPU, whatever device the images are on."""
+    """One change per image; the tensors are always on the CPU."""
 
     factors: Tensor
     """float32 [B, 3]: brightness, contrast, saturation; 1 changes nothing."""
     order: Tensor
-    """int64 [B, 3]: the columns of `factors` in the order in which they are applied."""
+    """int64 [B, 3]: the columns of `factors` in order of application."""
     grey: Tensor
     """bool [B]."""
     posterised: Tensor
-    """bool [B]: whether only the upper four bits are kept."""
+    """bool [B]: whether to keep only the upper four bits."""
     sigma: Tensor
-    """float32 [B]: the Gaussian blur's standard deviation in rows; 0 leaves the image sharp."""
+    """float32 [B]: standard deviation of the Gaussian blur, in rows; 0 disables it."""
 
     @property
-    def idle(self) -> bool:
-        """Whether every image stays as it is."""
+    def is_identity(self) -> bool:
+        """Whether no image changes."""
         return not bool((self.factors != 1).any() or self.grey.any() or self.posterised.any() or self.sigma.any())
 
-    def rows(self, chosen: slice) -> "SemanticChange":
-        """The changes of some images of the batch: a process's own, where several share one batch."""
+    def rows(self, rows: slice) -> "SemanticChange":
+        """The changes of some images of the batch, for example of one rank."""
         return SemanticChange(
-            factors=self.factors[chosen],
-            order=self.order[chosen],
-            grey=self.grey[chosen],
-            posterised=self.posterised[chosen],
-            sigma=self.sigma[chosen],
+            factors=self.factors[rows],
+            order=self.order[rows],
+            grey=self.grey[rows],
+            posterised=self.posterised[rows],
+            sigma=self.sigma[rows],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Strength:
-    """Factors are drawn from 1 - jitter to 1 + jitter; `grey` and `posterised` are chances."""
+    """Factors are uniform from 1 - jitter to 1 + jitter; `grey` and `posterised` are probabilities."""
 
     jitter: float
     grey: float
@@ -77,7 +77,7 @@ _STRENGTHS: Mapping[Semantic, _Strength] = {
 def draw_semantic(strength: Semantic, images: int, generator: torch.Generator) -> SemanticChange:
     """Draw a change for each of `images` images of one view from a CPU `generator`.
 
-    Every strength takes as many numbers off the generator, so that two strengths are compared on the same batches.
+    Every strength draws the same count of numbers, so that strengths can be compared on the same batches.
     """
     how = _STRENGTHS[strength]
     factors = 1 + how.jitter * (2 * torch.rand(images, 3, generator=generator) - 1)
@@ -94,20 +94,19 @@ def draw_semantic(strength: Semantic, images: int, generator: torch.Generator) -
 
 
 def change_semantic(images: Tensor, change: SemanticChange) -> Tensor:
-    """Apply `change` to images of one view: uint8 [B, H, W, 3] in and out; the very same tensor when nothing changes.
+    """Apply `change` to images of one view, uint8 [B, H, W, 3] in and out. Returns the same tensor if nothing changes.
 
-    The result is what a camera could deliver and what engines are fed, at a quarter of the memory of float32. It is
-    worked out in float32 and rounded to whole levels twice: before posterisation, which is defined on them, and after
-    the blur. So either loses half a level at most, where torchvision cuts off the fraction after each adjustment.
-    Memory is laid out in planes, as a network will want it. An image to blur has at least 3 rows.
+    Computes in float32 and rounds to whole levels twice: before posterisation, which is defined on levels, and after
+    the blur. Each rounding loses at most half a level; torchvision truncates after each adjustment. The memory layout
+    is planar, as a network needs it. Images to blur need at least 3 rows.
     """
-    if change.idle:
+    if change.is_identity:
         return images
-    # One plane a colour: arithmetic on whole planes is several times faster than on every third value.
+    # One plane per colour: arithmetic on whole planes is several times faster than on every third value.
     planes = images.movedim(3, 1).to(torch.float32, memory_format=torch.contiguous_format)
     if bool((change.factors != 1).any()):
         _jitter(planes, change)
-    # Rows are found on the CPU, so that a GPU is not waited for.
+    # Row numbers are computed on the CPU to avoid a GPU synchronisation.
     grey = torch.nonzero(change.grey)[:, 0].to(images.device)
     planes[grey] = _luma(planes[grey]).expand(-1, 3, -1, -1)
     planes.round_()
@@ -122,7 +121,7 @@ def change_semantic(images: Tensor, change: SemanticChange) -> Tensor:
 def _jitter(planes: Tensor, change: SemanticChange) -> None:
     """Change brightness, contrast and saturation of float32 [B, 3, H, W] in place, each image in its own order.
 
-    Each of the three moves a pixel away from an anchor: black, the image's mean grey, or the pixel's own grey.
+    Each scales a pixel's distance from an anchor: black, the image's mean grey, or the pixel's own grey.
     """
     pixels = planes.shape[2] * planes.shape[3]
     for column in change.order.unbind(dim=1):
@@ -131,17 +130,17 @@ def _jitter(planes: Tensor, change: SemanticChange) -> None:
         grey_weight = _per_image((1 - factor) * (column == SATURATION), planes.device)
         mean_weight = _per_image((1 - factor) * (column == CONTRAST), planes.device)
         grey = _luma(planes)
-        # Whole levels, as in torchvision: a sum of integers is the same in any order, one of floats is not.
+        # Whole levels, as in torchvision: an integer sum does not depend on the order, a float sum does.
         mean = grey.to(torch.int32).sum(dim=(2, 3), keepdim=True) / pixels
         planes.mul_(weight).add_(grey.mul_(grey_weight).add_(mean * mean_weight)).clamp_(0, 255)
 
 
 def _blur(planes: Tensor, sigma: Tensor) -> None:
-    """Blur float32 [B, 3, H, W] in place down the height over five rows, edges reflected, each with its own `sigma`.
+    """Blur float32 [B, 3, H, W] vertically in place over five rows, edges reflected, each image with its own `sigma`.
 
-    The release's kernel_size (1, 5) is (across, down) in torchvision: rows are mixed, columns are not.
+    The release's kernel_size (1, 5) is (horizontal, vertical) in torchvision, so only rows are mixed.
     """
-    # In float64, so that the weights are the same, once rounded, whichever vector instructions made them.
+    # In float64, so that the rounded weights do not depend on the CPU's vector instructions.
     distance = torch.arange(3, dtype=torch.float64) / sigma.double()[:, None]
     weights = torch.exp(-(distance**2) / 2)
     weights[:, 0] = 1

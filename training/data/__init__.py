@@ -1,1 +1,1 @@
-"""Readers of data sets: which image belongs to which, and where. They need NumPy only, never torch."""
+"""Readers of data sets: pairs of images and their positions. They need NumPy, but not torch."""

@@ -1,6 +1,6 @@
-"""Checking data sets before any training: what is missing, unreadable, of a wrong size, double, or in two splits.
+"""Check data sets before training: missing, unreadable, wrongly sized and duplicate images, and images in two splits.
 
-Images are compared by their decoded pixels: files that differ in a byte may show the same place in the same picture.
+Images are compared by their decoded pixels, because different files may decode to the same picture.
 """
 
 import os
@@ -23,7 +23,7 @@ from geodtr.training.data.spec import Source, parse_spec
 
 @dataclass(frozen=True, slots=True)
 class CheckedBranch:
-    """What is said of one branch's images. `sizes` counts the readable ones by "WIDTHxHEIGHT", the most common first.
+    """Results for one branch. `sizes` counts the readable images by "WIDTHxHEIGHT", the most common first.
 
     `duplicates` are groups of images with the same pixels.
     """
@@ -37,7 +37,7 @@ class CheckedBranch:
 
 @dataclass(frozen=True, slots=True)
 class CheckedSet:
-    """What is said of one set of pairs. `missing` are files that it lists and does not have; its pairs lack them."""
+    """Results for one set of pairs. `missing` are listed files that do not exist; their pairs are left out."""
 
     name: str
     pairs: int
@@ -47,7 +47,7 @@ class CheckedSet:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Images of one branch with the same pixels in two sets: of each, first the one's file, then the other's."""
+    """Images of one branch with the same pixels in two sets: each the file in the first set, then in the second."""
 
     first: str
     second: str
@@ -57,14 +57,14 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class DataCheck:
-    """Everything found. `shared` has an entry for each two sets and branch that share an image."""
+    """All results. `shared` has one entry for each two sets and branch that share an image."""
 
     sets: tuple[CheckedSet, ...]
     shared: tuple[Shared, ...]
 
     @property
     def problems(self) -> dict[str, int]:
-        """How many of each kind there are; those of which there are none are not listed."""
+        """The number of problems by kind, without kinds that have none."""
         branches = [branch for checked in self.sets for branch in checked.branches.values()]
         counts = {
             "missing": sum(len(checked.missing) for checked in self.sets),
@@ -90,16 +90,16 @@ _Seen = Mapping[Path, _Image | ImageError]
 def check(
     specs: Sequence[str], limit: int | None = None, *, jobs: int | None = None, track: Track = untracked
 ) -> DataCheck:
-    """Decode every image that `specs` name, once each, in `jobs` threads (one a core by default).
+    """Decode each image of the data sets `specs` once, and compare all sets with each other.
 
-    A SPEC of a kind with splits that names none stands for its split to train on and its split to test on. Every two
-    sets are compared. What is kept of an image is a hash. Raises DataError as the readers do.
+    A SPEC without a split stands for the training and the test split of its kind. `jobs` is the number of threads, by
+    default one per core. Memory holds one hash per image. Raises DataError as the readers do.
     """
     opened = [(source, split, source.read(split, limit)) for source, split in map_splits(specs)]
     paths = dict.fromkeys(path for *_, pair_set in opened for branch in BRANCHES for path in pair_set.images(branch))
     seen: dict[Path, _Image | ImageError] = {}
     threads = jobs or os.cpu_count() or 1
-    with closing(work_ahead(_look, paths, threads=threads, ahead=4 * threads)) as results:
+    with closing(work_ahead(_hash_image, paths, threads=threads, ahead=4 * threads)) as results:
         for path, result in track(results, "Checking images", len(paths)):
             try:
                 seen[path] = result.result()
@@ -124,7 +124,7 @@ def check(
 
 
 def map_splits(specs: Sequence[str]) -> list[tuple[Source, str]]:
-    """The sets that SPECs stand for, in their order."""
+    """The sets that `specs` stand for, in order."""
     sources = map(parse_spec, specs)
     return [
         (source, split)
@@ -133,8 +133,8 @@ def map_splits(specs: Sequence[str]) -> list[tuple[Source, str]]:
     ]
 
 
-def _look(path: Path) -> _Image:
-    """Raises ImageError when the file cannot be decoded."""
+def _hash_image(path: Path) -> _Image:
+    """Decode and hash one image. Raises ImageError when it cannot be decoded."""
     pixels = read_image(path)
     height, width, _ = pixels.shape
     return _Image((width, height), blake2b(pixels.tobytes(), digest_size=16, key=b"%dx%d" % (width, height)).digest())
@@ -171,17 +171,17 @@ def _check_branch(branch: Branch, source: Source, pair_set: PairSet, seen: _Seen
 
 
 def _in_both(first: Sequence[Path], second: Sequence[Path], seen: _Seen) -> tuple[tuple[Path, Path], ...]:
-    """The images of `second` whose pixels are in `first` too, each with the first such image there."""
-    places: dict[bytes, Path] = {}
+    """The images of `second` with the same pixels as one in `first`, each preceded by the first such image."""
+    by_digest: dict[bytes, Path] = {}
     for path in first:
         image = seen[path]
         if isinstance(image, _Image):
-            places.setdefault(image.digest, path)
-    looked_at = ((path, seen[path]) for path in second)
+            by_digest.setdefault(image.digest, path)
+    candidates = ((path, seen[path]) for path in second)
     return tuple(
-        (places[image.digest], path)
-        for path, image in looked_at
-        if isinstance(image, _Image) and image.digest in places
+        (by_digest[image.digest], path)
+        for path, image in candidates
+        if isinstance(image, _Image) and image.digest in by_digest
     )
 
 

@@ -1,8 +1,8 @@
 """Reader of CVACT in the layout of its release: `ANU_data_small`, `ANU_data_test` and the index `ACT_data.mat`.
 
 Images are `streetview/<id>_grdView.jpg` and `satview_polish/<id>_satView_polish.jpg`. Positions are UTM metres of the
-panorama, whose zone the index does not state: the set shows Canberra, which lies in zone 55 south. CVACT_val is a part
-of CVACT_test: an epoch chosen on the one has seen the other.
+panorama. The index does not state their zone; the set shows Canberra, which is in zone 55 south. CVACT_val is a subset
+of CVACT_test, so selecting an epoch on one biases the result on the other.
 Source: the releases of OriCNN (Liu and Li, CVPR 2019) and GeoDTR.
 """
 
@@ -21,10 +21,10 @@ from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 INDEX = "ACT_data.mat"
 FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_test"}
-"""The folder that each split's images lie in."""
+"""The folder with each split's images."""
 
 _ROWS = {"train": ("trainSet", "trainInd"), "val": ("valSet", "valInd"), "test": ("valSetAll", "valInd")}
-"""The struct and its field that hold each split's row numbers, counted from 1."""
+"""The struct and its field with each split's row numbers, from 1."""
 
 
 _ZONE = 55
@@ -33,16 +33,16 @@ _TERRITORY = (-36.0, -35.0, 148.7, 149.5)
 
 
 def read_cvact(root: Path, split: str) -> PairSet:
-    """Read one split. ACT_data.mat lies at the root, as in most copies, or in one of the two folders.
+    """Read one split. ACT_data.mat is at the root, as in most copies, or in one of the two folders.
 
-    Raises DataError when the index is missing, corrupt, or names rows that it does not have.
+    Raises DataError when the index is missing, corrupt, or names rows that do not exist.
     """
-    places = [root / INDEX, *(root / folder / INDEX for folder in dict.fromkeys(FOLDERS.values()))]
-    path = next((place for place in places if place.is_file()), None)
+    candidates = [root / INDEX, *(root / folder / INDEX for folder in dict.fromkeys(FOLDERS.values()))]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise DataError(
             f"{root} holds no {INDEX}, nor do its folders {' and '.join(dict.fromkeys(FOLDERS.values()))}. "
-            "The root of CVACT is the folder that holds these two."
+            "Give the folder that contains these two."
         )
     index = _read_index(path, split)
     folder = root / FOLDERS[split]
@@ -54,20 +54,20 @@ def read_cvact(root: Path, split: str) -> PairSet:
             lon=lon,
             utm=index.utm[row - 1],
         )
-        for row, (lat, lon) in ((int(row), _place(index.utm[int(row) - 1])) for row in index.rows)
+        for row, (lat, lon) in ((int(row), _position(index.utm[int(row) - 1])) for row in index.rows)
     ]
     return existing(f"cvact:{root}#{split}", pairs)
 
 
-def _place(utm: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
-    """Degrees of metres that lie in the Territory; of others nobody said where they are."""
+def _position(utm: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
+    """Latitude and longitude in degrees; None outside the Territory, where the zone is unknown."""
     lat, lon = utm_to_degrees(*utm, _ZONE, southern=True)
     south, north, west, east = _TERRITORY
     return (lat, lon) if south <= lat <= north and west <= lon <= east else (None, None)
 
 
 class _Index(msgspec.Struct):
-    """What the index says of a split: all panoramas, their easting and northing in metres, the split's rows from 1."""
+    """All panoramas, their easting and northing in metres, and the row numbers of one split, from 1."""
 
     names: list[Annotated[str, msgspec.Meta(pattern=r"\A[^/\x00]+\Z")]]
     utm: list[tuple[float, float]]
@@ -81,8 +81,8 @@ def _read_index(path: Path, split: str) -> _Index:
     result = subprocess.run(command, capture_output=True, check=False)
     damaged = f"{path} is not the index of CVACT, or is damaged"
     if result.returncode:
-        said = result.stderr.decode(errors="replace").split("\n")
-        reason = next((line for line in reversed(said) if line.strip()), "it crashed its reader")
+        messages = result.stderr.decode(errors="replace").split("\n")
+        reason = next((line for line in reversed(messages) if line.strip()), "its reader crashed")
         raise DataError(f"{damaged} ({reason}). Copy it again.")
     try:
         index = msgspec.json.decode(result.stdout, type=_Index)

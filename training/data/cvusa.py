@@ -1,7 +1,7 @@
 """Reader of CVUSA in the layout of its release: `splits/{train,val}-19zl.csv`, rows of aerial, panorama, annotation.
 
-The lists that GeoDTR's authors cleaned of duplicates bear the same names as the released ones, which they are meant to
-replace. Where both shall be had, the cleaned ones lie in a folder named like the archive they come in.
+GeoDTR's authors removed duplicates from the lists. Their lists have the names of the released ones. To use both, unpack
+theirs into a folder with the name of their archive.
 Source: the release of Zhai et al. (CVPR 2017); the README and resources/CVUSA_cleaned.zip of GeoDTR's release.
 """
 
@@ -17,21 +17,21 @@ LISTS = {
     "train-clean": "splits/CVUSA_cleaned/train-19zl.csv",
     "val-clean": "splits/CVUSA_cleaned/val-19zl.csv",
 }
-"""The list of each split, below the root."""
+"""The list of each split, relative to the root."""
 
 POSITIONS = ("split_locations/all.csv", "all.csv")
-"""Where the full release keeps its positions; some copies have the file at the top."""
+"""The positions in the full release; some copies have the file at the root."""
 
 
 def read_cvusa(root: Path, split: str) -> PairSet:
-    """Read one split; `lat` and `lon` are those of the panorama, where the root holds positions at all.
+    """Read one split; `lat` and `lon` are the panorama's, if the root holds positions.
 
     Raises DataError when the split's list is missing or a row is malformed.
     """
     path = root / LISTS[split]
     if not path.is_file():
         cleaned = " Unpack GeoDTR's CVUSA_cleaned.zip there." if split.endswith("-clean") else ""
-        raise DataError(f"{path} does not exist.{cleaned} CVUSA's root holds bingmap, streetview and splits.")
+        raise DataError(f"{path} does not exist.{cleaned} CVUSA's root contains bingmap, streetview and splits.")
     positions = _read_positions(root)
     pairs = []
     for line, row in read_csv(path):
@@ -43,7 +43,7 @@ def read_cvusa(root: Path, split: str) -> PairSet:
 
 
 def _read_positions(root: Path) -> dict[str, tuple[float, float]]:
-    """The position of each panorama, by its seven-digit number; none where the root holds no list of positions.
+    """The position of each panorama by its seven-digit number; empty if the root holds no list of positions.
 
     Row n (from 1, no header) belongs to image n: latitude and longitude of the tile, then of the panorama.
     """
@@ -57,9 +57,9 @@ def _read_positions(root: Path) -> dict[str, tuple[float, float]]:
         except (IndexError, ValueError):
             raise DataError(
                 f"{path}, line {line}: needs sat_lat,sat_lon,grd_lat,grd_lon and no header, has {','.join(row)!r}. "
-                "Mend the file, or take it away: without it the images have no positions."
+                "Correct the file, or remove it; the images then have no positions."
             ) from None
         if not (abs(lat) <= 90 and abs(lon) <= 180):
-            raise DataError(f"{path}, line {line}: {row[2]},{row[3]} is no position in degrees. Mend it.")
+            raise DataError(f"{path}, line {line}: {row[2]},{row[3]} is not a position in degrees. Correct it.")
         positions[f"{number:07d}"] = (lat, lon)
     return positions

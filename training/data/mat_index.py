@@ -1,7 +1,6 @@
-"""Run as a program: prints, as JSON, what CVACT's index says of one split. Arguments: file, struct and its field.
+"""A program that prints CVACT's index of one split as JSON. Arguments: file, struct and its field.
 
-A process of its own, because SciPy's reader of MATLAB files does not only raise whatever it stumbles on in a damaged
-file: it may crash, and would take the caller along.
+It runs in its own process because SciPy's reader of MATLAB files may crash on a damaged file.
 """
 
 import sys
@@ -15,12 +14,12 @@ def main() -> None:
 
     path, struct, field = sys.argv[1:]
     index = loadmat(path, variable_names=("panoIds", "utm", struct), squeeze_me=True)
-    found = {
+    content = {
         "names": np.atleast_1d(index["panoIds"]).tolist(),
         "utm": np.atleast_2d(index["utm"]).tolist(),
         "rows": np.atleast_1d(index[struct][field].item()).tolist(),
     }
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    sys.stdout.buffer.write(msgspec.json.encode(content))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A set of pairs: which ground image belongs to which aerial tile, and where on Earth if that is known.
+"""A set of pairs: ground images, their aerial tiles, and positions if known.
 
-Knows paths and coordinates; reads no pixels.
+Works on paths and coordinates; reads no pixels.
 """
 
 import os
@@ -25,8 +25,8 @@ from geodtr.runtime.recall import Matches
 class Pair:
     """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84), `heading` clockwise from north.
 
-    `utm` is easting and northing in metres, for data sets that give those alone. `semi_positives` are tiles that show
-    the place as well, off their centre: they are left out of its ranking.
+    `utm` is easting and northing in metres, for data sets without degrees. `semi_positives` are tiles that show the
+    location off their centre; they are left out of the ranking.
     """
 
     ground: Path
@@ -40,28 +40,37 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that a data set lists and that cannot be used, and why."""
+    """A listed file that cannot be used, and the reason."""
 
     path: Path
     reason: str
 
 
 def describe_skipped(data: str, skipped: Sequence[Skipped]) -> str:
-    """Which files of the data set `data` were left out, in words."""
+    """A message about the skipped files of the data set `data`."""
     first = skipped[0]
     return (
         f"{len(skipped)} files of {data} are left out with their pairs, the first: {first.path} ({first.reason}). "
-        f"To see them all: geodtr-export data check {data}"
+        f"To list all: geodtr-export data check {data}"
     )
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs in a stable order; `name` is the SPEC they were read by. Never empty.
+    """Pairs in a stable order. Never empty.
 
-    Several pairs may share one tile. `distractors` are tiles that belong to no pair and are searched all the same.
-    `skipped` are the files that were listed and could not be used, with their pairs left out. `made_from` is the SPEC
-    of the set that a prepared one was made from.
+    Attributes
+    ----------
+    name
+        SPEC of the set.
+    pairs
+        Several pairs may share one tile.
+    distractors
+        Tiles that belong to no pair, but are in the gallery.
+    skipped
+        Listed files that cannot be used; their pairs are left out.
+    made_from
+        SPEC of the original set, for a prepared one.
     """
 
     name: str
@@ -72,7 +81,7 @@ class PairSet:
 
     @property
     def source(self) -> str:
-        """The SPEC of the images as they were taken, which tells the area they show."""
+        """SPEC of the original images; it identifies the area."""
         return self.made_from or self.name
 
     def __post_init__(self) -> None:
@@ -80,14 +89,14 @@ class PairSet:
             first = ""
             if self.skipped:
                 bad = self.skipped[0]
-                first = f" The first of {len(self.skipped)} files that cannot be used: {bad.path} ({bad.reason})."
+                first = f" {len(self.skipped)} files cannot be used, first {bad.path} ({bad.reason})."
             raise DataError(f"{self.name} holds no pairs.{first} Check the path and the split.")
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def paths(self, branch: Branch) -> list[Path]:
-        """The images of one branch, one for each pair, in the set's order."""
+        """The image of each pair for one branch, in order."""
         return [pair.ground if branch == "ground" else pair.aerial for pair in self.pairs]
 
     def images(self, branch: Branch) -> list[Path]:
@@ -96,13 +105,13 @@ class PairSet:
 
     @cached_property
     def references(self) -> list[Path]:
-        """Every tile once: those of the pairs in the pairs' order, semi-positives, then distractors."""
+        """Every tile once: tiles of the pairs in order, then semi-positives, then distractors."""
         semi_positives = (path for pair in self.pairs for path in pair.semi_positives)
         return list(dict.fromkeys((*self.paths("aerial"), *semi_positives, *self.distractors)))
 
     @cached_property
     def tiles(self) -> NDArray[np.int64]:
-        """The row among `references` of each pair's tile, int64 [N]: pairs with equal numbers are no negatives."""
+        """The row of each pair's tile in `references`, int64 [N]; equal rows are not negatives of each other."""
         rows = self._rows()
         return np.array([rows[pair.aerial] for pair in self.pairs], np.int64)
 
@@ -113,7 +122,7 @@ class PairSet:
 
     @property
     def ignored(self) -> Matches | None:
-        """The semi-positives of each pair; None where there are none at all."""
+        """The semi-positives of each pair; None if no pair has any."""
         rows = self._rows()
         matches = [(query, rows[path]) for query, pair in enumerate(self.pairs) for path in pair.semi_positives]
         if not matches:
@@ -123,8 +132,9 @@ class PairSet:
 
     @readable(DataError)
     def fingerprint(self) -> str:
-        """One hex SHA-256 of all that recall is measured on: the contents of the images, in order, and which of them
-        belong together. Reads every file; raises DataError when one cannot be read.
+        """Hex SHA-256 of the images' contents, in order, and of their pairing. Reads every file.
+
+        Raises DataError when a file cannot be read.
         """
         images = hash_files(path for branch in BRANCHES for path in self.images(branch))
         digest = sha256(bytes.fromhex(images))
@@ -135,20 +145,19 @@ class PairSet:
         return digest.hexdigest()
 
     def within(self, metres: float) -> Matches:
-        """Every tile whose pair's `utm` lies at most so many metres from the query's own: the truth by which OriCNN
-        counts hits on CVACT_test (5 m). A pair's own tile is always among them.
+        """All tiles whose pair is at most `metres` from the query, by `utm`; includes the pair's own tile.
 
-        Raises DataError when a pair has no `utm`. Needs SciPy.
+        OriCNN counts hits on CVACT_test this way, with 5 m. Raises DataError when a pair has no `utm`. Needs SciPy.
         """
         from scipy.spatial import cKDTree
 
-        places = [pair.utm for pair in self.pairs if pair.utm is not None]
-        if len(places) < len(self.pairs):
-            raise DataError(f"{self.name} gives no positions in metres for {len(self.pairs) - len(places)} pairs.")
-        tree = cKDTree(np.array(places, np.float64))
-        near = tree.query_ball_point(tree.data, metres)
-        # Pairs that share a tile name it once each.
-        rows = [np.unique(self.tiles[found]) for found in near]
+        positions = [pair.utm for pair in self.pairs if pair.utm is not None]
+        if len(positions) < len(self.pairs):
+            raise DataError(f"{self.name} gives no positions in metres for {len(self.pairs) - len(positions)} pairs.")
+        tree = cKDTree(np.array(positions, np.float64))
+        neighbours = tree.query_ball_point(tree.data, metres)
+        # Pairs may share a tile.
+        rows = [np.unique(self.tiles[pairs]) for pairs in neighbours]
         query = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         return Matches(query, np.concatenate(rows))
 
@@ -156,13 +165,13 @@ class PairSet:
         return {path: row for row, path in enumerate(self.references)}
 
     def first(self, count: int) -> "PairSet":
-        """The first `count` pairs, all where there are fewer; a limited set is searched without distractors."""
+        """At most the first `count` pairs. If pairs are dropped, so are the distractors."""
         if count >= len(self.pairs):
             return self
         return replace(self, pairs=self.pairs[:count], distractors=())
 
     def without(self, bad: Iterable[Skipped]) -> "PairSet":
-        """The set without the pairs that use a file in `bad`, which are added to `skipped`."""
+        """The set without the pairs that use a file in `bad`; these files are added to `skipped`."""
         bad = tuple(bad)
         paths = {entry.path for entry in bad}
         return replace(
@@ -174,19 +183,19 @@ class PairSet:
 
 
 def existing(name: str, pairs: Iterable[Pair], distractors: Iterable[Path] = ()) -> PairSet:
-    """The set of those pairs whose two images exist; what is missing is in its `skipped`, in the order of the list.
+    """The set of pairs whose two images exist; missing files are in `skipped`, in the order of the list.
 
     Raises DataError when no pair is left.
     """
     pairs, distractors = list(pairs), list(distractors)
-    asked = [path for pair in pairs for path in (pair.ground, pair.aerial, *pair.semi_positives)] + distractors
-    missing = {path: Skipped(path, "missing") for path in _missing(dict.fromkeys(asked))}
+    listed = [path for pair in pairs for path in (pair.ground, pair.aerial, *pair.semi_positives)] + distractors
+    missing = {path: Skipped(path, "missing") for path in _missing(dict.fromkeys(listed))}
     left = (path for path in distractors if path not in missing)
     return PairSet(name, tuple(_without(missing, pairs)), tuple(left), tuple(missing.values()))
 
 
 def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """The pairs with both images left, and of their semi-positives those that are left."""
+    """The pairs without a bad image, and without bad semi-positives."""
     for pair in pairs:
         if pair.ground not in bad and pair.aerial not in bad:
             semi_positives = tuple(path for path in pair.semi_positives if path not in bad)
@@ -194,9 +203,9 @@ def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 
 def _missing(paths: Iterable[Path]) -> Iterator[Path]:
-    """Those that do not exist; asked in parallel, for a network disk answers slowly."""
+    """The paths that are not files. Checked in parallel because a network disk is slow."""
     paths = list(paths)
     with ThreadPoolExecutor(16) as pool:
-        # Not Path.is_file, which lets errors out: a name too long for the disk does not exist, and that is all.
-        there = pool.map(os.path.isfile, paths, chunksize=256)
-        yield from (path for path, found in zip(paths, there, strict=True) if not found)
+        # Path.is_file raises for a name that is too long for the disk.
+        results = pool.map(os.path.isfile, paths, chunksize=256)
+        yield from (path for path, exists in zip(paths, results, strict=True) if not exists)

@@ -1,6 +1,6 @@
 """Reader and writer of `pairs:` data sets: a folder with `pairs.csv`, paths relative to the folder.
 
-Header: ground,aerial[,lat,lon[,heading]]. The simplest form for one's own images.
+Header: ground,aerial[,lat,lon[,heading]]. The simplest format for your own images.
 """
 
 import csv
@@ -17,10 +17,10 @@ _ALLOWED = " or ".join(",".join(header) for header in HEADERS)
 
 
 def read_pairs(folder: Path) -> PairSet:
-    """Read `folder`/pairs.csv. Raises DataError naming the file, row and column that is wrong."""
+    """Read `folder`/pairs.csv. Raises DataError with the file, row and column of the fault."""
     path = folder / FILE_NAME
     if not path.is_file():
-        raise DataError(f"{folder} holds no {FILE_NAME}. It needs one, with the header {_ALLOWED}.")
+        raise DataError(f"{folder} holds no {FILE_NAME}. Add one with the header {_ALLOWED}.")
     rows = read_csv(path)
     header = tuple(rows[0][1]) if rows else ()
     if header not in HEADERS:
@@ -30,7 +30,7 @@ def read_pairs(folder: Path) -> PairSet:
 
 
 def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float]]) -> Path:
-    """Write `folder`/pairs.csv from (ground, aerial, lat, lon, heading) rows with relative paths; returns its path."""
+    """Write `folder`/pairs.csv from (ground, aerial, lat, lon, heading) rows with relative paths; return its path."""
     path = folder / FILE_NAME
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -42,7 +42,7 @@ def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float
 
 def _pair(folder: Path, header: tuple[str, ...], row: list[str], where: str) -> Pair:
     if len(row) != len(header):
-        raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
+        raise DataError(f"{where}: {len(row)} values, but the header has {len(header)} columns.")
     values = dict(zip(header, row, strict=True))
     lat, lon = _number(values, "lat", 90, where), _number(values, "lon", 180, where)
     if (lat is None) != (lon is None):
@@ -57,14 +57,14 @@ def _pair(folder: Path, header: tuple[str, ...], row: list[str], where: str) -> 
 
 
 def _number(values: dict[str, str], name: str, limit: float, where: str) -> float | None:
-    """A coordinate within +-limit; None where the column is absent or the cell empty."""
+    """A coordinate within +-limit; None if the column is absent or the cell is empty."""
     text = values.get(name, "")
     if not text:
         return None
     try:
         value = float(text)
     except ValueError:
-        raise DataError(f"{where}: {name} is {text!r}; a number of degrees is needed.") from None
+        raise DataError(f"{where}: {name} is {text!r}; it must be a number of degrees.") from None
     if not abs(value) <= limit:
         raise DataError(f"{where}: {name} is {text}; it must lie within -{limit} and {limit} degrees.")
     return value

@@ -1,7 +1,7 @@
-"""Preparing: every image of a data set preprocessed once and kept, so that training need not do it in every epoch.
+"""Prepare a data set: preprocess every image once and store it, so that training does not repeat it every epoch.
 
-Whatever interrupts it, the same call goes on where it stopped: images are written durably one by one, the document that
-makes the folder a data set last.
+The same call resumes an interrupted one: images are written durably one by one. The document that makes the folder a
+data set comes last.
 """
 
 import hashlib
@@ -27,21 +27,21 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_document, read_origin, read_prepared
 
-# Stored, not deflated: 0.9 ms to read a 122x671 image instead of 2.0 ms at level 1, and 2.5 ms to write instead of 5.6,
-# for 246 kB instead of 159. Level 1 would pay on a disk that reads less than 80 MB/s.
+# Not compressed: a 122x671 image takes 0.9 ms to read instead of 2.0 at level 1, 2.5 ms to write instead of 5.6, and
+# 246 kB instead of 159. Level 1 is faster on a disk that reads less than 80 MB/s.
 _PNG_LEVEL = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What `prepare` did: images it `made`, images that it `kept` of an earlier run, and the pairs it was for.
+    """Result of `prepare`: the readable pairs of the source, and the number of images `written` and `reused`.
 
-    `pair_set` is what could be read of the source; its `skipped` names what could not.
+    `reused` images are from an earlier run. `pair_set.skipped` holds the unreadable files.
     """
 
     pair_set: PairSet
-    made: int
-    kept: int
+    written: int
+    reused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,21 @@ def prepare(
     jobs: int | None = None,
     track: Track = untracked,
 ) -> Prepared:
-    """Write every image of `pair_set` into folder `out`, preprocessed, and make `out` a `prepared:` data set.
+    """Write the preprocessed images of `pair_set` into folder `out`, as a `prepared:` data set.
 
-    Images that an earlier call finished are not made again. Images that cannot be read are left out, with their pairs.
-    `jobs` threads work at once, one a core by default. Raises OutputExists when `out` holds something else, DataError
-    when it holds another data set, another preprocessing, or is being written by another process.
+    Images of an earlier call are reused. Unreadable images are left out with their pairs.
+
+    Parameters
+    ----------
+    jobs
+        Number of threads, by default one per core.
+
+    Raises
+    ------
+    OutputExists
+        `out` holds something else, another data set or another preprocessing.
+    DataError
+        Another process writes `out`.
     """
     origin = Origin(
         source=pair_set.name,
@@ -72,41 +82,41 @@ def prepare(
         aerial=preprocessing["aerial"].geometry,
     )
     work = [
-        _Job(branch, path, out / _place(branch, path), preprocessing[branch])
+        _Job(branch, path, out / _target(branch, path), preprocessing[branch])
         for branch in BRANCHES
         for path in pair_set.images(branch)
     ]
-    # Threads, not processes: decoding, the transform and syncing release the interpreter's lock, and nothing has to
-    # start up. On two cores one thread made 111 to 116 images/s, two 150 to 192, four no more, two processes 48 to 142.
+    # Threads, not processes: decoding, the transform and syncing release the GIL, and threads start at once. On two
+    # cores, one thread prepares 111 to 116 images/s, two threads 150 to 192, four no more, two processes 48 to 142.
     threads = jobs or os.cpu_count() or 1
     bad: dict[Path, Skipped] = {}
-    made = 0
-    with _claimed(out, origin), closing(work_ahead(_make, work, threads=threads, ahead=4 * threads)) as results:
+    written = 0
+    with _claimed(out, origin), closing(work_ahead(_write_image, work, threads=threads, ahead=4 * threads)) as results:
         for job, result in track(results, "Preparing images", len(work)):
             try:
-                made += result.result()
+                written += result.result()
             except ImageError as error:
                 bad[job.source] = Skipped(job.source, str(error))
-        left = pair_set.without(bad.values())
-        _refuse_to_shrink(out, left)
-        write_bytes(out / DOCUMENT, encode_document(origin, left, _place))
+        readable = pair_set.without(bad.values())
+        _check_not_smaller(out, readable)
+        write_bytes(out / DOCUMENT, encode_document(origin, readable, _target))
         (out / UNFINISHED).unlink(missing_ok=True)
-    return Prepared(left, made, len(work) - len(bad) - made)
+    return Prepared(readable, written, len(work) - len(bad) - written)
 
 
-def _refuse_to_shrink(out: Path, pair_set: PairSet) -> None:
-    """Leave a finished folder as it is rather than drop pairs from it, as a smaller limit would."""
+def _check_not_smaller(out: Path, pair_set: PairSet) -> None:
+    """Raise OutputExists rather than drop pairs from a finished folder, for example by a smaller limit."""
     if (out / DOCUMENT).is_file() and len(before := read_prepared(out)) > len(pair_set):
         raise OutputExists(
-            f"{out} is finished with {len(before)} pairs, and this would leave {len(pair_set)}. Name another folder, "
-            "or remove it yourself."
+            f"{out} is finished with {len(before)} pairs; this call would reduce them to {len(pair_set)}. Choose "
+            "another folder, or remove it yourself."
         )
 
 
-def _make(job: _Job) -> bool:
-    """Make one image; False where it is there already. Raises ImageError."""
+def _write_image(job: _Job) -> bool:
+    """Write one image; return False if it exists already. Raises ImageError."""
     note = describe(job.how.geometry)
-    if _is_made(job.target, note):
+    if _exists(job.target, note):
         return False
     info = PngInfo()
     info.add_text(PREPARED_KEY, note)
@@ -116,8 +126,8 @@ def _make(job: _Job) -> bool:
     return True
 
 
-def _is_made(path: Path, note: str) -> bool:
-    """Whether an image that says `note` is there. It is whole then: images take their place in one step."""
+def _exists(path: Path, note: str) -> bool:
+    """Whether an image with this `note` exists. It is complete, because images are written atomically."""
     try:
         with Image.open(path) as image:
             return image.info.get(PREPARED_KEY) == note
@@ -125,15 +135,15 @@ def _is_made(path: Path, note: str) -> bool:
         return False
 
 
-def _place(branch: Branch, source: Path) -> str:
-    """Where an image lies below the folder: by its own path and nothing else, so that a later run finds it again."""
+def _target(branch: Branch, source: Path) -> str:
+    """The relative path of a prepared image. It depends only on the source path, so that a later run can reuse it."""
     name = re.sub(r"[^\w.-]", "_", source.stem)[:40]
     return f"{branch}/{name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:12]}.png"
 
 
 @contextmanager
 def _claimed(out: Path, origin: Origin) -> Iterator[None]:
-    """Make `out` ours to write, for one process at a time, and clear away what a killed one left half-written."""
+    """Lock `out` for this process and remove the partial files of a killed one."""
     make_folder(out)
     with locked(out) as lock:
         if lock == "another's":
@@ -145,7 +155,7 @@ def _claimed(out: Path, origin: Origin) -> Iterator[None]:
             write_bytes(out / UNFINISHED, msgspec.json.format(msgspec.json.encode(origin), indent=1) + b"\n")
         elif begun != origin:
             raise OutputExists(
-                f"{out} holds {_differences(begun, origin)}. Name another folder, or remove it yourself."
+                f"{out} holds {_differences(begun, origin)}. Choose another folder, or remove it yourself."
             )
         _remove(out.glob(f".{DOCUMENT}.*"))
         for branch in BRANCHES:
@@ -154,18 +164,18 @@ def _claimed(out: Path, origin: Origin) -> Iterator[None]:
 
 
 def _remove(left_over: Iterable[Path]) -> None:
-    """Remove what a killed write left beside its place."""
+    """Remove the temporary files of a killed write."""
     for path in left_over:
         path.unlink()
 
 
 def _differences(begun: Origin, wanted: Origin) -> str:
-    """In words, what of a folder's origin is not what is wanted."""
-    found = []
+    """Describe how the folder's origin differs from the wanted one."""
+    differences = []
     if begun.source != wanted.source:
-        found.append(f"images of {begun.source}, not of {wanted.source}")
+        differences.append(f"images of {begun.source}, not of {wanted.source}")
     for branch in BRANCHES:
         geometry, other = getattr(begun, branch), getattr(wanted, branch)
         if geometry != other:
-            found.append(f"{branch} images prepared as {describe(geometry)}, not as {describe(other)}")
-    return "; ".join(found)
+            differences.append(f"{branch} images prepared as {describe(geometry)}, not as {describe(other)}")
+    return "; ".join(differences)

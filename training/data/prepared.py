@@ -1,6 +1,6 @@
-"""The `prepared:` data set: a folder of images that are preprocessed already, and a document that names their pairs.
+"""The `prepared:` data set: a folder of preprocessed images and a document that lists their pairs.
 
-The document is written last: a folder without it is not finished. Paths in it are relative to the folder.
+The document is written last: a folder without it is unfinished. Its paths are relative to the folder.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 DOCUMENT = "prepared.json"
 UNFINISHED = "unfinished.json"
-"""Says what a folder is being made from, until DOCUMENT does."""
+"""Records the origin of an unfinished folder; DOCUMENT replaces it."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the images of a prepared folder were made from, and how."""
+    """Source and preprocessing of the images in a prepared folder."""
 
     source: str
     ground: Geometry
@@ -44,7 +44,7 @@ class PreparedPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PreparedSkipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file of the source that could not be used, and why."""
+    """A file of the source that cannot be used, and the reason."""
 
     path: str
     reason: str
@@ -61,61 +61,61 @@ class PreparedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def read_prepared(folder: Path) -> PairSet:
-    """Read a finished folder; what the source lacked is in `skipped` again.
+    """Read a finished folder; `skipped` includes the source's skipped files.
 
-    Raises DataError when it is not finished, or its document is not one.
+    Raises DataError when the folder is unfinished or its document is invalid.
     """
     path = folder / DOCUMENT
     if not path.is_file():
         raise DataError(
-            f"{folder} holds no {DOCUMENT}: it is no prepared data set, or not a finished one. "
-            f"To go on: geodtr-export data prepare SPEC --out {folder}"
+            f"{folder} holds no {DOCUMENT}: it is not a prepared data set, or is unfinished. "
+            f"To resume: geodtr-export data prepare SPEC --out {folder}"
         )
     document = _decode(path, PreparedSet)
-    place = partial(_place, folder)
+    resolve = partial(_resolve, folder)
     pairs = [
         Pair(
-            ground=place(pair.ground),
-            aerial=place(pair.aerial),
+            ground=resolve(pair.ground),
+            aerial=resolve(pair.aerial),
             lat=pair.lat,
             lon=pair.lon,
             heading=pair.heading,
             utm=pair.utm,
-            semi_positives=tuple(map(place, pair.semi_positives)),
+            semi_positives=tuple(map(resolve, pair.semi_positives)),
         )
         for pair in document.pairs
     ]
-    found = existing(f"prepared:{folder}", pairs, map(place, document.distractors))
+    pair_set = existing(f"prepared:{folder}", pairs, map(resolve, document.distractors))
     left_out = tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped)
-    return replace(found, skipped=left_out + found.skipped, made_from=document.origin.source)
+    return replace(pair_set, skipped=left_out + pair_set.skipped, made_from=document.origin.source)
 
 
-def encode_document(origin: Origin, pair_set: PairSet, place: Callable[[Branch, Path], str]) -> bytes:
-    """The document of `pair_set`, whose images lie at `place` below the folder."""
+def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path], str]) -> bytes:
+    """The document of `pair_set`; `target` gives the relative path of each prepared image."""
     document = PreparedSet(
         origin=origin,
         pairs=tuple(
             PreparedPair(
-                ground=place("ground", pair.ground),
-                aerial=place("aerial", pair.aerial),
+                ground=target("ground", pair.ground),
+                aerial=target("aerial", pair.aerial),
                 lat=pair.lat,
                 lon=pair.lon,
                 heading=pair.heading,
                 utm=pair.utm,
-                semi_positives=tuple(place("aerial", path) for path in pair.semi_positives),
+                semi_positives=tuple(target("aerial", path) for path in pair.semi_positives),
             )
             for pair in pair_set.pairs
         ),
-        distractors=tuple(place("aerial", path) for path in pair_set.distractors),
+        distractors=tuple(target("aerial", path) for path in pair_set.distractors),
         skipped=tuple(PreparedSkipped(path=str(entry.path), reason=entry.reason) for entry in pair_set.skipped),
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """What `folder` was or is being made from; None where it holds neither document.
+    """The origin of `folder`, finished or not; None if it holds neither document.
 
-    Raises DataError when a document cannot be understood.
+    Raises DataError when a document is invalid.
     """
     path = folder / DOCUMENT
     if path.is_file():
@@ -128,13 +128,11 @@ def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be understood ({error}). Prepare the data set again, in a new folder."
-        ) from None
+        raise DataError(f"{path} is invalid ({error}). Prepare the data set again in a new folder.") from None
 
 
-def _place(folder: Path, relative: str) -> Path:
+def _resolve(folder: Path, relative: str) -> Path:
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or path == PurePosixPath():
-        raise DataError(f"{folder / DOCUMENT} names {relative!r}, which is no file below its folder.")
+        raise DataError(f"{folder / DOCUMENT} names {relative!r}, which is not a file inside its folder.")
     return folder / path

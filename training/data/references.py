@@ -1,4 +1,4 @@
-"""A data set's references as tiles, for a gallery."""
+"""The references of a data set as gallery tiles."""
 
 from geodtr.runtime.sources.filename import find_in_name
 from geodtr.runtime.sources.tile import ListedTiles, Tile
@@ -7,9 +7,9 @@ from geodtr.training.data.spec import parse_spec
 
 
 def reference_tiles(pair_set: PairSet) -> ListedTiles:
-    """Every reference of the set as a tile, its id the path below the set's folder, as its SPEC names it.
+    """Every reference of the set as a tile; its id is the path relative to the set's folder.
 
-    A tile lies where its own name says (VIGOR's do), else where the first of its pairs does, else nowhere known.
+    The position is from the file name (VIGOR), else from the tile's first pair, else unknown.
     """
     paths, root = pair_set.references, parse_spec(pair_set.name).root
     named = {path: (at.lat, at.lon) for path in paths if (at := find_in_name(path)) is not None}
@@ -22,4 +22,4 @@ def reference_tiles(pair_set: PairSet) -> ListedTiles:
     if not any(tile.lat is not None for tile in tiles):
         return ListedTiles(pair_set.name, tiles, ("The data set gives no positions.",))
     origin = "the pairs" if not named else "the tiles' names" if len(named) == len(tiles) else "names and pairs"
-    return ListedTiles(pair_set.name, tiles, (f"Positions are those of {origin}.",))
+    return ListedTiles(pair_set.name, tiles, (f"Positions are from {origin}.",))

@@ -1,4 +1,4 @@
-"""SPEC: how a user names a data set, `KIND:PATH` or `KIND:PATH#SPLIT`."""
+"""SPEC: the name of a data set, `KIND:PATH` or `KIND:PATH#SPLIT`."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -20,11 +20,20 @@ from geodtr.training.data.vigor import read_vigor
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of data set: its reader, the splits it comes in, and which of them training and testing mean.
+    """One kind of data set.
 
-    `sizes` are width and height of its images as released; without them, most images of a branch set the measure.
-    Tiles are `square` unless they were unrolled. Splits with `shared_tiles` are over the same tiles by design.
-    `preset` is the one made for the kind.
+    Attributes
+    ----------
+    splits, train, test
+        All splits, and the default splits for training and testing.
+    sizes
+        Width and height of the released images. Without them, the most common size of a branch is expected.
+    square
+        Whether tiles are square; false if they may be polar-transformed.
+    shared_tiles
+        Splits that share their tiles by design.
+    preset
+        Name of the preset for this kind.
     """
 
     read: Callable[[Path, str], PairSet]
@@ -69,70 +78,66 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a SPEC names; `split` is empty where it names none."""
+    """A parsed SPEC; `split` is empty if the SPEC has none."""
 
     kind: Kind
     root: Path
     split: str
 
     def read(self, split: str, limit: int | None = None) -> PairSet:
-        """At most the first `limit` pairs of `split`. Raises DataError when the data set is not what its kind is."""
+        """Read at most the first `limit` pairs of `split`. Raises DataError when the data set is invalid."""
         pair_set = self.kind.read(self.root, split)
         return pair_set if limit is None else pair_set.first(limit)
 
 
 def read_training_set(spec: str, limit: int | None = None) -> PairSet:
-    """Read the data set that `spec` names; a kind with splits gives the one to train on when `spec` names none.
-
-    Otherwise as read_test_set.
-    """
+    """Read the data set `spec`, by default its training split; otherwise as read_test_set."""
     source = parse_spec(spec)
     return source.read(source.split or source.kind.train, limit)
 
 
 def read_test_set(spec: str, limit: int | None = None) -> PairSet:
-    """Read the data set that `spec` names; a kind with splits gives the one to test on when `spec` names none.
+    """Read at most the first `limit` pairs of the data set `spec`, by default of its test split.
 
-    At most the first `limit` pairs. Raises DataError when the kind is unknown or the data set is not what its kind
-    promises.
+    Raises DataError when the kind is unknown or the data set is invalid.
     """
     source = parse_spec(spec)
     return source.read(source.split or source.kind.test, limit)
 
 
 def find_preset(spec: str) -> str:
-    """The name of the preset made for the data set's kind. Raises DataError when there is none."""
+    """The name of the preset for the data set's kind. Raises DataError when there is none."""
     preset = parse_spec(spec).kind.preset
     if not preset:
-        raise DataError(f"No preset is made for {spec.partition(':')[0]} data sets: name one with --preset.")
+        raise DataError(f"There is no preset for {spec.partition(':')[0]} data sets. Choose one with --preset.")
     return preset
 
 
 def parse_spec(spec: str) -> Source:
-    """Take a SPEC apart. Raises DataError when the kind or split is unknown, or the path is not a folder."""
+    """Parse a SPEC. Raises DataError when the kind or split is unknown, or the path is not a folder."""
     name, colon, rest = spec.partition(":")
     if not colon or name not in KINDS:
         raise DataError(
-            f"{spec!r} is not a data set: write KIND:PATH with KIND one of {', '.join(KINDS)}, for example "
+            f"{spec!r} is not a data set. Write KIND:PATH with KIND one of {', '.join(KINDS)}, for example "
             f"pairs:{rest or spec}, or cvusa:PATH#val."
         )
     kind = KINDS[name]
     location, split = rest, ""
-    # A folder's own name may hold a hash: what exists as it stands is not taken apart.
+    # A folder name may contain a hash, so an existing folder is not split.
     if "#" in rest and not _is_folder(rest):
         location, _, split = rest.rpartition("#")
     root = Path(location)
     if not location or not _is_folder(location):
         raise DataError(f"{location or '(nothing)'} of {spec!r} is not a folder. Check the path.")
     if split and not kind.splits:
-        raise DataError(f"{spec!r}: a {name} data set has no splits. Keep each split in a folder of its own.")
+        raise DataError(f"{spec!r}: a {name} data set has no splits. Put each split into its own folder.")
     if split and split not in kind.splits:
-        raise DataError(f"{spec!r}: no such split; allowed: {', '.join(kind.splits)}.")
+        raise DataError(f"{spec!r}: unknown split; allowed: {', '.join(kind.splits)}.")
     return Source(kind, root, split)
 
 
 def absolute(spec: str) -> str:
-    """The same data set from any working directory; what is no SPEC stays as it is, to be refused when read."""
+    """`spec` with an absolute path; returned unchanged if it is not a SPEC, so that reading it fails."""
     kind, colon, rest = spec.partition(":")
     return f"{kind}:{Path(rest).absolute()}" if is_spec(spec) and colon and rest else spec
 

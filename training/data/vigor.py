@@ -1,10 +1,10 @@
-"""Reader of VIGOR in the layout of its release: a folder a city, and `splits/<City>/*.txt`.
+"""Reader of VIGOR in the layout of its release: one folder per city, and `splits/<City>/*.txt`.
 
-A label row names a panorama, then four tiles, each followed by two offsets in pixels: the first tile is the positive,
-the others are semi-positives. Several panoramas may share one tile. Same-area trains and tests in all four cities, over
-the same tiles; cross-area trains in two and tests in the other two. Names give positions: `<id>,<lat>,<lon>,.jpg`.
-Source: Zhu, Yang and Chen (CVPR 2021) and their release; for `splits__corrected` SliceMatch (CVPR 2023), which put
-right the offsets, computed under a wrong ground resolution: README of its folder VIGOR_corrected_labels.
+A label row names a panorama, then four tiles, each followed by two offsets in pixels. The first tile is the positive,
+the others are semi-positives. Several panoramas may share one tile. Same-area trains and tests in all four cities, on
+the same tiles; cross-area trains in two and tests in the other two. File names give positions: `<id>,<lat>,<lon>,.jpg`.
+Source: Zhu, Yang and Chen (CVPR 2021) and their release. `splits__corrected` is from SliceMatch (CVPR 2023), which
+corrects the offsets for a wrong ground resolution: README of its folder VIGOR_corrected_labels.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """Whose labels a split reads, and whether all tiles of the cities are searched, as in testing."""
+    """The cities and the labels of a split, and whether all tiles of the cities are in the gallery, as in testing."""
 
     cities: tuple[str, ...]
     labels: str
@@ -35,43 +35,43 @@ SPLITS = {
 }
 
 _LISTS = (("splits", ""), ("splits__corrected", "__corrected"))
-"""Folders of lists and what their labels' names end in; the first that is there is read."""
+"""Folders of lists and the suffix of their label files; the first existing folder is read."""
 
 _WORDS = 1 + 4 * 3
-"""A panorama, then four times a tile and its two offsets."""
+"""A panorama, then four tiles with two offsets each."""
 
 
 def read_vigor(root: Path, split: str) -> PairSet:
-    """Read one split; `lat` and `lon` are those of the panorama. The tiles of `satellite_list.txt` that are nobody's
-    positive are distractors of a test split; training has no use for them.
+    """Read one split; `lat` and `lon` are the panorama's.
 
-    Raises DataError when a list is missing or a row is malformed.
+    In a test split, the tiles of `satellite_list.txt` that are not a positive are distractors. Raises DataError when a
+    list is missing or a row is malformed.
     """
-    chosen = SPLITS[split]
+    protocol = SPLITS[split]
     folder, ending = next(((root / name, ending) for name, ending in _LISTS if (root / name).is_dir()), (None, ""))
     if folder is None:
-        raise DataError(f"{root} holds no folder splits. The root of VIGOR is the one that holds it and the cities.")
+        raise DataError(f"{root} holds no folder splits. Give the folder that contains it and the cities.")
     pairs, tiles = list[Pair](), list[Path]()
-    for city in chosen.cities:
-        pairs += _read_labels(folder / city / f"{chosen.labels}{ending}.txt", root / city)
-        if chosen.search_all:
+    for city in protocol.cities:
+        pairs += _read_labels(folder / city / f"{protocol.labels}{ending}.txt", root / city)
+        if protocol.search_all:
             tiles += _read_tiles(folder / city / "satellite_list.txt", root / city)
     positives = {pair.aerial for pair in pairs}
     return existing(f"vigor:{root}#{split}", pairs, [tile for tile in tiles if tile not in positives])
 
 
 def _read_labels(path: Path, city: Path) -> Iterator[Pair]:
-    # Some copies have the folder renamed, as other data sets name the view.
+    # In some copies the folder is renamed to the name that other data sets use.
     ground = city / ("panorama" if (city / "panorama").is_dir() else "ground")
     for line, words in _read(path):
         if len(words) != _WORDS or not all(map(_is_number, (word for n, word in enumerate(words) if n % 3 != 1 and n))):
             raise DataError(
-                f"{path}, line {line}: needs a panorama and four times a tile and two offsets, {_WORDS} words, "
+                f"{path}, line {line}: needs a panorama and four tiles with two offsets each, {_WORDS} words, "
                 f"has {len(words)}: {' '.join(words)[:200]!r}."
             )
         lat, lon = _position(words[0])
         aerial, *others = (city / "satellite" / name for name in words[1::3])
-        # A tile left out of the ranking could not be found in it.
+        # The positive itself must stay in the ranking.
         semi_positives = tuple(tile for tile in others if tile != aerial)
         yield Pair(ground / words[0], aerial, lat, lon, semi_positives=semi_positives)
 
@@ -85,12 +85,12 @@ def _read_tiles(path: Path, city: Path) -> Iterator[Path]:
 
 def _read(path: Path) -> list[tuple[int, list[str]]]:
     if not path.is_file():
-        raise DataError(f"{path} does not exist. Unpack the lists of VIGOR's release, or name another split.")
+        raise DataError(f"{path} does not exist. Unpack the lists of VIGOR's release, or choose another split.")
     return read_words(path)
 
 
 def _position(name: str) -> tuple[float, float] | tuple[None, None]:
-    """Latitude and longitude out of a panorama's name `<id>,<lat>,<lon>,.jpg`; of another name, none."""
+    """Latitude and longitude from a panorama's name `<id>,<lat>,<lon>,.jpg`; None for other names."""
     parts = name.split(",")
     if len(parts) < 4 or not (_is_number(parts[-3]) and _is_number(parts[-2])):
         return None, None

@@ -1,4 +1,4 @@
-"""Evaluation: recall of a model, whatever runs it, on a set of pairs. Knows embedders only, so it needs no torch."""
+"""Evaluation: recall of any pair of embedders on a set of pairs. Needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from geodtr.runtime.spec import Descriptors, EmbedderPair
 from geodtr.training.data.pair_set import PairSet, Skipped
 
 NEAR = 5.0
-"""Metres within which CVACT_test counts any tile as right. Source: Liu and Li (OriCNN), CVPR 2019."""
+"""Metres within which CVACT_test counts a tile as correct. Source: Liu and Li (OriCNN), CVPR 2019."""
 
 
 @dataclass(frozen=True, slots=True)
 class DescriptorPair:
     """Descriptors of a pair set: `ground` float32 [pairs, D], `aerial` float32 [references, D].
 
-    `pair_set` is what could be read of the set: its `skipped` names the images that could not.
+    `pair_set` holds the readable pairs; `pair_set.skipped` holds the unreadable images.
     """
 
     pair_set: PairSet
@@ -32,11 +32,11 @@ class DescriptorPair:
         return self.ground if branch == "ground" else self.aerial
 
     def ranking(self) -> Ranking:
-        """Where each panorama's own tile stands among all tiles, semi-positives left out."""
+        """The rank of each panorama's tile among all tiles, without semi-positives."""
         return rank(self.ground, self.aerial, self.pair_set.truth, self.pair_set.ignored)
 
     def ranking_within(self, metres: float) -> Ranking | None:
-        """Where each panorama's nearest tile taken within `metres` of it stands; None for a set without positions."""
+        """The rank of the best tile within `metres` of each panorama; None for a set without positions."""
         if any(pair.utm is None for pair in self.pair_set.pairs):
             return None
         return rank(self.ground, self.aerial, self.pair_set.within(metres), self.pair_set.ignored)
@@ -45,7 +45,7 @@ class DescriptorPair:
 def embed_pairs(
     embedders: EmbedderPair, pair_set: PairSet, *, batch_size: int = BATCH_SIZE, track: Track = untracked
 ) -> DescriptorPair:
-    """Embed every panorama and every tile once. Images that cannot be read are left out, with their pairs."""
+    """Embed every panorama and every tile once. Unreadable images are left out with their pairs."""
     bad: dict[Path, Skipped] = {}
 
     def skip(path: Path, error: ImageError) -> None:
@@ -69,7 +69,7 @@ def embed_pairs(
 
 
 def select_rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:
-    """The rows of `wanted` paths, from descriptors with a row for each of `paths`."""
+    """The rows for `wanted` paths; `descriptors` has one row for each of `paths`."""
     row = {path: index for index, path in enumerate(paths)}
     return descriptors[np.array([row[path] for path in wanted], np.int64)]
 

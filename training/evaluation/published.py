@@ -1,4 +1,4 @@
-"""Published recall, to be read beside one's own. Figures are in per cent, as papers print them."""
+"""Published recall, in percent, for comparison."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ GEODTR = "Zhang et al., AAAI 2023"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A row of a paper's tables; a figure it does not give is None.
+    """A row of a paper's tables; missing figures are None.
 
-    `trained_on` and `tested_on` are kinds of data sets. `layout_simulation` means that training turned and mirrored
-    pairs (GeoDTR's rows: with semantic augmentation as well).
+    `trained_on` and `tested_on` are kinds of data sets. `layout_simulation`: training rotated and mirrored pairs
+    (GeoDTR's rows: with photometric augmentation as well).
     """
 
     model: str
@@ -27,7 +27,7 @@ class Published:
 
     @property
     def queries(self) -> int:
-        """The size of the test set, which is that of its gallery too."""
+        """The size of the test set, and of its gallery."""
         return QUERIES[self.tested_on, self.split]
 
 
@@ -66,6 +66,6 @@ ROWS = (
 
 
 def published(trained_on: str, tested_on: str, split: str, *, polar: bool) -> tuple[Published, ...]:
-    """What papers report for models trained and tested on these kinds of data, with or without the polar transform."""
+    """Published results for these kinds of training and test data, with or without the polar transform."""
     wanted = (trained_on, tested_on, split, polar)
     return tuple(row for row in ROWS if (row.trained_on, row.tested_on, row.split, row.polar) == wanted)

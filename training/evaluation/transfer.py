@@ -1,6 +1,6 @@
-"""Same area or cross area: was a model tested where it was trained?
+"""Same-area and cross-area protocols: whether a model is tested in the area it was trained in.
 
-Knows how data sets are named; reads none of them.
+Works on the names of data sets; reads none.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from geodtr.runtime.errors import DataError
 from geodtr.training.data.spec import KINDS
 
 Area = Literal["same", "cross", ""]
-"""Empty: not known."""
+"""Empty if unknown."""
 
-OF_ONE_AREA = ("cvusa", "cvact", "vigor")
-"""The kinds whose every copy shows one and the same area, whatever folder it lies in."""
+SINGLE_AREA_KINDS = ("cvusa", "cvact", "vigor")
+"""Kinds whose copies all show the same area, independent of the folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataName:
-    """A SPEC taken apart; `split` is empty where the SPEC names none and its kind has no default."""
+    """A parsed SPEC; `split` is empty if the SPEC has none and its kind has no default."""
 
     kind: str
     path: str
@@ -27,56 +27,56 @@ class DataName:
 
     @classmethod
     def of(cls, spec: str) -> "DataName":
-        """Take `spec` apart; one of the benchmarks needs no path. Raises DataError for a kind that is not known."""
+        """Parse `spec`; the benchmarks need no path. Raises DataError for an unknown kind."""
         kind, _, path = spec.partition(":")
-        allowed = dict.fromkeys((*KINDS, *OF_ONE_AREA))
+        allowed = dict.fromkeys((*KINDS, *SINGLE_AREA_KINDS))
         if kind not in allowed:
             raise DataError(f"{spec!r} does not name a data set: its kind must be one of {', '.join(allowed)}.")
-        if not path and kind not in OF_ONE_AREA:
-            raise DataError(f"{spec!r} names no folder: write {kind}:PATH.")
+        if not path and kind not in SINGLE_AREA_KINDS:
+            raise DataError(f"{spec!r} names no folder. Write {kind}:PATH.")
         split = ""
-        # As readers do it: a folder's own name may hold a hash.
+        # As in parse_spec: a folder name may contain a hash.
         if "#" in path and not Path(path).is_dir():
             path, _, split = path.rpartition("#")
         return cls(kind, path, split or (KINDS[kind].test if kind in KINDS else ""))
 
     @property
     def label(self) -> str:
-        """For tables: CVUSA and CVACT_val as papers write them, otherwise the kind and the folder's own name."""
-        return f"CVACT_{self.split}" if self.kind == "cvact" else self.place
+        """Label for tables: CVUSA and CVACT_val as in papers, otherwise the kind and the folder's name."""
+        return f"CVACT_{self.split}" if self.kind == "cvact" else self.data_set
 
     @property
-    def place(self) -> str:
+    def data_set(self) -> str:
         """The label without the split."""
-        return self.kind.upper() if self.kind in OF_ONE_AREA else f"{self.kind}:{Path(self.path).resolve().name}"
+        return self.kind.upper() if self.kind in SINGLE_AREA_KINDS else f"{self.kind}:{Path(self.path).resolve().name}"
 
 
 def area(trained_on: str | None, tested_on: str, *, stated: bool = False) -> Area:
-    """Whether a model trained on one SPEC was tested on another in the area it knows.
+    """Whether a model trained on one SPEC and tested on another saw the test area in training.
 
-    Data sets of one's own tell no area, unless the very folder is the same. Where the user has `stated` what the model
-    was trained on, that is taken at its word: the same folder, or one within it, is the same area, all else another.
+    The area of a user's own data set is unknown unless the folder is the same. With `stated`, the user vouches for
+    `trained_on`: the same folder or one within it is the same area, any other folder is another area.
     """
     if trained_on is None:
         return ""
     trained, tested = DataName.of(trained_on), DataName.of(tested_on)
-    if trained.kind in OF_ONE_AREA and tested.kind in OF_ONE_AREA:
+    if trained.kind in SINGLE_AREA_KINDS and tested.kind in SINGLE_AREA_KINDS:
         if trained.kind != tested.kind:
             return "cross"
         return _vigor_area(trained.split, tested.split) if trained.kind == "vigor" else "same"
-    known, asked = Path(trained.path).resolve(), Path(tested.path).resolve()
-    if trained.kind == tested.kind and known == asked:
+    training_folder, test_folder = Path(trained.path).resolve(), Path(tested.path).resolve()
+    if trained.kind == tested.kind and training_folder == test_folder:
         return "same"
     if not stated:
         return ""
-    return "same" if trained.kind == tested.kind and known in asked.parents else "cross"
+    return "same" if trained.kind == tested.kind and training_folder in test_folder.parents else "cross"
 
 
 def _vigor_area(trained: str, tested: str) -> Area:
-    """VIGOR keeps both protocols in one folder and names its splits by them.
+    """VIGOR holds both protocols in one folder; the names of its splits distinguish them.
 
-    The same-area protocol trains in all four cities, the cross-area one in two and tests in the other two; what that
-    one knows of a same-area test set is half of it.
+    The same-area protocol trains in all four cities. The cross-area protocol trains in two and tests in the other two,
+    so its model knows half of a same-area test set: the result is "".
     """
     if trained.startswith("same") or trained == tested:
         return "same"

@@ -1,7 +1,7 @@
-"""What every model of the family is to the rest of the house: two branches, each with its spec.
+"""The interface of a cross-view model: two branches, each with its spec.
 
-Trainer, exporter, parity and runtime know these few names only; a new model is one file with its defaults, and its line
-in the catalogue.
+Trainer, exporter, parity and runtime use only this interface. A new model is one file with its defaults and one entry
+in the registry.
 """
 
 from abc import ABC, abstractmethod
@@ -13,26 +13,26 @@ from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec
 
 Uniform = Callable[[Sequence[int]], Tensor]
-"""Draws float32 from U(0, 1): asked for a shape [...], gives [B, ...], a row for each image of the batch at hand.
+"""Draws float32 from U(0, 1): shape [...] -> [B, ...], one row per image of the current batch.
 
-A row's values are its pair's own, however a batch is cut into parts or spread over processes."""
+A row's values belong to its pair; they do not depend on micro-batches or processes."""
 
 
 class CrossViewModel(nn.Module, ABC):
-    """Both branches of one model; `specs` says what each takes and gives."""
+    """Both branches of one model; `specs` describes the input and output of each."""
 
     specs: dict[Branch, BranchSpec]
 
     @abstractmethod
     def branch(self, branch: Branch) -> nn.Module:
-        """Normalised images [B, 3, H, W] -> unit descriptors [B, D]: the part that is exported."""
+        """The exported module: normalised images [B, 3, H, W] -> unit descriptors [B, D]."""
 
     def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
-        """What the losses take: float32 unit descriptors [B, D] and, where the model has them, counterfactual ones."""
+        """Inputs of the losses: float32 unit descriptors [B, D] and, if the model has them, counterfactual ones."""
         del uniform
         return (self.branch(branch)(images).float(),)
 
     @property
     def trunks(self) -> list[nn.Module]:
-        """The parts with most of the arithmetic: what is worth compiling."""
+        """The modules with most of the arithmetic; these are worth compiling."""
         return [self.branch("ground"), self.branch("aerial")]

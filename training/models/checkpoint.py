@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file whose header carries, as JSON, all that is needed to build the model again.
+"""Checkpoints: one safetensors file whose header holds, as JSON, everything needed to rebuild the model.
 
-One file, so that it is replaced in one step; no code is executed when it is read; keys are matched strictly.
+One file, so that it is replaced atomically. Reading executes no code; keys are matched strictly.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ _HEADER_KEY = "geodtr"
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a checkpoint says of itself. `origin` tells in words where the weights come from.
+    """The header of a checkpoint. `origin` describes the source of the weights.
 
-    `trained_on` is the SPEC of the training set, where that is known.
+    `trained_on` is the SPEC of the training set, if known.
     """
 
     schema: Literal[2] = 2
@@ -39,7 +39,7 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model read from a file; `sha256` is that of the whole file."""
+    """A model read from a file; `sha256` is the hash of the whole file."""
 
     model: Model
     info: CheckpointInfo
@@ -47,12 +47,12 @@ class Checkpoint:
 
     @property
     def embedding_id(self) -> str:
-        """The name of the space that this model's descriptors live in, whatever engine computes them."""
+        """The identifier of this model's embedding space, the same for all its engines."""
         return self.sha256[:16]
 
 
 def save_checkpoint(path: Path, model: Model, origin: str, trained_on: str | None = None) -> None:
-    """Write `model` to `path`, replacing what is there only when the new file is whole."""
+    """Write `model` to `path` atomically."""
     info = CheckpointInfo(
         model=model.config,
         ground=model.specs["ground"].preprocessing,
@@ -65,18 +65,18 @@ def save_checkpoint(path: Path, model: Model, origin: str, trained_on: str | Non
 
 
 def read_info(path: Path) -> CheckpointInfo:
-    """Read a checkpoint file's header alone. Raises CheckpointError when the file is not one."""
+    """Read only the header of a checkpoint. Raises CheckpointError when the file is not a checkpoint."""
     path = find_checkpoint(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER_KEY)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is not a readable checkpoint ({error}). An official .pth file comes in by: "
+            f"{path} is not a readable checkpoint ({error}). To import an official .pth file: "
             f"geodtr-export import-checkpoint {path} --out model.safetensors"
         ) from None
     if header is None:
-        raise CheckpointError(f"{path} holds weights without the description that this project writes beside them.")
+        raise CheckpointError(f"{path} holds weights without the header that this project writes.")
     try:
         return msgspec.json.decode(header, type=CheckpointInfo)
     except msgspec.DecodeError as error:
@@ -84,9 +84,9 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Build the model that `path` (a file, or a run's folder) describes and fill it strictly.
+    """Build the model that `path` (a file or a run's folder) describes, and load its weights strictly.
 
-    Raises CheckpointError, naming what is wrong with the file.
+    Raises CheckpointError when the file is invalid.
     """
     path = find_checkpoint(path)
     info = read_info(path)
@@ -100,7 +100,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def fill_strictly(model: CrossViewModel, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy `tensors` into `model`.
 
-    Raises CheckpointError naming keys that are missing, left over, of other shape, or hold values not finite.
+    Raises CheckpointError for keys that are missing, unexpected, of another shape, or with non-finite values.
     """
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in tensors]

@@ -1,4 +1,4 @@
-"""The reference model behind the `Embedder` protocol, and the raw-pixel boundary that it shares with every export."""
+"""The reference model as an `Embedder`, and the normalisation of raw pixels that every export shares."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from geodtr.training.models.base import CrossViewModel
 
 
 class FromPixels(nn.Module):
-    """uint8 [B, H, W, 3] -> unit descriptors [B, D]: normalisation belongs to the graph, so that no caller can err."""
+    """uint8 [B, H, W, 3] -> unit descriptors [B, D]. The graph normalises, so that callers cannot do it wrong."""
 
     def __init__(self, branch: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -29,34 +29,35 @@ class FromPixels(nn.Module):
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], pixels scaled to 0..1, minus mean, over std.
 
-    The cast comes first: TensorRT takes uint8 as the input of a network alone, cast at once (its guide, Types and
-    Precision), and refuses to transpose it.
+    The cast comes first: TensorRT accepts uint8 only as a network input that is cast at once (its guide, Types and
+    Precision), and cannot transpose it.
     """
     return (images.float().permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Let a GPU compute float32 as float32. From Ampere on, PyTorch's default for convolutions is TF32, which keeps 10
-    bits of each factor: too few for what others are measured against.
+    """Disable TF32 on GPUs. It is PyTorch's default for convolutions from Ampere on.
+
+    TF32 has 10 bits of mantissa, too few for a reference model.
     """
-    backends: Any = torch.backends  # its stubs lack what PyTorch 2.9 has
+    backends: Any = torch.backends  # the stubs lack attributes of PyTorch 2.9
     cudnn, newer = backends.cudnn, hasattr(backends.cudnn, "conv")
-    places = [backends.cuda.matmul, *((cudnn.conv, cudnn.rnn) if newer else (cudnn,))]
-    # Asking by the older name fails where a user has set the newer one.
+    settings = [backends.cuda.matmul, *((cudnn.conv, cudnn.rnn) if newer else (cudnn,))]
+    # Reading the older name fails if the user has set the newer one.
     name, exact = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
-    before = [getattr(place, name) for place in places]
+    before = [getattr(setting, name) for setting in settings]
     try:
-        for place in places:
-            setattr(place, name, exact)
+        for setting in settings:
+            setattr(setting, name, exact)
         yield
     finally:
-        for place, old in zip(places, before, strict=True):
-            setattr(place, name, old)
+        for setting, value in zip(settings, before, strict=True):
+            setattr(setting, name, value)
 
 
 class TorchEmbedder:
-    """A network that takes raw pixels, in float32 and evaluation mode."""
+    """A network on raw pixels, in float32 and evaluation mode."""
 
     def __init__(self, network: nn.Module, spec: BranchSpec) -> None:
         self._spec = spec
@@ -75,12 +76,12 @@ class TorchEmbedder:
 
 
 def embedders(model: CrossViewModel) -> EmbedderPair:
-    """Both branches of `model`, which is put into evaluation mode."""
+    """Both branches of `model`. Sets the model to evaluation mode."""
     model.eval()
     ground, aerial = (TorchEmbedder(from_pixels(model, branch), model.specs[branch]) for branch in BRANCHES)
     return EmbedderPair(ground, aerial)
 
 
 def from_pixels(model: CrossViewModel, branch: Branch) -> FromPixels:
-    """One branch of `model` that takes raw pixels."""
+    """One branch of `model` with raw pixels as input."""
     return FromPixels(model.branch(branch), model.specs[branch].preprocessing)

@@ -1,4 +1,4 @@
-"""What a branch can say of how it came to its descriptor."""
+"""Explanation of a descriptor: maps over the feature grid."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -20,8 +20,8 @@ class Explanation:
 
 @runtime_checkable
 class Explains(Protocol):
-    """A branch that gives its explanation."""
+    """A branch that can explain its descriptor."""
 
     def explain(self, images: Tensor) -> Explanation:
-        """Normalised images [B, 3, H, W] -> their maps."""
+        """Normalised images [B, 3, H, W] -> maps."""
         ...

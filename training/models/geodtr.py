@@ -1,8 +1,8 @@
-"""GeoDTR: geometric layout descriptors over a residual backbone, one branch a view, nothing shared.
+"""GeoDTR: geometric layout descriptors over a residual backbone, one branch per view, without shared weights.
 
 Source: Zhang et al., "Cross-view Geo-localization via Learning Disentangled Geometric Layout Correspondence",
-AAAI 2023, sections 3.2 to 3.4; sizes of the official release are the defaults. Takes normalised images; knows nothing
-of files, losses or training.
+AAAI 2023, sections 3.2 to 3.4. The defaults are the sizes of the official release. Works on normalised images; files,
+losses and training are out of scope.
 """
 
 from math import ceil
@@ -25,7 +25,7 @@ Counts = tuple[Count, Count, Count, Count]
 
 
 class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A residual network's stages; the defaults are ResNet-34 without max-pool (stride 16 behind the stem's 2)."""
+    """Stages of a residual network; the defaults are ResNet-34 without max-pool (stride 2 in the stem, 16 in all)."""
 
     widths: Counts = (64, 128, 256, 512)
     blocks: Counts = (3, 4, 6, 3)
@@ -38,11 +38,11 @@ RESNET34 = BackboneConfig()
 class GeoDTRConfig(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="geodtr"
 ):
-    """`descriptors` is the paper's K; the others are the layout extractor's transformer.
+    """`descriptors` is the paper's K; the other numbers configure the layout extractor's transformer.
 
-    `initialisation` is that of the layout extractor's three large products. "official", the default, draws them from
+    `initialisation` applies to the layout extractor's three large weights. "official", the default, draws them from
     N(0, 0.005), as the release does; "fan-in" has a standard deviation of inputs**-0.5. On the generated world both
-    reach the same recall within the spread of seeds (docs/claims.md), and "official" leaves more to INT8.
+    reach the same recall within the spread of seeds (docs/claims.md); "official" allows more INT8 operators.
     """
 
     backbone: BackboneConfig = RESNET34
@@ -93,15 +93,17 @@ def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential
 class LayoutExtractor(nn.Module):
     """Features [B, C, N] -> layout descriptors P [B, N, K] in [-1, 1] (section 3.2).
 
-    The "position" of the index-aware code is the index of the channel that wins the maximum, not a place in the image:
-    it carries no gradient, and a rounding can flip it.
+    The "position" of the index-aware code is the index of the strongest channel, not a location in the image. It has no
+    gradient, and rounding can flip it.
     """
 
     def __init__(self, config: GeoDTRConfig, positions: int) -> None:
         super().__init__()
         k, size = config.descriptors, positions // 2
         if size < 1:
-            raise ConfigError("The input leaves a single feature position; the layout extractor needs at least two.")
+            raise ConfigError(
+                "The input gives a single feature position; the layout extractor needs at least two. Use larger images."
+            )
         if size % config.heads:
             allowed = [heads for heads in range(1, size + 1) if size % heads == 0]
             raise ConfigError(
@@ -120,7 +122,7 @@ class LayoutExtractor(nn.Module):
         layer = nn.TransformerEncoderLayer(
             size, config.heads, config.feed_forward, config.dropout, activation="gelu", batch_first=True
         )
-        # The nested-tensor fast path is another numeric path and cannot be exported.
+        # The nested-tensor fast path rounds differently and cannot be exported.
         self.encoder = nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(size), enable_nested_tensor=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -146,10 +148,10 @@ class GeoDTRBranch(nn.Module):
         return _describe(features, self.layout(features))
 
     def with_counterfactual(self, images: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:
-        """The descriptors, and those of the same features under a random layout U(-1, 1) (section 3.4).
+        """Descriptors, and counterfactual descriptors from a random layout U(-1, 1) (section 3.4).
 
-        The layout extractor works in float32 whatever precision the backbone is asked to work in: it is a hundredth of
-        the arithmetic, and its channel indices and normalisations do not survive in less.
+        The layout extractor always computes in float32: it is a hundredth of the arithmetic, and its channel indices
+        and normalisations need the precision.
         """
         features = self.backbone(images).flatten(2)
         with torch.autocast(features.device.type, enabled=False):
@@ -159,7 +161,7 @@ class GeoDTRBranch(nn.Module):
             return _describe(features, layout), _describe(features, imagined)
 
     def explain(self, images: Tensor) -> Explanation:
-        """Saliency, and the K layout descriptors, as maps over the feature grid (section 3.2)."""
+        """Saliency and the K layout descriptors as maps over the feature grid (section 3.2)."""
         grid = self.backbone(images)
         features = grid.flatten(2)
         layouts = self.layout(features).transpose(1, 2)
@@ -171,7 +173,7 @@ def _describe(features: Tensor, layout: Tensor) -> Tensor:
 
 
 class GeoDTR(CrossViewModel):
-    """Two branches that share nothing."""
+    """Two branches without shared weights."""
 
     def __init__(self, config: GeoDTRConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
         super().__init__()
@@ -196,7 +198,7 @@ class GeoDTR(CrossViewModel):
 
 
 def positions(backbone: BackboneConfig, preprocessing: Preprocessing) -> int:
-    """Number of feature positions N of an input of this size."""
+    """Number of feature positions N for this input size."""
     height, width = preprocessing.height, preprocessing.width
     for stride in (2, *backbone.strides):
         height, width = ceil(height / stride), ceil(width / stride)

@@ -1,7 +1,7 @@
-"""Importer of the official GeoDTR release's checkpoint files: the only file that knows its names.
+"""Importer for checkpoints of the official GeoDTR release; its names appear only here.
 
-A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_sat...`; beside it lies a JSON file of
-the training options. Everything about the network but its number of heads is read off the tensors' shapes.
+A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_sat...`. A JSON file beside it holds the
+training options. The network is inferred from the tensors' shapes, except for the number of heads.
 """
 
 import pickle
@@ -37,7 +37,7 @@ _RENAMES = (
 
 
 class _Parameters(msgspec.Struct, frozen=True):
-    """The release's training options that say something of the network, by the release's names; others are ignored."""
+    """The release's training options that describe the network, by the release's names; others are ignored."""
 
     n_des: Count | None = None
     TR_heads: Count | None = None
@@ -47,11 +47,11 @@ class _Parameters(msgspec.Struct, frozen=True):
 
 
 def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
-    """Build the model of an official checkpoint `path` and fill it, strictly and without executing code.
+    """Build the model of an official checkpoint and load its weights strictly, without executing code.
 
-    `parameters` is the release's JSON of training options (see `find_parameters`). Without it the number of heads
-    cannot be known: the paper's 4 are taken.
-    Raises CheckpointError when the file carries code, is of another model, or contradicts its parameters.
+    `parameters` is the release's JSON of training options (see `find_parameters`). Without it, the number of heads is
+    unknown and 4 is used, as in the paper. Raises CheckpointError when the file contains code, holds another model, or
+    contradicts its parameters.
     """
     tensors = _read_state_dict(path)
     options = _read_parameters(parameters)
@@ -65,9 +65,9 @@ def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
 
 
 def find_parameters(path: Path) -> Path | None:
-    """The one `*parameter.json` beside `path`, if there is just one."""
-    found = sorted(path.parent.glob("*parameter.json"))
-    return found[0] if len(found) == 1 else None
+    """The `*parameter.json` beside `path`, if there is exactly one."""
+    files = sorted(path.parent.glob("*parameter.json"))
+    return files[0] if len(files) == 1 else None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -76,10 +76,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or carries Python code that loading would execute. Only tensors and "
-            "plain values are read. Ask its author for the weights alone."
+            f"{path} is rejected: it is damaged, or contains Python code that loading would execute. Only tensors and "
+            "plain values are read. Ask its author for a file with only the weights."
         ) from None
-    except Exception as error:  # a damaged archive raises whatever its bytes happen to mean
+    except Exception as error:  # a damaged archive can raise any exception
         raise CheckpointError(f"{path} is not a readable PyTorch file ({_first_line(error)}).") from None
     state = content.get("model_state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
@@ -132,14 +132,14 @@ def _infer_config(tensors: Mapping[str, Tensor], options: _Parameters, path: Pat
         stated = getattr(options, name)
         if stated not in (None, value):
             raise CheckpointError(
-                f"The parameters of {path} say {name} = {stated}, its weights say {value}: they do not belong "
-                "together. Name the right file with --parameters."
+                f"The parameters of {path} have {name} = {stated}, but its weights have {value}: the files do not "
+                "match. Give the right file with --parameters."
             )
     return config
 
 
 def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
-    """Width and number of blocks of one residual stage; ones when it is absent, which strict filling then reports."""
+    """Width and number of blocks of one residual stage; 1 each if absent, which strict loading then reports."""
     first = tensors.get(f"ground.backbone.layers.{index}.0.conv1.weight")
     width = 1 if first is None else first.shape[0]
     return width, max(1, _count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\."))

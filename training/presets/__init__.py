@@ -1,4 +1,4 @@
-"""Training presets, one TOML file each. Needs no PyTorch: a wrong name is answered at once."""
+"""Training presets, one TOML file each. Does not import PyTorch, so that a wrong name fails at once."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ else:
 
 
 def preset_names() -> list[str]:
-    """The presets that `read_preset` knows, by name."""
+    """The names of the presets."""
     return sorted(
         entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")
     )
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The values of a preset, or of any TOML file. Raises ConfigError when it is neither."""
+    """The values of a preset or a TOML file. Raises ConfigError when `name` is neither."""
     if name in preset_names():
         text = (files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     elif os.path.isfile(name):  # noqa: PTH113 (Path.is_file raises at a name that is too long for the disk)

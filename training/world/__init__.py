@@ -1,1 +1,1 @@
-"""A generated cross-view world: an endless seeded map, seen from above and from the street."""
+"""A generated cross-view world: an endless seeded map, rendered from above and from the road."""

@@ -1,7 +1,4 @@
-"""The view from above: an orthographic tile, north up, with the shadows of the sun.
-
-Knows what stands where and in which colour; knows nothing of the panorama.
-"""
+"""The aerial view: an orthographic tile, north up, with shadows."""
 
 import math
 
@@ -22,15 +19,15 @@ from geodtr.training.world.scene import Scene, Surface
 from geodtr.training.world.views import Points, Seen, View, seen
 
 EXTENT = 60.0
-"""Metres that a tile's side covers."""
+"""Side of a tile in metres."""
 
 _SUN_SLOPE = math.tan(math.radians(50))
-_SHADOW_STEPS = (1.2, 2.8, 5.0, 8.0)  # metres towards the sun at which something higher is looked for
+_SHADOW_STEPS = (1.2, 2.8, 5.0, 8.0)  # metres towards the sun at which occluders are sampled
 _SHADE = 0.55
 
 
 def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
-    """Tiles of `side` by `side` pixels around `centre`, [B, 2] metres east and north of the scene's places."""
+    """Tiles of `side` by `side` pixels around `centre`, [B, 2] metres east and north of the scene's locations."""
     steps = ((np.arange(side, dtype=np.float32) + 0.5) / side - 0.5) * np.float32(EXTENT)
     x = centre[:, :1] + np.tile(steps, side)
     y = centre[:, 1:] - np.repeat(steps, side)
@@ -55,7 +52,7 @@ def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
 
 
 def _gables(houses: Boxes, roofs: Seen) -> Floats:
-    """Two slopes that meet above the house's longer axis, if they slope at all, [M, 3]."""
+    """Colours of roofs whose two slopes meet above the house's longer axis, [M, 3]."""
     along, across = houses.local(roofs.x, roofs.y, roofs.thing)
     sun_along, sun_across = houses.turned(roofs.sun_east, roofs.sun_north, roofs.thing)
     lengthwise = houses.half_length.take(roofs.thing) > houses.half_width.take(roofs.thing)
@@ -65,7 +62,7 @@ def _gables(houses: Boxes, roofs: Seen) -> Floats:
 
 
 def _crowns(trees: Trees, crowns: Seen) -> Floats:
-    """Crowns, lighter on the side of the sun, [M, 3]."""
+    """Colours of crowns, lighter on the sunny side, [M, 3]."""
     east, north = trees.local(crowns.x, crowns.y, crowns.thing)
     conifer, tone = trees.conifer.take(crowns.thing), trees.tone.take(crowns.thing)
     colour = tree_colours(crowns.style.colours, crowns.season, conifer, tone)
@@ -74,7 +71,7 @@ def _crowns(trees: Trees, crowns: Seen) -> Floats:
 
 
 def _shaded(scene: Scene, look: Look, points: Points) -> Bools:
-    """Where something between a point and the sun is higher than the sun's ray, flat [B * N]."""
+    """Which points are in the shade of something between them and the sun, flat [B * N]."""
     shaded = np.zeros(points.x.size, np.bool_)
     for step in _SHADOW_STEPS:
         height, _ = tops(scene.things, points.x + step * look.sun[:, :1], points.y + step * look.sun[:, 1:])

@@ -1,4 +1,4 @@
-"""Names for the arrays of the generated world; B places, N points a place."""
+"""Array types of the generated world; B locations with N points each."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ Codes = NDArray[np.uint8]
 Indices = NDArray[np.intp]
 
 Positions = NDArray[np.float64]
-"""World metres, [B, 2]: east, north. float64, because float32 has no centimetres left 600 km from the origin."""
+"""World metres, [B, 2]: east, north. float64, because float32 cannot resolve centimetres 600 km from the origin."""
 
-Chance = list[np.random.Generator]
-"""One generator a pair, so that a pair looks the same whatever it is rendered together with."""
+Generators = list[np.random.Generator]
+"""One generator per pair, so that a pair does not depend on the batch it is rendered in."""

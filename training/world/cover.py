@@ -1,6 +1,6 @@
-"""What covers the flat ground at each point: grass, crops, asphalt, painted lines, water.
+"""Ground cover at each point: grass, crops, asphalt, painted lines, water.
 
-Knows the map; knows nothing of colours, except how even, bright and dry each cover is.
+Defines the material, brightness and dryness of the cover; colours are in `colours`.
 """
 
 import math
@@ -16,7 +16,7 @@ from geodtr.training.world.terrain import LandUse, Road, RoadMap
 
 
 class Material(IntEnum):
-    """What the ground is made of; from PAVEMENT on it is man-made, and so more even."""
+    """Material of the ground; from PAVEMENT on it is man-made and more uniform."""
 
     GRASS = 0
     YOUNG_CROP = 1
@@ -52,7 +52,7 @@ class Cover:
     brightness: Floats
     """A factor around 1."""
     dryness: Floats
-    """How far grass has withered, 0 to 1; 0 on everything else."""
+    """How withered grass is, 0 to 1; 0 for other materials."""
 
     @property
     def surface(self) -> Codes:
@@ -61,7 +61,7 @@ class Cover:
 
 
 def ground_cover(scene: Scene, x: Floats, y: Floats) -> Cover:
-    """The ground's cover at points x, y: [B, N] metres east and north of the scene's places."""
+    """The ground's cover at points x, y: [B, N] metres east and north of the scene's locations."""
     roads = scene.world.roads(scene.frame, x, y)
     use = scene.world.land_use(roads)
     material = _material(roads, use)
@@ -76,13 +76,13 @@ def ground_cover(scene: Scene, x: Floats, y: Floats) -> Cover:
 
 
 def _material(roads: RoadMap, use: Codes) -> Codes:
-    """The cover of roads and blocks, fields without their crops."""
+    """The cover of roads and blocks; fields have no crops yet."""
     material = _BY_LAND_USE.take(use)
     material[(use == LandUse.WATER) & (roads.edge < 2.5)] = Material.GRASS  # a bank
     paved, on_road = roads.paved, roads.edge < 0
     material[(roads.edge < 1.6) & paved & ((use == LandUse.HOMES) | (use == LandUse.TOWN))] = Material.PAVEMENT
     material[on_road] = np.where(paved[on_road], np.uint8(Material.ASPHALT), np.uint8(Material.DIRT))
-    lined = on_road & paved & (roads.other_edge > 0)  # lines stop where roads cross
+    lined = on_road & paved & (roads.other_edge > 0)  # no lines at crossings
     avenue = roads.kind == Road.AVENUE
     dash = np.mod(roads.along * np.float32(0.125), 1) < 0.5
     material[lined & (np.abs(roads.distance) < 0.22) & (avenue | dash)] = Material.CENTRE_LINE
@@ -91,10 +91,10 @@ def _material(roads: RoadMap, use: Codes) -> Codes:
 
 
 def _ploughed(scene: Scene, roads: RoadMap, x: Floats, y: Floats, field: Indices) -> tuple[Codes, Floats]:
-    """The crop at each point that `field` picks, and what its furrows, three metres apart, add to the brightness."""
+    """The crop at each point in `field`, and the brightness offset of its furrows, three metres apart."""
     kind, heading = scene.world.draw(Feature.PLOUGHING, (roads.block[0].take(field), roads.block[1].take(field)), 2)
     crop = np.uint8(Material.YOUNG_CROP) + (kind * 4).astype(np.uint8)
-    # Neighbouring places see the same furrows, save where the remainder wraps; float32 has no room for more.
+    # Neighbouring locations share furrows, except where the remainder wraps; float32 cannot hold more.
     origin = np.mod(scene.frame.origins, 3000.0).astype(np.float32).take(field // x.shape[1], axis=0)
     east, north = origin[:, 0] + x.take(field), origin[:, 1] + y.take(field)
     angle = heading * np.float32(math.pi)

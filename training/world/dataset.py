@@ -1,6 +1,6 @@
-"""A `pairs:` data set of the generated world, written to a folder: rendered by many processes, the same by any number.
+"""Write a `pairs:` data set of the generated world, rendered by several processes.
 
-Knows regions, files and processes; knows nothing of how a pair is rendered.
+The number of processes does not change the result.
 """
 
 import os
@@ -25,14 +25,13 @@ from geodtr.training.world.workers import run_jobs
 HEIGHTS = range(16, 1025)
 WIDTHS = range(32, 4097)
 
-# What a process renders at once, in panorama pixels: less is all overhead; more leaves the cores' caches, and makes an
-# interruption wait.
+# Panorama pixels per job: smaller jobs are mostly overhead, larger ones exceed the caches and delay an interruption.
 _JOB_PIXELS = 8 * 48 * 192
 
 
 @dataclass(frozen=True, slots=True)
 class WorldSet:
-    """What to render. Raises ConfigError for what cannot be rendered, except more pairs than the region takes."""
+    """What to render. Raises ConfigError for values out of range; `write_world` checks the region's capacity."""
 
     pairs: int
     height: int = 48
@@ -42,17 +41,17 @@ class WorldSet:
     region: str = "valley"
     """A name in regions.REGIONS."""
     seed: int = 0
-    """Of the world's map. Regions of one seed and style are places in one world: train in one, test in another."""
+    """Seed of the map. Regions with the same seed and style are in one world: train in one, test in another."""
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
-            raise ConfigError(f"pairs is {self.pairs}; render at least 1.")
+            raise ConfigError(f"pairs is {self.pairs}; it must be at least 1.")
         if self.height not in HEIGHTS:
             raise ConfigError(f"height is {self.height}; allowed are {HEIGHTS[0]} to {HEIGHTS[-1]} rows.")
         if self.width not in WIDTHS or self.width < 2 * self.height:
             raise ConfigError(
                 f"width is {self.width}; allowed are {max(WIDTHS[0], 2 * self.height)} to {WIDTHS[-1]} columns, "
-                f"at least twice the height of {self.height}: a full turn is twice as wide as it could be high."
+                f"at least twice the height of {self.height}, because a panorama covers at most 360 by 180 degrees."
             )
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; allowed are whole numbers from 0.")
@@ -61,7 +60,7 @@ class WorldSet:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A run of pairs for one process to render and write."""
+    """Consecutive pairs for one process to render and write."""
 
     folder: Path
     world_set: WorldSet
@@ -71,15 +70,26 @@ class _Job:
 
 
 def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, track: Track = untracked) -> Path:
-    """Render and write a `pairs:` data set into folder `out`; returns out/pairs.csv.
+    """Render and write a `pairs:` data set into folder `out`; return the path of out/pairs.csv.
 
-    Beside it come ground/000000.png, aerial/000000.png and so on. A row's lat and lon are those of the panorama; its
-    heading is the direction, in degrees clockwise from north, that the panorama's centre looks to: half its width right
-    of column 0, which looks about south. The tile is north up and about centred on the same point.
+    Images are ground/000000.png, aerial/000000.png and so on. `lat` and `lon` are the panorama's. `heading` is the
+    direction of the panorama's centre column, in degrees clockwise from north; column 0 looks about south. The tile is
+    north up and centred near the same point. A smaller set holds the first pairs of a larger one. A failed or
+    interrupted call leaves no files.
 
-    Pairs are the same for any number of `workers` (processes; by default one a CPU core), and the first pairs of a
-    larger set. `track` counts pairs. Nothing is left when it fails or is interrupted. Raises OutputExists when `out`
-    holds anything, ConfigError when the region does not take so many pairs.
+    Parameters
+    ----------
+    workers
+        Number of processes, by default one per core. Does not change the result.
+    track
+        Reports progress in pairs.
+
+    Raises
+    ------
+    OutputExists
+        `out` is not empty.
+    ConfigError
+        The region has no room for so many pairs.
     """
     workers = _checked_workers(workers)
     region = find_region(world_set.region)
@@ -105,19 +115,19 @@ def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, t
 
 
 def _render_and_write(job: _Job) -> list[float]:
-    """Render a job's pairs and write their images; returns the headings to list them with."""
+    """Render a job's pairs and write their images; return their headings in degrees."""
     world_set, region = job.world_set, find_region(job.world_set.region)
     indices = range(job.first, job.first + len(job.positions))
-    chance = [
+    generators = [
         np.random.default_rng(np.random.SeedSequence(world_set.seed, spawn_key=(region.number, index)))
         for index in indices
     ]
     world = World(world_set.seed, region.style)
-    pairs = render(world, job.positions, chance, height=world_set.height, width=world_set.width)
+    pairs = render(world, job.positions, generators, height=world_set.height, width=world_set.width)
     for index, ground, aerial in zip(indices, pairs.ground, pairs.aerial, strict=True):
         Image.fromarray(ground).save(job.folder / _image("ground", index))
         Image.fromarray(aerial).save(job.folder / _image("aerial", index))
-    # Rounded as it will be listed, so that 359.999 does not become 360.
+    # Rounded as in the CSV file, so that 359.999 does not become 360.
     return [round(heading, 2) % 360.0 for heading in pairs.heading.tolist()]
 
 

@@ -1,7 +1,7 @@
-"""The view from the road: a full panorama, cast ray by ray from a camera above the place.
+"""The ground view: a full panorama, ray-cast from a camera above the location.
 
-Column 0 looks south, then west, north, east, as in the polar transform of a north-up tile; rows and columns have the
-same angular pitch. Knows what stands where and in which colour; knows nothing of the aerial tile.
+Column 0 looks south, then west, north, east, as in the polar transform of a north-up tile. Rows and columns have the
+same angular pitch.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.training.world.arrays import Chance, Floats
+from geodtr.training.world.arrays import Floats, Generators
 from geodtr.training.world.colours import (
     Look,
     car_colours,
@@ -28,7 +28,7 @@ from geodtr.training.world.style import Style
 from geodtr.training.world.views import Points, Seen, View, seen
 
 CAMERA = 2.0
-"""Metres of the camera above the ground."""
+"""Height of the camera above the ground in metres."""
 
 _NEAREST = 1.5  # metres to a ray's first sample
 _BLUE, _GREY = np.array([(0.30, 0.50, 0.80), (0.62, 0.66, 0.70)], np.float32)
@@ -44,25 +44,25 @@ class Sky:
     """The sky of each of B panoramas."""
 
     horizon: Floats
-    """Its colour where it meets the land, [3]; haze has the same."""
+    """Colour at the horizon and of haze, [3]."""
     overcast: Floats
-    """0 blue to 1 grey, [B]."""
+    """0 (blue) to 1 (grey), [B]."""
     clouds: Floats
-    """Where the clouds' two waves begin, radians, [B, 2]."""
+    """Phases of the two cloud waves in radians, [B, 2]."""
 
 
-def draw_sky(style: Style, chance: Chance) -> Sky:
-    """A sky for each pair."""
-    overcast = np.array([random.uniform(*style.overcast) for random in chance], np.float32)
+def draw_sky(style: Style, generators: Generators) -> Sky:
+    """Draw a sky for each pair."""
+    overcast = np.array([random.uniform(*style.overcast) for random in generators], np.float32)
     horizon = np.array(style.colours.horizon, np.float32)
-    return Sky(horizon, overcast, np.array([random.uniform(0, 9, 2) for random in chance], np.float32))
+    return Sky(horizon, overcast, np.array([random.uniform(0, 9, 2) for random in generators], np.float32))
 
 
 def ground_view(scene: Scene, look: Look, sky: Sky, *, yaw: NDArray[np.float64], height: int, width: int) -> View:
-    """Panoramas of `height` x `width` pixels from the scene's places, turned clockwise by `yaw`, [B] radians."""
+    """Panoramas of `height` x `width` pixels at the scene's locations, rotated clockwise by `yaw`, [B] radians."""
     azimuth = (2 * math.pi / width * np.arange(width) + yaw[:, None]).astype(np.float32)
     pitch = ((0.5 - (np.arange(height) + 0.5) / height) * (2 * math.pi * height / width)).astype(np.float32)
-    horizon = int(np.count_nonzero(pitch > -1e-3))  # the first row that looks down on the ground
+    horizon = int(np.count_nonzero(pitch > -1e-3))  # the first row below the horizon
     ends = np.zeros(height, np.float32)
     ends[horizon:] = np.minimum(CAMERA / np.tan(-pitch[horizon:]), SIGHT)
 
@@ -90,22 +90,22 @@ def ground_view(scene: Scene, look: Look, sky: Sky, *, yaw: NDArray[np.float64],
 def _cast(
     things: Mapping[int, Things], east: Floats, north: Floats, pitch: Floats, ends: Floats
 ) -> tuple[Shown, Floats]:
-    """The first thing on each pixel's ray, and the distance along the ground to where the ray ends, [B, height, width].
+    """The first object on each pixel's ray, and the ray's length along the ground in metres, [B, height, width].
 
-    east and north are the directions of the columns, [B, width]; pitch and ends belong to the rows, [height]. A ray
-    that meets no thing ends at `ends` metres.
+    `east` and `north` are the directions of the columns, [B, width]; `pitch` and `ends` belong to the rows, [height].
+    A ray without an object ends at `ends` metres.
     """
     samples = _samples(len(pitch))
-    places, width = east.shape
-    x, y = ((part[:, :, None] * samples).reshape(places, -1) for part in (east, north))
+    locations, width = east.shape
+    x, y = ((part[:, :, None] * samples).reshape(locations, -1) for part in (east, north))
     height, shown = tops(things, x, y)
     elevation = np.arctan2(height.reshape(-1, len(samples)) - CAMERA, samples)
-    # A ray meets the first sample that stands as high as the ray. The highest elevation so far only ever rises, so that
-    # this sample is found by bisection; columns 10 radians apart make one rising sequence of them all.
-    offset = 10.0 * np.arange(places * width)[:, None]
+    # A ray ends at the first sample that is as high as the ray. The running maximum of the elevation is sorted, so
+    # bisection finds the sample. Offsets of 10 radians per column make one sorted sequence of all columns.
+    offset = 10.0 * np.arange(locations * width)[:, None]
     rising = (np.maximum.accumulate(elevation, axis=1) + offset).ravel()
-    met = np.searchsorted(rising, (pitch + offset).ravel()).reshape(places, width, -1).transpose(0, 2, 1)
-    first = (np.arange(places * width) * len(samples)).reshape(places, 1, width)
+    met = np.searchsorted(rising, (pitch + offset).ravel()).reshape(locations, width, -1).transpose(0, 2, 1)
+    first = (np.arange(locations * width) * len(samples)).reshape(locations, 1, width)
     step = met - first
     missed = step == len(samples)
     step[missed] = 0
@@ -117,7 +117,7 @@ def _cast(
 
 
 def _samples(height: int) -> Floats:
-    """Distances at which a ray is sampled, in metres, closer for panoramas of more rows."""
+    """Distances in metres at which a ray is sampled; denser for panoramas with more rows."""
     finer = min(1.0, 48 / height)
     distances = [_NEAREST]
     while distances[-1] < SIGHT:
@@ -136,7 +136,7 @@ def _sky_colours(sky: Sky, azimuth: Floats, pitch: Floats) -> Floats:
 
 
 def _paint_things(pixels: Floats, scene: Scene, shown: Shown, points: Points, look: Look) -> None:
-    """Colour those pixels [B * N, 3] that show a thing."""
+    """Colour the pixels [B * N, 3] that show an object."""
     walls = seen(Surface.HALL, shown, points, look)
     pixels[walls.pixel] = _hall_walls(scene.halls, walls)
     walls = seen(Surface.HOUSE, shown, points, look)
@@ -154,7 +154,7 @@ def _hall_walls(halls: Boxes, walls: Seen) -> Floats:
 
 
 def _house_walls(houses: Boxes, walls: Seen) -> Floats:
-    """Walls below, the roof above its eaves."""
+    """Colours of walls below and of the roof above the eaves, [M, 3]."""
     sideways, light = _face(houses, walls)
     colours, tone = walls.style.colours, houses.tone.take(walls.thing)
     colour = _with_windows(wall_colours(colours, tone), sideways, walls.z, _HOUSE_BAY)
@@ -171,7 +171,7 @@ def _car_sides(cars: Boxes, parked: Seen) -> Floats:
 
 
 def _crowns(scene: Scene, crowns: Seen) -> Floats:
-    """Leaves in patches of 0.4 m, dark at the foot."""
+    """Colours of leaves in patches of 0.4 m, dark at the base, [M, 3]."""
     trees = scene.trees
     patch = (np.floor(2.5 * crowns.x).astype(np.int32), np.floor(2.5 * crowns.z).astype(np.int32))
     (leaves,) = scene.world.draw(Feature.LEAVES, patch, 1)
@@ -183,7 +183,7 @@ def _crowns(scene: Scene, crowns: Seen) -> Floats:
 
 
 def _face(boxes: Boxes, walls: Seen) -> tuple[Floats, Floats]:
-    """Metres along the wall that each pixel shows, [M], and the light on it, [M, 1]."""
+    """Each pixel's position along its wall in metres, [M], and the light on it, [M, 1]."""
     along, across = boxes.local(walls.x, walls.y, walls.thing)
     sun_along, sun_across = boxes.turned(walls.sun_east, walls.sun_north, walls.thing)
     at_end = np.abs(along) / boxes.half_length.take(walls.thing) > np.abs(across) / boxes.half_width.take(walls.thing)

@@ -1,7 +1,4 @@
-"""Random numbers that belong to a place: the same cell of an endless lattice always draws the same values.
-
-Knows integers; knows nothing of what is drawn.
-"""
+"""Spatial hashing: a cell of an endless lattice always draws the same random values."""
 
 from enum import IntEnum
 
@@ -12,7 +9,7 @@ from geodtr.training.world.arrays import Floats
 
 
 class Feature(IntEnum):
-    """What a cell draws for. One list for the whole world, so that no two features share their draws."""
+    """The purpose of a draw. One list for the whole world, so that no two features share draws."""
 
     ROADS = 1
     LAND_USE = 2
@@ -30,7 +27,7 @@ class Feature(IntEnum):
 def draw(key: int, feature: Feature, i: NDArray[np.integer], j: NDArray[np.integer], count: int) -> tuple[Floats, ...]:
     """`count` independent uniform values in [0, 1) for every lattice cell (i, j), in their broadcast shape.
 
-    `key` sets one world apart from another. Source of the mixing: lowbias32, Chris Wellons' hash prospector.
+    `key` identifies the world. Source of the hash: lowbias32, Chris Wellons' hash prospector.
     """
     cell = _unsigned(i) * np.uint32(0x9E3779B1) + _unsigned(j) * np.uint32(0x85EBCA77)
     return tuple(_mixed(cell, (key + 0xC2B2AE3D * (feature * 64 + number)) & 0xFFFFFFFF) for number in range(count))
@@ -43,7 +40,7 @@ def _mixed(cell: NDArray[np.uint32], salt: int) -> Floats:
     bits ^= bits >> np.uint32(15)
     bits *= np.uint32(0x846CA68B)
     bits ^= bits >> np.uint32(16)
-    # float32 holds 24 bits: the upper ones, exactly, so that 1.0 never comes out.
+    # float32 holds 24 bits exactly, so the result is below 1.0.
     return (bits >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 

@@ -1,7 +1,7 @@
-"""Things that stand on the ground around a place, kept in lattices so that a point finds its thing without a search.
+"""Objects on the ground around a location, stored in lattices so that the object at a point needs no search.
 
-Each lattice cell holds at most one thing, which does not reach beyond the cell. Coordinates are float32 metres east and
-north of the place; x and y of points are [B, N]. Knows shapes; knows nothing of what they are or of their colours.
+Each lattice cell holds at most one object, which stays within the cell. Coordinates are float32 metres east and north
+of the location; x and y of points are [B, N]. Defines shapes only.
 """
 
 import math
@@ -16,44 +16,44 @@ from geodtr.training.world.arrays import Bools, Codes, Floats, Indices, Ints, Po
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The points that lie over a thing; all arrays [M], in the order of the points."""
+    """The points on an object; all arrays [M], in the order of the points."""
 
     point: Indices
-    """Into the points, flattened."""
+    """Index into the flattened points."""
     thing: Ints
-    """Into the things' arrays, flattened."""
+    """Index into the objects' flattened arrays."""
     height: Floats
-    """Metres above the ground of the thing's surface there."""
+    """Height of the object's surface above the ground in metres."""
 
 
 class Things(Protocol):
-    """Anything that stands on the ground and is its own height field."""
+    """Objects of one kind as a height field."""
 
     def hits(self, x: Floats, y: Floats) -> Hits: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """`side` by `side` square cells of `size` metres around each of B places, aligned with the whole world's."""
+    """`side` by `side` square cells of `size` metres around each of B locations, aligned with the world's lattice."""
 
     size: float
     side: int
     first: Ints
-    """The world's numbers of each place's first cell, [B, 2]."""
+    """World cell numbers of each location's first cell, [B, 2]."""
     east: Floats
-    """Metres from the first cell's corner to the place, [B, 1]."""
+    """Metres from the first cell's corner to the location, [B, 1]."""
     north: Floats
 
     @classmethod
     def around(cls, positions: Positions, reach: float, size: float) -> "Lattice":
-        """Cells that cover at least `reach` metres to every side of `positions`, [B, 2] world metres."""
+        """Cells that cover at least `reach` metres on every side of `positions`, [B, 2] world metres."""
         first = np.floor((positions - reach) / size)
         corner = (positions - first * size).astype(np.float32)
         side = math.ceil(2 * reach / size) + 1
         return cls(size, side, first.astype(np.int32), corner[:, :1], corner[:, 1:])
 
     def cells(self) -> tuple[Ints, Ints]:
-        """The world's numbers of every place's cells, [B, side * side] each."""
+        """World cell numbers of every location's cells, [B, side * side] each."""
         steps = np.arange(self.side, dtype=np.int32)
         shape = (len(self.first), self.side, self.side)
         i = np.broadcast_to((self.first[:, :1] + steps)[:, :, None], shape)
@@ -61,7 +61,7 @@ class Lattice:
         return i.reshape(len(self.first), -1), j.reshape(len(self.first), -1)
 
     def centres(self) -> tuple[Floats, Floats]:
-        """Every cell's centre relative to its place, [B, side * side] each."""
+        """The centre of every cell relative to its location, [B, side * side] each."""
         steps = (np.arange(self.side, dtype=np.float32) + 0.5) * np.float32(self.size)
         shape = (len(self.first), self.side, self.side)
         x = np.broadcast_to((steps - self.east)[:, :, None], shape)
@@ -69,7 +69,7 @@ class Lattice:
         return x.reshape(len(self.first), -1), y.reshape(len(self.first), -1)
 
     def lookup(self, x: Floats, y: Floats) -> Ints:
-        """The cell of each point as an index into flattened [B, side * side] arrays; outside, the nearest cell."""
+        """The cell of each point as an index into flattened [B, side * side] arrays, clipped to the nearest cell."""
         scale = np.float32(1 / self.size)
         i = ((x + self.east) * scale).astype(np.int32)
         j = ((y + self.north) * scale).astype(np.int32)
@@ -81,25 +81,25 @@ class Lattice:
         return i
 
     def bases(self) -> Ints:
-        """Where each place's cells begin in the flattened arrays, [B, 1]."""
+        """Index of each location's first cell in the flattened arrays, [B, 1]."""
         return (np.arange(len(self.first), dtype=np.int32) * self.side**2)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """Upright boxes, one a cell; every array is [B, cells]. A height of 0 is an empty cell."""
+    """Upright boxes, one per cell; every array is [B, cells]. A height of 0 means an empty cell."""
 
     lattice: Lattice
     x: Floats
     y: Floats
     east: Floats
-    """The direction of the box's length, a unit vector."""
+    """Direction of the box's length, a unit vector."""
     north: Floats
     half_length: Floats
     half_width: Floats
     height: Floats
     tone: Floats
-    """A uniform draw in [0, 1) to colour it by."""
+    """A uniform draw in [0, 1) that determines the colour."""
 
     def hits(self, x: Floats, y: Floats) -> Hits:
         """The points inside a box."""
@@ -107,7 +107,7 @@ class Boxes:
         return Hits(point, thing, self.height.take(thing))
 
     def covers(self, x: Floats, y: Floats, margin: float) -> Bools:
-        """Which points lie in a box or less than `margin` metres beyond its sides, as far as its own cell reaches."""
+        """Which points are in a box or less than `margin` metres outside it, within its cell."""
         covered = np.zeros(x.shape, np.bool_)
         point, _ = self._inside(x, y, margin)
         covered.ravel()[point] = True
@@ -115,7 +115,7 @@ class Boxes:
 
     def _inside(self, x: Floats, y: Floats, margin: float) -> tuple[Indices, Ints]:
         cells = self.lattice.lookup(x, y).ravel()
-        # Most cells are empty: only what is left after this line is measured.
+        # Most cells are empty, so drop them first.
         point = np.flatnonzero(self.height.take(cells) > 0)
         thing = cells[point]
         along, across = self.local(x.take(point), y.take(point), thing)
@@ -124,18 +124,18 @@ class Boxes:
         return point[inside], thing[inside]
 
     def local(self, x: Floats, y: Floats, thing: Ints) -> tuple[Floats, Floats]:
-        """Metres along and across box `thing` from its centre; x, y and thing are [M]."""
+        """Coordinates along and across box `thing` from its centre in metres; x, y and thing are [M]."""
         return self.turned(x - self.x.take(thing), y - self.y.take(thing), thing)
 
     def turned(self, east: Floats, north: Floats, thing: Ints) -> tuple[Floats, Floats]:
-        """A vector's parts along and across box `thing`; all [M]."""
+        """Components of a vector along and across box `thing`; all [M]."""
         along_east, along_north = self.east.take(thing), self.north.take(thing)
         return east * along_east + north * along_north, north * along_east - east * along_north
 
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Round crowns that reach to the ground, one a cell; every array is [B, cells]. A height of 0 is an empty cell."""
+    """Round crowns down to the ground, one per cell; every array is [B, cells]. A height of 0 means an empty cell."""
 
     lattice: Lattice
     x: Floats
@@ -145,7 +145,7 @@ class Trees:
     conifer: Bools
     """Cones; the others are domes."""
     tone: Floats
-    """A uniform draw in [0, 1) to colour it by."""
+    """A uniform draw in [0, 1) that determines the colour."""
 
     def hits(self, x: Floats, y: Floats) -> Hits:
         """The points under a crown."""
@@ -159,21 +159,21 @@ class Trees:
         return Hits(point, thing, self.height.take(thing) * np.where(self.conifer.take(thing), 1 - off_axis, dome))
 
     def local(self, x: Floats, y: Floats, thing: Ints) -> tuple[Floats, Floats]:
-        """East and north of tree `thing`'s axis in units of its radius; x, y and thing are [M]."""
+        """Offset east and north of tree `thing`'s axis in units of its radius; x, y and thing are [M]."""
         radius = self.radius.take(thing)
         return (x - self.x.take(thing)) / radius, (y - self.y.take(thing)) / radius
 
 
 @dataclass(frozen=True, slots=True)
 class Mottle:
-    """Smooth noise in [0, 1): draws at the corners of a lattice, blended between them."""
+    """Smooth noise in [0, 1): draws at the corners of a lattice, interpolated between them."""
 
     lattice: Lattice
     value: Floats
-    """Each cell's draw, at its south-west corner, [B, cells]."""
+    """The draw at each cell's south-west corner, [B, cells]."""
 
     def at(self, x: Floats, y: Floats) -> Floats:
-        """The noise at points [B, N], which must lie within the lattice's reach less one cell."""
+        """The noise at points [B, N], which must be at least one cell inside the lattice."""
         scale = np.float32(1 / self.lattice.size)
         east, north = (x + self.lattice.east) * scale, (y + self.lattice.north) * scale
         i, j = east.astype(np.int32), north.astype(np.int32)
@@ -185,18 +185,18 @@ class Mottle:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Which thing is shown at each point; flat arrays."""
+    """The object shown at each point; flat arrays."""
 
     kind: Codes
-    """The key of the thing's kind; 0 where there is none."""
+    """Key of the object's kind; 0 if there is none."""
     thing: Ints
-    """Into that kind's arrays, flattened."""
+    """Index into that kind's flattened arrays."""
 
 
 def tops(things: Mapping[int, Things], x: Floats, y: Floats) -> tuple[Floats, Shown]:
-    """What is seen of points [B, N] from straight above, and its height in metres above the ground, flat [B * N].
+    """Height in metres and kind of the highest object at points [B, N], flat [B * N].
 
-    `things`: by keys above 0. Where several reach over a point, the highest is seen.
+    The keys of `things` are above 0.
     """
     height = np.zeros(x.size, np.float32)
     shown = Shown(np.zeros(x.size, np.uint8), np.zeros(x.size, np.int32))

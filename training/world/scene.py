@@ -1,7 +1,4 @@
-"""What stands around a place: buildings, trees and cars, each where the map leaves room for it.
-
-Knows the map and where things may stand; knows nothing of colours or views.
-"""
+"""The objects around a location: buildings, trees and cars, each where the map leaves room for it."""
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -15,13 +12,13 @@ from geodtr.training.world.style import Buildings
 from geodtr.training.world.terrain import Frame, World
 
 SIGHT = 90.0
-"""Metres that a scene can be seen: beyond, the panorama shows bare ground in haze."""
+"""Viewing distance in metres; beyond it, the panorama shows bare ground in haze."""
 
-_REACH = SIGHT + 4.0  # a ray's last sample lies up to one step beyond its sight
+_REACH = SIGHT + 4.0  # a ray's last sample is up to one step beyond the viewing distance
 
 
 class Surface(IntEnum):
-    """What one pixel of a view shows."""
+    """The surface that a pixel shows."""
 
     OPEN = 0
     ROAD = 1
@@ -40,7 +37,7 @@ _MOTTLE_CELL = 9.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything around B places at one moment."""
+    """Everything around B locations at one moment."""
 
     world: World
     frame: Frame
@@ -52,7 +49,7 @@ class Scene:
 
     @property
     def things(self) -> dict[int, Things]:
-        """All that stands on the ground, by the Surface it shows."""
+        """All objects on the ground by their Surface."""
         return {Surface.HALL: self.halls, Surface.HOUSE: self.houses, Surface.CAR: self.cars, Surface.TREE: self.trees}
 
 
@@ -68,18 +65,18 @@ def build_scene(world: World, positions: Positions, cars: Feature) -> Scene:
 
 
 def another_moment(scene: Scene, cars: Feature) -> Scene:
-    """The same places with other cars."""
+    """The same locations with other cars."""
     return replace(scene, cars=_park(scene.world, scene.frame, cars))
 
 
 def _build(world: World, frame: Frame, feature: Feature, buildings: Buildings, apart_from: Boxes | None) -> Boxes:
-    """Buildings along their nearest road, where their block's use, the roads and `apart_from` leave room."""
+    """Buildings parallel to their nearest road, where land use, roads and `apart_from` leave room."""
     lattice = Lattice.around(frame.origins, _REACH, buildings.cell)
     present, east, north, first, second, tall, tone = world.draw(feature, lattice.cells(), 7)
     x, y = _shifted(lattice, east, north, 0.1 * buildings.cell)
     shortest, longest = buildings.side
     length, width = shortest + (longest - shortest) * first, shortest + (longest - shortest) * second
-    # However it is turned, a building stays within its own cell, or else a point could not find it there.
+    # A building must stay within its cell at any rotation, because a point looks only into its own cell.
     fitting = np.minimum(1, 0.9 * buildings.cell / np.hypot(length, width))
     length, width = length * fitting, width * fitting
     roads = world.roads(frame, x, y)
@@ -94,7 +91,7 @@ def _build(world: World, frame: Frame, feature: Feature, buildings: Buildings, a
 
 
 def _plant(world: World, frame: Frame, halls: Boxes, houses: Boxes) -> Trees:
-    """Trees by land use, and rows of them along the roads of some blocks, clear of roads and buildings."""
+    """Trees by land use, and rows of trees along the roads of some blocks, clear of roads and buildings."""
     plants = world.style.plants
     lattice = Lattice.around(frame.origins, _REACH, _TREE_CELL)
     present, east, north, wide, tall, tone = world.draw(Feature.TREES, lattice.cells(), 6)
@@ -117,13 +114,13 @@ def _park(world: World, frame: Frame, cars: Feature) -> Boxes:
     x, y = lattice.centres()
     roads = world.roads(frame, x, y)
     here = (present < world.style.parked) & roads.paved & (roads.edge < -1.0) & (np.abs(roads.distance) > 0.9)
-    here &= np.hypot(x, y) > 5  # the camera's own place is free
+    here &= np.hypot(x, y) > 5  # keep the camera's location free
     height = np.where(here, np.float32(1.5), np.float32(0.0))
     half_length, half_width = np.full(x.shape, 2.2, np.float32), np.full(x.shape, 0.95, np.float32)
     return Boxes(lattice, x, y, roads.east, roads.north, half_length, half_width, height, tone)
 
 
 def _shifted(lattice: Lattice, east: Floats, north: Floats, extent: Floats | float) -> tuple[Floats, Floats]:
-    """Points scattered over the middle `extent` metres of each cell by two uniform draws."""
+    """One point per cell, uniform over its middle `extent` metres; `east` and `north` are uniform draws."""
     x, y = lattice.centres()
     return x + (east - 0.5) * extent, y + (north - 0.5) * extent

@@ -1,60 +1,60 @@
-"""What sets one landscape of the generated world apart from another: roads, land use, buildings, plants and colours.
+"""Landscape styles of the generated world: roads, land use, buildings, plants and colours.
 
-Tables follow the order of terrain's LandUse and cover's Material. Knows numbers; knows nothing of how they are used.
+Tables follow the order of terrain's LandUse and cover's Material.
 """
 
 from dataclasses import dataclass
 
 Range = tuple[float, float]
-"""The lowest and the highest of uniform draws."""
+"""Bounds of a uniform draw."""
 Colour = tuple[float, float, float]
 """RGB, 0 to 1, before the camera."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roads:
-    """The two families of roads that cross."""
+    """The two crossing families of roads."""
 
     spacing: float
     """Metres between neighbouring roads of one family, before bending and random shifts."""
     shares: tuple[float, float, float]
-    """Of tracks, streets and avenues; the rest are left out."""
+    """Shares of tracks, streets and avenues; the remaining roads are left out."""
     bends: tuple[float, float, float]
-    """Metres by which each of terrain's waves, from the longest, bends the plane to either side; 0 is straight."""
+    """Amplitudes in metres of terrain's waves, from the longest; 0 is straight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Buildings:
-    """How one kind of building is laid out, all in metres; `odds` that a cell has one, by land use."""
+    """Layout of one kind of building, in metres; `odds` is the probability of one per cell, by land use."""
 
     cell: float
     odds: tuple[float, ...]
     side: Range
     height: Range
     clearance: float
-    """Kept free between it and any road."""
+    """Minimum distance to any road."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plants:
-    """Where trees stand, and which."""
+    """Distribution of trees and withered grass."""
 
     odds: tuple[float, ...]
-    """That a cell has a tree, by land use."""
+    """Probability of a tree per cell, by land use."""
     lined: float
     """Share of blocks with trees along their roads."""
     conifers: float
     """Share of blocks with conifers."""
     withering: float
-    """How far grass withers in patches, 0 to 1."""
+    """How withered grass gets in patches, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """Colours of what lies and stands on the ground, and of the air."""
+    """Colours of the ground, the objects and the air."""
 
     ground: tuple[Colour, ...]
-    """By material; the grass is that of season 0."""
+    """By material; grass for season 0."""
     autumn_grass: Colour
     withered_grass: Colour
     leaves: Colour
@@ -64,29 +64,29 @@ class Colours:
     roofs: tuple[Colour, ...]
     walls: tuple[Colour, ...]
     horizon: Colour
-    """Also that of haze."""
+    """Also the colour of haze."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a landscape looks. Regions of one style differ only as two places in one country do."""
+    """A landscape style. Regions of one style differ as two locations in one country do."""
 
     roads: Roads
     land_use: tuple[float, float, float, float, float]
-    """Shares of blocks that are meadow, field, forest, homes and town; the rest is water."""
+    """Shares of blocks that are meadow, field, forest, homes and town; the remaining blocks are water."""
     halls: Buildings
     houses: Buildings
     plants: Plants
     parked: float
-    """Odds that a car stands where one may."""
+    """Probability of a car at each possible position."""
     season: Range
-    """Of a view, within 0 green to 1 autumn."""
+    """Season of a view, within 0 (green) to 1 (autumn)."""
     overcast: Range
-    """Of a sky, within 0 blue to 1 grey."""
+    """Cloud cover of a sky, within 0 (blue) to 1 (grey)."""
     haze: float
-    """Metres after which haze has taken all but 1/e of a colour."""
+    """Distance in metres at which 1/e of a colour is left."""
     gable: float
-    """By how much the two slopes of a house's roof differ from each other in the light; 0 is a flat roof."""
+    """Contrast between the two slopes of a house's roof; 0 is a flat roof."""
     colours: Colours
 
 

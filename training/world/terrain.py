@@ -1,8 +1,7 @@
-"""The map of the generated world: an endless, seeded web of roads and the land use of the blocks between them.
+"""The map of the generated world: an endless, seeded network of roads and the land use of the blocks between them.
 
 Two families of roads cross: one of roughly constant u, one of roughly constant v, where u = east + f(north) and
 v = north + g(east) bend the plane by sums of sines whose wavelengths have no common period. The land is flat.
-Knows world metres; knows nothing of buildings, colours or views.
 """
 
 import math
@@ -32,7 +31,7 @@ _HALF_WIDTHS = np.array([2.2, 3.3, 5.0], np.float32)
 
 
 class LandUse(IntEnum):
-    """What a block between roads is used for."""
+    """Land use of a block between roads."""
 
     MEADOW = 0
     FIELD = 1
@@ -44,40 +43,40 @@ class LandUse(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """B places to measure from: points near them are float32 [B, N] metres east and north of their place.
+    """B origins; points near them are float32 [B, N] metres east and north of their origin.
 
-    What is large (coordinates, road numbers, the phase of each wave) is reduced once in float64, and what remains is
-    small enough for float32 to hold fractions of a millimetre.
+    Large values (coordinates, road numbers, phases of the waves) are reduced once in float64. The remainders are small
+    enough for float32 to hold fractions of a millimetre.
     """
 
     origins: Positions
     phases: tuple[Floats, Floats]
-    """Of the waves of f and of g at the origins, [waves, B, 1]."""
+    """Phases of the waves of f and of g at the origins, [waves, B, 1]."""
     numbers: tuple[Ints, Ints]
-    """The road of each family next to the origins, [B, 1]."""
+    """Number of the nearest road of each family, [B, 1]."""
     remainders: tuple[Floats, Floats]
-    """Metres from that road to the origins, before bending, [B, 1]."""
+    """Metres from this road to the origins, before bending, [B, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoadMap:
-    """The road that matters most at each point, the one whose edge is nearest; every array [B, N]."""
+    """The road with the nearest edge at each point; every array [B, N]."""
 
     distance: Floats
-    """Signed metres from its centre line."""
+    """Signed distance from its centre line in metres."""
     edge: Floats
-    """Metres beyond its edge; negative on the road."""
+    """Distance from its edge in metres; negative on the road."""
     other_edge: Floats
-    """Metres beyond the edge of the nearest road of the other family: negative as well on a crossing."""
+    """Distance from the edge of the nearest road of the other family; both are negative on a crossing."""
     kind: Codes
     """Values of Road."""
     along: Floats
-    """Metres along the road, for dashed lines; not comparable between places."""
+    """Metres along the road, for dashed lines; not comparable between locations."""
     east: Floats
     north: Floats
     """The road's direction, a unit vector."""
     block: tuple[Ints, Ints]
-    """The lattice cell of the block that the point lies in: hash it for what a block has in common."""
+    """The lattice cell of the point's block; hash it to draw values that a block shares."""
 
     @property
     def paved(self) -> Bools:
@@ -95,21 +94,21 @@ class _Family:
 
 
 class World:
-    """One map, endless in every direction and of one style; equal seeds and styles are equal worlds."""
+    """One endless map of one style; equal seeds and styles give equal worlds."""
 
     def __init__(self, seed: int, style: Style) -> None:
-        """`seed`: any integer from 0."""
+        """`seed`: an integer from 0."""
         sequence = np.random.SeedSequence(seed)
         self.seed = seed
         self.style = style
         self._key = int(sequence.generate_state(1)[0])
         self._phases = np.random.default_rng(sequence).uniform(0, _TURN, (2, len(_WAVELENGTHS)))
-        # A road's draw below the first bound makes it a track, and so on; above the last, there is no road.
+        # A draw below the first bound gives a track, and so on; above the last bound there is no road.
         self._road_bounds = np.cumsum(style.roads.shares).astype(np.float32)
         self._land_use_bounds = np.cumsum(style.land_use)
 
     def frame(self, positions: Positions) -> Frame:
-        """Prepare to measure from `positions`, [B, 2] world metres."""
+        """A frame with origins at `positions`, [B, 2] world metres."""
         east, north = positions[:, :1], positions[:, 1:]
         waves = (_TURN / np.array(_WAVELENGTHS))[:, None, None]
         phases = [
@@ -127,11 +126,11 @@ class World:
         )
 
     def draw(self, feature: Feature, cell: tuple[Ints, Ints], count: int) -> tuple[Floats, ...]:
-        """`count` uniform values in [0, 1) for each lattice cell: always the same ones in this world."""
+        """`count` uniform values in [0, 1) for each lattice cell; constant for this world."""
         return draw(self._key, feature, *cell, count)
 
     def roads(self, frame: Frame, x: Floats, y: Floats) -> RoadMap:
-        """The roads at points x, y: [B, N] metres east and north of the frame's places."""
+        """The roads at points x, y: [B, N] metres east and north of the frame's origins."""
         bend_u, slope_u = self._bend(y, frame.phases[0])
         bend_v, slope_v = self._bend(x, frame.phases[1])
         u = x + bend_u + frame.remainders[0]
@@ -153,18 +152,18 @@ class World:
         )
 
     def land_use(self, roads: RoadMap) -> Codes:
-        """The LandUse of the block that each point lies in, [B, N]."""
-        (chance,) = self.draw(Feature.LAND_USE, roads.block, 1)
-        return np.searchsorted(self._land_use_bounds, chance, side="right").astype(np.uint8)
+        """The LandUse of each point's block, [B, N]."""
+        (value,) = self.draw(Feature.LAND_USE, roads.block, 1)
+        return np.searchsorted(self._land_use_bounds, value, side="right").astype(np.uint8)
 
     def _family(self, family: int, across: Floats, stretch: Floats, number: Ints) -> _Family:
         spacing = self.style.roads.spacing
         nearest = np.rint(across * np.float32(1 / spacing))
         road = nearest.astype(np.int32) + number
-        chance, shift = self.draw(Feature.ROADS, (road, np.full(1, family, np.int32)), 2)
-        kind = np.minimum(np.searchsorted(self._road_bounds, chance, side="right"), Road.AVENUE).astype(np.uint8)
+        value, shift = self.draw(Feature.ROADS, (road, np.full(1, family, np.int32)), 2)
+        kind = np.minimum(np.searchsorted(self._road_bounds, value, side="right"), Road.AVENUE).astype(np.uint8)
         centre = (shift - 0.5) * np.float32(spacing / 2)
-        distance = np.where(chance < self._road_bounds[-1], (across - nearest * spacing - centre) / stretch, _ABSENT)
+        distance = np.where(value < self._road_bounds[-1], (across - nearest * spacing - centre) / stretch, _ABSENT)
         block = np.floor((across - centre) * np.float32(1 / spacing)).astype(np.int32) + number
         return _Family(distance, np.abs(distance) - _HALF_WIDTHS[kind], kind, block)
 

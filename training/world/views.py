@@ -1,7 +1,4 @@
-"""What both views share: their result, and the light on the points that show one kind of thing.
-
-Knows places, points and looks; knows nothing of how a view finds what a pixel shows.
-"""
+"""Types shared by both views: their result, and the pixels that show one kind of object."""
 
 from dataclasses import dataclass
 
@@ -16,7 +13,7 @@ from geodtr.training.world.style import Style
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One view of each of B places, N pixels each, row by row from the top."""
+    """One view of each of B locations, N pixels each, row by row from the top."""
 
     colour: Floats
     """RGB before the camera, [B, N, 3]."""
@@ -26,7 +23,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """What the pixels show, in metres east and north of the place and above the ground, [B, N] each."""
+    """Points that the pixels show, in metres east and north of the location and above the ground, [B, N] each."""
 
     x: Floats
     y: Floats
@@ -35,13 +32,13 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The M pixels that show one kind of thing; every array [M]."""
+    """The M pixels that show one kind of object; every array [M]."""
 
     style: Style
     pixel: Indices
-    """Into the view's pixels, flattened."""
+    """Index into the view's flattened pixels."""
     thing: Ints
-    """Into the things' arrays, flattened."""
+    """Index into the objects' flattened arrays."""
     x: Floats
     y: Floats
     z: Floats
@@ -51,9 +48,9 @@ class Seen:
 
 
 def seen(kind: Surface, shown: Shown, points: Points, look: Look) -> Seen:
-    """The pixels that show a thing of this kind, out of all [B * N]."""
+    """The pixels, of all [B * N], that show an object of this kind."""
     pixel = np.flatnonzero(shown.kind == kind)
-    place = pixel // points.x.shape[1]
+    row = pixel // points.x.shape[1]
     return Seen(
         style=look.style,
         pixel=pixel,
@@ -61,7 +58,7 @@ def seen(kind: Surface, shown: Shown, points: Points, look: Look) -> Seen:
         x=points.x.take(pixel),
         y=points.y.take(pixel),
         z=points.z.take(pixel),
-        season=look.season.take(place),
-        sun_east=look.sun[:, 0].take(place),
-        sun_north=look.sun[:, 1].take(place),
+        season=look.season.take(row),
+        sun_east=look.sun[:, 0].take(row),
+        sun_north=look.sun[:, 1].take(row),
     )

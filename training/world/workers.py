@@ -1,7 +1,4 @@
-"""Work spread over processes that cost one thread each, die with their parent, and leave Ctrl-C to it.
-
-Knows processes; knows nothing of the work.
-"""
+"""Worker processes with one thread each, which end with their parent and leave Ctrl-C to it."""
 
 import multiprocessing
 import os
@@ -22,11 +19,11 @@ _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_TH
 
 
 def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[R, None, None]:
-    """Yield function(job) of each job in order, computed in `workers` processes; with one worker, in this process.
+    """Yield function(job) for each job in order, computed in `workers` processes; with one worker, in this process.
 
-    Processes are spawned, so that no lock or thread of this one is copied: `function` and the jobs must be picklable.
-    When the caller stops early or an error is raised, jobs that have begun are waited for and the others dropped, so
-    that nothing is still written afterwards. Raises UserError when a process is killed.
+    Processes are spawned, so that no lock or thread is copied; `function` and the jobs must be picklable. If the caller
+    stops early or an error is raised, started jobs finish and the others are cancelled, so that nothing is written
+    afterwards. Raises UserError when a process is killed.
     """
     if workers == 1:
         yield from map(function, jobs)
@@ -39,8 +36,8 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gen
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            f"One of {workers} worker processes ended abruptly, most likely for lack of memory: repeat with fewer. "
-            'A script of your own must start the work under `if __name__ == "__main__":`.'
+            f"One of {workers} worker processes ended abruptly, probably for lack of memory. Use fewer workers. "
+            'In a script, start the work under `if __name__ == "__main__":`.'
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
@@ -48,11 +45,10 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gen
 
 @contextmanager
 def _inherited_by_workers() -> Iterator[None]:
-    """What a process takes over from its parent at its start: one thread for arithmetic, and no ear for Ctrl-C.
+    """Limit workers that start here to one thread, and block Ctrl-C in them.
 
-    Both must hold before the process runs any Python, and so not in its initializer: NumPy's BLAS counts threads when
-    it is imported, and a Ctrl-C during the imports prints a traceback. One that comes meanwhile reaches the parent
-    afterwards.
+    Workers inherit both from their parent. An initializer would be too late: NumPy's BLAS reads the thread count at
+    import, and Ctrl-C during the imports prints a traceback. Ctrl-C in the meantime reaches the parent afterwards.
     """
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(_THREADS)
@@ -69,7 +65,7 @@ def _inherited_by_workers() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """A killed parent cannot stop its workers, which would then wait for work forever."""
+    """Exit when the parent is killed; otherwise the worker waits for work forever."""
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 
