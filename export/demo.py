@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from geodtr.training.config import TrainConfig
     from geodtr.training.listener import Listener
 
-MARKER, REPORT, SHEET = "demo.json", "report.json", "sheet.png"
+MARKER, REPORT, SHEET, TABLE = "demo.json", "report.json", "sheet.png", "table.md"
 UNFINISHED, UNFINISHED_GALLERY = "run.unfinished", "gallery.unfinished"
-MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", UNFINISHED_GALLERY, REPORT, SHEET, MARKER)
+MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", UNFINISHED_GALLERY, REPORT, SHEET, TABLE, MARKER)
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _NEAR = 25.0
 _SHEET_QUERIES, _SHEET_TILES = 8, 5
@@ -146,7 +146,7 @@ def run_demo(
     listener: "Listener | None" = None,
     announce: Callable[[str], None] = lambda _title: None,
 ) -> DemoReport:
-    """Run every step into `out` and leave report.json and sheet.png there; `fresh` removes an earlier demo first.
+    """Run every step into `out`; leave report.json, sheet.png and table.md there. `fresh` removes an earlier demo first.
 
     Raises OutputExists when `out` holds something else, or a demo of another version or other options.
     """
@@ -217,8 +217,23 @@ def run_demo(
         passed=parity.verdict == "passed",
     )
     save_picture(_sheet(test_set, located, gallery, report), out / SHEET)
+    write_bytes(out / TABLE, markdown_table(parity).encode())
     write_bytes(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report
+
+
+def markdown_table(figures: ParityFigures) -> str:
+    """The README's table: R@1 in percent, speed and size of the reference model and of each engine."""
+    before = figures.reference
+    rows = [(before.name, before.recall.at_1, before.speed.median, before.bytes, "reference")]
+    for each in figures.candidates:
+        verdict = "accepted" if each.gate.accepted else each.gate.verdict
+        rows.append((each.name, each.own.recall.at_1, each.speed.median, each.bytes, verdict))
+    head = "| model | R@1, % | images/s | MB | parity |\n| --- | ---: | ---: | ---: | --- |\n"
+    return head + "".join(
+        f"| {name} | {100 * at_1:.1f} | {speed:.0f} | {size / 1e6:.1f} | {verdict} |\n"
+        for name, at_1, speed, size, verdict in rows
+    )
 
 
 def _claim(out: Path, marker: bytes, fresh: bool) -> None:

@@ -52,7 +52,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def check_source(path: Path) -> None:
-    """Raise CheckpointError when `path` is nothing that engines are built from. Needs no PyTorch."""
+    """Raise CheckpointError when `path` is neither a checkpoint nor a bundle. Needs no PyTorch."""
     if not is_bundle(path) and path.suffix != ".onnx":  # an ONNX file is refused with its bundle's name
         find_checkpoint(path)
 

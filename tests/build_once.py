@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("GEODTR_TEST_CACHE", ROOT / ".cache" / "tests")).absolute()
 _ROOMS = ("runtime", "calibration", "training", "export")
 _KEPT = 4
-"""So many states of the sources are kept, the latest used: one is about 20 MB."""
+"""So many states of the sources are kept, the latest used: one is about 60 MB."""
 
 
 def build_once(name: str, make: Callable[[Path], None]) -> Path:

@@ -13,6 +13,7 @@ from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = DemoOptions(preset="world-tiny", train_pairs=64, test_pairs=24)
 
 
@@ -34,6 +35,25 @@ def test_it_leaves_a_report_a_picture_and_proven_bundles(folder: Path) -> None:
         assert sheet.width > 500
     for precision in BUILT:
         assert len(read_manifest(folder / "bundles" / precision).parity) == 1
+
+
+def test_it_leaves_the_readmes_table(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())["parity"]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table_of(folder / "table.md")]
+    readme = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table_of(ROOT / "README.md")]
+    assert readme[0] == head
+    assert [row[0] for row in readme[2:]] == [row[0] for row in rows] == ["PyTorch", *BUILT]
+    assert float(rows[0][1]) == pytest.approx(100 * report["reference"]["recall"]["at_1"], abs=0.05)
+    assert [row[-1] for row in rows[1:]] == [
+        "accepted" if each["gate"]["accepted"] else each["gate"]["verdict"] for each in report["candidates"]
+    ]
+
+
+def table_of(page: Path) -> list[str]:
+    """The lines of the page's first table."""
+    lines = page.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| model |"))
+    return [line for line in lines[first : first + 6] if line.startswith("|")]
 
 
 def test_a_second_run_reuses_what_the_first_finished(folder: Path) -> None:

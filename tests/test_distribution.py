@@ -123,6 +123,7 @@ def test_the_installed_commands_work_outside_the_checkout(environment: Path, tmp
 
 
 def test_what_is_missing_there_is_installed_from_the_wheel(environment: Path, built: Built, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").touch()
     message = printed(environment, tmp_path, "geodtr-export", *["import-checkpoint", "a.pth", "--out", "b"], code=2)
     assert f"pip install '{built.wheel}[train]'" in message
 

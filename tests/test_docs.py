@@ -68,6 +68,7 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("bundle", "engine"):
         shutil.copytree(tiny.bundle, folder / name)
     shutil.copytree(tiny.gallery, folder / "map")
+    shutil.copytree(tiny.gallery.parent / "tiles", folder / "tiles")
     for row in range(9):
         tiny.photograph(folder / "images" / f"{row}.png", row)
     tiny.photograph(folder / "street.png", 3)
@@ -82,7 +83,7 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_is_python_in_the_documentation() -> None:
     pages = {name.partition(",")[0] for name in SNIPPETS}
-    assert {"engines.md", "embedding.md", "galleries.md", "localisation.md"} <= pages
+    assert {"README.md", "engines.md", "embedding.md", "galleries.md", "localisation.md"} <= pages
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

@@ -170,12 +170,12 @@ def visualize(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
+    from geodtr.export.model import check_source
     from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.training.data.spec import read_test_set
-    from geodtr.training.run_files import find_checkpoint
 
     check_pictures(out)
-    find_checkpoint(model)
+    check_source(model)
     pair_set = read_test_set(data)
     from geodtr.export.plots.layouts import draw_layouts, explain_pairs
 
