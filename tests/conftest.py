@@ -46,9 +46,6 @@ if NIGHTLY:
     settings.register_profile("nightly", derandomize=False, print_blob=True)
     settings.load_profile("nightly")
 
-# In the tests' own process: a pool of compilers imports PyTorch in each.
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
 SHARED = Path(os.environ.get("GEODTR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
