@@ -146,7 +146,7 @@ def run_demo(
     listener: "Listener | None" = None,
     announce: Callable[[str], None] = lambda _title: None,
 ) -> DemoReport:
-    """Run every step into `out`; leave report.json, sheet.png and table.md there. `fresh` removes an earlier demo first.
+    """Run every step into `out`; leave report.json, sheet.png and table.md there. `fresh` removes an earlier demo.
 
     Raises OutputExists when `out` holds something else, or a demo of another version or other options.
     """
