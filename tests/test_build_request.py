@@ -96,6 +96,7 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
 
     with monkeypatch.context() as patched:
         patched.setattr("geodtr.export.build.engine.build_engine", build)
+        patched.setattr("geodtr.export.model.check_source", lambda _source: None)  # it looks for the file
         program, *arguments = shlex.split(line)
         assert program == "geodtr-export"
         assert typer.main.get_command(app)(arguments, standalone_mode=False) in (0, None)
