@@ -35,7 +35,9 @@ def test_bash_completes_commands_and_values(typed: str, offered: set[str]) -> No
 
 def test_completion_can_be_installed(tmp_path: Path) -> None:
     line = [PROGRAM, "--install-completion", "bash"]
-    subprocess.run(line, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=True)
+    # The shell is the one that is named, whichever shell runs the tests.
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    subprocess.run(line, env=environment, capture_output=True, check=True)
     assert "_GEODTR_EXPORT_COMPLETE=complete_bash" in (tmp_path / ".bash_completions" / "geodtr-export.sh").read_text()
 
 

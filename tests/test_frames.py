@@ -1,5 +1,6 @@
 """Where images come from: folders, lists, videos, cameras; what breaks off says so in its turn."""
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_gallery import pixels_of
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
 from geodtr.runtime.images import camera
 from geodtr.runtime.images.frames import Frame, as_frames, open_frames
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.spec import Images
 
 FRAMES, RATE = 30, 10.0
@@ -228,8 +230,8 @@ def test_without_opencv_a_video_names_the_extra_and_images_need_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingDependency, match=r"geodtr-export\[video\]"):
+    with pytest.raises(MissingDependency, match=re.escape(install_hint("video"))):
         seen(tmp_path / "drive.mp4")
-    with pytest.raises(MissingDependency, match=r"geodtr-export\[video\]"):
+    with pytest.raises(MissingDependency, match=re.escape(install_hint("video"))):
         seen("camera:0")
     assert len(seen(write_image(tmp_path / "a.png"))) == 1

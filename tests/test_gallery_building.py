@@ -36,7 +36,7 @@ from geodtr.runtime.sources.tile import Tile
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"lat": 91.0}, "lat is 91.0"),
+        ({"lat": 91.0}, "lat is 91;"),
         ({"lat": math.nan}, "lat is nan"),
         ({"lon": -180.5}, "lon is -180.5"),
         ({"lon": math.inf}, "lon is inf"),

@@ -1,5 +1,6 @@
 """Maps that say nothing, are damaged, or change while they are read are refused by name; large ones cost no memory."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ from maps import UTM, picture, upright, utm_map, write_map
 from rasterio import Affine
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.tile import Tile
 
@@ -107,7 +109,7 @@ def test_flipped_bytes_give_tiles_or_a_sentence(tmp_path_factory: pytest.TempPat
 def test_without_rasterio_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = utm_map(tmp_path / "map.tif", picture(100, 100))
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    with pytest.raises(MissingDependency, match=r"geodtr-export\[geo\]"):
+    with pytest.raises(MissingDependency, match=re.escape(install_hint("geo"))):
         open_geotiff(path, GeoTiffOptions(50))
 
 

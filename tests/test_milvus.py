@@ -6,6 +6,7 @@ GEODTR_MILVUS=milvus://HOST:PORT runs the same against a server of one's own.
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import Collection
 from geodtr.runtime.gallery.registry import change_gallery, holds_gallery, open_gallery, verify_gallery
 from geodtr.runtime.geodesy import Near
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
@@ -525,5 +527,5 @@ def test_without_pymilvus_a_place_says_how_to_get_it(tmp_path: Path, monkeypatch
     for module in ("pymilvus", "milvus_lite"):
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, module, None)
-            with pytest.raises(MissingDependency, match=r"geodtr-export\[milvus\]"):
+            with pytest.raises(MissingDependency, match=re.escape(install_hint("milvus"))):
                 _fill(str(tmp_path / "map.db"), 3)

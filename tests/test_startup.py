@@ -125,6 +125,11 @@ def commands(group: Any, before: str = "") -> set[str]:
     return {each for name, one in group.commands.items() for each in commands(one, f"{before} {name}")}
 
 
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    return run_in_one_process([f"{command} --help" for command in COMMANDS], tmp_path_factory.mktemp("help"))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(helps: dict[str, Ran], command: str) -> None:
     ran = helps[f"{command} --help"]
