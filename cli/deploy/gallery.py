@@ -169,9 +169,9 @@ def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
         f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched"
         f"{kept}{removed}; index {info.index}"
     )
-    made = info.made_by
+    by = info.made_by
     output.print(
-        f"embedding id {made.embedding_id}, by {made.backend} in {made.precision}, from {info.source}", soft_wrap=True
+        f"embedding id {by.embedding_id}, by {by.backend} in {by.precision}, from {info.source}", soft_wrap=True
     )
     if not info.finished:
         output.print("not finished: repeat the gallery build that began it")

@@ -91,7 +91,7 @@ class SourceOptions:
     tms: Annotated[bool, _option(_XYZ, "--tms", "Files count y from the south.")] = False
     merge: Annotated[int | None, _option(_XYZ, "--merge", "N x N tiles make one reference.", "1", metavar="N")] = None
     step: Annotated[
-        int | None, _option(_XYZ, "--step", "References begin so many tiles apart.", "as --merge", metavar="N")
+        int | None, _option(_XYZ, "--step", "Distance between references, in tiles.", "as --merge", metavar="N")
     ] = None
 
 
@@ -138,9 +138,7 @@ def _open(asked: SourceOptions) -> "OpenedSource":
     if not is_spec(asked.source):
         return open_source(Path(asked.source), options, track=track)
     if options is not None:
-        raise ConfigError(
-            f"{asked.source} is a data set, which says itself where its tiles lie: leave the options out."
-        )
+        raise ConfigError(f"{asked.source} is a data set, which contains its tile positions: leave the options out.")
     pair_set = read_test_set(asked.source)
     report_skipped(pair_set.name, pair_set.skipped)
     return reference_tiles(pair_set)
@@ -155,7 +153,7 @@ def _options(asked: SourceOptions) -> "Options | None":
     given = {panel: flags for panel, flags in _given(asked).items() if flags}
     if len(given) > 1:
         held = "; ".join(f"{', '.join(flags)}: {panel.lower()}" for panel, flags in given.items())
-        raise ConfigError(f"Options of different kinds of sources were given ({held}). Give those of one kind.")
+        raise ConfigError(f"Options of different kinds of sources were given ({held}). Give options of one kind.")
     if _FOLDER in given:
         return FolderOptions(_positions(asked.positions), asked.pattern)
     if _XYZ in given:

@@ -64,8 +64,8 @@ def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: As
             images = [str(one) if one == other else f"{one} and {other}" for one, other in shared.images]
             count = _count(len(images), f"{shared.branch} image")
             _show_first(f"{count} of {shared.second} in {shared.first} too", images)
-        found = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-        output.print(verdict(not problems), *([f"({found})"] if found else []), soft_wrap=True)
+        counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+        output.print(verdict(not problems), *([f"({counts})"] if counts else []), soft_wrap=True)
     if problems:
         raise typer.Exit(1)
 
@@ -162,9 +162,9 @@ def data_show(
     config = load_preset(preset)
     pair_set = read_training_set(spec)
     report_skipped(spec, pair_set.skipped)
-    chosen = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
+    sample = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
     ground, aerial = [], []
-    for pair in chosen:
+    for pair in sample:
         try:
             views = load_image(pair.ground, config.ground), load_image(pair.aerial, config.aerial)
         except ImageError as error:
@@ -174,7 +174,7 @@ def data_show(
             aerial.append(views[1])
     if not ground:
         raise DataError(
-            f"None of the {len(chosen)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"
+            f"None of the {len(sample)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"
         )
     if augment == "any-angle" and not config.aerial.polar:
         raise DataError("any-angle needs a polar aerial branch, and the preset's is square: --augment strong.")
@@ -217,7 +217,7 @@ def _show_first(label: str, entries: list[str]) -> None:
 
 
 def _missing(entry: "Skipped") -> str:
-    """A prepared data set also tells of files that its source had and that could not be read."""
+    """A prepared data set also lists files of its source that could not be read."""
     return str(entry.path) if entry.reason == "missing" else entry.reason
 
 
