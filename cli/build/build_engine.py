@@ -47,7 +47,9 @@ def build_engine(
     ] = "fp32",
     backend: Annotated[
         BackendAsked,
-        typer.Option("--backend", help="What runs the engine; auto: build with all that run here, keep the fastest."),
+        typer.Option(
+            "--backend", help="Backend of the engine; auto: build with all that run here and keep the fastest."
+        ),
     ] = "onnxruntime",
     *,
     given: Mapping[str, Any],

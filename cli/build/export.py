@@ -22,7 +22,7 @@ def export(
         typer.Option(
             "--raw-tiles",
             metavar="SIDE",
-            help="Polar transform in the graph, of tiles so large.",
+            help="Polar transform in the graph, for tiles of this side.",
             show_default="no",
         ),
     ] = None,

@@ -64,7 +64,7 @@ def parity(
         typer.Option(
             "--report",
             metavar="FILE.html",
-            help="Write all of it as one HTML file: tables, plots, the queries whose answer changed.",
+            help="Write one HTML report: tables, plots, queries with rank changes.",
             show_default=False,
         ),
     ] = None,

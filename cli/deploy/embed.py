@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def embed(
     bundle: BundlePath,
     places: Annotated[list[str], typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)],
-    branch: Annotated[Branch, typer.Option("--branch", help="Which view the images are.", show_default=False)],
+    branch: Annotated[Branch, typer.Option("--branch", help="View of the images.", show_default=False)],
     out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy; a .csv beside it names each row's image.")],
     on_error: OnError = "stop",
     every: Every = 1,

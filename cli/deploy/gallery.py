@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-gallery = typer.Typer(no_args_is_help=True, help="Build, change and look into galleries of aerial tiles.")
+gallery = typer.Typer(no_args_is_help=True, help="Build, change and inspect galleries of aerial tiles.")
 sources.add_to(gallery)
 
 
@@ -61,7 +61,7 @@ def gallery_build(
         ),
     ],
     storage: Annotated[
-        Storage, typer.Option("--storage", help="What is searched; float32 rows score the best again.")
+        Storage, typer.Option("--storage", help="Storage to search; the best are rescored with float32 rows.")
     ] = "float32",
     index: IndexAsked = "flat",
     on_error: OnError = "stop",

@@ -52,7 +52,7 @@ def localize(
     places: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tiles per image.")] = 5,
     headings: Headings = 1,
     near: Annotated[
         str | None,
@@ -75,7 +75,7 @@ def localize(
         typer.Option(
             "--video-start",
             metavar="SECONDS",
-            help="The odometry's time when the video began.",
+            help="Odometry time at the start of the video.",
             show_default="its first row's",
         ),
     ] = None,

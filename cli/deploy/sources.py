@@ -43,7 +43,7 @@ class SourceOptions:
         typer.Option(
             "--id-prefix",
             metavar="TEXT",
-            help="Before each tile's id, where two sources have tiles of one name, for example north/.",
+            help="Prefix of each tile's id, for sources with equal tile names; for example north/.",
             show_default=False,
         ),
     ] = None
@@ -59,23 +59,26 @@ class SourceOptions:
     ] = None
     pattern: Annotated[
         str | None,
-        _option(_FOLDER, "--pattern", "How names give positions, for example 'tile_{lat}_{lon}*'.", metavar="TEXT"),
+        _option(
+            _FOLDER, "--pattern", "Pattern of positions in file names, for example 'tile_{lat}_{lon}*'.", metavar="TEXT"
+        ),
     ] = None
     tile_metres: Annotated[
-        float | None, _option(_MAP, "--tile-metres", "A tile's side on the ground.", metavar="METRES")
+        float | None, _option(_MAP, "--tile-metres", "Side of a tile on the ground.", metavar="METRES")
     ] = None
     overlap: Annotated[
-        float | None, _option(_MAP, "--overlap", "How far neighbouring tiles overlap.", "0", metavar="METRES")
+        float | None, _option(_MAP, "--overlap", "Overlap of neighbouring tiles.", "0", metavar="METRES")
     ] = None
     stride: Annotated[
-        float | None, _option(_MAP, "--stride", "Instead: how far their centres are apart.", metavar="METRES")
+        float | None,
+        _option(_MAP, "--stride", "Distance between tile centres, instead of --overlap.", metavar="METRES"),
     ] = None
     tile_pixels: Annotated[
         int | None, _option(_MAP, "--tile-pixels", "A tile's side in pixels.", "as the map", metavar="N")
     ] = None
     bands: Annotated[
         str | None,
-        _option(_MAP, "--bands", "Three bands from 1, or a grey one.", "red, green, blue", metavar="R,G,B"),
+        _option(_MAP, "--bands", "Three band numbers from 1, or one grey band.", "red, green, blue", metavar="R,G,B"),
     ] = None
     stretch: Annotated[
         str | None,
@@ -85,9 +88,15 @@ class SourceOptions:
     ] = None
     max_empty: Annotated[
         float | None,
-        _option(_MAP, "--max-empty", "A tile is left out when a larger share has no data.", "0.2", metavar="SHARE"),
+        _option(
+            _MAP,
+            "--max-empty",
+            "Largest share of a tile without data; other tiles are left out.",
+            "0.2",
+            metavar="SHARE",
+        ),
     ] = None
-    zoom: Annotated[int | None, _option(_XYZ, "--zoom", "Which zoom is read.", "the only one", metavar="Z")] = None
+    zoom: Annotated[int | None, _option(_XYZ, "--zoom", "Zoom level to read.", "the only one", metavar="Z")] = None
     tms: Annotated[bool, _option(_XYZ, "--tms", "Files count y from the south.")] = False
     merge: Annotated[int | None, _option(_XYZ, "--merge", "N x N tiles make one reference.", "1", metavar="N")] = None
     step: Annotated[

@@ -19,7 +19,7 @@ _SHOWN = 3
 
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs.", show_default=False)],
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs.", show_default=False)],
     size: Annotated[str, typer.Option("--size", metavar="HxW", help="Panorama size; tiles are 2H x 2H.")] = "48x192",
     region: Annotated[
         str, typer.Option("--region", help="Where in the world: another region is unseen ground.")
@@ -34,7 +34,7 @@ def world(
     messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
 
 
-data = typer.Typer(no_args_is_help=True, help="Check data sets, look at them, and prepare them for training.")
+data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
 Specs = Annotated[
     list[str],
     typer.Argument(
@@ -43,9 +43,7 @@ Specs = Annotated[
         show_default=False,
     ),
 ]
-Jobs = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="How many threads work at once.", show_default="by the cores")
-]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Number of threads.", show_default="by the cores")]
 
 
 @data.command("check")
@@ -78,7 +76,7 @@ def data_prepare(
             metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
         ),
     ],
-    out: Annotated[Path, out_option("Folder to write, or to go on with.")],
+    out: Annotated[Path, out_option("Folder to write, or to resume.")],
     preset: Annotated[
         str | None,
         typer.Option("--preset", metavar="NAME", help="What to prepare for.", show_default="the data set's own"),
@@ -138,7 +136,7 @@ def data_show(
         str | None,
         typer.Option("--preset", metavar="NAME", help="Whose input sizes.", show_default="the data set's own"),
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="How many pairs, spread over the set.")] = 4,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Number of pairs, spread over the set.")] = 4,
     variants: Annotated[int, typer.Option("--variants", min=1, max=8, help="How many of each pair.")] = 3,
     seed: Seed = 0,
 ) -> None:

@@ -56,7 +56,7 @@ def evaluate(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", metavar="FILE.png", help="Draw queries and what was found.", show_default=False),
+        typer.Option("--sheet", metavar="FILE.png", help="Draw queries and their retrieved tiles.", show_default=False),
     ] = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -167,7 +167,7 @@ def visualize(
     ],
     data: Spec,
     out: Annotated[Path, out_option("PNG file to write.")],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs, spread over the set.")] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
     from geodtr.export.model import check_source

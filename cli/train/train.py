@@ -25,7 +25,7 @@ Data = Annotated[
 ]
 Validation = Annotated[
     str | None,
-    typer.Option("--validation", metavar="SPEC", help="Pairs that tell which epoch is best.", show_default="none"),
+    typer.Option("--validation", metavar="SPEC", help="Pairs that select the best epoch.", show_default="none"),
 ]
 
 
@@ -99,7 +99,7 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="SPEC", help="Where the pairs lie now.", show_default="where they lay"),
+        typer.Option("--data", metavar="SPEC", help="Current location of the pairs.", show_default="where they lay"),
     ] = None,
     validation: Annotated[
         str | None,
@@ -149,7 +149,8 @@ def finetune(
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="Number of images used.")] = 200,
     dialect: Annotated[
-        Dialect | None, typer.Option("--dialect", help="What the engines will be.", show_default="this machine's own")
+        Dialect | None,
+        typer.Option("--dialect", help="INT8 dialect of the engines.", show_default="this machine's own"),
     ] = None,
 ) -> None:
     """Fine-tune briefly with quantisation-aware training, for when INT8 costs too much recall.
