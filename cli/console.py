@@ -89,11 +89,11 @@ def table(title: str, columns: Iterable[str]) -> "Table":
     from rich.table import Table
 
     output.print(title, style="bold", soft_wrap=True)
-    made = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(columns):
-        # A name that is too long goes on in the next line: what is cut off cannot be told from another.
-        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
-    return made
+        # Long names wrap: two truncated names could look the same.
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
+    return table
 
 
 def verdict(passed: bool) -> "Text":

@@ -45,7 +45,7 @@ def _parameters(panels: Mapping[str | None, Sequence[type]]) -> Iterator[inspect
     """One for each field; of fields of the same name in several classes, the first."""
     seen = set[str]()
     for panel, classes in panels.items():
-        for each, how in (found for of in classes for found in options_of(of)):
+        for each, how in (option for of in classes for option in options_of(of)):
             if each.name not in seen:
                 seen.add(each.name)
                 yield _parameter(each, how, panel)

@@ -40,7 +40,7 @@ _EXTRA_OF = {
 """Which extra brings a package that some commands need: the base installation has none of them."""
 
 _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
-"""What the system says of a path that may be fine or not, and cannot be looked at."""
+"""Errors for a path that cannot be examined, valid or not."""
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -39,7 +39,7 @@ Threads = Annotated[
         "--threads",
         min=1,
         metavar="N",
-        help="Of the processor, for the engine.",
+        help="Number of CPU threads of the engine.",
         show_default="the backend's own choice",
     ),
 ]
@@ -47,7 +47,7 @@ OnError = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-error", help="At an image that cannot be read: stop, or leave it out and list it."),
 ]
-Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Of videos and cameras, take each N-th frame.")]
+Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Use every N-th frame of videos and cameras.")]
 FirstImages = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
 ]
@@ -55,7 +55,7 @@ IMAGES_HELP = "Images, folders of them, videos, @LIST (a file that names one of 
 Headings = Annotated[
     int, typer.Option("--headings", min=1, metavar="N", help="Turns of a panorama to search; 1 where it is north up.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Decides everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed.")]
 
 
 def out_option(what: str) -> typer.models.OptionInfo:

@@ -59,7 +59,7 @@ class EmbedTiles:
         self._source = source
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The batch's descriptors as float32 bytes, for those of its tiles that could be read, and why for the rest."""
+        """The descriptors of the batch's readable tiles as float32 bytes, and the reasons for the other tiles."""
         faults = list[str]()
 
         def leave_out(tile: Tile, error: ImageError) -> None:
@@ -67,8 +67,8 @@ class EmbedTiles:
             faults.append(str(error))
 
         tiles, parts = list[Tile](), list[Descriptors]()
-        asked = msgspec.json.decode(row["tiles"], type=list[Tile])
-        for batch, descriptors in describe_tiles(self._source, asked, self._embedder, on_bad_tile=leave_out):
+        batch_tiles = msgspec.json.decode(row["tiles"], type=list[Tile])
+        for batch, descriptors in describe_tiles(self._source, batch_tiles, self._embedder, on_bad_tile=leave_out):
             tiles += batch
             parts.append(descriptors)
         described = np.concatenate(parts).tobytes() if parts else b""
@@ -80,7 +80,7 @@ def embed_on_ray(
 ) -> Iterator[tuple[list[Tile], Descriptors, list[str]]]:
     """Tiles with their descriptors [N, D] and what could not be read, a batch at a time in the order of `tiles`.
 
-    The batches are those of a single process: an engine may round a row differently in a batch of another size.
+    The batches equal a single process's batches: an engine may round a row differently in a batch of another size.
     """
     import ray.data
 
@@ -137,9 +137,9 @@ def main() -> None:
     parser.add_argument("--cpus", type=int, default=1, help="of each actor")
     parser.add_argument("--gpus", type=float, default=0, help="of each actor")
     parser.add_argument("--tile-metres", type=float, help="of a map: a tile's side on the ground")
-    parser.add_argument("--address", help="of a running cluster; 'auto' finds that of this machine")
-    asked = parser.parse_args()
-    # Ray tells line by line how its cluster fares; what goes wrong comes as an exception all the same.
+    parser.add_argument("--address", help="of a running cluster; 'auto' finds this machine's cluster")
+    options = parser.parse_args()
+    # Ray prints its cluster's state line by line; errors still arrive as exceptions.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to Ray's makers
     try:
@@ -147,9 +147,9 @@ def main() -> None:
         import ray.data
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        source = open_named(asked.source, asked.tile_metres)
-        ray.init(asked.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        build(asked.bundle.absolute(), source, asked.out, Workers(asked.actors, asked.cpus, asked.gpus))
+        source = open_named(options.source, options.tile_metres)
+        ray.init(options.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        build(options.bundle.absolute(), source, options.out, Workers(options.actors, options.cpus, options.gpus))
     except ModuleNotFoundError as error:
         sys.exit(f"This needs {error.name}, which is not installed: {install_hint('ray')}")
     except UserError as error:

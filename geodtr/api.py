@@ -192,9 +192,9 @@ def train(
     from geodtr.training import loop
     from geodtr.training.config import load_preset
 
-    chosen = load_preset(config, settings) if isinstance(config, str) else config
+    configuration = load_preset(config, settings) if isinstance(config, str) else config
     return loop.train(
-        chosen,
+        configuration,
         _training_set(data),
         Path(out),
         validation=None if validation is None else _test_set(validation),

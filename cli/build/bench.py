@@ -22,7 +22,7 @@ def bench(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Bundles; checkpoints and runs as well, which PyTorch computes. Ratios are to the first.",
+            help="Bundles, or checkpoints and runs, which run in PyTorch. Ratios are relative to the first.",
             show_default=False,
         ),
     ],
@@ -42,7 +42,7 @@ def bench(
         str | None,
         typer.Option("--data", metavar="SPEC", help=f"Images to embed, {SPEC_HELP}", show_default="seeded noise"),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often the turn goes round the models.")] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Number of interleaved rounds.")] = 10,
     openings: Annotated[
         int, typer.Option("--openings", min=0, help="Fresh processes that open each model, a branch and batch size.")
     ] = 1,
@@ -57,7 +57,7 @@ def bench(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.png", help="Draw what was measured.", show_default=False)
+        Path | None, typer.Option("--out", metavar="FILE.png", help="Draw the measurements.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,12 +136,14 @@ def _show(report: "BenchReport") -> None:
                     "" if row.memory is None else megabytes(row.memory),
                 )
         output.print(rows)
-    for chosen in report.chosen:
-        show_choice(chosen.choice, chosen.kept, f"{chosen.model}: backends, timed when it was built", chosen.today)
-        if not chosen.today:
-            output.print(f"Today's speed beside it: --batch {chosen.choice.batch}", style="dim")
-        if chosen.finding.remedy is not None:
-            output.print(f"{chosen.finding.found}: {chosen.finding.remedy}", soft_wrap=True)
+    for selection in report.chosen:
+        show_choice(
+            selection.choice, selection.kept, f"{selection.model}: backends, timed when it was built", selection.today
+        )
+        if not selection.today:
+            output.print(f"Today's speed beside it: --batch {selection.choice.batch}", style="dim")
+        if selection.finding.remedy is not None:
+            output.print(f"{selection.finding.found}: {selection.finding.remedy}", soft_wrap=True)
     for entry in report.layers:
         whole = sum(layer.milliseconds for layer in entry.layers)
         what = f"{entry.model}, {entry.branch}, batch {entry.batch}, under the profiler"

@@ -47,7 +47,9 @@ def build_engine(
     ] = "fp32",
     backend: Annotated[
         BackendAsked,
-        typer.Option("--backend", help="What runs the engine; auto: build with all that run here, keep the fastest."),
+        typer.Option(
+            "--backend", help="Backend of the engine; auto: build with all that run here and keep the fastest."
+        ),
     ] = "onnxruntime",
     *,
     given: Mapping[str, Any],
@@ -81,11 +83,11 @@ def build_engine(
     from geodtr.export.build.engine import build_engine as build
 
     bundle = build(request, progress=track, warn=warn)
-    made = bundle.manifest.quantisation
-    if made is not None and made.search is not None and precision == "auto":
-        show_search(made.search, made.rest)
+    quantisation = bundle.manifest.quantisation
+    if quantisation is not None and quantisation.search is not None and precision == "auto":
+        show_search(quantisation.search, quantisation.rest)
         if picture is not None:
-            draw_search(made, picture)
+            draw_search(quantisation, picture)
     _report(bundle)
     if precision == "same":
         return
@@ -98,12 +100,12 @@ def build_engine(
 def _report(bundle: "Bundle") -> None:
     """What was written, with the backends that were tried."""
     manifest = bundle.manifest
-    made = manifest.quantisation
+    quantisation = manifest.quantisation
     if manifest.backend_choice is not None:
         show_choice(manifest.backend_choice, manifest.backend.runs_by, "Backends, timed side by side")
     messages.print(
         f"Wrote {bundle.path}: {manifest.backend.runs_by}, {manifest.precision}, {megabytes(bundle.bytes)} MB"
-        f"{', ' + int8_share(made) if made else ''}"
+        f"{', ' + int8_share(quantisation) if quantisation else ''}"
     )
     if manifest.backend.targets is not None:
         messages.print(f"{manifest.backend.name}: {manifest.backend.targets}", soft_wrap=True)

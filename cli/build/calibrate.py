@@ -35,21 +35,21 @@ def calibrate(
     from geodtr.export.model import check_source
 
     del context
-    asked = Calibration(data, **given)
+    calibration = Calibration(data, **given)
     check_source(source)
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.source import float32_bundle
     from geodtr.export.calibration_pool import open_pool
 
-    pool = open_pool(asked.data, warn)
+    pool = open_pool(calibration.data, warn)
     with float32_bundle(source, track) as exported:
-        made = measure(exported, pool, asked.range_options, out, track=track)
-    if made.reason is None:
+        ranges = measure(exported, pool, calibration.range_options, out, track=track)
+    if ranges.reason is None:
         messages.print(f"{out} holds just these ranges: nothing to do.")
     else:
         messages.print(
-            f"Wrote {out}: {len(made.ranges.ground.ranges)} tensors of ground, "
-            f"{len(made.ranges.aerial.ranges)} of aerial, because {made.reason}.",
+            f"Wrote {out}: {len(ranges.ranges.ground.ranges)} tensors of ground, "
+            f"{len(ranges.ranges.aerial.ranges)} of aerial, because {ranges.reason}.",
             soft_wrap=True,
         )
 

@@ -22,7 +22,7 @@ def export(
         typer.Option(
             "--raw-tiles",
             metavar="SIDE",
-            help="Polar transform in the graph, of tiles so large.",
+            help="Polar transform in the graph, for tiles of this side.",
             show_default="no",
         ),
     ] = None,
@@ -99,8 +99,8 @@ def _show_compiled(manifest: "Manifest") -> None:
     for branch in BRANCHES:
         compiled = manifest.engine(branch).compiled
         if compiled is not None and compiled.layers:
-            told = ", ".join(f"{count} in {name}" for name, count in compiled.layers.items())
-            output.print(f"{branch}: the backend computes layers {told}")
+            layers = ", ".join(f"{count} in {name}" for name, count in compiled.layers.items())
+            output.print(f"{branch}: the backend computes layers {layers}")
         if compiled is not None and compiled.wider:
             output.print(f"{branch}: computed in a wider type than the graph's: {', '.join(compiled.wider)}")
 

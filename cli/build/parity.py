@@ -64,7 +64,7 @@ def parity(
         typer.Option(
             "--report",
             metavar="FILE.html",
-            help="Write all of it as one HTML file: tables, plots, the queries whose answer changed.",
+            help="Write one HTML report: tables, plots, queries with rank changes.",
             show_default=False,
         ),
     ] = None,
@@ -121,7 +121,7 @@ def _by_precision(texts: Sequence[str] | None, unit: str, largest: float, exampl
     from geodtr.runtime.errors import ConfigError
 
     names: dict[str, Precision] = {asked_as(precision): precision for precision in PRECISIONS}
-    found = dict[Precision, float]()
+    cosines = dict[Precision, float]()
     for part in map(str.strip, ",".join(texts or ()).split(",")):
         name, _, number = part.partition("=")
         try:
@@ -134,8 +134,8 @@ def _by_precision(texts: Sequence[str] | None, unit: str, largest: float, exampl
                 f"0 to {largest:g}, for example int8={example:g}."
             )
         if part:
-            found[names[name]] = value
-    return found
+            cosines[names[name]] = value
+    return cosines
 
 
 def add_to(app: typer.Typer) -> None:

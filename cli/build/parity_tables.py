@@ -119,13 +119,13 @@ def _show_layers(candidate: "Candidate") -> None:
             rows.add_row(f"{each.branch}/{each.node}", each.block, each.precision, *figures)
     output.print(rows)
     output.print("cos: of what a layer gives; inputs: of what it was given", style="dim")
-    asked = candidate.gate.least_cosine
+    minimum = candidate.gate.least_cosine
     for branch in BRANCHES:
-        fallen = (each for each in candidate.layers if each.branch == branch and each.cosine < asked)
+        fallen = (each for each in candidate.layers if each.branch == branch and each.cosine < minimum)
         first = next(fallen, None)
         if first is not None:
             output.print(
-                f"{branch}: the first whose cosine is below {asked} is {first.node} ({first.kind}, {first.precision}).",
+                f"{branch}: the first cosine below {minimum} is at {first.node} ({first.kind}, {first.precision}).",
                 soft_wrap=True,
             )
 
@@ -150,8 +150,8 @@ def _precisions(candidate: "Candidate") -> str:
         layers.update(branch.layers)
     if candidate.audit[0].unread is not None:
         return f"The typed graphs were not looked into: {candidate.audit[0].unread}"
-    told = [", ".join(f"{n} {what}" for what, n in found.items()) for found in (counted, layers) if found]
-    return "; by the backend, layers: ".join(told)
+    parts = [", ".join(f"{n} {what}" for what, n in counts.items()) for counts in (counted, layers) if counts]
+    return "; by the backend, layers: ".join(parts)
 
 
 def _interval(change: "Change", digits: int) -> str:

@@ -51,8 +51,8 @@ def show_search(search: "SearchEntry", rest: "Precision") -> None:
         rows.add_row(str(len(trial.blocks)), str(trial.lost), str(trial.gained), interval, speed, note)
     output.print(rows)
     output.print(
-        f"speed: of both branches together by that of {rest} engines, batch {search.batch}; drop: against fp32, with "
-        "the interval that holds it with 95 % confidence",
+        f"speed: both branches together, relative to {rest} engines, batch size {search.batch}; drop: against fp32, "
+        "with its 95 % confidence interval",
         style="dim",
         soft_wrap=True,
     )
@@ -65,20 +65,20 @@ def open_questions(search: "SearchEntry") -> list[str]:
     from geodtr.export.precision.search import may_hold, trial_verdict
     from geodtr.export.statistics import pairs_to_decide
 
-    tolerance, chosen = search.tolerance, search.chosen
+    tolerance, selected = search.tolerance, search.chosen
 
     def pairs(trial: "TrialEntry") -> str:
         enough = pairs_to_decide(trial.lost, trial.gained, trial.queries, tolerance / 100)
         return "No number of pairs would decide it." if enough is None else f"About {enough:,} pairs would decide it."
 
     lines = list[str]()
-    if trial_verdict(chosen, tolerance) == "undecided":
+    if trial_verdict(selected, tolerance) == "undecided":
         lines.append(
-            f"The choice is accepted undecided: the measured drop is within {tolerance} points, and {chosen.queries} "
-            f"pairs cannot exclude {100 * chosen.high:.2f}. {pairs(chosen)}"
+            f"The choice is accepted undecided: the measured drop is within {tolerance} points, and {selected.queries} "
+            f"pairs cannot exclude {100 * selected.high:.2f}. {pairs(selected)}"
         )
     faster = [
-        trial for trial in search.trials if (trial.speed or 0) > (chosen.speed or 0) and may_hold(trial, tolerance)
+        trial for trial in search.trials if (trial.speed or 0) > (selected.speed or 0) and may_hold(trial, tolerance)
     ]
     if faster:
         fastest = max(faster, key=lambda trial: trial.speed or 0)

@@ -1,4 +1,4 @@
-"""The command that says what would run here, and what mends what would not. It needs the lean runtime only."""
+"""The command `doctor`: reports what runs on this machine and how to fix the rest. Needs only the lean runtime."""
 
 from importlib.util import find_spec
 from pathlib import Path

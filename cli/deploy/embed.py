@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 def embed(
     bundle: BundlePath,
     places: Annotated[list[str], typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)],
-    branch: Annotated[Branch, typer.Option("--branch", help="Which view the images are.", show_default=False)],
-    out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy; beside it a .csv says what row i is.")],
+    branch: Annotated[Branch, typer.Option("--branch", help="View of the images.", show_default=False)],
+    out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy; a .csv beside it names each row's image.")],
     on_error: OnError = "stop",
     every: Every = 1,
     limit: FirstImages = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, metavar="N", help="Images a call.", show_default="32")
+        int | None, typer.Option("--batch", min=1, metavar="N", help="Batch size.", show_default="32")
     ] = None,
     latency_budget: Annotated[
         float | None,
         typer.Option(
             "--latency-budget",
             metavar="MS",
-            help="The largest batch whose call, measured first, keeps within so many milliseconds.",
+            help="Use the largest batch size whose measured latency is at most MS milliseconds.",
             show_default=False,
         ),
     ] = None,
     threads: Threads = None,
 ) -> None:
-    """Embed images into descriptors, in the order given; a folder stands for its images by name."""
+    """Embed images into descriptors, in the order given. A folder means its images, sorted by name."""
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.embed.batch_size import largest_batch
     from geodtr.runtime.embed.npy import check_out, embed_to, table_of
@@ -51,7 +51,7 @@ def embed(
     embedder = open_bundle(bundle).embedder(branch, EngineOptions(threads=threads))
     if latency_budget is not None:
         batch = largest_batch(embedder, latency_budget)
-        messages.print(f"Batches of {batch}: a call keeps within {latency_budget:g} ms")
+        messages.print(f"Batch size {batch}: latency is at most {latency_budget:g} ms")
     written = embed_to(
         out,
         embedder,
@@ -61,8 +61,8 @@ def embed(
         track=track,
     )
     if written.left_out:
-        warn(f"{written.left_out} images are left out; {table_of(out)} says which, and why.")
-    messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}: what each is of")
+        warn(f"{written.left_out} images are left out; {table_of(out)} lists them with the reasons.")
+    messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}, which names the image of each")
 
 
 def _leave_out(frame: "Frame", error: "ImageError") -> None:

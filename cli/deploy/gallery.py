@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-gallery = typer.Typer(no_args_is_help=True, help="Build, change and look into galleries of aerial tiles.")
+gallery = typer.Typer(no_args_is_help=True, help="Build, change and inspect galleries of aerial tiles.")
 sources.add_to(gallery)
 
 
@@ -61,7 +61,7 @@ def gallery_build(
         ),
     ],
     storage: Annotated[
-        Storage, typer.Option("--storage", help="What is searched; float32 rows score the best again.")
+        Storage, typer.Option("--storage", help="Storage to search; the best are rescored with float32 rows.")
     ] = "float32",
     index: IndexAsked = "flat",
     on_error: OnError = "stop",
@@ -169,9 +169,9 @@ def gallery_info(place: GalleryPlace, as_json: AsJson = False) -> None:
         f"descriptors {info.storage} of {info.descriptor_size}: {megabytes(info.searched_bytes)} MB searched"
         f"{kept}{removed}; index {info.index}"
     )
-    made = info.made_by
+    by = info.made_by
     output.print(
-        f"embedding id {made.embedding_id}, by {made.backend} in {made.precision}, from {info.source}", soft_wrap=True
+        f"embedding id {by.embedding_id}, by {by.backend} in {by.precision}, from {info.source}", soft_wrap=True
     )
     if not info.finished:
         output.print("not finished: repeat the gallery build that began it")

@@ -52,7 +52,7 @@ def localize(
     places: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many tiles an image.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tiles per image.")] = 5,
     headings: Headings = 1,
     near: Annotated[
         str | None,
@@ -75,7 +75,7 @@ def localize(
         typer.Option(
             "--video-start",
             metavar="SECONDS",
-            help="The odometry's time when the video began.",
+            help="Odometry time at the start of the video.",
             show_default="its first row's",
         ),
     ] = None,
@@ -173,7 +173,7 @@ def _drive_of(
         if frames is None:
             raise ConfigError("Give images to localise, or --track ODOMETRY.csv, whose column image lists them.")
         if video_start is not None:
-            raise ConfigError("--video-start says how a video and odometry belong together: give --track as well.")
+            raise ConfigError("--video-start aligns a video with odometry: give --track as well.")
         return None
     if frames is not None and frames.kind == "images":
         raise ConfigError(
@@ -279,8 +279,8 @@ def _fix_of(located: "Localisation") -> str:
     if fix is None:
         return f"no position{heading}: {located.uncalibrated}"
     claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
-    said = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
-    return f"{said} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
+    position = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
+    return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
 
 
 def _show_point(tracked: "Tracked") -> None:

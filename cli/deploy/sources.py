@@ -43,7 +43,7 @@ class SourceOptions:
         typer.Option(
             "--id-prefix",
             metavar="TEXT",
-            help="Before each tile's id, where two sources have tiles of one name, for example north/.",
+            help="Prefix of each tile's id, for sources with equal tile names; for example north/.",
             show_default=False,
         ),
     ] = None
@@ -59,23 +59,26 @@ class SourceOptions:
     ] = None
     pattern: Annotated[
         str | None,
-        _option(_FOLDER, "--pattern", "How names give positions, for example 'tile_{lat}_{lon}*'.", metavar="TEXT"),
+        _option(
+            _FOLDER, "--pattern", "Pattern of positions in file names, for example 'tile_{lat}_{lon}*'.", metavar="TEXT"
+        ),
     ] = None
     tile_metres: Annotated[
-        float | None, _option(_MAP, "--tile-metres", "A tile's side on the ground.", metavar="METRES")
+        float | None, _option(_MAP, "--tile-metres", "Side of a tile on the ground.", metavar="METRES")
     ] = None
     overlap: Annotated[
-        float | None, _option(_MAP, "--overlap", "How far neighbouring tiles overlap.", "0", metavar="METRES")
+        float | None, _option(_MAP, "--overlap", "Overlap of neighbouring tiles.", "0", metavar="METRES")
     ] = None
     stride: Annotated[
-        float | None, _option(_MAP, "--stride", "Instead: how far their centres are apart.", metavar="METRES")
+        float | None,
+        _option(_MAP, "--stride", "Distance between tile centres, instead of --overlap.", metavar="METRES"),
     ] = None
     tile_pixels: Annotated[
         int | None, _option(_MAP, "--tile-pixels", "A tile's side in pixels.", "as the map", metavar="N")
     ] = None
     bands: Annotated[
         str | None,
-        _option(_MAP, "--bands", "Three bands from 1, or a grey one.", "red, green, blue", metavar="R,G,B"),
+        _option(_MAP, "--bands", "Three band numbers from 1, or one grey band.", "red, green, blue", metavar="R,G,B"),
     ] = None
     stretch: Annotated[
         str | None,
@@ -85,13 +88,19 @@ class SourceOptions:
     ] = None
     max_empty: Annotated[
         float | None,
-        _option(_MAP, "--max-empty", "A tile is left out when a larger share has no data.", "0.2", metavar="SHARE"),
+        _option(
+            _MAP,
+            "--max-empty",
+            "Largest share of a tile without data; other tiles are left out.",
+            "0.2",
+            metavar="SHARE",
+        ),
     ] = None
-    zoom: Annotated[int | None, _option(_XYZ, "--zoom", "Which zoom is read.", "the only one", metavar="Z")] = None
+    zoom: Annotated[int | None, _option(_XYZ, "--zoom", "Zoom level to read.", "the only one", metavar="Z")] = None
     tms: Annotated[bool, _option(_XYZ, "--tms", "Files count y from the south.")] = False
     merge: Annotated[int | None, _option(_XYZ, "--merge", "N x N tiles make one reference.", "1", metavar="N")] = None
     step: Annotated[
-        int | None, _option(_XYZ, "--step", "References begin so many tiles apart.", "as --merge", metavar="N")
+        int | None, _option(_XYZ, "--step", "Distance between references, in tiles.", "as --merge", metavar="N")
     ] = None
 
 
@@ -138,9 +147,7 @@ def _open(asked: SourceOptions) -> "OpenedSource":
     if not is_spec(asked.source):
         return open_source(Path(asked.source), options, track=track)
     if options is not None:
-        raise ConfigError(
-            f"{asked.source} is a data set, which says itself where its tiles lie: leave the options out."
-        )
+        raise ConfigError(f"{asked.source} is a data set, which contains its tile positions: leave the options out.")
     pair_set = read_test_set(asked.source)
     report_skipped(pair_set.name, pair_set.skipped)
     return reference_tiles(pair_set)
@@ -155,7 +162,7 @@ def _options(asked: SourceOptions) -> "Options | None":
     given = {panel: flags for panel, flags in _given(asked).items() if flags}
     if len(given) > 1:
         held = "; ".join(f"{', '.join(flags)}: {panel.lower()}" for panel, flags in given.items())
-        raise ConfigError(f"Options of different kinds of sources were given ({held}). Give those of one kind.")
+        raise ConfigError(f"Options of different kinds of sources were given ({held}). Give options of one kind.")
     if _FOLDER in given:
         return FolderOptions(_positions(asked.positions), asked.pattern)
     if _XYZ in given:

@@ -16,7 +16,7 @@ _SHOWN_SKIPPED = 3
 
 
 class LeftOut(Listener):
-    """Names the first images that cannot be used; all that a process says which is not the chief."""
+    """Prints the first images that cannot be used. Processes other than rank 0 print nothing else."""
 
     def __init__(self) -> None:
         self._skipped = 0

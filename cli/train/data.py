@@ -19,7 +19,7 @@ _SHOWN = 3
 
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs.", show_default=False)],
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs.", show_default=False)],
     size: Annotated[str, typer.Option("--size", metavar="HxW", help="Panorama size; tiles are 2H x 2H.")] = "48x192",
     region: Annotated[
         str, typer.Option("--region", help="Where in the world: another region is unseen ground.")
@@ -34,7 +34,7 @@ def world(
     messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
 
 
-data = typer.Typer(no_args_is_help=True, help="Check data sets, look at them, and prepare them for training.")
+data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
 Specs = Annotated[
     list[str],
     typer.Argument(
@@ -43,9 +43,7 @@ Specs = Annotated[
         show_default=False,
     ),
 ]
-Jobs = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="How many threads work at once.", show_default="by the cores")
-]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Number of threads.", show_default="by the cores")]
 
 
 @data.command("check")
@@ -64,8 +62,8 @@ def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: As
             images = [str(one) if one == other else f"{one} and {other}" for one, other in shared.images]
             count = _count(len(images), f"{shared.branch} image")
             _show_first(f"{count} of {shared.second} in {shared.first} too", images)
-        found = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-        output.print(verdict(not problems), *([f"({found})"] if found else []), soft_wrap=True)
+        counts = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+        output.print(verdict(not problems), *([f"({counts})"] if counts else []), soft_wrap=True)
     if problems:
         raise typer.Exit(1)
 
@@ -78,7 +76,7 @@ def data_prepare(
             metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
         ),
     ],
-    out: Annotated[Path, out_option("Folder to write, or to go on with.")],
+    out: Annotated[Path, out_option("Folder to write, or to resume.")],
     preset: Annotated[
         str | None,
         typer.Option("--preset", metavar="NAME", help="What to prepare for.", show_default="the data set's own"),
@@ -138,7 +136,7 @@ def data_show(
         str | None,
         typer.Option("--preset", metavar="NAME", help="Whose input sizes.", show_default="the data set's own"),
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="How many pairs, spread over the set.")] = 4,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Number of pairs, spread over the set.")] = 4,
     variants: Annotated[int, typer.Option("--variants", min=1, max=8, help="How many of each pair.")] = 3,
     seed: Seed = 0,
 ) -> None:
@@ -162,9 +160,9 @@ def data_show(
     config = load_preset(preset)
     pair_set = read_training_set(spec)
     report_skipped(spec, pair_set.skipped)
-    chosen = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
+    sample = [pair_set.pairs[row] for row in spread(len(pair_set), pairs)]
     ground, aerial = [], []
-    for pair in chosen:
+    for pair in sample:
         try:
             views = load_image(pair.ground, config.ground), load_image(pair.aerial, config.aerial)
         except ImageError as error:
@@ -174,7 +172,7 @@ def data_show(
             aerial.append(views[1])
     if not ground:
         raise DataError(
-            f"None of the {len(chosen)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"
+            f"None of the {len(sample)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"
         )
     if augment == "any-angle" and not config.aerial.polar:
         raise DataError("any-angle needs a polar aerial branch, and the preset's is square: --augment strong.")
@@ -217,7 +215,7 @@ def _show_first(label: str, entries: list[str]) -> None:
 
 
 def _missing(entry: "Skipped") -> str:
-    """A prepared data set also tells of files that its source had and that could not be read."""
+    """A prepared data set also lists files of its source that could not be read."""
     return str(entry.path) if entry.reason == "missing" else entry.reason
 
 

@@ -13,7 +13,7 @@ from geodtr.cli.options import AsJson, Seed, out_option
 
 def demo(
     out: Annotated[Path, out_option("Folder to work in; steps that are finished there are reused.")],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove an earlier demo in OUT and begin anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove an earlier demo in OUT and start again.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

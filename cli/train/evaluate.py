@@ -45,9 +45,9 @@ def evaluate(
         typer.Option(
             "--trained-on",
             metavar="SPEC",
-            help="What the model was trained on, to tell same area from cross area; cvusa or cvact need no path. "
+            help="Training data of the model, to distinguish same area from cross area; cvusa and cvact need no path. "
             "Everything outside a pairs: folder named here counts as another area.",
-            show_default="what the model says",
+            show_default="the model's record",
         ),
     ] = None,
     curve: Annotated[
@@ -56,7 +56,7 @@ def evaluate(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", metavar="FILE.png", help="Draw queries and what was found.", show_default=False),
+        typer.Option("--sheet", metavar="FILE.png", help="Draw queries and their retrieved tiles.", show_default=False),
     ] = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -123,7 +123,7 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> No
         )
     messages.print("R@1%: K = int(0.01 N), the usual convention; --json has int(0.01 N) + 1 as well.", style="dim")
     if trained_on is None:
-        messages.print("The model does not say what it was trained on; --trained-on SPEC tells same from cross area.")
+        messages.print("The model does not record its training data: --trained-on SPEC separates same from cross area.")
 
 
 def _published_cells(row: "Published") -> list[str]:
@@ -167,7 +167,7 @@ def visualize(
     ],
     data: Spec,
     out: Annotated[Path, out_option("PNG file to write.")],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs, spread over the set.")] = 4,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs, spread over the set.")] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
     from geodtr.export.model import check_source

@@ -25,7 +25,7 @@ Data = Annotated[
 ]
 Validation = Annotated[
     str | None,
-    typer.Option("--validation", metavar="SPEC", help="Pairs that tell which epoch is best.", show_default="none"),
+    typer.Option("--validation", metavar="SPEC", help="Pairs that select the best epoch.", show_default="none"),
 ]
 
 
@@ -99,7 +99,7 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="SPEC", help="Where the pairs lie now.", show_default="where they lay"),
+        typer.Option("--data", metavar="SPEC", help="Current location of the pairs.", show_default="where they lay"),
     ] = None,
     validation: Annotated[
         str | None,
@@ -147,15 +147,16 @@ def finetune(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default="3")
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="How many of the images are used.")] = 200,
+    images: Annotated[int, typer.Option("--images", min=1, help="Number of images used.")] = 200,
     dialect: Annotated[
-        Dialect | None, typer.Option("--dialect", help="What the engines will be.", show_default="this machine's own")
+        Dialect | None,
+        typer.Option("--dialect", help="INT8 dialect of the engines.", show_default="this machine's own"),
     ] = None,
 ) -> None:
-    """Train on for a short while, computing as INT8 engines do, for when INT8 costs too much recall.
+    """Fine-tune briefly with quantisation-aware training, for when INT8 costs too much recall.
 
-    Leaves an ordinary checkpoint: build INT8 engines from it as from any. It is another model with other descriptors:
-    galleries are built anew.
+    Writes an ordinary checkpoint: build INT8 engines from it as from any other. Its descriptors differ from the
+    original model's: rebuild the galleries.
     """
     from geodtr.runtime.files import check_new_folder
     from geodtr.runtime.machine import cpu_dialect
@@ -217,7 +218,7 @@ def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
 
 @contextmanager
 def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
-    """Who is told how training goes: the terminal and TensorBoard, by the one process that speaks."""
+    """Where training reports its progress: the terminal and TensorBoard, on rank 0 only."""
     from geodtr.cli.train.bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
     from geodtr.runtime.progress import untracked
