@@ -10,7 +10,6 @@ import shutil
 import sys
 from functools import cache
 from importlib.metadata import distributions
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,8 +49,10 @@ def pip(command: str) -> str:
     if found and Path(found).parent == Path(sys.executable).parent:
         return f"pip {command}"
     python = shlex.quote(sys.executable)
-    # uv makes environments without pip; in pipx's it is there, shared by all of them.
-    return f"{python} -m pip {command}" if find_spec("pip") else f"uv pip {command} --python {python}"
+    # uv makes environments without pip; in pipx's it is there, shared by all of them. Looked up by its metadata:
+    # setuptools takes a look for the module itself as pip running, and PyTorch's compiler then fails in this process.
+    has_pip = next(iter(distributions(name="pip")), None) is not None
+    return f"{python} -m pip {command}" if has_pip else f"uv pip {command} --python {python}"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +26,9 @@ def forgotten() -> Iterator[None]:
 
 
 def installed_from(recorded: Recorded | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment's only record of the package, written as an installer writes it."""
+    """The environment's only record of the package, written as an installer writes it, beside pip's."""
+    (folder / "pip-25.0.dist-info").mkdir()
+    (folder / "pip-25.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pip\nVersion: 25.0\n")
     information = folder / "geodtr_export-0.1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: geodtr-export\nVersion: 0.1.0\n")
@@ -88,5 +91,11 @@ def test_pip_is_that_of_this_environment(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_environment_of_uv_has_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(installation, "find_spec", {}.get)
+    monkeypatch.setattr(installation, "distributions", lambda **_: iter(()))
     assert pip("install") == f"uv pip install --python {sys.executable}"
+
+
+def test_a_hint_leaves_setuptools_as_it_is() -> None:
+    """PyTorch's compiler imports setuptools, which fails in a process that has looked for the module pip."""
+    script = "from geodtr.runtime.installation import install_hint; install_hint('cpu'); import setuptools"
+    subprocess.run([sys.executable, "-c", script], env={"PATH": ""}, check=True)

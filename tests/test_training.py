@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import setuptools  # noqa: F401 (PyTorch's compiler imports it, which fails once a test has imported distutils)
 import torch
 from conftest import Losses, Trained, World
 
