@@ -22,22 +22,7 @@ from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.installation import install_hint
-
-_EXTRA_OF = {
-    "torch": "train",
-    "torchvision": "train",
-    "safetensors": "train",
-    "scipy": "train",
-    "matplotlib": "plots",
-    "tensorboard": "train",
-    "tomli_w": "train",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxslim": "export",
-    "onnx_ir": "export",
-}
-"""Which extra brings a package that some commands need: the base installation has none of them."""
+from geodtr.runtime.installation import EXTRA_OF, install_hint
 
 _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors for a path that cannot be examined, valid or not."""
@@ -100,7 +85,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
     except UserError as error:
         _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
         _fail(f"This needs {error.name}, which is not installed: {install_hint(extra)}")

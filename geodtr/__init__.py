@@ -80,23 +80,20 @@ _MODULES = {
     "train": "geodtr.api",
 }
 
-_NEEDS = {
-    "build_engine": {"onnx": "export"},
-    "export_onnx": {"torch": "train", "onnx": "export"},
-    "train": {"torch": "train"},
-}
-"""The packages that a name cannot do without, and the extra that brings each."""
+_NEEDS = {"build_engine": ("onnx",), "export_onnx": ("torch", "onnx"), "train": ("torch",)}
+"""The packages that a name cannot do without."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    extras = [extra for package, extra in _NEEDS.get(name, {}).items() if find_spec(package) is None]
-    if extras:
+    missing = [package for package in _NEEDS.get(name, ()) if find_spec(package) is None]
+    if missing:
         from geodtr.runtime.errors import MissingDependency
-        from geodtr.runtime.installation import install_hint
+        from geodtr.runtime.installation import EXTRA_OF, install_hint
 
-        raise MissingDependency(f"geodtr.{name} needs more than is installed. Install it: {install_hint(*extras)}")
+        hint = install_hint(*(EXTRA_OF[package] for package in missing))
+        raise MissingDependency(f"geodtr.{name} needs {', '.join(missing)}, which is not installed: {hint}")
     value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value

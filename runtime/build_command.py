@@ -77,17 +77,17 @@ def unread_command(bundle: Path) -> str:
     file = bundle / FILE_NAME
     text = file.read_bytes().decode(errors="replace") if os.access(file, os.R_OK) else ""
 
-    def told(pattern: str) -> str | None:
+    def recorded_in_text(pattern: str) -> str | None:
         found = re.search(pattern, text)
         return None if found is None else found.group(1)
 
-    recorded = told(r'"command":\s*("(?:[^"\\]|\\.)*")')
+    recorded = recorded_in_text(r'"command":\s*("(?:[^"\\]|\\.)*")')
     if recorded is not None:
         words = _words(msgspec.json.decode(recorded, type=str))
         if words:
             return shlex.join([*words[:-1], _beside(bundle)])
-    backend = told(rf'"backend":\s*\{{\s*"name":\s*"({"|".join(BACKENDS)})"') or _backend_by_files(bundle)
-    precision = told(rf'"precision":\s*"({"|".join(PRECISIONS)})"')
+    backend = recorded_in_text(rf'"backend":\s*\{{\s*"name":\s*"({"|".join(BACKENDS)})"') or _backend_by_files(bundle)
+    precision = recorded_in_text(rf'"precision":\s*"({"|".join(PRECISIONS)})"')
     why = ["CKPT: the checkpoint"]
     if backend is None:
         why.append(f"BACKEND: {', '.join(BACKENDS)}")

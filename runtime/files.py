@@ -21,7 +21,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
 _KEPT = 30  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 Lock = Literal["ours", "another's", "none"]
-"""`none`: the file system knows no locks, so that nobody can be told apart."""
+"""`none`: the file system has no locks, so another process cannot be detected."""
 
 
 def sha256(path: Path) -> str:

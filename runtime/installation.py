@@ -16,6 +16,20 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 NAME = "geodtr-export"
+EXTRA_OF = {
+    "torch": "train",
+    "torchvision": "train",
+    "safetensors": "train",
+    "scipy": "train",
+    "matplotlib": "plots",
+    "tensorboard": "train",
+    "tomli_w": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxslim": "export",
+    "onnx_ir": "export",
+}
+"""The extra that brings a package which the base installation does not have."""
 
 
 def install_hint(*extras: str, upgrade: bool = False) -> str:

@@ -68,7 +68,8 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("bundle", "engine"):
         shutil.copytree(tiny.bundle, folder / name)
     shutil.copytree(tiny.gallery, folder / "map")
-    shutil.copytree(tiny.gallery.parent / "tiles", folder / "tiles")
+    shutil.copytree(tiny.gallery.parent / "tiles", folder / "demo" / "world" / "test" / "aerial")
+    tiny.photograph(folder / "demo" / "world" / "test" / "ground" / "000000.png", 0)
     for row in range(9):
         tiny.photograph(folder / "images" / f"{row}.png", row)
     tiny.photograph(folder / "street.png", 3)
@@ -77,6 +78,7 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load_preset("world-tiny")
     network = build_model(config.model, config.ground, config.aerial)
     save_checkpoint(folder / "run" / "last.safetensors", network, "random weights")
+    shutil.copytree(folder / "run", folder / "demo" / "run")
     write_map(folder / "ortho.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
     return folder
 

@@ -1,6 +1,7 @@
 """The public names: each is lazy, documented, and its example runs as it is printed."""
 
 import doctest
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from conftest import Trained
 
 import geodtr
+from geodtr.runtime.errors import UserError
+from geodtr.runtime.installation import install_hint
 from geodtr.training.world.dataset import WorldSet, write_world
 
 FUNCTIONS = ("build_engine", "build_gallery", "compare", "embed", "export_onnx", "open_bundle", "open_gallery", "train")
@@ -44,6 +47,13 @@ def test_all_names_are_there_and_no_other() -> None:
         assert getattr(geodtr, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_this_name"):
         _ = geodtr.nothing_of_this_name
+
+
+def test_a_name_that_the_installation_cannot_serve_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(vars(geodtr), "train", raising=False)
+    monkeypatch.setattr(geodtr, "find_spec", lambda _package: None)
+    with pytest.raises(UserError, match=f"torch.*{re.escape(install_hint('train'))}"):
+        _ = geodtr.train
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])

@@ -99,11 +99,16 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="SPEC", help="Current location of the pairs.", show_default="where they lay"),
+        typer.Option("--data", metavar="SPEC", help="Current location of the pairs.", show_default="the recorded one"),
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option("--validation", metavar="SPEC", help="Likewise.", show_default="where they lay"),
+        typer.Option(
+            "--validation",
+            metavar="SPEC",
+            help="Current location of the validation pairs.",
+            show_default="the recorded one",
+        ),
     ] = None,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""

@@ -12,8 +12,10 @@ from geodtr.runtime.spec import BranchSpec
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A file that a backend made of a typed graph; `layers` counts them by the precision they got, where it tells, and
-    `wider` names the operators that did not get the graph's.
+    """A file that a backend made of a typed graph.
+
+    `layers` counts layers by the precision they got, where the backend reports it; `wider` names the operators that did
+    not get the graph's precision.
     """
 
     file: Path

@@ -101,8 +101,8 @@ def _check_precision(precision: PrecisionAsked, options: Mapping[str, Any]) -> N
     known = {each.name: flag_of(each) for of in (Calibration, Quantized, Auto) for each, _ in options_of(of)}
     if precision == "fp8":
         taken.discard("dialect")
-    unheard = [flag for name, flag in known.items() if name in options and name not in taken]
+    foreign = [flag for name, flag in known.items() if name in options and name not in taken]
     if precision == "same" and "require_faster" in options:
-        unheard.append("--require-faster")
-    if unheard:
-        raise ConfigError(f"{', '.join(unheard)}: not for --precision {precision}. Leave out what is not for it.")
+        foreign.append("--require-faster")
+    if foreign:
+        raise ConfigError(f"{', '.join(foreign)}: not for --precision {precision}. Leave out what is not for it.")

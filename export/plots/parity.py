@@ -30,7 +30,7 @@ from geodtr.runtime.recall import Ranking, recall_at
 
 _WIDTH, _HEIGHT = 360, 240
 _NEAREST = 1e-7
-"""The smallest distance from 1 that a float32 cosine can be told by."""
+"""The smallest distance of a float32 cosine from 1 that its precision resolves."""
 _BINS_A_DECADE = 4
 _NONE = 0.7
 """Where a logarithmic scale of counts begins: an empty bin stands on its floor, one image above it."""
