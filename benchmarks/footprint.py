@@ -3,7 +3,7 @@
 Installs the repository with `[cpu]` into a new environment. Prints the added size with byte code, the import time of
 the runtime, the wall time and CPU time of a process that localises IMAGE (CPU time depends less on other load), and its
 memory beyond a process that runs the same engine with ONNX Runtime alone. `--json` prints every round;
-tests/test_lean.py checks the limits.
+tests/runtime/test_lean.py checks the limits.
 """
 
 import argparse

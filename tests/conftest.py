@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from build_once import build_once
+from checkout import SHARED
 from hypothesis import is_hypothesis_test, settings
 
 from geodtr.cli.main import run
@@ -45,8 +46,6 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 if NIGHTLY:
     settings.register_profile("nightly", derandomize=False, print_blob=True)
     settings.load_profile("nightly")
-
-SHARED = Path(os.environ.get("GEODTR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

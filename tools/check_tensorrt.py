@@ -44,7 +44,7 @@ USERS = (
     "geodtr.export.backends.tensorrt.rtx",
     "geodtr.export.backends.tensorrt.watched",
 )
-FAKE, FAKE_CUDA = ROOT / "tests" / "fake_tensorrt.py", ROOT / "tests" / "fake_cuda.py"
+FAKE, FAKE_CUDA = ROOT / "tests" / "support" / "fake_tensorrt.py", ROOT / "tests" / "support" / "fake_cuda.py"
 CUDA = ROOT / "runtime" / "engines" / "tensorrt" / "cuda.py"
 FAKES_OWN = re.compile(r"^_(?!_init__)|^fake|^Fake")
 """Names of the fake that do not exist in TensorRT."""

@@ -2,7 +2,7 @@
 
     python tools/cli_page.py docs/cli.md
 
-tests/test_docs.py compares the page with the commands.
+tests/project/test_docs.py compares the page with the commands.
 """
 
 import sys

@@ -1,0 +1,57 @@
+"""A build compares the engine with its graph: a wrong one is not written, a right one is not refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BUILT, Trained
+from faulty_builder import Faulty
+
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.precision.agreement import check_agreement
+from geodtr.runtime.embed.pipeline import load_batches
+from geodtr.runtime.errors import BuildError
+from geodtr.runtime.names import Precision
+from geodtr.runtime.spec import Descriptors, Embedder, Images
+
+
+@pytest.mark.parametrize("precision", BUILT)
+def test_an_engine_that_computes_another_graph_is_not_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    monkeypatch.setattr("geodtr.export.build.engine.make_builder", lambda *_given, **_more: Faulty())
+    plan = plan_of(precision, Calibration(pool_of(trained.train_set), images=40))
+    with pytest.raises(BuildError, match="aerial engine does not compute what its graph says"):
+        build_engine(BuildRequest(trained.onnx.path, tmp_path / "engine", plan=plan))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Turned:
+    """The engine `of`, with the descriptors of its first `images` turned by 15 degrees, as by another arg-max."""
+
+    def __init__(self, of: Embedder, images: int) -> None:
+        self._of, self._images = of, images
+        self.spec = of.spec
+
+    def embed(self, images: Images) -> Descriptors:
+        rows = self._of.embed(images)
+        for row in rows[: self._images]:
+            aside = np.random.default_rng(0).normal(size=row.shape)
+            aside -= (aside @ row) * row
+            row[:] = np.cos(np.pi / 12) * row + np.sin(np.pi / 12) * aside / np.linalg.norm(aside)
+        return rows
+
+
+@pytest.mark.parametrize(("precision", "may_turn"), [("fp32", 0), ("fp16", 0), ("int8", 3)])
+def test_the_arg_max_of_few_images_may_fall_the_other_way_in_a_quantised_engine(
+    trained: Trained, precision: Precision, may_turn: int
+) -> None:
+    bundle = trained.bundles[precision]
+    spec = bundle.manifest.ground.spec
+    images = next(load_batches(trained.test_set.paths("ground")[:8], spec.preprocessing, 8))
+    graph, engine = bundle.path / bundle.manifest.ground.file, bundle.embedder("ground")
+    check_agreement(Turned(engine, may_turn), graph, images, precision, 0.993)
+    with pytest.raises(BuildError, match="does not compute what its graph says"):
+        check_agreement(Turned(engine, max(1, 2 * may_turn)), graph, images, precision, 0.993)

@@ -1,0 +1,113 @@
+"""The main job, in small: every step real, reused when finished, nothing of another's overwritten."""
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from checkout import ROOT
+from PIL import Image
+
+from geodtr.export.demo import BUILT, DemoOptions, run_demo
+from geodtr.runtime.errors import OutputExists
+from geodtr.runtime.files import sha256
+from geodtr.runtime.manifest import read_manifest
+
+SMALL = DemoOptions(preset="world-tiny", train_pairs=64, test_pairs=24)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    run_demo(out, SMALL)
+    return out
+
+
+def test_it_leaves_a_report_a_picture_and_proven_bundles(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    names = [candidate["name"] for candidate in report["parity"]["candidates"]]
+    assert names == list(BUILT)
+    assert report["passed"] == (report["parity"]["verdict"] == "passed")
+    assert report["pixels"]["queries"] == 24
+    assert report["position_error"]["median"] >= 0
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.width > 500
+    for precision in BUILT:
+        assert len(read_manifest(folder / "bundles" / precision).parity) == 1
+
+
+def test_it_leaves_the_readmes_table(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())["parity"]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table_of(folder / "table.md")]
+    readme = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table_of(ROOT / "README.md")]
+    assert readme[0] == head
+    assert [row[0] for row in readme[2:]] == [row[0] for row in rows] == ["PyTorch", *BUILT]
+    assert float(rows[0][1]) == pytest.approx(100 * report["reference"]["recall"]["at_1"], abs=0.05)
+    assert [row[-1] for row in rows[1:]] == [
+        "accepted" if each["gate"]["accepted"] else each["gate"]["verdict"] for each in report["candidates"]
+    ]
+
+
+def table_of(page: Path) -> list[str]:
+    """The lines of the page's first table."""
+    lines = page.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| model |"))
+    return [line for line in lines[first : first + 6] if line.startswith("|")]
+
+
+def test_a_second_run_reuses_what_the_first_finished(folder: Path) -> None:
+    trained = (folder / "run" / "last.safetensors").stat()
+    (folder / "report.json").unlink()
+    announced: list[str] = []
+    report = run_demo(folder, SMALL, announce=announced.append)
+    assert sum("reusing" in line for line in announced) == 8
+    assert (folder / "run" / "last.safetensors").stat() == trained
+    assert (folder / "report.json").is_file()
+    assert report.seconds["Train"] == 0
+
+
+def test_another_demos_folder_is_not_mixed_up(folder: Path) -> None:
+    with pytest.raises(OutputExists, match="--fresh"):
+        run_demo(folder, msgspec.structs.replace(SMALL, seed=1))
+
+
+def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExists, match="not empty"):
+        run_demo(tmp_path, SMALL, fresh=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_follows_a_removed_step_is_done_anew(folder: Path) -> None:
+    shutil.rmtree(folder / "run")
+    announced: list[str] = []
+    report = run_demo(folder, SMALL, announce=announced.append)
+    assert sum("reusing" in line for line in announced) == 2
+    checkpoint = sha256(folder / "run" / "last.safetensors")
+    assert all(read_manifest(folder / "bundles" / name).source.sha256 == checkpoint for name in BUILT)
+    assert report.parity.candidates
+
+
+def test_fresh_leaves_a_strangers_demo_json_and_its_neighbours_alone(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text('{"slides": 12}')
+    with pytest.raises(OutputExists):
+        run_demo(tmp_path, SMALL, fresh=True)
+    assert (tmp_path / "demo.json").read_text() == '{"slides": 12}'
+
+
+def test_fresh_removes_what_the_demo_made_and_nothing_else(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / "run" / "last.safetensors").stat().st_mtime_ns
+    run_demo(folder, SMALL, fresh=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "run" / "last.safetensors").stat().st_mtime_ns != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_whole_demo_reaches_its_recall_and_every_engine_keeps_it(tmp_path: Path, seed: int) -> None:
+    report = run_demo(tmp_path, DemoOptions(seed=seed))
+    assert report.parity.reference.recall.at_1 >= 0.5
+    assert report.parity.reference.recall.at_1 > 3 * report.pixels.at_1
+    assert report.passed

@@ -1,0 +1,227 @@
+"""Where images come from: folders, lists, videos, cameras; what breaks off says so in its turn."""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_gallery import pixels_of
+from videos import FRAMES, RATE, write_video
+
+from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
+from geodtr.runtime.images import camera
+from geodtr.runtime.images.frames import Frame, as_frames, open_frames
+from geodtr.runtime.installation import install_hint
+from geodtr.runtime.spec import Images
+
+
+def write_image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels_of(path.name)).save(path)
+    return path
+
+
+def seen(*places: object, every: int = 1, limit: int | None = None) -> list[Frame]:
+    return list(open_frames([str(place) for place in places], every=every, limit=limit).frames)
+
+
+def pixels(frame: Frame) -> Images:
+    assert isinstance(frame.image, np.ndarray), frame
+    return frame.image
+
+
+def test_images_folders_and_lists_come_in_the_order_given(tmp_path: Path) -> None:
+    write_image(tmp_path / "b.png")
+    for name in ("2.png", "1.png"):
+        write_image(tmp_path / "folder" / name)
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "some.txt"
+    listed.write_text("../b.png\n\n  ../folder\r\n/somewhere/else.jpg\n", encoding="utf-8-sig")
+    opened = open_frames([str(tmp_path / "b.png"), str(tmp_path / "folder"), f"@{listed}"])
+    assert (opened.count, opened.kind, opened.endless) == (7, "images", False)
+    names = [Path(frame.name).name for frame in opened.frames]
+    assert names == ["b.png", "1.png", "2.png", "b.png", "1.png", "2.png", "else.jpg"]
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    frames = list(as_frames(["a.png", tmp_path / "b.png"]))
+    assert [(frame.name, frame.image) for frame in frames] == [
+        ("a.png", Path("a.png")),
+        (str(tmp_path / "b.png"), tmp_path / "b.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"", "lists nothing"), (b"\n \n", "lists nothing"), (b"\xff", "UTF-8")]
+)
+def test_a_list_that_says_nothing_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"list\.txt.*{named}"):
+        seen(f"@{tmp_path / 'list.txt'}")
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.txt cannot be read.*behind the @"):
+        seen(f"@{tmp_path / 'gone.txt'}")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="holds no images"):
+        seen(tmp_path)
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "FFV1")])
+def test_a_video_gives_its_frames_in_rgb_with_their_names_and_times(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    video = write_video(tmp_path / f"drive{suffix}", fourcc)
+    frames = seen(video)
+    assert [frame.name for frame in frames] == [f"{video}#{number}" for number in range(FRAMES)]
+    assert [frame.time for frame in frames] == pytest.approx([number / RATE for number in range(FRAMES)], abs=0.002)
+    for number, frame in enumerate(frames):
+        np.testing.assert_allclose(pixels(frame)[24, 32], (8 * number, 0, 255), atol=6)
+
+
+def test_each_so_many_th_frame_is_taken_and_no_more_than_the_limit(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    image = write_image(tmp_path / "b.png")
+    frames = seen(video, image, every=7)
+    assert [frame.name for frame in frames] == [f"{video}#{number}" for number in (0, 7, 14, 21, 28)] + [str(image)]
+    assert [frame.name for frame in seen(image, video, every=7, limit=3)] == [str(image), f"{video}#0", f"{video}#7"]
+    assert open_frames([str(image)] * 5, limit=3).count == 3
+    assert open_frames([str(video)]).count is None
+    assert [open_frames([str(video)] * count).kind for count in (1, 2)] == ["video", "images"]
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [(".avi", "MJPG"), (".mkv", "FFV1")])
+def test_a_truncated_video_says_so_after_its_last_frame(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    video = write_video(tmp_path / f"drive{suffix}", fourcc)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    *frames, last = seen(video)
+    assert 2 < len(frames) < FRAMES - 2
+    assert isinstance(last.image, ImageError)
+    assert f"{video} breaks off after {len(frames)} of {FRAMES} frames" in str(last.image)
+    assert last.name == f"{video}#{len(frames)}"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a video", b"RIFF\0\0\0\0AVI LIST"])
+def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes | None) -> None:
+    video = tmp_path / "drive.avi"
+    if content is not None:
+        video.write_bytes(content)
+    (frame,) = seen(video)
+    assert isinstance(frame.image, ImageError)
+    assert "drive.avi" in str(frame.image)
+
+
+@given(at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=40))
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_video_with_flipped_bytes_gives_frames_or_says_why_not(tmp_path: Path, at: float, junk: bytes) -> None:
+    video = tmp_path / "drive.avi"
+    if not (tmp_path / "sound.avi").is_file():
+        write_video(tmp_path / "sound.avi")
+    content = bytearray((tmp_path / "sound.avi").read_bytes())
+    start = int(at * (len(content) - len(junk)))
+    content[start : start + len(junk)] = junk
+    video.write_bytes(content)
+    frames = seen(video, limit=2 * FRAMES)
+    assert frames
+    for frame in frames:
+        assert isinstance(frame.image, ImageError) or (pixels(frame).dtype == np.uint8 and pixels(frame).ndim == 3)
+
+
+class PlayedCamera:
+    """A video in the place of a camera, at the camera's pace; `hangs`: from that frame on it never gives one."""
+
+    def __init__(self, video: Path, hangs: int | None = None) -> None:
+        self._capture, self._hangs, self._given = _CAPTURE(str(video)), hangs, 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self._capture.isOpened()
+
+    def grab(self) -> bool:
+        time.sleep(3600 if self._given == self._hangs else 0.02)
+        self._given += 1
+        return self._capture.grab()
+
+    def retrieve(self) -> tuple[bool, object]:
+        return self._capture.retrieve()
+
+    def release(self) -> None:
+        self._capture.release()
+
+
+_CAPTURE = cv2.VideoCapture
+
+
+def test_a_camera_gives_frames_without_end_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    opened = list[object]()
+
+    def played(index: int) -> PlayedCamera:
+        opened.append(index)
+        return PlayedCamera(video)
+
+    monkeypatch.setattr(cv2, "VideoCapture", played)
+    asked = open_frames(["camera:2"])
+    assert (asked.kind, asked.endless) == ("camera", True)
+    assert not open_frames(["camera:2"], limit=5).endless
+    *frames, last = seen("camera:2", every=5)
+    assert opened == [2]
+    assert [frame.name for frame in frames] == [f"camera:2#{number}" for number in range(0, FRAMES, 5)]
+    times = [frame.time or 0.0 for frame in frames]
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time()) < 5
+    assert isinstance(last.image, ImageError)
+    assert "camera:2 stopped after 30 frames" in str(last.image)
+
+
+def test_a_camera_gives_its_newest_frame_and_not_those_that_were_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: PlayedCamera(video))
+    frames = open_frames(["camera:0"]).frames
+    first = next(frames)
+    time.sleep(0.2)
+    second = next(frames)
+    assert first.name == "camera:0#0"
+    assert int(second.name.partition("#")[2]) > 4
+    assert second.time is not None
+    assert time.time() - second.time < 0.1
+
+
+def test_a_camera_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: PlayedCamera(video, hangs=3))
+    monkeypatch.setattr(camera, "PATIENCE", 0.3)
+    *frames, last = seen("camera:0")
+    assert len(frames) == 3
+    assert isinstance(last.image, ImageError)
+    assert "camera:0 has given no frame for 0.3 s" in str(last.image)
+
+
+def test_a_camera_is_asked_for_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="camera:0 stands beside other images"):
+        seen(write_image(tmp_path / "a.png"), "camera:0")
+
+
+def test_a_camera_that_is_not_there_is_named() -> None:
+    (frame,) = seen("camera:97")
+    assert isinstance(frame.image, ImageError)
+    assert "camera:97 cannot be opened" in str(frame.image)
+
+
+def test_without_opencv_a_video_names_the_extra_and_images_need_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingDependency, match=re.escape(install_hint("video"))):
+        seen(tmp_path / "drive.mp4")
+    with pytest.raises(MissingDependency, match=re.escape(install_hint("video"))):
+        seen("camera:0")
+    assert len(seen(write_image(tmp_path / "a.png"))) == 1

@@ -1,0 +1,152 @@
+"""Answers are written as other programs expect them: GPX 1.1, GeoJSON, CSV, JSON lines, and a picture."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gpx_schema import NAMESPACE, check_gpx
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageColor
+from plotted import pixels_of
+
+from geodtr.export.plots.colours import LIGHT
+from geodtr.export.plots.files import check_pictures, save_picture
+from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
+from geodtr.runtime.errors import ConfigError, OutputExists
+from geodtr.runtime.geodesy import moved
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
+
+TRACK = (
+    Waypoint("searching", time_s=1.7e9),
+    Waypoint("searching", "a.png", 1.7e9 + 1, -30.0, -15.0, 10.0, 500.0, 900.0),
+    Waypoint("tracking", "b.png", 1.7e9 + 2, -30.0, -14.999, 10.0, 5.0, 9.0),
+    Waypoint("tracking", None, 1.7e9 + 3.5, -30.0, -14.998, 12.0, 6.0, 10.0),
+    Waypoint("lost", "c.png", 1.7e9 + 4, -30.0, -14.997, 12.0, 60.0, 100.0),
+    Waypoint("tracking", "d.png", 1.7e9 + 5, -30.001, -14.99, 12.0, 6.0, 10.0),
+)
+
+
+def test_a_gpx_track_breaks_where_it_was_lost() -> None:
+    root = check_gpx(gpx(TRACK, track=True, unix=True))
+    segments = root.findall(f"{NAMESPACE}trk/{NAMESPACE}trkseg")
+    assert [len(segment) for segment in segments] == [2, 1]
+    times = [time.text for time in root.iter(f"{NAMESPACE}time")]
+    assert times == ["2023-11-14T22:13:22.000Z", "2023-11-14T22:13:23.500Z", "2023-11-14T22:13:25.000Z"]
+    assert not list(check_gpx(gpx(TRACK, track=True)).iter(f"{NAMESPACE}time"))
+
+
+def test_single_fixes_are_gpx_waypoints() -> None:
+    fixes = (Waypoint("fix", "a.png", lat=1.0, lon=2.0, within_95_m=12.34), Waypoint("no fix", "b.png"))
+    (point,) = check_gpx(gpx(fixes, track=False)).findall(f"{NAMESPACE}wpt")
+    assert (point.attrib, point[0].text, point[1].text) == (
+        {"lat": "1.0000000", "lon": "2.0000000"},
+        "a.png",
+        "95 % within 12.3 m",
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@example(name="", lat=90.0, lon=180.0, time=0.0)
+@given(name=st.text(), lat=st.floats(-90, 90), lon=st.floats(-180, 180), time=st.floats(0, 4e9))
+def test_any_name_and_place_makes_valid_gpx_and_geojson(name: str, lat: float, lon: float, time: float) -> None:
+    points = (Waypoint("tracking", name, time, lat, lon),)
+    check_gpx(gpx(points, track=True, unix=True))
+    check_gpx(gpx(points, track=False))
+    assert json.loads(json.dumps(geojson(points, track=True)))["features"][0]["properties"]["image"] == name
+
+
+def test_geojson_holds_points_and_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "track.geojson"
+    with waypoint_file(path, track=True) as write:
+        for waypoint in TRACK:
+            write(waypoint)
+        assert not path.exists()
+    features = json.loads(path.read_bytes())["features"]
+    assert [feature["type"] for feature in features] == ["Feature"] * 7
+    assert features[0]["geometry"] is None
+    assert features[1]["geometry"] == {"type": "Point", "coordinates": [-15.0, -30.0]}
+    assert features[1]["properties"]["within_68_m"] == 500
+    assert features[-1]["geometry"] == {
+        "type": "MultiLineString",
+        "coordinates": [[[-14.999, -30.0], [-14.998, -30.0]]],
+    }
+
+
+def test_csv_has_a_column_for_everything(tmp_path: Path) -> None:
+    path = tmp_path / "track.csv"
+    with waypoint_file(path, track=True) as write:
+        for waypoint in TRACK:
+            write(waypoint)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == [waypoint.state for waypoint in TRACK]
+    assert (rows[0]["lat"], rows[2]["lon"]) == ("", "-14.999")
+
+
+def test_json_lines_can_be_read_while_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "track.jsonl"
+    with pytest.raises(KeyboardInterrupt), waypoint_file(path, track=True) as write:
+        for count, waypoint in enumerate(TRACK, 1):
+            write(waypoint)
+            lines = path.read_text().splitlines()
+            assert len(lines) == count
+            assert json.loads(lines[-1])["state"] == waypoint.state
+        raise KeyboardInterrupt
+    assert len(path.read_text().splitlines()) == len(TRACK)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_that_exists_is_overwritten_and_nothing_half_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    path.write_text("mine")
+    with pytest.raises(OutputExists), waypoint_file(path, track=False):
+        pass
+    assert path.read_text() == "mine"
+    other = tmp_path / f"other{suffix}"
+    with pytest.raises(KeyboardInterrupt), waypoint_file(other, track=False):
+        raise KeyboardInterrupt
+    assert other.exists() == (suffix == ".jsonl")
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.kml.*\.gpx"), waypoint_file(tmp_path / "out.kml", track=False):
+        pass
+    with pytest.raises(ConfigError, match=r"\.png"):
+        check_pictures(tmp_path / "out.gif")
+
+
+def test_a_picture_shows_tiles_states_and_doubt(tmp_path: Path) -> None:
+    lat, lon = moved(-30.0, -15.0, np.linspace(-200, 1200, 40), np.full(40, 50.0))
+    figure = track_plot(TRACK, np.append(lat, np.nan), np.append(lon, np.nan), track=True)
+    save_picture(figure, tmp_path / "track.png")
+    with Image.open(tmp_path / "track.png") as picture:
+        assert min(picture.size) > 1000
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
+    assert {ImageColor.getrgb(colour) for colour in (TILE, SURE, *COLOURS.values())} <= colours
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["tile", "95 % within", "tracking", "searching", "lost"]
+
+
+def test_a_picture_has_east_on_the_right_and_north_up() -> None:
+    here = (Waypoint("lost", lat=0.0, lon=0.0), Waypoint("fix", lat=0.01, lon=0.01))
+    pixels = pixels_of(track_plot(here, np.empty(0), np.empty(0), track=False))[:1070]  # above the legend
+    red, blue = (
+        np.argwhere((pixels == ImageColor.getrgb(LIGHT[name])).all(axis=2)).mean(axis=0) for name in ("bad", "s1")
+    )
+    assert red[0] > blue[0] + 100
+    assert red[1] < blue[1] - 100
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_picture_of_one_place_is_drawn_and_of_none_refused(count: int) -> None:
+    here = (Waypoint("no fix"), *[Waypoint("fix", lat=89.9, lon=180.0)] * count)
+    if count:
+        assert pixels_of(track_plot(here, np.empty(0), np.empty(0), track=False)).size
+        return
+    with pytest.raises(ConfigError, match="nothing to draw"):
+        track_plot(here, np.empty(0), np.empty(0), track=False)

@@ -1,0 +1,69 @@
+"""What is slow to make and the same for all tests: made once, and kept by a hash of what it depends on."""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from checkout import ROOT
+
+from geodtr.runtime.machine import this_cpu
+
+CACHE = Path(os.environ.get("GEODTR_TEST_CACHE", ROOT / ".cache" / "tests")).absolute()
+_ROOMS = ("runtime", "calibration", "training", "export")
+_KEPT = 4
+"""So many states of the sources are kept, the latest used: one is about 60 MB."""
+
+
+def build_once(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills, given its path; tests must not write to it, as other processes read it.
+
+    Workers share it, and runs do while nothing changes that it may depend on: the four rooms below the command line,
+    the file of `make`, all installed packages, the processor and the number of threads. One process makes it while the
+    others wait. What a killed process left has no mark of completion, and is made again. It is made in its own place
+    and not renamed, because models record the absolute path of their training set.
+    """
+    state = CACHE / _state(Path(make.__code__.co_filename))
+    folder, finished = state / name, state / f"{name}.finished"
+    state.mkdir(parents=True, exist_ok=True)
+    os.utime(state)
+    with _alone(state / f"{name}.lock"):
+        if not finished.exists():
+            _remove_old()
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            finished.touch()
+    return folder
+
+
+@cache
+def _state(recipe: Path) -> str:
+    sources = [path for room in _ROOMS for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".toml", ".txt")]
+    packages = {(each.name, each.version) for each in importlib.metadata.distributions()}
+    about = (str(CACHE), platform.python_version(), this_cpu(), torch.get_num_threads(), sorted(packages))
+    digest = hashlib.sha256(repr(about).encode())
+    for path in [*sorted(sources), recipe]:
+        digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock; it goes with the process."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_old() -> None:
+    states = sorted(CACHE.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for state in states[_KEPT:]:
+        shutil.rmtree(state, ignore_errors=True)

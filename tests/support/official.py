@@ -1,0 +1,105 @@
+"""The official release's model by the recipe of tests/conformance: the same weights and inputs as its figures."""
+
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from checkout import ROOT
+from numpy.typing import NDArray
+from torch import Tensor
+
+FIGURES = ROOT / "tests" / "conformance"
+"""What the official code computed from seeds."""
+
+
+def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Weights by name, official names without `module.`."""
+    return {name: _weight(name, shape) for name, shape in shapes.items()}
+
+
+def polar_shapes() -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = json.loads((FIGURES / "geodtr_polar_state_dict.json").read_text())
+    return shapes
+
+
+def write_release_file(path: Path, weights: dict[str, Tensor], *, heads: int = 4) -> Path:
+    """A checkpoint file as the official train.py leaves it, with its parameter file beside it."""
+    state = {f"module.{name}": tensor for name, tensor in weights.items()}
+    torch.save({"epoch": 7, "model_state_dict": state, "optimizer_state_dict": {}, "scheduler_state_dict": {}}, path)
+    code = weights["ge_grd.w1"]
+    layers = sum("ge_grd" in name and name.endswith("linear1.weight") for name in weights)
+    feed_forward = weights["ge_grd.tr_module.transformer_encoder.layers.0.linear1.weight"].shape[0]
+    parameters = {
+        "n_des": code.shape[1],
+        "TR_heads": heads,
+        "TR_layers": layers,
+        "TR_dim": feed_forward,
+        "dropout": 0.3,
+        "pt": True,
+    }
+    (path.parent / "20230101_parameter.json").write_text(json.dumps(parameters))
+    return path
+
+
+def network_input(name: str) -> NDArray[np.float32]:
+    """The normalised input [2, 3, 122, 671] of the published embeddings."""
+    generator = _generator(name)
+    yy, xx = np.meshgrid(np.linspace(0, 1, 122), np.linspace(0, 1, 671), indexing="ij")
+    images = np.empty((2, 3, 122, 671), np.float32)
+    for image in images:
+        for channel in image:
+            frequency = generator.uniform(1, 12, (6, 2))
+            phase = generator.uniform(0, 6.283, 6)
+            amplitude = generator.uniform(0.1, 0.4, 6)
+            waves = (
+                a * np.sin(6.283 * (f[0] * yy + f[1] * xx) + p)
+                for f, p, a in zip(frequency, phase, amplitude, strict=True)
+            )
+            channel[:] = np.clip(sum(waves), -1, 1)
+    return images
+
+
+def _weight(name: str, shape: list[int]) -> Tensor:
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    x = _generator(name).standard_normal(shape)
+    if len(shape) == 4:
+        x = x * math.sqrt(2 / math.prod(shape[1:]))
+    elif name.endswith("running_var"):
+        x = 1 + 0.2 * np.abs(x)
+    elif name.endswith("running_mean"):
+        x = 0.1 * x
+    elif len(shape) == 1 and name.endswith("weight"):
+        x = 1 + 0.1 * x
+    elif len(shape) == 1:
+        x = 0.1 * x
+    elif len(shape) == 2:
+        x = x / math.sqrt(shape[1])
+    else:
+        x = 0.02 * x
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def _generator(name: str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+
+
+def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The release's names of this project's weights; written apart from the importer, so that each checks the other."""
+    views = {"ground": "grd", "aerial": "sat"}
+    inner = {
+        "code": "tr_module.pos_encoder.linear",
+        "code_bias": "tr_module.pos_encoder.embedding_parameter",
+    }
+    renamed = {}
+    for name, tensor in weights.items():
+        branch, part, rest = name.split(".", 2)
+        prefix = ("backbone_" if part == "backbone" else "ge_") + views[branch]
+        rest = inner.get(rest, rest)
+        rest = f"tr_module.transformer_{rest}" if rest.startswith("encoder.") else rest
+        renamed[f"{prefix}.{rest}"] = tensor
+    return renamed

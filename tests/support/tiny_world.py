@@ -1,0 +1,119 @@
+"""A world of coloured tiles and a model that needs no training: a real bundle and gallery, made in a second.
+
+Both branches average their pixels in cells and give the cells, less their mean, as a unit vector. A panorama is the
+polar transform of its tile, turned by its heading, so that the right tile's cosine is about 1.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from PIL import Image
+from tiny_bundle import write_bundle_of
+
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.geodesy import moved
+from geodtr.runtime.images.polar import polar_transform
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.sources.tile import ListedTiles, Tile
+from geodtr.runtime.spec import INPUT, OUTPUT, Images, Preprocessing
+
+HEIGHT, WIDTH, SIDE = 16, 64, 32
+CENTRE = (-30.0, -15.0)
+SPACING = 50.0
+ID = "0123456789abcdef"
+"""The embedding id of the bundle."""
+_CELL = 4
+_SIZE = 3 * (HEIGHT // _CELL) * (WIDTH // _CELL)
+
+
+@dataclass(frozen=True, slots=True)
+class TinyWorld:
+    """`tiles` uint8 [N, S, S, 3] on a square grid, row by row from the south-west; lat and lon [N] of their centres."""
+
+    bundle: Path
+    gallery: Path
+    tiles: Images
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
+
+    def panorama(self, row: int, heading: float = 0.0, noise: float = 4.0, seed: int = 0) -> Images:
+        """What a camera at the centre of tile `row` sees whose middle column looks to `heading`, [HEIGHT, WIDTH, 3]."""
+        aligned = polar_transform(self.tiles[row], HEIGHT, WIDTH)
+        turned = np.roll(aligned, -round(heading * WIDTH / 360), axis=1)
+        noisy = turned + np.random.default_rng(seed).normal(0, noise, turned.shape)
+        return np.clip(noisy, 0, 255).astype(np.uint8)
+
+    def photograph(self, path: Path, row: int, heading: float = 0.0) -> Path:
+        """The same as a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.panorama(row, heading, seed=row)).save(path)
+        return path
+
+
+def make_world(root: Path, across: int = 8, *, positioned: bool = True) -> TinyWorld:
+    """A bundle and a gallery of `across` x `across` tiles in the folder `root`."""
+    random = np.random.default_rng(0)
+    tiles = np.stack([_texture(random) for _ in range(across**2)])
+    line = (np.arange(across) - (across - 1) / 2) * SPACING
+    north, east = (part.ravel() for part in np.meshgrid(line, line, indexing="ij"))
+    lat, lon = moved(*CENTRE, east, north)
+    how: dict[Branch, Preprocessing] = {
+        branch: Preprocessing(height=HEIGHT, width=WIDTH, polar=branch == "aerial") for branch in BRANCHES
+    }
+    bundle = write_bundle_of(root / "bundle", _graph(), how, _SIZE, ID)
+    references = []
+    (root / "tiles").mkdir()
+    for row, tile in enumerate(tiles):
+        path = root / "tiles" / f"{row:03d}.png"
+        Image.fromarray(tile).save(path)
+        place = (float(lat[row]), float(lon[row])) if positioned else (None, None)
+        references.append(Tile(path.name, str(path), *place))
+    gallery, opened = root / "gallery", open_bundle(bundle)
+    build_gallery(gallery, ListedTiles("tiles", references), opened.embedder("aerial"), made_by(opened.manifest))
+    return TinyWorld(bundle, gallery, tiles, lat, lon)
+
+
+def _texture(random: np.random.Generator) -> Images:
+    blocks = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    return np.asarray(blocks.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def _graph() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["levels"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[_CELL] * 2, strides=[_CELL] * 2),
+        helper.make_node("Flatten", ["cells"], ["rows"]),
+        helper.make_node("ReduceMean", ["rows", "axis"], ["mean"]),
+        helper.make_node("Sub", ["rows", "mean"], ["contrast"]),
+        helper.make_node("LpNormalization", ["contrast"], [OUTPUT], axis=1, p=2),
+    ]
+    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["B", HEIGHT, WIDTH, 3])
+    descriptors = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", _SIZE])
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "cells", [images], [descriptors], [axis])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def write_drive(tiny: TinyWorld, folder: Path, across: int = 8) -> Path:
+    """Eastwards along a row of tiles and back, four steps from one to the next, with an image at every tile's centre
+    and between them none.
+    """
+    lines = ["time_unix_s,speed_m_s,yaw_rate_deg_s,image"]
+    for step in range(33):
+        row, between = divmod(step, 4)
+        name = ""
+        if not between and row < across:
+            tiny.photograph(folder / "frames" / f"{row}.png", across * (across // 2) + row, heading=90)
+            name = f"frames/{row}.png"
+        speed = SPACING / 4 if step < 28 else 0.0
+        lines.append(f"{1.7e9 + step},{speed},0,{name}")
+    path = folder / "drive.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,83 @@
+"""Processes that share each batch train the model that one process trains."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkout import SUPPORT
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from geodtr.training.world.dataset import WorldSet, write_world
+
+MODULE = ["-m", "geodtr.cli.main"]
+TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("world") / "pairs"
+    write_world(folder, WorldSet(pairs=96, height=32, width=128))
+    return f"pairs:{folder}"
+
+
+def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tmp_path: Path) -> None:
+    script = str(SUPPORT / "rank_gradients.py")
+    found = []
+    for name, launcher in (("one", []), ("two", TWO_RANKS)):
+        subprocess.run([sys.executable, *launcher, script, tmp_path / name], check=True, capture_output=True)
+        found.append(torch.load(tmp_path / name, weights_only=True))
+    one, two = found
+    assert len(one) == 15
+    for key, expected in one.items():
+        torch.testing.assert_close(two[key], expected, rtol=1e-9, atol=1e-12, msg=key)
+
+
+@pytest.mark.parametrize("micro_batch", [16, 8])
+def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_batch: int) -> None:
+    asked = ["train", "--data", data, "--validation", data, "--preset", "world-tiny", "--epochs", "3"]
+    asked += ["--set", f"recipe.micro_batch={micro_batch}"]
+    # At a full rate, Adam's first steps and the arg-max of the saliency blow rounding up to percents within ten steps.
+    asked += ["--set", "recipe.semantic=strong", "--set", "recipe.learning_rate=1e-5"]
+    for name, launcher in (("one", []), ("two", TWO_RANKS)):
+        done = subprocess.run(
+            [sys.executable, *launcher, *MODULE, *asked, "--out", tmp_path / name],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("Wrote") == 1
+    one, two = _scalars(tmp_path / "one"), _scalars(tmp_path / "two")
+    assert len(one["train/loss"]) == 18
+    # In float32 a rounding flips an arg-max here and there: one process with two threads strays as far from one thread.
+    np.testing.assert_allclose(two["train/loss"][:4], one["train/loss"][:4], rtol=1e-4)
+    np.testing.assert_allclose(two["train/loss"], one["train/loss"], rtol=1e-3)
+    np.testing.assert_allclose(two["train/gradient_norm"], one["train/gradient_norm"], rtol=3e-2)
+    np.testing.assert_allclose(two["validation/at_10"], one["validation/at_10"], atol=0.02)
+
+
+@pytest.mark.parametrize("cache_gb", [4, 0])
+def test_an_image_that_cannot_be_read_is_named_whichever_process_meets_it(tmp_path: Path, cache_gb: float) -> None:
+    write_world(tmp_path / "pairs", WorldSet(pairs=16, height=32, width=128))
+    broken = tmp_path / "pairs" / "ground" / "000003.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    asked = ["train", "--data", f"pairs:{tmp_path / 'pairs'}", "--preset", "world-tiny", "--epochs", "2"]
+    asked += ["--set", "recipe.batch_size=8", "--set", f"machine.cache_gb={cache_gb}", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, *TWO_RANKS, *MODULE, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    named = done.stderr.count(str(broken))
+    assert named == 1 if cache_gb else named in (1, 2)
+
+
+def _scalars(run: Path) -> dict[str, NDArray[np.float64]]:
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    tags = board.Tags()
+    assert tags["images"] == ["validation/retrieval"]
+    return {name: np.array([event.value for event in board.Scalars(name)]) for name in tags["scalars"]}
