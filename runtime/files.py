@@ -9,6 +9,7 @@ import glob
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +58,37 @@ def check_file(path: Path, error_class: type[UserError], remedy: str = "Check th
     with readable(error_class):
         if not path.is_file():
             raise error_class(f"{path} is not a file. {remedy}")
+
+
+def check_regular(path: Path, error_class: type[UserError]) -> bool:
+    """Whether a file is at `path`. Raises `error_class` where anything else is: a symbolic link leads elsewhere, and a
+    pipe or a device may never end.
+    """
+    with readable(error_class):
+        try:
+            regular = stat.S_ISREG(path.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    if not regular:
+        raise _not_regular(path, error_class)
+    return True
+
+
+def open_regular(path: Path, flags: int, error_class: type[UserError]) -> int:
+    """A descriptor of the file `path`. Raises FileNotFoundError, or `error_class` as check_regular does."""
+    check_regular(path, error_class)  # a device is not even opened
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_regular(path, error_class) from None
+        raise
+
+
+def _not_regular(path: Path, error_class: type[UserError]) -> UserError:
+    return error_class(
+        f"{path} is a symbolic link, a folder, a pipe or a device where only a file may be. Put the file itself there."
+    )
 
 
 @contextmanager
@@ -172,12 +204,13 @@ def locked(path: Path) -> Iterator[Lock]:
     """Hold the file or folder `path` against other processes while the context lasts, if none of them holds it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield _lock(descriptor)
+        yield lock_file(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> Lock:
+def lock_file(descriptor: int) -> Lock:
+    """Hold an open file or folder against other processes until it is closed, if none of them holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
