@@ -17,7 +17,7 @@ from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files are what its manifest says.
+    """A bundle whose files match its manifest.
 
     Attributes
     ----------

@@ -79,7 +79,7 @@ class BackgroundReader(Generic[T]):
         try:
             for item in items:
                 self._queue.put(item)
-        except BaseException as error:  # whatever it is, it is the caller's, in whose thread it is raised again
+        except BaseException as error:  # raised again in the caller's thread
             self._queue.put(_End(error))
         else:
             self._queue.put(_End(None))

@@ -16,7 +16,7 @@ from geodtr.runtime.spec import Descriptors
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
 COLLAPSED = 0.99
-"""A mean cosine between different images above which a model tells nothing apart; random weights stay below it."""
+"""Mean cosine between different images above which a model has collapsed; random weights stay below it."""
 _BLOCK = 1 << 24
 
 

@@ -26,11 +26,11 @@ INPUT, OUTPUT = "images", "descriptors"
 Resize = Literal["pillow-bilinear-antialias", "area"]
 
 MAX_SIDE = 16_384
-"""Pixels; beyond it a size is a mistake, and a manifest's would ask for all memory."""
+"""Pixels; a larger size is a mistake, and in a manifest it would exhaust the memory."""
 
 
 class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The part of a Preprocessing that decides pixels: what a prepared image says of itself."""
+    """The part of a Preprocessing that determines the pixels; a prepared image stores it in its file."""
 
     height: int
     width: int
@@ -42,7 +42,7 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a decoded image becomes a network input of `height` x `width` pixels.
 
-    With `polar`, a square aerial tile is unrolled by the polar transform. Otherwise the part of the image between the
+    With `polar`, a square aerial tile is polar-transformed. Otherwise the part of the image between the
     two shares of its height in `rows` is kept (all of it by default; a quarter to three quarters for CVACT's
     panoramas) and resized: by Pillow's bilinear filter with antialiasing, or by averaging the `area` that an output
     pixel covers.
@@ -84,7 +84,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One branch's boundary: images [B, height, width, 3] in, descriptors [B, descriptor_size] out.
 
-    Raises ValueError when panoramas were to be unrolled like tiles.
+    Raises ValueError when the ground branch is polar.
     """
 
     branch: Branch
@@ -93,7 +93,7 @@ class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         if self.branch == "ground" and self.preprocessing.polar:
-            raise ValueError("the ground branch cannot be polar: the transform unrolls square aerial tiles")
+            raise ValueError("the ground branch cannot be polar: the transform takes square aerial tiles")
 
 
 class Embedder(Protocol):

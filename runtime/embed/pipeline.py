@@ -1,7 +1,7 @@
 """From images to descriptors, in order: threads read, decode and preprocess ahead while the engine runs.
 
-Memory stays bounded by a few batches, however many images there are: a source may be endless. The engine runs in the
-caller's thread, because what a backend keeps for a thread (TensorRT: streams and graphs) shall outlive the call.
+A few batches bound the memory, so a source may be endless. The engine runs in the caller's thread, because the state
+that a backend keeps per thread (TensorRT: streams and graphs) must outlive the call.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
