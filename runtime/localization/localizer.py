@@ -168,8 +168,8 @@ class Localizer:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
-                found = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, _), hits in zip(loaded, found, strict=True):
+                results = self._search([query for _, query in loaded], top, near) if loaded else []
+                for (frame, _), hits in zip(loaded, results, strict=True):
                     yield self._answer(frame, hits, top, near)
 
     def locate_live(
@@ -208,14 +208,14 @@ class Localizer:
         with self._engine:
             descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
         hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
-        found = list[TurnedHits]()
+        results = list[TurnedHits]()
         start = 0
         for query in queries:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
-            found.append(best_turns(Hits(hits.rows[part], hits.scores[part]), headings))
+            results.append(best_turns(Hits(hits.rows[part], hits.scores[part]), headings))
             start = part.stop
-        return found
+        return results
 
     def _answer(self, frame: Frame, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
         tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())

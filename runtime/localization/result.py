@@ -55,8 +55,8 @@ class Localisation:
 
     `image` and `time` are the frame's (images/frames.py): a path, or `drive.mp4#57` at 5.7 seconds; both None
     for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
-    unless headings were searched and the image is a full turn. `uncalibrated` says why the fix claims no radius; None
-    where it claims one.
+    unless headings were searched and the image is a full turn. `uncalibrated` is the reason why the fix
+    claims no radius; None where it claims one.
     """
 
     image: str | None

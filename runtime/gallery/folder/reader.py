@@ -231,6 +231,6 @@ def open_folder(path: Path) -> FolderGallery:
                 continue
             if mapped.compressed is not None and not mapped.compressed.possible:
                 raise GalleryError(
-                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
+                    f"{path}: {files.paths[-1].name} is damaged. Write it again: geodtr-export gallery compact {path}"
                 )
             return FolderGallery(path, manifest, database, mapped, closes.pop_all())

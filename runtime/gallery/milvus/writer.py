@@ -81,9 +81,9 @@ class MilvusWriter:
             )
         new_file = place.file is not None and not place.file.exists()
         collection = Collection(place, may_create=True)
-        said = msgspec.json.encode(manifest).decode()
+        text = msgspec.json.encode(manifest).decode()
         try:
-            collection.create(FIELDS, manifest.descriptor_size, manifest.index, {MANIFEST: said, FINISHED: "false"})
+            collection.create(FIELDS, manifest.descriptor_size, manifest.index, {MANIFEST: text, FINISHED: "false"})
             collection.load()
         except BaseException:
             collection.close()
@@ -168,17 +168,17 @@ class MilvusWriter:
         names: dict[int, str] | None = None
         removed = set[int]()
         for pattern in patterns:
-            # An id may hold the signs of a glob: it is an id first.
-            found = set(self._collection.get([row_of(pattern)], ["id"])) - removed
-            if not found:
+            # An id may contain glob characters, so the exact match comes first.
+            rows = set(self._collection.get([row_of(pattern)], ["id"])) - removed
+            if not rows:
                 names = self._names() if names is None else names
-                found = {row for row, name in names.items() if fnmatchcase(name, pattern)} - removed
-            if not found:
+                rows = {row for row, name in names.items() if fnmatchcase(name, pattern)} - removed
+            if not rows:
                 raise GalleryError(
                     f"{self.name} holds no reference {pattern!r}; nothing was removed. See its ids: "
                     f"geodtr-export gallery export {self.name} --out ids.csv"
                 )
-            removed |= found
+            removed |= rows
         self._written = True
         self._collection.delete(sorted(removed))
         return len(removed)
@@ -199,7 +199,7 @@ class MilvusWriter:
         return {entity[KEY]: entity["id"] for block in self._collection.each(["id"], 4096) for entity in block}
 
     def _check(self, tiles: Sequence[Tile]) -> None:
-        """Raise DataError naming a tile that cannot be kept, or not be told from another."""
+        """Raise DataError naming a tile that cannot be stored, or whose row number equals another's."""
         check_tiles(self.name, tiles)
         rows = dict[int, str]()
         for tile in tiles:
