@@ -1,4 +1,4 @@
-"""MODEL: whatever a user names to be run, a checkpoint (PyTorch float32) or a bundle of engines."""
+"""The command line's MODEL: a checkpoint (PyTorch float32) or a bundle of engines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
     if is_bundle(path):
         bundle = open_bundle(path)
         manifest = bundle.manifest
-        made = manifest.quantisation
+        entry = manifest.quantisation
         return Model(
             path=path,
             name=path.resolve().name,
@@ -75,7 +75,7 @@ def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
             trained_on=manifest.source.trained_on,
-            tolerance=None if made is None or made.search is None else made.search.tolerance,
+            tolerance=None if entry is None or entry.search is None else entry.search.tolerance,
             bundle=bundle,
         )
     if not path.exists():
