@@ -19,7 +19,7 @@ from geodtr.runtime.names import BRANCHES, Dialect
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was looked at, and what was found.
 
-    `failed`: the bundle would not run here, or not rightly. `remedy` is the command that mends a failure, or what
+    `failed`: the bundle would not run correctly here. `remedy` is the command that corrects a failure, or what
     merely costs time.
     """
 
@@ -33,8 +33,8 @@ def require(findings: Iterable[Finding]) -> None:
     """Raise BundleError at the first failed finding; later checks do not run."""
     for finding in findings:
         if finding.failed:
-            mend = "" if finding.remedy is None else f" To build it again: {finding.remedy}"
-            raise BundleError(finding.found + mend)
+            remedy = "" if finding.remedy is None else f" To build it again: {finding.remedy}"
+            raise BundleError(finding.found + remedy)
 
 
 def looked_at(what: str, look: Callable[[], str]) -> Finding:
@@ -62,7 +62,7 @@ def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
 
 def check_cpu_dialect(dialect: Dialect | None, remedy: Callable[[], str] | None = None) -> Finding:
     """Whether the processor at hand computes graphs of this INT8 `dialect` rightly; None is a graph without INT8.
-    `remedy` gives the command that mends it.
+    `remedy` gives the command that corrects it.
     """
     cpu = this_cpu()
     flags = ", ".join(cpu.cpu_flags) or "no instructions that decide"

@@ -67,7 +67,7 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     plain = list(chain.from_iterable(map(_listed, places)))
     cameras = [place for place in plain if _camera(place) is not None]
     if cameras and len(plain) > 1:
-        raise ConfigError(f"{cameras[0]} stands beside other images. A camera has no end: ask for it alone.")
+        raise ConfigError(f"{cameras[0]} is not the only source. A camera has no end: name it alone.")
     videos = [place for place in plain if _is_video(place)]
     if cameras or videos:
         check_opencv()
@@ -116,7 +116,7 @@ def preprocess_frame(frame: Frame, decoded: Decoded, how: Preprocessing) -> Imag
 
 
 def _listed(place: str) -> list[str]:
-    """What stands behind a place that holds others."""
+    """The images and videos of a folder or a list."""
     if not place.startswith("@"):
         return _contents(place)
     path = Path(place[1:])
