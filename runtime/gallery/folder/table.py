@@ -1,7 +1,7 @@
-"""references.sqlite: the references that a gallery holds, and which of its descriptor files and rows count.
+"""references.sqlite: the references of a gallery, and the descriptor files and rows that are in use.
 
-A reference exists when this table says so; its descriptor lies in row `slot` of the descriptor files. In SQLite's
-write-ahead mode one process writes while others read, each the state of the moment at which it began.
+A reference exists if this table contains it; its descriptor is row `slot` of the descriptor files. In SQLite's
+write-ahead mode one process writes while others read, each the state from when it began.
 """
 
 import filecmp
@@ -58,12 +58,12 @@ CREATE TABLE reference (
 );
 CREATE TABLE state (
     generation INTEGER NOT NULL,   -- of the descriptor files
-    slots INTEGER NOT NULL,        -- rows of them in use, those of removed references included
+    slots INTEGER NOT NULL,        -- rows in use, including rows of removed references
     finished INTEGER NOT NULL      -- 0 while the gallery is being built
 );
 INSERT INTO state VALUES (1, 0, 0);
 CREATE TABLE removed (
-    slot INTEGER PRIMARY KEY       -- rows of the descriptor files that count no more
+    slot INTEGER PRIMARY KEY       -- rows of the descriptor files that are no longer used
 );
 CREATE TRIGGER keep_slot AFTER DELETE ON reference BEGIN INSERT INTO removed VALUES (old.slot); END;
 """
@@ -97,11 +97,11 @@ def create(gallery: Path) -> None:
 
 @contextmanager
 def readable(gallery: Path) -> Iterator[None]:
-    """Turn what SQLite says of a damaged table into a GalleryError."""
+    """Convert SQLite's errors on a damaged table into a GalleryError."""
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a closed gallery was asked: no fault of its files
+        raise  # use of a closed gallery, not damage
     except DAMAGES as error:
         raise GalleryError(
             f"{gallery / FILE_NAME} cannot be read ({error}): truncated, damaged or busy. Copy the gallery again, or "
@@ -163,7 +163,7 @@ def read_state(database: sqlite3.Connection) -> State:
     """The table's state. Raises sqlite3.DatabaseError when it cannot be one, or is not what was written."""
     rows = database.execute("SELECT generation, slots, finished FROM state LIMIT 2").fetchall()
     if len(rows) != 1 or not all(isinstance(value, int) and value >= 0 for value in rows[0]):
-        raise sqlite3.DatabaseError(f"its state is {rows}")
+        raise sqlite3.DatabaseError(f"its state is {str(rows)[:_SHOWN]}")
     generation, slots, finished = rows[0]
     state = State(generation, slots, bool(finished))
     if has_checksums(database) and _checksums(database)[1] != _checksum(state):
@@ -202,8 +202,8 @@ def check_manifest(gallery: Path, database: sqlite3.Connection) -> None:
 
 def integrity_faults(database: sqlite3.Connection, most: int = 100) -> list[str]:
     """What is wrong with the table's pages and its index."""
-    found = [str(text) for (text,) in database.execute(f"PRAGMA integrity_check({most})")]
-    return [] if found == ["ok"] else found
+    results = [str(text) for (text,) in database.execute(f"PRAGMA integrity_check({most})")]
+    return [] if results == ["ok"] else results
 
 
 def count_references(database: sqlite3.Connection, slots: int) -> int:
@@ -214,9 +214,9 @@ def count_references(database: sqlite3.Connection, slots: int) -> int:
 
 
 def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
-    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they cannot be.
+    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they are inconsistent.
 
-    Told by the removed ones, because they are few: a million slots take a second to read.
+    Computed from the removed ones, because they are few: a million slots take a second to read.
     """
     slots = read_state(database).slots
     count = count_references(database, slots)
@@ -228,7 +228,7 @@ def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
         raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
     (both,) = database.execute("SELECT count(*) FROM removed WHERE slot IN (SELECT slot FROM reference)").fetchone()
     if both:
-        raise sqlite3.DatabaseError(f"it says of {both} references that they were removed")
+        raise sqlite3.DatabaseError(f"{both} of its references are also marked as removed")
     return np.delete(np.arange(slots), removed)
 
 
@@ -305,7 +305,7 @@ class _Connection(sqlite3.Connection):
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
-    """Open the table, believing nothing that it says of itself. Raises sqlite3.DatabaseError when it holds anything
+    """Open the table, trusting nothing in it. Raises sqlite3.DatabaseError when it holds anything
     but what was created: a view or a trigger of another's would run whenever it is read or written.
     """
     # Threads share a reader's connection under a lock of its own.
@@ -326,10 +326,10 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
         database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA cell_size_check = ON")
         # The first that reads the file; one that is being created holds nothing yet.
-        found = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 10").fetchall()
-        made = {(*names, _plain(sql)) for *names, sql in found}
-        if found and made not in _schemas():
-            name = min(str(row[1]) for row in made ^ _schemas()[0])
+        rows = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 10").fetchall()
+        schema = {(*names, _plain(sql)) for *names, sql in rows}
+        if rows and schema not in _schemas():
+            name = min(str(row[1]) for row in schema ^ _schemas()[0])
             raise sqlite3.DatabaseError(f"its tables are not a gallery's: see {name[:_SHOWN]!r}")
     except BaseException:
         database.close()

@@ -80,7 +80,7 @@ def _faults(path: Path, manifest: GalleryManifest, closes: ExitStack, track: Tra
         yield from _block(block, mapped, manifest.storage, whole)
         last = block[-1][0] if block else last
     for slot, name in database.execute("SELECT slot, id FROM removed JOIN reference USING (slot)"):
-        yield Fault(str(name), f"row {slot}: the table says that it was removed, so that no search would find it")
+        yield Fault(str(name), f"row {slot}: the table marks it as removed, so that no search would find it")
     read_slots(database)  # raises where rows are missing
 
 
@@ -97,10 +97,10 @@ def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Stor
     again = None if storage == "float32" else compress(exact, storage)
     for index, (slot, expected, *row) in enumerate(there):
         if checksum((*row,), exact[index]) != expected:
-            what = "its descriptor, or what the table says of it, was changed after it was written"
+            what = "its descriptor, or its row of the table, was changed after it was written"
             yield Fault(str(row[0]), f"row {slot}: {what}")
         elif mapped.compressed is not None and again is not None and not _same(mapped.compressed, slot, again, index):
-            yield Fault(str(row[0]), f"row {slot}: its {storage} descriptor was changed; compacting makes it anew")
+            yield Fault(str(row[0]), f"row {slot}: its {storage} descriptor was changed; compacting writes it again")
 
 
 def _same(one: Compressed, row: int, other: Compressed, other_row: int) -> bool:

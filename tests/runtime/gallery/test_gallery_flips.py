@@ -27,10 +27,10 @@ WRITERS: dict[str, Writer] = {
     "refused": lambda writer: writer.remove(["no-such-id"]),
 }
 Held = dict[str, tuple[tuple[Any, ...], bytes]]
-"""What a gallery holds, by id: what its table says, and the float32 descriptor."""
+"""What a gallery holds, by id: its row in the table, and the float32 descriptor."""
 
 
-class Sound:
+class Intact:
     """A small gallery in pages of 512 bytes, with a removed tile: `damaged` gives a copy with one flipped bit."""
 
     def __init__(self, path: Path) -> None:
@@ -46,18 +46,18 @@ class Sound:
         content = bytearray(self.files[name])
         content[bit // 8] ^= 1 << bit % 8
         self._copy.mkdir()
-        for each, sound in self.files.items():
-            (self._copy / each).write_bytes(content if each == name else sound)
+        for each, whole in self.files.items():
+            (self._copy / each).write_bytes(content if each == name else whole)
         yield self._copy
         shutil.rmtree(self._copy)
 
 
 @pytest.fixture
-def sound(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sound]:
+def intact(monkeypatch: pytest.MonkeyPatch) -> Iterator[Intact]:
     monkeypatch.setattr(table, "_PAGE", 512)
     memory = Path("/dev/shm")  # thousands of writers run one after the other, each of which waits for its disk
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Sound(Path(folder) / "g")
+        yield Intact(Path(folder) / "g")
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -88,13 +88,13 @@ def bits_differ(one: bytes, other: bytes) -> int:
     return sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True))
 
 
-def check_flip(sound: Sound, name: str, bit: int, kind: str) -> None:
-    with sound.damaged(name, bit) as path:
+def check_flip(intact: Intact, name: str, bit: int, kind: str) -> None:
+    with intact.damaged(name, bit) as path:
         before, named = contents(path), faults_of(path)
         if not named:
             # What has no meaning, such as the room that is left in a page or a removed row, may be anything.
             assert name != "gallery.json"
-            assert held(path) == sound.held
+            assert held(path) == intact.held
         try:
             with FolderWriter(path) as writer:
                 WRITERS[kind](writer)
@@ -104,36 +104,38 @@ def check_flip(sound: Sound, name: str, bit: int, kind: str) -> None:
             return
         assert kind != "refused"
         assert len(faults_of(path)) <= len(named)
-        kept = {id: what for id, what in sound.held.items() if kind != "remove" or id != "003"}
+        kept = {id: what for id, what in intact.held.items() if kind != "remove" or id != "003"}
         after = held(path)
         assert after.keys() == kept.keys() | ({"new"} if kind == "add" else set())
         changed = [id for id in kept if after[id] != kept[id]]
         assert len(changed) <= 1
         for id in changed:
-            (said, row), (was, was_row) = after[id], kept[id]
-            assert bits_differ(row, was_row) == 1 if said == was else row == was_row
+            (values, descriptor), (old_values, old_descriptor) = after[id], kept[id]
+            assert (
+                bits_differ(descriptor, old_descriptor) == 1 if values == old_values else descriptor == old_descriptor
+            )
 
 
-def check(sound: Sound, bits: Callable[[int], list[tuple[int, str]]]) -> int:
+def check(intact: Intact, bits: Callable[[int], list[tuple[int, str]]]) -> int:
     """Try some bits of each byte of each file, each with a writer; how many were tried."""
     tried = 0
-    for name, content in sound.files.items():
+    for name, content in intact.files.items():
         for byte in range(len(content)):
             for bit, kind in bits(byte):
                 try:
-                    check_flip(sound, name, 8 * byte + bit, kind)
+                    check_flip(intact, name, 8 * byte + bit, kind)
                 except Exception as error:
                     raise AssertionError(f"bit {bit} of byte {byte} of {name}, then {kind}") from error
                 tried += 1
     return tried
 
 
-def test_a_flipped_bit_in_any_byte_is_named_and_costs_nothing_else(sound: Sound) -> None:
+def test_a_flipped_bit_in_any_byte_is_named_and_costs_nothing_else(intact: Intact) -> None:
     chance, kinds = random.Random(0), list(WRITERS)
-    assert check(sound, lambda byte: [(chance.randrange(8), kinds[byte % 4])]) == sum(map(len, sound.files.values()))
+    assert check(intact, lambda byte: [(chance.randrange(8), kinds[byte % 4])]) == sum(map(len, intact.files.values()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_flipped_bit_is_named_and_costs_nothing_else(sound: Sound, kind: str) -> None:
-    check(sound, lambda _: [(bit, kind) for bit in range(8)])
+def test_every_flipped_bit_is_named_and_costs_nothing_else(intact: Intact, kind: str) -> None:
+    check(intact, lambda _: [(bit, kind) for bit in range(8)])
