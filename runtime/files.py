@@ -12,14 +12,14 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
-_KEPT = 30  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
+_KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 Lock = Literal["ours", "another's", "none"]
 """`none`: the file system has no locks, so another process cannot be detected."""
@@ -95,23 +95,23 @@ def _not_regular(path: Path, error_class: type[UserError]) -> UserError:
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
-    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part.
+    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part. What a
+    killed process left of the same file is taken over.
     Raises UserError when the place cannot be written.
     """
     path = path.resolve()
-    with _explained(path):
+    with _explained(path), ExitStack() as closes:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_KEPT]}.", suffix=path.suffix[:_KEPT])
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary_file(path, closes)
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             sync(temporary)
             temporary.replace(path)
-            sync(path.parent)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 @contextmanager
@@ -219,6 +219,26 @@ def lock_file(descriptor: int) -> Lock:
     except OSError:
         return "none"
     return "ours"
+
+
+def _temporary_file(path: Path, closes: ExitStack) -> Path:
+    """An empty file beside `path`, held until `closes` is closed.
+
+    Its name is always the same, so that the next process finds what a killed one left without looking through the
+    folder. Where another process holds that, or something else is there, the name is a random one.
+    """
+    begin, end = f".{path.name[:_KEPT]}.unfinished", path.suffix[:_KEPT]
+    temporary = path.with_name(begin + end)
+    with suppress(OSError, UserError):
+        descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT, UserError)
+        closes.callback(os.close, descriptor)
+        # Else it is another's, or was until now and has become the file that it was made for.
+        if lock_file(descriptor) == "ours" and os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+            os.ftruncate(descriptor, 0)
+            return temporary
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{begin}-", suffix=end)
+    os.close(handle)
+    return Path(name)
 
 
 def _remove_abandoned(parent: Path, unfinished: str) -> None:
