@@ -154,7 +154,7 @@ def _certain_pairs(block: Block, scores: Scores, thresholds: Scores, kept: int) 
 def _are_many(open_pairs: NDArray[np.bool_], kept: int) -> bool:
     """Whether to score a block's open pairs [M, Q] one by one takes longer than to multiply the whole block again."""
     count, wide = open_pairs.shape
-    return int(np.count_nonzero(open_pairs)) > max(2 * kept * wide, count * wide // _OPEN_SHARE)
+    return bool(np.count_nonzero(open_pairs) > max(2 * kept * wide, count * wide // _OPEN_SHARE))
 
 
 def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Descriptors, count: int, top: int) -> Hits:
