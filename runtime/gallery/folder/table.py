@@ -226,7 +226,7 @@ def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
     removed = np.fromiter((slot for (slot,) in read), np.int64)
     if len(removed) + count != slots or not ((removed >= 0) & (removed < slots)).all():
         raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
-    (both,) = database.execute("SELECT count(*) FROM removed WHERE slot IN (SELECT slot FROM reference)").fetchone()
+    (both,) = database.execute("SELECT count(*) FROM removed JOIN reference USING (slot)").fetchone()
     if both:
         raise sqlite3.DatabaseError(f"{both} of its references are also marked as removed")
     return np.delete(np.arange(slots), removed)
