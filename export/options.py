@@ -3,7 +3,7 @@
 The command line makes its options of these declarations, and `command_line` writes them. Imports nothing heavy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,11 @@ def flag_of(of: "Field[Any]") -> str:
     """`--max-batch` of `max_batch`."""
     flag: str | None = of.metadata["option"].flag
     return flag or f"--{of.name.replace('_', '-')}"
+
+
+def from_given(of: Any, given: Mapping[str, Any], **more: Any) -> Any:
+    """An instance of a dataclass, with the options that `given` holds by field, and with `more` fields."""
+    return of(**{each.name: given[each.name] for each, _ in options_of(of) if each.name in given}, **more)
 
 
 def given(request: Any) -> "list[tuple[str, Any]]":

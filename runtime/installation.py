@@ -8,12 +8,16 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from geodtr.runtime.errors import MissingDependency
 
 NAME = "geodtr-export"
 EXTRA_OF = {
@@ -30,6 +34,18 @@ EXTRA_OF = {
     "onnx_ir": "export",
 }
 """The extra that brings a package which the base installation does not have."""
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Raise MissingDependency, with the command that installs it, where a package of an extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingDependency(f"This needs {error.name}, which is not installed: {install_hint(extra)}") from error
 
 
 def install_hint(*extras: str, upgrade: bool = False) -> str:

@@ -15,11 +15,13 @@ from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.speed import BATCH
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.installation import naming_extras
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.data.pair_set import PairSet, describe_skipped
 from geodtr.training.data.spec import read_test_set
 
 
+@naming_extras()
 def build_engine(
     request: BuildRequest, *, progress: Track = untracked, warn: Callable[[str], None] = ignore_warning
 ) -> Bundle:
@@ -47,7 +49,7 @@ def build_engine(
     ConfigError
         The backend cannot run the precision here, or runs no graphs of the INT8 dialect.
     MissingDependency
-        The backend is not installed, or has no GPU.
+        The backend is not installed, or has no GPU; or the source is a checkpoint, without the extra `train`.
     CheckpointError, BundleError
         The source cannot be read, or a bundle holds other graphs than are needed.
     DataError

@@ -3,6 +3,8 @@
 Types only: the interface that every kind of gallery implements. The kinds: gallery/folder and gallery/milvus.
 """
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +20,8 @@ from geodtr.runtime.names import Storage
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
+
+Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _LONGEST = 1.01
 """A descriptor has length 1, or 0 for an empty image; quantised engines exceed 1 by less than this."""
@@ -109,6 +113,33 @@ class Gallery(Protocol):
     def __enter__(self) -> "Gallery": ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class PositionedRows(ABC):
+    """What the readers share: `lat` and `lon`, read for the first caller. A search without a prior needs neither."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._positions: Positions | None = None
+
+    @abstractmethod
+    def _read_positions(self) -> Positions:
+        """Latitude and longitude of every reference, NaN where unknown. Called once, while `_lock` is held."""
+
+    @property
+    def lat(self) -> NDArray[np.float64]:
+        return self._places()[0]
+
+    @property
+    def lon(self) -> NDArray[np.float64]:
+        return self._places()[1]
+
+    def _places(self) -> Positions:
+        with self._lock:
+            if self._positions is None:
+                lat, lon = self._read_positions()
+                self._positions = np.ascontiguousarray(lat), np.ascontiguousarray(lon)
+            return self._positions
 
 
 @dataclass(frozen=True, slots=True)

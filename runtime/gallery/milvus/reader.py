@@ -3,15 +3,13 @@
 A folder's reader keeps the state that it opened. This one also sees later changes by other processes, within seconds.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery.location import MilvusLocation
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Found, block_of
@@ -42,19 +40,18 @@ def open_milvus(place: MilvusLocation) -> "MilvusGallery":
         raise
 
 
-class MilvusGallery:
+class MilvusGallery(PositionedRows):
     """A Gallery in a Milvus collection. A reference keeps its row until it is removed."""
 
     def __init__(self, collection: Collection, manifest: GalleryManifest, finished: bool) -> None:
         """For `open_milvus`."""
+        super().__init__()
         self.manifest = manifest
         self._collection = collection
         self._finished = finished
         self._index = collection.index()
         # A strongly consistent count: the server answers after it has applied all confirmed changes.
         self._count = collection.count()
-        self._lock = threading.Lock()
-        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._positioned: int | None = None
         self._found = dict[int, Entity]()
 
@@ -96,16 +93,6 @@ class MilvusGallery:
             source=self.manifest.source,
             made_by=self.manifest.made_by,
         )
-
-    @property
-    def lat(self) -> NDArray[np.float64]:
-        """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[0]
-
-    @property
-    def lon(self) -> NDArray[np.float64]:
-        """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[1]
 
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
         """The references in `rows`, in their order. Raises IndexError when a row does not exist.
@@ -216,18 +203,11 @@ class MilvusGallery:
                 self._positioned = self._collection.count("lat >= -90")
             return self._positioned
 
-    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        with self._lock:
-            if self._positions is None:
-                # Read on first use; a search never needs them.
-                pairs = [
-                    (entity["lat"], entity["lon"])
-                    for block in self._collection.each(("lat", "lon"), MOST_HITS)
-                    for entity in block
-                ]
-                lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
-                self._positions = np.ascontiguousarray(lat), np.ascontiguousarray(lon)
-        return self._positions
+    def _read_positions(self) -> Positions:
+        blocks = self._collection.each(("lat", "lon"), MOST_HITS)
+        pairs = [(entity["lat"], entity["lon"]) for block in blocks for entity in block]
+        lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
+        return lat, lon
 
 
 def _in_box(near: Near) -> str:
