@@ -143,9 +143,10 @@ def test_pages_that_name_each_other_end_in_an_error(tmp_path: Path, monkeypatch:
         content[(page - 1) * 4096 : page * 4096] = inner
     content[28:32] = (len(content) // 4096).to_bytes(4, "big")
     (path / "references.sqlite").write_bytes(content)
-    for use in (open_folder, FolderWriter):
-        with pytest.raises(GalleryError, match=r"references\.sqlite"):
-            use(path)
+    with pytest.raises(GalleryError, match=r"references\.sqlite"):
+        FolderWriter(path)
+    with open_folder(path) as gallery, pytest.raises(GalleryError, match="interrupted"):
+        assert gallery.info
     assert any("references.sqlite" in fault.what for fault in verify(path))
 
 
