@@ -329,7 +329,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
         rows = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 10").fetchall()
         schema = {(*names, _plain(sql)) for *names, sql in rows}
         if rows and schema not in _schemas():
-            name = min(str(row[1]) for row in schema ^ _schemas()[0])
+            name = min(str(row[1]) for row in schema - _schemas()[0] or _schemas()[0] - schema)
             raise sqlite3.DatabaseError(f"its tables are not a gallery's: see {name[:_SHOWN]!r}")
     except BaseException:
         database.close()
