@@ -1,4 +1,4 @@
-"""Whether a compiled engine computes what its typed graph says, whatever its backend made of it."""
+"""Check that a compiled engine's descriptors match its typed graph's."""
 
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from geodtr.runtime.spec import Descriptors, Embedder, Images
 
 _FLOAT: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.999}
 _LEAST = 0.97
-"""Whatever cosine a user lets go: an engine that was wrong had 0.95 at best."""
+"""A lower bound regardless of the user's minimum cosine: wrong engines had 0.95 at best."""
 _ROUNDINGS = 5
-"""How many times as far as by its own rounding an engine may be from its graph."""
+"""How many times as far as by its own rounding an engine may be from its graph, in 1 - cosine."""
 
 
 class EngineDisagrees(BuildError):
@@ -27,11 +27,11 @@ class EngineDisagrees(BuildError):
 def check_agreement(
     engine: Embedder, graph: Path, images: Images, precision: Precision, keep_cosine: float | None
 ) -> None:
-    """Compare `engine` with ONNX Runtime computing the ONNX file `graph` node by node, nothing fused, in float32.
+    """Compare `engine` with ONNX Runtime computing the ONNX file `graph` node by node, without fusion, in float32.
 
-    All `images` must agree in a float precision. In a quantised one their median must: a step that falls the other way
-    can make the arg-max of one image another, which turns its descriptor by any angle, in the engine or in what it is
-    compared with, and neither is wrong. A wrong engine is wrong on most. Raises EngineDisagrees.
+    In a float precision all `images` must agree; in a quantised one their median must. There a single rounding can
+    change the arg-max of an image and rotate its descriptor by any angle, in the engine or in the graph, and neither is
+    wrong. A wrong engine is wrong on most images. Raises EngineDisagrees.
     """
     import onnx
 
@@ -49,19 +49,19 @@ def check_agreement(
         name, cosine, least = "median", np.median(cosines), _least_median(unrounded, keep_cosine)
     if not cosine >= least:
         raise EngineDisagrees(
-            f"The compiled {engine.spec.branch} engine does not compute what its graph says: the {name} cosine with "
+            f"The compiled {engine.spec.branch} engine does not match its graph: the {name} cosine with "
             f"ONNX Runtime on the same file is {cosine:.4f}, at least {least:.4f} is right. Nothing was written. "
             "Build in another precision, or for another --backend."
         )
 
 
 def _least_median(unrounded: NDArray[np.float32], keep_cosine: float | None) -> float:
-    """The median cosine that a quantised engine must have with its graph.
+    """The minimum median cosine between a quantised engine and its graph.
 
-    To round an intermediate value, or not to, are both right. So the graph's own rounding is the measure: `unrounded`
-    are its cosines with the same graph without it. Right engines turn descriptors by up to twice as much (in 1 -
-    cosine), wrong ones by 10 times and more. But no more than a float16 engine is asked, and no less than the graph
-    keeps with float32: `keep_cosine` or its default, whichever is less.
+    To round an intermediate value, and not to, are both right. So the graph's own rounding is the measure: `unrounded`
+    holds its cosines with the same graph without it. Right engines differ up to twice as much, wrong ones ten times and
+    more. The minimum is never above a float16 engine's, and never below the graph's own minimum cosine with float32:
+    `keep_cosine` or its default, whichever is less.
     """
     by_rounding = 1 - _ROUNDINGS * (1 - float(np.quantile(unrounded, 0.25)))
     kept = KEEP_COSINE["int8"] if keep_cosine is None else min(keep_cosine, KEEP_COSINE["int8"])
