@@ -21,7 +21,7 @@ _ROUNDINGS = 5
 
 
 class EngineDisagrees(BuildError):
-    """A compiled engine does not compute what its graph says."""
+    """A compiled engine's descriptors do not match its graph's."""
 
 
 def check_agreement(
