@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Event, Semaphore, Thread
 from typing import Generic, TypeVar
@@ -125,7 +126,7 @@ class _Room:
             self._changed.wait_for(lambda: self._stopped or not self._held or self._held + size <= _ROOM)
             self._held += size
 
-    def give(self, size: int) -> None:
+    def give(self, size: int, _done: object) -> None:
         with self._changed:
             self._held -= size
             self._changed.notify()
@@ -167,7 +168,7 @@ def work_ahead(
             size = bulk.size(item)
             room.take(size)
             future = pool.submit(function, item)
-            future.add_done_callback(lambda _, size=size: room.give(size))
+            future.add_done_callback(partial(room.give, size))
             item = bulk.shed(item)
             yield item, future
 

@@ -64,7 +64,8 @@ def _kept(network: CrossViewModel, config: TrainConfig) -> int:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    number: int = tensor.untyped_storage()._cdata
+    return number
 
 
 def _gb(size: int) -> str:
