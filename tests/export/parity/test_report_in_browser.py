@@ -8,7 +8,7 @@ from pathlib import Path
 import pypdfium2
 import pytest
 from browser import Tab, find_browser, opened
-from sample_parity import Drawn, drawn_parity, small_world
+from sample_parity import Simulated, simulated_parity, small_world
 
 from geodtr.export.report import write_report
 from geodtr.training.data.pair_set import Pair, PairSet
@@ -67,7 +67,7 @@ def pair_set(tmp_path_factory: pytest.TempPathFactory) -> PairSet:
 def report(pair_set: PairSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With everything in it: stages, layers, changed queries, an engine that fails."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(drawn_parity(pair_set), path)
+    write_report(simulated_parity(pair_set), path)
     return path
 
 
@@ -76,8 +76,8 @@ def crowded(pair_set: PairSet, tmp_path_factory: pytest.TempPathFactory) -> Path
     """With nine candidates of long and hostile names."""
     folder = tmp_path_factory.mktemp("crowded")
     pairs = tuple(Pair(folder / EVIL.replace("/", "") / pair.ground.name, pair.aerial) for pair in pair_set.pairs)
-    many = [Drawn(f"{EVIL}-{number}-" + "long" * 20, "int8", 0.12, runs_by=EVIL) for number in range(9)]
-    write_report(drawn_parity(PairSet(EVIL, pairs), many), folder / "report.html")
+    many = [Simulated(f"{EVIL}-{number}-" + "long" * 20, "int8", 0.12, runs_by=EVIL) for number in range(9)]
+    write_report(simulated_parity(PairSet(EVIL, pairs), many), folder / "report.html")
     return folder / "report.html"
 
 
@@ -143,7 +143,7 @@ def test_on_paper_nothing_is_cut_or_missing(
     wanted = tab.evaluate("document.body.innerText")
     tab.printed(tmp_path / "report.pdf")
     pages = pypdfium2.PdfDocument(tmp_path / "report.pdf")
-    found = ""
+    printed = ""
     for page in pages:
         text = page.get_textpage()
         for index in range(text.count_rects()):
@@ -152,9 +152,9 @@ def test_on_paper_nothing_is_cut_or_missing(
             assert right <= page.get_width() - 30
             assert bottom >= 30
             assert top <= page.get_height() - 30
-        found += text.get_text_bounded()
+        printed += text.get_text_bounded()
     assert 5 < len(pages) < 60
     pages.close()
-    squeezed = re.sub(r"\s|\ufffe|\x02", "", found)
+    squeezed = re.sub(r"\s|\ufffe|\x02", "", printed)
     missing = [word for word in re.findall(r"\w{3,}", wanted) if word not in squeezed]
     assert missing == []
