@@ -80,7 +80,7 @@ def test_an_index(recorded: Recorded | None, tmp_path: Path, monkeypatch: pytest
     assert wanted(install_hint("geo")) == ["geodtr-export[geo]"]
 
 
-def test_pip_is_that_of_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_belongs_to_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "pip"
     other.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -68,7 +68,7 @@ def test_a_grid_is_measured_as_it_was_laid_out(lat: float, lon: float) -> None:
     assert 0 <= coverage.frame.east - coverage.frame.west < 0.02
 
 
-def test_a_hole_is_told_from_a_map_without() -> None:
+def test_a_hole_in_a_map_is_detected() -> None:
     whole = _grid(21, 21, 10)
     holed = [tile for tile in whole if not all(5 < int(number) < 15 for number in tile.id.split(","))]
     assert measure(whole).farthest_metres < 10

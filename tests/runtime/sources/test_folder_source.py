@@ -25,7 +25,7 @@ def _write(root: Path, text: str, name: str = "tiles.csv") -> Path:
     return root / name
 
 
-def test_a_csv_gives_all_that_a_tile_says(folder: Callable[..., Path]) -> None:
+def test_a_csv_gives_all_values_of_a_tile(folder: Callable[..., Path]) -> None:
     root = folder("a.png", "deep/b.png")
     _write(
         root,
@@ -47,7 +47,7 @@ def test_a_csv_may_lie_elsewhere_and_come_from_a_spreadsheet(folder: Callable[..
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "columns (none)"),
         ("file,lat,lon\n", "lists no tiles"),
@@ -71,12 +71,12 @@ def test_a_csv_may_lie_elsewhere_and_come_from_a_spreadsheet(folder: Callable[..
         ("file,id\na.png,1\nc.png,1\n", "line 3: the id 1 is that of line 2"),
     ],
 )  # fmt: skip
-def test_a_wrong_csv_is_named_by_its_line(folder: Callable[..., Path], text: str, said: str) -> None:
+def test_a_wrong_csv_is_named_by_its_line(folder: Callable[..., Path], text: str, expected: str) -> None:
     root = folder("a.png", "c.png")
     _write(root, text)
     with pytest.raises(DataError) as caught:
         open_folder(root)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "tiles.csv" in str(caught.value)
 
 

@@ -55,10 +55,10 @@ def test_bands_are_found_by_their_labels_or_asked_for(tmp_path: Path) -> None:
     path = utm_map(tmp_path / "map.tif", four)
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red]
-    found = _only_tile(open_geotiff(path, GeoTiffOptions(50)))
-    np.testing.assert_array_equal(found, four[[3, 2, 1]].transpose(1, 2, 0))
-    asked = _only_tile(open_geotiff(path, GeoTiffOptions(50, bands=(4, 1, 2))))
-    np.testing.assert_array_equal(asked, four[[3, 0, 1]].transpose(1, 2, 0))
+    default = _only_tile(open_geotiff(path, GeoTiffOptions(50)))
+    np.testing.assert_array_equal(default, four[[3, 2, 1]].transpose(1, 2, 0))
+    selected = _only_tile(open_geotiff(path, GeoTiffOptions(50, bands=(4, 1, 2))))
+    np.testing.assert_array_equal(selected, four[[3, 0, 1]].transpose(1, 2, 0))
     with pytest.raises(ConfigError, match="1 to 4"):
         open_geotiff(path, GeoTiffOptions(50, bands=(1, 2, 5)))
 
@@ -72,7 +72,7 @@ def test_a_palette_is_resolved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-def test_deep_maps_are_scaled_only_when_it_is_said_how(tmp_path: Path, dtype: str) -> None:
+def test_deep_maps_are_scaled_only_with_given_limits(tmp_path: Path, dtype: str) -> None:
     deep = np.linspace(0, 4000, 3 * 100 * 100).reshape(3, 100, 100).astype(dtype)
     if dtype == "float32":
         deep[0, 0, 0] = np.nan

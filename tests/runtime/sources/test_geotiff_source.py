@@ -1,4 +1,4 @@
-"""A map is cut into tiles whose centres, sizes, headings and pixels are what the file says of them."""
+"""A map is cut into tiles whose centres, sizes, headings and pixels match the file."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +59,7 @@ def test_centres_sizes_and_headings_are_the_files_own(path: Path) -> None:
             assert tile.metres_per_pixel == pytest.approx(60 / max(width, height), rel=0.01)
 
 
-def test_pixels_are_those_of_the_window(path: Path) -> None:
+def test_pixels_are_equal_to_the_window(path: Path) -> None:
     source = open_geotiff(path, GeoTiffOptions(60))
     with rasterio.open(path) as dataset:
         for tile in source.tiles[::5]:
@@ -168,7 +168,7 @@ def test_overviews_are_used_where_a_map_is_thinned_out(tmp_path: Path) -> None:
     )
     with rasterio.open(path, "r+") as file:
         file.build_overviews([8], Resampling.average)
-        file.write(np.full((3, 1024, 1024), 255, np.uint8))  # the overview stays black, which tells it from the map
+        file.write(np.full((3, 1024, 1024), 255, np.uint8))  # the overview stays black, unlike the map
     coarse = open_geotiff(path, GeoTiffOptions(500, tile_pixels=100))
     assert coarse.read(coarse.tiles[0]).pixels.max() == 0
     fine = open_geotiff(path, GeoTiffOptions(500))
