@@ -79,7 +79,7 @@ def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_what_follows_a_removed_step_is_done_anew(folder: Path) -> None:
+def test_steps_after_a_removed_one_are_repeated(folder: Path) -> None:
     shutil.rmtree(folder / "run")
     announced: list[str] = []
     report = run_demo(folder, SMALL, announce=announced.append)

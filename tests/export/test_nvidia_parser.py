@@ -123,7 +123,7 @@ def test_the_builder_is_configured_as_asked(
         ({}, set()),
     ],
 )
-def test_the_builder_is_told_which_weights_go_into_a_plan(
+def test_the_builder_gets_the_choice_of_weights_in_a_plan(
     nvidia: Any,
     model: Model,
     graphs: Callable[[Precision], Path],

@@ -34,7 +34,7 @@ def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine
     assert config.hardware_compatibility_level == nvidia.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def test_the_manifest_says_what_a_loader_must_know(build: Callable[..., Bundle]) -> None:
+def test_the_manifest_records_what_a_loader_needs(build: Callable[..., Bundle]) -> None:
     manifest = build("int8", max_batch=4, strip=True).manifest
     backend = manifest.backend
     assert (backend.name, backend.version) == ("tensorrt", "10.3.0")
@@ -60,10 +60,10 @@ def test_a_precision_that_was_asked_for_and_is_absent_fails_the_build(
     machine.upgrade(version)
     machine.trt.without_low_precision = True
     machine.trt.split_types = version.startswith("11")
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0]
-    asked += ["--precision", precision, "--out", tmp_path / "b"]
-    asked += ["--calibration", model.images.name] * (precision == "int8")
-    message = refused(*asked)
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0]
+    command += ["--precision", precision, "--out", tmp_path / "b"]
+    command += ["--calibration", model.images.name] * (precision == "int8")
+    message = refused(*command)
     assert f"{precision} was asked for, and TensorRT {version}'s ground engine computes 0 of" in message
     assert "(fp32)" in message
 
@@ -73,10 +73,10 @@ def test_most_operators_must_have_the_precision_of_the_graph_and_those_that_have
     model: Model, tmp_path: Path, machine: Machine, cli: Callable[..., Outcome], metadata: bool
 ) -> None:
     machine.trt.without_metadata = not metadata
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "int8"]
-    asked += ["--calibration", model.images.name, "--images", 8]
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "int8"]
+    command += ["--calibration", model.images.name, "--images", 8]
     machine.trt.in_float = 1
-    built = cli(*asked, "--out", tmp_path / "b")
+    built = cli(*command, "--out", tmp_path / "b")
     assert built.code == 0, built.err
     compiled = read_manifest(tmp_path / "b").ground.compiled
     assert compiled is not None
@@ -86,7 +86,7 @@ def test_most_operators_must_have_the_precision_of_the_graph_and_those_that_have
     assert f"in a wider type than the graph's: {missed}" in " ".join(built.err.split())
     assert f"ground: computed in a wider type than the graph's: {missed}" in cli("inspect", tmp_path / "b").out
     machine.trt.in_float = 8
-    failed = cli(*asked, "--out", tmp_path / "c")
+    failed = cli(*command, "--out", tmp_path / "c")
     assert failed.code == 2
     assert "at least 80% must be" in failed.err
     assert f"The others: {missed} (fp32), " in failed.err
@@ -177,7 +177,7 @@ def test_a_timing_cache_is_kept_beside_the_bundles_and_used_again(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "another machine's"])
-def test_a_damaged_timing_cache_is_made_anew_and_the_user_told(
+def test_a_damaged_timing_cache_is_replaced_and_reported(
     model: Model,
     build: Callable[..., Bundle],
     machine: Machine,
@@ -247,7 +247,7 @@ def test_another_models_weights_are_put_into_refittable_plans_without_compiling(
     source, options = tmp_path / "other.safetensors", TensorRtOptions(refit_from=first.path)
     refitted = build_engine(BuildRequest(source, tmp_path / "refitted", options))
     assert len(machine.trt.configs) == compiled
-    anew = build_engine(BuildRequest(source, tmp_path / "anew"))
+    rebuilt = build_engine(BuildRequest(source, tmp_path / "rebuilt"))
     got = refitted.embedder("ground").embed(images)
-    np.testing.assert_allclose(got, anew.embedder("ground").embed(images), atol=1e-6)
+    np.testing.assert_allclose(got, rebuilt.embedder("ground").embed(images), atol=1e-6)
     assert np.abs(got - first.embedder("ground").embed(images)).max() > 1e-3
