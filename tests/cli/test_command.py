@@ -27,8 +27,8 @@ def test_it_prints_its_version_alone(command: list[str], here: Path) -> None:
 )
 def test_bash_completes_commands_and_values(typed: str, offered: set[str]) -> None:
     words = f"geodtr-export {typed}"
-    asked = {"_GEODTR_EXPORT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed.split()))}
-    done = subprocess.run([PROGRAM], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    variables = {"_GEODTR_EXPORT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed.split()))}
+    done = subprocess.run([PROGRAM], env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     assert set(done.stdout.split()) == offered
     assert not done.stderr
 

@@ -1,4 +1,4 @@
-"""A run's configuration: presets, settings over them, and what is said of a wrong one."""
+"""A run's configuration: presets, settings that override them, and the errors for wrong ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,10 +68,10 @@ def test_a_wrong_setting_is_named_with_what_is_right(
 
 
 def test_sizes_that_no_network_takes_are_refused(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:
-    asked = ("train", "--preset", "world-tiny", "--data", world.train_set.name, "--out", tmp_path / "run")
+    command = ("train", "--preset", "world-tiny", "--data", world.train_set.name, "--out", tmp_path / "run")
     oblong = ("aerial.polar=false", "aerial.height=32", "aerial.width=64", "recipe.layout=strong")
     for settings, expected in ((oblong, "Make it square"), (("ground.height=8", "ground.width=8"), "at least two")):
-        assert expected in refused(*asked, *(part for setting in settings for part in ("--set", setting)))
+        assert expected in refused(*command, *(part for setting in settings for part in ("--set", setting)))
 
 
 @given(st.text(max_size=40))

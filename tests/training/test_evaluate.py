@@ -1,4 +1,4 @@
-"""Evaluation tells same area from cross area, shows papers beside it, and draws what a model found and looked at."""
+"""Evaluation separates same area and cross area, lists published figures, and draws results and saliency."""
 
 import json
 import shutil
@@ -184,7 +184,7 @@ def test_saliency_and_layouts_are_drawn(trained: Trained, tmp_path: Path, cli: C
         assert large.height > 1.7 * small.height
 
 
-def test_an_explanation_is_that_of_the_descriptor(trained: Trained) -> None:
+def test_an_explanation_matches_the_descriptor(trained: Trained) -> None:
     branch = load_checkpoint(trained.checkpoint).model.ground
     images = torch.rand(2, 3, 32, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -215,11 +215,11 @@ def test_pictures_that_cannot_be_written_are_refused_before_the_work(
     assert "two pictures" in refused(*call, "--sheet", new, "--curve", new)
 
 
-@pytest.mark.parametrize(("spec", "said"), [("nowhere:x", "one of"), ("pairs", "names no folder")])
+@pytest.mark.parametrize(("spec", "expected"), [("nowhere:x", "one of"), ("pairs", "names no folder")])
 def test_a_training_set_that_is_none_is_refused(
-    trained: Trained, refused: Callable[..., str], spec: str, said: str
+    trained: Trained, refused: Callable[..., str], spec: str, expected: str
 ) -> None:
-    assert said in refused("evaluate", trained.checkpoint, "--data", trained.test_set.name, "--trained-on", spec)
+    assert expected in refused("evaluate", trained.checkpoint, "--data", trained.test_set.name, "--trained-on", spec)
 
 
 places = st.tuples(st.integers(0, 30).map(float), st.integers(0, 30).map(float))

@@ -126,21 +126,21 @@ def test_a_square_tile_changes_as_its_polar_image_does(seed: int) -> None:
     changed_tiles = change_square(torch.from_numpy(tiles), change).numpy()
     changed_polars = change_columns(torch.from_numpy(polars), change).numpy()
     for changed_tile, changed_polar in zip(changed_tiles, changed_polars, strict=True):
-        unrolled = polar_transform(changed_tile, 16, 64).astype(int)
+        transformed = polar_transform(changed_tile, 16, 64).astype(int)
 
-        def apart(polar: Images, unrolled: NDArray[np.int_] = unrolled) -> float:
-            # Without the rim, where the transform mixes in what is outside of the tile.
-            return float(np.abs(unrolled - polar)[2:].mean())
+        def apart(polar: Images, transformed: NDArray[np.int_] = transformed) -> float:
+            # Without the rim, where the transform includes pixels outside the tile.
+            return float(np.abs(transformed - polar)[2:].mean())
 
-        # Pixel centres lie half a pixel off the transform's centre, so that the two agree up to a pixel's step; yet one
-        # column beside it, as in the official release, or the other way round, is told from right.
+        # Pixel centres are half a pixel off the transform's centre, so the two agree up to a pixel's step. A shift of
+        # one column, as in the official release, or a mirrored image is still distinguishable.
         others = [np.roll(changed_polar, columns, axis=1) for columns in range(1, 64)]
         others += [np.roll(changed_polar[:, ::-1], columns, axis=1) for columns in range(64)]
         assert apart(changed_polar) < min(map(apart, others))
 
 
-def test_every_change_of_a_pair_is_told_from_every_other() -> None:
-    """Else the agreement above would hold for images that look alike from all sides."""
+def test_all_changes_of_a_pair_differ() -> None:
+    """Otherwise the agreement above would hold for symmetric images."""
     tile = _images(1, 64, 64, 0).repeat(8, 1, 1, 1)
     change = LayoutChange(torch.arange(8) % 4 / 4, torch.arange(8) >= 4)
     assert len({image.numpy().tobytes() for image in change_square(tile, change)}) == 8

@@ -69,7 +69,7 @@ def test_a_data_set_is_complete_and_readable(tmp_path: Path) -> None:
             assert read_image(image).std() > 10
 
 
-def test_a_data_set_is_the_same_whatever_the_number_of_workers(tmp_path: Path) -> None:
+def test_a_data_set_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     world_set = WorldSet(pairs=20)
 
     write_world(tmp_path / "one", world_set, workers=1)
@@ -268,12 +268,12 @@ def agreement(tiles: Surfaces, panoramas: Surfaces) -> float:
     pitch = np.arctan2(CAMERA, EXTENT / 2 * (height - 1 - rows) / height)
     same_distance = np.rint(height / 2 + pitch * width / (2 * np.pi) - 0.5).astype(int)
     around = panoramas[:, same_distance]
-    above, bare = (unrolled(np.isin(tiles, kinds), height, width)[:, rows] for kinds in (Surface.ROAD, GROUND))
+    above, bare = (polar_masks(np.isin(tiles, kinds), height, width)[:, rows] for kinds in (Surface.ROAD, GROUND))
     comparable = (bare > 0.99) & np.isin(around, GROUND)
     return float(np.corrcoef(above[comparable], around[comparable] == Surface.ROAD)[0, 1])
 
 
-def unrolled(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.float64]:
+def polar_masks(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.float64]:
     images = [np.repeat(mask[..., None], 3, axis=-1).astype(np.uint8) * 255 for mask in masks]
     return np.array([polar_transform(image, height, width)[..., 0] for image in images]) / 255
 
