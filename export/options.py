@@ -76,16 +76,16 @@ def given(request: Any) -> "list[tuple[str, Any]]":
 
 
 def words(request: Any) -> list[str]:
-    """The options that differ from their defaults, as one types them with their values."""
-    found = list[str]()
+    """The command line arguments for the options that differ from their defaults."""
+    arguments = list[str]()
     for flag, value in given(request):
         if value is True:
-            found.append(flag)
+            arguments.append(flag)
             continue
         for each in value if isinstance(value, tuple) else (value,):
-            # What was read already is named by the SPEC that it was read by.
-            found += [flag, str(each if isinstance(each, (str, int, float, Path)) else each.name)]
-    return found
+            # An opened data set goes by its SPEC.
+            arguments += [flag, str(each if isinstance(each, (str, int, float, Path)) else each.name)]
+    return arguments
 
 
 def check_bounds(request: Any) -> None:

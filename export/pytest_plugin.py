@@ -70,7 +70,7 @@ class ParityCheck:
         except UserError as error:
             pytest.fail(f"geodtr_parity: {error}", pytrace=False)
         if not result.passed:
-            pytest.fail(self._said(result), pytrace=False)
+            pytest.fail(self._message(result), pytrace=False)
         return result
 
     def _compare(
@@ -102,7 +102,7 @@ class ParityCheck:
         number = f"-{self._calls}" if self._calls > 1 else ""
         return None if self._reports is None else self._reports / f"{self._test}{number}.html"
 
-    def _said(self, result: "ParityResult") -> str:
+    def _message(self, result: "ParityResult") -> str:
         from geodtr.export.report.words import headline, summary
 
         lines = [f"{headline(result)}, on {result.figures.pairs:,} pairs of {result.figures.data}."]

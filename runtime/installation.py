@@ -75,8 +75,8 @@ def install_hint(*extras: str, upgrade: bool = False) -> str:
 
 def pip(command: str) -> str:
     """A command of pip for this environment: by name where that pip is on the path, else by this Python."""
-    found = shutil.which("pip")
-    if found and Path(found).parent == Path(sys.executable).parent:
+    program = shutil.which("pip")
+    if program and Path(program).parent == Path(sys.executable).parent:
         return f"pip {command}"
     python = shlex.quote(sys.executable)
     # uv makes environments without pip; in pipx's it is there, shared by all of them. Looked up by its metadata:
@@ -89,6 +89,6 @@ def pip(command: str) -> str:
 def _source() -> dict[str, Any]:
     """Where the installer got the package from (PEP 610); empty: from an index, or this was not recorded."""
     # In a checkout the build's egg-info comes first and records nothing.
-    texts = (found.read_text("direct_url.json") for found in distributions(name=NAME))
+    texts = (distribution.read_text("direct_url.json") for distribution in distributions(name=NAME))
     document: dict[str, Any] = json.loads(next(filter(None, texts), "{}"))
     return document

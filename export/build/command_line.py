@@ -43,7 +43,7 @@ def command_line(request: BuildRequest) -> str:
     """
     source = str(request.source)
     line = [*PROGRAM, f"./{source}" if source.startswith("-") else source]
-    line += [*backend_words(request.backend), "--precision", request.plan.asked]
+    line += [*backend_words(request.backend), "--precision", request.plan.argument]
     if isinstance(request.plan, Quantized | Auto):
         line += words(request.plan.calibration)
     return shlex.join([*line, *words(request.plan), *words(request), "--out", str(request.out)])

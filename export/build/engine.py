@@ -27,8 +27,8 @@ def build_engine(
 ) -> Bundle:
     """Compile both branches of a model into a bundle of engines, whole or not at all.
 
-    Every engine is checked before the bundle is kept: it computes what its graph says, in the precision that was asked
-    for, and the same rows in every batch.
+    Every engine is checked before the bundle is kept: its descriptors match its graph's, it computes in the requested
+    precision, and it gives the same rows in every batch.
 
     Parameters
     ----------
@@ -127,14 +127,14 @@ def _build_fastest(request: BuildRequest, track: Track, warn: Callable[[str], No
 
 
 def _calibration_plan(plan: Plan, warn: Callable[[str], None]) -> CalibrationPlan | None:
-    """What ranges are measured on; None where nothing is quantised."""
+    """The images and options for the ranges; None where nothing is quantised."""
     if not isinstance(plan, Quantized | Auto):
         return None
-    asked = plan.calibration
+    calibration = plan.calibration
     return CalibrationPlan(
-        open_pool(asked.data, warn),
-        asked.range_options,
-        file=asked.ranges,
+        open_pool(calibration.data, warn),
+        calibration.range_options,
+        file=calibration.ranges,
         keep_cosine=plan.keep_cosine if isinstance(plan, Quantized) else None,
         notice=warn,
     )

@@ -1,11 +1,11 @@
-"""A gallery folder opened for reading. A person can look into it:
+"""A gallery folder opened for reading. Its files:
 
-gallery.json         what it is and what made it (gallery/manifest.py)
-references.sqlite    a row a reference: id, file, position, what else is known (table.py)
+gallery.json         the manifest (gallery/manifest.py)
+references.sqlite    one row per reference: id, file, position, further values (table.py)
 descriptors-*        the descriptors (vectors.py)
 writer.lock          held by the one process that writes, if any (writer.py)
 
-Any number of processes may read while one writes. Each sees the references of the moment at which it opened.
+Any number of processes may read while one writes. Each reads the references as of its opening.
 """
 
 import os
@@ -43,8 +43,8 @@ _FETCHED = 1024
 
 
 def is_begun(path: Path) -> bool:
-    """Whether a gallery was begun in the folder `path`. Raises OutputExists when it holds something else,
-    UserError when nothing can be written there.
+    """Whether a gallery exists or was begun in the folder `path`. Raises OutputExists when it contains anything else,
+    UserError when it cannot be written.
     """
     if os.path.isfile(path / MANIFEST):  # noqa: PTH113 (Path.is_file raises where check_new_folder explains)
         return True
@@ -53,10 +53,9 @@ def is_begun(path: Path) -> bool:
 
 
 class FolderGallery(PositionedRows):
-    """A Gallery of a folder: references in rows 0 to N - 1, in the order in which they were added.
+    """A Gallery in a folder: references in rows 0 to N - 1, in the order of addition.
 
-    Closing it, or letting it go, lets go of the moment that it sees: until then the table's log keeps what is written
-    afterwards beside it.
+    It holds a snapshot of the table until it is closed or deleted; meanwhile the table's log keeps all later changes.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class FolderGallery(PositionedRows):
         self.close()
 
     def close(self) -> None:
-        """Let go of the table; what was read of it stays usable, tiles cannot be looked up any more."""
+        """Close the table; values that were read stay usable, but tiles can no longer be looked up."""
         self._close()
 
     @property
@@ -215,6 +214,6 @@ def open_folder(path: Path) -> FolderGallery:
                 continue
             if mapped.compressed is not None and not mapped.compressed.possible:
                 raise GalleryError(
-                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
+                    f"{path}: {files.paths[-1].name} is damaged. Write it again: geodtr-export gallery compact {path}"
                 )
             return FolderGallery(path, manifest, database, mapped, closes.pop_all())

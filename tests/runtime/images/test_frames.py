@@ -204,7 +204,7 @@ def test_a_camera_without_frames_is_an_error_after_a_timeout(tmp_path: Path, mon
 
 
 def test_a_camera_excludes_other_sources(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="camera:0 stands beside other images"):
+    with pytest.raises(ConfigError, match="camera:0 is not the only source"):
         seen(write_image(tmp_path / "a.png"), "camera:0")
 
 

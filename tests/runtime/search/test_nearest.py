@@ -1,4 +1,4 @@
-"""What is found is what sorting all cosines in float64 finds, by whichever library multiplies."""
+"""Results equal those of sorting all cosines in float64, with every library."""
 
 import subprocess
 import sys
@@ -20,20 +20,20 @@ from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact as searching
 from geodtr.runtime.search import matmul as products
-from geodtr.runtime.search import topk as shortlist
-from geodtr.runtime.search.blocks import Block, sweep
+from geodtr.runtime.search import topk
+from geodtr.runtime.search.blocks import Block, scan
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.quantize import compress
 from geodtr.runtime.search.topk import Pairs, Scores
 from geodtr.runtime.spec import Descriptors
 
 LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxruntime", "numkong"}))
-"""What may be installed beside NumPy."""
+"""The libraries that may be installed besides NumPy."""
 
 
 @contextmanager
 def installed(libraries: frozenset[str], cores: int = 2) -> Iterator[None]:
-    """As if these and no others were there, on so many cores, all of which are used however little there is to do."""
+    """Simulate that only these libraries are installed, on so many cores, all of which are used for any amount of work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "_has", libraries.__contains__)
         patch.setattr(products, "_cores", lambda: cores)
@@ -50,7 +50,7 @@ def find(
 
 
 def check(hits: Hits, queries: Descriptors, rows: Descriptors, top: int, among: NDArray[np.int64] | None) -> None:
-    """Scores are those of float64, to rounding, best first; no row comes twice, none that may not."""
+    """Check that scores equal float64 up to rounding, best first, without duplicates or excluded rows."""
     cosines = queries.astype(np.float64) @ rows.astype(np.float64).T
     allowed = np.arange(len(rows)) if among is None else among
     kept = min(top, len(allowed))
@@ -89,15 +89,15 @@ def test_the_best_are_found(
     seed: int,
 ) -> None:
     generator = np.random.default_rng(seed)
-    # Some references are copies of others; with `closeness` all cosines are nearly or very nearly the same.
+    # Some references are copies of others; `closeness` makes all cosines nearly equal.
     some = generator.normal(size=(min(different, max(1, references)), size)) + closeness
     rows = (some / np.linalg.norm(some, axis=1, keepdims=True)).astype(np.float32)
     rows = rows[generator.integers(0, len(rows), references)]
-    asked = unit_rows(queries, size, seed + 1)
-    asked[: min(queries, references) // 2] = rows[: min(queries, references) // 2]
+    vectors = unit_rows(queries, size, seed + 1)
+    vectors[: min(queries, references) // 2] = rows[: min(queries, references) // 2]
     among = None if share is None else np.flatnonzero(generator.random(references) < share)
     with installed(libraries):
-        check(find(asked, rows, top, storage, among), asked, rows, top, among)
+        check(find(vectors, rows, top, storage, among), vectors, rows, top, among)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -141,17 +141,17 @@ def test_a_collapsed_model_is_searched_like_any_other(libraries: frozenset[str],
     np.testing.assert_allclose(hits.scores, 1, atol=1e-5)
 
 
-def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortlist, "_OPEN", 1000)
+def test_queries_equally_close_to_all_tiles_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topk, "_OPEN", 1000)
     most = 0
 
-    class Watched(shortlist.Shortlist):
+    class Watched(topk.TopK):
         def _settle(self) -> None:
             nonlocal most
             super()._settle()
             most = max(most, sum(map(len, self._open)))
 
-    monkeypatch.setattr("geodtr.runtime.search.blocks.Shortlist", Watched)
+    monkeypatch.setattr("geodtr.runtime.search.blocks.TopK", Watched)
     rows = unit_rows(4000, 32, 0)
     hits = find(np.zeros((8, 32), np.float32), rows, 5, "int8")
     np.testing.assert_array_equal(hits.rows, np.tile(np.arange(5), (8, 1)))
@@ -161,22 +161,22 @@ def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: p
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("wide", [1, 4, 50])
-def test_a_damaged_row_is_seen_and_hides_no_other(libraries: frozenset[str], value: float, wide: int) -> None:
+def test_a_damaged_row_is_found_and_hides_no_other(libraries: frozenset[str], value: float, wide: int) -> None:
     rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(wide, 24, 1))
-    sound = search(queries, rows, 6)
+    intact = search(queries, rows, 6)
     with installed(libraries):
         rows[123, 4] = value
         hits = search(queries, rows, 6)
         if value != -np.inf:
             assert (hits.rows[:, 0] == 123).all()
             assert not (hits.scores[:, 0] <= 1.01).any()
-        for found, expected in zip(hits.rows.tolist(), sound.rows.tolist(), strict=True):
+        for found, expected in zip(hits.rows.tolist(), intact.rows.tolist(), strict=True):
             assert [row for row in found if row != 123][:5] == [row for row in expected if row != 123][:5]
 
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_where_all_are_asked_for_a_damaged_row_is_among_them(libraries: frozenset[str], value: float) -> None:
+def test_a_damaged_row_is_among_all_rows(libraries: frozenset[str], value: float) -> None:
     rows = np.abs(unit_rows(5, 24, 0))
     rows[2, 4] = value
     with installed(libraries):
@@ -185,7 +185,7 @@ def test_where_all_are_asked_for_a_damaged_row_is_among_them(libraries: frozense
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 6e4])
-def test_a_damaged_compressed_row_is_scored_by_its_own(libraries: frozenset[str], value: float) -> None:
+def test_a_damaged_compressed_row_is_scored_by_its_float32_row(libraries: frozenset[str], value: float) -> None:
     rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(4, 24, 1))
     expected, packed = search(queries, rows, 1), compress(rows, "float16")
     packed.values[expected.rows[0, 0] - 1, 4] = value
@@ -199,14 +199,14 @@ def test_threads_may_search_at_once(storage: Storage) -> None:
     rows, queries = unit_rows(5000, 64, 0), unit_rows(40, 64, 1)
     alone = find(queries, rows, 5, storage).rows
     with installed(LIBRARIES[-1]), ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
-    np.testing.assert_array_equal(found, alone)
+        rows_found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
+    np.testing.assert_array_equal(rows_found, alone)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("wide", [1, 4, 50])
-def test_queries_may_lie_in_memory_as_they_like(storage: Storage, libraries: frozenset[str], wide: int) -> None:
+def test_queries_may_have_any_memory_layout(storage: Storage, libraries: frozenset[str], wide: int) -> None:
     rows, queries = unit_rows(3000, 48, 0), unit_rows(wide, 48, 1)
     with installed(libraries):
         expected = find(queries, rows, 5, storage).rows
@@ -216,31 +216,31 @@ def test_queries_may_lie_in_memory_as_they_like(storage: Storage, libraries: fro
             np.testing.assert_array_equal(find(each, rows, 5, storage).rows, expected)
 
 
-def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where adding takes longer than sifting, the other threads wait."""
-    sifted, added = list[int](), list[int]()
+def test_the_queue_of_results_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where adding takes longer than scoring, the other threads wait."""
+    scored, added = list[int](), list[int]()
     waiting = 0
 
-    class Slow(shortlist.Shortlist):
+    class Slow(topk.TopK):
         def add(self, pairs: Pairs) -> None:
             time.sleep(0.002)
             added.append(len(pairs))
 
-    def sift(block: Block, _thresholds: Scores) -> Pairs:
+    def score_block(block: Block, _thresholds: Scores) -> Pairs:
         nonlocal waiting
-        sifted.append(len(block.numbers(np.zeros(1, np.int64))))
-        waiting = max(waiting, len(sifted) - len(added))
+        scored.append(len(block.numbers(np.zeros(1, np.int64))))
+        waiting = max(waiting, len(scored) - len(added))
         none = np.empty(0, np.float32)
         return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
 
-    monkeypatch.setattr("geodtr.runtime.search.blocks.Shortlist", Slow)
-    sweep(sift, (Block(slice(row, row + 1)) for row in range(200)), 1, 1, None, 3)
-    assert len(sifted) == len(added) == 200
+    monkeypatch.setattr("geodtr.runtime.search.blocks.TopK", Slow)
+    scan(score_block, (Block(slice(row, row + 1)) for row in range(200)), 1, 1, None, 3)
+    assert len(scored) == len(added) == 200
     assert waiting < 12
 
 
 @pytest.mark.parametrize("where", ["atexit.register(find)", "threading.Thread(target=later).start()"])
-def test_a_search_works_while_the_interpreter_ends(where: str) -> None:
+def test_a_search_works_during_interpreter_shutdown(where: str) -> None:
     program = f"""
 import atexit, threading, time, numpy
 from geodtr.runtime.search import exact, matmul
@@ -276,12 +276,12 @@ print(child.exitcode)
     assert done.stdout == "0\n", done.stderr
 
 
-def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
-    sifted = list[int]()
+def test_an_error_in_any_thread_is_raised_and_ends_the_others() -> None:
+    scored = list[int]()
 
-    def sift(block: Block, _thresholds: Scores) -> Pairs:
+    def score_block(block: Block, _thresholds: Scores) -> Pairs:
         number = int(block.numbers(np.zeros(1, np.int64))[0])
-        sifted.append(number)
+        scored.append(number)
         if number == 3:
             raise ValueError("three")
         time.sleep(0.01)
@@ -289,8 +289,8 @@ def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
         return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
 
     with pytest.raises(ValueError, match="three"):
-        sweep(sift, (Block(slice(row, row + 1)) for row in range(1000)), 1, 1, None, 3)
-    assert len(sifted) < 10
+        scan(score_block, (Block(slice(row, row + 1)) for row in range(1000)), 1, 1, None, 3)
+    assert len(scored) < 10
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
         ("int8", LIBRARIES[2], "numkong"),
     ],
 )
-def test_a_gallery_says_what_searches_it(
+def test_a_gallery_names_the_library_that_searches_it(
     tmp_path: Path, storage: Storage, libraries: frozenset[str], named: str
 ) -> None:
     with (
