@@ -1,4 +1,4 @@
-"""Results equal those of sorting all cosines in float64, with every library."""
+"""Results equal a sort of all cosines in float64, with every library."""
 
 import subprocess
 import sys
@@ -19,8 +19,7 @@ from tiny_gallery import fill, made_tiles, unit_rows
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact as searching
-from geodtr.runtime.search import matmul as products
-from geodtr.runtime.search import topk
+from geodtr.runtime.search import matmul, topk
 from geodtr.runtime.search.blocks import Block, scan
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.quantize import compress
@@ -33,10 +32,10 @@ LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxrunti
 
 @contextmanager
 def installed(libraries: frozenset[str], cores: int = 2) -> Iterator[None]:
-    """Simulate that only these libraries are installed, on so many cores, all of which are used for any amount of work."""
+    """Simulate that only these libraries are installed. All cores are used for any amount of work."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "_has", libraries.__contains__)
-        patch.setattr(products, "_cores", lambda: cores)
+        patch.setattr(matmul, "_has", libraries.__contains__)
+        patch.setattr(matmul, "_cores", lambda: cores)
         patch.setattr(searching, "_THREAD_VALUES", 1)
         yield
 
