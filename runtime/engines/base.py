@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from geodtr.runtime.errors import BundleError
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import BranchSpec
 
@@ -49,6 +50,19 @@ class LayerTime:
     name: str
     kind: str
     milliseconds: float
+
+
+def check_tensors(name: Path, spec: BranchSpec, *, takes_images: bool, size: object) -> None:
+    """Raise BundleError unless an engine takes the branch's images and returns descriptors of its size."""
+    if not takes_images:
+        how = spec.preprocessing
+        raise BundleError(
+            f"{name} does not take uint8 images of {how.height}x{how.width} pixels. Build the bundle again."
+        )
+    if str(size) != str(spec.descriptor_size):
+        raise BundleError(
+            f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
+        )
 
 
 def longest_first(taken: Mapping[tuple[str, str], Sequence[float]]) -> list[LayerTime]:

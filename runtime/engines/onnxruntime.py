@@ -12,7 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 from geodtr.runtime.build_command import rebuild_command, recompile_bundle
-from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.base import (
+    DEFAULT_OPTIONS,
+    EngineFiles,
+    EngineOptions,
+    LayerTime,
+    check_tensors,
+    longest_first,
+)
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint, pip
 from geodtr.runtime.machine import this_cpu
@@ -52,14 +59,9 @@ class OnnxRuntimeEmbedder:
         self._session = session
         size = (spec.preprocessing.height, spec.preprocessing.width)
         takes, gives = self._session.get_inputs(), self._session.get_outputs()
-        if [entry.name for entry in (*takes, *gives)] != [INPUT, OUTPUT] or tuple(takes[0].shape[1:3]) != size:
-            raise BundleError(
-                f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
-            )
-        if gives[0].shape[-1] != spec.descriptor_size:
-            raise BundleError(
-                f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
-            )
+        named = [entry.name for entry in (*takes, *gives)] == [INPUT, OUTPUT]
+        takes_images = named and tuple(takes[0].shape[1:3]) == size
+        check_tensors(name, spec, takes_images=takes_images, size=gives[0].shape[-1] if named else None)
 
     @property
     def spec(self) -> BranchSpec:

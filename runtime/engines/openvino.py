@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.build_command import rebuild_command, recompile_bundle
-from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.base import (
+    DEFAULT_OPTIONS,
+    EngineFiles,
+    EngineOptions,
+    LayerTime,
+    check_tensors,
+    longest_first,
+)
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine, this_cpu
@@ -41,18 +48,13 @@ class OpenVinoEmbedder:
         self._requests = threading.local()
         takes, gives = compiled.inputs, compiled.outputs
         size = (spec.preprocessing.height, spec.preprocessing.width)
-        if (
-            [port.any_name for port in (*takes, *gives)] != [INPUT, OUTPUT]
-            or takes[0].element_type.to_string() != "u8"
-            or [str(side) for side in takes[0].partial_shape][1:] != [str(side) for side in (*size, 3)]
-        ):
-            raise BundleError(
-                f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
-            )
-        if str(gives[0].partial_shape[1]) != str(spec.descriptor_size):
-            raise BundleError(
-                f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
-            )
+        named = [port.any_name for port in (*takes, *gives)] == [INPUT, OUTPUT]
+        takes_images = (
+            named
+            and takes[0].element_type.to_string() == "u8"
+            and [str(side) for side in takes[0].partial_shape][1:] == [str(side) for side in (*size, 3)]
+        )
+        check_tensors(name, spec, takes_images=takes_images, size=gives[0].partial_shape[1] if named else None)
 
     @property
     def spec(self) -> BranchSpec:
