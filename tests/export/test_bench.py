@@ -228,7 +228,7 @@ def test_parity_warns_of_an_engine_that_is_slower_than_fp32_in_every_round(
     trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, fastest: float
 ) -> None:
     rounds = ((0.01,) * 3, (0.001,) * 3, (0.002, 0.002, 0.001 / fastest))
-    timings = [Timing(1, tuple((seconds,) for seconds in each)) for each in rounds]
+    timings = [{"both": Timing(1, tuple((seconds,) for seconds in each))} for each in rounds]
     monkeypatch.setattr("geodtr.export.parity.comparison.time_pairs", lambda *_args, **_kwargs: timings)
     names: tuple[Precision, ...] = ("fp32", "fp16")
     bundles = [shutil.copytree(trained.bundles[name].path, tmp_path / name) for name in names]
