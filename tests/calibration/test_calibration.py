@@ -44,7 +44,7 @@ def test_a_histogram_does_not_depend_on_the_order_of_its_values(values: np.ndarr
     values=arrays(np.float32, 300, elements=st.floats(-50, 80, width=32)),
     method=st.sampled_from([method for method in METHODS if method != "minmax"]),
 )
-def test_a_range_lies_within_the_extremes_and_holds_zero_where_they_do(values: np.ndarray, method: Method) -> None:
+def test_a_range_is_within_the_extremes_and_contains_zero_if_they_do(values: np.ndarray, method: Method) -> None:
     low, high = float(values.min()), float(values.max())
     threshold = threshold_of(method)
     assert threshold is not None
@@ -296,7 +296,7 @@ def test_folders_with_equal_file_names_are_separate(
     assert "nothing to do" in again.err
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     trained: Trained, pairs: Path, refused: Callable[..., str]
 ) -> None:
     message = refused("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--out", "/sys/ranges.json")

@@ -100,7 +100,7 @@ def test_the_kept_backend_is_the_fastest_of_the_table_unless_it_is_a_tie(chosen:
             assert trial.tied
 
 
-def test_the_kept_bundle_is_what_its_backend_alone_would_have_built_and_nothing_else(
+def test_the_kept_bundle_equals_a_build_for_its_backend_alone(
     trained: Trained, chosen: Bundle, tmp_path: Path, cli: Cli
 ) -> None:
     backend = chosen.manifest.backend.name
@@ -252,7 +252,7 @@ def test_what_auto_does_not_do_is_refused_by_name(
     assert named in " ".join(message.split())
 
 
-def test_the_library_refuses_what_the_command_does(trained: Trained, tmp_path: Path) -> None:
+def test_the_library_refuses_the_same_as_the_command(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not search for blocks"):
         build_fastest(trained.onnx.path, tmp_path / "b", Auto(Calibration("SPEC"), "SPEC"))
 
@@ -268,7 +268,7 @@ def test_an_interrupt_leaves_nothing(trained: Trained, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.002, 1), (0.0005, 0)])
-def test_the_kept_backend_must_be_faster_than_its_own_fp32_where_that_is_asked(
+def test_with_require_faster_the_kept_backend_must_be_faster_than_its_own_fp32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, seconds: float, code: int
 ) -> None:
     """Only the gate's clock is replaced: the engine takes `seconds` a call, the float32 one 0.001."""

@@ -106,7 +106,7 @@ def test_impossible_measurements_are_refused_before_any_work(
     assert named in " ".join(refused("bench", trained.bundles["int8"].path, *options).split())
 
 
-def test_without_matplotlib_a_picture_is_refused_before_the_work(
+def test_without_matplotlib_a_picture_is_refused_before_any_work(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -123,7 +123,7 @@ def test_fp32_alone_has_nothing_to_be_faster_than(
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.002, 1), (0.0005, 0)])
-def test_bench_fails_when_asked_to_only_where_an_engine_is_slower(
+def test_require_faster_fails_only_if_an_engine_is_slower(
     trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch, seconds: float, code: int
 ) -> None:
     """The clock is the one thing replaced: the second model takes `seconds` a call, the first 0.001."""

@@ -111,11 +111,11 @@ def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
 
 @settings(deadline=None)
 @given(request_=requests())
-def test_a_request_is_what_its_command_line_asks_for(request_: BuildRequest) -> None:
+def test_a_request_equals_the_one_from_its_command_line(request_: BuildRequest) -> None:
     assert parsed(command_line(request_), pytest.MonkeyPatch()) == request_
 
 
-def test_a_command_line_holds_what_differs_from_the_defaults_and_paths_as_they_were_given() -> None:
+def test_a_command_line_holds_non_default_options_and_the_given_paths() -> None:
     plain = BuildRequest(Path("../run one"), Path("bundle"))
     assert command_line(plain) == (
         "geodtr-export build-engine '../run one' --backend onnxruntime --precision fp32 --out bundle"
@@ -148,7 +148,7 @@ def test_what_does_not_go_together_is_refused_when_the_request_is_made(make: Cal
         make()
 
 
-def test_each_option_is_declared_once_and_grouped_by_what_it_is_about() -> None:
+def test_each_option_is_declared_once_and_grouped_by_topic() -> None:
     group: Any = typer.main.get_command(app)
     options = [each for each in group.commands["build-engine"].params if each.param_type_name == "option"]
     flags = [flag for each in options for flag in each.opts]

@@ -56,7 +56,7 @@ def table_of(page: Path) -> list[str]:
     return [line for line in lines[first : first + 6] if line.startswith("|")]
 
 
-def test_a_second_run_reuses_what_the_first_finished(folder: Path) -> None:
+def test_a_second_run_reuses_finished_steps(folder: Path) -> None:
     trained = (folder / "run" / "last.safetensors").stat()
     (folder / "report.json").unlink()
     announced: list[str] = []
@@ -72,7 +72,7 @@ def test_another_demos_folder_is_not_mixed_up(folder: Path) -> None:
         run_demo(folder, msgspec.structs.replace(SMALL, seed=1))
 
 
-def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
+def test_fresh_never_removes_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputExists, match="not empty"):
         run_demo(tmp_path, SMALL, fresh=True)
@@ -96,7 +96,7 @@ def test_fresh_leaves_a_strangers_demo_json_and_its_neighbours_alone(tmp_path: P
     assert (tmp_path / "demo.json").read_text() == '{"slides": 12}'
 
 
-def test_fresh_removes_what_the_demo_made_and_nothing_else(folder: Path) -> None:
+def test_fresh_removes_only_files_of_the_demo(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     before = (folder / "run" / "last.safetensors").stat().st_mtime_ns
     run_demo(folder, SMALL, fresh=True)

@@ -99,7 +99,7 @@ class Watching:
         monkeypatch.setattr(trt, "Builder", Builder)
 
 
-def test_the_builder_is_configured_as_asked(
+def test_the_builder_gets_the_given_options(
     nvidia: Any, model: Model, graphs: Callable[[Precision], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watching = Watching(nvidia, monkeypatch)

@@ -163,9 +163,7 @@ def test_checks_without_time_left_are_not_run(tmp_path: Path, checks: Callable[.
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_run_leaves_what_was_found(
-    tmp_path: Path, checks: Callable[..., list[Check]], number: int
-) -> None:
+def test_an_interrupted_run_leaves_its_results(tmp_path: Path, checks: Callable[..., list[Check]], number: int) -> None:
     checks(first="report.fact('pid', os.getpid()); time.sleep(600)", second="pass")
     code = (
         "from pathlib import Path; from gpu.checks import Check; from gpu.runner import Plan, run_checks; import sys;"

@@ -97,7 +97,7 @@ def test_a_folder_that_is_no_bundle_is_wrong_usage(refused: Callable[..., str], 
     assert "is not a bundle" in refused("doctor", tmp_path)
 
 
-def test_all_damage_is_reported_at_once_with_the_commands_that_repair_it(
+def test_all_damage_is_reported_together_with_the_commands_that_repair_it(
     copy_of: Callable[[Precision], Path], cli: Cli
 ) -> None:
     bundle = copy_of("int8")
@@ -232,7 +232,7 @@ def test_a_manifest_of_schema_3_is_rewritten_in_the_newest(
     assert (read_manifest(bundle).schema, read_manifest(bundle).writer) == (4, __version__)
 
 
-def test_a_newer_manifest_is_explained_with_what_to_update(
+def test_a_newer_manifest_is_explained_with_the_update_command(
     copy_of: Callable[[Precision], Path], cli: Cli, refused: Callable[..., str]
 ) -> None:
     bundle = copy_of("fp32")

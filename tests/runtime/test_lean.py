@@ -89,7 +89,7 @@ def test_it_is_small(lean: Lean) -> None:
     assert 50e6 < lean.measured["files"] + lean.measured["byte_code"] < LARGEST
 
 
-def test_an_image_is_localised_at_once_in_little_memory(lean: Lean) -> None:
+def test_an_image_is_localised_quickly_in_little_memory(lean: Lean) -> None:
     """In processor time, because the machine may be busy; the documentation has wall-clock times."""
 
     def rounds(name: str) -> list[float]:

@@ -28,7 +28,7 @@ def test_a_saved_configuration_is_a_preset_that_gives_the_same_run(name: str, tm
     assert load_preset(str(tmp_path / "config.toml")) == config
 
 
-def test_settings_take_the_place_of_a_presets_values() -> None:
+def test_settings_override_a_presets_values() -> None:
     config = load_preset(
         "world-tiny", ["recipe.epochs=3", "recipe.layout=strong", 'recipe.semantic="weak"', "model.heads = 1"]
     )
@@ -58,7 +58,7 @@ def test_settings_take_the_place_of_a_presets_values() -> None:
         ("recipe.epochs", "not KEY=VALUE"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_right(
+def test_a_wrong_setting_is_named_with_the_allowed_values(
     setting: str, expected: str, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     message = refused(

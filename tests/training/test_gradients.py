@@ -105,7 +105,7 @@ def cores() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def test_branches_in_threads_learn_what_they_learn_by_turns(cores: Callable[[int], None]) -> None:
+def test_branches_in_threads_learn_the_same_as_in_sequence(cores: Callable[[int], None]) -> None:
     """Two cores are a thread for each branch, and one core computes both: the same sums in the same order."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
     batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))

@@ -103,7 +103,7 @@ def test_at_the_official_width_a_quarter_is_168_columns_both_ways() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(width=st.integers(4, 700))
-def test_a_mirror_keeps_south_in_place(width: int) -> None:
+def test_a_mirror_keeps_south_fixed(width: int) -> None:
     columns = torch.arange(width).view(1, 1, width, 1)
     once = change_columns(columns, _change(0, True))[0, 0, :, 0]
     assert once.tolist() == [0, *range(width - 1, 0, -1)]
@@ -158,7 +158,7 @@ def test_turns_are_clockwise_seen_from_above_and_a_mirror_swaps_east_and_west() 
     assert bytes(change_square(tile, mirrored).flatten().tolist()) == b".N.E.W.S."
 
 
-def test_a_square_tile_refuses_a_turn_between_quarters() -> None:
+def test_a_square_tile_refuses_a_rotation_between_quarters() -> None:
     with pytest.raises(ValueError, match="quarter turns"):
         change_square(_images(1, 8, 8, 0), _change(0.3, False))
 
@@ -204,7 +204,7 @@ def test_every_strength_leaves_the_generator_where_the_others_do() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(degrees=st.floats(0, 180), seed=st.integers(0, 2**31))
-def test_headings_are_off_by_as_much_as_was_asked_either_way_and_no_more(degrees: float, seed: int) -> None:
+def test_heading_errors_stay_within_the_limit_in_both_directions(degrees: float, seed: int) -> None:
     by, again = (draw_heading_errors(degrees, 1000, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert torch.equal(by, again)
     assert by.abs().max() <= degrees / 360 * (1 + 1e-6)
@@ -214,7 +214,7 @@ def test_headings_are_off_by_as_much_as_was_asked_either_way_and_no_more(degrees
 
 @settings(max_examples=30, deadline=None)
 @given(turn=st.floats(0, 1, width=32), mirrored=st.booleans(), columns=st.integers(-8, 8))
-def test_a_heading_that_is_off_turns_the_changed_panorama(turn: float, mirrored: bool, columns: int) -> None:
+def test_a_heading_error_rotates_the_changed_panorama(turn: float, mirrored: bool, columns: int) -> None:
     images, change = _images(1, 2, 64, 0), _change(turn, mirrored)
     whole = LayoutChange(torch.round(change.turn * 64) / 64, change.mirrored)
     off = whole.turned(torch.tensor([columns / 64]))
@@ -279,7 +279,7 @@ def test_training_on_headings_that_are_off_keeps_recall_where_they_are(trained: 
     assert kept(tolerant) > max(0.6, 1.3 * kept(trained.checkpoint))
 
 
-def test_the_model_uses_the_layout_turning_one_view_alone_destroys_recall(trained: Trained) -> None:
+def test_rotating_one_view_alone_destroys_recall(trained: Trained) -> None:
     pair = embedders(load_checkpoint(trained.checkpoint).model)
     images = _test_images(trained)
 

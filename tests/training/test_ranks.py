@@ -63,7 +63,7 @@ def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_b
 
 
 @pytest.mark.parametrize("cache_gb", [4, 0])
-def test_an_image_that_cannot_be_read_is_named_whichever_process_meets_it(tmp_path: Path, cache_gb: float) -> None:
+def test_an_unreadable_image_is_named_by_any_process(tmp_path: Path, cache_gb: float) -> None:
     write_world(tmp_path / "pairs", WorldSet(pairs=16, height=32, width=128))
     broken = tmp_path / "pairs" / "ground" / "000003.png"
     broken.write_bytes(broken.read_bytes()[:300])

@@ -145,7 +145,7 @@ def test_what_only_changes_speed_does_not_change_the_model(few: PairSet, tmp_pat
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
-def test_sets_that_cannot_be_trained_or_validated_on_are_refused_before_the_first_step(
+def test_unusable_training_and_validation_sets_are_refused_before_the_first_step(
     world: World, few: PairSet, tmp_path: Path
 ) -> None:
     config = load_preset("world-tiny", ["recipe.epochs=1"])

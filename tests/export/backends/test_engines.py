@@ -137,7 +137,7 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
 
 @settings(max_examples=200, deadline=None)
 @given(bad=st.sets(st.integers(0, 35), max_size=36))
-def test_halving_leaves_out_only_what_is_bad(bad: set[int]) -> None:
+def test_halving_leaves_out_only_the_bad_images(bad: set[int]) -> None:
     items = [str(number) for number in range(36)]
     spoilt = {str(number) for number in bad}
     tried = list[frozenset[str]]()

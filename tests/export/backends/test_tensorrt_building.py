@@ -25,7 +25,7 @@ from geodtr.runtime.spec import Images
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
-def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine, nvidia: Any) -> None:
+def test_plans_are_built_with_the_given_options(build: Callable[..., Bundle], machine: Machine, nvidia: Any) -> None:
     build(workspace=64, optimisation_level=5, hardware="ampere-or-newer")
     (config, _) = machine.trt.configs
     assert not config.get_flag(nvidia.BuilderFlag.TF32)
@@ -54,7 +54,7 @@ def test_the_manifest_records_what_a_loader_needs(build: Callable[..., Bundle]) 
 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_precision_that_was_asked_for_and_is_absent_fails_the_build(
+def test_a_requested_precision_that_is_absent_fails_the_build(
     model: Model, tmp_path: Path, machine: Machine, refused: Callable[..., str], version: str, precision: Precision
 ) -> None:
     machine.upgrade(version)
@@ -141,7 +141,7 @@ def test_what_is_not_quantised_is_half_precision(build: Callable[..., Bundle]) -
     ],
     ids=["10", "11"],
 )
-def test_layers_are_counted_by_what_they_compute_in(tensor: Callable[[str], dict[str, str]]) -> None:
+def test_layers_are_counted_by_their_precision(tensor: Callable[[str], dict[str, str]]) -> None:
     def layer(kind: str, takes: str, gives: str, **more: object) -> dict[str, object]:
         return {"Name": "x", "LayerType": kind, "Inputs": [tensor(takes)], "Outputs": [tensor(gives)], **more}
 
@@ -161,7 +161,7 @@ def test_layers_are_counted_by_what_they_compute_in(tensor: Callable[[str], dict
     assert counted == {"fp16": 2, "fp32": 2, "fp8": 1, "int8": 2, "unknown": 2}
 
 
-def test_a_timing_cache_is_kept_beside_the_bundles_and_used_again(
+def test_a_timing_cache_is_stored_next_to_the_bundles_and_reused(
     build: Callable[..., Bundle], machine: Machine, tmp_path: Path
 ) -> None:
     build()
@@ -209,7 +209,7 @@ def test_a_failed_build_gives_tensorrts_own_words(
     assert "nobody" not in message
 
 
-def test_a_stripped_plan_gets_its_weights_from_the_graph_beside_it(
+def test_a_stripped_plan_gets_its_weights_from_the_bundles_graph(
     build: Callable[..., Bundle], images: Images, machine: Machine, nvidia: Any
 ) -> None:
     whole, stripped = build(), build(name="stripped", strip=True)
@@ -220,7 +220,7 @@ def test_a_stripped_plan_gets_its_weights_from_the_graph_beside_it(
     np.testing.assert_allclose(stripped.embedder("ground").embed(images), expected, atol=1e-6)
 
 
-def test_a_stripped_plan_beside_another_graph_is_refused(build: Callable[..., Bundle]) -> None:
+def test_a_stripped_plan_with_another_graph_is_refused(build: Callable[..., Bundle]) -> None:
     bundle = build(strip=True)
     file = bundle.path / "ground.onnx"
     graph = onnx.load(str(file))

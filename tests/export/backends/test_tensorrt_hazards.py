@@ -130,7 +130,7 @@ def test_an_engine_that_disagrees_in_either_form_is_not_written(
     assert not (tmp_path / "b").exists()
 
 
-def test_only_who_has_another_way_tries_it() -> None:
+def test_only_backends_with_an_alternative_build_try_it() -> None:
     for options in (OnnxRuntimeOptions(), OpenVinoOptions()):
         assert make_builder(options).another_way("It is wrong.") is None
 

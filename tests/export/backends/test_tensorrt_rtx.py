@@ -141,7 +141,7 @@ def test_an_incompatible_gpu_is_reported_once_with_the_next_command(
         (("--dialect", "cpu-8bit", "--precision", "int8", "--calibration", "SET"), "leave --dialect out"),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_the_work(
+def test_impossible_builds_are_refused_before_any_work(
     model: Model, tmp_path: Path, refused: Callable[..., str], options: tuple[str, ...], named: str
 ) -> None:
     command = [model.images.name if word == "SET" else word for word in options]
@@ -222,7 +222,7 @@ def test_where_its_gpu_is_plans_are_run_and_looked_into(
 
 
 @pytest.mark.parametrize("damage", [None, "cut", "another GPU's", "refused"])
-def test_what_was_compiled_on_loading_is_kept_beside_the_bundle(
+def test_kernels_compiled_on_loading_are_cached_in_the_bundle(
     model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine, damage: str | None
 ) -> None:
     bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
@@ -245,7 +245,7 @@ def test_what_was_compiled_on_loading_is_kept_beside_the_bundle(
     assert open_bundle(bundle.path).manifest == bundle.manifest
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(
+def test_a_cache_that_cannot_be_written_only_costs_time(
     model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine
 ) -> None:
     bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
@@ -312,7 +312,7 @@ def test_the_backend_of_a_bundle_without_a_readable_manifest_is_known_by_its_pla
     assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in unread_command(tmp_path)
 
 
-def test_what_the_fakes_show_is_there(nvidia: Any) -> None:
+def test_the_fakes_match_the_vendors_module(nvidia: Any) -> None:
     fakes = {name: each for name, each in vars(fake_tensorrt).items() if isinstance(each, type)}
     fakes = {name: each for name, each in fakes.items() if each.__module__ == "fake_tensorrt" and "Fake" not in name}
     fakes |= {"IRuntimeConfig": rtx_on_fakes.RuntimeConfig, "IRuntimeCache": rtx_on_fakes.RuntimeCache}

@@ -121,6 +121,6 @@ def test_an_unread_graph_is_undecided_only_where_certainty_is_required() -> None
     assert not strict.recall_is_open
 
 
-def test_accepting_what_is_undecided_contradicts_requiring_certainty() -> None:
+def test_accept_undecided_excludes_require_certain() -> None:
     with pytest.raises(ConfigError, match="contradict"):
         Gates(require_certain=True, accept_undecided=True)

@@ -172,7 +172,7 @@ def test_an_allowed_drop_that_is_none_is_refused(trained: Trained, refused: Call
     assert "fp32, fp16, int8, fp8, auto" in message
 
 
-def test_what_cannot_be_compared_is_refused(
+def test_impossible_comparisons_are_refused(
     trained: Trained, pairs: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     bundle, data = trained.bundles["fp32"].path, trained.test_set.name

@@ -156,7 +156,7 @@ def test_an_impossible_comparison_fails_with_one_sentence(run: Run, call: str, e
     assert len(re.findall(r"geodtr_parity: ", done.out)) >= 1
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_the_work(run: Run, project: Path) -> None:
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(run: Run, project: Path) -> None:
     (project / "taken").write_text("")
     done = run(example(), "--geodtr-report", "taken")
     assert done.code == 1

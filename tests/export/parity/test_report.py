@@ -122,7 +122,7 @@ def test_no_number_of_pairs_is_enough_where_no_drop_is_allowed(result: ParityRes
     assert "no number of pairs can prove" in message
 
 
-def test_the_tables_hold_what_was_measured(result: ParityResult, tmp_path: Path) -> None:
+def test_the_tables_hold_the_measurements(result: ParityResult, tmp_path: Path) -> None:
     page = written(result, tmp_path)
     for candidate in result.candidates:
         change = candidate.own.at_1
@@ -166,7 +166,7 @@ def test_plots_have_the_colours_of_the_page(result: ParityResult) -> None:
         assert not re.search(r"#[0-9a-f]{6}\b", drawn), "the same on paper and in the dark"
 
 
-def test_a_name_with_signs_of_mathematics_or_none_that_can_be_shown_is_drawn_as_it_is(result: ParityResult) -> None:
+def test_a_name_with_mathematical_or_invisible_characters_is_drawn_unchanged(result: ParityResult) -> None:
     candidate = replace(result.candidates[0], name="a$_b$\x01\n<i>")
     assert "a$_b$\ufffd\ufffd&lt;i&gt;: passed" in change_plot([candidate])
 
@@ -199,7 +199,7 @@ def test_hits_that_went_are_shown_before_anything_else(result: ParityResult, tmp
     assert fates[0] == "lost"
 
 
-def test_a_picture_that_is_gone_leaves_its_place_and_the_reason(pair_set: PairSet, tmp_path: Path) -> None:
+def test_a_missing_picture_is_replaced_by_the_reason(pair_set: PairSet, tmp_path: Path) -> None:
     gone = [Pair(tmp_path / "gone" / pair.ground.name, pair.aerial) for pair in pair_set.pairs]
     page = written(simulated_parity(PairSet("pairs:gone", tuple(gone))), tmp_path)
     assert "does not exist" in page.text
@@ -237,7 +237,7 @@ def test_many_candidates_are_summarised_by_their_number(pair_set: PairSet, tmp_p
     assert page.headings[0][1] == "Failed: 9 candidates do not pass."
 
 
-def test_a_place_that_cannot_be_written_is_refused_and_nothing_overwritten(
+def test_an_output_that_cannot_be_written_is_refused_and_nothing_overwritten(
     result: ParityResult, tmp_path: Path
 ) -> None:
     taken = tmp_path / "taken.html"
@@ -259,7 +259,7 @@ def test_an_uninformative_recall_is_reported_as_such(result: ParityResult, tmp_p
     assert "20.0 % of the queries have another tile exactly as close" in page.text
 
 
-def test_the_command_writes_it_and_asks_for_its_place_before_the_work(
+def test_the_command_writes_the_report_and_checks_its_path_before_any_work(
     cli: Cli, refused: Refused, tmp_path: Path
 ) -> None:
     reference, engine = write_bundle(tmp_path / "reference"), write_bundle(tmp_path / "engine")
@@ -283,7 +283,7 @@ def test_without_jinja2_the_error_names_the_extra(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_matplotlib_it_is_refused_before_the_work(
+def test_without_matplotlib_the_report_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -96,7 +96,7 @@ def test_it_fits_the_screen_and_asks_for_nothing(
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_word_stands_out_from_its_ground(tab: Tab, report: Path, dark: bool) -> None:
+def test_every_word_has_enough_contrast(tab: Tab, report: Path, dark: bool) -> None:
     tab.open(report, DESK, dark=dark)
     assert tab.evaluate(FAINT) == [], "WCAG AA asks for a contrast of 4.5"
 
@@ -121,7 +121,7 @@ def test_pictures_are_decoded_and_plots_drawn(tab: Tab, report: Path) -> None:
     assert all(label and width > 200 for label, width in plots)
 
 
-def test_headings_go_down_one_step_at_a_time_and_tables_say_what_is_what(tab: Tab, report: Path) -> None:
+def test_heading_levels_are_not_skipped_and_tables_have_headers(tab: Tab, report: Path) -> None:
     tab.open(report, DESK)
     levels = tab.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => Number(e.tagName[1]))")
     assert levels[0] == 1

@@ -56,7 +56,7 @@ TOLERANCE = 1.2
 ALLOWANCE = 5
 
 
-def test_the_allowance_is_what_the_rule_lets_go() -> None:
+def test_the_allowance_follows_the_rule() -> None:
     passed = [lost for lost in range(20) if decide(lost, 0, 1000, TOLERANCE / 100) == "passed"]
     assert passed == list(range(ALLOWANCE + 1))
 
@@ -94,7 +94,7 @@ def test_a_block_that_makes_the_engine_slower_is_left_out(tmp_path: Path) -> Non
     assert search(bench, TOLERANCE, "key", tmp_path / "journal.json").chosen == ("ground/0",)
 
 
-def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> None:
+def test_a_stopped_search_resumes_from_its_journal(tmp_path: Path) -> None:
     costs, saved = [5, 1, 4, 0, 3, 2], [0.1, 0.02, 0.05, 0.01, 0.03, 0.08]
     whole = PlannedBench(costs, saved)
     expected = search(whole, TOLERANCE, "key", tmp_path / "whole.json")
@@ -135,7 +135,7 @@ def test_a_tolerance_of_nothing_is_proven_by_no_number_of_pairs(tmp_path: Path) 
     assert search(bench, 0, "key", journal, accept_undecided=True).chosen == ("ground/1",)
 
 
-def test_pairs_that_could_prove_nothing_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_too_few_pairs_to_decide_are_refused_before_any_work(tmp_path: Path) -> None:
     bench = PlannedBench([0], [0.1])
     with pytest.raises(UndecidedSearch, match=r"1000 pairs .* takes 3,900 pairs"):
         search(bench, 0.1, "key", tmp_path / "journal.json")

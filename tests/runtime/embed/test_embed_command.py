@@ -52,7 +52,7 @@ def test_a_folder_is_embedded_with_a_table_of_its_rows(
 
 
 @pytest.mark.parametrize("how", [("--batch", 1), ("--batch", 7), ("--latency-budget", 500)])
-def test_the_batch_size_does_not_change_what_is_written(
+def test_the_batch_size_does_not_change_the_output(
     bundle: Path, folder: Path, tmp_path: Path, cli: Callable[..., Outcome], how: tuple[object, ...]
 ) -> None:
     assert cli("embed", bundle, folder, "--branch", "ground", "--out", tmp_path / "d.npy", *how).code == 0
@@ -101,7 +101,7 @@ def test_a_truncated_video_stops_the_run_or_is_listed(
     assert len(np.load(out)) == len(table(out)) - 1
 
 
-def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(
+def test_impossible_inputs_are_refused_and_nothing_is_written(
     bundle: Path, folder: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     out = ("--branch", "aerial", "--out", tmp_path / "d.npy")

@@ -75,7 +75,7 @@ def test_files_pixels_and_named_frames_may_be_mixed(files: list[Path]) -> None:
     np.testing.assert_array_equal(batch.descriptors, one_by_one(TinyEmbedder(), [pixels_of("00.png"), pixels, pixels]))
 
 
-def test_an_endless_source_gives_descriptors_at_once_and_is_read_a_few_batches_ahead() -> None:
+def test_an_endless_source_gives_descriptors_immediately_and_is_read_a_few_batches_ahead() -> None:
     taken, ahead = 0, list[int]()
 
     def camera() -> Iterator[Images]:

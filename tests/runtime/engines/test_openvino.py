@@ -140,7 +140,7 @@ def test_a_later_call_leaves_descriptors_as_they_were(built: dict[Precision, Bun
     np.testing.assert_array_equal(first, kept)
 
 
-def test_an_exported_graph_does_not_expand_what_it_divides_by(trained: Trained) -> None:
+def test_an_exported_graph_does_not_expand_its_divisor(trained: Trained) -> None:
     for branch in BRANCHES:
         graph = onnx.load(str(trained.onnx.path / f"{branch}.onnx")).graph
         assert "Expand" not in {node.op_type for node in graph.node}

@@ -100,7 +100,7 @@ def test_contexts_of_unused_batch_sizes_are_released(build: Callable[..., Bundle
     assert len(fake_cuda.fake_gpu.graphs) <= 8
 
 
-def test_what_cannot_be_captured_runs_without_a_graph(
+def test_work_that_cannot_be_captured_runs_without_a_graph(
     build: Callable[..., Bundle], images: Images, machine: Machine
 ) -> None:
     expected = build().embedder("ground").embed(images)

@@ -166,7 +166,7 @@ def test_references_are_removed_by_id_or_glob_and_compacting_frees_their_space(t
     assert verify(path) == ()
 
 
-def test_a_second_writer_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_immediately(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(2))
     with FolderWriter(path), pytest.raises(GalleryError, match=f"another process .*{os.getpid()}"):
         FolderWriter(path)

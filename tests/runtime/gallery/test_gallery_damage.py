@@ -110,7 +110,7 @@ def test_verify_names_a_reference_whose_position_was_changed(tmp_path: Path) -> 
         ("INSERT INTO removed VALUES (4)", "004"),
     ],
 )
-def test_verify_names_what_is_wrong_with_the_removed_rows(tmp_path: Path, change: str, named: str | None) -> None:
+def test_verify_names_faults_of_removed_rows(tmp_path: Path, change: str, named: str | None) -> None:
     path = build(tmp_path / "g", made_tiles(9))
     with FolderWriter(path) as writer:
         writer.remove(["002"])

@@ -441,7 +441,7 @@ def test_a_collection_of_another_program_is_not_touched(place: str) -> None:
         _fill(place, 3)
 
 
-def test_a_collection_that_is_not_there_is_named(server: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_missing_collection_is_named(server: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     message = refused("gallery", "info", f"{server}/nothing_here")
     assert "no collection 'nothing_here'" in message
     assert "gallery build" in message

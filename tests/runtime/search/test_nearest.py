@@ -194,7 +194,7 @@ def test_a_damaged_compressed_row_is_scored_by_its_float32_row(libraries: frozen
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_threads_may_search_at_once(storage: Storage) -> None:
+def test_threads_may_search_simultaneously(storage: Storage) -> None:
     rows, queries = unit_rows(5000, 64, 0), unit_rows(40, 64, 1)
     alone = find(queries, rows, 5, storage).rows
     with installed(LIBRARIES[-1]), ThreadPoolExecutor(8) as pool:

@@ -48,7 +48,7 @@ def test_what_a_camera_writes_is_read(
     assert place == pytest.approx((lat, lon), abs=1e-7)
 
 
-def test_exif_is_read_where_names_give_nothing_and_may_be_asked_for(tmp_path: Path) -> None:
+def test_exif_is_read_if_names_give_nothing_or_on_request(tmp_path: Path) -> None:
     _tag(tmp_path / "1.5,2.5.jpg", **_position(48.1, -11.5))
     assert places_of(tmp_path) == {"1.5,2.5.jpg": (1.5, 2.5)}
     assert places_of(tmp_path, FolderOptions("exif"))["1.5,2.5.jpg"] == pytest.approx((48.1, -11.5))

@@ -40,7 +40,9 @@ def test_a_csv_gives_all_values_of_a_tile(folder: Callable[..., Path]) -> None:
     assert source.read(b).pixels[0, 0].tolist() == [1, 0, 0]
 
 
-def test_a_csv_may_lie_elsewhere_and_come_from_a_spreadsheet(folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_csv_may_be_in_another_folder_and_come_from_a_spreadsheet(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
     root = folder("a.png")
     (tmp_path / "mine.csv").write_bytes("\ufefffile, lat ,lon\r\na.png, 1.5,-2.5\r\n\r\n".encode())
     assert places_of(root, FolderOptions(tmp_path / "mine.csv")) == {"a.png": (1.5, -2.5)}
@@ -103,7 +105,7 @@ def test_any_bytes_for_a_csv_give_a_sentence(tmp_path_factory: pytest.TempPathFa
 # The folder itself
 
 
-def test_an_empty_folder_and_none_at_all_are_named(tmp_path: Path) -> None:
+def test_an_empty_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no images"):
         open_source(tmp_path)
     with pytest.raises(DataError, match=r"none does not exist.*\.tif"):

@@ -50,7 +50,7 @@ def test_grey_becomes_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, np.repeat(grey[0, ..., None], 3, axis=2))
 
 
-def test_bands_are_found_by_their_labels_or_asked_for(tmp_path: Path) -> None:
+def test_bands_are_found_by_their_labels_or_selected(tmp_path: Path) -> None:
     four = picture(100, 100, bands=4)
     path = utm_map(tmp_path / "map.tif", four)
     with rasterio.open(path, "r+") as file:

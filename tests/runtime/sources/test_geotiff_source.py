@@ -96,7 +96,7 @@ def test_the_tile_that_is_north_up_shows_the_north_above(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("lat", [0, 48, 70])
-def test_web_mercators_metres_are_not_taken_for_the_grounds(tmp_path: Path, lat: float) -> None:
+def test_web_mercator_metres_are_not_taken_for_metres_on_the_ground(tmp_path: Path, lat: float) -> None:
     (x,), (y,) = transform(DEGREES, MERCATOR, [11.5], [lat])
     path = write_map(tmp_path / "map.tif", picture(400, 400), MERCATOR, Affine(1, 0, x, 0, -1, y))
     tile = open_geotiff(path, GeoTiffOptions(50)).tiles[0]
@@ -138,7 +138,7 @@ def test_ids_stay_when_the_map_is_opened_again(path: Path) -> None:
     assert list(first.tiles) == list(second.tiles)
 
 
-def test_many_threads_read_what_one_does(path: Path) -> None:
+def test_many_threads_read_the_same_pixels_as_one(path: Path) -> None:
     source = open_geotiff(path, GeoTiffOptions(40, 20))
     alone = [source.read(tile).pixels for tile in source.tiles]
     with ThreadPoolExecutor(8) as pool:

@@ -34,7 +34,7 @@ def test_cvact_counts_from_1_and_keeps_the_order(tmp_path: Path) -> None:
     assert read_test_set(f"cvact:{root}").name.endswith("#val")
 
 
-def test_cvact_lies_in_canberra(tmp_path: Path) -> None:
+def test_cvact_is_in_canberra(tmp_path: Path) -> None:
     """By PROJ's UTM zone 55 south. What lies elsewhere has metres alone."""
     root = trees.cvact(tmp_path, IDS, [*UTM[:3], (690000.0, 5090000.0)], test=[1, 4])
     pairs = read_test_set(f"cvact:{root}#test")

@@ -71,7 +71,7 @@ def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path, refused: Ca
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "x" * 300 + "#y"])
-def test_a_path_that_cannot_be_is_no_folder(refused: Callable[..., str], path: str) -> None:
+def test_an_impossible_path_is_no_folder(refused: Callable[..., str], path: str) -> None:
     assert "is not a folder" in refused("data", "check", f"pairs:{path}")
 
 

@@ -174,7 +174,7 @@ prepare(Path(sys.argv[1]), read_test_set(sys.argv[2]), {HOW!r}, jobs=2)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+def test_a_killed_run_resumes_with_the_same_result(
     pairs_folder: Path, whole: dict[str, bytes], tmp_path: Path, seed: int
 ) -> None:
     out, source = tmp_path / "out", read_test_set(f"pairs:{pairs_folder}")
@@ -269,7 +269,7 @@ def test_cvact_is_prepared_by_its_own_rule(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("place", ["../x.png", "/etc/passwd", "a/../../b", "."])
-def test_a_document_may_not_lead_out_of_its_folder(pairs_folder: Path, tmp_path: Path, place: str) -> None:
+def test_a_document_may_not_name_files_outside_its_folder(pairs_folder: Path, tmp_path: Path, place: str) -> None:
     prepare(tmp_path / "out", read_test_set(f"pairs:{pairs_folder}", 2), HOW)
     path = tmp_path / "out" / "prepared.json"
     document = json.loads(path.read_text())

@@ -179,7 +179,7 @@ def test_ctrl_c_stops_the_workers_quietly(tmp_path: Path) -> None:
         ({"pairs": 1, "seed": -1}, "seed is -1"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused_with_what_can(wrong: dict[str, Any], remedy: str) -> None:
+def test_an_impossible_world_is_refused_naming_the_allowed_values(wrong: dict[str, Any], remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
         WorldSet(**wrong)
 
@@ -283,11 +283,11 @@ def places(request: pytest.FixtureRequest) -> Rendering:
     return pairs(60, Differences(position=0, yaw=0), request.param)
 
 
-def test_roads_lie_at_the_same_places_in_both_views(places: Rendering) -> None:
+def test_roads_are_at_the_same_positions_in_both_views(places: Rendering) -> None:
     assert agreement(places.aerial_surface, places.ground_surface) > AGREED
 
 
-def test_a_pair_survives_a_quarter_turn_of_both_views_and_not_of_one(places: Rendering) -> None:
+def test_a_pair_still_matches_after_a_quarter_rotation_of_both_views_only(places: Rendering) -> None:
     quarter = places.ground_surface.shape[2] // 4
     tiles = np.rot90(places.aerial_surface, -1, axes=(1, 2))  # clockwise: what lay south now lies west
     panoramas = np.roll(places.ground_surface, quarter, axis=2)
