@@ -1,4 +1,4 @@
-"""A user's wrong word or place is one clear message and exit code 2: no traceback, nothing overwritten."""
+"""A wrong argument or path gives one clear message and exit code 2: no traceback, nothing overwritten."""
 
 from collections.abc import Callable
 from pathlib import Path

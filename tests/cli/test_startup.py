@@ -1,4 +1,4 @@
-"""What starting costs: help is instant, a wrong path is found before PyTorch is imported, bundles run without it."""
+"""Startup cost: help is instant, a wrong path is found before PyTorch is imported, bundles run without PyTorch."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`bench` reports what it measured, and the speed gate lets nothing slow through. No test asserts a duration."""
+"""`bench` reports its measurements, and the speed gate rejects slow engines. No test asserts a duration."""
 
 import json
 import shutil

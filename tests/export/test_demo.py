@@ -1,4 +1,4 @@
-"""The main job, in small: every step real, reused when finished, nothing of another's overwritten."""
+"""The demo in small: every step is real and reused when finished, and no other file is overwritten."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""NVIDIA's own parser and builder take every graph that is exported, and say why they refuse a faulty one."""
+"""NVIDIA's own parser and builder accept every exported graph, and report why they refuse a faulty one."""
 
 import os
 import signal

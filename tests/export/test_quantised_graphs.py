@@ -1,4 +1,4 @@
-"""A quantised graph is what its dialect promises: read off the file, then run."""
+"""A quantised graph matches its dialect: by inspection of the file, and when it runs."""
 
 from collections.abc import Callable
 from pathlib import Path

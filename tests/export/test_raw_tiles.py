@@ -1,4 +1,4 @@
-"""A polar transform inside the graph finds what the one outside finds."""
+"""A polar transform inside the graph has the recall of one outside."""
 
 import json
 from collections.abc import Callable

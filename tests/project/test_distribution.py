@@ -1,4 +1,4 @@
-"""Wheel and source distribution hold what they should, and the wheel runs where no checkout is near."""
+"""Wheel and source distribution are complete, and the wheel runs outside a checkout."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The how-to pages work: every command of theirs runs in order, save those that need what no test has."""
+"""The how-to pages work: their commands run in order, except the ones that need hardware or data."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The one command for a GPU machine: what arrives is installed, a check costs only itself, the results are right."""
+"""The command for a GPU machine: the bundle is installed, a failing check affects no other, the results are correct."""
 
 import base64
 import hashlib

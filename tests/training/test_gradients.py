@@ -1,4 +1,4 @@
-"""A batch's gradient does not depend on how it is cut up; losses do not overflow in half precision."""
+"""A batch's gradient does not depend on its division into micro-batches; losses do not overflow in half precision."""
 
 from collections.abc import Callable, Iterator
 

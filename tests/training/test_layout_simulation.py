@@ -1,4 +1,4 @@
-"""A changed pair stays a pair: both views are turned and mirrored together, exactly, and in the same sense."""
+"""A changed pair still matches: both views are rotated and mirrored together, exactly, and in the same direction."""
 
 from collections.abc import Callable
 from pathlib import Path

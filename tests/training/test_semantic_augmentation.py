@@ -1,4 +1,4 @@
-"""Semantic augmentation does to every image of a batch what torchvision does to that image alone, and only its own."""
+"""Semantic augmentation changes every image of a batch as torchvision changes that image alone."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A build compares the engine with its graph: a wrong one is not written, a right one is not refused."""
+"""A build compares the engine with its graph: a wrong engine is not written, a correct one is not refused."""
 
 from pathlib import Path
 

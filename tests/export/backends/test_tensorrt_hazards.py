@@ -1,4 +1,4 @@
-"""What TensorRT is known to get wrong, and what is done about it."""
+"""Known faults of TensorRT, and how builds handle them."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What a gate makes of counts: which way of searching decides, what is undecided, and what is accepted."""
+"""Verdicts from counts: which way of searching decides, what is undecided, and what is accepted."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The report in a real browser: on a phone, on a desk, in the dark and on paper. Skipped where there is no chromium."""
+"""The report in a real browser: on a phone, on a screen, in dark mode and on paper. Skipped without chromium."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Choosing blocks by recall: the choice holds, is the fastest of those that do, and survives a stop."""
+"""Selecting blocks by recall: the choice passes, is the fastest that does, and survives an interruption."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

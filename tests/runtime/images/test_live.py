@@ -1,4 +1,4 @@
-"""Localising videos and cameras, with odometry and without: an answer a frame at once, no end that hangs or loses."""
+"""Localising videos and cameras, with and without odometry: an immediate answer for each frame, a clean end."""
 
 import json
 import signal

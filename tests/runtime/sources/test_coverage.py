@@ -1,4 +1,4 @@
-"""The coverage of a source: its numbers say what a user would measure, and its picture shows it."""
+"""The coverage of a source: its figures are correct, and its picture shows them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A folder of images: positions come from where the user put them, and half-known ones are named."""
+"""A folder of images: positions come from their origin, and incomplete ones are named."""
 
 from collections.abc import Callable
 from functools import partial

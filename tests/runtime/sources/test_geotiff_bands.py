@@ -1,4 +1,4 @@
-"""A map's bands become 8-bit RGB as its labels, palette and user say; what has no data is left out."""
+"""A map's bands become 8-bit RGB by its labels, its palette or the user's choice; empty tiles are left out."""
 
 from pathlib import Path
 

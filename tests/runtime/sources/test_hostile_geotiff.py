@@ -1,4 +1,4 @@
-"""Maps that say nothing, are damaged, or change while they are read are refused by name; large ones cost no memory."""
+"""Maps that lack data, are damaged, or change while they are read are refused by name; large ones need no memory."""
 
 import re
 import subprocess

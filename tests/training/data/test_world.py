@@ -1,4 +1,4 @@
-"""What a user may rely on in the generated world: whole, repeatable data sets, and two views of one place."""
+"""The generated world: complete, repeatable data sets, and two views of one location."""
 
 import os
 import signal
