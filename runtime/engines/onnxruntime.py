@@ -17,7 +17,10 @@ from geodtr.runtime.engines.base import (
     EngineFiles,
     EngineOptions,
     LayerTime,
-    check_tensors,
+    Port,
+    as_descriptors,
+    check_ports,
+    explained,
     longest_first,
 )
 from geodtr.runtime.errors import BundleError, MissingDependency
@@ -26,7 +29,7 @@ from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Precision, Provider
 from geodtr.runtime.preflight import Finding, check_cpu_dialect, find_gpu, looked_at
-from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
+from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, Embedder, Images
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS: dict[Provider, str] = {
@@ -57,11 +60,8 @@ class OnnxRuntimeEmbedder:
     def __init__(self, session: Any, spec: BranchSpec, name: Path) -> None:
         self._spec = spec
         self._session = session
-        size = (spec.preprocessing.height, spec.preprocessing.width)
-        takes, gives = self._session.get_inputs(), self._session.get_outputs()
-        named = [entry.name for entry in (*takes, *gives)] == [INPUT, OUTPUT]
-        takes_images = named and tuple(takes[0].shape[1:3]) == size
-        check_tensors(name, spec, takes_images=takes_images, size=gives[0].shape[-1] if named else None)
+        self._name = name
+        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), spec, name)
 
     @property
     def spec(self) -> BranchSpec:
@@ -69,8 +69,24 @@ class OnnxRuntimeEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
-        (descriptors,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
-        return np.asarray(descriptors, dtype=np.float32)
+        with explained("ONNX Runtime", self._name):
+            (rows,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
+        return as_descriptors(rows, images, self._spec, self._name)
+
+
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+def _ports(entries: Sequence[Any]) -> list[Port]:
+    """Sizes that a graph leaves open have a name, or None."""
+    return [
+        Port(
+            entry.name,
+            _TYPES.get(entry.type, entry.type),
+            tuple(side if isinstance(side, int) else None for side in entry.shape),
+        )
+        for entry in entries
+    ]
 
 
 def installed() -> Finding:
@@ -127,8 +143,9 @@ def layer_times(
     """Layer times from ONNX Runtime's profiler, after one warm-up call; the layers of the optimised graph."""
     with tempfile.TemporaryDirectory() as folder:
         session = _open(engine, backend, options, profile=Path(folder) / "layers")
-        for _ in range(calls + 1):
-            session.run(None, {INPUT: images})
+        with explained("ONNX Runtime", engine.graph):
+            for _ in range(calls + 1):
+                session.run(None, {INPUT: images})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     taken: dict[tuple[str, str], list[float]] = {}
     for event in events:
