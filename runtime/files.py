@@ -9,11 +9,13 @@ import glob
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
 
@@ -61,7 +63,8 @@ def check_file(path: Path, error_class: type[UserError], remedy: str = "Check th
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
+    """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left. What
+    a killed process left of the same file is cleared away.
 
     An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part.
     Raises UserError when the place cannot be written.
@@ -69,17 +72,55 @@ def new_file(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_KEPT]}.", suffix=path.suffix[:_KEPT])
+        unfinished = _unfinished(path)
+        _remove_abandoned(path.parent, unfinished)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=unfinished, suffix=path.suffix[:_KEPT])
         os.close(handle)
         temporary = Path(name)
         try:
-            yield temporary
-            temporary.chmod(0o666 & ~_umask())
-            sync(temporary)
-            temporary.replace(path)
+            with locked(temporary):
+                yield temporary
+                temporary.chmod(0o666 & ~_umask())
+                sync(temporary)
+                temporary.replace(path)
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
+    the process has a handler for waits until both have their places.
+    """
+    with _signals_held() as hold, new_file(first) as one, new_file(second) as other:
+        yield one, other
+        hold()
+        # What the disk refuses, it refuses before either has its place.
+        sync(one)
+        sync(other)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """From the call of the function that it yields, signals wait for the end of the context. Only Python's main thread
+    can have it so.
+    """
+    before: dict[int, Any] = {}
+    came = list[int]()
+
+    def hold() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+
+    try:
+        yield hold
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -93,7 +134,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = f".{path.name[:_KEPT]}.unfinished-"
+        unfinished = _unfinished(path)
         _remove_abandoned(path.parent, unfinished)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished))
         try:
@@ -187,12 +228,20 @@ def _lock(descriptor: int) -> Lock:
     return "ours"
 
 
+def _unfinished(path: Path) -> str:
+    """How the names of what is to become `path` begin."""
+    return f".{path.name[:_KEPT]}.unfinished-"
+
+
 def _remove_abandoned(parent: Path, unfinished: str) -> None:
-    """Remove the folders that were begun under such a name and that no living process holds."""
-    for folder in parent.glob(f"{glob.escape(unfinished)}*"):
-        with suppress(FileNotFoundError), locked(folder) as lock:  # another may clear it away meanwhile
-            if lock == "ours":
-                shutil.rmtree(folder, ignore_errors=True)
+    """Remove what was begun under such a name and no living process holds."""
+    for begun in parent.glob(f"{glob.escape(unfinished)}*"):
+        # Another may clear it away meanwhile, and it may be another user's.
+        with suppress(FileNotFoundError, PermissionError), locked(begun) as lock:
+            if lock == "ours" and begun.is_dir():
+                shutil.rmtree(begun, ignore_errors=True)
+            elif lock == "ours":
+                begun.unlink()
 
 
 @contextmanager
@@ -216,6 +265,10 @@ def _explained(path: Path) -> Iterator[None]:
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
             raise UserError(
                 f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
+            ) from None
+        if error.errno == errno.EFBIG and not elsewhere:
+            raise UserError(
+                f"{path} is larger than a file may be here: nothing was written. Raise ulimit -f."
             ) from None
         if error.errno in _REFUSED and not elsewhere:
             raise _refused(path, error) from None

@@ -5,17 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.cli.console import (
-    megabytes,
-    messages,
-    output,
-    report_skipped,
-    show_json,
-    table,
-    track,
-    verdict,
-    warn,
-)
+from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, track, verdict, warn
 from geodtr.cli.deploy import sources
 from geodtr.cli.deploy.sources import SourceOptions, source_from_options, takes_source
 from geodtr.cli.options import (
@@ -30,8 +20,10 @@ from geodtr.cli.options import (
     Spec,
     Threads,
     out_option,
+    path_or_url,
 )
-from geodtr.runtime.gallery.location import GalleryLocation, as_location
+from geodtr.cli.tables import table
+from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
@@ -56,7 +48,7 @@ def gallery_build(
             "--out",
             metavar="GALLERY",
             help=f"Where to build: {GALLERY_HELP}; new, or one whose build was stopped.",
-            parser=as_location,
+            parser=path_or_url,
             show_default=False,
         ),
     ],
@@ -92,8 +84,8 @@ def gallery_build(
 @gallery.command("add")
 @takes_source
 def gallery_add(
-    place: GalleryPlace,
     bundle: BundlePath,
+    place: GalleryPlace,
     source: SourceOptions,
     on_error: OnError = "stop",
     threads: Threads = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.console import messages, output, show_line, table, track, warn
+from geodtr.cli.console import messages, output, show_line, track, warn
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -20,8 +20,10 @@ from geodtr.cli.options import (
     OnError,
     Seed,
     Threads,
+    path_or_url,
 )
-from geodtr.runtime.gallery.location import GalleryLocation, as_location
+from geodtr.cli.tables import table
+from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
@@ -45,7 +47,7 @@ def localize(
             "--gallery",
             metavar="GALLERY",
             help=f"A gallery of the same model: {GALLERY_HELP}.",
-            parser=as_location,
+            parser=path_or_url,
             show_default=False,
         ),
     ],

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.cli.console import messages, output, report_skipped, show_json, table, track, warn
+from geodtr.cli.console import messages, output, report_skipped, show_json, track, warn
 from geodtr.cli.options import AsJson
+from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
     from geodtr.runtime.sources.coverage import Coverage

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from geodtr import __version__
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.installation import install_hint
@@ -53,7 +54,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """Read and validate `bundle`/manifest.json. Raises BundleError naming the field that is wrong."""
     path = bundle / FILE_NAME
     try:
-        content = path.read_bytes()
+        content = read_document(path)
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"{bundle} is not a bundle: it holds no {FILE_NAME}. "
@@ -62,21 +63,25 @@ def read_manifest(bundle: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}). Copy the bundle again.") from None
     try:
-        head = msgspec.json.decode(content, type=dict[str, object])
+        head = decode_json(content, dict[str, object])
         schema = head.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
             raise NewerManifest(path, schema, head.get("writer"))
         if schema not in _READ:
-            raise BundleError(
-                f"{path} has schema {schema}; this version reads {_READ[0]} and {_READ[-1]}. {_again(bundle)}"
-            )
-        return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not a valid manifest: {error}. {_again(bundle)}") from None
+            raise UnreadManifest(bundle, f"{path} has schema {schema}; this version reads {_READ[0]} and {_READ[-1]}.")
+        return decode_json(content, Manifest)
+    except msgspec.DecodeError as error:
+        raise UnreadManifest(bundle, f"{path} is not a valid manifest: {error}.") from None
 
 
-def _again(bundle: Path) -> str:
-    return f"Copy the bundle again, or build it again; geodtr-export doctor {bundle} says by which command."
+class UnreadManifest(BundleError):
+    """A manifest of an older version, or an invalid one: `found` says which."""
+
+    def __init__(self, bundle: Path, found: str) -> None:
+        self.found = found
+        super().__init__(
+            f"{found} Copy the bundle again, or build it again; geodtr-export doctor {bundle} prints the command."
+        )
 
 
 class NewerManifest(BundleError):

@@ -39,7 +39,7 @@ from geodtr.runtime.spec import Descriptors
 _LOCK = "writer.lock"
 _ROWS_AT_ONCE = 4096
 _LITTLE = 1 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FolderWriter:
@@ -73,7 +73,7 @@ class FolderWriter:
                 f"--index {manifest.index} is Milvus's: a folder is searched exactly. Leave the option out, or name a "
                 "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
             )
-        with new_folder(path) as folder:
+        with new_folder(path) as folder, _refusals(path, folder):
             write_gallery_manifest(folder, manifest)
             create(folder)
             DescriptorFiles(folder, 1, manifest.descriptor_size, manifest.storage).create()
@@ -257,8 +257,8 @@ def _lock(path: Path, closes: ExitStack) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Turn what the disk or its permissions refuse into a GalleryError."""
+def _refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """Turn what the disk or its permissions refuse into a GalleryError; `folder`: where `path` is while it is made."""
     try:
         yield
     except FileNotFoundError as error:
@@ -271,17 +271,19 @@ def _refusals(path: Path) -> Iterator[None]:
         raise
     except sqlite3.OperationalError as error:
         # SQLite says in other words, too, that it could not enlarge a file.
-        if "full" in str(error) or shutil.disk_usage(path).free < _LITTLE:
+        if "full" in str(error) or shutil.disk_usage(folder or path).free < _LITTLE:
             raise _no_space(path) from None
-        if "readonly" in str(error) or not os.access(path, os.W_OK):
+        if "disk I/O" in str(error):  # a limit on file sizes, among other causes
+            raise _no_space(path) from None
+        if "readonly" in str(error) or not os.access(folder or path, os.W_OK):
             raise _read_only(path) from None
         raise
 
 
 def _no_space(path: Path) -> GalleryError:
     return GalleryError(
-        f"No space is left on the disk of {path}. All that was acknowledged is kept. Free some, and repeat the "
-        "command: it goes on from there."
+        f"No space is left on the disk of {path}, or ulimit -f allows no larger file. All that was acknowledged is "
+        "kept. Free some, and repeat the command: it goes on from there."
     )
 
 

@@ -146,5 +146,5 @@ def test_threads_are_the_engines_own(
         done = cli("localize", folder / "03.png", "--bundle", bundle, "--gallery", gallery, "--threads", 1)
         assert "03.png" in done.out
     else:
-        done = cli("gallery", "add", gallery, bundle, folder, "--threads", 1)
+        done = cli("gallery", "add", bundle, gallery, folder, "--threads", 1)
     assert done.code == 0
