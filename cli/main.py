@@ -28,7 +28,7 @@ from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.installation import EXTRA_OF, install_hint
+from geodtr.runtime.installation import naming_extras
 
 _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors for a path that cannot be examined, valid or not."""
@@ -101,14 +101,10 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run one command line and exit; a user's mistake is one message and exit code 2, never a traceback."""
     try:
-        sys.exit(_command()(list(arguments)))
+        with naming_extras():
+            sys.exit(_command()(list(arguments)))
     except UserError as error:
         _fail(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        _fail(f"This needs {error.name}, which is not installed: {install_hint(extra)}")
     except ImportError as error:
         if os.strerror(errno.EMFILE) not in str(error):
             raise

@@ -43,11 +43,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.ground if branch == "ground" else self.aerial
 
     def precision_of(self, branch: Branch) -> Precision:
-        """A branch of which a search chose no block is what the rest is, though the bundle is mixed."""
-        made = self.quantisation
-        if made is None or made.search is None:
+        """The precision of one branch: in a mixed bundle, the fallback precision if none of its blocks is quantised."""
+        entry = self.quantisation
+        if entry is None or entry.search is None:
             return self.precision
-        return "mixed" if any(block.startswith(f"{branch}/") for block in made.search.chosen.blocks) else made.rest
+        return "mixed" if any(block.startswith(f"{branch}/") for block in entry.search.chosen.blocks) else entry.rest
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -75,26 +75,29 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 class UnreadManifest(BundleError):
-    """A manifest of an older version, or an invalid one: `found` says which."""
+    """The manifest has an earlier schema than this version reads, or is invalid: `problem`."""
 
-    def __init__(self, bundle: Path, found: str) -> None:
-        self.found = found
+    def __init__(self, bundle: Path, problem: str) -> None:
+        self.problem = problem
         super().__init__(
-            f"{found} Copy the bundle again, or build it again; geodtr-export doctor {bundle} prints the command."
+            f"{problem} Copy the bundle again, or build it again; geodtr-export doctor {bundle} prints the command."
         )
 
 
 class NewerManifest(BundleError):
-    """A manifest of a later version than this one knows: `found` says which, `remedy` is the command that brings it."""
+    """The manifest has a later schema than this version reads.
+
+    `problem` names both versions; `remedy` is the command that upgrades.
+    """
 
     def __init__(self, path: Path, schema: int, writer: object) -> None:
         by = f"geodtr-export {writer}" if writer else "a newer geodtr-export"
-        self.found = (
+        self.problem = (
             f"{path} has schema {schema}, written by {by}; this is geodtr-export {__version__}, which reads schemas up "
             f"to {SCHEMA}. Update it{f' to {writer} or later' if writer else ''}."
         )
         self.remedy = install_hint(upgrade=True)
-        super().__init__(f"{self.found} For example: {self.remedy}")
+        super().__init__(f"{self.problem} For example: {self.remedy}")
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:

@@ -74,8 +74,8 @@ def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
 def find_parameters(path: Path) -> Path | None:
     """The `*parameter.json` beside `path`, or one folder up as in the release; None if there is not exactly one."""
     here = path.resolve().parent
-    found = [files for folder in (here, here.parent) if (files := sorted(folder.glob("*parameter.json")))]
-    return found[0][0] if found and len(found[0]) == 1 else None
+    folders = [files for folder in (here, here.parent) if (files := sorted(folder.glob("*parameter.json")))]
+    return folders[0][0] if folders and len(folders[0]) == 1 else None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
