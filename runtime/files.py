@@ -63,8 +63,7 @@ def check_file(path: Path, error_class: type[UserError], remedy: str = "Check th
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left. What
-    a killed process left of the same file is cleared away.
+    """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
     An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part.
     Raises UserError when the place cannot be written.
@@ -72,17 +71,14 @@ def new_file(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _unfinished(path)
-        _remove_abandoned(path.parent, unfinished)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=unfinished, suffix=path.suffix[:_KEPT])
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_KEPT]}.", suffix=path.suffix[:_KEPT])
         os.close(handle)
         temporary = Path(name)
         try:
-            with locked(temporary):
-                yield temporary
-                temporary.chmod(0o666 & ~_umask())
-                sync(temporary)
-                temporary.replace(path)
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            sync(temporary)
+            temporary.replace(path)
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -134,7 +130,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _unfinished(path)
+        unfinished = f".{path.name[:_KEPT]}.unfinished-"
         _remove_abandoned(path.parent, unfinished)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished))
         try:
@@ -229,20 +225,12 @@ def _lock(descriptor: int) -> Lock:
     return "ours"
 
 
-def _unfinished(path: Path) -> str:
-    """How the names of what is to become `path` begin."""
-    return f".{path.name[:_KEPT]}.unfinished-"
-
-
 def _remove_abandoned(parent: Path, unfinished: str) -> None:
-    """Remove what was begun under such a name and no living process holds."""
-    for begun in parent.glob(f"{glob.escape(unfinished)}*"):
-        # Another may clear it away meanwhile, and it may be another user's.
-        with suppress(FileNotFoundError, PermissionError), locked(begun) as lock:
-            if lock == "ours" and begun.is_dir():
-                shutil.rmtree(begun, ignore_errors=True)
-            elif lock == "ours":
-                begun.unlink()
+    """Remove the folders that were begun under such a name and that no living process holds."""
+    for folder in parent.glob(f"{glob.escape(unfinished)}*"):
+        with suppress(FileNotFoundError), locked(folder) as lock:  # another may clear it away meanwhile
+            if lock == "ours":
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

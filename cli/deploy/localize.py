@@ -266,11 +266,11 @@ def _tell(
 
 def _show_tiles(located: "Localisation") -> None:
     """One image's tiles and its position."""
-    rows = table(str(located.image), ("tile", "cosine", "lat", "lon"))
+    rows = table(str(located.image), ("tile", "cosine", "lat, lon"), expendable=("lat, lon",))
     for candidate in located.candidates:
         place = candidate.place
-        coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
-        rows.add_row(place.file, f"{candidate.score:.4f}", *coordinates)
+        position = "" if place.lat is None else f"{place.lat:.6f}, {place.lon:.6f}"
+        rows.add_row(place.file, f"{candidate.score:.4f}", position)
     output.print(rows)
     output.print(f" {_fix_of(located)}", soft_wrap=True)
 

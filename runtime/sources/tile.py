@@ -114,6 +114,8 @@ def _fault(tile: Tile) -> str | None:
         text = msgspec.json.encode((tile.id, tile.file, dict(tile.more)))
         decode_json(text, object)
     except (TypeError, ValueError) as error:
+        if isinstance(error, UnicodeEncodeError):
+            error = ValueError("a name is not UTF-8, as a gallery keeps it: rename the file")
         return f"it cannot be written down as JSON ({error})"
     return None
 

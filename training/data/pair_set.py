@@ -90,8 +90,8 @@ class PairSet:
                 raise DataError(f"{self.name} holds no pairs. Check the path and the split.")
             bad = self.skipped[0]
             raise DataError(
-                f"{bad.path} cannot be used ({bad.reason}), the first of {len(self.skipped)} such files; without their "
-                f"pairs, {self.name} holds no pairs. Replace the files."
+                f"{bad.path} ({bad.reason}) cannot be used, the first of {len(self.skipped)} such files. Without their "
+                f"pairs, {self.name} holds no pairs. Replace the files, or correct the path."
             )
 
     def __len__(self) -> int:

@@ -56,18 +56,18 @@ def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
     """
     tensors = _read_state_dict(path)
     options = _read_parameters(parameters)
-    if options.TR_heads is None:
-        raise CheckpointError(
-            f"The number of heads of {path} is unknown: weights do not record it, and "
-            + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
-            + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
-        )
     config = _infer_config(tensors, options, path)
     grid = {"ground": tensors["ground.layout.w1"].shape[0], "aerial": tensors["aerial.layout.w1"].shape[0]}
     ground = _match_input(grid["ground"], (GROUND,), config.backbone, path)
     aerial = _match_input(grid["aerial"], (AERIAL_POLAR, AERIAL_SQUARE), config.backbone, path)
     model = GeoDTR(config, ground, aerial)
     fill_strictly(model, tensors, path)
+    if options.TR_heads is None:
+        raise CheckpointError(
+            f"The number of heads of {path} is unknown: weights do not record it, and "
+            + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
+            + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
+        )
     return model.eval()
 
 
