@@ -109,6 +109,12 @@ def run(arguments: Sequence[str]) -> NoReturn:
         if os.strerror(errno.EMFILE) not in str(error):
             raise
         _fail(f"{error}. Raise the limit of open files: ulimit -n")
+    except UnicodeEncodeError as error:
+        if not any("\ud800" <= letter <= "\udfff" for letter in error.object):
+            raise
+        _fail(
+            f"{error.object} is not UTF-8 and cannot be recorded in a document. Rename the file or folder, and repeat."
+        )
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         if error.errno in _EXHAUSTED:
