@@ -276,6 +276,21 @@ def test_embed_json_and_a_latin1_terminal_keep_such_names(tiny: TinyWorld, photo
     assert "\\u5317" in message
 
 
+def test_a_latin1_locale_finds_the_names_of_a_list(tiny: TinyWorld, tmp_path: Path) -> None:
+    if shutil.which("localedef") is None:
+        pytest.skip("this system has no localedef")
+    name = "en_US.ISO-8859-1"
+    subprocess.run(["localedef", "-f", "ISO-8859-1", "-i", "en_US", tmp_path / name], capture_output=True, check=False)
+    if not (tmp_path / name).is_dir():
+        pytest.skip("the locale cannot be made here")
+    shutil.copy(tiny.bundle.parent / "photos/0.png", tmp_path / "Straße 北京.png")
+    (tmp_path / "list.txt").write_text("Straße 北京.png\n", "utf-8")
+    out = tmp_path / "out.csv"
+    locale = {"LOCPATH": str(tmp_path), "LC_ALL": name}
+    run(*localize(tiny, f"@{tmp_path / 'list.txt'}", "--out", out), code=0, env=locale)
+    assert "Straße 北京.png" in out.read_text("utf-8")
+
+
 def test_a_gallery_refuses_a_tile_whose_name_is_not_utf8_by_name(tiny: TinyWorld, photo: Path, tmp_path: Path) -> None:
     message = run("gallery", "build", tiny.bundle, photo.parent, "--out", tmp_path / "g")
     assert "caf\\udce9\\x1b[31m.png" in message
