@@ -35,7 +35,7 @@ class Figures:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = [max(map(cell_len, self._column(index))) + _GAP for index in range(len(self._columns))]
         left_out = list[int]()
-        name = min(widths[0], _SHORTEST_NAME)
+        name = min(widths[0], _SHORTEST_NAME, options.max_width // 2)
 
         def figures() -> int:
             return sum(width for index, width in enumerate(widths) if index and index not in left_out)
