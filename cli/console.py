@@ -45,8 +45,13 @@ class Speaker(Console):
         return size if self.is_terminal else ConsoleDimensions(_UNLIMITED, size.height)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        with _stream_named("standard error" if self.stderr else "standard output"):
-            super().print(*objects, crop=False, **how)
+        try:
+            with _reporting_output():
+                super().print(*objects, crop=False, **how)
+        except UserError:
+            if not self.stderr:
+                raise
+            self.quiet = True  # nobody can read it, and the work goes on
 
 
 # No markup and no emoji: a file name may hold brackets and colons.
@@ -55,14 +60,14 @@ messages = Speaker(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
-def _stream_named(name: str) -> Iterator[None]:
-    """Turn what a stream refuses (a full disk, a closed one) into a UserError that names it."""
+def _reporting_output() -> Iterator[None]:
+    """Turn what standard output refuses (a full disk, a closed stream) into a UserError."""
     try:
         yield
     except BrokenPipeError:  # the reader has all that it wanted
         output.on_broken_pipe()
     except OSError as error:
-        raise UserError(f"{name.capitalize()} cannot be written ({error.strerror}). Direct it elsewhere.") from None
+        raise UserError(f"Standard output cannot be written ({error.strerror}). Direct it elsewhere.") from None
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def naming_files(*paths: Path) -> Iterator[None]:
 
 def write_output(text: str) -> None:
     """Write to standard output and flush, so that a pipe's reader has it at once and a full disk is noticed."""
-    with _stream_named("standard output"):
+    with _reporting_output():
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -8,7 +8,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from math import isfinite
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -179,9 +178,8 @@ def _let_go_of_streams() -> None:
 def _fail(text: str, code: int = 2) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         sys.exit(code)  # one of the processes that torchrun started speaks for all
-    with suppress(UserError):  # standard error may be what cannot be written
-        messages.print("Error:", style="bold red", end=" ")
-        messages.print(text, soft_wrap=True)
+    messages.print("Error:", style="bold red", end=" ")
+    messages.print(text, soft_wrap=True)
     sys.exit(code)
 
 
@@ -190,8 +188,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     del frame
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with suppress(UserError):
-        messages.print("Interrupted.")
+    messages.print("Interrupted.")
     sys.exit(128 + number)
 
 
