@@ -47,7 +47,7 @@ class Speaker(Console):
     def print(self, *objects: Any, **how: Any) -> None:
         try:
             with _reporting_output():
-                super().print(*objects, crop=False, **how)
+                super().print(*objects, **{"crop": False, **how})
         except UserError:
             if not self.stderr:
                 raise
