@@ -14,13 +14,24 @@ from geodtr.runtime.foreign_text import as_cell, from_cell
 
 
 def read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """All rows that are not empty, cells stripped, each with its line number in the file.
+    """All rows of `csv_rows`, for files that are small."""
+    return list(csv_rows(path))
 
-    Raises DataError when the file is not a CSV in UTF-8, or cannot be read.
+
+def csv_rows(path: Path, most: int | None = None) -> Iterator[tuple[int, list[str]]]:
+    """All rows that are not empty, cells stripped, each with its line number in the file, as they are read.
+
+    Raises DataError when the file is not a CSV in UTF-8, cannot be read, or has more than `most` rows below its header.
     """
+    count = 0
     with _explained(path, "a CSV"), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
-        return [(reader.line_num, [from_cell(cell.strip()) for cell in row]) for row in reader if row]
+        for row in reader:
+            if row:
+                count += 1
+                if most is not None and count > most + 1:
+                    raise DataError(f"{path} has more than {most:,} rows. Split it.")
+                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
 
 
 @contextmanager
@@ -31,7 +42,7 @@ def new_csv(path: Path) -> "Iterator[RowWriter]":
 
 
 class RowWriter:
-    """Writes rows whose text no spreadsheet evaluates (`as_cell`); `read_csv` gives it back as it was."""
+    """Writes rows whose text no spreadsheet evaluates (`as_cell`); `csv_rows` gives it back as it was."""
 
     def __init__(self, file: IO[str]) -> None:
         self._writer: Any = csv.writer(file, lineterminator="\n")
