@@ -202,6 +202,17 @@ def test_a_signal_at_the_last_write_of_embed_leaves_both_files_and_names_them(
     assert np.load(out).shape[0] == 1
 
 
+def test_what_a_killed_embed_left_is_removed_by_the_next(tiny: TinyWorld, tmp_path: Path) -> None:
+    out = tmp_path / "e.npy"
+    words = ["embed", tiny.bundle, tiny.bundle.parent / "photos", "--branch", "ground", "--out", out]
+    script = AT_THE_LAST_WRITE.format(before=True, arguments=[*map(str, words)]).replace("SIGTERM", "SIGKILL")
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".e.npy.mine").touch()
+    run(*words, code=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".e.npy.mine", "e.csv", "e.npy"]
+
+
 @pytest.mark.parametrize(
     "line",
     [
