@@ -9,12 +9,14 @@ import glob
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
 
@@ -112,6 +114,41 @@ def new_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+@contextmanager
+def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
+    the process has a handler for waits until both have their places.
+    """
+    with _signals_held() as hold, new_file(first) as one, new_file(second) as other:
+        yield one, other
+        hold()
+        # What the disk refuses, it refuses before either has its place.
+        sync(one)
+        sync(other)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """From the call of the function that it yields, signals wait for the end of the context. Only Python's main thread
+    can have it so.
+    """
+    before: dict[int, Any] = {}
+    came = list[int]()
+
+    def hold() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+
+    try:
+        yield hold
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -272,6 +309,10 @@ def _explained(path: Path) -> Iterator[None]:
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
             raise UserError(
                 f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
+            ) from None
+        if error.errno == errno.EFBIG and not elsewhere:
+            raise UserError(
+                f"{path} is larger than a file may be here: nothing was written. Raise ulimit -f."
             ) from None
         if error.errno in _REFUSED and not elsewhere:
             raise _refused(path, error) from None

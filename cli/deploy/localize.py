@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.console import messages, output, show_line, table, track, warn
+from geodtr.cli.console import messages, output, show_line, track, warn
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -20,8 +20,10 @@ from geodtr.cli.options import (
     OnError,
     Seed,
     Threads,
+    path_or_url,
 )
-from geodtr.runtime.gallery.location import GalleryLocation, as_location
+from geodtr.cli.tables import table
+from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
@@ -45,7 +47,7 @@ def localize(
             "--gallery",
             metavar="GALLERY",
             help=f"A gallery of the same model: {GALLERY_HELP}.",
-            parser=as_location,
+            parser=path_or_url,
             show_default=False,
         ),
     ],
@@ -264,11 +266,11 @@ def _tell(
 
 def _show_tiles(located: "Localisation") -> None:
     """One image's tiles and its position."""
-    rows = table(str(located.image), ("tile", "cosine", "lat", "lon"))
+    rows = table(str(located.image), ("tile", "cosine", "lat, lon"), expendable=("lat, lon",))
     for candidate in located.candidates:
         place = candidate.place
-        coordinates = ("" if value is None else f"{value:.6f}" for value in (place.lat, place.lon))
-        rows.add_row(place.file, f"{candidate.score:.4f}", *coordinates)
+        position = "" if place.lat is None else f"{place.lat:.6f}, {place.lon:.6f}"
+        rows.add_row(place.file, f"{candidate.score:.4f}", position)
     output.print(rows)
     output.print(f" {_fix_of(located)}", soft_wrap=True)
 

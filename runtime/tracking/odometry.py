@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.foreign_text import from_cell
 
 TIMES = ("time_s", "time_unix_s")
 SPEEDS: Mapping[str, float] = {"speed_m_s": 1.0, "speed_km_h": 1 / 3.6}
@@ -171,6 +172,6 @@ def _rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(lines)
         for row in reader:
             if row:
-                yield reader.line_num, [cell.strip() for cell in row]
+                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None

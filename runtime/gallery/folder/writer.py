@@ -52,7 +52,7 @@ _ROWS_AT_ONCE = 4096
 _TRIES, _PAUSE = 10, 0.02
 """So often, and after so many seconds, is a lock tried again that a reader may hold for a moment (table.py)."""
 _LITTLE = 1 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FolderWriter:
@@ -83,7 +83,7 @@ class FolderWriter:
                 f"--index {manifest.index} needs Milvus: a folder is searched exactly. Leave the option out, or name a "
                 "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
             )
-        with new_folder(path) as folder:
+        with new_folder(path) as folder, _refusals(path, folder):
             write_gallery_manifest(folder, manifest)
             create(folder)
             DescriptorFiles(folder, 1, manifest.descriptor_size, manifest.storage).create()
@@ -303,8 +303,8 @@ def _lock(path: Path, closes: ExitStack) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Convert errors of the disk or its permissions into a GalleryError."""
+def _refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """Convert errors of the disk or its permissions into a GalleryError; `folder`: where `path` is while it is made."""
     try:
         yield
     except FileNotFoundError as error:
@@ -321,17 +321,19 @@ def _refusals(path: Path) -> Iterator[None]:
         ) from None
     except sqlite3.OperationalError as error:
         # SQLite has several messages for a file that it cannot enlarge.
-        if "full" in str(error) or shutil.disk_usage(path).free < _LITTLE:
+        if "full" in str(error) or shutil.disk_usage(folder or path).free < _LITTLE:
             raise _no_space(path) from None
-        if "readonly" in str(error) or not os.access(path, os.W_OK):
+        if "disk I/O" in str(error):  # a limit on file sizes, among other causes
+            raise _no_space(path) from None
+        if "readonly" in str(error) or not os.access(folder or path, os.W_OK):
             raise _read_only(path) from None
         raise
 
 
 def _no_space(path: Path) -> GalleryError:
     return GalleryError(
-        f"No space is left on the disk of {path}. All that was acknowledged is kept. Free some, and repeat the "
-        "command: it goes on from there."
+        f"No space is left on the disk of {path}, or ulimit -f allows no larger file. All that was acknowledged is "
+        "kept. Free some, and repeat the command: it goes on from there."
     )
 
 
