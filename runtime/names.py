@@ -52,5 +52,8 @@ Index = Literal["flat", "hnsw", "auto"]
 """How a gallery is searched. `flat`: every descriptor is looked at, so that nothing is missed. The others are Milvus's:
 a graph, or what the server takes by itself; both may miss some of the nearest."""
 
+MavlinkMessage = Literal["global-position-sensor", "gps-input", "odometry", "external-position"]
+"""What carries a position to an autopilot."""
+
 Verdict = Literal["passed", "failed", "undecided"]
 """Of a parity gate. Undecided: the pairs prove neither that the engine keeps its recall nor that it does not."""
