@@ -36,7 +36,6 @@ _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 @with_options({"Autopilot: --mavlink ADDRESS": (AutopilotOptions,)})
 def localize(
-    context: typer.Context,
     bundle: Annotated[
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
     ],
@@ -112,7 +111,6 @@ def localize(
     from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import track_moments
 
-    del context
     prior = None if near is None else _parse_near(near)
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
