@@ -6,6 +6,7 @@ import pty
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from geodtr.runtime.autopilot import link as links
 from geodtr.runtime.autopilot.link import Link, LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.autopilot.transport import Transport
-from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.localization.result import TrackState, Waypoint
 from geodtr.runtime.names import MavlinkMessage
@@ -384,6 +385,12 @@ def test_a_stream_needs_a_track(kind: MavlinkMessage) -> None:
 def test_a_track_needs_a_stated_sigma() -> None:
     with pytest.raises(ConfigError, match="--uncalibrated-sigma"):
         unopened(gates=Gates())
+
+
+def test_without_pymavlink_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymavlink.dialects.v20", None)
+    with pytest.raises(MissingDependency, match="mavlink"):
+        unopened()
 
 
 def test_a_recording_is_played_at_its_own_speed() -> None:
