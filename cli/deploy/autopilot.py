@@ -40,7 +40,9 @@ class AutopilotOptions:
         shown=False,
     )
     max_sigma: float = option(
-        50.0, "Hold back positions whose 68 % or 95 % radius is wider than this standard deviation's.", metavar="METRES"
+        50.0,
+        "Hold back positions of a larger standard deviation, and fixes whose 95 % radius is wider than its.",
+        metavar="METRES",
     )
     send_lost: bool = option(False, "Send a track's positions while it is searching or lost, too.")
     tlog: Path | None = option(

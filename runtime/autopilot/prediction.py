@@ -34,7 +34,9 @@ class Gates:
         Send positions without a calibrated radius too, with at least this standard deviation in metres; None sends
         none. A track's radii are the filter's own belief: they are uncalibrated.
     max_sigma
-        Hold back a position whose 68 % or 95 % radius is wider than a Gaussian's of this standard deviation, metres.
+        Hold back a position of a larger standard deviation, and a calibrated fix whose 95 % radius is wider than a
+        Gaussian's of this one, metres. A track's 95 % radius holds particles that the filter draws again at each
+        frame: whether it is tracking is the better gate.
     send_lost
         Send a track's position too while it is not tracking.
     """
@@ -68,7 +70,8 @@ class Gates:
                 return "uncalibrated"
             believed = max(self.uncalibrated_sigma, believed)
         sigma = math.hypot(believed, grown)
-        if max(sigma, 0.0 if answer.within_95_m is None else answer.within_95_m / SIGMAS_95) > self.max_sigma:
+        tail = 0.0 if track or answer.within_95_m is None else answer.within_95_m / SIGMAS_95
+        if max(sigma, tail) > self.max_sigma:
             return "radius too wide"
         return Position(answer.lat, answer.lon, max(sigma, _LEAST), age, reliable=answer.reliable)
 

@@ -74,6 +74,15 @@ def test_sigma_is_the_beliefs_and_grows_with_the_way() -> None:
     assert position_of(predictor, 4.0).sigma == pytest.approx(math.sqrt(10.0**2 + 4.0**2 + 0.6**2), abs=0.01)
 
 
+def test_the_particles_drawn_for_a_new_start_hold_no_track_back() -> None:
+    predictor = Predictor(ALLOWED)
+    driving(predictor, 1)
+    predictor.answer(Waypoint("tracking", None, 1.0, -30.0, -15.0, EAST, 15.1, 400.0))
+    assert position_of(predictor, 1.0).sigma == pytest.approx(10.0, abs=0.01)
+    predictor.answer(Waypoint("tracking", None, 1.0, -30.0, -15.0, EAST, 100.0, 400.0))
+    assert predictor.position(1.0) == "radius too wide"
+
+
 def test_no_belief_is_narrower_than_what_was_stated() -> None:
     predictor = Predictor(Gates(uncalibrated_sigma=25.0))
     driving(predictor, 1)
