@@ -225,6 +225,9 @@ class ICudaEngine:
             return [-1, *self._about["profile"][0][1:]]
         return [-1, self._session.get_outputs()[0].shape[-1]]
 
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name="UINT8" if name == "images" else "FLOAT")
+
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int]]:
         assert (name, profile_index) == ("images", 0)
         shapes: list[list[int]] = self._about["profile"]

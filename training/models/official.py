@@ -4,21 +4,19 @@ A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_s
 training options. The network is inferred from the tensors' shapes, except for the number of heads.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import torch
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
-from geodtr.runtime.files import check_file
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.checkpoint import fill_strictly
+from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.geodtr import BackboneConfig, Count, GeoDTR, GeoDTRConfig, positions
+from geodtr.training.models.weights import check_tensors, read_weights
 
 DEFAULT_HEADS = 4
 GROUND = Preprocessing(height=122, width=671)
@@ -54,11 +52,13 @@ def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
     contradicts its parameters.
     """
     tensors = _read_state_dict(path)
+    check_tensors(tensors, path)
     options = _read_parameters(parameters)
     config = _infer_config(tensors, options, path)
     grid = {"ground": tensors["ground.layout.w1"].shape[0], "aerial": tensors["aerial.layout.w1"].shape[0]}
     ground = _match_input(grid["ground"], (GROUND,), config.backbone, path)
     aerial = _match_input(grid["aerial"], (AERIAL_POLAR, AERIAL_SQUARE), config.backbone, path)
+    check_fits(config, ground, aerial, {name: tensor.shape for name, tensor in tensors.items()}, path)
     model = GeoDTR(config, ground, aerial)
     fill_strictly(model, tensors, path)
     return model.eval()
@@ -71,16 +71,7 @@ def find_parameters(path: Path) -> Path | None:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    check_file(path, CheckpointError)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is rejected: it is damaged, or contains Python code that loading would execute. Only tensors and "
-            "plain values are read. Ask its author for a file with only the weights."
-        ) from None
-    except Exception as error:  # a damaged archive can raise any exception
-        raise CheckpointError(f"{path} is not a readable PyTorch file ({_first_line(error)}).") from None
+    content = read_weights(path)
     state = content.get("model_state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path} has no model_state_dict; files of the official GeoDTR release have one.")
@@ -141,7 +132,7 @@ def _infer_config(tensors: Mapping[str, Tensor], options: _Parameters, path: Pat
 def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
     """Width and number of blocks of one residual stage; 1 each if absent, which strict loading then reports."""
     first = tensors.get(f"ground.backbone.layers.{index}.0.conv1.weight")
-    width = 1 if first is None else first.shape[0]
+    width = 1 if first is None or first.ndim == 0 else first.shape[0]
     return width, max(1, _count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\."))
 
 
@@ -155,7 +146,3 @@ def _match_input(count: int, known: tuple[Preprocessing, ...], backbone: Backbon
             return preprocessing
     sizes = " or ".join(f"{p.height}x{p.width}" for p in known)
     raise CheckpointError(f"{path} is made for inputs with {count} feature positions; the official sizes are {sizes}.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,8 +4,10 @@ import itertools
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ from PIL import Image
 from tiny_gallery import TinyEmbedder, pixels_of
 
 from geodtr.runtime.embed.batch_size import largest_batch
-from geodtr.runtime.embed.pipeline import Embedded, embed_files, embed_frames
+from geodtr.runtime.embed.pipeline import Embedded, batches_ahead, embed_files, embed_frames, stop
 from geodtr.runtime.errors import ConfigError, DescriptorError, ImageError
-from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.frames import PIXELS, Frame
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.spec import Descriptors, Images
 
@@ -33,6 +35,10 @@ class TimedEmbedder(TinyEmbedder):
     def embed(self, images: Images) -> Descriptors:
         self.now += self._seconds + self._each * len(images)
         return super().embed(images)
+
+
+class Counted(np.ndarray[Any, np.dtype[np.uint8]]):
+    """An array that can be referred to weakly."""
 
 
 class BrokenEmbedder(TinyEmbedder):
@@ -197,6 +203,30 @@ def test_nothing_is_begun_after_the_caller_stopped() -> None:
     working.close()
     assert len(begun) <= 5
     assert "work_ahead" not in {thread.name for thread in threading.enumerate()}, "items are still taken"
+
+
+def test_the_pixels_of_large_frames_are_not_held_for_a_batch() -> None:
+    """A hundred frames of an 8K video are 10 GB."""
+    alive = set[int]()
+    most = 0
+
+    class Video:
+        """Frames of 8K that count themselves while they live; they are empty, so that they cost nothing here."""
+
+        def __iter__(self) -> Iterator[Frame]:
+            nonlocal most
+            for number in range(100):
+                pixels = np.broadcast_to(np.zeros(3, np.uint8), (4320, 7680, 3)).view(Counted)
+                alive.add(number)
+                weakref.finalize(pixels, alive.discard, number)
+                most = max(most, len(alive))
+                yield Frame(f"#{number}", pixels)
+
+    loaded = batches_ahead(Video(), lambda _: np.zeros((4, 4, 3), np.uint8), 100, on_error=stop, bulk=PIXELS)
+    ((frames, images),) = loaded
+    assert len(frames) == len(images) == 100
+    assert [frame.image for frame in frames] == [None] * 100
+    assert most <= 5
 
 
 @pytest.mark.parametrize(("milliseconds", "largest"), [(25.1, 3), (50.1, 8), (60.1, 10)])

@@ -108,6 +108,16 @@ def test_a_truncated_video_says_so_after_its_last_frame(tmp_path: Path, suffix: 
     assert last.name == f"{video}#{len(frames)}"
 
 
+def test_a_video_of_larger_frames_than_the_limit_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    monkeypatch.setattr("geodtr.runtime.images.video.MAX_PIXELS", 64 * 48 - 1)
+    (frame,) = seen(video)
+    assert isinstance(frame.image, ImageError)
+    assert f"{video} has frames of 64x48; at most 3,071 pixels" in str(frame.image)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a video", b"RIFF\0\0\0\0AVI LIST"])
 def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes | None) -> None:
     video = tmp_path / "drive.avi"

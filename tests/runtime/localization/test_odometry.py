@@ -109,3 +109,11 @@ def test_any_file_is_read_or_refused_by_name(tmp_path_factory: pytest.TempPathFa
         assert "drive.csv" in str(error)
     else:
         assert times == sorted(set(times))
+
+
+def test_a_file_with_too_many_rows_is_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodtr.runtime.tracking.odometry.MAX_ROWS", 3)
+    rows = ["time_s,speed_m_s,yaw_deg", *(f"{second},1,0" for second in range(4))]
+    assert read_odometry(_write(tmp_path, *rows[:4])).count == 3
+    with pytest.raises(DataError, match=r"drive\.csv has more than 3 rows.*Split it"):
+        read_odometry(_write(tmp_path, *rows))

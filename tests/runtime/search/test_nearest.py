@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from geodtr.runtime.search import topk
 from geodtr.runtime.search.blocks import Block, scan
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.quantize import compress
-from geodtr.runtime.search.topk import Pairs, Scores
+from geodtr.runtime.search.topk import Exact, Pairs, Scores
 from geodtr.runtime.spec import Descriptors
 
 LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxruntime", "numkong"}))
@@ -139,6 +140,50 @@ def test_a_collapsed_model_is_searched_like_any_other(libraries: frozenset[str],
     with installed(libraries):
         hits = find(rows[:20], rows, 5, storage)
     np.testing.assert_allclose(hits.scores, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("libraries", LIBRARIES)
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-5, 1e-3, 0.03])
+@pytest.mark.parametrize("wide", [1, 8, 50])
+def test_of_descriptors_that_are_nearly_alike_few_are_scored_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, libraries: frozenset[str], spread: float, wide: int
+) -> None:
+    scored = list[int]()
+    original = searching._cosines
+
+    def counting(queries: Descriptors, references: Descriptors) -> Exact:
+        exact = original(queries, references)
+
+        def count(which: NDArray[np.int64], rows: NDArray[np.int64]) -> Scores:
+            scored.append(len(which))
+            return exact(which, rows)
+
+        return count
+
+    monkeypatch.setattr(searching, "_cosines", counting)
+    own = unit_rows(30_000 + wide, 32, 0)
+    alike = own[:1] + np.float32(spread) * own[1:]
+    alike /= np.linalg.norm(alike, axis=1, keepdims=True)
+    rows, queries = alike[wide - 1 :], alike[: wide - 1]
+    queries = np.concatenate([queries, unit_rows(1, 32, 1)])
+    with installed(libraries):
+        check(find(queries, rows, 5, "int8"), queries, rows, 5, None)
+    assert sum(scored) < len(rows) * wide // 10
+
+
+def test_ten_thousand_hits_a_query_keep_memory_bounded() -> None:
+    rows, queries = unit_rows(30_000, 16, 0), unit_rows(256, 16, 1)
+    for storage in STORAGES:
+        packed = None if storage == "float32" else compress(rows, storage)
+        tracemalloc.start()
+        try:
+            if packed is None:
+                search(queries, rows, 10_000)
+            else:
+                search_compressed(queries, packed, rows, 10_000)
+            assert tracemalloc.get_traced_memory()[1] < 300e6
+        finally:
+            tracemalloc.stop()
 
 
 def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_bundle import write_pairs
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.pairs_csv import read_pairs
 
 Change = Callable[[PairSet], PairSet]
 
@@ -74,3 +76,13 @@ def test_a_file_that_is_gone_is_named(pairs: PairSet) -> None:
     pairs.pairs[1].aerial.unlink()
     with pytest.raises(DataError, match=r"aerial1 cannot be read \(No such file"):
         pairs.fingerprint()
+
+
+def test_a_list_with_too_many_pairs_is_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodtr.training.data.pairs_csv.MAX_PAIRS", 3)
+    pairs = write_pairs(tmp_path / "pairs", 3)
+    assert len(read_pairs(pairs)) == 3
+    with (pairs / "pairs.csv").open("a") as file:
+        file.write("ground0.png,aerial1.png\n")
+    with pytest.raises(DataError, match=r"pairs\.csv has more than 3 rows\. Split it"):
+        read_pairs(pairs)
