@@ -52,11 +52,11 @@ def test_a_missing_and_a_strange_key_are_named(tmp_path: Path, refused: Callable
 def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
     options = tmp_path / "options.json"
-    asked = ("import-checkpoint", tmp_path / "m.pth", "--parameters", options, "--out", tmp_path / "m.safetensors")
+    command = ("import-checkpoint", tmp_path / "m.pth", "--parameters", options, "--out", tmp_path / "m.safetensors")
     options.write_text(json.dumps({"n_des": 12}))
-    assert "n_des = 12" in refused(*asked)
+    assert "n_des = 12" in refused(*command)
     options.write_text("{")
-    assert "options.json" in refused(*asked)
+    assert "options.json" in refused(*command)
     wrongs: list[dict[str, object]] = [
         {"TR_heads": 0},
         {"TR_heads": -1},
@@ -66,9 +66,9 @@ def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refu
     ]
     for wrong in wrongs:
         options.write_text(json.dumps(wrong))
-        assert next(iter(wrong)) in refused(*asked)
+        assert next(iter(wrong)) in refused(*command)
     options.unlink()
-    assert "options.json is not a file. Check --parameters" in refused(*asked)
+    assert "options.json is not a file. Check --parameters" in refused(*command)
 
 
 def test_a_model_whose_weights_are_not_numbers_is_refused(

@@ -1,4 +1,4 @@
-"""A build compares the engine with its graph: a wrong one is not written, a right one is not refused."""
+"""A build compares the engine with its graph: a wrong engine is not written, a correct one is not refused."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Turned:
 
 
 @pytest.mark.parametrize(("precision", "may_turn"), [("fp32", 0), ("fp16", 0), ("int8", 3)])
-def test_the_arg_max_of_few_images_may_fall_the_other_way_in_a_quantised_engine(
+def test_the_arg_max_of_few_images_may_differ_in_a_quantised_engine(
     trained: Trained, precision: Precision, may_turn: int
 ) -> None:
     bundle = trained.bundles[precision]

@@ -25,12 +25,12 @@ def _written(folder: Path, name: str) -> PairSet:
     for kind in ("ground", "aerial", "beside"):
         for number in range(3):
             (folder / f"{kind}{number}").write_text(f"{kind} {number}")
-    made = [
+    plain = [
         Pair(folder / f"ground{number}", folder / f"aerial{number}", semi_positives=(folder / f"beside{number}",))
         for number in range(3)
     ]
-    one, two, three = made
-    return PairSet(name, (*made, Pair(folder / "beside0", one.aerial), Pair(two.ground, three.aerial)))
+    one, two, three = plain
+    return PairSet(name, (*plain, Pair(folder / "beside0", one.aerial), Pair(two.ground, three.aerial)))
 
 
 def test_the_same_images_elsewhere_have_the_same_fingerprint(pairs: PairSet, tmp_path: Path) -> None:
