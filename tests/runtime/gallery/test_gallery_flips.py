@@ -135,6 +135,7 @@ def test_a_flipped_bit_in_any_byte_is_named_and_costs_nothing_else(intact: Intac
     assert check(intact, lambda byte: [(chance.randrange(8), kinds[byte % 4])]) == sum(map(len, intact.files.values()))
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("step", [67, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_flipped_bit_in_the_log_of_a_killed_writer_costs_nothing_that_cannot_be_had_back(
     intact: Intact, step: int
@@ -172,6 +173,7 @@ def test_a_flipped_bit_in_the_log_of_a_killed_writer_costs_nothing_that_cannot_b
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_flipped_bit_is_named_and_costs_nothing_else(intact: Intact, kind: str) -> None:
     check(intact, lambda _: [(bit, kind) for bit in range(8)])
