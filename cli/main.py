@@ -82,6 +82,10 @@ def run(arguments: Sequence[str]) -> NoReturn:
     """Run one command line and exit; a user's mistake is one message and exit code 2, never a traceback."""
     try:
         sys.exit(app(list(arguments)))
+    except SystemExit as leaving:
+        if leaving.code == 2:
+            _mention_dashes(arguments)
+        raise
     except UserError as error:
         _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -93,6 +97,13 @@ def run(arguments: Sequence[str]) -> NoReturn:
         if error.errno not in _UNREACHABLE:
             raise
         _fail(f"{error.filename} cannot be reached: {error.strerror}. Check the path, and whether you may read it.")
+
+
+def _mention_dashes(arguments: Sequence[str]) -> None:
+    """Say how to name a file whose name begins with a dash, where an argument that was refused is one."""
+    for argument in arguments:
+        if argument.startswith("-") and len(argument) > 1 and os.path.lexists(argument):
+            messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", soft_wrap=True, markup=False)
 
 
 def _fail(text: str, code: int = 2) -> NoReturn:

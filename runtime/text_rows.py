@@ -14,7 +14,7 @@ def read_csv(path: Path) -> list[tuple[int, list[str]]]:
     Raises DataError when the file is not a CSV in UTF-8, or cannot be read.
     """
     with _explained(path, "a CSV"), path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(file, skipinitialspace=True)
         return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
 
 

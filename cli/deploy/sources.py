@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ def _option(panel: str, name: str, help_: str, default: str | bool = False, **mo
 
 
 _OF_ALL_KINDS = ("source", "id_prefix")
-_FOLDER, _MAP, _XYZ = "A folder of images", "A map file", "A folder of map tiles"
+_FOLDER, _MAP, _XYZ = "A folder of images", "A map file", "Map tiles"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,8 @@ class SourceOptions:
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of tiles, a map (.tif, .vrt), a folder of map tiles (Z/X/Y.png), or a data set (KIND:PATH).",
+            help="A folder of tiles, a map (.tif, .vrt, .jp2), map tiles (.mbtiles, or a folder Z/X/Y.png), or a data "
+            "set (KIND:PATH).",
             show_default=False,
         ),
     ]
@@ -52,7 +53,7 @@ class SourceOptions:
         _option(
             _FOLDER,
             "--positions",
-            "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id]), names, exif or none.",
+            "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id], or corners), names, exif or none.",
             "tiles.csv, else names, else exif",
             metavar="FILE|names|exif|none",
         ),
@@ -60,9 +61,15 @@ class SourceOptions:
     pattern: Annotated[
         str | None,
         _option(
-            _FOLDER, "--pattern", "Pattern of positions in file names, for example 'tile_{lat}_{lon}*'.", metavar="TEXT"
+            _FOLDER,
+            "--pattern",
+            "Pattern of positions in file names: 'tile_{lat}_{lon}*', or {west}, {south}, {east} and {north}.",
+            metavar="TEXT",
         ),
     ] = None
+    skip_unpositioned: Annotated[
+        bool, _option(_FOLDER, "--skip-unpositioned", "Leave out images without a position, or with a wrong one.")
+    ] = False
     tile_metres: Annotated[
         float | None, _option(_MAP, "--tile-metres", "Side of a tile on the ground.", metavar="METRES")
     ] = None
@@ -95,6 +102,10 @@ class SourceOptions:
             "0.2",
             metavar="SHARE",
         ),
+    ] = None
+    nodata: Annotated[
+        float | None,
+        _option(_MAP, "--nodata", "Value of pixels without data, where the map does not mark them.", metavar="VALUE"),
     ] = None
     zoom: Annotated[int | None, _option(_XYZ, "--zoom", "Zoom level to read.", "the only one", metavar="Z")] = None
     tms: Annotated[bool, _option(_XYZ, "--tms", "Files count y from the south.")] = False
@@ -157,14 +168,14 @@ def _options(asked: SourceOptions) -> "Options | None":
     """The options of the one kind that any were given of. Raises ConfigError where they are of several."""
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.sources.folder import FolderOptions
-    from geodtr.runtime.sources.xyz import XyzOptions
+    from geodtr.runtime.sources.slippy import XyzOptions
 
     given = {panel: flags for panel, flags in _given(asked).items() if flags}
     if len(given) > 1:
         held = "; ".join(f"{', '.join(flags)}: {panel.lower()}" for panel, flags in given.items())
         raise ConfigError(f"Options of different kinds of sources were given ({held}). Give options of one kind.")
     if _FOLDER in given:
-        return FolderOptions(_positions(asked.positions), asked.pattern)
+        return FolderOptions(_positions(asked.positions), asked.pattern, asked.skip_unpositioned)
     if _XYZ in given:
         return XyzOptions(asked.zoom, asked.tms, 1 if asked.merge is None else asked.merge, asked.step)
     return _map_options(asked) if _MAP in given else None
@@ -209,6 +220,7 @@ def _map_options(asked: SourceOptions) -> "Options":
         asked.tile_pixels,
         None if asked.bands is None else _numbers(asked.bands, int, "--bands", "1,2,3"),
         None if low_high is None else (low_high[0], low_high[1]),
+        nodata=asked.nodata,
         **({} if asked.max_empty is None else {"max_empty": asked.max_empty}),
     )
 
@@ -246,7 +258,8 @@ def preview(
         unreadable = drawn.unreadable
         save_picture(drawn.figure, out)
     if as_json:
-        show_json({"source": opened.name, "notes": opened.notes, "coverage": coverage, "unreadable": unreadable})
+        measured = asdict(coverage) | {"frame": None if coverage.frame is None else coverage.frame.bounds}
+        show_json({"source": opened.name, "notes": opened.notes, "coverage": measured, "unreadable": unreadable})
     else:
         _show(opened.name, coverage)
     if unreadable:
@@ -260,10 +273,10 @@ def _show(name: str, coverage: "Coverage") -> None:
     rows.add_row("tiles", str(coverage.tiles))
     rows.add_row("with a position", str(coverage.positioned))
     if coverage.frame is not None:
-        frame = coverage.frame
+        bounds = coverage.frame.bounds
         rows.add_row("at another's place", str(coverage.doubled))
-        rows.add_row("latitudes", f"{frame.south:.6f} to {frame.north:.6f}")
-        rows.add_row("longitudes", f"{frame.west:.6f} to {frame.east:.6f}")
+        rows.add_row("latitudes", "{south:.6f} to {north:.6f}".format(**bounds))
+        rows.add_row("longitudes", "{west:.6f} to {east:.6f}".format(**bounds))
         rows.add_row("centre to centre", f"{coverage.width_metres:.0f} m x {coverage.height_metres:.0f} m")
         if coverage.spacing_metres is not None:
             rows.add_row("nearest other tile, median", f"{coverage.spacing_metres:.1f} m")

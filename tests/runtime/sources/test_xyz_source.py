@@ -16,7 +16,8 @@ from rasterio.warp import transform
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.sources.xyz import MAX_ZOOM, XyzOptions, metres_per_pixel, open_xyz, place
+from geodtr.runtime.sources.slippy import MAX_ZOOM, XyzOptions, metres_per_pixel, place
+from geodtr.runtime.sources.xyz import open_xyz
 
 HALF = 6_378_137 * pi
 """Metres from the middle of Web Mercator to its edge."""
