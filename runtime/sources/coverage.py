@@ -133,9 +133,9 @@ def _plane(lat: Values, lon: Values) -> tuple[Values, Values]:
 
 def _spacing(places: Values) -> float:
     """The median distance to the nearest other place; [3, N] as `earth_centred` gives them."""
-    chosen = np.unique(np.linspace(0, places.shape[1] - 1, _SAMPLE).astype(np.int64))
-    nearest = np.empty(len(chosen))
-    for index, column in enumerate(chosen):
+    sample = np.unique(np.linspace(0, places.shape[1] - 1, _SAMPLE).astype(np.int64))
+    nearest = np.empty(len(sample))
+    for index, column in enumerate(sample):
         squares = ((places - places[:, column, None]) ** 2).sum(axis=0)
         squares[column] = np.inf
         nearest[index] = squares.min()

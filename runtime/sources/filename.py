@@ -25,9 +25,9 @@ CONVENTIONS = {
         r"@[^@]*" + "".join(rf"@(?P<{edge}>{_DEGREES})" for edge in ("west", "south", "east", "north")) + "@?"
     ),
 }
-"""Names without their ending. The first is that of VIGOR's tiles, the second that of its panoramas, the fourth that of
-the data sets of visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark"), the last
-that of AerialVL's maps, which gives two corners.
+"""File names without suffix. The first is the convention of VIGOR's tiles, the second of its panoramas, the fourth of
+data sets for visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark"), the last of
+AerialVL's maps, which gives two corners.
 """
 
 _EDGES = {"south", "west", "north", "east"}
@@ -63,29 +63,31 @@ def match_name(image: Path, pattern: re.Pattern[str]) -> Position:
     """The position in an image's name. Raises DataError when the name does not fit, gives two corners of which the
     pattern would take one for the centre, or is out of range.
     """
-    found = pattern.fullmatch(image.name)
-    if found is None:
+    match = pattern.fullmatch(image.name)
+    if match is None:
         raise DataError(f"{image}: its name does not fit the pattern. Rename or remove it, or change --pattern.")
-    if "lat" in found.groupdict() and CONVENTIONS["@NAME@WEST@SOUTH@EAST@NORTH@"].fullmatch(image.stem):
+    if "lat" in match.groupdict() and CONVENTIONS["@NAME@WEST@SOUTH@EAST@NORTH@"].fullmatch(image.stem):
         raise DataError(
             f"{image}: its name gives two corners, and the pattern would take one of them for the centre. Leave "
             "--pattern out, or name the edges: '@*@{west}@{south}@{east}@{north}@'"
         )
-    return _position(found, image)
+    return _position(match, image)
 
 
 def find_in_name(image: Path) -> Position | None:
-    """The position by one of CONVENTIONS; None of a name that follows none.
+    """The position by one of CONVENTIONS; None if the name follows none.
 
-    Raises DataError when the name can be read in two ways, or what it gives is out of range.
+    Raises DataError when the name can be read in two ways, or a value is out of range.
     """
-    found = {
+    positions = {
         _position(matched, image) for pattern in CONVENTIONS.values() if (matched := pattern.fullmatch(image.stem))
     }
-    if len(found) > 1:
-        both = " or ".join(f"{each.lat}, {each.lon}" for each in sorted(found, key=lambda each: (each.lat, each.lon)))
+    if len(positions) > 1:
+        both = " or ".join(
+            f"{each.lat}, {each.lon}" for each in sorted(positions, key=lambda each: (each.lat, each.lon))
+        )
         raise DataError(f"{image}: its name may mean {both}. Say how names are meant: --pattern '..{{lat}}..{{lon}}..'")
-    return found.pop() if found else None
+    return positions.pop() if positions else None
 
 
 def _position(found: re.Match[str], image: Path) -> Position:

@@ -17,15 +17,15 @@ from geodtr.runtime.sources.tiles_csv import FILE_NAME, read_tiles_csv
 Origin = Literal["names", "exif", "none"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
-Found = Position | DataError | None
-"""What an image says of where it is, or why it is left out."""
+Reading = Position | DataError | None
+"""An image's position, or the reason to leave it out; None if it gives none."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderOptions:
     """Where a folder's positions come from: `positions` is a CSV file, or "names", "exif" or "none".
 
-    With None, tiles.csv is read where there is one, then names and EXIF are tried. `pattern` says how names give
+    With None, tiles.csv is read where there is one, then names and EXIF are tried. `pattern` describes names with
     positions (see compile_pattern). With `skip_unpositioned`, images whose name or EXIF gives no position, or a wrong
     one, are left out. Raises ConfigError when a pattern is given and names are not to be read.
     """
@@ -43,7 +43,7 @@ class FolderOptions:
 
 @readable(DataError)
 def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> ListedTiles:
-    """The images directly in `folder`, by name, or those that a CSV lists, in its order; `notes` say which was used.
+    """The images directly in `folder`, by name, or those that a CSV lists, in its order; `notes` report which was used.
 
     Raises ImageError when there are none, DataError naming the first image whose position is half known, can be read in
     two ways, or is missing where others have one.
@@ -52,14 +52,14 @@ def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> Liste
         raise DataError(f"{folder} is not a folder. Check the path.")
     if isinstance(options.positions, Path):
         return _listed(folder, options.positions)
-    asked = options.positions is not None or options.pattern is not None
-    if not asked and (folder / FILE_NAME).is_file():
+    explicit = options.positions is not None or options.pattern is not None
+    if not explicit and (folder / FILE_NAME).is_file():
         return _listed(folder, folder / FILE_NAME)
     images = list_images(folder)
-    found, note = _find(images, options)
-    tiles = [_tile(image, at) for image, at in zip(images, found, strict=True) if not isinstance(at, DataError)]
+    readings, note = _find(images, options)
+    tiles = [_tile(image, at) for image, at in zip(images, readings, strict=True) if not isinstance(at, DataError)]
     notes = [note]
-    if faults := [fault for fault in found if isinstance(fault, DataError)]:
+    if faults := [fault for fault in readings if isinstance(fault, DataError)]:
         notes.append(f"{len(faults)} of {len(images)} images are left out, the first: {faults[0]}")
     return ListedTiles(str(folder), tiles, tuple(notes))
 
@@ -67,7 +67,7 @@ def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> Liste
 def _listed(folder: Path, path: Path) -> ListedTiles:
     tiles, understood = read_tiles_csv(path, folder)
     positioned = sum(tile.lat is not None for tile in tiles)
-    note = f"Tiles are those of {path}, which gives {positioned} positions: {understood}."
+    note = f"Tiles come from {path}, which gives {positioned} positions: {understood}."
     return ListedTiles(str(folder), tiles, (note,))
 
 
@@ -77,35 +77,35 @@ def _tile(image: Path, at: Position | None) -> Tile:
     return Tile(image.name, str(image), at.lat, at.lon, at.heading, at.metres_per_pixel)
 
 
-def _find(images: Sequence[Path], options: FolderOptions) -> tuple[Sequence[Found], str]:
+def _find(images: Sequence[Path], options: FolderOptions) -> tuple[Sequence[Reading], str]:
     """For each image a position (all of them or none), or why it is left out; and where positions were found."""
     if options.positions == "none":
         return [None] * len(images), "Positions were not asked for."
     if options.pattern is not None:
         pattern = compile_pattern(options.pattern)
-        found = [_attempt(lambda image: match_name(image, pattern), image, options) for image in images]
-        if matched := _all_or_none(images, found, "name", options):
+        readings = [_attempt(lambda image: match_name(image, pattern), image, options) for image in images]
+        if matched := _all_or_none(images, readings, "name", options):
             return matched, f"Positions by the pattern {options.pattern}."
         raise DataError(f"{images[0]}: its name gives no position, nor does any other's. Change --pattern.")
     if options.positions != "exif":
-        found = [_attempt(find_in_name, image, options) for image in images]
-        if named := _all_or_none(images, found, "name", options):
-            return named, "Positions are those in the images' names."
+        readings = [_attempt(find_in_name, image, options) for image in images]
+        if named := _all_or_none(images, readings, "name", options):
+            return named, "Positions come from the images' names."
     if options.positions == "names":
         raise DataError(
             f"{images[0]}: its name gives no position; known are {', '.join(CONVENTIONS)}. Say how names are meant: "
             "--pattern '..{lat}..{lon}..'"
         )
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda image: _attempt(find_in_exif, image, options), images))
-    if tagged := _all_or_none(images, found, "EXIF", options):
-        return tagged, "Positions are those in the images' EXIF."
+        readings = list(pool.map(lambda image: _attempt(find_in_exif, image, options), images))
+    if tagged := _all_or_none(images, readings, "EXIF", options):
+        return tagged, "Positions come from the images' EXIF."
     if options.positions == "exif":
         raise DataError(f"{images[0]}: its EXIF gives no position, nor does any other image's. Give them in a CSV.")
     return [None] * len(images), f"No positions were found: there is no {FILE_NAME}, and names and EXIF give none."
 
 
-def _attempt(find: Callable[[Path], Position | None], image: Path, options: FolderOptions) -> Found:
+def _attempt(find: Callable[[Path], Position | None], image: Path, options: FolderOptions) -> Reading:
     try:
         return find(image)
     except DataError as error:
@@ -115,16 +115,16 @@ def _attempt(find: Callable[[Path], Position | None], image: Path, options: Fold
 
 
 def _all_or_none(
-    images: Sequence[Path], found: Sequence[Found], where: str, options: FolderOptions
-) -> Sequence[Found] | None:
-    """`found` where all have a position, or some have one and the others are left out; None where none has."""
-    known = sum(isinstance(each, Position) for each in found)
+    images: Sequence[Path], found: Sequence[Reading], where: str, options: FolderOptions
+) -> Sequence[Reading] | None:
+    """`readings` where all have a position, or some have one and the others are left out; None where none has."""
+    known = sum(isinstance(each, Position) for each in readings)
     if not known or known == len(images):
-        return found if known else None
+        return readings if known else None
     missing = [DataError(f"{image}: its {where} gives no position") for image in images]
     if options.skip_unpositioned:
-        return [fault if each is None else each for each, fault in zip(found, missing, strict=True)]
+        return [fault if each is None else each for each, fault in zip(readings, missing, strict=True)]
     raise DataError(
-        f"{missing[found.index(None)]}, and {known} of {len(images)} images have one there. Give them in {FILE_NAME}, "
+        f"{missing[readings.index(None)]}, and {known} of {len(images)} images have one there. Give them in {FILE_NAME}, "
         "leave such images out (--skip-unpositioned), or do without: --positions none"
     )

@@ -56,9 +56,9 @@ def gdal(error_class: type[UserError], sentence: str) -> Iterator[None]:
     try:
         with local_only():
             yield
-    # ValueError: of names and reference systems that make no sense.
+    # ValueError: raised for invalid names and reference systems.
     except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError, MemoryError) as error:
-        raise error_class(f"{sentence} GDAL: {str(error.__cause__ or error)[:_LONGEST_REASON]}") from None
+        raise error_class(f"{sentence} GDAL reports: {str(error.__cause__ or error)[:_LONGEST_REASON]}") from None
 
 
 def open_map(path: Path) -> Any:

@@ -127,8 +127,8 @@ class GeoTiff:
         return str(self.path)
 
     def read(self, tile: Tile) -> Decoded:
-        """The tile, turned as its `heading` says; where `tile_pixels` asks for another number than the map has,
-        resampled bilinearly with antialiasing, from overviews where there are any.
+        """The tile, rotated to its `heading`; if `tile_pixels` differs from the map's resolution, resampled bilinearly
+        with antialiasing, from overviews where the map has them.
 
         Raises ImageError naming the map and the window that cannot be read.
         """

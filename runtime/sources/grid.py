@@ -86,7 +86,7 @@ class Grid(Sequence[GridTile]):
     @overload
     def __getitem__(self, index: slice | NDArray[Any]) -> "Grid": ...
     def __getitem__(self, index: int | slice | NDArray[Any]) -> "GridTile | Grid":
-        """A tile, or some of them: those of a slice, of an array of numbers or of a mask."""
+        """A tile, or some of them: by a slice, an array of numbers or a mask."""
         columns = [getattr(self, each.name)[index] for each in fields(self)]
         return GridTile(*(value.item() for value in columns)) if isinstance(index, int) else Grid(*columns)
 

@@ -50,7 +50,7 @@ _OTHERS = {
 
 
 class OpenedSource(TileSource, Protocol):
-    """A source that says how it was read: `notes` are sentences for its user."""
+    """A source that reports how it was read: `notes` are sentences for the user."""
 
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -85,10 +85,10 @@ def _why_not(place: Path) -> str:
             f"{place} is an address, and nothing is fetched from a network. Download the map first: in QGIS, Generate "
             "XYZ tiles (MBTiles)."
         )
-    found = "is a file of another kind" if place.exists() else "does not exist"
+    problem = "is a file of another kind" if place.exists() else "does not exist"
     remedy = _OTHERS.get(place.suffix.lower(), "") if place.exists() else ""
     return (
-        f"{place} {found}. Tiles come from a map file ({', '.join(sorted(MAP_SUFFIXES))}), map tiles in a file "
+        f"{place} {problem}. Tiles come from a map file ({', '.join(sorted(MAP_SUFFIXES))}), map tiles in a file "
         f"({', '.join(sorted(MBTILES_SUFFIXES))}) or a folder (Z/X/Y.png), or a folder of images. {remedy}".rstrip()
     )
 
@@ -113,10 +113,10 @@ def open_source(place: Path, options: Options | None = None, *, track: Track = u
 
 @readable(DataError)
 def _check_kind(place: Path, options: Options | None) -> Kind:
-    asked = () if options is None else _KINDS_OF[type(options)]
-    if asked and asked[0] != "geotiff" and place.is_dir():
-        return asked[0]
+    requested = () if options is None else _KINDS_OF[type(options)]
+    if requested and requested[0] != "geotiff" and place.is_dir():
+        return requested[0]
     kind = find_kind(place)
-    if asked and kind not in asked:
-        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are those of {KINDS[asked[0]]}.")
+    if requested and kind not in requested:
+        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are for {KINDS[requested[0]]}.")
     return kind

@@ -147,7 +147,7 @@ def map_tiles(
 
 
 def _corners(numbers: Iterable[tuple[int, int]], merge: int, step: int) -> tuple[list[tuple[int, int]], int]:
-    """The upper left tiles of references whose tiles are all there, and how many references lack some."""
+    """The upper left tiles of references that have all their tiles, and the number of references that lack some."""
     there = set(numbers)
     first_x, first_y = (min(at[axis] for at in there) for axis in (0, 1))
     corners = [(x, y) for x, y in sorted(there) if (x - first_x) % step == 0 and (y - first_y) % step == 0]

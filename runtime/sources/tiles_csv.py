@@ -48,12 +48,12 @@ _DIAGONALS = (("above_left", "below_right"), ("below_left", "above_right"))
 
 
 def read_tiles_csv(path: Path, folder: Path) -> tuple[list[Tile], str]:
-    """The tiles that `path` lists, in its order, and which column was taken for what; a tile's id is that of its row,
-    or its file as it is written there.
+    """The tiles that `path` lists, in its order, and which column was taken for what; the id of a tile is its row's
+    id, or else its file as written there.
 
-    Raises DataError naming the file and line of what is wrong: a header that lacks `file`, half of a position, or gives
+    Raises DataError naming the file and line of an error: a header that lacks `file`, half of a position, or gives
     positions in two ways; a value that is no number or out of range; an image that does not exist, or has another shape
-    than its corners; an id that comes twice.
+    than its corners; a repeated id.
     """
     rows = read_csv(path)
     written = rows[0][1] if rows else []
@@ -65,7 +65,7 @@ def read_tiles_csv(path: Path, folder: Path) -> tuple[list[Tile], str]:
             raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
         tile = _tile(dict(zip(header, row, strict=True)), folder, where)
         if tile.id in lines:
-            raise DataError(f"{where}: the id {tile.id} is that of line {lines[tile.id]} too. Give each tile its own.")
+            raise DataError(f"{where}: the id {tile.id} is also in line {lines[tile.id]}. Give each tile its own.")
         lines[tile.id] = line
         tiles.append(tile)
     if not tiles:

@@ -66,9 +66,9 @@ def _is_number(text: str) -> bool:
 
 
 def _files(folder: Path, zoom: int, tms: bool) -> tuple[dict[tuple[int, int], Path], list[Path]]:
-    """The images by x and y, y counted from the north, in order; and whatever else lies there and is not hidden."""
+    """The images by x and y, y counted from the north, in order; and all other files that are not hidden."""
     count = 1 << zoom
-    found, broken = dict[tuple[int, int], Path](), list[Path]()
+    images, broken = dict[tuple[int, int], Path](), list[Path]()
     for path in _visible(folder):
         number = int(path.name) if _is_number(path.name) else count
         if number >= count or not path.is_dir():
@@ -80,10 +80,10 @@ def _files(folder: Path, zoom: int, tms: bool) -> tuple[dict[tuple[int, int], Pa
                 broken.append(image)
                 continue
             at = (number, count - 1 - y if tms else y)
-            if at in found:
-                raise DataError(f"{found[at]} and {image} are one and the same tile. Remove one of them.")
-            found[at] = image
-    return dict(sorted(found.items())), broken
+            if at in images:
+                raise DataError(f"{images[at]} and {image} are one and the same tile. Remove one of them.")
+            images[at] = image
+    return dict(sorted(images.items())), broken
 
 
 def _visible(folder: Path) -> list[Path]:
