@@ -115,7 +115,7 @@ def _attempt(find: Callable[[Path], Position | None], image: Path, options: Fold
 
 
 def _all_or_none(
-    images: Sequence[Path], found: Sequence[Reading], where: str, options: FolderOptions
+    images: Sequence[Path], readings: Sequence[Reading], where: str, options: FolderOptions
 ) -> Sequence[Reading] | None:
     """`readings` where all have a position, or some have one and the others are left out; None where none has."""
     known = sum(isinstance(each, Position) for each in readings)
@@ -125,6 +125,6 @@ def _all_or_none(
     if options.skip_unpositioned:
         return [fault if each is None else each for each, fault in zip(readings, missing, strict=True)]
     raise DataError(
-        f"{missing[readings.index(None)]}, and {known} of {len(images)} images have one there. Give them in {FILE_NAME}, "
-        "leave such images out (--skip-unpositioned), or do without: --positions none"
+        f"{missing[readings.index(None)]}, and {known} of {len(images)} images have one there. Give them in "
+        f"{FILE_NAME}, leave such images out (--skip-unpositioned), or do without: --positions none"
     )
