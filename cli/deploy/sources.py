@@ -21,8 +21,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder of tiles, a map (.tif, .vrt, .jp2), map tiles (.mbtiles, or a folder Z/X/Y.png), or a data set "
-        "(KIND:PATH).",
+        help="A folder of tiles, a map (.tif, .vrt, .jp2), map tiles (.mbtiles, .pmtiles, or a folder Z/X/Y.png), or a "
+        "data set (KIND:PATH).",
         show_default=False,
     ),
 ]

@@ -17,17 +17,20 @@ from geodtr.runtime.sources.geotiff import SUFFIXES as MAP_SUFFIXES
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.mbtiles import SUFFIXES as MBTILES_SUFFIXES
 from geodtr.runtime.sources.mbtiles import open_mbtiles
-from geodtr.runtime.sources.slippy import XyzOptions
+from geodtr.runtime.sources.pmtiles import SUFFIXES as PMTILES_SUFFIXES
+from geodtr.runtime.sources.pmtiles import open_pmtiles
+from geodtr.runtime.sources.slippy import ALL_TILES, XyzOptions
 from geodtr.runtime.sources.tile import TileSource
 from geodtr.runtime.sources.xyz import is_xyz, open_xyz
 
-Kind = Literal["folder", "geotiff", "mbtiles", "xyz"]
+Kind = Literal["folder", "geotiff", "mbtiles", "pmtiles", "xyz"]
 Options = FolderOptions | GeoTiffOptions | XyzOptions
 
 KINDS: dict[Kind, str] = {
     "folder": "a folder of images",
     "geotiff": "a map file",
     "mbtiles": "a file of map tiles",
+    "pmtiles": "a file of map tiles",
     "xyz": "a folder of map tiles (Z/X/Y)",
 }
 """What each is called in a sentence."""
@@ -35,11 +38,16 @@ KINDS: dict[Kind, str] = {
 _KINDS_OF: dict[type[Options], tuple[Kind, ...]] = {
     FolderOptions: ("folder",),
     GeoTiffOptions: ("geotiff",),
-    XyzOptions: ("xyz", "mbtiles"),
+    XyzOptions: ("xyz", "mbtiles", "pmtiles"),
+}
+
+_KIND_OF_SUFFIX: dict[str, Kind] = {
+    **dict.fromkeys(MAP_SUFFIXES, "geotiff"),
+    **dict.fromkeys(MBTILES_SUFFIXES, "mbtiles"),
+    **dict.fromkeys(PMTILES_SUFFIXES, "pmtiles"),
 }
 
 _OTHERS = {
-    ".pmtiles": "Convert it to MBTiles: pmtiles convert",
     ".gpkg": "Convert it to GeoTIFF: gdal_translate",
     ".ecw": "Convert it to GeoTIFF: gdal_translate",
     ".sid": "Convert it to GeoTIFF: gdal_translate",
@@ -59,9 +67,8 @@ class OpenedSource(TileSource, Protocol):
 @readable(DataError)
 def find_kind(place: Path) -> Kind:
     """What `place` is. Raises DataError when it cannot be read, is no source of tiles, or could be two things."""
-    suffix = place.suffix.lower()
-    if place.is_file() and suffix in MAP_SUFFIXES | MBTILES_SUFFIXES:
-        return "mbtiles" if suffix in MBTILES_SUFFIXES else "geotiff"
+    if place.is_file() and (kind := _KIND_OF_SUFFIX.get(place.suffix.lower())) is not None:
+        return kind
     if not place.is_dir():
         raise DataError(_why_not(place))
     if not is_xyz(place):
@@ -87,9 +94,10 @@ def _why_not(place: Path) -> str:
         )
     problem = "is a file of another kind" if place.exists() else "does not exist"
     remedy = _OTHERS.get(place.suffix.lower(), "") if place.exists() else ""
+    maps, tiles = (", ".join(sorted(suffixes)) for suffixes in (MAP_SUFFIXES, MBTILES_SUFFIXES | PMTILES_SUFFIXES))
     return (
-        f"{place} {problem}. Tiles come from a map file ({', '.join(sorted(MAP_SUFFIXES))}), map tiles in a file "
-        f"({', '.join(sorted(MBTILES_SUFFIXES))}) or a folder (Z/X/Y.png), or a folder of images. {remedy}".rstrip()
+        f"{place} {problem}. Tiles come from a map file ({maps}), map tiles in a file ({tiles}) or a folder "
+        f"(Z/X/Y.png), or a folder of images. {remedy}".rstrip()
     )
 
 
@@ -98,16 +106,16 @@ def open_source(place: Path, options: Options | None = None, *, track: Track = u
 
     Options say which kind is meant where a folder could be two. Raises ConfigError when they are another kind's, or
     when a map is given without a tile's size; DataError, ImageError and MissingDependency as open_folder, open_geotiff,
-    open_mbtiles and open_xyz do.
+    open_mbtiles, open_pmtiles and open_xyz do.
     """
     kind = _check_kind(place, options)
     if isinstance(options, GeoTiffOptions):
         return open_geotiff(place, options, track=track)
     if kind == "geotiff":
         raise ConfigError(f"{place} is a map: say how large a tile is on the ground, for example --tile-metres 60")
-    if kind in ("xyz", "mbtiles"):
-        opener = open_mbtiles if kind == "mbtiles" else open_xyz
-        return opener(place, options if isinstance(options, XyzOptions) else XyzOptions())
+    if kind != "folder":
+        open_tiles = {"xyz": open_xyz, "mbtiles": open_mbtiles, "pmtiles": open_pmtiles}[kind]
+        return open_tiles(place, options if isinstance(options, XyzOptions) else ALL_TILES)
     return open_folder(place, options if isinstance(options, FolderOptions) else FolderOptions())
 
 

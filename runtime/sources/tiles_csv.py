@@ -81,9 +81,9 @@ def _header(written: Sequence[str], path: Path) -> list[str]:
     header = [_KNOWN.get(re.sub(r"[\s_.-]+", "_", name.strip().lower()), name) for name in written]
     if "file" not in header or ("lat" in header) != ("lon" in header):
         raise DataError(
-            f"{path} has the columns {', '.join(written) or '(none)'}; needed are file and, for positions, lat and "
-            "lon, or corners (top_left_lat, top_left_lon, bottom_right_lat, bottom_right_lon), or south, west, north "
-            "and east; known besides: heading, metres_per_pixel, id."
+            f"{path} has the columns {', '.join(written) or '(none)'}; needed are file and, for positions, "
+            "both lat and lon, or corners (top_left_lat, top_left_lon, bottom_right_lat, bottom_right_lon), or south, "
+            "west, north and east; known besides: heading, metres_per_pixel, id."
         )
     doubled = {name for name in header if header.count(name) > 1}
     if doubled:
