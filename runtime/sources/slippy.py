@@ -19,6 +19,9 @@ from geodtr.runtime.sources.tile import Tile
 
 MAX_ZOOM = 30
 
+LARGEST_MERGED = 8192
+"""Pixels a side of a reference that is merged: 200 MB, in each of several threads."""
+
 
 @dataclass(frozen=True, slots=True)
 class XyzOptions:
@@ -131,14 +134,19 @@ def map_tiles(
     """References of the tiles with these x and y, by column from the west and within it from the north. An id is z/x/y,
     with +K when K x K are merged.
 
-    Raises DataError when nowhere are there enough to merge, ImageError when the first image cannot be read, whose size
-    decides the metres of a pixel.
+    Raises DataError when nowhere are there enough to merge, or they are too large together, ImageError when the first
+    image cannot be read, whose size decides the metres of a pixel.
     """
     merge = options.merge
     corners, incomplete = _corners(numbers, merge, options.step or merge)
     if not corners:
         raise DataError(f"{name}: nowhere are there {merge} x {merge} tiles to merge. Merge fewer.")
     side = _side(store, *corners[0])
+    if merge > 1 and merge * side > LARGEST_MERGED:
+        raise DataError(
+            f"{name}: {merge} x {merge} tiles of {side} pixels are {merge * side} pixels wide; allowed are up to "
+            f"{LARGEST_MERGED}. Merge fewer."
+        )
     messages = [f"Map tiles of zoom {zoom}, {side} pixels each.", *notes]
     if incomplete:
         messages.append(f"{incomplete} references are left out: not all of their {merge**2} tiles are there.")

@@ -117,6 +117,13 @@ def test_references_that_lack_a_tile_are_left_out_and_counted(folder: Callable[.
         open_xyz(root, XyzOptions(merge=3))
 
 
+def test_a_merged_reference_of_too_many_pixels_is_refused(folder: Callable[..., Path]) -> None:
+    root = folder(_block(0, 0, 3, 3), side=3000)
+    assert len(open_xyz(root, XyzOptions(merge=2)).tiles) == 1
+    with pytest.raises(DataError, match=r"9000 pixels wide; allowed are up to 8192\. Merge fewer"):
+        open_xyz(root, XyzOptions(merge=3))
+
+
 def test_one_of_several_zooms_is_chosen(folder: Callable[..., Path]) -> None:
     folder([(1, 1)], zoom=3)
     root = folder([(2, 2)], zoom=4)
