@@ -6,6 +6,7 @@ A map may name other files: a list of sheets, overviews, masks. Each file that G
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,21 @@ def open_map(path: Path) -> Any:
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # the caller reports it
         if path.suffix.lower() != ".vrt":
             return _open_file(path)
-        text, sheets = local_vrt(path)
-        for sheet in sheets:
-            _open_file(sheet).close()
+        with readable(DataError):
+            state = path.stat()
         # From memory: what GDAL parses is what was checked, though the file change meanwhile.
+        text = _checked_vrt(path, state.st_mtime_ns, state.st_size)
         return rasterio.MemoryFile(text, ext=".vrt").open(driver="VRT")
+
+
+@lru_cache(maxsize=4)
+def _checked_vrt(path: Path, *state: int) -> bytes:
+    """The list of sheets as GDAL may have it, once for all threads: to look at ten thousand sheets takes seconds."""
+    del state  # with the path it is what the answer is remembered by
+    text, sheets = local_vrt(path)
+    for sheet in sheets:
+        _open_file(sheet).close()
+    return text
 
 
 def _open_file(path: Path) -> Any:
