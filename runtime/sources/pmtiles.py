@@ -160,7 +160,10 @@ def _on_curve(along: Numbers, zoom: int) -> tuple[Numbers, Numbers]:
 
 
 def _read(path: Path, offset: int, length: int) -> bytes:
+    """Those bytes of the file, fewer where it ends."""
     with readable(DataError), path.open("rb") as file:
+        if offset > path.stat().st_size:  # seek raises at places beyond what a disk can hold
+            return b""
         file.seek(offset)
         return file.read(length)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.ExifTags import GPS
@@ -42,6 +42,7 @@ def _position(lat: float, lon: float) -> dict[str, Any]:
 def test_what_a_camera_writes_is_read(
     tmp_path_factory: pytest.TempPathFactory, lat: float, lon: float, suffix: str
 ) -> None:
+    assume((lat, lon) != (0, 0))  # what cameras write that have no position
     root = tmp_path_factory.mktemp("exif")
     _tag(root / f"a.{suffix}", **_position(lat, lon))
     (place,) = places_of(root).values()
