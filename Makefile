@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,ray,search,docs,dev
+EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,mavlink,ray,search,docs,dev
 DEMO_EXTRAS := cpu,train,export
 ROOMS := runtime calibration training export cli
 PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
@@ -12,7 +12,7 @@ FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Folders whose prose is free of the words in tools/words.txt.
-PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples README.md
+PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples tests README.md
 
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")

@@ -9,16 +9,19 @@ import glob
 import hashlib
 import os
 import shutil
+import signal
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
-_KEPT = 30  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
+_KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 Lock = Literal["ours", "another's", "none"]
 """`none`: the file system has no locks, so another process cannot be detected."""
@@ -59,27 +62,93 @@ def check_file(path: Path, error_class: type[UserError], remedy: str = "Check th
             raise error_class(f"{path} is not a file. {remedy}")
 
 
+def check_regular(path: Path, error_class: type[UserError]) -> bool:
+    """Whether a file is at `path`. Raises `error_class` where anything else is: a symbolic link leads elsewhere, and a
+    pipe or a device may never end.
+    """
+    with readable(error_class):
+        try:
+            regular = stat.S_ISREG(path.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    if not regular:
+        raise _not_regular(path, error_class)
+    return True
+
+
+def open_regular(path: Path, flags: int, error_class: type[UserError]) -> int:
+    """A descriptor of the file `path`. Raises FileNotFoundError, or `error_class` as check_regular does."""
+    check_regular(path, error_class)  # a device is not even opened
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_regular(path, error_class) from None
+        raise
+
+
+def _not_regular(path: Path, error_class: type[UserError]) -> UserError:
+    return error_class(
+        f"{path} is a symbolic link, a folder, a pipe or a device where only a file may be. Put the file itself there."
+    )
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
-    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part.
+    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part. What a
+    killed process left of the same file is taken over.
     Raises UserError when the place cannot be written.
     """
     path = path.resolve()
-    with _explained(path):
+    with _explained(path), ExitStack() as closes:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_KEPT]}.", suffix=path.suffix[:_KEPT])
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary_file(path, closes)
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             sync(temporary)
             temporary.replace(path)
-            sync(path.parent)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+@contextmanager
+def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
+    the process has a handler for waits until both have their places.
+    """
+    with _signals_held() as hold, new_file(first) as one, new_file(second) as other:
+        yield one, other
+        hold()
+        # What the disk refuses, it refuses before either has its place.
+        sync(one)
+        sync(other)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """From the call of the function that it yields, signals wait for the end of the context. Only Python's main thread
+    can have it so.
+    """
+    before: dict[int, Any] = {}
+    came = list[int]()
+
+    def hold() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+
+    try:
+        yield hold
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -173,19 +242,42 @@ def locked(path: Path) -> Iterator[Lock]:
     """Hold the file or folder `path` against other processes while the context lasts, if none of them holds it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield _lock(descriptor)
+        yield lock_file(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> Lock:
+def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
+    """Hold an open file or folder against other processes until it is closed, if none of them holds it; `shared` with
+    others that share it.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return "another's"
     except OSError:
         return "none"
     return "ours"
+
+
+def _temporary_file(path: Path, closes: ExitStack) -> Path:
+    """An empty file beside `path`, held until `closes` is closed.
+
+    Its name is always the same, so that the next process finds what a killed one left without looking through the
+    folder. Where another process holds that, or something else is there, the name is a random one.
+    """
+    begin, end = f".{path.name[:_KEPT]}.unfinished", path.suffix[:_KEPT]
+    temporary = path.with_name(begin + end)
+    with suppress(OSError, UserError):
+        descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT, UserError)
+        closes.callback(os.close, descriptor)
+        # Else it is another's, or was until now and has become the file that it was made for.
+        if lock_file(descriptor) == "ours" and os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+            os.ftruncate(descriptor, 0)
+            return temporary
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{begin}-", suffix=end)
+    os.close(handle)
+    return Path(name)
 
 
 def _remove_abandoned(parent: Path, unfinished: str) -> None:
@@ -217,6 +309,10 @@ def _explained(path: Path) -> Iterator[None]:
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
             raise UserError(
                 f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
+            ) from None
+        if error.errno == errno.EFBIG and not elsewhere:
+            raise UserError(
+                f"{path} is larger than a file may be here: nothing was written. Raise ulimit -f."
             ) from None
         if error.errno in _REFUSED and not elsewhere:
             raise _refused(path, error) from None

@@ -1,13 +1,9 @@
 """Initial weights: of a checkpoint, or ImageNet weights of the backbones from torchvision or a file."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import ResNet34_Weights
 
@@ -16,6 +12,7 @@ from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.geodtr import RESNET34, Backbone, BackboneConfig
+from geodtr.training.models.weights import check_tensors, read_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
@@ -70,16 +67,10 @@ def _download() -> Mapping[str, Tensor]:
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"recipe.pretrained is {str(path)!r}; allowed are none, imagenet, or an existing file.")
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is rejected: it is damaged, or contains Python code that loading would execute."
-        ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable file of weights ({error}).") from None
+    content = read_weights(path)
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} does not hold tensors by name, as torchvision's ResNet-34 file does.")
+    check_tensors(content, path)
     return content
 
 

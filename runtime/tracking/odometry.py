@@ -13,9 +13,11 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.foreign_text import from_cell
 
 TIMES = ("time_s", "time_unix_s")
 SPEEDS: Mapping[str, float] = {"speed_m_s": 1.0, "speed_km_h": 1 / 3.6}
@@ -26,6 +28,8 @@ YAWS: Mapping[str, float] = {
     "yaw_rad": math.degrees(1),
 }
 IMAGE = "image"
+MAX_ROWS = 1_000_000
+"""Rows of a file, which are all kept in memory. Rows that arrive live have no limit."""
 _LARGEST = 253_402_300_799.0
 """Of any value: 9999-12-31T23:59:59Z in seconds since 1970, the latest time that GPX can be given."""
 _GROUPS = (TIMES, tuple(SPEEDS), tuple(YAWS))
@@ -34,11 +38,14 @@ _ALLOWED = ", ".join(" or ".join(group) for group in _GROUPS) + f", and {IMAGE} 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What happened since the step before: `seconds` passed, `distance` metres forward, `turn` degrees clockwise."""
+    """What happened since the step before: `seconds` passed, `distance` metres forward and `right` metres to the right,
+    `turn` degrees clockwise.
+    """
 
     seconds: float
     distance: float
     turn: float
+    right: float = 0.0
 
 
 STANDING = Motion(0.0, 0.0, 0.0)
@@ -77,9 +84,11 @@ def read_odometry(path: Path) -> Odometry:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             coming = follow_odometry(file, str(path), path.parent)
-            steps = tuple(coming.steps)
+            steps = tuple(islice(coming.steps, MAX_ROWS + 1))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    if len(steps) > MAX_ROWS:
+        raise DataError(f"{path} has more than {MAX_ROWS:,} rows, a day at 10 Hz. Split it.")
     if not steps:
         raise DataError(f"{path} holds a header and no rows.")
     return replace(coming, steps=steps, count=len(steps))
@@ -166,6 +175,6 @@ def _rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(lines)
         for row in reader:
             if row:
-                yield reader.line_num, [cell.strip() for cell in row]
+                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None

@@ -1,4 +1,4 @@
-"""The official release's model by the recipe of tests/conformance: the same weights and inputs as its figures."""
+"""The official release's model with seeded weights and inputs: the same as in the figures of tests/conformance."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 FIGURES = ROOT / "tests" / "conformance"
-"""What the official code computed from seeds."""
+"""Results that the official code computed from seeds."""
 
 
 def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def polar_shapes() -> dict[str, list[int]]:
 
 
 def write_release_file(path: Path, weights: dict[str, Tensor], *, heads: int = 4) -> Path:
-    """A checkpoint file as the official train.py leaves it, with its parameter file beside it."""
+    """A checkpoint file as the official train.py writes it, and the parameter file in the same folder."""
     state = {f"module.{name}": tensor for name, tensor in weights.items()}
     torch.save({"epoch": 7, "model_state_dict": state, "optimizer_state_dict": {}, "scheduler_state_dict": {}}, path)
     code = weights["ge_grd.w1"]
@@ -89,7 +89,7 @@ def _generator(name: str) -> np.random.Generator:
 
 
 def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The release's names of this project's weights; written apart from the importer, so that each checks the other."""
+    """This project's weights under the release's names. Independent of the importer, so that each checks the other."""
     views = {"ground": "grd", "aerial": "sat"}
     inner = {
         "code": "tr_module.pos_encoder.linear",

@@ -1,4 +1,4 @@
-"""Backbones start from ImageNet weights, from a file of them, or from none; what cannot be had is said."""
+"""Backbones start from ImageNet weights, from a file of them, or from none; missing weights are reported."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_none_brings_no_weights() -> None:
     assert not first_weights(load_preset("world-tiny"))
 
 
-def test_without_a_network_and_without_a_file_it_says_what_to_do(
+def test_without_a_network_and_without_a_file_the_error_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -3,16 +3,17 @@
 Header: ground,aerial[,lat,lon[,heading]]. The simplest format for your own images.
 """
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.text_rows import read_csv
+from geodtr.runtime.text_rows import csv_rows, new_csv
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 FILE_NAME = "pairs.csv"
 HEADERS = (("ground", "aerial"), ("ground", "aerial", "lat", "lon"), ("ground", "aerial", "lat", "lon", "heading"))
+MAX_PAIRS = 1_000_000
+"""They take 1.3 GB of memory."""
 _ALLOWED = " or ".join(",".join(header) for header in HEADERS)
 
 
@@ -21,22 +22,22 @@ def read_pairs(folder: Path) -> PairSet:
     path = folder / FILE_NAME
     if not path.is_file():
         raise DataError(f"{folder} holds no {FILE_NAME}. Add one with the header {_ALLOWED}.")
-    rows = read_csv(path)
-    header = tuple(rows[0][1]) if rows else ()
+    rows = csv_rows(path, MAX_PAIRS)
+    _, first = next(rows, (0, []))
+    header = tuple(first)
     if header not in HEADERS:
         raise DataError(f"{path} has the columns {','.join(header) or '(none)'}; allowed: {_ALLOWED}.")
-    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in rows[1:])
+    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in rows)
     return existing(f"pairs:{folder}", pairs)
 
 
 def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float]]) -> Path:
     """Write `folder`/pairs.csv from (ground, aerial, lat, lon, heading) rows with relative paths; return its path."""
     path = folder / FILE_NAME
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADERS[-1])
+    with new_csv(path) as table:
+        table.write(HEADERS[-1])
         for ground, aerial, lat, lon, heading in rows:
-            writer.writerow((ground, aerial, f"{lat:.7f}", f"{lon:.7f}", f"{heading:.2f}"))
+            table.write((ground, aerial, f"{lat:.7f}", f"{lon:.7f}", f"{heading:.2f}"))
     return path
 
 

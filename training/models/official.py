@@ -4,21 +4,20 @@ A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_s
 training options. The network is inferred from the tensors' shapes, except for the number of heads.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import torch
 from torch import Tensor
 
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import CheckpointError
-from geodtr.runtime.files import check_file
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.checkpoint import fill_strictly
+from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.geodtr import BackboneConfig, Count, GeoDTR, GeoDTRConfig, positions
+from geodtr.training.models.weights import check_tensors, read_weights
 
 DEFAULT_HEADS = 4
 GROUND = Preprocessing(height=122, width=671)
@@ -49,38 +48,38 @@ class _Parameters(msgspec.Struct, frozen=True):
 def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
     """Build the model of an official checkpoint and load its weights strictly, without executing code.
 
-    `parameters` is the release's JSON of training options (see `find_parameters`). Without it, the number of heads is
-    unknown and 4 is used, as in the paper. Raises CheckpointError when the file contains code, holds another model, or
-    contradicts its parameters.
+    `parameters` is the release's JSON of training options (see `find_parameters`), the only record of the number of
+    heads. Raises CheckpointError when the file contains code, holds another model, or contradicts its parameters, and
+    when no number of heads is given.
     """
     tensors = _read_state_dict(path)
+    check_tensors(tensors, path)
     options = _read_parameters(parameters)
     config = _infer_config(tensors, options, path)
     grid = {"ground": tensors["ground.layout.w1"].shape[0], "aerial": tensors["aerial.layout.w1"].shape[0]}
     ground = _match_input(grid["ground"], (GROUND,), config.backbone, path)
     aerial = _match_input(grid["aerial"], (AERIAL_POLAR, AERIAL_SQUARE), config.backbone, path)
+    check_fits(config, ground, aerial, {name: tensor.shape for name, tensor in tensors.items()}, path)
     model = GeoDTR(config, ground, aerial)
     fill_strictly(model, tensors, path)
+    if options.TR_heads is None:
+        raise CheckpointError(
+            f"The number of heads of {path} is unknown: weights do not record it, and "
+            + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
+            + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
+        )
     return model.eval()
 
 
 def find_parameters(path: Path) -> Path | None:
-    """The `*parameter.json` beside `path`, if there is exactly one."""
-    files = sorted(path.parent.glob("*parameter.json"))
-    return files[0] if len(files) == 1 else None
+    """The `*parameter.json` beside `path`, or one folder up as in the release; None if there is not exactly one."""
+    here = path.resolve().parent
+    folders = [files for folder in (here, here.parent) if (files := sorted(folder.glob("*parameter.json")))]
+    return folders[0][0] if folders and len(folders[0]) == 1 else None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    check_file(path, CheckpointError)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is rejected: it is damaged, or contains Python code that loading would execute. Only tensors and "
-            "plain values are read. Ask its author for a file with only the weights."
-        ) from None
-    except Exception as error:  # a damaged archive can raise any exception
-        raise CheckpointError(f"{path} is not a readable PyTorch file ({_first_line(error)}).") from None
+    content = read_weights(path)
     state = content.get("model_state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path} has no model_state_dict; files of the official GeoDTR release have one.")
@@ -102,7 +101,7 @@ def _read_parameters(file: Path | None) -> _Parameters:
     if file is None:
         return _Parameters()
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Parameters, strict=False)
+        return decode_json(read_document(file), _Parameters, strict=False)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror}). Check --parameters.") from None
     except msgspec.DecodeError as error:
@@ -141,7 +140,7 @@ def _infer_config(tensors: Mapping[str, Tensor], options: _Parameters, path: Pat
 def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
     """Width and number of blocks of one residual stage; 1 each if absent, which strict loading then reports."""
     first = tensors.get(f"ground.backbone.layers.{index}.0.conv1.weight")
-    width = 1 if first is None else first.shape[0]
+    width = 1 if first is None or first.ndim == 0 else first.shape[0]
     return width, max(1, _count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\."))
 
 
@@ -155,7 +154,3 @@ def _match_input(count: int, known: tuple[Preprocessing, ...], backbone: Backbon
             return preprocessing
     sizes = " or ".join(f"{p.height}x{p.width}" for p in known)
     raise CheckpointError(f"{path} is made for inputs with {count} feature positions; the official sizes are {sizes}.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
