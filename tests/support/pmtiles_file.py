@@ -21,7 +21,7 @@ def tile_id(zoom: int, x: int, y: int) -> int:
                 x, y = half - 1 - x, half - 1 - y
             x, y = y, x
         side = half
-    return along + (4**zoom - 1) // 3
+    return along + int(4**zoom - 1) // 3
 
 
 def _varint(value: int) -> bytes:
