@@ -102,6 +102,10 @@ def run(arguments: Sequence[str]) -> NoReturn:
     try:
         with naming_extras():
             sys.exit(_command()(list(arguments)))
+    except SystemExit as leaving:
+        if leaving.code == 2:
+            _mention_dashes(arguments)
+        raise
     except UserError as error:
         _fail(str(error), error.exit_code)
     except ImportError as error:
@@ -121,6 +125,13 @@ def run(arguments: Sequence[str]) -> NoReturn:
         if error.errno not in _UNREACHABLE:
             raise
         _fail(f"{error.filename} cannot be reached: {error.strerror}. Check the path, and whether you may read it.")
+
+
+def _mention_dashes(arguments: Sequence[str]) -> None:
+    """Say how to name a file whose name begins with a dash, where an argument that was refused is one."""
+    for argument in arguments:
+        if argument.startswith("-") and len(argument) > 1 and os.path.lexists(argument):
+            messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", soft_wrap=True, markup=False)
 
 
 def _command() -> Any:

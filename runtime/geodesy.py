@@ -138,6 +138,32 @@ def _between(
     return ((d - b + 180) % 360 - 180) * east, (c - a) * north
 
 
+def earth_centred(lat: ArrayLike, lon: ArrayLike) -> Values:
+    """Places on the ellipsoid in metres from the Earth's centre, [3, N]: x towards latitude and longitude 0, z towards
+    the north pole. Near the poles and the 180th meridian, where degrees mislead, it is a place like any other.
+
+    Source: Snyder, Map Projections: A Working Manual (USGS 1395, 1987), with N as in `metres_per_degree`.
+    """
+    phi, lam = (np.radians(np.asarray(value, np.float64)) for value in (lat, lon))
+    vertical = SEMI_MAJOR / np.sqrt(1 - _E2 * np.sin(phi) ** 2)
+    return np.stack(
+        [
+            vertical * np.cos(phi) * np.cos(lam),
+            vertical * np.cos(phi) * np.sin(lam),
+            vertical * (1 - _E2) * np.sin(phi),
+        ]
+    )
+
+
+def local_axes(lat: ArrayLike, lon: ArrayLike) -> tuple[Values, Values, Values]:
+    """The unit vectors east, north and up at places in degrees, each [3, N], in the axes of `earth_centred`."""
+    phi, lam = (np.radians(np.asarray(value, np.float64)) for value in (lat, lon))
+    east = np.stack([-np.sin(lam), np.cos(lam), np.zeros_like(lam)])
+    north = np.stack([-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)])
+    up = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
+    return east, north, up
+
+
 def moved(lat_0: ArrayLike, lon_0: ArrayLike, east: ArrayLike, north: ArrayLike) -> tuple[Values, Values]:
     """Latitudes and longitudes in degrees, so many metres east and north of `lat_0`, `lon_0`; broadcasts."""
     lat_0, lon_0, east, north = (np.asarray(value, np.float64) for value in (lat_0, lon_0, east, north))

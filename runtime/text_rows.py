@@ -25,7 +25,7 @@ def csv_rows(path: Path, most: int | None = None) -> Iterator[tuple[int, list[st
     """
     count = 0
     with _explained(path, "a CSV"), path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(file, skipinitialspace=True)
         for row in reader:
             if row:
                 count += 1

@@ -1,7 +1,7 @@
 """Where tiles come from, on the command line: SOURCE and its options, written once for all commands that take them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A folder of tiles, a map (.tif, .vrt), a folder of map tiles (Z/X/Y.png), or a data set (KIND:PATH).",
+        help="A folder of tiles, a map (.tif, .vrt, .jp2), map tiles (.mbtiles, .pmtiles, or a folder Z/X/Y.png), or a "
+        "data set (KIND:PATH).",
         show_default=False,
     ),
 ]
@@ -44,19 +45,22 @@ class _Ids:
 @dataclass(frozen=True, slots=True)
 class _Folder:
     positions: str | None = _option(
-        "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id]), names, exif or none.",
+        "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id], or corners), names, exif or none.",
         "FILE|names|exif|none",
         "tiles.csv, else names, else exif",
     )
-    pattern: str | None = _option("Pattern of positions in file names, for example 'tile_{lat}_{lon}*'.", "TEXT")
+    pattern: str | None = _option(
+        "Pattern of positions in file names: 'tile_{lat}_{lon}*', or {west}, {south}, {east} and {north}.", "TEXT"
+    )
+    skip_unpositioned: bool = option(False, "Leave out images without a position, or with a wrong one.", shown=False)
 
     def options(self) -> "Options":
         from geodtr.runtime.sources.folder import ORIGINS, FolderOptions
 
         if self.positions is None:
-            return FolderOptions(None, self.pattern)
+            return FolderOptions(None, self.pattern, self.skip_unpositioned)
         origin = next((each for each in ORIGINS if each == self.positions), Path(self.positions))
-        return FolderOptions(origin, self.pattern)
+        return FolderOptions(origin, self.pattern, self.skip_unpositioned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class _Map:
     bands: str | None = _option("Three band numbers from 1, or one grey band.", "R,G,B", "red, green, blue")
     stretch: str | None = _option("Values that become black and white; for maps of more than 8 bits.", "LOW,HIGH")
     max_empty: float | None = _option("Largest share of a tile without data; other tiles are left out.", "SHARE", "0.2")
+    nodata: float | None = _option("Value of pixels without data, where the map does not mark them.", "VALUE")
 
     def options(self) -> "Options":
         from geodtr.runtime.errors import ConfigError
@@ -91,6 +96,7 @@ class _Map:
             self.tile_pixels,
             None if self.bands is None else _numbers(self.bands, int, "--bands", "1,2,3"),
             None if low_high is None else (low_high[0], low_high[1]),
+            nodata=self.nodata,
             **({} if self.max_empty is None else {"max_empty": self.max_empty}),
         )
 
@@ -103,12 +109,12 @@ class _MapTiles:
     step: int | None = _option("Distance between references, in tiles.", "N", "as --merge")
 
     def options(self) -> "Options":
-        from geodtr.runtime.sources.xyz import XyzOptions
+        from geodtr.runtime.sources.slippy import XyzOptions
 
         return XyzOptions(self.zoom, self.tms, self.merge, self.step)
 
 
-_KINDS = {"A folder of images": _Folder, "A map file": _Map, "A folder of map tiles": _MapTiles}
+_KINDS = {"A folder of images": _Folder, "A map file": _Map, "Map tiles": _MapTiles}
 
 takes_source_options = with_options({None: (_Ids,), **{panel: (kind,) for panel, kind in _KINDS.items()}})
 """Gives a command that takes a SOURCE the options of all kinds of sources."""
@@ -191,7 +197,8 @@ def preview(
         unreadable = drawn.unreadable
         save_picture(drawn.figure, out)
     if as_json:
-        show_json({"source": opened.name, "notes": opened.notes, "coverage": coverage, "unreadable": unreadable})
+        measured = asdict(coverage) | {"frame": None if coverage.frame is None else coverage.frame.bounds}
+        show_json({"source": opened.name, "notes": opened.notes, "coverage": measured, "unreadable": unreadable})
     else:
         _show(opened.name, coverage)
     if unreadable:
@@ -205,10 +212,10 @@ def _show(name: str, coverage: "Coverage") -> None:
     rows.add_row("tiles", str(coverage.tiles))
     rows.add_row("with a position", str(coverage.positioned))
     if coverage.frame is not None:
-        frame = coverage.frame
+        bounds = coverage.frame.bounds
         rows.add_row("at another's place", str(coverage.doubled))
-        rows.add_row("latitudes", f"{frame.south:.6f} to {frame.north:.6f}")
-        rows.add_row("longitudes", f"{frame.west:.6f} to {frame.east:.6f}")
+        rows.add_row("latitudes", "{south:.6f} to {north:.6f}".format(**bounds))
+        rows.add_row("longitudes", "{west:.6f} to {east:.6f}".format(**bounds))
         rows.add_row("centre to centre", f"{coverage.width_metres:.0f} m x {coverage.height_metres:.0f} m")
         if coverage.spacing_metres is not None:
             rows.add_row("nearest other tile, median", f"{coverage.spacing_metres:.1f} m")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import nanoarrow
@@ -67,18 +68,29 @@ def decode(path: Path) -> Decoded:
     images).
     """
     with _opened(path) as image:
-        if image.mode not in _MODES or _deep(image):
-            depth = " with 16 bits a channel" if _deep(image) else ""
-            raise ImageError(
-                f"{path} has pixel format {image.mode}{depth}; allowed are 8-bit images "
-                f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
-            )
-        image.load()
-        note = image.info.get(PREPARED_KEY)
-        # Neither copies an image that needs nothing: the copies took longer than decoding a panorama.
-        ImageOps.exif_transpose(image, in_place=True)
-        upright = image if image.mode == "RGB" else image.convert("RGB")
-        return Decoded(upright, note if isinstance(note, str) else None)
+        return _upright(image, str(path))
+
+
+def decode_bytes(content: bytes, name: str) -> Decoded:
+    """The same of an image file's bytes; `name` is what a message calls them."""
+    with _explained(name), Image.open(BytesIO(content), formats=_FORMATS) as image:
+        _check_pixels(image, name)
+        return _upright(image, name)
+
+
+def _upright(image: Image.Image, name: str) -> Decoded:
+    if image.mode not in _MODES or _deep(image):
+        depth = " with 16 bits a channel" if _deep(image) else ""
+        raise ImageError(
+            f"{name} has pixel format {image.mode}{depth}; allowed are 8-bit images "
+            f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
+        )
+    image.load()
+    note = image.info.get(PREPARED_KEY)
+    # Neither copies an image that needs nothing: the copies took longer than decoding a panorama.
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = image if image.mode == "RGB" else image.convert("RGB")
+    return Decoded(upright, note if isinstance(note, str) else None)
 
 
 def pixels_in_place(image: Image.Image) -> Images:
@@ -120,31 +132,42 @@ def list_images(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file, opened by Pillow; what Pillow refuses, then or within, becomes an ImageError."""
-    try:
+    with _explained(str(path)):
         # What is no file, a pipe for one, could keep its reader waiting for ever.
         if path.exists() and not path.is_file():
             raise ImageError(f"{path} is not a file. Name an image.")
         with Image.open(path, formats=_FORMATS) as image:
-            most = MAX_PIXELS // 4 if image.format == "WEBP" else MAX_PIXELS
-            if image.width * image.height > most:
-                raise ImageError(f"{path} has more than {most:,} pixels. Cut it into tiles first.")
-            if max(image.size) > MAX_SIDE:
-                raise ImageError(f"{path} has a side of more than {MAX_SIDE:,} pixels. Cut it into tiles first.")
+            _check_pixels(image, str(path))
             yield image
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    most = MAX_PIXELS // 4 if image.format == "WEBP" else MAX_PIXELS
+    if image.width * image.height > most:
+        raise ImageError(f"{name} has more than {most:,} pixels. Cut it into tiles first.")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{name} has a side of more than {MAX_SIDE:,} pixels. Cut it into tiles first.")
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Make an ImageError of what Pillow and the disk say."""
+    try:
+        yield
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"{path} does not exist. Check the path, or the list that names it.") from None
+        raise ImageError(f"{name} does not exist. Check the path, or the list that names it.") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path} is not an image that can be read; allowed are JPEG, PNG, WebP, BMP and TIFF."
+            f"{name} is not an image that can be read; allowed are JPEG, PNG, WebP, BMP and TIFF."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"{path} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first.") from None
+        raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first.") from None
     except Exception as error:  # on a damaged file, Pillow's readers raise errors of many types
         if isinstance(error, OSError) and error.strerror is not None:
-            raise ImageError(f"{path} cannot be read ({error.strerror}).") from None
-        raise ImageError(f"{path} cannot be decoded ({error}): truncated or corrupt. Replace or remove it.") from None
+            raise ImageError(f"{name} cannot be read ({error.strerror}).") from None
+        raise ImageError(f"{name} cannot be decoded ({error}): truncated or corrupt. Replace or remove it.") from None
 
 
 def _deep(image: Image.Image) -> bool:

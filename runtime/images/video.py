@@ -53,7 +53,7 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
     if not path.is_file():
         yield Seen(str(path), ImageError(f"{path} does not exist. Check the path, or the list that names it."), None)
         return
-    with opened(str(path)) as capture:
+    with opened(path) as capture:
         if not capture.isOpened():
             yield Seen(str(path), ImageError(f"{path} cannot be opened as a video: truncated, or not one."), None)
             return
@@ -75,11 +75,21 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
 
 
 @contextmanager
-def opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
-    """A file's or a camera's capture, released at the end; check whether it opened."""
+def opened(source: Path | int) -> "Generator[cv2.VideoCapture, None, None]":
+    """A file's or a camera's capture, released at the end; check whether it opened.
+
+    A file is opened by FFmpeg under its absolute path: FFmpeg takes `http:/host` for an address, and lets a file name
+    other files alone, no addresses (its protocol whitelist for files).
+    """
     import cv2
 
-    capture = cv2.VideoCapture(source)
+    if isinstance(source, Path):
+        # GStreamer follows a playlist into the network. It is left out only where it is there, for OpenCV warns on
+        # standard error when a backend that was asked for cannot open a file.
+        others = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
+        capture = cv2.VideoCapture(str(source.absolute()), cv2.CAP_FFMPEG if others else cv2.CAP_ANY)
+    else:
+        capture = cv2.VideoCapture(source)
     try:
         yield capture
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, fields
 from datetime import datetime, timezone
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,29 @@ def geojson(waypoints: Sequence[Waypoint], *, track: bool) -> dict[str, Any]:
         features.append({"type": "Feature", "geometry": place, "properties": properties})
     if track:
         # A line has two positions at least.
-        lines = [[_at(waypoint) for waypoint in run] for run in runs(waypoints) if len(run) > 1]
+        whole = [[_at(waypoint) for waypoint in run] for run in runs(waypoints) if len(run) > 1]
+        lines = [part for line in whole for part in cut_at_180(line)]
         line = {"type": "MultiLineString", "coordinates": lines}
         features.append({"type": "Feature", "geometry": line, "properties": {"name": "track"}})
     return {"type": "FeatureCollection", "features": features}
+
+
+def cut_at_180(line: Sequence[Sequence[float]]) -> list[list[Sequence[float]]]:
+    """A line of [lon, lat] in parts that do not cross the 180th meridian, each step taken the short way round.
+
+    Source: RFC 7946, 3.1.9.
+    """
+    parts: list[list[Sequence[float]]] = [[line[0]]]
+    for (lon, lat), end in pairwise(line):
+        if abs(end[0] - lon) > 180:
+            edge = 180.0 if lon > 0 else -180.0
+            beyond = end[0] + 2 * edge - lon
+            share = (edge - lon) / beyond if beyond else 0.5
+            crossing = lat + share * (end[1] - lat)
+            parts[-1].append([edge, crossing])
+            parts.append([[-edge, crossing]])
+        parts[-1].append(end)
+    return parts
 
 
 def gpx(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> bytes:
@@ -161,7 +180,9 @@ def _csv_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> byt
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _at(waypoint: Waypoint) -> tuple[float | None, float | None]:
+def _at(waypoint: Waypoint) -> tuple[float, float]:
+    assert waypoint.lon is not None  # it is asked of those that have a position
+    assert waypoint.lat is not None
     return waypoint.lon, waypoint.lat
 
 

@@ -15,7 +15,7 @@ _COLOURS = ("red", "green", "blue")
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """`indexes` (counted from 1) are read: three, or one that is grey, or an index into `palette`, uint8 [256, 3].
+    """`indexes` (counted from 1) are read: three, or one that is grey, or an index into `palette`, uint8 [N, 3].
 
     `stretch` is what becomes 0 and 255.
     """
@@ -44,10 +44,11 @@ def choose_bands(dataset: Any, asked: tuple[int, ...] | None, stretch: tuple[flo
     """
     labels = [label.name for label in dataset.colorinterp]
     indexes = _find(labels, where) if asked is None else _check(asked, labels, where)
-    palette = labels[indexes[0] - 1] == "palette" if len(indexes) == 1 else False
     types = {dataset.dtypes[index - 1] for index in indexes}
-    if palette and types == {"uint8"}:
-        return Bands(indexes, _palette(dataset.colormap(indexes[0])))
+    if len(indexes) == 1 and labels[indexes[0] - 1] == "palette" and types <= {"uint8", "uint16"}:
+        if stretch is not None:
+            raise ConfigError(f"{where} has a colour table, which gives its colours: leave --stretch out.")
+        return Bands(indexes, _palette(dataset.colormap(indexes[0]), types == {"uint16"}))
     held = f"{where} holds {', '.join(sorted(types))} values"
     if any(name.startswith("complex") for name in types):
         raise DataError(f"{held}; allowed are whole and floating-point numbers. Choose other bands: --bands N")
@@ -57,6 +58,12 @@ def choose_bands(dataset: Any, asked: tuple[int, ...] | None, stretch: tuple[flo
             "every map of a gallery."
         )
     return Bands(indexes, stretch=stretch)
+
+
+def alpha_band(dataset: Any) -> int | None:
+    """The number of the band that is labelled alpha, wherever it stands; None without one."""
+    labels = [label.name for label in dataset.colorinterp]
+    return labels.index("alpha") + 1 if "alpha" in labels else None
 
 
 def _find(labels: Sequence[str], where: str) -> tuple[int, ...]:
@@ -81,8 +88,9 @@ def _check(asked: tuple[int, ...], labels: Sequence[str], where: str) -> tuple[i
     return asked
 
 
-def _palette(colours: dict[int, tuple[int, int, int, int]]) -> Images:
-    palette = np.zeros((256, 3), np.uint8)
+def _palette(colours: dict[int, tuple[int, int, int, int]], deep: bool) -> Images:
+    """A row for each value that the band may hold; those without a colour are black."""
+    palette = np.zeros((65_536 if deep else 256, 3), np.uint8)
     for index, colour in colours.items():
         palette[index] = colour[:3]
     return palette

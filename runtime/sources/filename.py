@@ -1,17 +1,18 @@
 """Positions out of file names: the conventions that are about, and a pattern of one's own."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.images.decode import SUFFIXES
+from geodtr.runtime.sources.footprint import Footprint
 from geodtr.runtime.sources.tile import Position, check_position
 
 # Whole numbers only: what stands beside must not be taken for a part of it, nor a part of it for what stands beside.
 _NUMBER = r"(?:(?<![\d.])|(?=[-+]))[-+]?\d+(?:\.\d+)?(?!\.?\d)"
 # Without decimals a number is no coordinate: a date or a running number is more likely.
-_LAT, _LON = (rf"(?P<{name}>[-+]?\d{{1,3}}\.\d+)" for name in ("lat", "lon"))
+_DEGREES = r"[-+]?\d{1,3}\.\d+"
+_LAT, _LON = (rf"(?P<{name}>{_DEGREES})" for name in ("lat", "lon"))
 
 CONVENTIONS = {
     "satellite_LAT_LON": re.compile(rf"satellite_{_LAT}_{_LON}"),
@@ -20,26 +21,32 @@ CONVENTIONS = {
         rf"(?:.*[^a-z])?lat(?:itude)?[_= ]?{_LAT}[_,;& ]+(?:longitude|long|lon|lng)[_= ]?{_LON}(?:[^\d.].*)?", re.I
     ),
     "@EAST@NORTH@ZONE@BAND@LAT@LON@...": re.compile(rf"@[^@]*@[^@]*@[^@]*@[^@]*@{_LAT}@{_LON}@.*"),
+    "@NAME@WEST@SOUTH@EAST@NORTH@": re.compile(
+        r"@[^@]*" + "".join(rf"@(?P<{edge}>{_DEGREES})" for edge in ("west", "south", "east", "north")) + "@?"
+    ),
 }
-"""File names without suffix. The first is the convention of VIGOR's tiles, the second of its panoramas, the last of the
-data sets for visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark").
+"""File names without suffix. The first is the convention of VIGOR's tiles, the second of its panoramas, the fourth of
+data sets for visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark"), the last of
+AerialVL's maps, which gives two corners.
 """
 
-_FIELDS = ("lat", "lon", "heading")
+_EDGES = {"south", "west", "north", "east"}
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:
     """A user's pattern, such as "tile_{lat}_{lon}*": {lat}, {lon} and, if wanted, {heading} stand for numbers in
-    degrees, * for anything. It is held against the whole name; the file's ending may be left out of it. A sign before a
-    number is the number's, unless the pattern holds it.
+    degrees, * for anything; {south}, {west}, {north} and {east} stand for a tile's edges, in place of its centre. It
+    is held against the whole name; the file's ending may be left out of it. A sign before a number is the number's,
+    unless the pattern holds it.
 
-    Raises ConfigError when {lat} or {lon} is missing, or a field is unknown or comes twice.
+    Raises ConfigError when a field is missing or unknown, or comes twice.
     """
     fields = re.findall(r"\{(.*?)\}", text)
-    if not {"lat", "lon"} <= set(fields) <= set(_FIELDS) or len(set(fields)) < len(fields):
+    whole = set(fields) == _EDGES or {"lat", "lon"} <= set(fields) <= {"lat", "lon", "heading"}
+    if not whole or len(set(fields)) < len(fields):
         raise ConfigError(
             f"The pattern {text!r} cannot be used: it needs {{lat}} and {{lon}} once each, may have {{heading}}, and * "
-            "for anything, for example 'tile_{lat}_{lon}*'."
+            "for anything, for example 'tile_{lat}_{lon}*'; or all of {south}, {west}, {north} and {east}."
         )
     parts = re.split(r"(\{.*?\}|\*)", text)
     ending = "|".join(re.escape(suffix) for suffix in SUFFIXES)
@@ -52,15 +59,18 @@ def _translate(part: str) -> str:
     return f"(?P<{part[1:-1]}>{_NUMBER})" if part.startswith("{") else re.escape(part)
 
 
-def match_names(images: Iterable[Path], pattern: re.Pattern[str]) -> list[Position]:
-    """The position in each image's name. Raises DataError naming the first that does not fit, or is out of range."""
-    return [_match(image, pattern) for image in images]
-
-
-def _match(image: Path, pattern: re.Pattern[str]) -> Position:
+def match_name(image: Path, pattern: re.Pattern[str]) -> Position:
+    """The position in an image's name. Raises DataError when the name does not fit, gives two corners of which the
+    pattern would take one for the centre, or is out of range.
+    """
     match = pattern.fullmatch(image.name)
     if match is None:
         raise DataError(f"{image}: its name does not fit the pattern. Rename or remove it, or change --pattern.")
+    if "lat" in match.groupdict() and CONVENTIONS["@NAME@WEST@SOUTH@EAST@NORTH@"].fullmatch(image.stem):
+        raise DataError(
+            f"{image}: its name gives two corners, and the pattern would take one of them for the centre. Leave "
+            "--pattern out, or name the edges: '@*@{west}@{south}@{east}@{north}@'"
+        )
     return _position(match, image)
 
 
@@ -82,4 +92,6 @@ def find_in_name(image: Path) -> Position | None:
 
 def _position(found: re.Match[str], image: Path) -> Position:
     values = {name: float(text) for name, text in found.groupdict().items()}
-    return check_position(values["lat"], values["lon"], str(image), values.get("heading"))
+    if "lat" in values:
+        return check_position(values["lat"], values["lon"], str(image), values.get("heading"))
+    return Footprint.north_up(**values, where=str(image)).position(image, str(image))

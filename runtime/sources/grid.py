@@ -3,14 +3,16 @@
 Knows where pixels lie on the Earth; knows nothing of files or colours.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from math import ceil
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.geodesy import Values, displacement
+from geodtr.runtime.geodesy import Values, earth_centred, local_axes
 
 _SAMPLES = 257
 """Points at which a line across the map is measured: the scale of a projection changes slowly."""
@@ -25,6 +27,14 @@ _MOST = 5_000_000
 
 _LARGEST_SHEAR = 0.02
 """Cosine of the angle between a map's rows and columns on the ground."""
+
+_CELLS = 9
+"""A side, in whose middles that angle is measured."""
+
+_REACH = 8.0
+"""Pixels to either side over which a pixel's size is measured: half a pixel would drown in the rounding of degrees, for
+a map of centimetres has steps of 1e-7 degrees.
+"""
 
 
 class Locate(Protocol):
@@ -54,7 +64,34 @@ class GridTile:
     flipped: bool
 
 
-def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_metres: float) -> list[GridTile]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid(Sequence[GridTile]):
+    """Tiles as columns, each an array [N] named as GridTile's: some 70 bytes a tile, of which there may be millions."""
+
+    column: NDArray[np.int64]
+    row: NDArray[np.int64]
+    width: NDArray[np.int64]
+    height: NDArray[np.int64]
+    lat: Values
+    lon: Values
+    heading: Values
+    metres: Values
+    flipped: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, index: int) -> GridTile: ...
+    @overload
+    def __getitem__(self, index: slice | NDArray[Any]) -> "Grid": ...
+    def __getitem__(self, index: int | slice | NDArray[Any]) -> "GridTile | Grid":
+        """A tile, or some of them: by a slice, an array of numbers or a mask."""
+        columns = [getattr(self, each.name)[index] for each in fields(self)]
+        return GridTile(*(value.item() for value in columns)) if isinstance(index, int) else Grid(*columns)
+
+
+def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_metres: float) -> Grid:
     """Tiles of `tile_metres` on the ground over a map of so many pixels, by rows; neighbours' centres at most
     `stride_metres` apart (a little more where half a per cent of the map would ask for one more).
 
@@ -62,7 +99,7 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
     map. Windows are whole pixels, so that a tile's size is right within half a pixel a side, and nothing is resampled
     that need not be. The outer tiles end with the map.
 
-    Raises DataError when the map is smaller than a tile, or sheared, or would come to more than five million tiles.
+    Raises DataError when the map is smaller than a tile, or would come to more than five million tiles.
     """
     middle = np.full(_SAMPLES, width / 2)
     down = np.linspace(0, height, _SAMPLES)
@@ -107,8 +144,7 @@ def _spread(pixels: Values, places: tuple[Values, Values], tile: float, stride: 
 
 def _distances(places: tuple[Values, Values]) -> Values:
     """Metres from the first of the places to each, along the line through them all."""
-    lat, lon = places
-    steps = np.hypot(*displacement(lat[:-1], lon[:-1], lat[1:], lon[1:]))
+    steps = np.linalg.norm(np.diff(earth_centred(*places)), axis=0)
     return np.concatenate([np.zeros(1), np.cumsum(steps)])
 
 
@@ -116,38 +152,41 @@ def _length(places: tuple[Values, Values]) -> float:
     return float(_distances(places)[-1])
 
 
-def _measure(width: int, height: int, locate: Locate, x: Values, y: Values, tile_metres: float) -> list[GridTile]:
+def _measure(width: int, height: int, locate: Locate, x: Values, y: Values, tile_metres: float) -> Grid:
     """The windows about the centres (x, y), each as large as the ground is there."""
     across, down = _scale(locate, x, y)
-    w = np.clip(np.rint(tile_metres / np.hypot(*across)), 1, width).astype(np.int64)
-    h = np.clip(np.rint(tile_metres / np.hypot(*down)), 1, height).astype(np.int64)
+    wide, high = (np.linalg.norm(side, axis=0) for side in (across, down))
+    w = np.clip(np.rint(tile_metres / wide), 1, width).astype(np.int64)
+    h = np.clip(np.rint(tile_metres / high), 1, height).astype(np.int64)
     left = np.clip(np.rint(x - w / 2), 0, width - w).astype(np.int64)
     top = np.clip(np.rint(y - h / 2), 0, height - h).astype(np.int64)
     lat, lon = locate(left + w / 2, top + h / 2)
+    east, north, zenith = local_axes(lat, lon)
     # Seen from above, rows run to the right of columns; the other way round the map is stored from below.
-    flipped = across[0] * down[1] - across[1] * down[0] > 0
+    flipped = (np.cross(across, down, axis=0) * zenith).sum(axis=0) > 0
     up = np.where(flipped, 1, -1) * down
-    heading = np.degrees(np.arctan2(up[0], up[1])) % 360
-    metres = (w * np.hypot(*across) + h * np.hypot(*down)) / 2
+    heading = np.degrees(np.arctan2((up * east).sum(axis=0), (up * north).sum(axis=0))) % 360
+    metres = (w * wide + h * high) / 2
     # A heading of -1e-15 degrees comes to 360 by rounding.
     heading[heading >= 360] = 0
-    columns = (left, top, w, h, lat, lon, heading, metres, flipped)
-    return [GridTile(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    return Grid(left, top, w, h, lat, lon, heading, metres, flipped)
 
 
-def _scale(locate: Locate, x: Values, y: Values) -> tuple[Values, Values]:
-    """Metres east and north [2, N] on the ground of a pixel to the right, and of one down, at the points (x, y)."""
-    # Half a pixel would drown in the rounding of degrees: a map of centimetres has steps of 1e-7 degrees.
-    reach = 8.0
-    (west, east), (above, below) = (
-        [locate(x + side * reach * along, y + side * reach * (1 - along)) for side in (-1, 1)] for along in (1, 0)
-    )
-    across = np.stack(displacement(*west, *east)) / (2 * reach)
-    down = np.stack(displacement(*above, *below)) / (2 * reach)
-    shear = np.abs((across * down).sum(axis=0)) / (np.hypot(*across) * np.hypot(*down))
-    if not shear.max() <= _LARGEST_SHEAR:
-        raise DataError(
-            "The map's rows and columns are not at right angles on the ground: tiles would be sheared. Warp it first, "
-            "for example: rio warp MAP NEW.tif --dst-crs EPSG:3857"
-        )
-    return across, down
+def is_sheared(width: int, height: int, locate: Locate) -> bool:
+    """Whether rows and columns are not at right angles on the ground somewhere: tiles would show parallelograms."""
+    cells = (np.arange(_CELLS) + 0.5) / _CELLS
+    x, y = (values.ravel() for values in np.meshgrid(width * cells, height * cells))
+    across, down = _scale(locate, x, y, min(_REACH, width / (2 * _CELLS)), min(_REACH, height / (2 * _CELLS)))
+    lengths = np.linalg.norm(across, axis=0) * np.linalg.norm(down, axis=0)
+    return bool((np.abs((across * down).sum(axis=0)) > _LARGEST_SHEAR * lengths).any())
+
+
+def _scale(
+    locate: Locate, x: Values, y: Values, reach_x: float = _REACH, reach_y: float = _REACH
+) -> tuple[Values, Values]:
+    """Metres on the ground [3, N], in the axes of `earth_centred`, of a pixel to the right, and of one down, at the
+    points (x, y).
+    """
+    west, east = (earth_centred(*locate(x + side * reach_x, y)) for side in (-1, 1))
+    above, below = (earth_centred(*locate(x, y + side * reach_y)) for side in (-1, 1))
+    return (east - west) / (2 * reach_x), (below - above) / (2 * reach_y)

@@ -68,11 +68,14 @@ class ListedTiles:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Degrees, WGS 84. `heading` is where the tile's upper edge points, clockwise from north, 0 to 360, if known."""
+    """Degrees, WGS 84. `heading` is where the tile's upper edge points, clockwise from north, 0 to 360, and
+    `metres_per_pixel` its scale, where they are known.
+    """
 
     lat: float
     lon: float
     heading: float | None = None
+    metres_per_pixel: float | None = None
 
 
 def check_position(lat: float, lon: float, where: str, heading: float | None = None) -> Position:

@@ -18,7 +18,8 @@ from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import find_kind, open_source
-from geodtr.runtime.sources.xyz import XyzOptions, open_xyz
+from geodtr.runtime.sources.slippy import XyzOptions
+from geodtr.runtime.sources.xyz import open_xyz
 
 NOBODY = 65534
 LONGEST = 255  # bytes of a file name, on all common file systems

@@ -49,6 +49,18 @@ def test_single_fixes_are_gpx_waypoints() -> None:
     )
 
 
+def test_a_geojson_line_is_cut_at_the_180th_meridian() -> None:
+    """RFC 7946, 3.1.9: or a map draws it around the Earth."""
+    places = [(-17.0, 179.9), (-17.2, -179.9), (-17.2, -179.8), (-17.4, 179.9)]
+    track = [Waypoint("tracking", None, float(time), lat, lon) for time, (lat, lon) in enumerate(places)]
+    *_, line = geojson(track, track=True)["features"]
+    first, second, third = (np.array(part) for part in line["geometry"]["coordinates"])
+    np.testing.assert_allclose(first, [(179.9, -17.0), (180, -17.1)])
+    np.testing.assert_allclose(second[:3], [(-180, -17.1), (-179.9, -17.2), (-179.8, -17.2)])
+    np.testing.assert_allclose(second[3], (-180, -17.2 - 0.2 * 2 / 3))
+    np.testing.assert_allclose(third, [(180, -17.2 - 0.2 * 2 / 3), (179.9, -17.4)])
+
+
 @settings(max_examples=100, deadline=None)
 @example(name="", lat=90.0, lon=180.0, time=0.0)
 @given(name=st.text(), lat=st.floats(-90, 90), lon=st.floats(-180, 180), time=st.floats(0, 4e9))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.ExifTags import GPS
@@ -42,6 +42,7 @@ def _position(lat: float, lon: float) -> dict[str, Any]:
 def test_what_a_camera_writes_is_read(
     tmp_path_factory: pytest.TempPathFactory, lat: float, lon: float, suffix: str
 ) -> None:
+    assume((lat, lon) != (0, 0))  # what cameras write that have no position
     root = tmp_path_factory.mktemp("exif")
     _tag(root / f"a.{suffix}", **_position(lat, lon))
     (place,) = places_of(root).values()
@@ -60,7 +61,10 @@ def test_exif_is_read_if_names_give_nothing_or_on_request(tmp_path: Path) -> Non
         ({"GPSLongitude": None, "GPSLongitudeRef": None}, "lacks GPSLongitude, GPSLongitudeRef"),
         ({"GPSLatitudeRef": None}, "lacks GPSLatitudeRef"),
         ({"GPSLatitudeRef": "X"}, "GPSLatitude"),
-        ({"GPSLatitude": (IFDRational(1, 0), IFDRational(0), IFDRational(0))}, "lat is nan"),
+        ({"GPSLatitude": (IFDRational(1, 0), IFDRational(0), IFDRational(0))}, "GPSLatitude 1/0, 0/1, 0/1"),
+        ({"GPSLongitude": (IFDRational(11), IFDRational(30), IFDRational(0, 0))}, "GPSLongitude 11/1, 30/1, 0/0"),
+        ({"GPSLongitudeRef": "\x01"}, "GPSLongitudeRef '\\x01'"),
+        ({**_position(0.0, 0.0)}, "GPSLatitude 0 and GPSLongitude 0"),
         ({"GPSLatitude": (IFDRational(91), IFDRational(0), IFDRational(0))}, "lat is 91"),
         ({"GPSLatitude": (IFDRational(48),)}, "degrees, minutes and seconds"),
     ],
@@ -80,6 +84,18 @@ def test_an_image_without_exif_among_others_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"b\.jpg: its EXIF gives no position, and 1 of 3"):
         open_folder(tmp_path)
+
+
+def test_images_without_a_position_are_left_out_on_request(tmp_path: Path) -> None:
+    for number in range(3):
+        _tag(tmp_path / f"a{number}.jpg", **_position(48.1 + number / 100, 11.5))
+    _tag(tmp_path / "hidden.jpg", **_position(0.0, 0.0))
+    Image.new("RGB", (8, 8)).save(tmp_path / "none.jpg")
+    with pytest.raises(DataError, match=r"hidden\.jpg.*--skip-unpositioned"):
+        open_folder(tmp_path)
+    source = open_folder(tmp_path, FolderOptions(skip_unpositioned=True))
+    assert [tile.id for tile in source.tiles] == ["a0.jpg", "a1.jpg", "a2.jpg"]
+    assert any("2 of 5 images are left out" in note and "hidden.jpg" in note for note in source.notes)
 
 
 @settings(max_examples=60, deadline=None)

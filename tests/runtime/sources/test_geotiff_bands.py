@@ -39,6 +39,40 @@ def test_tiles_without_data_are_left_out_and_counted(tmp_path: Path, how: str) -
         open_geotiff(only_empty, GeoTiffOptions(50))
 
 
+def test_an_alpha_band_counts_wherever_it_stands(tmp_path: Path) -> None:
+    """Multispectral orthophotos have it last of five or six bands, where GDAL takes it for one more colour."""
+    pixels = picture(600, 600, bands=6).astype(np.uint16) * 100
+    pixels[5] = 65535
+    pixels[:, :, :300] = 0
+    path = utm_map(tmp_path / "map.tif", pixels)
+    with rasterio.open(path, "r+") as file:
+        grey = ColorInterp.gray
+        file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, grey, grey, ColorInterp.alpha]
+    source = open_geotiff(path, GeoTiffOptions(50, stretch=(0, 25_000)))
+    assert len(source.tiles) == 18
+    assert source.bands.indexes == (1, 2, 3)
+
+
+def test_a_black_border_that_is_not_marked_is_reported_and_left_out_on_request(tmp_path: Path) -> None:
+    pixels = picture(600, 600)
+    columns, rows = np.indices((600, 600))
+    pixels[:, columns + rows < 300] = 0
+    path = utm_map(tmp_path / "map.tif", pixels)
+    source = open_geotiff(path, GeoTiffOptions(50))
+    assert len(source.tiles) == 36
+    assert "--nodata 0" in source.notes[-1]
+    dropped = open_geotiff(path, GeoTiffOptions(50, nodata=0))
+    assert len(dropped.tiles) == 30
+    assert not any("--nodata" in note for note in dropped.notes)
+    for tile in dropped.tiles:
+        assert (dropped.read(tile).pixels.sum(axis=2) == 0).mean() < 0.25
+    assert not any("black" in note for note in open_geotiff(_noise(tmp_path), GeoTiffOptions(50)).notes)
+
+
+def _noise(folder: Path) -> Path:
+    return utm_map(folder / "noise.tif", picture(600, 600))
+
+
 def _only_tile(source: GeoTiff) -> np.ndarray:
     (tile,) = source.tiles
     return source.read(tile).pixels
@@ -69,6 +103,17 @@ def test_a_palette_is_resolved(tmp_path: Path) -> None:
         file.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 100, 0, 255)})
     colours = {tuple(colour) for colour in _only_tile(open_geotiff(path, GeoTiffOptions(50))).reshape(-1, 3).tolist()}
     assert colours == {(10, 20, 30), (200, 100, 0)}
+
+
+def test_a_palette_of_16_bits_is_resolved_and_takes_no_stretch(tmp_path: Path) -> None:
+    indexes = (picture(100, 100, bands=1) % 2).astype(np.uint16) * 300
+    path = utm_map(tmp_path / "map.tif", indexes, photometric="palette")
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (10, 20, 30, 255), 300: (200, 100, 0, 255)})
+    colours = {tuple(colour) for colour in _only_tile(open_geotiff(path, GeoTiffOptions(50))).reshape(-1, 3).tolist()}
+    assert colours == {(10, 20, 30), (200, 100, 0)}
+    with pytest.raises(ConfigError, match=r"colour table.*--stretch"):
+        open_geotiff(path, GeoTiffOptions(50, stretch=(0, 3)))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maps import UTM, picture, upright, utm_map, write_map
 from rasterio import Affine
+from rasterio.windows import Window
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
 from geodtr.runtime.installation import install_hint
@@ -39,11 +40,7 @@ def test_a_map_without_a_reference_system_or_a_position_is_refused(tmp_path: Pat
         open_geotiff(points, GeoTiffOptions(50))
 
 
-def test_a_sheared_map_and_a_tile_larger_than_the_map_are_refused(tmp_path: Path) -> None:
-    sheared = upright(UTM) @ Affine.shear(20)
-    path = write_map(tmp_path / "sheared.tif", picture(200, 200), UTM, sheared)
-    with pytest.raises(DataError, match="sheared"):
-        open_geotiff(path, GeoTiffOptions(20))
+def test_a_tile_larger_than_the_map_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"map\.tif: No tile of 500 m.*100 m high and 50 m wide"):
         open_geotiff(utm_map(tmp_path / "map.tif", picture(100, 200)), GeoTiffOptions(500))
 
@@ -117,7 +114,8 @@ def test_without_rasterio_the_error_names_the_extra(tmp_path: Path, monkeypatch:
     "options",
     [
         {"tile_metres": 0}, {"tile_metres": float("nan")}, {"tile_metres": 9, "stride_metres": -1},
-        {"tile_metres": 9, "tile_pixels": 0}, {"tile_metres": 9, "bands": (1, 2)},
+        {"tile_metres": 9, "tile_pixels": 0}, {"tile_metres": 9, "tile_pixels": 4097},
+        {"tile_metres": 9, "bands": (1, 2)}, {"tile_metres": 9, "nodata": float("nan")},
         {"tile_metres": 9, "stretch": (5, 5)}, {"tile_metres": 9, "max_empty": 1.5},
     ],
 )  # fmt: skip
@@ -141,13 +139,47 @@ print(peak() - before)
 """
 
 
-def test_a_map_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
-    """240 MB of pixels, none of them written: with GDAL's default cache, all of them are kept in memory."""
-    shape = {"width": 9000, "height": 9000, "count": 3, "dtype": "uint8", "sparse_ok": True}
-    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
-    path = tmp_path / "large.tif"
+def _sparse(path: Path, side: int, nodata: int | None = None) -> Path:
+    """A map of which no pixel is written."""
+    shape = {"width": side, "height": side, "count": 3, "dtype": "uint8", "nodata": nodata, "sparse_ok": True}
+    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512, "BIGTIFF": "YES"}
     with rasterio.open(path, "w", driver="GTiff", crs=UTM, transform=upright(UTM), **shape, **tiled):
         pass
+    return path
+
+
+@pytest.mark.parametrize("pixels", [None, 256])
+def test_a_tile_of_too_many_pixels_is_refused_by_name(tmp_path: Path, pixels: int | None) -> None:
+    path = _sparse(tmp_path / "map.tif", 100_000)
+    with pytest.raises(DataError, match=r"map\.tif: a tile would be .* pixels .*--tile-metres.*overviews"):
+        open_geotiff(path, GeoTiffOptions(49_000, tile_pixels=pixels))
+
+
+def test_large_tiles_are_drawn_in_fewer_pixels(tmp_path: Path) -> None:
+    source = open_geotiff(_sparse(tmp_path / "map.tif", 6000), GeoTiffOptions(3000))
+    (tile,) = source.tiles
+    assert "4096 pixels" in " ".join(source.notes)
+    assert source.read(tile).image.size == (4096, 4096)
+    assert tile.metres_per_pixel == pytest.approx(3000 / 4096, rel=0.001)
+
+
+def test_a_huge_map_of_nothing_is_answered_without_reading_it(tmp_path: Path) -> None:
+    """2.5 billion pixels, and tiles by the ten thousand."""
+    path = _sparse(tmp_path / "map.tif", 50_000, nodata=0)
+    with pytest.raises(DataError, match=r"each of 1\d{4} tiles"):
+        open_geotiff(path, GeoTiffOptions(250))
+    with rasterio.open(path, "r+") as file:
+        file.write(picture(512, 512), window=Window(1024, 512, 512, 512))
+    kept = open_geotiff(path, GeoTiffOptions(250, 125, max_empty=0.5)).tiles
+    assert kept
+    for tile in kept:
+        column, row, width, height = tile.more["window"]
+        assert column < 1536 and column + width > 1024 and row < 1024 and row + height > 512
+
+
+def test_a_map_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
+    """240 MB of pixels, none of them written: with GDAL's default cache, all of them are kept in memory."""
+    path = _sparse(tmp_path / "large.tif", 9000)
     line = [sys.executable, "-c", _GROWTH, str(path)]
     grown = int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)  # KiB
     assert 10_000 < grown < 190_000

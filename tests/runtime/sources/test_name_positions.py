@@ -11,7 +11,7 @@ from PIL import Image
 from positioned_folder import LATITUDES, LONGITUDES, places_of, write_folder
 
 from geodtr.runtime.errors import ConfigError, DataError
-from geodtr.runtime.sources.filename import compile_pattern, find_in_name, match_names
+from geodtr.runtime.sources.filename import compile_pattern, find_in_name, match_name
 from geodtr.runtime.sources.folder import FolderOptions, open_folder
 
 Degrees = tuple[float, float]
@@ -61,7 +61,7 @@ def test_a_position_written_into_a_name_is_read_back(
     assert known is not None
     assert (known.lat, known.lon) == (lat, lon)
     name = pattern.replace("*", "some_").format(lat=f"{lat:.6f}", lon=f"{lon:.6f}", heading=heading)
-    (read,) = match_names([Path(name + ".jpg")], compile_pattern(pattern))
+    read = match_name(Path(name + ".jpg"), compile_pattern(pattern))
     assert (read.lat, read.lon, read.heading) == (lat, lon, heading)
 
 

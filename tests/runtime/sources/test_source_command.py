@@ -78,6 +78,52 @@ def test_map_tiles_are_previewed(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(result.out)["coverage"]["tiles"] == 1
 
 
+def test_positions_across_the_180th_meridian_are_printed_within_180_degrees(cli: Cli, tmp_path: Path) -> None:
+    fiji = write_map(tmp_path / "fiji.tif", picture(300, 300), "EPSG:32601", Affine(10, 0, 169_000, 0, -10, 1_000_000))
+    result = cli("gallery", "preview", fiji, "--tile-metres", 500, "--json")
+    assert result.code == 0, result.err
+    frame = json.loads(result.out)["coverage"]["frame"]
+    assert -180 <= frame["east"] < 0 < frame["west"] <= 180
+
+
+def test_options_for_empty_places_reach_their_source(cli: Cli, tmp_path: Path) -> None:
+    pixels = picture(200, 200)
+    pixels[:, :, :100] = 0
+    ortho = write_map(tmp_path / "black.tif", pixels, UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
+    kept = [
+        json.loads(cli("gallery", "preview", ortho, "--tile-metres", 25, *options, "--json").out)["coverage"]["tiles"]
+        for options in ((), ("--nodata", 0))
+    ]
+    assert kept == [16, 8]
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in ("48.1000,11.5000.png", "48.2000,11.5000.png", "notes.png"):
+        Image.new("RGB", (16, 16)).save(folder / name)
+    result = cli("gallery", "preview", folder, "--skip-unpositioned", "--json")
+    assert json.loads(result.out)["coverage"]["tiles"] == 2
+    assert "1 of 3 images are left out" in result.err
+
+
+def test_sources_that_are_none_come_with_a_hint(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "map/3/4").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "map/3/4/5.png")
+    assert f"{tmp_path / 'map'} --zoom 3" in refused("gallery", "preview", tmp_path / "map/3")
+    assert "MBTiles" in refused("gallery", "preview", "https://tiles.example.org/{z}/{x}/{y}.png")
+    (tmp_path / "map.gpkg").write_bytes(b"SQLite format 3")
+    assert "gdal_translate" in refused("gallery", "preview", tmp_path / "map.gpkg")
+
+
+def test_a_name_that_begins_with_a_dash_comes_with_a_hint(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_map(Path("-map.tif"), picture(100, 100), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
+    result = cli("gallery", "preview", "-map.tif", "--tile-metres", 50)
+    assert result.code == 2
+    assert "./-map.tif" in result.err
+    assert cli("gallery", "preview", "./-map.tif", "--tile-metres", 50).code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -90,7 +136,7 @@ def test_map_tiles_are_previewed(cli: Cli, tmp_path: Path) -> None:
         (("--tile-metres", 50, "--bands", "1,2"), "2 bands"),
         (("--tile-metres", 50, "--stretch", "1,2,3"), "two numbers"),
         (("--zoom", 3), "is a map file, and the options are for a folder of map tiles"),
-        (("--zoom", 3, "--pattern", "{lat}"), "--zoom: a folder of map tiles"),
+        (("--zoom", 3, "--pattern", "{lat}"), "--zoom: map tiles"),
     ],
 )
 def test_wrong_options_are_refused_in_a_sentence(

@@ -16,7 +16,8 @@ from rasterio.warp import transform
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.sources.xyz import MAX_ZOOM, XyzOptions, metres_per_pixel, open_xyz, place
+from geodtr.runtime.sources.slippy import MAX_ZOOM, XyzOptions, metres_per_pixel, place
+from geodtr.runtime.sources.xyz import open_xyz
 
 HALF = 6_378_137 * pi
 """Metres from the middle of Web Mercator to its edge."""
@@ -113,6 +114,13 @@ def test_references_that_lack_a_tile_are_left_out_and_counted(folder: Callable[.
     assert [tile.id for tile in source.tiles] == ["17/12/20+2"]
     assert any("1 references are left out" in note for note in source.notes)
     with pytest.raises(DataError, match="3 x 3"):
+        open_xyz(root, XyzOptions(merge=3))
+
+
+def test_a_merged_reference_of_too_many_pixels_is_refused(folder: Callable[..., Path]) -> None:
+    root = folder(_block(0, 0, 3, 3), side=3000)
+    assert len(open_xyz(root, XyzOptions(merge=2)).tiles) == 1
+    with pytest.raises(DataError, match=r"9000 pixels wide; allowed are up to 8192\. Merge fewer"):
         open_xyz(root, XyzOptions(merge=3))
 
 
