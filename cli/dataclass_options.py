@@ -29,9 +29,10 @@ def with_options(
                 for name in more
                 if _is_given(context, name)
             }
-            command(context, given=given, **{each.name: values[each.name] for each in own if each.name in values})
+            command(given=given, **{each.name: values[each.name] for each in own if each.name in values})
 
-        parameters = [*own[:place], *more.values(), *own[place + 1 :]]
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        parameters = [context, *own[:place], *more.values(), *own[place + 1 :]]
         wrapped.__doc__ = command.__doc__
         wrapped.__name__ = command.__name__
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it

@@ -22,7 +22,7 @@ from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.installation import EXTRA_OF, install_hint
+from geodtr.runtime.installation import naming_extras
 
 _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors for a path that cannot be examined, valid or not."""
@@ -81,14 +81,10 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run one command line and exit; a user's mistake is one message and exit code 2, never a traceback."""
     try:
-        sys.exit(app(list(arguments)))
+        with naming_extras():
+            sys.exit(app(list(arguments)))
     except UserError as error:
         _fail(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        _fail(f"This needs {error.name}, which is not installed: {install_hint(extra)}")
     except OSError as error:
         if error.errno not in _UNREACHABLE:
             raise

@@ -34,13 +34,13 @@ def read_pool(named: str) -> tuple[Pool, PairSet | None]:
         return pool_of(pair_set), pair_set
     images: dict[Branch, tuple[Path, ...]] = {}
     for branch in BRANCHES:
-        found = sorted(path for path in (folder / branch).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        if not found:
+        paths = sorted(path for path in (folder / branch).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        if not paths:
             raise DataError(
                 f"{folder / branch} holds no images. A folder to calibrate on holds images in ground/ and in aerial/; "
                 f"a data set is named by its kind, for example pairs:{folder}"
             )
-        images[branch] = tuple(found)
+        images[branch] = tuple(paths)
     return Pool(named, images, {branch: _folders(images[branch]) for branch in BRANCHES}), None
 
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 MARKER, REPORT, SHEET, TABLE = "demo.json", "report.json", "sheet.png", "table.md"
 UNFINISHED, UNFINISHED_GALLERY = "run.unfinished", "gallery.unfinished"
-MADE = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", UNFINISHED_GALLERY, REPORT, SHEET, TABLE, MARKER)
+RESULTS = ("world", "run", UNFINISHED, "onnx", "bundles", "gallery", UNFINISHED_GALLERY, REPORT, SHEET, TABLE, MARKER)
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _NEAR = 25.0
 _SHEET_QUERIES, _SHEET_TILES = 8, 5
@@ -108,13 +108,13 @@ class DemoReport:
 
 @dataclass(frozen=True, slots=True)
 class _Stopwatch:
-    """Runs steps, unless their result is there, and keeps how long each took.
+    """Runs the steps whose result is missing, and records the seconds of each.
 
-    What follows a step that was done anew is done anew as well: its result was made from something that is gone.
+    After a step that ran, all later steps run again, because their earlier results came from other input.
     """
 
     announce: Callable[[str], None]
-    made: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -125,7 +125,7 @@ class _Stopwatch:
         self.seconds[title] = round(time.perf_counter() - start, 1)
 
     def make(self, title: str, result: Path, work: Callable[[], object]) -> Path:
-        if result.exists() and self.made:
+        if result.exists() and self.results:
             shutil.rmtree(result)
         if result.exists():
             self.announce(f"{title}: reusing {result}")
@@ -133,7 +133,7 @@ class _Stopwatch:
         else:
             with self.step(title):
                 work()
-            self.made.append(result)
+            self.results.append(result)
         return result
 
 
@@ -243,7 +243,7 @@ def _claim(out: Path, marker: bytes, fresh: bool) -> None:
     if not ours:
         check_new_folder(out)
     elif fresh:
-        for name in MADE:
+        for name in RESULTS:
             entry = out / name
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     elif file.read_bytes() != marker:
@@ -274,8 +274,8 @@ def _build_gallery(out: Path, bundle_path: Path, test_set: PairSet, track: Track
 def _position_error(test_set: PairSet, located: list[Localisation]) -> PositionError:
     best = [localisation.candidates[0].place for localisation in located]
     true = np.array([(pair.lat, pair.lon) for pair in test_set.pairs], np.float64)
-    found = np.array([(place.lat, place.lon) for place in best], np.float64)
-    metres = distance(true[:, 0], true[:, 1], found[:, 0], found[:, 1])
+    located_at = np.array([(place.lat, place.lon) for place in best], np.float64)
+    metres = distance(true[:, 0], true[:, 1], located_at[:, 0], located_at[:, 1])
     misses = metres[metres > _NEAR]
     return PositionError(
         median=float(np.median(metres)),

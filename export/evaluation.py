@@ -51,8 +51,8 @@ def evaluate_on(
 ) -> list[Result]:
     """Evaluate `model` on each data set in turn, its descriptors in memory for no longer than that.
 
-    `trained_on` is a user's word, in place of what the model says of itself; `sheet_queries` are shared out among the
-    data sets. Every SPEC is read before the first image. Raises DataError when one of them is not what it says.
+    `trained_on` replaces the model's own record; `sheet_queries` are divided among the data sets. Every SPEC is read
+    before the first image. Raises DataError when one of them is invalid.
     """
     pair_sets = [read_test_set(spec, limit) for spec in specs]
     known = trained_on or model.trained_on

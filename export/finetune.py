@@ -21,7 +21,7 @@ from geodtr.training.run_files import CONFIG, find_checkpoint
 
 EPOCHS = 3
 SLOWER = 0.05
-"""By how much smaller the learning rate is than that of the first training."""
+"""Factor on the first training's learning rate."""
 
 
 def finetune_config(
@@ -43,9 +43,9 @@ def finetune_config(
     read_info(checkpoint)
     if preset is None:
         if not (source / CONFIG).is_file():
-            raise ConfigError(f"{source} says not how it was trained. Name a run's folder, or add --preset.")
+            raise ConfigError(f"{source} does not record how it was trained. Name a run's folder, or add --preset.")
         preset = str(source / CONFIG)
-    load_preset(preset, settings)  # what is wrong there is said before the work
+    load_preset(preset, settings)  # report errors in the settings before the work
     with float32_bundle(checkpoint, track) as exported:
         ranges = calibrate(exported, pool, options, track=track).ranges
         convolutions = _convolutions(exported, ranges)
@@ -59,18 +59,18 @@ def finetune_config(
         "int8.weight_bits": 7 if dialect == "cpu-7bit" else 8,
         **(changes or {}),
     }
-    said = {setting.partition("=")[0].strip() for setting in settings}
-    return load_preset(preset, settings, {key: value for key, value in values.items() if key not in said})
+    explicit = {setting.partition("=")[0].strip() for setting in settings}
+    return load_preset(preset, settings, {key: value for key, value in values.items() if key not in explicit})
 
 
 def _convolutions(exported: Bundle, ranges: Ranges) -> dict[str, Any]:
-    """Of each convolution, by its module's name in the model, what it reads and writes."""
-    found = {}
+    """The ranges that each convolution reads and writes, by its module's name in the model."""
+    convolutions = {}
     for branch in BRANCHES:
         graph = onnx.load(str(exported.path / exported.manifest.engine(branch).file))
         limits = cut_by_relu(graph, ranges[branch].activations)
         for operator in operators(graph):
             if operator.kind == "Conv":
                 name = operator.weights.removeprefix("branch.").removesuffix(".weight")
-                found[f"{branch}.{name}"] = {"reads": limits[operator.reads], "writes": limits[operator.writes]}
-    return found
+                convolutions[f"{branch}.{name}"] = {"reads": limits[operator.reads], "writes": limits[operator.writes]}
+    return convolutions

@@ -1,4 +1,4 @@
-"""MODEL: whatever a user names to be run, a checkpoint (PyTorch float32) or a bundle of engines."""
+"""The command line's MODEL: a checkpoint (PyTorch float32) or a bundle of engines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Model:
     """Both branches ready to run. `name` is for tables: a bundle's folder, or PyTorch; `bytes` is the files' size.
 
     `runs_by` is the backend, with ONNX Runtime's provider where that is not the CPU, or torch. `trained_on` is the SPEC
-    of the training set; None where the model does not say. `tolerance`: the points of R@1 that the search which chose
-    its blocks let go; None where there was none. `bundle`: None for a checkpoint.
+    of the training set; None where the model does not record it. `tolerance`: the tolerance in points of R@1 of the
+    search that chose its blocks; None without a search. `bundle`: None for a checkpoint.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Model:
 
 
 def distinct_names(models: Sequence[Model]) -> list[str]:
-    """Of each model the name; with as many of the folders above as tell it from another's."""
+    """The name of each model, with as many parent folders as make it unique."""
     names = [model.name for model in models]
     folders = [model.path.resolve().parts for model in models]
     for depth in range(2, max(map(len, folders)) + 1):
@@ -60,12 +60,12 @@ def check_source(path: Path) -> None:
 def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
     """Open a bundle folder, a checkpoint file, or a training run's folder. PyTorch runs on a GPU where there is one.
 
-    Raises CheckpointError or BundleError when it is neither, or not whole. A checkpoint needs the `train` extra.
+    Raises CheckpointError or BundleError when it is neither, or incomplete. A checkpoint needs the `train` extra.
     """
     if is_bundle(path):
         bundle = open_bundle(path)
         manifest = bundle.manifest
-        made = manifest.quantisation
+        entry = manifest.quantisation
         return Model(
             path=path,
             name=path.resolve().name,
@@ -75,7 +75,7 @@ def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
             embedding_id=manifest.embedding_id,
             bytes=bundle.bytes,
             trained_on=manifest.source.trained_on,
-            tolerance=None if made is None or made.search is None else made.search.tolerance,
+            tolerance=None if entry is None or entry.search is None else entry.search.tolerance,
             bundle=bundle,
         )
     if not path.exists():

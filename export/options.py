@@ -3,7 +3,7 @@
 The command line makes its options of these declarations, and `command_line` writes them. Imports nothing heavy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,11 @@ def flag_of(of: "Field[Any]") -> str:
     return flag or f"--{of.name.replace('_', '-')}"
 
 
+def from_given(of: Any, given: Mapping[str, Any], **more: Any) -> Any:
+    """An instance of a dataclass, with the options that `given` holds by field, and with `more` fields."""
+    return of(**{each.name: given[each.name] for each, _ in options_of(of) if each.name in given}, **more)
+
+
 def given(request: Any) -> "list[tuple[str, Any]]":
     """The options that differ from their defaults, as the user types them, with their values."""
     return [
@@ -71,16 +76,16 @@ def given(request: Any) -> "list[tuple[str, Any]]":
 
 
 def words(request: Any) -> list[str]:
-    """The options that differ from their defaults, as one types them with their values."""
-    found = list[str]()
+    """The command line arguments for the options that differ from their defaults."""
+    arguments = list[str]()
     for flag, value in given(request):
         if value is True:
-            found.append(flag)
+            arguments.append(flag)
             continue
         for each in value if isinstance(value, tuple) else (value,):
-            # What was read already is named by the SPEC that it was read by.
-            found += [flag, str(each if isinstance(each, (str, int, float, Path)) else each.name)]
-    return found
+            # An opened data set goes by its SPEC.
+            arguments += [flag, str(each if isinstance(each, (str, int, float, Path)) else each.name)]
+    return arguments
 
 
 def check_bounds(request: Any) -> None:

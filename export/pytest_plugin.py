@@ -57,19 +57,20 @@ class ParityCheck:
         fails with the reasons and the command to run next.
         """
         __tracebackhide__ = True
-        from geodtr.runtime.errors import UserError
+        from geodtr.runtime.errors import MissingDependency, UserError
+        from geodtr.runtime.installation import naming_extras
 
         try:
             gates = _gates(max_drop or {}, min_cosine or {}, require_certain, accept_undecided)
             bundles = [Path(path) for path in candidates]
-            result = self._compare(Path(reference), bundles, data, limit, gates, stages)
+            with naming_extras():
+                result = self._compare(Path(reference), bundles, data, limit, gates, stages)
+        except MissingDependency as error:
+            pytest.fail(f"geodtr_parity: {error}. A float32 bundle and stages=False need no extra.", pytrace=False)
         except UserError as error:
             pytest.fail(f"geodtr_parity: {error}", pytrace=False)
-        except ModuleNotFoundError as error:
-            needs = "checkpoints and stages need the extras train and export; a float32 bundle and stages=False do not"
-            pytest.fail(f"geodtr_parity: {error.name} is not installed: {needs}", pytrace=False)
         if not result.passed:
-            pytest.fail(self._said(result), pytrace=False)
+            pytest.fail(self._message(result), pytrace=False)
         return result
 
     def _compare(
@@ -101,7 +102,7 @@ class ParityCheck:
         number = f"-{self._calls}" if self._calls > 1 else ""
         return None if self._reports is None else self._reports / f"{self._test}{number}.html"
 
-    def _said(self, result: "ParityResult") -> str:
+    def _message(self, result: "ParityResult") -> str:
         from geodtr.export.report.words import headline, summary
 
         lines = [f"{headline(result)}, on {result.figures.pairs:,} pairs of {result.figures.data}."]

@@ -33,7 +33,7 @@ def times_as_fast(
     rounds: int = ROUNDS,
     track: Track = untracked,
 ) -> list[SpeedEntry]:
-    """How many times as fast as `base` each of `pairs` is, with `batch` images a call."""
+    """The speed of each of `pairs` relative to `base`, at batch size `batch`."""
     ground, aerial = (
         time_embedders(
             [pair[branch] for pair in (base, *pairs)],

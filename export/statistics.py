@@ -16,7 +16,7 @@ from geodtr.runtime.recall import Z_95
 _Z_WORSE = 3.5
 """McNemar's statistic above which an engine is worse than the model by more than chance.
 
-An engine as good as the model exceeds it with probability 0.00031 at most, whatever the number of queries (exact
+An engine as good as the model exceeds it with probability 0.00031 at most, for any number of queries (exact
 binomial, at the worst number of changed queries): less than once in 1,000 runs with three pairings.
 """
 _MANY = 1e9
@@ -69,7 +69,7 @@ def decide(lost: float, gained: float, queries: float, tolerance: float) -> Verd
 
 
 def is_within(lost: float, gained: float, queries: float, tolerance: float) -> bool:
-    """Whether the measured drop is at most `tolerance`, a share of 1, whatever it proves."""
+    """Whether the measured drop is at most `tolerance`, a fraction of 1, regardless of significance."""
     return lost - gained <= tolerance * queries + 1e-9
 
 

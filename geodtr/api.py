@@ -16,6 +16,7 @@ from geodtr.runtime.gallery.build import Added
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.images.frames import Frame, as_frames, open_frames
+from geodtr.runtime.installation import naming_extras
 from geodtr.runtime.names import Branch, Index, Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.registry import Options, open_source
@@ -243,6 +244,7 @@ def export_onnx(
     return export_checkpoint(Path(checkpoint), Path(out), raw_tiles=raw_tiles, track=track)
 
 
+@naming_extras()
 def compare(
     reference: "Model | Path | str",
     candidates: "Sequence[Model | Path | str]",
@@ -283,6 +285,8 @@ def compare(
         A candidate is no bundle, or was made from another checkpoint.
     DataError
         Fewer than two pairs can be read.
+    MissingDependency
+        A checkpoint is compared without the extra `train`, or exported for `stages` without `export`.
 
     Examples
     --------

@@ -1,1 +1,4 @@
-"""What flies: preprocessing, engines, gallery, search and localisation. Needs NumPy and Pillow, never torch or onnx."""
+"""The inference runtime: preprocessing, engines, gallery, search and localisation.
+
+Needs NumPy and Pillow, never torch or onnx.
+"""

@@ -78,8 +78,8 @@ def unread_command(bundle: Path) -> str:
     text = file.read_bytes().decode(errors="replace") if os.access(file, os.R_OK) else ""
 
     def recorded_in_text(pattern: str) -> str | None:
-        found = re.search(pattern, text)
-        return None if found is None else found.group(1)
+        match = re.search(pattern, text)
+        return None if match is None else match.group(1)
 
     recorded = recorded_in_text(r'"command":\s*("(?:[^"\\]|\\.)*")')
     if recorded is not None:
@@ -93,8 +93,8 @@ def unread_command(bundle: Path) -> str:
         why.append(f"BACKEND: {', '.join(BACKENDS)}")
     if precision is None:
         why.append(f"PRECISION: {', '.join(map(asked_as, PRECISIONS))} (those below fp16 want --calibration SPEC)")
-    asked = "PRECISION" if precision is None else "auto" if precision == "mixed" else precision
-    words = _line(_CHECKPOINT, ["--backend", backend or "BACKEND"], asked, _beside(bundle))
+    argument = "PRECISION" if precision is None else "auto" if precision == "mixed" else precision
+    words = _line(_CHECKPOINT, ["--backend", backend or "BACKEND"], argument, _beside(bundle))
     return f"{shlex.join(words)}  # {'; '.join(why)}"
 
 
@@ -119,10 +119,10 @@ def _plain(manifest: Manifest) -> list[str]:
     """A line with backend and precision, for a manifest that records no command."""
     if manifest.backend.name == "onnx":
         return shlex.split(export_command(_CHECKPOINT, "OUT", manifest.source.raw_tiles))
-    made = manifest.quantisation
-    options = _options(manifest.backend) + ([] if made is None else ["--calibration", made.calibration.data])
-    if made is not None and made.search is not None:
-        options += ["--recall-on", made.search.data]
+    entry = manifest.quantisation
+    options = _options(manifest.backend) + ([] if entry is None else ["--calibration", entry.calibration.data])
+    if entry is not None and entry.search is not None:
+        options += ["--recall-on", entry.search.data]
     return _line(_CHECKPOINT, options, asked_as(manifest.precision), "OUT")
 
 

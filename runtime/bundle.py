@@ -1,7 +1,7 @@
-"""A bundle opened: its manifest checked, its files' hashes verified, its engines ready to run.
+"""An open bundle: its manifest is checked, its files' hashes are verified, its engines are ready to run.
 
-Engines are executable artefacts: no byte of one is given to a backend before its hash is verified. A bundle of another
-machine can be opened and looked into; its engines are opened only where they run rightly.
+Engines are executable: a backend gets no byte of one before its hash is verified. A bundle for another machine can be
+opened and inspected; its engines open only where they run correctly.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from geodtr.runtime.spec import Embedder, EmbedderPair, Images
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files are what its manifest says.
+    """A bundle whose files match its manifest.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Bundle:
         return sum(entry.bytes for branch in BRANCHES for entry in self.manifest.engine(branch).files)
 
     def embedder(self, branch: Branch, options: EngineOptions = DEFAULT_OPTIONS) -> Embedder:
-        """Open one branch's engine. Raises BundleError when it would not run here, or not rightly."""
+        """Open one branch's engine. Raises BundleError when it would not run correctly here."""
         self._require_it_runs()
         (embedder,) = open_embedders([self._files(branch)], self.manifest.backend, options)
         return embedder
 
     def embedders(self, options: EngineOptions = DEFAULT_OPTIONS) -> EmbedderPair:
-        """Open both engines; they share what memory the backend lets them. Raises BundleError likewise."""
+        """Open both engines, which share memory as far as the backend allows. Raises BundleError as `embedder`."""
         self._require_it_runs()
         ground, aerial = open_embedders([self._files(branch) for branch in BRANCHES], self.manifest.backend, options)
         return EmbedderPair(ground, aerial)
@@ -58,9 +58,9 @@ class Bundle:
     def layer_times(
         self, branch: Branch, images: Images, calls: int, options: EngineOptions = DEFAULT_OPTIONS
     ) -> list[LayerTime]:
-        """What each layer of one branch's engine takes for a call with `images`, the longest first.
+        """The time of each layer of one branch's engine for a call with `images`, the longest first.
 
-        Raises BundleError as above.
+        Raises BundleError as `embedder`.
         """
         self._require_it_runs()
         return layer_times(self._files(branch), self.manifest.backend, options, images, calls)
@@ -85,7 +85,7 @@ def open_bundle(path: Path | str) -> Bundle:
     Returns
     -------
     Bundle
-        Its engines are opened by `embedder("ground")` and `embedder("aerial")`.
+        `embedder("ground")` and `embedder("aerial")` open its engines.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class Diagnosis:
 def examine_bundle(bundle: Path) -> Diagnosis:
     """Whether `bundle` would run here and why not. Raises BundleError when the folder is no bundle at all."""
     if not (bundle / FILE_NAME).is_file():
-        read_manifest(bundle)  # says what a bundle is: wrong usage, not a finding
+        read_manifest(bundle)  # raises: the user named no bundle, which is not a finding
     return _diagnosis(bundle, _bundle_findings(bundle))
 
 
@@ -47,15 +47,15 @@ def examine_machine() -> Diagnosis:
 
 
 def _diagnosis(bundle: Path | None, findings: Iterator[Finding]) -> Diagnosis:
-    found = tuple(findings)
-    return Diagnosis(bundle, found, not any(finding.failed for finding in found))
+    results = tuple(findings)
+    return Diagnosis(bundle, results, not any(finding.failed for finding in results))
 
 
 def _bundle_findings(bundle: Path) -> Iterator[Finding]:
     try:
         manifest = read_manifest(bundle)
     except NewerManifest as error:
-        yield Finding(what=FILE_NAME, found=error.found, failed=True, remedy=error.remedy)
+        yield Finding(what=FILE_NAME, found=error.problem, failed=True, remedy=error.remedy)
         return
     except BundleError as error:
         yield Finding(what=FILE_NAME, found=str(error), failed=True, remedy=unread_command(bundle))
@@ -73,7 +73,7 @@ def _machine_findings() -> Iterator[Finding]:
     yield Finding(what="geodtr-export", found=__version__)
     yield Finding(what="Python", found=f"{platform.python_version()}, {platform.system()}")
     cpu = this_cpu()
-    flags = ", ".join(cpu.cpu_flags) or "instructions not told"
+    flags = ", ".join(cpu.cpu_flags) or "instruction set unknown"
     yield Finding(
         what="processor", found=f"{cpu.architecture}, {os.cpu_count()} cores, {flags}; INT8 as {cpu_dialect()}"
     )

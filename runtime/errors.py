@@ -1,4 +1,4 @@
-"""Errors a user can mend: each message names the offending value, what is allowed, and the way out.
+"""Errors that a user can correct: each message names the wrong value, the allowed values and the remedy.
 
 The command line prints a `UserError` without a traceback and exits with 2. Anything else is a bug and keeps its
 traceback.
@@ -6,7 +6,7 @@ traceback.
 
 
 class UserError(Exception):
-    """Base of every error that the user can mend. A command then exits with `exit_code`.
+    """Base of every error that the user can correct. A command exits with `exit_code`.
 
     Examples
     --------
@@ -26,7 +26,7 @@ class ImageError(UserError):
 
 
 class DataError(UserError):
-    """A data set, its list of pairs, or one of its files is not what its kind promises."""
+    """A data set, its list of pairs, or one of its files is invalid."""
 
 
 class DescriptorError(UserError):
@@ -38,11 +38,11 @@ class CheckpointError(UserError):
 
 
 class BundleError(UserError):
-    """A bundle is missing, incomplete, altered, or cannot be run by what is installed."""
+    """A bundle is missing, incomplete, altered, or cannot run with the installed packages."""
 
 
 class BuildError(UserError):
-    """A backend could not build an engine, or built another one than was asked for: nothing is written."""
+    """A backend could not build an engine, or built one that differs from the request: nothing is written."""
 
 
 class GalleryError(UserError):
@@ -50,15 +50,15 @@ class GalleryError(UserError):
 
 
 class EmbeddingSpaceMismatch(GalleryError):
-    """Queries of one embedding space were put to a gallery of another."""
+    """The queries are from another embedding space than the gallery."""
 
 
 class OutputExists(UserError):
-    """The output's place is taken: nothing that exists is overwritten."""
+    """The output exists already; it is never overwritten."""
 
 
 class MissingDependency(UserError):
-    """An optional package that the call needs is not installed, or two are installed that exclude each other."""
+    """An optional package that the call needs is not installed, or two installed ones conflict."""
 
 
 class ConfigError(UserError):
@@ -72,6 +72,6 @@ class Undecided(UserError):
 
 
 class GateNotMet(UserError):
-    """What was asked for was done and is not good enough by the measure that the user set: nothing is left of it."""
+    """The result misses a limit that the user set: nothing is written."""
 
     exit_code = 1

@@ -112,8 +112,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[Path]:
-    """A folder for what is needed only meanwhile, inside one that `new_folder` gave: it goes with it, however the
-    process ends, and fills the disk that the user named rather than another.
+    """A temporary folder inside a folder from `new_folder`.
+
+    It is removed together with that folder even if the process is killed, and it uses the disk that the user named.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
         yield Path(scratch)

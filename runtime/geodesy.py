@@ -56,7 +56,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """Within `radius` metres of a place in degrees (WGS 84): what a GNSS fix says before an image is looked at.
+    """Within `radius` metres of a position in degrees (WGS 84), such as a GNSS fix gives before any image is searched.
 
     Raises ConfigError when a value is not finite or out of range.
     """

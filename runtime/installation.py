@@ -8,12 +8,16 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from geodtr.runtime.errors import MissingDependency
 
 NAME = "geodtr-export"
 EXTRA_OF = {
@@ -30,6 +34,18 @@ EXTRA_OF = {
     "onnx_ir": "export",
 }
 """The extra that brings a package which the base installation does not have."""
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Raise MissingDependency, with the command that installs it, where a package of an extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingDependency(f"This needs {error.name}, which is not installed: {install_hint(extra)}") from error
 
 
 def install_hint(*extras: str, upgrade: bool = False) -> str:
@@ -59,8 +75,8 @@ def install_hint(*extras: str, upgrade: bool = False) -> str:
 
 def pip(command: str) -> str:
     """A command of pip for this environment: by name where that pip is on the path, else by this Python."""
-    found = shutil.which("pip")
-    if found and Path(found).parent == Path(sys.executable).parent:
+    program = shutil.which("pip")
+    if program and Path(program).parent == Path(sys.executable).parent:
         return f"pip {command}"
     python = shlex.quote(sys.executable)
     # uv makes environments without pip; in pipx's it is there, shared by all of them. Looked up by its metadata:
@@ -73,6 +89,6 @@ def pip(command: str) -> str:
 def _source() -> dict[str, Any]:
     """Where the installer got the package from (PEP 610); empty: from an index, or this was not recorded."""
     # In a checkout the build's egg-info comes first and records nothing.
-    texts = (found.read_text("direct_url.json") for found in distributions(name=NAME))
+    texts = (distribution.read_text("direct_url.json") for distribution in distributions(name=NAME))
     document: dict[str, Any] = json.loads(next(filter(None, texts), "{}"))
     return document

@@ -18,7 +18,7 @@ _JETSON = Path("/etc/nv_tegra_release")
 _VNNI = frozenset({"avx_vnni", "avx512_vnni", "asimddp"})
 _CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
-_TOLD = _VNNI | {"avx2", "avx512f", "amx_int8", "i8mm"}
+_RECORDED_FLAGS = _VNNI | {"avx2", "avx512f", "amx_int8", "i8mm"}
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,15 +41,15 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @cache
 def this_cpu() -> Machine:
-    """The processor at hand. Where the operating system does not tell its instructions, none are assumed."""
-    told = frozenset[str]()
+    """The processor of this machine. `cpu_flags` is empty where the operating system does not list them."""
+    flags = frozenset[str]()
     if _CPU_INFO.is_file():
         for line in _CPU_INFO.read_text().splitlines():
             key, _, value = line.partition(":")
             if key.strip() in ("flags", "Features"):
-                told = _TOLD & set(value.split())
+                flags = _RECORDED_FLAGS & set(value.split())
                 break
-    return Machine(architecture=platform.machine(), cpu_flags=tuple(sorted(told)))
+    return Machine(architecture=platform.machine(), cpu_flags=tuple(sorted(flags)))
 
 
 def with_gpu(name: str, compute_capability: str, driver: str) -> Machine:
@@ -58,7 +58,7 @@ def with_gpu(name: str, compute_capability: str, driver: str) -> Machine:
 
 
 def is_jetson() -> bool:
-    """Whether this is one of NVIDIA's modules with a Tegra processor, as JetPack's system says."""
+    """Whether this is one of NVIDIA's modules with a Tegra processor, recognised by a file of JetPack's Linux."""
     return _JETSON.exists()
 
 

@@ -1,6 +1,6 @@
-"""Items taken ahead of the caller, in threads: from a source that may keep it waiting, or with work done on each.
+"""Prefetch items in threads: from a slow source, or with work done on each.
 
-Threads serve where the work is Pillow's, NumPy's or the disk's, which all let the others run.
+Threads suffice because Pillow, NumPy and file reads release Python's interpreter lock.
 """
 
 import os
@@ -21,28 +21,28 @@ _LONGEST = 1 << 20  # bytes of a line
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Why there are no more items: they are over, or taking the next one failed."""
+    """The end of the items, or the error of taking the next one."""
 
     error: BaseException | None
 
 
 class BackgroundReader(Generic[T]):
-    """Items that a thread of its own takes from `items`, which may keep it waiting; for one thread to read.
+    """A thread that reads `items`, which may block; one other thread takes them.
 
-    What taking them raises is raised to the reader, in its turn. Nothing bounds how many wait to be read but `items`.
+    An error of `items` is raised in the taking thread, after the items before it. The queue has no bound.
     """
 
     def __init__(self, items: Iterable[T], name: str) -> None:
-        """`name`: the thread's."""
+        """`name`: the name of the thread."""
         self._queue: SimpleQueue[T | _End] = SimpleQueue()
         self.over = False
         self._thread = Thread(target=self._take, args=(items,), name=name, daemon=True)
         self._thread.start()
 
     def next(self, seconds: float | None = None) -> T | None:
-        """The next item, waited for so long, without end where `seconds` is None; None where there are no more.
+        """Wait for the next item, at most `seconds`, without limit if that is None; None if there are no more.
 
-        Raises TimeoutError when none has come.
+        Raises TimeoutError when none arrives in time.
         """
         if self.over:
             return None
@@ -52,7 +52,7 @@ class BackgroundReader(Generic[T]):
             raise TimeoutError from None
 
     def come(self) -> list[T]:
-        """All that have come and were not taken yet, without waiting."""
+        """All items that have arrived and were not taken yet, without waiting."""
         items = list[T]()
         while not self.over:
             try:
@@ -64,7 +64,7 @@ class BackgroundReader(Generic[T]):
         return items
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended, so long at most; the caller has made `items` end."""
+        """Wait until the thread has ended, at most `seconds`; the caller must have ended `items`."""
         self._thread.join(seconds)
 
     def _opened(self, item: T | _End) -> T | None:
@@ -79,24 +79,24 @@ class BackgroundReader(Generic[T]):
         try:
             for item in items:
                 self._queue.put(item)
-        except BaseException as error:  # whatever it is, it is the caller's, in whose thread it is raised again
+        except BaseException as error:  # raised again in the caller's thread
             self._queue.put(_End(error))
         else:
             self._queue.put(_End(None))
 
 
 def arriving_lines(file: int, name: str) -> Iterator[str]:
-    """The lines of a file descriptor in UTF-8, each as soon as it is there; a byte-order mark is dropped. Raises
-    DataError when one has no end.
+    """The lines of a file descriptor in UTF-8, each as soon as it arrives; a byte-order mark is dropped.
 
-    Not by Python's own files: a thread that waits in one keeps the process from ending.
+    Raises DataError when a line is too long. Does not use Python's file objects: a thread that waits in one keeps the
+    process from ending.
     """
     begun, encoding = b"", "utf-8-sig"
     while block := os.read(file, 1 << 16):
         *lines, begun = (begun + block).split(b"\n")
         for line in lines:
             yield line.decode(encoding)
-            encoding = "utf-8"  # the mark stands before the first line alone
+            encoding = "utf-8"  # only the first line may have a mark
         if len(begun) > _LONGEST:
             raise DataError(f"{name} has a line of more than {_LONGEST:,} bytes: it is not a CSV.")
     if begun:
@@ -106,12 +106,12 @@ def arriving_lines(file: int, name: str) -> Iterator[str]:
 def work_ahead(
     function: Callable[[T], R], items: Iterable[T], *, threads: int | None = None, ahead: int
 ) -> Generator[tuple[T, Future[R]], None, None]:
-    """Each item, in order, with its finished function(item); at most `ahead` items are begun or wait to be taken.
+    """Each item, in order, with the finished future of function(item).
 
-    A thread of its own takes the items, so that a slow source of them (a camera, a video) is read while the caller is
-    busy, and a result does not wait for the items behind it. What that source raises is raised here, in its turn.
-    Where the caller stops early, what has begun is waited for and the rest dropped, so that nothing is still written
-    afterwards. `threads` is Python's own choice where None.
+    At most `ahead` items are running or waiting to be taken. A separate thread reads the items, so that a slow source
+    (a camera, a video) is read while the caller is busy, and a result does not wait for later items. An error of the
+    source is raised here, after the items before it. If the caller stops early, running calls finish and the rest are
+    dropped, so that nothing is written afterwards. `threads` None: Python's default number.
     """
     free, stopped = Semaphore(ahead), Event()
 

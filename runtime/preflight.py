@@ -1,4 +1,4 @@
-"""What must hold before a bundle is run: `doctor` shows all of it, and whoever opens a bundle stops at a failure.
+"""The checks before a bundle runs: `doctor` shows all results, and opening a bundle stops at the first failure.
 
 Knows manifests and files; loads no engine. What one backend needs is found by its own file in `engines/`.
 """
@@ -19,7 +19,7 @@ from geodtr.runtime.names import BRANCHES, Dialect
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was looked at, and what was found.
 
-    `failed`: the bundle would not run here, or not rightly. `remedy` is the command that mends a failure, or what
+    `failed`: the bundle would not run correctly here. `remedy` is the command that corrects a failure, or what
     merely costs time.
     """
 
@@ -30,15 +30,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require(findings: Iterable[Finding]) -> None:
-    """Raise BundleError at the first finding that failed; those behind it are not looked for."""
+    """Raise BundleError at the first failed finding; later checks do not run."""
     for finding in findings:
         if finding.failed:
-            mend = "" if finding.remedy is None else f" To build it anew: {finding.remedy}"
-            raise BundleError(finding.found + mend)
+            remedy = "" if finding.remedy is None else f" To build it again: {finding.remedy}"
+            raise BundleError(finding.found + remedy)
 
 
 def looked_at(what: str, look: Callable[[], str]) -> Finding:
-    """What `look` returns; a UserError that it raises is a failure, its message what was found."""
+    """The result of `look` as a finding; a UserError that it raises becomes a failed finding with its message."""
     try:
         return Finding(what=what, found=look())
     except UserError as error:
@@ -62,7 +62,7 @@ def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
 
 def check_cpu_dialect(dialect: Dialect | None, remedy: Callable[[], str] | None = None) -> Finding:
     """Whether the processor at hand computes graphs of this INT8 `dialect` rightly; None is a graph without INT8.
-    `remedy` gives the command that mends it.
+    `remedy` gives the command that corrects it.
     """
     cpu = this_cpu()
     flags = ", ".join(cpu.cpu_flags) or "no instructions that decide"
@@ -85,12 +85,12 @@ def check_choice(bundle: Path, manifest: Manifest) -> Finding | None:
     if choice is None:
         return None
     timed = [trial.runs_by for trial in choice.trials if trial.speeds]
-    found = f"{manifest.backend.runs_by}, chosen by speed among {', '.join(timed)}"
+    choice_text = f"{manifest.backend.runs_by}, chosen by speed among {', '.join(timed)}"
     if choice.machine == (this_gpu() or this_cpu()):
-        return Finding(what="backend choice", found=f"{found} on this machine")
+        return Finding(what="backend choice", found=f"{choice_text} on this machine")
     return Finding(
         what="backend choice",
-        found=f"{found} with another processor, GPU or driver: another backend may be faster here",
+        found=f"{choice_text} with another processor, GPU or driver: another backend may be faster here",
         remedy=recompile_for(bundle, manifest, "auto"),
     )
 
@@ -99,8 +99,8 @@ def find_gpu(*, needed: bool) -> Finding:
     """The GPU at hand; that there is none is a failure where one is `needed`."""
     gpu = this_gpu()
     if gpu is not None:
-        told = f"{gpu.gpu}, compute capability {gpu.compute_capability}, driver for CUDA {gpu.driver}"
-        return Finding(what="GPU", found=told)
+        text = f"{gpu.gpu}, compute capability {gpu.compute_capability}, driver for CUDA {gpu.driver}"
+        return Finding(what="GPU", found=text)
     return Finding(
         what="GPU",
         found="No GPU answers: there is none, or no driver of NVIDIA's." if needed else "none",
@@ -115,12 +115,12 @@ def _check_file(bundle: Path, entry: FileEntry, remedy: Callable[[], str]) -> Fi
         return Finding(what=entry.file, found=found, failed=True, remedy=remedy())
 
     if Path(entry.file).name != entry.file:
-        return failed(f"{bundle / FILE_NAME} names {entry.file!r}, which lies outside the bundle.")
+        return failed(f"{bundle / FILE_NAME} names {entry.file!r}, which is outside the bundle.")
     if not file.is_file():
-        return failed(f"{file} is missing. Copy the bundle again, or build it anew.")
+        return failed(f"{file} is missing. Copy the bundle again, or build it again.")
     if sha256(file) != entry.sha256:
         return failed(
-            f"{file} was altered after the bundle was built: its SHA-256 is not the manifest's. It is not run. "
-            "Copy the bundle again, or build it anew."
+            f"{file} was altered after the bundle was built: its SHA-256 differs from the manifest's. It will not run. "
+            "Copy the bundle again, or build it again."
         )
     return Finding(what=entry.file, found=f"{entry.bytes / 1e6:.1f} MB, SHA-256 as built")

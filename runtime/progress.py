@@ -1,4 +1,4 @@
-"""How long work tells how far it is without knowing who listens: commands draw bars, library calls are silent."""
+"""Progress reports of long work, independent of the display: commands draw bars, library calls are silent."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
@@ -13,6 +13,6 @@ class Track(Protocol):
 
 
 def untracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    """The default: pass every item on and tell nobody."""
+    """The default: pass every item on and report nothing."""
     del description, total
     return iter(items)

@@ -1,4 +1,4 @@
-"""Recall at K: where each query's true reference stands among all references.
+"""Recall at K: the rank of each query's true reference among all references.
 
 Knows descriptors and row numbers; knows nothing of images, models or files.
 """
@@ -16,7 +16,7 @@ from geodtr.runtime.spec import Descriptors
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
 COLLAPSED = 0.99
-"""A mean cosine between different images above which a model tells nothing apart; random weights stay below it."""
+"""Mean cosine between different images above which a model has collapsed; random weights stay below it."""
 _BLOCK = 1 << 24
 
 
@@ -25,7 +25,7 @@ class Matches:
     """Which references belong to which queries, as pairs of row numbers: `query` and `reference`, int64 [M] each.
 
     `query` is in rising order; a query may have several references, and a reference several queries.
-    Raises ValueError when the order or the shapes are others.
+    Raises ValueError when the order or the shapes are wrong.
     """
 
     query: NDArray[np.int64]
@@ -49,13 +49,13 @@ class Matches:
         return self.query[first:last] - start, self.reference[first:last]
 
     def first(self, queries: int) -> "Matches":
-        """The matches of the first so many queries."""
+        """The matches of the first `queries` queries."""
         return Matches(*self.between(0, queries))
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Where each query's true reference stands among `references` references.
+    """The rank of each query's true reference among `references` references.
 
     `rank` int64 [Q]: the number of references strictly closer than the true one (0: found at once).
     `ties` int64 [Q]: the number of wrong references exactly as close as the true one.
@@ -76,12 +76,12 @@ class Ranking:
 class Recall:
     """Share of queries whose true reference ranks within K, for K = 1, 5, 10 and 1 % of the references.
 
-    R@1% goes by two conventions: `at_1_percent` takes K = int(0.01 N), as GeoDTR, SAFA, L2LTR, DSM, TransGeo and
+    R@1% has two conventions: `at_1_percent` takes K = int(0.01 N), as GeoDTR, SAFA, L2LTR, DSM, TransGeo and
     Sample4Geo do; `at_1_percent_plus_1` takes K = int(0.01 N) + 1, as OriCNN, CVFT and VIGOR do.
     `tied` is the share of queries with a wrong reference exactly as close as the true one. The published convention
     counts those as hits, so a collapsed model would score 1.0: read it first. `pessimistic_at_1` counts them as misses.
-    `alike` is the mean cosine between different images: a model that has nearly collapsed has no ties, for rounding
-    sets them apart, and its recall is chance.
+    `alike` is the mean cosine between different images: a model that has nearly collapsed has no ties, because of
+    rounding, and its recall is chance.
     """
 
     at_1: float
@@ -97,7 +97,7 @@ class Recall:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the descriptors of different images are all but the same."""
+        """Whether the descriptors of different images are nearly the same."""
         return self.alike > COLLAPSED
 
     @property
@@ -120,7 +120,7 @@ def rank(
     means that row i belongs to row i. References in `ignored` are left out of their query's ranking, as VIGOR does with
     semi-positives; one that is in `truth` as well is true. Raises DescriptorError when shapes do not fit, there are
     fewer than two references, or a value is not finite (which would count as a hit); ValueError when a query has no
-    true reference, or a match names a row that is not there.
+    true reference, or a match names a row that does not exist.
     Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
     """
     if truth is None:
@@ -162,8 +162,8 @@ def _blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
 def _first_of_equals(rows: Descriptors) -> NDArray[np.int64] | None:
     """For each row the first one with the same values, int64 [N]; None when all differ.
 
-    A matrix product may round the scores of equal references differently, by the column they stand in: ties that decide
-    whether a collapsed model looks perfect or worthless must not hang on that.
+    A matrix product may round the scores of equal references differently in different columns. Ties decide whether a
+    collapsed model looks perfect or worthless, so they must not depend on that.
     """
     seen: dict[bytes, int] = {}
     first = [seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), index) for index, row in enumerate(rows)]
@@ -231,9 +231,9 @@ def recall_at(ranking: Ranking, ks: Sequence[int]) -> list[float]:
 
 
 def wilson_band(shares: NDArray[np.float64], queries: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where 95 % confidence puts the true share behind each measured one: lower and upper ends, of `shares`' shape.
+    """The 95 % confidence interval of each measured share: lower and upper ends, of `shares`' shape.
 
-    It is about which places were asked for; it knows nothing of another seed's model. Source: Wilson, 1927.
+    It covers the choice of queries, not the seed of the training. Source: Wilson, 1927.
     """
     z = Z_95
     widened = 1 + z**2 / queries

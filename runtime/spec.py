@@ -1,4 +1,4 @@
-"""What a branch takes and gives: its preprocessing, its input and descriptor shapes.
+"""The specification of a branch: its preprocessing, its input and descriptor shapes.
 
 These values travel with the weights, from the training configuration through the checkpoint into the bundle's
 manifest, so that an engine cannot be fed differently from how it was trained.
@@ -21,7 +21,7 @@ Descriptors = NDArray[np.float32]
 """float32 [N, D], rows of unit length."""
 
 INPUT, OUTPUT = "images", "descriptors"
-"""The names of an engine's one input and one output."""
+"""The names of an engine's only input and output."""
 
 Resize = Literal["pillow-bilinear-antialias", "area", "opencv-linear-exact"]
 
@@ -29,11 +29,11 @@ PerChannel = float | tuple[float, float, float]
 """One value for all channels, or one each for red, green and blue."""
 
 MAX_SIDE = 16_384
-"""Pixels; beyond it a size is a mistake, and a manifest's would ask for all memory."""
+"""Pixels; a larger size is a mistake, and in a manifest it would exhaust the memory."""
 
 
 class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The part of a Preprocessing that decides pixels: what a prepared image says of itself."""
+    """The part of a Preprocessing that determines the pixels; a prepared image stores it in its file."""
 
     height: int
     width: int
@@ -45,13 +45,13 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a decoded image becomes a network input of `height` x `width` pixels.
 
-    With `polar`, a square aerial tile is unrolled by the polar transform. Otherwise the part of the image between the
-    two shares of its height in `rows` is kept (all of it by default; a quarter to three quarters for CVACT's
-    panoramas) and resized: by Pillow's bilinear filter with antialiasing, by averaging the `area` that an output
-    pixel covers, or by OpenCV's INTER_LINEAR_EXACT, bilinear without antialiasing.
-    `colour`, `layout` and `dtype` have one legal value today: they are written down so that a bundle made under another
-    rule is refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1) are applied inside the
-    network's graph, never by the caller.
+    With `polar`, a square aerial tile is polar-transformed. Otherwise the image is cropped to the part between two
+    fractions of its height in `rows` (all of it by default; a quarter to three quarters for CVACT's panoramas) and
+    resized: by Pillow's bilinear filter with antialiasing, by averaging the `area` that an output pixel covers, or by
+    OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing.
+    `colour`, `layout` and `dtype` have one legal value each: they are recorded so that a bundle with another value is
+    refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1) are applied inside the network's
+    graph, never by the caller.
     Raises ValueError naming a value out of range.
     """
 
@@ -80,7 +80,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def geometry(self) -> Geometry:
-        """What of this decides the uint8 pixels; mean and std come later, in the network."""
+        """The values that determine the uint8 pixels; the network applies mean and std later."""
         return Geometry(height=self.height, width=self.width, polar=self.polar, rows=self.rows, resize=self.resize)
 
 
@@ -90,9 +90,9 @@ def per_channel(values: PerChannel) -> tuple[float, float, float]:
 
 
 class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One branch's boundary: images [B, height, width, 3] in, descriptors [B, descriptor_size] out.
+    """One branch's input and output: images [B, height, width, 3], descriptors [B, descriptor_size].
 
-    Raises ValueError when panoramas were to be unrolled like tiles.
+    Raises ValueError when the ground branch is polar.
     """
 
     branch: Branch
@@ -101,17 +101,17 @@ class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         if self.branch == "ground" and self.preprocessing.polar:
-            raise ValueError("the ground branch cannot be polar: the transform unrolls square aerial tiles")
+            raise ValueError("the ground branch cannot be polar: the transform takes square aerial tiles")
 
 
 class Embedder(Protocol):
-    """One branch, ready to run; PyTorch and every backend's engine stand behind it alike."""
+    """One branch, ready to run, implemented by PyTorch and by every backend's engine."""
 
     @property
     def spec(self) -> BranchSpec: ...
 
     def embed(self, images: Images) -> Descriptors:
-        """[B, H, W, 3] -> [B, D], unit rows; B is free."""
+        """[B, H, W, 3] -> [B, D], unit rows; any B."""
         ...
 
 

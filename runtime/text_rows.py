@@ -1,4 +1,4 @@
-"""Rows of a text file with their line numbers, whatever program wrote it; a byte-order mark is dropped."""
+"""Rows of a text file with their line numbers; any program's line endings are read, a byte-order mark is dropped."""
 
 import csv
 from collections.abc import Iterator

@@ -32,7 +32,6 @@ _PANELS: dict[str | None, tuple[type, ...]] = {
 
 @with_options(_PANELS)
 def build_engine(
-    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
     ],
@@ -74,7 +73,6 @@ def build_engine(
     from geodtr.export.model import check_source
     from geodtr.export.plots.files import check_pictures
 
-    del context
     if picture is not None and precision != "auto":
         raise ConfigError(f"--picture: not for --precision {precision}. Leave out what is not for it.")
     check_pictures(picture)

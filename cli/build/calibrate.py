@@ -14,7 +14,6 @@ from geodtr.export.build.request import Calibration
 
 @with_options({None: (Calibration,)}, leave_out=("data", "ranges"))
 def calibrate(
-    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
     ],
@@ -34,7 +33,6 @@ def calibrate(
     """Measure the ranges that activations take on images, for `build-engine --ranges`."""
     from geodtr.export.model import check_source
 
-    del context
     calibration = Calibration(data, **given)
     check_source(source)
     from geodtr.calibration.ranges import calibrate as measure

@@ -1,7 +1,9 @@
 """Commands over galleries, from build to export. They need the lean runtime only."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +19,7 @@ from geodtr.cli.console import (
     warn,
 )
 from geodtr.cli.deploy import sources
-from geodtr.cli.deploy.sources import SourceOptions, source_from_options, takes_source
+from geodtr.cli.deploy.sources import Source, open_given, takes_source_options
 from geodtr.cli.options import (
     GALLERY_HELP,
     AsJson,
@@ -35,9 +37,10 @@ from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
+    from geodtr.runtime.bundle import Bundle
     from geodtr.runtime.errors import ImageError
-    from geodtr.runtime.gallery.build import Added, OnBadTile
-    from geodtr.runtime.sources.tile import Tile
+    from geodtr.runtime.gallery.build import Added
+    from geodtr.runtime.sources.tile import Tile, TileSource
 
 _SHOWN = 20
 
@@ -46,10 +49,10 @@ sources.add_to(gallery)
 
 
 @gallery.command("build")
-@takes_source
+@takes_source_options
 def gallery_build(
     bundle: BundlePath,
-    source: SourceOptions,
+    source: Source,
     out: Annotated[
         GalleryLocation,
         typer.Option(
@@ -60,6 +63,8 @@ def gallery_build(
             show_default=False,
         ),
     ],
+    *,
+    given: Mapping[str, Any],
     storage: Annotated[
         Storage, typer.Option("--storage", help="Storage to search; the best are rescored with float32 rows.")
     ] = "float32",
@@ -70,51 +75,33 @@ def gallery_build(
 ) -> None:
     """Embed aerial tiles into a gallery, a folder or in Milvus; the same command goes on where a build was stopped."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import build_gallery
     from geodtr.runtime.gallery.manifest import made_by
 
     opened = open_bundle(bundle)
-    left_out = list[str]()
-    added = build_gallery(
-        out,
-        source_from_options(source),
-        opened.embedder("aerial", EngineOptions(threads=threads)),
-        made_by(opened.manifest),
-        storage=storage,
-        index=index,
-        on_bad_tile=_on_bad_tile(on_error, left_out),
-        track=track,
-    )
-    _report(out, added, left_out, as_json)
+    build = partial(build_gallery, out, made_by=made_by(opened.manifest), storage=storage, index=index)
+    _embed(build, out, opened, open_given(source, given), on_error, threads, as_json)
 
 
 @gallery.command("add")
-@takes_source
+@takes_source_options
 def gallery_add(
     place: GalleryPlace,
     bundle: BundlePath,
-    source: SourceOptions,
+    source: Source,
+    *,
+    given: Mapping[str, Any],
     on_error: OnError = "stop",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Embed those tiles of a source that a gallery does not hold yet, and add them."""
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import add_to_gallery
 
     opened = open_bundle(bundle)
-    left_out = list[str]()
-    added = add_to_gallery(
-        place,
-        source_from_options(source),
-        opened.embedder("aerial", EngineOptions(threads=threads)),
-        opened.manifest.embedding_id,
-        on_bad_tile=_on_bad_tile(on_error, left_out),
-        track=track,
-    )
-    _report(place, added, left_out, as_json)
+    add = partial(add_to_gallery, place, embedding_id=opened.manifest.embedding_id)
+    _embed(add, place, opened, open_given(source, given), on_error, threads, as_json)
 
 
 @gallery.command("remove")
@@ -261,17 +248,31 @@ def gallery_export(
         messages.print(f"Wrote {out}: {len(opened)} tiles")
 
 
-def _on_bad_tile(on_error: Literal["stop", "skip"], left_out: list[str]) -> "OnBadTile":
+def _embed(
+    write: Callable[..., "Added"],
+    place: GalleryLocation,
+    bundle: "Bundle",
+    source: "TileSource",
+    on_error: OnError,
+    threads: Threads,
+    as_json: bool,
+) -> None:
+    """Embed the tiles of a source by `write`, into `place`, and report what came of it."""
+    from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.gallery.build import stop
+
+    left_out = list[str]()
 
     def leave_out(tile: "Tile", error: "ImageError") -> None:
         del tile
         left_out.append(str(error))
 
-    return stop if on_error == "stop" else leave_out
-
-
-def _report(place: GalleryLocation, added: "Added", left_out: list[str], as_json: bool) -> None:
+    added = write(
+        source=source,
+        embedder=bundle.embedder("aerial", EngineOptions(threads=threads)),
+        on_bad_tile=stop if on_error == "stop" else leave_out,
+        track=track,
+    )
     if as_json:
         show_json({"embedded": added.embedded, "held": added.held, "left_out": left_out})
         return

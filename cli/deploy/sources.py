@@ -1,7 +1,6 @@
 """Where tiles come from, on the command line: SOURCE and its options, written once for all commands that take them."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,208 +8,151 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geodtr.cli.console import messages, output, report_skipped, show_json, table, track, warn
+from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson
+from geodtr.export.options import flag_of, from_given, option, options_of
 
 if TYPE_CHECKING:
     from geodtr.runtime.sources.coverage import Coverage
-    from geodtr.runtime.sources.folder import Origin
     from geodtr.runtime.sources.registry import OpenedSource, Options
 
 
-def _option(panel: str, name: str, help_: str, default: str | bool = False, **more: Any) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(name, help=help_, show_default=default, rich_help_panel=panel, **more)
-    return info
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder of tiles, a map (.tif, .vrt), a folder of map tiles (Z/X/Y.png), or a data set (KIND:PATH).",
+        show_default=False,
+    ),
+]
 
 
-_OF_ALL_KINDS = ("source", "id_prefix")
-_FOLDER, _MAP, _XYZ = "A folder of images", "A map file", "A folder of map tiles"
+def _option(help_: str, metavar: str, shown: str | bool = False) -> Any:
+    return option(None, help_, metavar=metavar, shown=shown)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOptions:
-    """SOURCE as a user writes it. An option that is None (or False, of a flag) was not given."""
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """The option of every kind of source."""
 
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A folder of tiles, a map (.tif, .vrt), a folder of map tiles (Z/X/Y.png), or a data set (KIND:PATH).",
-            show_default=False,
-        ),
-    ]
-    id_prefix: Annotated[
-        str | None,
-        typer.Option(
-            "--id-prefix",
-            metavar="TEXT",
-            help="Prefix of each tile's id, for sources with equal tile names; for example north/.",
-            show_default=False,
-        ),
-    ] = None
-    positions: Annotated[
-        str | None,
-        _option(
-            _FOLDER,
-            "--positions",
-            "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id]), names, exif or none.",
-            "tiles.csv, else names, else exif",
-            metavar="FILE|names|exif|none",
-        ),
-    ] = None
-    pattern: Annotated[
-        str | None,
-        _option(
-            _FOLDER, "--pattern", "Pattern of positions in file names, for example 'tile_{lat}_{lon}*'.", metavar="TEXT"
-        ),
-    ] = None
-    tile_metres: Annotated[
-        float | None, _option(_MAP, "--tile-metres", "Side of a tile on the ground.", metavar="METRES")
-    ] = None
-    overlap: Annotated[
-        float | None, _option(_MAP, "--overlap", "Overlap of neighbouring tiles.", "0", metavar="METRES")
-    ] = None
-    stride: Annotated[
-        float | None,
-        _option(_MAP, "--stride", "Distance between tile centres, instead of --overlap.", metavar="METRES"),
-    ] = None
-    tile_pixels: Annotated[
-        int | None, _option(_MAP, "--tile-pixels", "A tile's side in pixels.", "as the map", metavar="N")
-    ] = None
-    bands: Annotated[
-        str | None,
-        _option(_MAP, "--bands", "Three band numbers from 1, or one grey band.", "red, green, blue", metavar="R,G,B"),
-    ] = None
-    stretch: Annotated[
-        str | None,
-        _option(
-            _MAP, "--stretch", "Values that become black and white; for maps of more than 8 bits.", metavar="LOW,HIGH"
-        ),
-    ] = None
-    max_empty: Annotated[
-        float | None,
-        _option(
-            _MAP,
-            "--max-empty",
-            "Largest share of a tile without data; other tiles are left out.",
-            "0.2",
-            metavar="SHARE",
-        ),
-    ] = None
-    zoom: Annotated[int | None, _option(_XYZ, "--zoom", "Zoom level to read.", "the only one", metavar="Z")] = None
-    tms: Annotated[bool, _option(_XYZ, "--tms", "Files count y from the south.")] = False
-    merge: Annotated[int | None, _option(_XYZ, "--merge", "N x N tiles make one reference.", "1", metavar="N")] = None
-    step: Annotated[
-        int | None, _option(_XYZ, "--step", "Distance between references, in tiles.", "as --merge", metavar="N")
-    ] = None
+    id_prefix: str | None = _option(
+        "Prefix of each tile's id, for sources with equal tile names; for example north/.", "TEXT"
+    )
 
 
-def takes_source(command: Callable[..., None]) -> Callable[..., None]:
-    """Let typer see a command's parameter of type SourceOptions as the argument and options that it holds, so that
-    several commands have them and they are written once.
-    """
-    own = inspect.signature(command).parameters
-    place = next(name for name, parameter in own.items() if parameter.annotation is SourceOptions)
-    held = inspect.signature(SourceOptions).parameters
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    positions: str | None = _option(
+        "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id]), names, exif or none.",
+        "FILE|names|exif|none",
+        "tiles.csv, else names, else exif",
+    )
+    pattern: str | None = _option("Pattern of positions in file names, for example 'tile_{lat}_{lon}*'.", "TEXT")
 
-    def spelled(**values: Any) -> None:
-        options = SourceOptions(**{name: values.pop(name) for name in held})
-        command(**values, **{place: options})
+    def options(self) -> "Options":
+        from geodtr.runtime.sources.folder import ORIGINS, FolderOptions
 
-    seen = [each for name, one in own.items() for each in (held.values() if name == place else (one,))]
-    # By keyword alone: a parameter without a default may then stand behind one that has one.
-    seen = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in seen]
-    spelled.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined] # what inspect.signature looks for
-    spelled.__name__, spelled.__doc__ = command.__name__, command.__doc__
-    return spelled
+        if self.positions is None:
+            return FolderOptions(None, self.pattern)
+        origin = next((each for each in ORIGINS if each == self.positions), Path(self.positions))
+        return FolderOptions(origin, self.pattern)
 
 
-def source_from_options(asked: SourceOptions) -> "OpenedSource":
-    """Open the source, and say on standard error how it was read.
+@dataclass(frozen=True, slots=True)
+class _Map:
+    tile_metres: float | None = _option("Side of a tile on the ground.", "METRES")
+    overlap: float | None = _option("Overlap of neighbouring tiles.", "METRES", "0")
+    stride: float | None = _option("Distance between tile centres, instead of --overlap.", "METRES")
+    tile_pixels: int | None = _option("A tile's side in pixels.", "N", "as the map")
+    bands: str | None = _option("Three band numbers from 1, or one grey band.", "R,G,B", "red, green, blue")
+    stretch: str | None = _option("Values that become black and white; for maps of more than 8 bits.", "LOW,HIGH")
+    max_empty: float | None = _option("Largest share of a tile without data; other tiles are left out.", "SHARE", "0.2")
+
+    def options(self) -> "Options":
+        from geodtr.runtime.errors import ConfigError
+        from geodtr.runtime.sources.geotiff import GeoTiffOptions
+
+        if self.tile_metres is None:
+            raise ConfigError("Say how large a map's tile is on the ground, for example --tile-metres 60")
+        stride = self.stride
+        if self.overlap is not None:
+            if stride is not None:
+                raise ConfigError("--overlap and --stride say the same thing: give one of them.")
+            if not 0 <= self.overlap < self.tile_metres:
+                raise ConfigError(f"--overlap is {self.overlap:g}; it must lie within 0 and --tile-metres.")
+            stride = self.tile_metres - self.overlap
+        low_high = None if self.stretch is None else _numbers(self.stretch, float, "--stretch", "0,3000")
+        if low_high is not None and len(low_high) != 2:
+            raise ConfigError(f"--stretch is {self.stretch!r}; two numbers are needed, for example 0,3000.")
+        return GeoTiffOptions(
+            self.tile_metres,
+            stride,
+            self.tile_pixels,
+            None if self.bands is None else _numbers(self.bands, int, "--bands", "1,2,3"),
+            None if low_high is None else (low_high[0], low_high[1]),
+            **({} if self.max_empty is None else {"max_empty": self.max_empty}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _MapTiles:
+    zoom: int | None = _option("Zoom level to read.", "Z", "the only one")
+    tms: bool = option(False, "Files count y from the south.", shown=False)
+    merge: int = option(1, "N x N tiles make one reference.", metavar="N")
+    step: int | None = _option("Distance between references, in tiles.", "N", "as --merge")
+
+    def options(self) -> "Options":
+        from geodtr.runtime.sources.xyz import XyzOptions
+
+        return XyzOptions(self.zoom, self.tms, self.merge, self.step)
+
+
+_KINDS = {"A folder of images": _Folder, "A map file": _Map, "A folder of map tiles": _MapTiles}
+
+takes_source_options = with_options({None: (_Ids,), **{panel: (kind,) for panel, kind in _KINDS.items()}})
+"""Gives a command that takes a SOURCE the options of all kinds of sources."""
+
+
+def open_given(source: str, given: Mapping[str, Any]) -> "OpenedSource":
+    """Open a source with the options that the user gave, and report on standard error how it was read.
 
     Raises ConfigError for options that are another kind's or exclude each other, and what opening raises.
     """
     from geodtr.runtime.sources.prefixed import PrefixedTiles
 
-    opened = _open(asked)
+    opened = _open(source, _options(given))
     for note in opened.notes:
         messages.print(note, soft_wrap=True)
-    return opened if asked.id_prefix is None else PrefixedTiles(opened, asked.id_prefix)
+    return PrefixedTiles(opened, given["id_prefix"]) if "id_prefix" in given else opened
 
 
-def _open(asked: SourceOptions) -> "OpenedSource":
+def _open(source: str, options: "Options | None") -> "OpenedSource":
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.sources.registry import open_source
     from geodtr.training.data.references import reference_tiles
     from geodtr.training.data.spec import is_spec, read_test_set
 
-    options = _options(asked)
-    if not is_spec(asked.source):
-        return open_source(Path(asked.source), options, track=track)
+    if not is_spec(source):
+        return open_source(Path(source), options, track=track)
     if options is not None:
-        raise ConfigError(f"{asked.source} is a data set, which contains its tile positions: leave the options out.")
-    pair_set = read_test_set(asked.source)
+        raise ConfigError(f"{source} is a data set, which contains its tile positions: leave the options out.")
+    pair_set = read_test_set(source)
     report_skipped(pair_set.name, pair_set.skipped)
     return reference_tiles(pair_set)
 
 
-def _options(asked: SourceOptions) -> "Options | None":
+def _options(given: Mapping[str, Any]) -> "Options | None":
     """The options of the one kind that any were given of. Raises ConfigError where they are of several."""
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.sources.folder import FolderOptions
-    from geodtr.runtime.sources.xyz import XyzOptions
 
-    given = {panel: flags for panel, flags in _given(asked).items() if flags}
-    if len(given) > 1:
-        held = "; ".join(f"{', '.join(flags)}: {panel.lower()}" for panel, flags in given.items())
+    flags = {
+        panel: [flag_of(each) for each, _ in options_of(kind) if each.name in given] for panel, kind in _KINDS.items()
+    }
+    panels = [panel for panel in _KINDS if flags[panel]]
+    if len(panels) > 1:
+        held = "; ".join(f"{', '.join(flags[panel])}: {panel.lower()}" for panel in panels)
         raise ConfigError(f"Options of different kinds of sources were given ({held}). Give options of one kind.")
-    if _FOLDER in given:
-        return FolderOptions(_positions(asked.positions), asked.pattern)
-    if _XYZ in given:
-        return XyzOptions(asked.zoom, asked.tms, 1 if asked.merge is None else asked.merge, asked.step)
-    return _map_options(asked) if _MAP in given else None
-
-
-def _positions(text: str | None) -> "Path | Origin | None":
-    from geodtr.runtime.sources.folder import ORIGINS
-
-    return None if text is None else next((origin for origin in ORIGINS if origin == text), Path(text))
-
-
-def _given(asked: SourceOptions) -> dict[str, list[str]]:
-    """The flags that were given, by the kind of source that they are for."""
-    given: dict[str, list[str]] = {_FOLDER: [], _MAP: [], _XYZ: []}
-    for name, parameter in inspect.signature(SourceOptions).parameters.items():
-        value = getattr(asked, name)
-        if name not in _OF_ALL_KINDS and value is not None and value is not False:  # a zero was given
-            (option,) = parameter.annotation.__metadata__
-            given[option.rich_help_panel].append("--" + name.replace("_", "-"))
-    return given
-
-
-def _map_options(asked: SourceOptions) -> "Options":
-    from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.sources.geotiff import GeoTiffOptions
-
-    if asked.tile_metres is None:
-        raise ConfigError("Say how large a map's tile is on the ground, for example --tile-metres 60")
-    stride = asked.stride
-    if asked.overlap is not None:
-        if stride is not None:
-            raise ConfigError("--overlap and --stride say the same thing: give one of them.")
-        if not 0 <= asked.overlap < asked.tile_metres:
-            raise ConfigError(f"--overlap is {asked.overlap:g}; it must lie within 0 and --tile-metres.")
-        stride = asked.tile_metres - asked.overlap
-    low_high = None if asked.stretch is None else _numbers(asked.stretch, float, "--stretch", "0,3000")
-    if low_high is not None and len(low_high) != 2:
-        raise ConfigError(f"--stretch is {asked.stretch!r}; two numbers are needed, for example 0,3000.")
-    return GeoTiffOptions(
-        asked.tile_metres,
-        stride,
-        asked.tile_pixels,
-        None if asked.bands is None else _numbers(asked.bands, int, "--bands", "1,2,3"),
-        None if low_high is None else (low_high[0], low_high[1]),
-        **({} if asked.max_empty is None else {"max_empty": asked.max_empty}),
-    )
+    return from_given(_KINDS[panels[0]], given).options() if panels else None
 
 
 def _numbers(text: str, of: Callable[[str], Any], flag: str, example: str) -> tuple[Any, ...]:
@@ -222,9 +164,11 @@ def _numbers(text: str, of: Callable[[str], Any], flag: str, example: str) -> tu
         raise ConfigError(f"{flag} is {text!r}; numbers with commas are needed, for example {example}.") from None
 
 
-@takes_source
+@takes_source_options
 def preview(
-    source: SourceOptions,
+    source: Source,
+    *,
+    given: Mapping[str, Any],
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="PATH", help="Picture of the coverage to write, PNG.", show_default="none"),
@@ -236,7 +180,7 @@ def preview(
     from geodtr.runtime.sources.coverage import measure
 
     check_pictures(out)
-    opened = source_from_options(source)
+    opened = open_given(source, given)
     coverage = measure(opened.tiles)
     unreadable: tuple[str, ...] = ()
     if out is not None:

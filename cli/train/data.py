@@ -43,6 +43,12 @@ Specs = Annotated[
         show_default=False,
     ),
 ]
+TrainingSpec = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
+    ),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Number of threads.", show_default="by the cores")]
 
 
@@ -70,12 +76,7 @@ def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: As
 
 @data.command("prepare")
 def data_prepare(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
-        ),
-    ],
+    spec: TrainingSpec,
     out: Annotated[Path, out_option("Folder to write, or to resume.")],
     preset: Annotated[
         str | None,
@@ -119,12 +120,7 @@ def data_prepare(
 
 @data.command("show")
 def data_show(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
-        ),
-    ],
+    spec: TrainingSpec,
     out: Annotated[Path, out_option("PNG file to write.")],
     augment: Annotated[
         Strength,

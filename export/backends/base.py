@@ -1,4 +1,4 @@
-"""What a backend is to the engine builder. Knows no backend: each backend's file imports this one."""
+"""The interface between the engine builder and a backend. Knows no backend: each backend's file imports this one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,34 +24,34 @@ class Compiled:
 
 
 class Builder(Protocol):
-    """One backend with its options: compiles what it is given, and never changes a precision."""
+    """One backend with its options: it compiles typed graphs, and never changes a precision."""
 
     @property
     def dialect(self) -> Dialect:
-        """How it wants quantised graphs."""
+        """The dialect of quantised graphs that it needs."""
         ...
 
     def check(self, precision: Precision) -> BackendEntry:
-        """This backend as it is installed. Raises MissingDependency when it is not, ConfigError when it cannot run
-        `precision`: before any work is done.
+        """The installed backend. Raises MissingDependency when it is not installed, ConfigError when it cannot run
+        `precision`, before any work.
         """
         ...
 
     def compile(
         self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track
     ) -> Compiled | None:
-        """Compile the typed ONNX file `graph` into a file of its own in the folder `out`; None where the graph itself
-        is all that is run. Raises BuildError when a layer did not get the precision that the graph says.
+        """Compile the typed ONNX file `graph` into a new file in the folder `out`; None where the backend runs the
+        graph itself. Raises BuildError when a layer did not get the graph's precision.
         """
         ...
 
     def another_way(self, fault: str) -> "Builder | None":
-        """What may build an engine that computes what its graph says where this one's did not (`fault`: in words); None
-        where there is nothing else to try.
+        """Another builder to try after this one's engine did not match its graph (`fault`: the reason, in words); None
+        if there is none.
         """
         ...
 
 
 def ignore_warning(text: str) -> None:
-    """The default of who is warned of what a build has to say beside its result: nobody."""
+    """The default for warnings of a build: ignore them."""
     del text

@@ -60,7 +60,7 @@ class OnnxRuntimeBuilder:
             for each in track((graph,), f"Building the {spec.branch} engine", 1):
                 open_session(each, optimisation=optimisation_of(precision), save_optimised=file)
         except BundleError:
-            # ONNX Runtime says of a full disk that its serialisation failed.
+            # On a full disk, ONNX Runtime reports that its serialisation failed.
             if shutil.disk_usage(out).free < graph.stat().st_size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from None
             raise

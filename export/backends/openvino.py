@@ -24,8 +24,8 @@ class OpenVinoBuilder:
         return self._dialect
 
     def check(self, precision: Precision) -> BackendEntry:
-        """Raises ConfigError for a precision that OpenVINO has not, or weights of 8 bits where products of bytes are
-        added in 16, which overflow.
+        """Raises ConfigError for a precision that OpenVINO lacks, or for 8-bit weights on a CPU that adds their
+        products in 16 bits, which overflow.
         """
         if precision not in PRECISIONS:
             raise ConfigError(
@@ -41,16 +41,16 @@ class OpenVinoBuilder:
         return BackendEntry(name="openvino", version=check_installation(), machine=this_cpu(), options=options)
 
     def compile(self, graph: Path, spec: BranchSpec, precision: Precision, out: Path, *, track: Track) -> Compiled:
-        """The compiled model, which opens in a part of the time. Raises BuildError when a layer is computed in another
-        precision than float32, or none of a quantised graph in INT8.
+        """The compiled model, which opens faster than the graph. Raises BuildError when a layer is computed in another
+        precision than float32, or, of a quantised graph, none in INT8.
         """
         (compiled,) = [open_model(each) for each in track((graph,), f"Building the {spec.branch} engine", 1)]
         got = layers(compiled)
         wanted = {"fp32", "int8"} if precision in ("int8", "mixed") else {"fp32"}
         if set(got) - wanted or (len(wanted) > 1 and "int8" not in got):
-            told = ", ".join(f"{number} {name}" for name, number in got.items())
+            counts = ", ".join(f"{number} {name}" for name, number in got.items())
             raise BuildError(
-                f"OpenVINO computes the {spec.branch} branch's convolutions and products as {told}; {precision} was "
+                f"OpenVINO computes the {spec.branch} branch's convolutions and products as {counts}; {precision} was "
                 "asked for. Nothing was written. Build for --backend onnxruntime."
             )
         file = out / f"{spec.branch}.blob"

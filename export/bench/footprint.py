@@ -19,8 +19,10 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """`seconds` from nothing to the first descriptor, libraries' loading and the hashing of files included; `bytes` of
-    the processor's memory at the highest, beyond those of an empty Python process.
+    """Cost of opening a model and embedding one batch in a new process.
+
+    `seconds` until the first descriptor, including the loading of libraries and the hashing of files; `bytes` of peak
+    processor memory beyond an empty Python process.
     """
 
     seconds: float
@@ -30,15 +32,15 @@ class Footprint:
 def measure_footprint(model: Path, branch: "Branch", batch: int, threads: int | None = None) -> Footprint:
     """Open one branch of a bundle or a checkpoint in a fresh process and embed one batch of noise.
 
-    Raises UserError when that process fails, with the last line of what it said.
+    Raises UserError when that process fails, with its last line of output.
     """
     from geodtr.runtime.errors import UserError
 
     line = [sys.executable, "-m", "geodtr.export.bench.footprint", str(model), branch, str(batch), str(threads or 0)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise UserError(f"{model} could not be opened in a process of its own: {said}")
+        message = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(f"{model} could not be opened in a new process: {message}")
     return Footprint(**json.loads(done.stdout))
 
 

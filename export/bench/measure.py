@@ -35,11 +35,11 @@ _PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model's branch at one batch size. Latencies are of a call with the whole batch, in milliseconds.
+    """One model's branch at one batch size. Latencies are for a call with the whole batch, in milliseconds.
 
-    `ratio` is the speed against the first model's, `times_fp32` against the first float32 model of the same backend:
-    None for that one, and where there is none. `seconds_to_open` (median) and `memory` (bytes, highest) are those of
-    fresh processes that embed one batch; None where none was started.
+    `ratio` is the speed relative to the first model, `times_fp32` relative to the first float32 model of the same
+    backend: None for that model itself, and if there is none. `seconds_to_open` (median) and `memory` (peak bytes) are
+    measured in new processes that embed one batch; None if none was started.
     """
 
     model: str
@@ -107,7 +107,7 @@ class BenchReport:
     rounds: int
     rows: tuple[Row, ...]
     layers: tuple[Layers, ...]
-    chosen: tuple[Chosen, ...] = ()
+    chosen: tuple[Chosen, ...] = ()  # words: exempt (a key of the JSON report)
 
 
 def run_bench(
@@ -195,11 +195,11 @@ def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track 
     if wanted and source is None:
         raise ConfigError(f"{wanted[0]} needs float32 graphs: name the checkpoint, or an fp32 bundle, as a MODEL too.")
     with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / f"{backend} fp32" for backend in wanted]
-        for backend, out in zip(wanted, made, strict=True):
+        built = [Path(folder) / f"{backend} fp32" for backend in wanted]
+        for backend, out in zip(wanted, built, strict=True):
             if source is not None:
                 build_engine(BuildRequest(source, out, BACKEND_OPTIONS[backend]()), progress=track)
-        yield [*paths, *made]
+        yield [*paths, *built]
 
 
 def check_gate(models: Sequence[Model]) -> None:
@@ -256,11 +256,11 @@ def _images(embedder: Embedder, branch: Branch, batch: int, data: PairSet | None
 
 
 def packages() -> dict[str, str]:
-    """The versions of what is installed and decides speed."""
-    found = {}
+    """The versions of the installed packages that affect speed."""
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -130,7 +130,7 @@ def _write_graphs(
     scratch: Path,
     track: Track,
 ) -> list[tuple[Able, _Graphs]]:
-    """Each candidate with its typed graphs. Only those of int8 differ between dialects: each dialect is written once.
+    """Each candidate with its typed graphs. Only int8 graphs differ between dialects: each dialect is written once.
 
     A candidate whose dialect cannot be written gets its entry with the reason instead.
     """
@@ -146,11 +146,11 @@ def _write_graphs(
                 written[key] = _Graphs(place, manifest)
             except UserError as error:
                 written[key] = str(error)
-        made = written[key]
-        if isinstance(made, str):
-            entries[each.candidate] = not_timed(each.candidate, made, each.backend.version)
+        result = written[key]
+        if isinstance(result, str):
+            entries[each.candidate] = not_timed(each.candidate, result, each.backend.version)
         else:
-            graphs.append((each, made))
+            graphs.append((each, result))
     return graphs
 
 

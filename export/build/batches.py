@@ -1,7 +1,7 @@
-"""Whether a row depends on its batch: on the images beside it, which it never may, or on the size, by a rounding.
+"""Check whether a row depends on its batch: on the other images, which is always a fault, or on the size, by rounding.
 
-The one rule for engines that are built and for those that parity judges. Needs no other model: whatever an engine
-computes, it has to compute alike.
+The same rule holds for new engines and for engines that parity judges. It needs no other model: an engine must compute
+the same row in every batch.
 """
 
 from collections.abc import Sequence
@@ -70,11 +70,11 @@ def compare_batches(
     images = np.resize(images, (_COUNT, *images.shape[1:]))
     alone = np.concatenate([embedder.embed(image[None]) for image in images])
     whole = embedder.embed(images)
-    found = [(alone[:size], embedder.embed(images[:size])) for size in BATCHES if 1 < size < _COUNT]
-    found += [(alone, whole), (alone, embedder.embed(images[::-1])[::-1])]
+    compared = [(alone[:size], embedder.embed(images[:size])) for size in BATCHES if 1 < size < _COUNT]
+    compared += [(alone, whole), (alone, embedder.embed(images[::-1])[::-1])]
     if in_run is not None:
-        found.append((alone[: len(in_run)], in_run))
-    rows = [cosines(expected, got) for expected, got in found]
+        compared.append((alone[: len(in_run)], in_run))
+    rows = [cosines(expected, got) for expected, got in compared]
     differs = np.zeros(_COUNT, bool)
     for cosine in rows:
         differs[: len(cosine)] |= ~(cosine >= SAME_ROW)
@@ -85,7 +85,7 @@ def compare_batches(
         company_cosine=_beside_others(embedder, images, whole),
         images=_COUNT,
         differing=int(differs.sum()),
-        mixed_up=sum(_mixed_up(got, alone, images) for _, got in found),
+        mixed_up=sum(_mixed_up(got, alone, images) for _, got in compared),
         quantised=precision in QUANTISED,
     )
 
@@ -99,7 +99,7 @@ def batch_fault(found: BatchInvariance) -> str | None:
     sizes = ", ".join(map(str, found.batches))
     if not found.company_cosine >= SAME_COMPANY:
         return (
-            f"gives another row when other images stand beside it: cosine {found.company_cosine:.6f}, at least "
+            f"gives another row for another composition of the batch: cosine {found.company_cosine:.6f}, at least "
             f"{SAME_COMPANY} is right"
         )
     if found.mixed_up:
@@ -119,16 +119,16 @@ def batch_fault(found: BatchInvariance) -> str | None:
 def _beside_others(embedder: Embedder, images: Images, whole: Descriptors) -> float:
     """The smallest cosine between a row of the batch `whole` and the same image's row, in the same place beside others.
 
-    The places are told apart by the bits of their numbers, so that each row stands once beside other images in every
-    other place.
+    The bits of the places' numbers select the rows to keep, so that for each pair of places a batch keeps one and
+    replaces the other.
     """
-    places, found = np.arange(len(images)), list[NDArray[np.float64]]()
+    places, results = np.arange(len(images)), list[NDArray[np.float64]]()
     for bit in range(int(places[-1]).bit_length()):
         for value in (0, 1):
             kept = (places >> bit) & 1 == value
             batch = np.where(kept[:, None, None, None], images, 255 - images)
-            found.append(cosines(whole[kept], embedder.embed(batch)[kept]))
-    return float(np.concatenate(found).min())
+            results.append(cosines(whole[kept], embedder.embed(batch)[kept]))
+    return float(np.concatenate(results).min())
 
 
 def _mixed_up(got: Descriptors, alone: Descriptors, images: Images) -> int:
@@ -151,7 +151,7 @@ def _leaked(row: Descriptors, place: int, alone: Descriptors, same: NDArray[np.b
     own = alone[place].astype(np.float64)
     changed = row - (row @ own) * own
     others = alone[~same] - np.outer(alone[~same] @ own, own)
-    # Rows that are alike, as those of noise can be, differ by little more than rounding: they have no direction.
+    # Similar rows, as for noise, differ by little more than rounding: their difference has no direction.
     others = others[np.linalg.norm(others, axis=1) > np.sqrt(1 - SAME_ROW**2)]
     squares = np.sum(others**2, axis=1) * (changed @ changed)
     # The square of a cosine is the share of the change that it explains.

@@ -28,7 +28,7 @@ class Candidate:
 
     @property
     def options(self) -> BackendOptions:
-        """Those of the backend, by default but for the provider."""
+        """The backend's default options, with this provider."""
         if self.backend == "onnxruntime":
             return OnnxRuntimeOptions(provider=self.provider)
         return BACKEND_OPTIONS[self.backend]()

@@ -20,7 +20,7 @@ from geodtr.export.build.request import (
     Recompile,
     needed,
 )
-from geodtr.export.options import Option, flag_of, options_of, words
+from geodtr.export.options import Option, flag_of, from_given, options_of, words
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BackendAsked, PrecisionAsked
 
@@ -43,7 +43,7 @@ def command_line(request: BuildRequest) -> str:
     """
     source = str(request.source)
     line = [*PROGRAM, f"./{source}" if source.startswith("-") else source]
-    line += [*backend_words(request.backend), "--precision", request.plan.asked]
+    line += [*backend_words(request.backend), "--precision", request.plan.argument]
     if isinstance(request.plan, Quantized | Auto):
         line += words(request.plan.calibration)
     return shlex.join([*line, *words(request.plan), *words(request), "--out", str(request.out)])
@@ -58,24 +58,22 @@ def request_of(
     """
     _check_backend(backend, options)
     _check_precision(precision, options)
-
-    def made(of: Any, **more: Any) -> Any:
-        return of(**{each.name: options[each.name] for each, _ in options_of(of) if each.name in options}, **more)
-
-    target = FastestBackend if backend == "auto" else BACKEND_OPTIONS[backend]
-    calibration = made(Calibration) if "data" in options else None
+    calibration = from_given(Calibration, options) if "data" in options else None
     plan: Plan
     if precision == "same":
-        plan = made(Recompile)
+        plan = from_given(Recompile, options)
     elif precision == "auto":
         if "recall_on" not in options:
             raise ConfigError("Choosing blocks by recall needs pairs to measure it on: add --recall-on SPEC.")
-        plan = made(Auto, calibration=needed(calibration, precision))
+        plan = from_given(Auto, options, calibration=needed(calibration, precision))
     elif precision in ("fp32", "fp16"):
         plan = Float(precision)
     else:
-        plan = made(Quantized, calibration=needed(calibration, precision), precision=precision)
-    request: BuildRequest = made(BuildRequest, source=source, out=out, backend=made(target), plan=plan)
+        plan = from_given(Quantized, options, calibration=needed(calibration, precision), precision=precision)
+    target = FastestBackend if backend == "auto" else BACKEND_OPTIONS[backend]
+    request: BuildRequest = from_given(
+        BuildRequest, options, source=source, out=out, backend=from_given(target, options), plan=plan
+    )
     return request
 
 

@@ -58,8 +58,8 @@ def _compiled(folder: Path, manifest: Manifest, backend: BackendEntry, builder: 
     for branch in BRANCHES:
         engine = manifest.engine(branch)
         precision = manifest.precision_of(branch)
-        made = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
-        entries[branch] = engine_entry(folder / engine.file, engine.spec, made)
+        compiled = builder.compile(folder / engine.file, engine.spec, precision, folder, track=track)
+        entries[branch] = engine_entry(folder / engine.file, engine.spec, compiled)
     write_manifest(
         folder,
         msgspec.structs.replace(

@@ -15,18 +15,20 @@ from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.speed import BATCH
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.installation import naming_extras
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.data.pair_set import PairSet, describe_skipped
 from geodtr.training.data.spec import read_test_set
 
 
+@naming_extras()
 def build_engine(
     request: BuildRequest, *, progress: Track = untracked, warn: Callable[[str], None] = ignore_warning
 ) -> Bundle:
     """Compile both branches of a model into a bundle of engines, whole or not at all.
 
-    Every engine is checked before the bundle is kept: it computes what its graph says, in the precision that was asked
-    for, and the same rows in every batch.
+    Every engine is checked before the bundle is kept: its descriptors match its graph's, it computes in the requested
+    precision, and it gives the same rows in every batch.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def build_engine(
     ConfigError
         The backend cannot run the precision here, or runs no graphs of the INT8 dialect.
     MissingDependency
-        The backend is not installed, or has no GPU.
+        The backend is not installed, or has no GPU; or the source is a checkpoint, without the extra `train`.
     CheckpointError, BundleError
         The source cannot be read, or a bundle holds other graphs than are needed.
     DataError
@@ -125,14 +127,14 @@ def _build_fastest(request: BuildRequest, track: Track, warn: Callable[[str], No
 
 
 def _calibration_plan(plan: Plan, warn: Callable[[str], None]) -> CalibrationPlan | None:
-    """What ranges are measured on; None where nothing is quantised."""
+    """The images and options for the ranges; None where nothing is quantised."""
     if not isinstance(plan, Quantized | Auto):
         return None
-    asked = plan.calibration
+    calibration = plan.calibration
     return CalibrationPlan(
-        open_pool(asked.data, warn),
-        asked.range_options,
-        file=asked.ranges,
+        open_pool(calibration.data, warn),
+        calibration.range_options,
+        file=calibration.ranges,
         keep_cosine=plan.keep_cosine if isinstance(plan, Quantized) else None,
         notice=warn,
     )

@@ -47,12 +47,12 @@ def check_comparable(builder: Builder) -> None:
 
 
 def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:
-    """Raise ConfigError when the bundle `source` holds quantised graphs of another dialect than the builder wants."""
-    made = manifest.quantisation
-    if made is not None and manifest.precision != "fp8" and made.dialect != builder.dialect:
+    """Raise ConfigError when the bundle `source` contains quantised graphs of another dialect than the builder's."""
+    entry = manifest.quantisation
+    if entry is not None and manifest.precision != "fp8" and entry.dialect != builder.dialect:
         raise ConfigError(
-            f"The graphs of {source} are quantised as {made.dialect}, and {builder.dialect} is wanted. Add --dialect "
-            f"{made.dialect} if the target computes that rightly, or build from the checkpoint."
+            f"The graphs of {source} are quantised as {entry.dialect}, and {builder.dialect} is wanted. Add --dialect "
+            f"{entry.dialect} if the target computes that rightly, or build from the checkpoint."
         )
 
 

@@ -1,7 +1,7 @@
-"""What to build, of what, for which backend: the one argument of `build_engine`.
+"""The argument of `build_engine`: the source, the precision plan and the backend's options.
 
-A plan says which precision the graphs get and how that is found; the options of a backend are in `backends/options`.
-Reads no file and imports nothing heavy: the command line makes its options of these fields.
+A plan determines the precision of the graphs; the options of a backend are in `backends/options`. This module reads no
+file and imports nothing heavy, because the command line derives its options from these fields.
 """
 
 from dataclasses import MISSING, dataclass
@@ -101,7 +101,7 @@ class Float:
     precision: Literal["fp32", "fp16"] = "fp32"
 
     @property
-    def asked(self) -> PrecisionAsked:
+    def argument(self) -> PrecisionAsked:
         """The value of `--precision`."""
         return self.precision
 
@@ -150,7 +150,7 @@ class Quantized:
             raise ConfigError("--dialect: not for --precision fp8. Leave out what is not for it.")
 
     @property
-    def asked(self) -> PrecisionAsked:
+    def argument(self) -> PrecisionAsked:
         """The value of `--precision`."""
         return self.precision
 
@@ -190,7 +190,7 @@ class Auto:
     )
     dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
 
-    asked: ClassVar[PrecisionAsked] = "auto"
+    argument: ClassVar[PrecisionAsked] = "auto"
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -208,7 +208,7 @@ class Recompile:
 
     dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
 
-    asked: ClassVar[PrecisionAsked] = "same"
+    argument: ClassVar[PrecisionAsked] = "same"
 
 
 def plan_of(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = None, track: Track = untracked) -> Bundle:
     """Export both branches of a checkpoint to float32 ONNX files, compared with PyTorch, in a bundle `out`.
 
-    With `raw_tiles`, the aerial graph takes square tiles of that side and unrolls them itself. Raises CheckpointError,
-    OutputExists, ConfigError when there is no polar transform.
+    With `raw_tiles`, the aerial graph takes square tiles of that side and polar-transforms them itself. Raises
+    CheckpointError, OutputExists, ConfigError when there is no polar transform.
     """
     import onnx
 

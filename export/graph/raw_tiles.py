@@ -1,4 +1,4 @@
-"""The polar transform inside the aerial graph: raw square tiles in, for targets whose processor has other things to do.
+"""The polar transform inside the aerial graph: raw square tiles in, for targets whose processor has other work.
 
 Equal to the runtime's function within one level of 255: sums are in float32 here.
 """
@@ -15,7 +15,7 @@ from geodtr.runtime.spec import MAX_SIDE, BranchSpec, Preprocessing
 from geodtr.training.models.embedder import FromPixels
 
 _TRUNCATION_SLACK = 1e-3
-"""What float32 sums may fall short of a whole number."""
+"""Tolerance for float32 sums just below a whole number."""
 
 
 class FromRawTiles(nn.Module):
@@ -34,15 +34,15 @@ class FromRawTiles(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         tiles = images.float().permute(0, 3, 1, 2)  # cast first, as in `normalise`
         grid = self.grid.expand(tiles.shape[0], -1, -1, -1)
-        unrolled = F.grid_sample(tiles, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-        descriptors: Tensor = self.network((unrolled + _TRUNCATION_SLACK).floor().permute(0, 2, 3, 1))
+        polar = F.grid_sample(tiles, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        descriptors: Tensor = self.network((polar + _TRUNCATION_SLACK).floor().permute(0, 2, 3, 1))
         return descriptors
 
 
 def raw_tile_spec(spec: BranchSpec, side: int) -> BranchSpec:
-    """The boundary of an aerial branch that unrolls its tiles itself.
+    """The spec of an aerial branch that polar-transforms its tiles itself.
 
-    Raises ConfigError when the model takes tiles as they are anyway, or `side` is out of range.
+    Raises ConfigError when the model has no polar transform, or `side` is out of range.
     """
     if not spec.preprocessing.polar:
         raise ConfigError("This model takes square tiles as they are: it has no polar transform to put into its graph.")

@@ -17,12 +17,12 @@ def before_first(graph: Any, op_type: str) -> list[Any]:
     nodes = list(graph.graph.node)
     first = next(index for index, node in enumerate(nodes) if node.op_type == op_type)
     reached = {INPUT}
-    found = []
+    result = []
     for node in nodes[:first]:
         if reached & set(node.input):
-            found.append(node)
+            result.append(node)
             reached.update(node.output)
-    return found
+    return result
 
 
 def behind_last(graph: Any, op_type: str) -> list[Any]:
@@ -30,12 +30,12 @@ def behind_last(graph: Any, op_type: str) -> list[Any]:
     nodes = list(graph.graph.node)
     last = max(index for index, node in enumerate(nodes) if node.op_type == op_type)
     reached = set(nodes[last].output)
-    found = []
+    result = []
     for node in nodes[last + 1 :]:
         if reached & set(node.input):
-            found.append(node)
+            result.append(node)
             reached.update(node.output)
-    return found
+    return result
 
 
 def tensor_types(graph: Any) -> dict[str, int]:

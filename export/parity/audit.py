@@ -1,7 +1,7 @@
-"""What precision each operator of a typed graph really has, and whether that is what its manifest promises.
+"""The real precision of each operator of a typed graph, compared with its manifest.
 
-Read off the file: types of tensors and Q/DQ nodes. A CPU computes half precision in float32 inside, and a quantised
-arg-max may cost nothing on few images: cosines would not tell.
+It is read from the file: types of tensors and Q/DQ nodes. Cosines would not show it: a CPU computes half precision in
+float32 inside, and a quantised arg-max may cost nothing on few images.
 """
 
 from collections import Counter
@@ -20,12 +20,12 @@ from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Branch
 
-_TOLD = ("Conv", "MatMul", "Gemm", "LayerNormalization", "Softmax", "ReduceL2", "ArgMax")
+_COUNTED = ("Conv", "MatMul", "Gemm", "LayerNormalization", "Softmax", "ReduceL2", "ArgMax")
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 
 
 def audit(bundle: Bundle, branch: Branch) -> BranchAudit:
-    """Look into one branch's typed graph. Without the package onnx the graph cannot be read, and the audit says so."""
+    """Inspect one branch's typed graph. Without the package onnx the graph is unread, which the audit reports."""
     entry = bundle.manifest.engine(branch)
     layers = {} if entry.compiled is None else dict(entry.compiled.layers)
     if find_spec("onnx") is None:
@@ -34,24 +34,24 @@ def audit(bundle: Bundle, branch: Branch) -> BranchAudit:
     import onnx
 
     graph = onnx.load(str(bundle.path / entry.file))
-    found = precisions(graph)
-    counted = {kind: Counter[str]() for kind in _TOLD}
+    by_output = precisions(graph)
+    counted = {kind: Counter[str]() for kind in _COUNTED}
     for node in graph.graph.node:
         if node.op_type in counted:
-            counted[node.op_type][found[node.output[0]]] += 1
+            counted[node.op_type][by_output[node.output[0]]] += 1
     return BranchAudit(
         branch,
         operators={kind: dict(counts) for kind, counts in counted.items() if counts},
         layers=layers,
-        faults=tuple(_faults(graph, found, bundle.manifest, branch)),
+        faults=tuple(_faults(graph, by_output, bundle.manifest, branch)),
     )
 
 
 def precisions(graph: Any) -> dict[str, str]:
-    """What each node of a `ModelProto` computes in (fp32, fp16, int8, fp8; other types by ONNX's name), by its output.
+    """The precision of each node of a `ModelProto` (fp32, fp16, int8, fp8; other types by ONNX's name), by its output.
 
-    A weighted operator is int8 or fp8 where both what it reads and its weights come out of a DequantizeLinear; any
-    other node has the type of what it reads.
+    A weighted operator is int8 or fp8 if both its input and its weights come from a DequantizeLinear; any other node
+    has the type of its input.
     """
     import onnx
 
@@ -60,7 +60,7 @@ def precisions(graph: Any) -> dict[str, str]:
     types = tensor_types(graph)
     producer = {name: node for node in graph.graph.node for name in node.output}
 
-    def told(tensor: str) -> str:
+    def type_name(tensor: str) -> str:
         kind = types.get(tensor, onnx.TensorProto.UNDEFINED)
         return names.get(kind) or str(onnx.TensorProto.DataType.Name(kind)).lower()
 
@@ -68,15 +68,15 @@ def precisions(graph: Any) -> dict[str, str]:
         if node.op_type in _WEIGHTED:
             sources = [producer[name] for name in node.input[:2] if name in producer]
             if [source.op_type for source in sources] == ["DequantizeLinear"] * 2:
-                return told(sources[0].input[2])
-        return told(node.input[0]) if node.input else told(node.output[0])
+                return type_name(sources[0].input[2])
+        return type_name(node.input[0]) if node.input else type_name(node.output[0])
 
     return {node.output[0]: of(node) for node in graph.graph.node}
 
 
-def _faults(graph: Any, found: dict[str, str], manifest: Manifest, branch: Branch) -> Iterator[str]:
-    """What breaks the promises of the manifest's precision, in words."""
-    weighted = {node.name: found[node.output[0]] for node in graph.graph.node if node.op_type in _WEIGHTED}
+def _faults(graph: Any, by_output: dict[str, str], manifest: Manifest, branch: Branch) -> Iterator[str]:
+    """The contradictions to the manifest's precision, in words."""
+    weighted = {node.name: by_output[node.output[0]] for node in graph.graph.node if node.op_type in _WEIGHTED}
     quantised = {name for name, precision in weighted.items() if precision in ("int8", "fp8")}
     yield from _raised(lambda: check_quantised(graph, quantised))
     if manifest.precision in ("fp32", "fp16"):
@@ -84,18 +84,18 @@ def _faults(graph: Any, found: dict[str, str], manifest: Manifest, branch: Branc
         if count:
             yield f"an {manifest.precision} graph quantises {count} tensors"
     if manifest.precision == "fp32":
-        other = sorted({found[node.output[0]] for node in graph.graph.node if node.op_type in _TOLD} - {"fp32"})
+        other = sorted({by_output[node.output[0]] for node in graph.graph.node if node.op_type in _COUNTED} - {"fp32"})
         if other:
             yield f"an fp32 graph computes in {', '.join(other)}"
-    made = manifest.quantisation
-    if manifest.precision == "fp16" or (made is not None and made.rest == "fp16"):
+    entry = manifest.quantisation
+    if manifest.precision == "fp16" or (entry is not None and entry.rest == "fp16"):
         yield from _raised(lambda: check_fp16(graph))
     if manifest.precision not in ("fp32", "fp16"):
-        named = set() if made is None else set(made.kept_float)
+        named = set() if entry is None else set(entry.kept_float)
         kept = {f"{branch}/{operator.name}" for operator in operators(graph)}
         silent, wrong = sorted(kept - named), sorted(name for name in named - kept if name.startswith(f"{branch}/"))
         if silent:
-            yield f"not quantised, and the manifest does not say so: {', '.join(silent)}"
+            yield f"not quantised, and missing from the manifest's kept_float: {', '.join(silent)}"
         if wrong:
             yield f"not quantised by the manifest, and quantised: {', '.join(wrong)}"
     yield from _wrong_scales(graph)
@@ -109,7 +109,7 @@ def _raised(check: Callable[[], None]) -> Iterator[str]:
 
 
 def _wrong_scales(graph: Any) -> Iterator[str]:
-    """Values that are quantised by one scale and read back by another."""
+    """Values that are quantised with one scale and dequantised with another."""
     from onnx import numpy_helper
 
     stored = {entry.name: entry for entry in graph.graph.initializer}

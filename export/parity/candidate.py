@@ -42,9 +42,9 @@ class SpeedBeside:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """What is measured: `model`, whose files are those of `bundle`, called `name` in this run.
+    """A model under test: `model`, whose files are in `bundle`, called `name` in this run.
 
-    `exact` holds the float32 files that the bundle's were made from, where they are at hand.
+    `exact` holds the bundle's float32 source files, if available.
     """
 
     name: str
@@ -66,7 +66,7 @@ def measure(
     way = _describe(run, asked, contender, track)
     engine = way[-1]
     turned = flips(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
-    found = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
+    compared = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
     stages = chain(run.descriptors, run.ranking, way, turned) if asked.stages else ()
     ground, aerial = (
         batch_invariance(
@@ -79,10 +79,15 @@ def measure(
     if asked.layers and exact is not None and contender.typed:
         layers = layer_agreements(exact, bundle, run.pair_set, track=track)
     measured = Measured(
-        found.branches, found.pairings, (ground, aerial), audits, _other_input(run.reference, model, bundle), stages
+        compared.branches,
+        compared.pairings,
+        (ground, aerial),
+        audits,
+        _other_input(run.reference, model, bundle),
+        stages,
     )
-    made = bundle.manifest.quantisation
-    limits = asked.gates.limits(model.precision, model.tolerance, None if made is None else made.keep_cosine)
+    entry = bundle.manifest.quantisation
+    limits = asked.gates.limits(model.precision, model.tolerance, None if entry is None else entry.keep_cosine)
     gate = judge(measured, limits)
     layers_left = not asked.layers and run.reference.precision == "fp32" != model.precision
     candidate = Candidate(
@@ -90,8 +95,8 @@ def measure(
         path=str(model.path),
         runs_by=model.runs_by,
         precision=model.precision,
-        branches=found.branches,
-        pairings=found.pairings,
+        branches=compared.branches,
+        pairings=compared.pairings,
         stages=stages,
         batches=(ground, aerial),
         audit=audits,
@@ -103,7 +108,7 @@ def measure(
         gate=gate,
         next_step=next_step(gate, Comparison(run.reference, bundle, run.pair_set.name, layers_left)),
     )
-    evidence = CandidateEvidence(found.cosine, found.rankings, {stage.name: stage.ranking for stage in way})
+    evidence = CandidateEvidence(compared.cosine, compared.rankings, {stage.name: stage.ranking for stage in way})
     return candidate, evidence
 
 
@@ -116,7 +121,7 @@ def _describe(run: Run, asked: Asked, contender: Contender, track: Track) -> lis
     if unread:
         raise DataError(
             f"{unread[0].path} could be read for {run.reference.name} and not for {contender.name}: "
-            f"{unread[0].reason}. Leave its pair out, or mend it and compare again."
+            f"{unread[0].reason}. Leave its pair out, or repair it and compare again."
         )
     side = bundle.manifest.source.raw_tiles
     way = [run.onnx[side]] if side in run.onnx else []
@@ -125,18 +130,18 @@ def _describe(run: Run, asked: Asked, contender: Contender, track: Track) -> lis
 
 
 def _other_input(reference: Model, model: Model, bundle: Bundle) -> str | None:
-    """How the model's images are prepared otherwise than the reference's, in words; None where they are not."""
+    """How the model's preprocessing differs from the reference's, in words; None if it does not."""
     for branch in BRANCHES:
         wanted = reference.embedders[branch].spec.preprocessing
         side = bundle.manifest.source.raw_tiles
         if branch == "aerial" and side is not None:
             wanted = msgspec.structs.replace(wanted, height=side, width=side, polar=False)
-        found = model.embedders[branch].spec.preprocessing
-        if found != wanted:
+        used = model.embedders[branch].spec.preprocessing
+        if used != wanted:
             differing = ", ".join(
-                f"{name} {getattr(found, name)} instead of {getattr(wanted, name)}"
-                for name in found.__struct_fields__
-                if getattr(found, name) != getattr(wanted, name)
+                f"{name} {getattr(used, name)} instead of {getattr(wanted, name)}"
+                for name in used.__struct_fields__
+                if getattr(used, name) != getattr(wanted, name)
             )
             return f"{branch} images are prepared otherwise than for the reference: {differing}"
     return None

@@ -56,7 +56,7 @@ def compare(
     check_pairs(pair_set)
     bundles = _check_comparable(reference, candidates)
     names = distinct_names([reference, *candidates])
-    asked = Asked(gates, stages, layers)
+    settings = Asked(gates, stages, layers)
     with ExitStack() as files:
         graphs: Mapping[int | None, Bundle] = {}
         if stages or layers:
@@ -72,7 +72,7 @@ def compare(
         timings = time_pairs(embedders, min(_SPEED_BATCH, len(run.pair_set)), rounds=_SPEED_ROUNDS, track=track)
         fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
         measured = [
-            measure(run, asked, contender, _beside(timings, row, fp32, contender.model.precision), track)
+            measure(run, settings, contender, _beside(timings, row, fp32, contender.model.precision), track)
             for row, contender in enumerate(contenders, 1)
         ]
     figures = ParityFigures(

@@ -28,16 +28,18 @@ def describe(
     """
     bad: dict[Path, Skipped] = {}
     paths = {branch: paths_of(pair_set, branch) for branch in BRANCHES}
-    found = {
+    rows_of = {
         branch: _describe_branch(
             [model[branch] for model in models], paths[branch], bad, f"{name}: {branch} images", track
         )
         for branch in BRANCHES
     }
     if not bad:
-        return [DescriptorPair(pair_set, *rows) for rows in zip(found["ground"], found["aerial"], strict=True)]
+        return [DescriptorPair(pair_set, *rows) for rows in zip(rows_of["ground"], rows_of["aerial"], strict=True)]
     left = pair_set.without(bad.values())
-    kept = ([select_rows(rows, paths[branch], paths_of(left, branch)) for rows in found[branch]] for branch in BRANCHES)
+    kept = (
+        [select_rows(rows, paths[branch], paths_of(left, branch)) for rows in rows_of[branch]] for branch in BRANCHES
+    )
     return [DescriptorPair(left, *rows) for rows in zip(*kept, strict=True)]
 
 
@@ -49,9 +51,8 @@ def paths_of(pair_set: PairSet, branch: Branch) -> list[Path]:
 def _describe_branch(
     embedders: Sequence[Embedder], paths: Sequence[Path], bad: dict[Path, Skipped], description: str, track: Track
 ) -> list[Descriptors]:
-    """By each embedder a row for each path; those that could not be read are put into `bad`, and their rows are
-    zero."""
-    found = [np.zeros((len(paths), embedder.spec.descriptor_size), np.float32) for embedder in embedders]
+    """A row for each path from each embedder; unreadable images are added to `bad`, and their rows are zero."""
+    descriptors = [np.zeros((len(paths), embedder.spec.descriptor_size), np.float32) for embedder in embedders]
 
     def skip(row: int, error: ImageError) -> None:
         bad[paths[row]] = Skipped(paths[row], str(error))
@@ -69,5 +70,5 @@ def _describe_branch(
         with closing(batches):
             for batch, pixels in batches:
                 for index in alike:
-                    found[index][batch] = embedders[index].embed(pixels)
-    return found
+                    descriptors[index][batch] = embedders[index].embed(pixels)
+    return descriptors

@@ -1,6 +1,6 @@
-"""Two models' descriptors of the same images, compared: cosines, and recall whoever asks and whoever is searched.
+"""Comparison of two models' descriptors of the same images: cosines, and recall by pairing of queries and gallery.
 
-All that a run computes of a candidate beyond embedding and timing.
+A run computes nothing else for a candidate beyond embedding and timing.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ def compare_descriptors(
     after_ranking: Ranking,
     flips: Mapping[Branch, float | None],
 ) -> Compared:
-    """Hold `after` against `before`, the reference's; the rankings are of each one's own queries in its own gallery.
+    """Compare `after` with `before`, the reference's; each ranking is for the model's own queries in its own gallery.
 
-    `flips`: of the arg-max, by branch where known.
+    `flips`: share of arg-max flips by branch, where known.
     """
     pair_set = before.pair_set
     rankings: dict[PairingName, Ranking] = {

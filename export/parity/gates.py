@@ -34,15 +34,14 @@ _LONGEST_NORM_ERROR = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What is asked of candidates. `max_drop`: points of R@1 by precision, in place of MAX_DROP and of a searched
-    bundle's own tolerance; `least_cosine` in place of LEAST_COSINE.
+    """Requirements on candidates. `max_drop`: points of R@1 by precision, replaces MAX_DROP and a searched bundle's own
+    tolerance; `least_cosine` replaces LEAST_COSINE.
 
-    Recall is judged by statistics.decide. `accept_undecided`: recall that the pairs leave undecided passes where every
-    measured drop is within what is allowed; the gate then says so. `require_certain`: every check needs evidence, so a
-    typed graph that could not be read is undecided as well.
+    statistics.decide judges recall. `accept_undecided`: undecided recall passes if every measured drop is within the
+    limit; the gate records that. `require_certain`: every check needs evidence, so an unreadable typed graph is also
+    undecided.
 
-    Raises ConfigError for a name that is no precision, a number that cannot be, or two options that contradict each
-    other.
+    Raises ConfigError for an unknown precision, an impossible number, or two options that contradict each other.
     """
 
     max_drop: Mapping[Precision, float] = field(default_factory=dict)
@@ -56,8 +55,8 @@ class Gates:
                 "--require-certain and --accept-undecided (require_certain, accept_undecided) contradict each other: "
                 "leave one of them out."
             )
-        asked = (("max_drop", self.max_drop, 100, " points"), ("least_cosine", self.least_cosine, 1, ""))
-        for what, numbers, largest, unit in asked:
+        requirements = (("max_drop", self.max_drop, 100, " points"), ("least_cosine", self.least_cosine, 1, ""))
+        for what, numbers, largest, unit in requirements:
             for precision, number in numbers.items():
                 if precision not in MAX_DROP or not 0 <= number <= largest:
                     raise ConfigError(
@@ -66,8 +65,8 @@ class Gates:
                     )
 
     def limits(self, precision: Precision, tolerance: float | None, keep_cosine: float | None) -> "Limits":
-        """What is asked of one candidate. `tolerance`: its own, in points, where a search chose its blocks;
-        `keep_cosine`: the cosine that its build kept on its calibration images, where it kept one.
+        """The limits for one candidate. `tolerance`: its own, in points, if a search chose its blocks; `keep_cosine`:
+        the minimum cosine of its build on the calibration images, if it had one.
         """
         points = MAX_DROP[precision] if tolerance is None else tolerance
         own_cosine = precision in self.least_cosine
@@ -265,7 +264,7 @@ def _graph(each: BranchAudit, *, require_certain: bool) -> Check:
     if each.unread is not None:
         verdict: Verdict = "undecided" if require_certain else "passed"
         return Check("graph", verdict, f"{each.branch}: the typed graph was not looked into ({each.unread})")
-    words = "; ".join(each.faults) or "the typed graph computes in the precisions that its manifest says"
+    words = "; ".join(each.faults) or "the typed graph computes in the precisions of its manifest"
     return Check("graph", _verdict(not each.faults), f"{each.branch}: {words}")
 
 

@@ -1,7 +1,7 @@
-"""Blame on the layer: what each node of the typed graph gives, held against the float32 graph's node of the same name.
+"""Error by layer: each node's output in the typed graph, compared with the float32 graph's node of the same name.
 
-Both are computed by ONNX Runtime node by node, on the same images, which flow through each graph on their own: a node's
-error is what it reads wrongly and what it does wrongly, so what it reads is told beside it.
+ONNX Runtime computes both node by node, on the same images, each graph from its own inputs: a node's error contains the
+error of its inputs, so the worst cosine of its inputs is reported beside it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def _branch(exact: Bundle, typed: Bundle, branch: Branch, pair_set: PairSet, tra
     before, after = (
         onnx.load(str(bundle.path / entry.file)) for bundle, entry in zip((exact, typed), entries, strict=True)
     )
-    found = precisions(after)
+    by_output = precisions(after)
     blocks = {operator.name: operator.block for operator in operators(before)}
     outputs = {(node.name, node.op_type): node.output[0] for node in after.graph.node}
     common = [
@@ -82,7 +82,7 @@ def _branch(exact: Bundle, typed: Bundle, branch: Branch, pair_set: PairSet, tra
             cosine, error = compared[node.output[0]]
             block = blocks.get(node.name, "")
             yield LayerAgreement(
-                branch, node.name, node.op_type, block, found[there], cosine, worst[node.output[0]], error
+                branch, node.name, node.op_type, block, by_output[there], cosine, worst[node.output[0]], error
             )
 
 
@@ -92,7 +92,7 @@ def _compare(
     """Smallest cosine and mean relative error of each floating-point tensor, by its name in `before`."""
     one = _session(before, [name for name, _ in tensors])
     other = _session(after, [name for _, name in tensors])
-    found = {}
+    agreements = {}
     starts = range(0, len(tensors), _AT_ONCE)
     for start in track(starts, f"Layers, {branch}", len(starts)):
         # Few at a time: the maps of all of them would fill the memory.
@@ -101,8 +101,8 @@ def _compare(
         got = other.run([name for _, name in some], {INPUT: images})
         for (name, _), values, others in zip(some, expected, got, strict=True):
             if values.dtype.kind == others.dtype.kind == "f" and values.shape == others.shape:
-                found[name] = _agreement(*(_rows(each, len(images)) for each in (values, others)))
-    return found
+                agreements[name] = _agreement(*(_rows(each, len(images)) for each in (values, others)))
+    return agreements
 
 
 def _agreement(expected: Values, got: Values) -> tuple[float, float]:

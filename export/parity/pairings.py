@@ -12,28 +12,28 @@ from geodtr.training.data.pair_set import PairSet
 
 
 def ranking(pair_set: PairSet, queries: Descriptors, gallery: Descriptors) -> Ranking:
-    """Where each query's own tile stands in `gallery`.
+    """The rank of each query's own tile in `gallery`.
 
-    A query or a tile whose descriptor is not finite finds nothing and is found by nobody: such a query counts as a miss
-    behind all tiles, and such a tile stands at right angles to every query.
+    A query whose descriptor is not finite counts as a miss with the last rank. A tile whose descriptor is not finite
+    has cosine 0 with every query.
     """
-    asked, there = finite_rows(queries), finite_rows(gallery)
-    if asked.all() and there.all():
+    usable, there = finite_rows(queries), finite_rows(gallery)
+    if usable.all() and there.all():
         return rank(queries, gallery, pair_set.truth, pair_set.ignored)
-    found = rank(
-        np.where(asked[:, None], queries, np.float32(0)),
+    ranked = rank(
+        np.where(usable[:, None], queries, np.float32(0)),
         np.where(there[:, None], gallery, np.float32(0)),
         pair_set.truth,
         pair_set.ignored,
     )
-    able = asked & there[pair_set.tiles]
+    able = usable & there[pair_set.tiles]
     return Ranking(
-        rank=np.where(able, found.rank, found.references - 1),
-        ties=np.where(able, found.ties, 0),
-        margin=np.where(able, found.margin, np.float32(-1)),
-        wrong=found.wrong,
-        references=found.references,
-        alike=found.alike,
+        rank=np.where(able, ranked.rank, ranked.references - 1),
+        ties=np.where(able, ranked.ties, 0),
+        margin=np.where(able, ranked.margin, np.float32(-1)),
+        wrong=ranked.wrong,
+        references=ranked.references,
+        alike=ranked.alike,
     )
 
 

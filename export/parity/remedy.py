@@ -46,15 +46,15 @@ def next_step(gate: Gate, compared: Comparison) -> str | None:
 
 def _after_failure(failed: set[CheckName], compared: Comparison) -> str:
     manifest = compared.bundle.manifest
-    made = manifest.quantisation
+    entry = manifest.quantisation
     if failed & {"preprocessing", "graph", "batches"}:
         other = ", or for another --backend" if "batches" in failed else ""
         return f"Build it again{other}: {_rebuild(compared)}"
-    if made is not None and made.search is not None:
-        half = str(round(made.search.tolerance / 2, 4))
+    if entry is not None and entry.search is not None:
+        half = str(round(entry.search.tolerance / 2, 4))
         return f"Search again with half the tolerance: {_rebuild(compared, {'--tolerance': half})}"
-    if made is not None and made.keep_cosine is not None:
-        half_way = round((1 + made.keep_cosine) / 2, 6)
+    if entry is not None and entry.keep_cosine is not None:
+        half_way = round((1 + entry.keep_cosine) / 2, 6)
         command = _rebuild(compared, {"--keep-cosine": str(half_way)})
         also = "; or choose blocks by recall: --precision auto --recall-on SPEC" if "recall" in failed else ""
         return f"Keep more operators in float (--keep-cosine){also}. For example: {command}"

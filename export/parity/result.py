@@ -19,12 +19,12 @@ from geodtr.runtime.recall import Ranking, Recall
 from geodtr.training.data.pair_set import PairSet, Skipped
 
 StageName = Literal["onnx", "typed", "engine"]
-"""The steps from the reference model to what flies: its float32 ONNX file, the candidate's typed ONNX file, both as
-ONNX Runtime computes them node by node with nothing fused, and the engine itself."""
+"""The steps from the reference model to the engine: its float32 ONNX file, the candidate's typed ONNX file, both
+computed by ONNX Runtime node by node without fusion, and the engine itself."""
 
 PairingName = Literal["own", "queries", "gallery"]
-"""Whose queries search whose gallery. own: the candidate's both. queries: the candidate's queries search the
-reference's gallery, as a vehicle does whose map was made elsewhere. gallery: the reverse."""
+"""Which model's queries search which model's gallery. own: both the candidate's. queries: the candidate's queries
+search the reference's gallery, as on a vehicle whose map was built elsewhere. gallery: the reverse."""
 PAIRINGS: Mapping[PairingName, str] = {
     "own": "own queries, own gallery",
     "queries": "own queries, the reference's gallery",
@@ -118,12 +118,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class BranchAudit:
-    """What precision each operator and layer really has.
+    """The real precision of each operator and layer.
 
-    `operators`: of each kind (Conv, MatMul, LayerNormalization, ...) how many the typed graph computes in int8, fp8,
-    fp16 and fp32, read off tensor types and Q/DQ nodes. `layers`: what the backend says of the compiled engine; empty
-    where it does not tell. `faults`: what breaks the precision's promises, in words. `unread`: why the graph was not
-    looked into; None where it was.
+    `operators`: by kind (Conv, MatMul, LayerNormalization, ...), the number that the typed graph computes in int8, fp8,
+    fp16 and fp32, from tensor types and Q/DQ nodes. `layers`: the backend's report on the compiled engine; empty if it
+    gives none. `faults`: contradictions to the precision, in words. `unread`: why the graph was not read; None if it
+    was.
     """
 
     branch: Branch

@@ -1,7 +1,7 @@
-"""The steps between the reference model and an engine, each as something that can be run and compared.
+"""The stages between the reference model and an engine, each runnable and comparable.
 
-PyTorch -> its float32 ONNX file -> the candidate's typed ONNX file -> the engine. Files are computed by ONNX Runtime
-node by node, nothing fused, so that what a file says and what a backend makes of it are two steps.
+PyTorch -> its float32 ONNX file -> the candidate's typed ONNX file -> the engine. ONNX Runtime computes the files node
+by node, without fusion, so that the file and the backend's engine are separate stages.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,8 +53,9 @@ def described(name: StageName, runs_by: str, descriptors: DescriptorPair) -> Des
 def float32_graphs(
     reference: Model, candidates: Iterable[Bundle], *, track: Track = untracked
 ) -> Iterator[Mapping[int | None, Bundle]]:
-    """The reference's float32 ONNX files: of a checkpoint freshly exported, of a float32 bundle its own, of any other
-    bundle none. By the side of the raw tiles that candidates take, where their graph unrolls them, else None.
+    """The reference's float32 ONNX files: new exports of a checkpoint, a float32 bundle's own, none of another bundle.
+
+    The key is the side of the raw tiles that a candidate's graph polar-transforms, None for other candidates.
     """
     sides = {candidate.manifest.source.raw_tiles for candidate in candidates}
     if reference.bundle is not None:
@@ -86,9 +87,9 @@ def flips(exact: Bundle, typed: Bundle, pair_set: PairSet) -> dict[Branch, float
     """By branch, the share of positions where another channel wins the saliency's arg-max than in the float32 graph, on
     the set's first images; None where the two take other images, there is no arg-max, or onnx is not installed.
     """
-    found: dict[Branch, float | None] = dict.fromkeys(BRANCHES)
+    shares: dict[Branch, float | None] = dict.fromkeys(BRANCHES)
     if find_spec("onnx") is None:
-        return found
+        return shares
     import onnx
 
     for branch in BRANCHES:
@@ -97,8 +98,8 @@ def flips(exact: Bundle, typed: Bundle, pair_set: PairSet) -> dict[Branch, float
             paths = pair_set.images(branch)[:_SAMPLE]
             images = np.concatenate(list(load_batches(paths, how, _SAMPLE)))
             before, after = (onnx.load(str(_graph(bundle, branch))) for bundle in (exact, typed))
-            found[branch] = argmax_flips(before, after, images, "none")
-    return found
+            shares[branch] = argmax_flips(before, after, images, "none")
+    return shares
 
 
 def chain(

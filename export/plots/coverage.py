@@ -32,10 +32,10 @@ class CoveragePlot:
 
 @themed
 def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untracked) -> CoveragePlot:
-    """Draw the tiles of `source` that have a position, `coverage` being what `measure` says of them.
+    """Draw the tiles of `source` that have a position; `coverage` is the result of `measure`.
 
-    Up to 2,000 tiles are read and drawn in their size and heading (in that of the spacing where their metres per pixel
-    are not known), where that is 6 pixels or more; else each is a dot. Raises DataError when no tile has a position.
+    Up to 2,000 tiles are read and drawn in their size and heading (in the size of the spacing if their metres per pixel
+    are unknown), if that is 6 pixels or more; otherwise each is a dot. Raises DataError when no tile has a position.
     """
     if coverage.frame is None:
         raise DataError(f"{source.name}: none of {coverage.tiles} tiles has a position, so there is nothing to draw.")

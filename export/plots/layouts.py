@@ -75,8 +75,8 @@ def explain_pairs(checkpoint: Path, pair_set: PairSet, count: int) -> tuple[list
         except ImageError as error:
             bad.append(Skipped(pair.ground, str(error)))
             continue
-        unrolled = ", unrolled" if model.specs["aerial"].preprocessing.polar else ""
-        explained.append(ExplainedPair(f"{pair.ground.name}, and its tile {pair.aerial.name}{unrolled}", views))
+        polar = ", polar-transformed" if model.specs["aerial"].preprocessing.polar else ""
+        explained.append(ExplainedPair(f"{pair.ground.name}, and its tile {pair.aerial.name}{polar}", views))
     if not explained:
         raise DataError(f"None of the chosen pairs of {pair_set.name} can be drawn, the first because {bad[0].reason}")
     return explained, bad

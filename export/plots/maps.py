@@ -1,6 +1,6 @@
-"""A map north up: degrees at its edges, a scale bar and a legend below, whatever lies on it.
+"""A frame for maps, north up: degrees at the edges, a scale bar and a legend below.
 
-Knows places and metres; what is drawn is the caller's. A point of the figure is a pixel of the file.
+Knows positions and metres; the caller draws the content. A point of the figure is a pixel of the file.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""A picture of augmented pairs: each pair as it is, beside it some of what training may make of it.
+"""A picture of augmented pairs: each original pair, with random variants as in training beside it.
 
-Knows pixels and draws; knows nothing of files and data sets. See `retrieval` for what a model retrieves.
+Knows pixels; knows nothing of files and data sets. See `retrieval` for a model's search results.
 """
 
 import math
@@ -20,13 +20,13 @@ from geodtr.training.augment.photometric import Semantic, SemanticChange, change
 _VIEW, _TILE, _MARGIN, _LINE, _COMPASS = 340, 170, 16, 16, 16
 _NORTH = LIGHT["bad"]
 _POINTS = "SWNE"
-"""From column 0 of a panorama on, a quarter apart."""
+"""Directions in a panorama, from column 0 on, a quarter of the width apart."""
 _ADJUSTMENTS = ("brightness", "contrast", "saturation")
 
 
 @dataclass(frozen=True, slots=True)
 class PairVariant:
-    """Both views of one pair, uint8 [H, W, 3] each, as they are or changed, and how."""
+    """Both views of one pair, uint8 [H, W, 3] each, original or changed, and how they were changed."""
 
     ground: Images
     aerial: Images
@@ -34,12 +34,12 @@ class PairVariant:
     """Clockwise, in full turns."""
     mirrored: bool
     captions: tuple[str, str, str]
-    """Of the pair, of its ground view, of its aerial view."""
+    """For the pair, its ground view, and its aerial view."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """One pair: as it is, then its variants. `polar` when the aerial image is unrolled, like the panorama."""
+    """One pair: the original, then its variants. `polar`: the aerial image is polar-transformed."""
 
     variants: tuple[PairVariant, ...]
     polar: bool
@@ -48,9 +48,9 @@ class PairRow:
 def augmented_rows(
     ground: Images, aerial: Images, polar: bool, layout: Layout, semantic: Semantic, variants: int, seed: int
 ) -> list[PairRow]:
-    """Each pair of ground and aerial, uint8 [N, H, W, 3], as it is and `variants` times augmented.
+    """Each pair of ground and aerial, uint8 [N, H, W, 3], in the original and in `variants` augmented versions.
 
-    Drawn and applied as in training: pixels first, each view on its own, then the layout, both views alike.
+    Augmentation is the same as in training: pixels first, separately for each view, then the layout, for both views.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -60,7 +60,7 @@ def augmented_rows(
         change_aerial = change_columns if polar else change_square
         grounds = change_columns(change_semantic(_repeated(one_ground, variants), of_ground), change).numpy()
         aerials = change_aerial(change_semantic(_repeated(one_aerial, variants), of_aerial), change).numpy()
-        seen_as = ("as it is", "ground", "aerial, unrolled" if polar else "aerial")
+        seen_as = ("as it is", "ground", "aerial, polar-transformed" if polar else "aerial")
         original = PairVariant(one_ground, one_aerial, 0.0, False, seen_as)
         changed = (
             PairVariant(
@@ -83,7 +83,7 @@ def augmented_rows(
 def draw_pairs(rows: Sequence[PairRow], title: str) -> Image.Image:
     """The sheet as an RGB picture: a row is a pair, the panorama above the aerial image.
 
-    Letters between the two say where south, west, north and east went, so that a change of layout is seen at a glance.
+    Letters between the two mark south, west, north and east, so that a change of layout is visible at a glance.
     """
     columns = max(len(row.variants) for row in rows)
     heights = [_height(row) for row in rows]
@@ -101,8 +101,8 @@ def draw_pairs(rows: Sequence[PairRow], title: str) -> Image.Image:
 
 def _draw_variant(sheet: Image.Image, variant: PairVariant, polar: bool, left: int, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
-    said, of_ground, of_aerial = variant.captions
-    draw.text((left, top), said, INK, font(13))
+    of_pair, of_ground, of_aerial = variant.captions
+    draw.text((left, top), of_pair, INK, font(13))
     draw.text((left, top + _LINE), of_ground, FAINT, font(11))
     top += 2 * _LINE
     ground = fitted(Image.fromarray(variant.ground), _VIEW)
@@ -130,7 +130,7 @@ def _repeated(image: Images, times: int) -> torch.Tensor:
 
 
 def _height(row: PairRow) -> int:
-    """Of the pictures and captions of a row, in pixels."""
+    """Height of a row's pictures and captions, in pixels."""
     original = row.variants[0]
     ground = fitted(Image.fromarray(original.ground), _VIEW).height
     aerial = fitted(Image.fromarray(original.aerial), _VIEW).height if row.polar else _TILE + 2 * _COMPASS
@@ -138,18 +138,18 @@ def _height(row: PairRow) -> int:
 
 
 def _layout_caption(change: LayoutChange, index: int) -> str:
-    """As in "mirrored, turned 90°", in the order in which it was done."""
+    """As in "mirrored, turned 90°", in the order of application."""
     degrees = round(float(change.turn[index]) * 360)
-    said = ["mirrored"] * bool(change.mirrored[index]) + [f"turned {degrees}°"] * (degrees != 0)
-    return ", ".join(said) or "layout kept"
+    changes = ["mirrored"] * bool(change.mirrored[index]) + [f"turned {degrees}°"] * (degrees != 0)
+    return ", ".join(changes) or "layout kept"
 
 
 def _semantic_caption(change: SemanticChange, index: int) -> str:
-    """As in "contrast +12%, saturation -3%, brightness +28%, grey, blur 2.1", in the order in which it was done."""
-    said = []
+    """As in "contrast +12%, saturation -3%, brightness +28%, grey, blur 2.1", in the order of application."""
+    changes = []
     for column in change.order[index].tolist():
         percent = round(100 * float(change.factors[index, column] - 1))
-        said += [f"{_ADJUSTMENTS[column]} {percent:+}%"] * (percent != 0)
-    said += ["grey"] * bool(change.grey[index]) + ["4 bits"] * bool(change.posterised[index])
+        changes += [f"{_ADJUSTMENTS[column]} {percent:+}%"] * (percent != 0)
+    changes += ["grey"] * bool(change.grey[index]) + ["4 bits"] * bool(change.posterised[index])
     sigma = float(change.sigma[index])
-    return ", ".join(said + [f"blur {sigma:.1f}"] * (sigma > 0))
+    return ", ".join(changes + [f"blur {sigma:.1f}"] * (sigma > 0))

@@ -1,6 +1,6 @@
-"""The report's plots: what changed against what may, recall at every K, cosines, ranks before and after.
+"""The report's plots: measured and allowed change, recall at every K, cosines, ranks before and after.
 
-Each is an `svg` element as wide as a phone's screen, which scales up: its words stay legible on both.
+Each is an `svg` element as wide as a phone's screen, which scales up: its text stays legible on both.
 """
 
 from collections.abc import Sequence
@@ -64,12 +64,12 @@ def change_plot(candidates: Sequence[Candidate]) -> str:
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
     label_ticks(axes.xaxis, _signed)
-    said = "; ".join(
+    summary = "; ".join(
         f"{candidate.name} {points(-gate.drop)} points, 95 % between {points(-gate.high)} and "
         f"{points(-gate.low)}, may fall by {percent(gate.max_drop)}, {gate.verdict}"
         for candidate, gate in zip(candidates, gates, strict=True)
     )
-    return inline_svg(figure, f"Change of R@1 of each candidate. {said}.")
+    return inline_svg(figure, f"Change of R@1 of each candidate. {summary}.")
 
 
 @themed
@@ -82,8 +82,8 @@ def recall_plot(result: ParityResult) -> str:
     lines = list(map(Line, names, rankings, looks))
     figure, axes = new_plot(_WIDTH, _HEIGHT)
     draw_recall(axes, lines)
-    said = ", ".join(f"{line.label} {percent(recall_at(line.ranking, [1])[0])} %" for line in lines)
-    return inline_svg(figure, f"Recall at K. At K = 1: {said}.")
+    summary = ", ".join(f"{line.label} {percent(recall_at(line.ranking, [1])[0])} %" for line in lines)
+    return inline_svg(figure, f"Recall at K. At K = 1: {summary}.")
 
 
 @themed
@@ -93,30 +93,30 @@ def recall_change_plot(result: ParityResult) -> str:
     ks = spaced_ks(before.references)
     figure, axes = new_plot(_WIDTH, _HEIGHT)
     axes.axhline(0, color=LIGHT["faint"], linewidth=1, linestyle=DOTTED)
-    said = []
+    summary = []
     for number, (candidate, each) in enumerate(zip(result.candidates, result.evidence.candidates, strict=True)):
         drops = [paired_drop(before.rank < k, each.rankings["own"].rank < k) for k in ks]
         look = series(number)
         low, high = [-100 * drop.high for drop in drops], [-100 * drop.low for drop in drops]
         axes.fill_between(ks, low, high, color=look.colour, alpha=BAND, linewidth=0)
         axes.plot(ks, [-100 * drop.share for drop in drops], color=look.colour, linestyle=look.line)
-        said.append(f"{candidate.name} {points(-drops[0].share)} points")
+        summary.append(f"{candidate.name} {points(-drops[0].share)} points")
     axes.margins(y=0)
     axes.set_ylabel("change, points")
     label_ticks(axes.yaxis, _signed)
     k_axis(axes, before.references)
     name = result.figures.reference.name
-    return inline_svg(figure, f"Change of recall at K against {name}. At K = 1: {', '.join(said)}.")
+    return inline_svg(figure, f"Change of recall at K against {name}. At K = 1: {', '.join(summary)}.")
 
 
 @themed
 def cosine_plot(result: ParityResult, branch: Branch) -> str:
     """Images by the cosine of their descriptor with the reference's, counts on a logarithmic scale."""
-    found = [1 - np.asarray(each.cosine[branch], np.float64) for each in result.evidence.candidates]
+    distances = [1 - np.asarray(each.cosine[branch], np.float64) for each in result.evidence.candidates]
     floors = [1 - candidate.gate.least_cosine for candidate in result.candidates]
-    decade = _decade(max(*(values.max(initial=0) for values in found), *floors))
+    decade = _decade(max(*(values.max(initial=0) for values in distances), *floors))
     edges = np.logspace(-7, decade, _BINS_A_DECADE * (7 + decade) + 1)
-    counts = [np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] for values in found]
+    counts = [np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] for values in distances]
     top = 10.0 ** np.ceil(np.log10(max(int(count.max()) for count in counts) * 1.05))
     figure, axes = new_plot(_WIDTH, _HEIGHT)
     for number, (count, floor) in enumerate(zip(counts, floors, strict=True)):
@@ -129,12 +129,12 @@ def cosine_plot(result: ParityResult, branch: Branch) -> str:
     axes.set(xscale="log", xlim=(edges[-1], edges[0]), ylim=(_NONE, top), ylabel=f"{branch} images")
     axes.set_xlabel("cosine with the reference's descriptor")
     _cosine_axis(axes.xaxis)
-    said = ", ".join(
+    summary = ", ".join(
         f"{candidate.name} from {cosine(_agreement(candidate, branch).smallest_cosine)} to 1, mean "
         f"{cosine(_agreement(candidate, branch).mean_cosine)}"
         for candidate in result.candidates
     )
-    return inline_svg(figure, f"Cosines of the {branch} branch's descriptors with the reference's: {said}.")
+    return inline_svg(figure, f"Cosines of the {branch} branch's descriptors with the reference's: {summary}.")
 
 
 @themed
@@ -216,7 +216,7 @@ def _decade(distance: float) -> int:
 
 
 def _cosine_axis(axis: Axis) -> None:
-    """Ticks of a logarithmic axis of the distance from 1: at 0, 0.9, 0.99 and so on to what float32 can tell."""
+    """Ticks of a logarithmic axis of the distance from 1: at 0, 0.9, 0.99 and so on to float32's resolution."""
     axis.set_major_locator(LogLocator(numticks=10))
     axis.set_minor_locator(NullLocator())
     label_ticks(axis, _cosine_label)

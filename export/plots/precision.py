@@ -9,18 +9,18 @@ from geodtr.export.precision.search import trial_verdict
 from geodtr.runtime.manifest import SearchEntry
 from geodtr.runtime.names import Precision, Verdict
 
-_CHOSEN, _OTHER = LIGHT["s1"], LIGHT["faint"]
+_SELECTED, _OTHER = LIGHT["s1"], LIGHT["faint"]
 _COLOURS: dict[Verdict, str] = {"passed": LIGHT["good"], "undecided": _OTHER, "failed": LIGHT["bad"]}
 
 
 @themed
 def search_plot(search: SearchEntry, rest: Precision) -> Figure:
-    """Three panels; `rest` is the precision of what is not quantised."""
+    """Three panels; `rest` is the fallback precision."""
     figure = Figure(figsize=(16, max(6.0, 0.28 * len(search.sensitivity) + 2)), layout="constrained")
     cost, gain, frontier = figure.subplots(1, 3, width_ratios=(1.3, 1, 1.8))
     names = [entry.block for entry in search.sensitivity]
     in_int8 = set(search.chosen.blocks)
-    colours = [_CHOSEN if name in in_int8 else _OTHER for name in names]
+    colours = [_SELECTED if name in in_int8 else _OTHER for name in names]
     _bars(cost, names, [1 - entry.mean_cosine for entry in search.sensitivity], colours)
     cost.set_xscale("log")
     cost.xaxis.set_major_formatter("{x:g}")
@@ -44,10 +44,10 @@ def _frontier(axes: Axes, search: SearchEntry, rest: Precision) -> None:
         if trial.speed is None:
             continue
         drop = 100 * (trial.lost - trial.gained) / trial.queries
-        chosen = trial.blocks == search.chosen.blocks
-        colour = _CHOSEN if chosen else _COLOURS[trial_verdict(trial, search.tolerance)]
+        selected = trial.blocks == search.chosen.blocks
+        colour = _SELECTED if selected else _COLOURS[trial_verdict(trial, search.tolerance)]
         spread = [[drop - 100 * trial.low], [100 * trial.high - drop]]
-        axes.errorbar(trial.speed, drop, yerr=spread, fmt="s" if chosen else "o", color=colour, capsize=3)
+        axes.errorbar(trial.speed, drop, yerr=spread, fmt="s" if selected else "o", color=colour, capsize=3)
         _label(axes, str(len(trial.blocks)), (trial.speed, drop))
     axes.axhline(search.tolerance, color=LIGHT["bad"], linestyle=DASHED, linewidth=1)
     axes.axhline(0, color=LIGHT["ink"], linewidth=0.6)

@@ -40,8 +40,8 @@ def recall_curve(lines: Sequence[Line], title: str) -> Figure:
 def draw_recall(axes: Axes, lines: Sequence[Line]) -> None:
     """Recall at K = 1 to N - 1 of each line, K on a logarithmic axis, with bands of 95 % (Wilson).
 
-    At K = N every query is found, whatever the model: the curve ends before that. The axis of recall begins at the ten
-    below the lowest band.
+    At K = N any model finds every query, so the curve ends before that. The recall axis begins at the multiple of ten
+    per cent below the lowest band.
     """
     lowest = 1.0
     for line in lines:

@@ -28,20 +28,20 @@ class SheetRow:
 
 
 def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: int, tiles: int) -> list[SheetRow]:
-    """`count` queries with their `tiles` nearest tiles, in the set's order; a right tile farther off stands last.
+    """`count` queries with their `tiles` nearest tiles, in the set's order; a right tile beyond them is the last.
 
-    Three of eight are misses where there are so many, spread over the set like the others: a sheet of hits alone
-    says nothing of how a model fails.
+    Three of eight are misses if there are enough, spread over the set like the hits: a sheet of hits alone does not
+    show how a model fails.
     """
     missed, hit = np.flatnonzero(ranking.rank > 0), np.flatnonzero(ranking.rank == 0)
     misses = min(len(missed), max(3 * count // 8, count - len(hit)))
-    chosen = sorted(
+    selected = sorted(
         int(rows[row]) for rows, n in ((missed, misses), (hit, count - misses)) for row in spread(len(rows), n)
     )
     pair_set = descriptors.pair_set
-    found = search(descriptors.ground[chosen], descriptors.aerial, tiles)
+    hits = search(descriptors.ground[selected], descriptors.aerial, tiles)
     rows = []
-    for query, nearest, scores in zip(chosen, found.rows.tolist(), found.scores.tolist(), strict=True):
+    for query, nearest, scores in zip(selected, hits.rows.tolist(), hits.scores.tolist(), strict=True):
         pair, right = pair_set.pairs[query], int(pair_set.tiles[query])
         place = f"rank {ranking.rank[query] + 1}"
         shown = []

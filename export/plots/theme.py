@@ -78,8 +78,8 @@ def label_ticks(axis: Axis, label: Callable[[float], str]) -> None:
 def inline_svg(figure: Figure, alt: str) -> str:
     """The figure as an `svg` element for a page whose style sheet has the variables of `css_variables`.
 
-    Same figure, same bytes. `alt` says in words what it shows, for those who do not see it; no two figures of a page
-    share it, for the names of their parts hang on it.
+    Same figure, same bytes. `alt` describes the content in words for screen readers; no two figures of a page may
+    share it, because the names of their parts are derived from it.
     """
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.hashsalt": alt}), StringIO() as file:

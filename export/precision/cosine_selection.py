@@ -64,13 +64,13 @@ def keep_cosine(
     # Noise grows from layer to layer, so the layers next to the output are tried first.
     names = [operator.name for operator in reversed(quantiser.operators)]
     decided = track(largest_good(names, good), f"Choosing {what}", len(names))
-    chosen = frozenset(name for name, accepted in decided if accepted)
-    if not chosen:
+    selected = frozenset(name for name, accepted in decided if accepted)
+    if not selected:
         raise ConfigError(
             f"No operator can be quantised and keep a cosine of {smallest} on the calibration images. Lower "
             "--keep-cosine, or build --precision fp16."
         )
-    return chosen
+    return selected
 
 
 def largest_good(items: Sequence[str], good: Callable[[Collection[str]], bool]) -> Iterator[tuple[str, bool]]:

@@ -48,7 +48,7 @@ def check_fits(ranges: Mapping[str, Range]) -> None:
 def _join_islands(graph: Any) -> Any:
     """Let float32 nodes that follow each other exchange float32: the converter rounds to FP16 between any two of them.
 
-    That rounding would spoil the very norm that the island protects. Nodes are put in topological order, too.
+    That rounding would make the norm overflow, which the island prevents. The nodes are also sorted topologically.
     """
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass

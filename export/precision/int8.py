@@ -1,7 +1,7 @@
 """INT8 as a property of the ONNX file: Q/DQ nodes around convolutions and large products.
 
-What stays in floating point: the arg-max, which must not read quantised values, products of two activations, and
-whatever the caller leaves out.
+These stay in floating point: the arg-max, which must not read quantised values, products of two activations, and
+operators that the caller leaves out.
 """
 
 from collections.abc import Collection

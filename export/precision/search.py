@@ -29,7 +29,7 @@ _SLOWEST_WORTH_TRYING = 0.97
 
 
 class Bench(Protocol):
-    """What a search asks of whoever builds and measures: see Workbench."""
+    """The interface of a search to the engines that it builds and measures: see Workbench."""
 
     @property
     def blocks(self) -> list[str]: ...
@@ -55,11 +55,11 @@ class UndecidedSearch(Undecided):
 
 
 class JournalError(UserError):
-    """What lies where a search keeps its measurements is no such file."""
+    """The file at the path of a search's journal is not a journal."""
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a search has measured so far; `key` tells what it is a search of."""
+    """The measurements of a search so far; `key` identifies the search."""
 
     key: str
     sensitivity: tuple[SensitivityEntry, ...] = ()
@@ -113,7 +113,7 @@ def search(
 
     # A block that is slower alone may not be beside others: between two quantised ones nothing is converted.
     everything, without_slower = holds(order), holds(faster_alone)
-    for quarter in (1, 2, 3):  # what less would give: the frontier is to be seen, whatever is chosen
+    for quarter in (1, 2, 3):  # fewer blocks: points of the frontier, for the report
         holds(order[: -(-len(order) * quarter // 4)])
     if not (everything or without_slower):
         best = order[: _longest(order, holds)]
@@ -130,7 +130,7 @@ def search(
     shown = [each for some in (held, undecided, failed) for each in _quickest(some, sensitivity)]
     speeds = bench.speeds([frozenset(each.blocks) for each in shown], track=track)
     timed = tuple(msgspec.structs.replace(each, speed=speed) for each, speed in zip(shown, speeds, strict=True))
-    # The largest of several noisy medians flatters whoever has it: the best are timed once more, and by that alone.
+    # The largest of several noisy medians is biased upwards: the best are timed once more, and only that counts.
     holding = sorted((each for each in timed if acceptable(each)), key=_speed)[-_TIMED_AGAIN:]
     again = bench.speeds([frozenset(each.blocks) for each in holding], track=track) if len(holding) > 1 else []
     final = {each.blocks: speed for each, speed in zip(holding, again, strict=False)}
@@ -228,7 +228,7 @@ class _Notes:
             self.held = held
         else:
             notice(
-                f"{path} holds a search of another model, on other images, or with other options: it is begun anew, "
+                f"{path} holds a search of another model, on other images, or with other options: it starts again, "
                 f"and {len(held.sensitivity)} blocks and {len(held.trials)} choices that it measured are dropped."
             )
 
@@ -302,10 +302,10 @@ def _cost_per_gain(entry: SensitivityEntry) -> float:
 
 
 def _quickest(trials: Sequence[TrialEntry], sensitivity: Sequence[SensitivityEntry]) -> list[TrialEntry]:
-    """Those few that are expected to be fastest."""
+    """The few with the shortest expected times."""
     return sorted(trials, key=lambda each: _expected_time(each, sensitivity))[:_TIMED]
 
 
 def _expected_time(trial: TrialEntry, sensitivity: Sequence[SensitivityEntry]) -> float:
-    """Time by that of no block quantised, as if what blocks save alone added up."""
+    """Time relative to no quantised block, as if the savings of single blocks added up."""
     return 1 - sum(1 - 1 / each.speed for each in sensitivity if each.block in trial.blocks)

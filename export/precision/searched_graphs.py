@@ -1,4 +1,4 @@
-"""Quantised graphs whose blocks were chosen by measured recall: `--precision auto`."""
+"""Quantised graphs whose blocks were selected by measured recall: `--precision auto`."""
 
 import tempfile
 from dataclasses import dataclass
@@ -56,23 +56,29 @@ def write_searched(
     *,
     track: Track = untracked,
 ) -> tuple[QuantisationEntry, Builder]:
-    """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`; engines that are
-    tried are built in `scratch`.
+    """Calibrate the float32 bundle `exported`, search, and write both branches' graphs into `folder`; trial engines are
+    built in `scratch`.
 
-    Where one of them does not compute what its graph says, and `builder` has another way, the search starts over with
-    that. Returns the builder that the choice was made with. Raises UndecidedSearch, NoChoiceHolds, and what calibrating
-    and building raise.
+    If an engine does not match its graph, and `builder` has another way, the search starts over with that. Returns the
+    builder of the final search. Raises UndecidedSearch, NoChoiceHolds, and the errors of calibrating and building.
     """
-    made = calibrated(exported, plan.calibration, track=track)
-    found = quantisers(exported, made.ranges, "mixed", builder.dialect)
+    calibration = calibrated(exported, plan.calibration, track=track)
+    by_branch = quantisers(exported, calibration.ranges, "mixed", builder.dialect)
     data_sha256 = plan.pairs.fingerprint()
 
     def searched(bench: Workbench, builder: Builder) -> Found:
-        asked = (made.ranges, builder.check("mixed"), builder.dialect, data_sha256, plan.tolerance, plan.speed_batch)
+        key = (
+            calibration.ranges,
+            builder.check("mixed"),
+            builder.dialect,
+            data_sha256,
+            plan.tolerance,
+            plan.speed_batch,
+        )
         return search(
             bench,
             plan.tolerance,
-            sha256(msgspec.json.encode(asked)).hexdigest(),
+            sha256(msgspec.json.encode(key)).hexdigest(),
             plan.journal,
             accept_undecided=plan.accept_undecided,
             notice=plan.calibration.notice,
@@ -81,7 +87,7 @@ def write_searched(
 
     with tempfile.TemporaryDirectory(dir=scratch) as tried:
         bench = Workbench(
-            exported, found, builder, "mixed", plan.pairs, Path(tried), batch=plan.speed_batch, track=track
+            exported, by_branch, builder, "mixed", plan.pairs, Path(tried), batch=plan.speed_batch, track=track
         )
         try:
             result = searched(bench, builder)
@@ -92,14 +98,14 @@ def write_searched(
             builder = other
             bench.build_by(builder)
             result = searched(bench, builder)
-        chosen = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
-    flips = write_chosen(exported, found, chosen, first_images(exported, made), folder, track=track)
+        selected = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
+    flips = write_chosen(exported, by_branch, selected, first_images(exported, calibration), folder, track=track)
     entry = QuantisationEntry(
         dialect=builder.dialect,
-        calibration=calibration_entry(made),
-        operators=sum(len(found[branch].operators) for branch in BRANCHES),
-        rest=found["ground"].rest,
-        kept_float=kept_float(found, chosen),
+        calibration=calibration_entry(calibration),
+        operators=sum(len(by_branch[branch].operators) for branch in BRANCHES),
+        rest=by_branch["ground"].rest,
+        kept_float=kept_float(by_branch, selected),
         search=_entry(result, plan, data_sha256, builder),
         argmax_flips=flips,
     )

@@ -61,7 +61,7 @@ class Workbench:
         self._described: OrderedDict[tuple[Branch, Blocks | None], Descriptors] = OrderedDict()
 
     def build_by(self, builder: Builder) -> None:
-        """Build with `builder` from now on, and forget what other engines found."""
+        """Build with `builder` from now on, and forget the results of other engines."""
         self._builder, self._backend = builder, builder.check(self._precision)
         self._described.clear()
 
@@ -114,13 +114,13 @@ class Workbench:
             return built[key]
 
         none, *pairs = (EmbedderPair(engine("ground", each), engine("aerial", each)) for each in (NONE, *choices))
-        found = times_as_fast(pairs, none, self._timed, rounds=_ROUNDS, track=track)
-        return [each.both.median for each in found]
+        ratios = times_as_fast(pairs, none, self._timed, rounds=_ROUNDS, track=track)
+        return [each.both.median for each in ratios]
 
     def embedder(self, branch: Branch, chosen: Blocks | None) -> Embedder:
         """A branch's engine with the `chosen` blocks quantised, built by the backend; None for all of it in float32.
 
-        Raises EngineDisagrees when TensorRT compiled another computation: its recall would say nothing of the blocks.
+        Raises EngineDisagrees when TensorRT's engine does not match its graph: its recall would not measure the blocks.
         """
         import onnx
 
@@ -132,8 +132,8 @@ class Workbench:
         onnx.save(quantiser.graph if chosen is None else quantiser.quantise(names), str(file))
         spec = self._exported.manifest.engine(branch).spec
         precision = self._precision if names else "fp32" if chosen is None else quantiser.rest
-        made = self._builder.compile(file, spec, precision, folder, track=untracked)
-        files = EngineFiles(spec, precision, file, made.file if made else None)
+        compiled = self._builder.compile(file, spec, precision, folder, track=untracked)
+        files = EngineFiles(spec, precision, file, compiled.file if compiled else None)
         (embedder,) = open_embedders([files], self._backend, EngineOptions(trust_host_code=True))
         if self._backend.tensorrt is not None:
             check_agreement(embedder, file, self._images[branch][:_COMPARED], precision, None)
@@ -142,7 +142,9 @@ class Workbench:
         return embedder
 
     def _key(self, branch: Branch, chosen: Blocks | None) -> tuple[Branch, Blocks | None]:
-        """What tells a branch's engines apart: None, all float32, is where a float32 rest has no block beside it."""
+        """The cache key of a branch's engine: None, all float32, if the fallback precision is float32 and no block is
+        quantised.
+        """
         own = None if chosen is None else _of(branch, chosen)
         return branch, own if own or self._quantisers[branch].rest != "fp32" else None
 
@@ -177,7 +179,7 @@ class Workbench:
 
 
 def _of(branch: Branch, chosen: Collection[str]) -> Blocks:
-    """Those of the `chosen` blocks that are a branch's own."""
+    """The `chosen` blocks of one branch."""
     return frozenset(name for name in chosen if name.startswith(f"{branch}/"))
 
 

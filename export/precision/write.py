@@ -41,12 +41,12 @@ class CalibrationPlan:
 
 
 def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untracked) -> Calibrated:
-    """Calibrate the float32 bundle `exported` as planned. What ranges of another making are replaced by is said."""
+    """Calibrate the float32 bundle `exported` as planned, with a notice if it replaces ranges from other settings."""
     held = plan.file is not None and plan.file.exists()
-    made = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
-    if held and made.reason is not None:
-        plan.notice(f"The ranges in {plan.file} were measured again, because {made.reason}.")
-    return made
+    calibration = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
+    if held and calibration.reason is not None:
+        plan.notice(f"The ranges in {plan.file} were measured again, because {calibration.reason}.")
+    return calibration
 
 
 def write_typed(exported: Bundle, precision: Precision, folder: Path, *, track: Track = untracked) -> None:
@@ -71,108 +71,110 @@ def write_quantised(
     *,
     track: Track = untracked,
 ) -> QuantisationEntry:
-    """Calibrate the float32 bundle `exported`, then write both branches' quantised graphs into `folder`: as many
-    operators as keep the descriptors of the first images.
+    """Calibrate the float32 bundle `exported`, then write both branches' quantised graphs into `folder`, with as many
+    quantised operators as preserve the descriptors of the first images.
     """
-    made = calibrated(exported, plan, track=track)
-    found = quantisers(exported, made.ranges, precision, dialect)
-    sample = first_images(exported, made)
+    calibration = calibrated(exported, plan, track=track)
+    by_branch = quantisers(exported, calibration.ranges, precision, dialect)
+    sample = first_images(exported, calibration)
     smallest = KEEP_COSINE[precision] if plan.keep_cosine is None else plan.keep_cosine
-    chosen = {
-        branch: keep_cosine(found[branch], sample[branch], smallest, what=f"{branch} operators", track=track)
+    selected = {
+        branch: keep_cosine(by_branch[branch], sample[branch], smallest, what=f"{branch} operators", track=track)
         for branch in BRANCHES
     }
-    flips = write_chosen(exported, found, chosen, sample, folder, track=track)
+    flips = write_chosen(exported, by_branch, selected, sample, folder, track=track)
     return QuantisationEntry(
-        dialect=found["ground"].dialect,
-        calibration=calibration_entry(made),
-        operators=sum(len(found[branch].operators) for branch in BRANCHES),
-        rest=found["ground"].rest,
-        kept_float=kept_float(found, chosen),
+        dialect=by_branch["ground"].dialect,
+        calibration=calibration_entry(calibration),
+        operators=sum(len(by_branch[branch].operators) for branch in BRANCHES),
+        rest=by_branch["ground"].rest,
+        kept_float=kept_float(by_branch, selected),
         keep_cosine=smallest,
         argmax_flips=flips,
     )
 
 
 def quantisers(exported: Bundle, ranges: Ranges, precision: Precision, dialect: Dialect) -> dict[Branch, Quantiser]:
-    """Of each branch, what writes its graph with any choice of quantised operators.
+    """A quantiser for each branch, which writes its graph with any choice of quantised operators.
 
-    Raises GraphError when what is not quantised would overflow.
+    Raises GraphError when a tensor that is not quantised would overflow.
     """
     import onnx
 
-    made: dict[Branch, Quantiser] = {}
+    by_branch: dict[Branch, Quantiser] = {}
     for branch in BRANCHES:
         graph = onnx.load(str(exported.path / exported.manifest.engine(branch).file))
         activations = ranges[branch].activations
-        made[branch] = (
+        by_branch[branch] = (
             Fp8Quantiser(graph, activations) if precision == "fp8" else Int8Quantiser(graph, activations, dialect)
         )
-        if made[branch].rest == "fp16":
+        if by_branch[branch].rest == "fp16":
             check_fits(activations.ranges)
-    return made
+    return by_branch
 
 
 def write_chosen(
     exported: Bundle,
-    found: Mapping[Branch, Quantiser],
-    chosen: Mapping[Branch, Collection[str]],
+    by_branch: Mapping[Branch, Quantiser],
+    selected: Mapping[Branch, Collection[str]],
     sample: Mapping[Branch, Images],
     folder: Path,
     *,
     track: Track = untracked,
 ) -> dict[str, float]:
-    """Write each branch's graph with the `chosen` operators quantised, checked to be so. Returns, by branch, the share
-    of arg-max positions that flip on the images of `sample`.
+    """Write each branch's graph with the `selected` operators quantised, and check it. Returns, by branch, the share of
+    arg-max positions that flip on the images of `sample`.
     """
     import onnx
 
     flips = dict[str, float]()
     for branch in track(BRANCHES, "Writing quantised graphs", len(BRANCHES)):
-        graph = found[branch].quantise(chosen[branch])
-        check_quantised(graph, chosen[branch])
-        if found[branch].dialect == "tensorrt":
+        graph = by_branch[branch].quantise(selected[branch])
+        check_quantised(graph, selected[branch])
+        if by_branch[branch].dialect == "tensorrt":
             check_for_tensorrt(graph)
-        if found[branch].rest == "fp16":
+        if by_branch[branch].rest == "fp16":
             check_fp16(graph)
         onnx.save(graph, str(folder / exported.manifest.engine(branch).file))
-        share = argmax_flips(found[branch].graph, graph, sample[branch], found[branch].optimisation)
+        share = argmax_flips(by_branch[branch].graph, graph, sample[branch], by_branch[branch].optimisation)
         if share is not None:
             flips[branch] = share
     return flips
 
 
-def kept_float(found: Mapping[Branch, Quantiser], chosen: Mapping[Branch, Collection[str]]) -> tuple[str, ...]:
-    """As branch/node, the operators that were not chosen."""
+def kept_float(by_branch: Mapping[Branch, Quantiser], selected: Mapping[Branch, Collection[str]]) -> tuple[str, ...]:
+    """The operators that were not selected, as branch/node."""
     return tuple(
         f"{branch}/{operator.name}"
         for branch in BRANCHES
-        for operator in found[branch].operators
-        if operator.name not in chosen[branch]
+        for operator in by_branch[branch].operators
+        if operator.name not in selected[branch]
     )
 
 
-def first_images(exported: Bundle, made: Calibrated) -> dict[Branch, Images]:
-    """The first images that were calibrated on, preprocessed, uint8 [N, H, W, 3]."""
+def first_images(exported: Bundle, calibration: Calibrated) -> dict[Branch, Images]:
+    """The first calibration images, preprocessed, uint8 [N, H, W, 3]."""
     return {
         branch: next(
             load_batches(
-                made.images[branch][:_SAMPLE], exported.manifest.engine(branch).spec.preprocessing, batch_size=_SAMPLE
+                calibration.images[branch][:_SAMPLE],
+                exported.manifest.engine(branch).spec.preprocessing,
+                batch_size=_SAMPLE,
             )
         )
         for branch in BRANCHES
     }
 
 
-def calibration_entry(made: Calibrated) -> CalibrationEntry:
-    """What a manifest says of a calibration."""
-    options = made.ranges.options
+def calibration_entry(calibration: Calibrated) -> CalibrationEntry:
+    """The manifest's entry for a calibration."""
+    options = calibration.ranges.options
     method = f"percentile {options.percentile}" if options.method == "percentile" else options.method
     return CalibrationEntry(
-        data=made.ranges.data,
-        images=len(made.images["ground"]),
-        ground_sha256=hash_files(made.images["ground"]),
-        aerial_sha256=hash_files(made.images["aerial"]),
+        data=calibration.ranges.data,
+        images=len(calibration.images["ground"]),
+        ground_sha256=hash_files(calibration.images["ground"]),
+        aerial_sha256=hash_files(calibration.images["aerial"]),
         choice=options.choice,
         seed=options.seed,
         method=method,

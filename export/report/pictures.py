@@ -21,7 +21,7 @@ _QUALITY = 85
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as a data URI; `uri` is None where the file cannot be read any more, and `trouble` says why."""
+    """An image as a data URI; `uri` is None if the file can no longer be read, with the reason in `trouble`."""
 
     name: str
     uri: str | None

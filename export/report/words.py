@@ -1,4 +1,4 @@
-"""What the report says in sentences: the verdict, what it rests on, which step lost it."""
+"""The report's sentences: the verdict, its evidence, and the stage that lost recall."""
 
 from collections.abc import Sequence
 
@@ -45,25 +45,25 @@ def headline(result: ParityResult) -> str:
 
 
 def sureness(result: ParityResult) -> str:
-    """Whether the pairs decide recall, for all candidates at once; how many would."""
-    said = f"{counted(result.figures.pairs, 'pair')} against {result.figures.reference.name}"
+    """Whether the pairs decide recall, for all candidates together, and how many would."""
+    pairs = f"{counted(result.figures.pairs, 'pair')} against {result.figures.reference.name}"
     if all(candidate.gate.certain is None for candidate in result.candidates):
-        return f"{said}. No drop is allowed, which no number of pairs can prove: the cosine of every image decides."
+        return f"{pairs}. No drop is allowed, which no number of pairs can prove: the cosine of every image decides."
     small = [candidate.name for candidate in result.candidates if candidate.gate.recall_is_open]
     if not small:
-        return f"{said} decide recall."
+        return f"{pairs} decide recall."
     enough = result.figures.pairs_to_decide
     more = "" if enough is None else f" About {enough:,} would, if hits change at the same rate."
-    return f"{said} do not decide the recall of {_those(small)}.{more}"
+    return f"{pairs} do not decide the recall of {_those(small)}.{more}"
 
 
 def doubts(result: ParityResult) -> tuple[str, ...]:
-    """Why recall is not to be trusted, of each model of which it is not."""
+    """The reasons not to trust recall, for each model."""
     models = [(result.figures.reference.name, result.figures.reference.recall)]
     models += [(candidate.name, candidate.own.recall) for candidate in result.candidates]
     collapsed = (
         f"{name}: the descriptors have collapsed. Two different images have a cosine of {recall.alike:.4f} on average; "
-        "recall says nothing."
+        "recall means nothing."
         for name, recall in models
         if recall.collapsed
     )
@@ -77,7 +77,7 @@ def doubts(result: ParityResult) -> tuple[str, ...]:
 
 
 def summary(candidate: Candidate) -> str:
-    """What was measured of R@1, in the way of searching that may have lost most, and what was allowed."""
+    """The measured change of R@1, for the pairing that may have lost most, and the allowed drop."""
     gate, queries = candidate.gate, candidate.own.recall.queries
     change = next(each for each in candidate.pairings if each.name == gate.pairing).at_1
     moved = (
@@ -91,19 +91,19 @@ def summary(candidate: Candidate) -> str:
 
 
 def in_order(gate: Gate) -> tuple[str, ...]:
-    """What was looked at and passed everywhere, without being accepted undecided."""
+    """The checks that passed everywhere, without those accepted as undecided."""
     bad = {check.name for check in gate.checks if check.verdict != "passed" or check.accepted}
     return tuple(CHECKS[name] for name in dict.fromkeys(check.name for check in gate.checks) if name not in bad)
 
 
 def further(gate: Gate) -> tuple[str, ...]:
     """The gate's reasons beyond the words of its checks."""
-    told = {check.words for check in gate.checks}
-    return tuple(reason for reason in gate.reasons if reason not in told)
+    known = {check.words for check in gate.checks}
+    return tuple(reason for reason in gate.reasons if reason not in known)
 
 
 def loss(candidate: Candidate) -> str:
-    """Which step made the loss, if there is one."""
+    """The stage that caused the loss, if there is one."""
     if candidate.gate.blamed is not None:
         return f"What failed the gate came in with the {STAGES[candidate.gate.blamed]}."
     worst = min(candidate.stages, key=lambda stage: stage.step.change)

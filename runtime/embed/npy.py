@@ -1,6 +1,6 @@
-"""Embedding into a file: descriptors as .npy, and beside it a table that says which row is which image.
+"""Write descriptors to a .npy file, with a table that maps rows to images.
 
-Memory is flat however many images there are: rows are written as they are done.
+Memory does not grow with the number of images: each row is written as soon as it is computed.
 """
 
 import csv
@@ -54,8 +54,9 @@ def embed_to(
     on_error: OnBadFrame = stop,
     track: Track = untracked,
 ) -> Written:
-    """Write the descriptors of `source`, float32 [N, D], to `out`, and its table: row, name, time in seconds, and of an
-    image that `on_error` left out, which has no row and stands behind those of its batch, why.
+    """Write the descriptors of `source`, float32 [N, D], to `out`, and a table of row, name and time in seconds.
+
+    The table lists an image that `on_error` skipped without a row number, after the rest of its batch, with the reason.
 
     Both files are there whole, or neither is; the table is there first. Raises ConfigError when the source has no end,
     ImageError when no image of it could be embedded, and as embed_frames does.

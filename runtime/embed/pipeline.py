@@ -1,7 +1,7 @@
-"""From images to descriptors, in order: threads read, decode and preprocess ahead while the engine runs.
+"""Embed images in order: threads read, decode and preprocess ahead while the engine runs.
 
-Memory stays bounded by a few batches, however many images there are: a source may be endless. The engine runs in the
-caller's thread, because what a backend keeps for a thread (TensorRT: streams and graphs) shall outlive the call.
+A few batches bound the memory, so a source may be endless. The engine runs in the caller's thread, because the state
+that a backend keeps per thread (TensorRT: streams and graphs) must outlive the call.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 class OnError(Protocol):
-    """What becomes of an image that cannot be read: raise to stop the run, or return to leave it out."""
+    """Called for an image that cannot be read: raise to stop the run, or return to skip it."""
 
     def __call__(self, path: Path, error: ImageError) -> None: ...
 
 
 OnBadFrame = Callable[[Frame, ImageError], None]
-"""The same, of an image that need not be a file."""
+"""As OnError, for an image that need not be a file."""
 
 
 def stop(path: Path | Frame, error: ImageError) -> None:
@@ -60,12 +60,26 @@ def embed_frames(
     on_error: OnBadFrame = stop,
     track: Track = untracked,
 ) -> Generator[Embedded, None, None]:
-    """Descriptors of any images, files or pixels (uint8 RGB [h, w, 3]), in order and by the batch, as they are done.
+    """Embed images in order and yield each batch as soon as it is ready.
 
-    `images` may be endless; it is read in a thread of its own, at most three batches ahead of what is given back. A
-    batch is embedded when it is full: take `batch_size` 1 of a camera whose every frame counts at once. Only the last
-    batch may be short. `count`, where it is known, is for `track`.
-    Raises ImageError when `on_error` does, and DescriptorError naming the image whose descriptor is not finite.
+    Parameters
+    ----------
+    images
+        Files, pixels (uint8 RGB [h, w, 3]) or frames, possibly endless. A thread reads them, at most three batches
+        ahead of the results.
+    batch_size
+        A batch is embedded when it is full, so take 1 for a camera; only the last batch may be short.
+    count
+        Number of images, if known, for `track`.
+    on_error
+        Called for an image that cannot be read; if it returns, the image is skipped.
+
+    Raises
+    ------
+    ImageError
+        `on_error` raised it.
+    DescriptorError
+        The named image's descriptor is not finite.
     """
     load = partial(load_frame, how=embedder.spec.preprocessing)
     loaded = batches_ahead(
@@ -98,7 +112,7 @@ def embed_files(
     on_error: OnError = stop,
     track: Track = untracked,
 ) -> Descriptors:
-    """Descriptors float32 [N, D] of image files, a row for each path that `on_error` did not leave out."""
+    """Descriptors float32 [N, D] of image files, one row for each path that `on_error` did not skip."""
 
     def leave_to_caller(frame: Frame, error: ImageError) -> None:
         on_error(Path(frame.name), error)
@@ -139,10 +153,11 @@ def batches_ahead(
     on_error: Callable[[T, ImageError], None],
     track: Track = untracked,
 ) -> Generator[tuple[list[T], Images], None, None]:
-    """Items with what `load` makes of each, stacked to uint8 [B, H, W, 3], in order; only the last batch may be short.
+    """Items with the images that `load` returns, stacked to uint8 [B, H, W, 3], in order; only the last batch may be
+    short.
 
-    Threads load up to two batches ahead while the caller is busy with one. An item that cannot be loaded goes to
-    `on_error`, and is left out where that returns.
+    Threads load up to two batches ahead of the caller. An item that cannot be loaded goes to `on_error`, and is skipped
+    if that returns.
     """
     batch = list[tuple[T, Images]]()
     with closing(work_ahead(load, items, threads=cpu_count(), ahead=2 * batch_size)) as loaded:
@@ -163,9 +178,9 @@ def _stacked(batch: Sequence[tuple[T, Images]]) -> tuple[list[T], Images]:
 
 
 def decode_ahead(paths: Iterable[Path], how: Preprocessing, ahead: int) -> Iterator[Images | ImageError]:
-    """Each path's image, decoded and preprocessed, uint8 [H, W, 3], or why there is none; in order.
+    """Each path's image, decoded and preprocessed, uint8 [H, W, 3], or its error; in order.
 
-    Threads work on up to `ahead` of them while the caller is busy with those before.
+    Threads load up to `ahead` images ahead of the caller.
     """
     load = partial(load_image, how=how)
     with closing(work_ahead(load, paths, threads=cpu_count(), ahead=ahead)) as loaded:

@@ -1,4 +1,4 @@
-"""What a backend of the runtime is given and returns. Knows no backend: each backend's file imports this one."""
+"""The interface of the runtime's backends. Knows no backend: each backend's file imports this one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from geodtr.runtime.spec import BranchSpec
 
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
-    """One branch's engine on disk, hashes verified: its typed ONNX graph, and what the backend compiled it to."""
+    """One branch's engine on disk, hashes verified: its typed ONNX graph, and the backend's compiled file."""
 
     spec: BranchSpec
     precision: Precision
@@ -21,9 +21,16 @@ class EngineFiles:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How engines are run. `threads`: of the processor, for one embedder; None leaves the number to the backend.
-    `trust_host_code`: version-compatible TensorRT plans may run the program code that they carry. `keep_compiled`: what
-    TensorRT-RTX compiles on loading is kept beside the bundle, and read from there.
+    """Options for running engines.
+
+    Attributes
+    ----------
+    threads
+        CPU threads for one embedder; None leaves the number to the backend.
+    trust_host_code
+        Allow version-compatible TensorRT plans to run the program code that they contain.
+    keep_compiled
+        Cache the code that TensorRT-RTX compiles on loading, in the bundle's folder.
     """
 
     threads: int | None = None
@@ -32,14 +39,12 @@ class EngineOptions:
 
 
 DEFAULT_OPTIONS = EngineOptions()
-"""Everything is left to the backend."""
+"""The backend's defaults."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer of an engine as its backend runs it: what it is called, what it computes ("" where the backend does not
-    tell), its median time a call.
-    """
+    """One layer of an engine: its name, its kind ("" if the backend does not report it), its median time per call."""
 
     name: str
     kind: str
@@ -47,8 +52,8 @@ class LayerTime:
 
 
 def longest_first(taken: Mapping[tuple[str, str], Sequence[float]]) -> list[LayerTime]:
-    """Of layers by name and kind, with the milliseconds of each call. The first warms up, and is left out, with the
-    layers that it alone has.
+    """Layer times from the milliseconds of each call, by name and kind. The first call is a warm-up and does not count;
+    layers that only it has are left out.
     """
     times = [LayerTime(name, kind, median(each[1:])) for (name, kind), each in taken.items() if len(each) > 1]
     return sorted(times, key=lambda layer: -layer.milliseconds)

@@ -1,4 +1,4 @@
-"""Running an ONNX file with ONNX Runtime."""
+"""Run an ONNX file with ONNX Runtime."""
 
 import json
 import sys
@@ -32,14 +32,14 @@ Optimisation = Literal["all", "basic", "none"]
 _LEVELS: dict[Optimisation, str] = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
 
 _WRONG = ["WeightBiasQuantization"]
-"""Makes 32-bit integers of the float biases of convolutions between Q/DQ nodes, and reads them back in the type of the
-scales: in half precision what lies beyond 65,504 steps is lost (onnxruntime 1.32, CPU). Where biases are to be
-integers, the file says so."""
+"""It converts the float biases of convolutions between Q/DQ nodes to 32-bit integers and reads them back in the type of
+the scales: half precision loses values beyond 65,504 steps (onnxruntime 1.32, CPU). A file that needs integer biases
+already contains them."""
 
 
 def optimisation_of(precision: Precision) -> Optimisation:
-    """How far graphs of `precision` may be rewritten. The rewriting of Q/DQ pairs takes FP8 for INT8: a convolution
-    followed by an addition gives other numbers then (onnxruntime 1.32, CPU).
+    """The highest safe optimisation level for `precision`. The rewriting of Q/DQ pairs confuses FP8 with INT8: a
+    convolution followed by an addition gives wrong numbers (onnxruntime 1.32, CPU).
     """
     return "basic" if precision == "fp8" else "all"
 
@@ -57,7 +57,9 @@ class OnnxRuntimeEmbedder:
                 f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
             )
         if gives[0].shape[-1] != spec.descriptor_size:
-            raise BundleError(f"{name} does not give descriptors of {spec.descriptor_size}. Build the bundle again.")
+            raise BundleError(
+                f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
+            )
 
     @property
     def spec(self) -> BranchSpec:
@@ -70,14 +72,14 @@ class OnnxRuntimeEmbedder:
 
 
 def installed() -> Finding:
-    """ONNX Runtime as it is installed; failed where two builds break each other."""
+    """The installed ONNX Runtime; failed where two builds conflict."""
     if not any(map(_installed_version, _BUILDS)):
         return Finding(what="onnxruntime", found="not installed", remedy=install_hint("cpu"))
     return looked_at("onnxruntime", lambda: f"{check_installation()}, providers: {', '.join(_providers())}")
 
 
 def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
-    """A version or a processor other than those it was built with costs time alone: the graph is optimised again."""
+    """Another version or processor than at build time only costs time: the graph is optimised again."""
     backend = manifest.backend
     there = looked_at("onnxruntime", check_installation)
     yield there
@@ -98,10 +100,10 @@ def _check_compiled(bundle: Path, manifest: Manifest) -> Finding:
     backend = manifest.backend
     if _made_here(backend):
         return Finding(what="compiled", found="optimised for this version and processor")
-    made = "another processor" if backend.machine != this_cpu() else f"ONNX Runtime {backend.version}"
+    target = "another processor" if backend.machine != this_cpu() else f"ONNX Runtime {backend.version}"
     return Finding(
         what="compiled",
-        found=f"optimised for {made}: not used here; the graph is optimised anew at each opening, which takes longer",
+        found=f"optimised for {target}: not used here; the graph is optimised again at each opening, which is slower",
         remedy=recompile_bundle(bundle, manifest),
     )
 
@@ -111,8 +113,8 @@ def _made_here(backend: BackendEntry) -> bool:
 
 
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
-    """Open each engine in a session of its own: the optimised graph where it was made for this very machine and
-    version, else the graph itself, which the session optimises.
+    """Open each engine in its own session: the optimised graph if it was built with this machine and version,
+    otherwise the original graph, which the session optimises.
     """
     return [OnnxRuntimeEmbedder(_open(engine, backend, options), engine.spec, engine.graph) for engine in engines]
 
@@ -120,7 +122,7 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
 def layer_times(
     engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
 ) -> list[LayerTime]:
-    """By ONNX Runtime's own profiler, after one call that is not counted; layers are those of the optimised graph."""
+    """Layer times from ONNX Runtime's profiler, after one warm-up call; the layers of the optimised graph."""
     with tempfile.TemporaryDirectory() as folder:
         session = _open(engine, backend, options, profile=Path(folder) / "layers")
         for _ in range(calls + 1):
@@ -151,11 +153,11 @@ def open_session(
     profile: Path | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> Any:
-    """An `InferenceSession` of a file or a serialised model, on `provider` and, for what it does not take, the CPU.
+    """An `InferenceSession` for a file or a serialised model, on `provider`; the CPU runs operators that it lacks.
 
-    A model that was written by `save_optimised` is taken as it is, with the optimisation "none". `profile`: how the
-    name of the file begins that the profiler writes. `weights`: an `OrtValue` for each initialiser that the model names
-    as external data; sessions may share them.
+    Open a model that `save_optimised` wrote with the optimisation "none". `profile`: prefix of the file that the
+    profiler writes. `weights`: an `OrtValue` for each initialiser that the model names as external data; sessions may
+    share them.
     Raises MissingDependency when the build has no such provider, BundleError when ONNX Runtime refuses the model.
     """
     check_provider(provider)
@@ -174,22 +176,22 @@ def open_session(
     if weights:
         session.add_external_initializers(list(weights), list(weights.values()))
     source, name = (model, "the model") if isinstance(model, bytes) else (str(model), str(model))
-    asked: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
+    providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
     if provider != "cpu":
-        # TF32, its default from Ampere on, is not what the file says: precision is a property of the graph.
-        asked.insert(0, (PROVIDERS[provider], {"use_tf32": "0"}) if provider == "cuda" else PROVIDERS[provider])
-        if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on: CUDA's libraries may lie in packages beside it
-            with redirect_stdout(sys.stderr):  # it prints what it does not find
+        # No TF32, CUDA's default from Ampere on: the graph alone determines the precision.
+        providers.insert(0, (PROVIDERS[provider], {"use_tf32": "0"}) if provider == "cuda" else PROVIDERS[provider])
+        if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on: CUDA's libraries may be in separate packages
+            with redirect_stdout(sys.stderr):  # it prints the libraries that it does not find
                 onnxruntime.preload_dlls()
     try:
-        opened = onnxruntime.InferenceSession(source, session, providers=asked, disabled_optimizers=_WRONG)
+        opened = onnxruntime.InferenceSession(source, session, providers=providers, disabled_optimizers=_WRONG)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise BundleError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from error
-    # A provider that fails to start is left out with a mere warning.
+    # ONNX Runtime only warns when a provider fails to start.
     if opened.get_providers()[0] != PROVIDERS[provider]:
         raise MissingDependency(
             f"ONNX Runtime could not start its {provider} provider and would have run {name} on the CPU. Is the GPU's "
-            "driver there? Otherwise build for this machine: geodtr-export build-engine ... --provider cpu"
+            "driver installed? Otherwise build for this machine: geodtr-export build-engine ... --provider cpu"
         )
     return opened
 
@@ -207,13 +209,13 @@ def check_provider(provider: Provider) -> str:
 
 
 def check_installation() -> str:
-    """The installed build's version. Raises MissingDependency when none is installed, or two that break each other."""
-    versions = [found for found in map(_installed_version, _BUILDS) if found is not None]
+    """The installed build's version. Raises MissingDependency when none is installed, or two builds conflict."""
+    versions = [build for build in map(_installed_version, _BUILDS) if build is not None]
     if not versions:
         raise MissingDependency(f"ONNX Runtime is not installed: {install_hint('cpu')}.")
     if len(versions) > 1:
         raise MissingDependency(
-            "onnxruntime and onnxruntime-gpu are both installed; they share one module and break each other. Keep one: "
+            "onnxruntime and onnxruntime-gpu are both installed; they share one module and conflict. Keep one: "
             f"{pip('uninstall')} -y onnxruntime onnxruntime-gpu && {install_hint('cpu')}"
         )
     return versions[0]
@@ -227,7 +229,7 @@ def _installed_version(build: str) -> str | None:
 
 
 def _providers() -> list[Provider]:
-    """Those of ours that the installed build has."""
+    """The supported providers that the installed build has."""
     import onnxruntime
 
     there = onnxruntime.get_available_providers()

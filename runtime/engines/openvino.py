@@ -1,7 +1,7 @@
-"""Running an ONNX file with OpenVINO, on the CPU.
+"""Run an ONNX file with OpenVINO, on the CPU.
 
-Float is float32: on CPUs with bfloat16 or half-precision units OpenVINO would take those unasked, and quantise the
-activations of large products on the fly.
+Float means float32 here: by default OpenVINO uses bfloat16 or half-precision units where a CPU has them, and quantises
+the activations of large products on the fly.
 """
 
 import sys
@@ -26,14 +26,14 @@ from geodtr.runtime.preflight import Finding, check_cpu_dialect, looked_at
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed")
-"""What graphs it runs. Those of fp16 it computes in float32: the file is half as large, and no faster."""
+"""The graphs it runs. It computes fp16 graphs in float32: the file is half as large, but not faster."""
 
 _DEVICE = "CPU"
-_AS_THE_FILE_SAYS = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+_NO_HIDDEN_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
 
 class OpenVinoEmbedder:
-    """One branch's compiled model. Each thread has an infer request of its own, which no other may use meanwhile."""
+    """One branch's compiled model. Each thread has its own infer request, because threads cannot share one."""
 
     def __init__(self, compiled: Any, spec: BranchSpec, name: Path) -> None:
         self._spec = spec
@@ -50,7 +50,9 @@ class OpenVinoEmbedder:
                 f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
             )
         if str(gives[0].partial_shape[1]) != str(spec.descriptor_size):
-            raise BundleError(f"{name} does not give descriptors of {spec.descriptor_size}. Build the bundle again.")
+            raise BundleError(
+                f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
+            )
 
     @property
     def spec(self) -> BranchSpec:
@@ -65,8 +67,9 @@ class OpenVinoEmbedder:
 
 
 def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Quantised graphs run only where they were built: what OpenVINO makes of them differs between processors and
-    versions, has been wrong, and is checked when it is built. Others are compiled again elsewhere, which costs time.
+    """Quantised graphs run only with the processor and version of the build: OpenVINO compiles them differently
+    elsewhere, sometimes wrongly, and only the build checks the result. Other graphs are compiled again, which costs
+    time.
     """
     there = looked_at("openvino", check_installation)
     yield there
@@ -83,8 +86,8 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         yield Finding(
             what="compiled",
             found=f"{bundle} holds {manifest.precision} engines that were built and checked by OpenVINO "
-            f"{manifest.backend.version} on {_told(manifest.backend.machine)}; this is OpenVINO {there.found} on "
-            f"{_told(this_cpu())}.",
+            f"{manifest.backend.version} on {_described(manifest.backend.machine)}; this is OpenVINO {there.found} on "
+            f"{_described(this_cpu())}.",
             failed=True,
             remedy=remedy(),
         )
@@ -97,7 +100,7 @@ def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
         )
 
 
-def _told(machine: Machine | None) -> str:
+def _described(machine: Machine | None) -> str:
     return "no known machine" if machine is None else f"{machine.architecture} ({', '.join(machine.cpu_flags)})"
 
 
@@ -106,7 +109,7 @@ def _made_here(backend: BackendEntry) -> bool:
 
 
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
-    """Open each engine: the compiled model where it was made for this very machine and version, else the graph, which
+    """Open each engine: the compiled model if it was built with this machine and version, otherwise the graph, which
     is compiled now.
     """
     return [
@@ -117,7 +120,7 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
 def layer_times(
     engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
 ) -> list[LayerTime]:
-    """By OpenVINO's own counters, after one call that is not counted; those that take no time of their own left out."""
+    """Layer times from OpenVINO's counters, after one warm-up call; without layers that do not execute."""
     request = open_model(_source(engine, backend), options, count_time=True).create_infer_request()
     taken: dict[tuple[str, str], list[float]] = {}
     for _ in range(calls + 1):
@@ -134,14 +137,14 @@ def _source(engine: EngineFiles, backend: BackendEntry) -> Path:
 
 
 def open_model(model: Path | bytes, options: EngineOptions = DEFAULT_OPTIONS, *, count_time: bool = False) -> Any:
-    """A `CompiledModel`, of an ONNX file, a serialised one, or of a file that `export_model` wrote; with `count_time`,
-    its requests tell what each layer takes.
+    """A `CompiledModel` from an ONNX file, a serialised one, or a file that `export_model` wrote; with `count_time`,
+    its requests record the time of each layer.
 
-    Raises MissingDependency, or BundleError when OpenVINO refuses the file, or would not compute in float32.
+    Raises MissingDependency, or BundleError when OpenVINO refuses the file or would not compute in float32.
     """
     check_installation()
     openvino = _import()
-    properties = dict(_AS_THE_FILE_SAYS)
+    properties = dict(_NO_HIDDEN_PRECISION)
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
     if count_time:
@@ -156,20 +159,20 @@ def open_model(model: Path | bytes, options: EngineOptions = DEFAULT_OPTIONS, *,
     except RuntimeError as error:
         name = model if isinstance(model, Path) else "the model"
         raise BundleError(f"OpenVINO {version('openvino')} refuses {name}: {error}") from error
-    for name, wanted in _AS_THE_FILE_SAYS.items():
+    for name, wanted in _NO_HIDDEN_PRECISION.items():
         got = compiled.get_property(name)
         if (got.to_string() if isinstance(got, openvino.Type) else str(got)) != wanted:
-            raise BundleError(f"OpenVINO {version('openvino')} was asked for {name} {wanted} and took {got}.")
+            raise BundleError(f"OpenVINO {version('openvino')} set {name} to {got} instead of {wanted}.")
     return compiled
 
 
 @cache
 def _core() -> Any:
-    """The process's one `Core`, which keeps the CPU plugin loaded.
+    """The process's only `Core`, which keeps the CPU plugin loaded.
 
-    The plugin gives the thread that loads it a stack to handle signals on, and unmaps that when it is unloaded, which
-    any thread may cause by dropping the last engine: the next signal, a Ctrl-C, would then be a segmentation fault
-    (OpenVINO 2026.4).
+    The plugin sets a signal stack for the thread that loads it and unmaps it when it is unloaded, which happens in the
+    thread that drops the last engine. The next signal, such as Ctrl-C, would then be a segmentation fault (OpenVINO
+    2026.4).
     """
     return _import().Core()
 
@@ -177,8 +180,8 @@ def _core() -> Any:
 def _import() -> Any:
     """The module, without its telemetry.
 
-    Its import writes a client id below the home folder and reports to Google Analytics. Where openvino-telemetry
-    cannot be imported it takes a stub of its own instead.
+    Its import writes a client id to the home folder and reports to Google Analytics. If openvino-telemetry cannot be
+    imported, OpenVINO uses its own stub.
     """
     telemetry = "openvino_telemetry"
     if "openvino" in sys.modules or telemetry in sys.modules:
@@ -191,15 +194,15 @@ def _import() -> Any:
 
 
 def layers(compiled: Any) -> dict[str, int]:
-    """Of a `CompiledModel`, how many convolutions and products are computed in which precision."""
-    found: dict[str, int] = {}
+    """The number of convolutions and matrix products of a `CompiledModel` by precision."""
+    counts: dict[str, int] = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
-        told = node.get_rt_info()
-        if told["layerType"].astype(str) in _COMPUTING:
-            name = told["runtimePrecision"].astype(str)
+        info = node.get_rt_info()
+        if info["layerType"].astype(str) in _COMPUTING:
+            name = info["runtimePrecision"].astype(str)
             precision = _CALLED.get(name, name)
-            found[precision] = found.get(precision, 0) + 1
-    return found
+            counts[precision] = counts.get(precision, 0) + 1
+    return counts
 
 
 _COMPUTING = frozenset({"Convolution", "FullyConnected", "MatMul"})
@@ -209,10 +212,10 @@ _CALLED = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8"}
 def check_installation() -> str:
     """The installed version. Raises MissingDependency when there is none, or its libraries cannot be loaded."""
     try:
-        found = version("openvino")
+        installed = version("openvino")
         _import()
     except PackageNotFoundError:
         raise MissingDependency(f"OpenVINO is not installed: {install_hint('openvino')}.") from None
     except ImportError as error:
         raise MissingDependency(f"OpenVINO cannot be used here ({error}): {install_hint('openvino')}.") from None
-    return found
+    return installed

@@ -1,6 +1,6 @@
-"""From tiles to a gallery: threads read and preprocess ahead while the engine embeds, and each batch is kept at once.
+"""Build a gallery from tiles: threads read and preprocess ahead while the engine embeds; each batch is stored at once.
 
-What was interrupted goes on where it was: a tile that the gallery holds is not embedded again.
+A repeated call continues an interrupted one: it does not embed a tile that the gallery already contains.
 """
 
 from collections.abc import Generator, Sequence
@@ -26,14 +26,14 @@ from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 
 
 class OnBadTile(Protocol):
-    """What becomes of a tile that cannot be read: raise to stop, or return to leave it out."""
+    """Called for a tile that cannot be read: raise to stop, or return to skip it."""
 
     def __call__(self, tile: Tile, error: ImageError) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What came of embedding a source: tiles embedded now, held already, and left out because they are bad."""
+    """Numbers of tiles: embedded now, already in the gallery, and skipped because they cannot be read."""
 
     embedded: int
     held: int
@@ -41,7 +41,7 @@ class Added:
 
 
 def stop(tile: Tile, error: ImageError) -> None:
-    """The default: a bad tile stops the run; what was embedded before it is kept."""
+    """The default: a bad tile stops the run; all tiles embedded before it are stored."""
     del tile
     raise error
 
@@ -59,10 +59,10 @@ def build_gallery(
 ) -> Added:
     """Embed the tiles of `source` with the aerial branch into the gallery `out`, a folder or in Milvus.
 
-    Where an earlier call was stopped, the same call goes on; one that kept nothing leaves nothing.
-    Raises OutputExists when `out` holds anything else or a finished gallery, GalleryError when it was begun from
-    another source, by another bundle or with other options, ConfigError when the place cannot keep it so,
-    DataError naming a tile that says what cannot be, ImageError naming one that cannot be read.
+    The same call continues an interrupted one; one that stored no reference leaves nothing.
+    Raises OutputExists when `out` contains anything else or a finished gallery, GalleryError when it was begun with
+    another source, bundle or options, ConfigError when `out` does not support the options, DataError naming a tile with
+    impossible values, ImageError naming one that cannot be read.
     """
     check_tiles(source.name, source.tiles)
     manifest = GalleryManifest(
@@ -77,7 +77,7 @@ def build_gallery(
             added = _embed(writer, source, embedder, on_bad_tile, track)
             writer.finish()
         except BaseException:
-            with suppress(GalleryError):  # a server that is gone was said to be already
+            with suppress(GalleryError):  # the error being raised already reports a lost server
                 if not len(writer):
                     writer.discard()
             raise
@@ -93,10 +93,10 @@ def add_to_gallery(
     on_bad_tile: OnBadTile = stop,
     track: Track = untracked,
 ) -> Added:
-    """Embed those tiles of `source` that `gallery` does not hold yet, and add them.
+    """Embed the tiles of `source` that `gallery` does not contain yet, and add them.
 
     Raises EmbeddingSpaceMismatch when another model built it, GalleryError when its build is not finished or it holds
-    a tile's id with anything else said of it; otherwise as build_gallery.
+    a tile with the same id and other values; otherwise as build_gallery.
     """
     check_tiles(source.name, source.tiles)
     with change_gallery(gallery) as writer:
@@ -110,7 +110,7 @@ def add_to_gallery(
 
 
 def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) -> GalleryWriter:
-    """A new gallery's writer, or that of an unfinished one that was begun likewise; for who embeds in another way.
+    """The writer of a new gallery, or of an unfinished one with the same manifest; for callers that embed themselves.
 
     Raises as build_gallery.
     """
@@ -124,10 +124,10 @@ def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) 
                 "another output."
             )
         for name in ("source", "storage", "index", "made_by", "descriptor_size"):
-            begun, asked = getattr(writer.manifest, name), getattr(manifest, name)
-            if begun != asked:
+            before, now = getattr(writer.manifest, name), getattr(manifest, name)
+            if before != now:
                 raise GalleryError(
-                    f"{out} was begun with {name} {_said(begun)}; now it is {_said(asked)}. Repeat the command that "
+                    f"{out} was begun with {name} {_text(before)}; now it is {_text(now)}. Repeat the command that "
                     "began it, name another output, or remove this one yourself."
                 )
     except BaseException:
@@ -136,7 +136,7 @@ def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) 
     return writer
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
@@ -148,8 +148,8 @@ def describe_tiles(
     on_bad_tile: OnBadTile = stop,
     track: Track = untracked,
 ) -> Generator[tuple[list[Tile], Descriptors], None, None]:
-    """Some of the source's tiles with their descriptors [N, D], in order and by the batch of BATCH_SIZE, as they are
-    done; only the last batch may be short. Raises ImageError as `on_bad_tile` does.
+    """Embed `tiles` of the source and yield batches of BATCH_SIZE tiles with descriptors [N, D], in order; only the
+    last batch may be short. Raises ImageError if `on_bad_tile` does.
     """
     load = partial(_load, source, embedder.spec.preprocessing)
     loaded = batches_ahead(

@@ -1,4 +1,4 @@
-"""A gallery's references for other programs: CSV, GeoJSON, or Parquet, by the name of the file that is asked for."""
+"""Export a gallery's references for other programs as CSV, GeoJSON or Parquet, by the file's suffix."""
 
 import csv
 from collections.abc import Callable
@@ -18,17 +18,17 @@ _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
 
 
 def export_gallery(gallery: Gallery, out: Path) -> None:
-    """Write all references, in the order of their rows, to the new file `out`; its suffix says how.
+    """Write all references, in the order of their rows, to the new file `out`; its suffix selects the format.
 
-    .csv: a line a reference, what is unknown empty, `more` as JSON. .geojson (RFC 7946): a point a reference, its
-    geometry null where the position is unknown, all else as properties. .parquet: the same columns and the float32
+    .csv: one line per reference, unknown values empty, `more` as JSON. .geojson (RFC 7946): one point per reference,
+    its geometry null where the position is unknown, all else as properties. .parquet: the same columns and the float32
     descriptor; needs the extra `parquet`.
     Raises ConfigError when the suffix is another, OutputExists, UserError when the file cannot be written,
     MissingDependency.
     """
     writer = _WRITERS.get(out.suffix.lower())
     if writer is None:
-        raise ConfigError(f"{out} does not say what it shall be: allowed are names that end in {', '.join(_WRITERS)}.")
+        raise ConfigError(f"{out} has an unknown suffix: allowed are names that end in {', '.join(_WRITERS)}.")
     check_new_file(out)
     with new_file(out) as file:
         writer(gallery, file)

@@ -1,5 +1,5 @@
-"""What a gallery is, written once when it is begun, validated when read: a folder's gallery.json, readable by a person,
-or what Milvus keeps with a collection.
+"""A gallery's manifest, written once when it is created, validated when read: a folder's gallery.json, or a property of
+a Milvus collection.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ SCHEMA = 2
 
 
 class MadeBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What embedded a gallery's tiles: the bundle's embedding id and precision, its backend with version."""
+    """The bundle that embedded a gallery's tiles: its embedding id, precision, and backend with version."""
 
     embedding_id: str
     precision: str
@@ -26,9 +26,10 @@ class MadeBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a gallery is. `source` is the SPEC, folder or map that it was built from, as its user called it.
+    """A gallery's description. `source` is the SPEC, folder or map that it was built from, as the user named it.
 
-    `storage` is what its descriptors are searched in, `index` how, `toolkit` the geodtr-export that began it.
+    `storage` is the type of the searched descriptors, `index` the search method, `toolkit` the version of
+    geodtr-export that created it.
     """
 
     schema: Literal[2] = 2
@@ -41,13 +42,13 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def made_by(bundle: Manifest) -> MadeBy:
-    """What a gallery keeps of the bundle that embeds for it."""
+    """A gallery's record of the bundle that embeds its tiles."""
     backend = f"{bundle.backend.runs_by} {bundle.backend.version}"
     return MadeBy(embedding_id=bundle.embedding_id, precision=bundle.precision, backend=backend)
 
 
 def read_gallery_manifest(gallery: Path) -> GalleryManifest:
-    """Read and validate `gallery`/gallery.json. Raises GalleryError naming what is wrong with it."""
+    """Read and validate `gallery`/gallery.json. Raises GalleryError naming the fault."""
     path = gallery / FILE_NAME
     try:
         return decode_manifest(path.read_bytes(), str(path))
@@ -61,7 +62,7 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
 
 
 def decode_manifest(content: bytes, where: str) -> GalleryManifest:
-    """Validate a manifest's JSON, which lies `where`. Raises GalleryError naming what is wrong with it."""
+    """Validate a manifest's JSON; `where` names its location. Raises GalleryError naming the fault."""
     try:
         schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
         if schema != SCHEMA:
@@ -77,7 +78,7 @@ def write_gallery_manifest(gallery: Path, manifest: GalleryManifest) -> None:
 
 
 def require_space(gallery: str, manifest: GalleryManifest, embedding_id: str) -> None:
-    """Raise EmbeddingSpaceMismatch when descriptors of `embedding_id` would stand beside another model's."""
+    """Raise EmbeddingSpaceMismatch when `embedding_id` differs from the gallery's."""
     if embedding_id != manifest.made_by.embedding_id:
         raise EmbeddingSpaceMismatch(
             f"{gallery} was built by a model with embedding id {manifest.made_by.embedding_id}, the bundle's is "

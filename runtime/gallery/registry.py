@@ -1,4 +1,4 @@
-"""Opens, begins, changes and verifies galleries: the one file that knows which kinds of location there are."""
+"""Open, create, change and verify galleries: the only file that knows the kinds of location."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ def open_gallery(location: GalleryLocation | Path | str) -> Gallery:
 
     Parameters
     ----------
-    place
+    location
         A folder, a Milvus Lite file (`map.db`), or `milvus://HOST:PORT/COLLECTION`.
 
     Returns
     -------
     Gallery
-        A context manager. `search(descriptors, top)` returns rows and cosines, `tiles(rows)` what is known of them.
+        A context manager. `search(descriptors, top)` returns rows and cosines, `tiles(rows)` their tiles.
 
     Raises
     ------
@@ -45,9 +45,9 @@ def open_gallery(location: GalleryLocation | Path | str) -> Gallery:
 
 
 def verify_gallery(location: GalleryLocation | Path | str, *, track: Track = untracked) -> Verified:
-    """Read all of a gallery and name every fault; none: it is as it was written. What an index finds is measured.
+    """Read all of a gallery and report every fault, and measure the recall of its index.
 
-    Raises GalleryError when it is no gallery at all.
+    Raises GalleryError when it is no gallery.
     """
     kind = as_location(location)
     if isinstance(kind, FolderLocation):
@@ -60,7 +60,9 @@ def verify_gallery(location: GalleryLocation | Path | str, *, track: Track = unt
 
 
 def holds_gallery(location: GalleryLocation | Path | str) -> bool:
-    """Whether one was begun there. Raises OutputExists when something else is, UserError when none can be."""
+    """Whether a gallery exists or was begun there. Raises OutputExists when anything else is there, UserError when the
+    location cannot hold one.
+    """
     kind = as_location(location)
     if isinstance(kind, FolderLocation):
         from geodtr.runtime.gallery.folder.reader import is_begun
@@ -72,9 +74,9 @@ def holds_gallery(location: GalleryLocation | Path | str) -> bool:
 
 
 def create_gallery(location: GalleryLocation | Path | str, manifest: GalleryManifest) -> GalleryWriter:
-    """Make an unfinished gallery without references and open it for writing.
+    """Create an unfinished gallery without references and open it for writing.
 
-    Raises OutputExists when the place is taken, ConfigError when it cannot keep what `manifest` asks for.
+    Raises OutputExists when the location is taken, ConfigError when it does not support the manifest's options.
     """
     kind = as_location(location)
     if isinstance(kind, FolderLocation):
@@ -87,7 +89,7 @@ def create_gallery(location: GalleryLocation | Path | str, manifest: GalleryMani
 
 
 def change_gallery(location: GalleryLocation | Path | str) -> GalleryWriter:
-    """Take the right to change the gallery that is there. Raises GalleryError where that is refused."""
+    """Open an existing gallery for writing. Raises GalleryError when another writer has it, or it is read-only."""
     kind = as_location(location)
     if isinstance(kind, FolderLocation):
         from geodtr.runtime.gallery.folder.writer import FolderWriter

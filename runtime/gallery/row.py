@@ -1,4 +1,4 @@
-"""A reference as every gallery keeps it, in a folder's table or in Milvus: a row of plain values and its checksum."""
+"""A reference as every gallery stores it, in a folder's table or in Milvus: a row of plain values and its checksum."""
 
 import zlib
 from typing import Any
@@ -15,20 +15,20 @@ ROW = ("id", "file", "lat", "lon", "heading", "metres_per_pixel", "more")
 
 
 def as_row(tile: Tile) -> Row:
-    """What a gallery keeps of a tile. Raises TypeError when its `more` is not JSON."""
+    """The stored values of a tile. Raises TypeError when its `more` is not JSON."""
     numbers = (tile.lat, tile.lon, tile.heading, tile.metres_per_pixel)
-    # SQLite keeps no negative zero, and a checksum would miss it.
+    # SQLite does not store a negative zero, so the checksum would not match.
     lat, lon, heading, metres = (None if number is None else float(number) + 0.0 for number in numbers)
     more = msgspec.json.encode(dict(tile.more), order="deterministic").decode()
     return tile.id, tile.file, lat, lon, heading, metres, more
 
 
 def as_tile(row: Row) -> Tile:
-    """The tile back. Raises msgspec.DecodeError when the row is not what it was."""
+    """The tile of a row. Raises msgspec.DecodeError when the row is damaged."""
     name, file, lat, lon, heading, metres, more = msgspec.convert(row, Row)
     return Tile(name, file, lat, lon, heading, metres, msgspec.json.decode(more, type=dict[str, Any]))
 
 
 def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:
-    """CRC-32 over all that a gallery says of a reference (a Row if it is sound), and its float32 descriptor [D]."""
+    """CRC-32 of a reference's stored values (a Row unless it is damaged) and its float32 descriptor [D]."""
     return zlib.crc32(np.ascontiguousarray(descriptor, "<f4").data, zlib.crc32(msgspec.msgpack.encode(row)))

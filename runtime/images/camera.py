@@ -1,8 +1,7 @@
-"""A camera's newest frames, by OpenCV, which is imported inside the calls.
+"""A camera's newest frames, read with OpenCV, which is imported inside the calls.
 
-A thread of its own takes all that the camera gives and keeps none of it, so that the frame that is asked for is the
-next one that is taken, however long the last one has kept the caller busy. A camera that falls silent is given up:
-nobody waits for it without end.
+A separate thread grabs every frame and drops it unless one is requested, so a requested frame is always new, regardless
+of how long the caller took for the last one. Waiting for a silent camera ends after a timeout.
 """
 
 import time
@@ -14,17 +13,17 @@ from geodtr.runtime.images.video import Seen, opened, retrieved
 from geodtr.runtime.prefetch import BackgroundReader
 
 STARTING = 15.0
-"""Seconds that a camera may take until its first frame."""
+"""Timeout for the first frame, in seconds."""
 PATIENCE = 5.0
-"""Seconds that it may take from one frame to the next."""
+"""Timeout between frames, in seconds."""
 
 
 def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
-    """The camera's next frame whenever one is asked for, of each `every`-th one, without end.
+    """The camera's next frame at each request, among every `every`-th one, without end.
 
-    `name` is `camera:index#number`, where numbers count what the camera gave: those that are missing came while the
-    caller was busy. `time` is the clock's, in seconds since 1970-01-01T00:00Z. A camera that cannot be opened, gives no
-    more frames, or has given none for PATIENCE, says so in the place of the frame that is missing.
+    `name` is `camera:index#number`; numbers count the camera's frames, so a gap means that the caller was busy. `time`
+    is the clock's, in seconds since 1970-01-01T00:00Z. If the camera cannot be opened, stops, or is silent for
+    PATIENCE, the last item holds an ImageError in place of the image.
     """
     wanted, stopped = Event(), Event()
     wanted.set()
@@ -44,7 +43,7 @@ def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
 
 
 def _frames(index: int, every: int, wanted: Event, stopped: Event) -> Iterator[Seen]:
-    """For the thread: decode those frames alone that are wanted."""
+    """Run in the thread: decode only the requested frames."""
     import cv2
 
     name = f"camera:{index}"

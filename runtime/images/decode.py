@@ -21,18 +21,18 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's other readers are never tried: there are dozens, and one of them starts a program."""
 
 MAX_PIXELS = 89_478_485
-"""Above it Pillow itself warns of a bomb: 256 MB of RGB. It is looked up in the head, before anything is decoded."""
+"""Pillow's own limit against decompression bombs: 256 MB of RGB. It is checked in the header, before decoding."""
 
 PREPARED_KEY = "geodtr-preprocessing"
-"""The text of a PNG under which a prepared image says how its pixels were made."""
+"""Key of the PNG text that records how a prepared image was preprocessed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image in memory, RGB and upright, and what its file says of how it was made: None of a plain image.
+    """An image in memory, RGB and upright, with its file's note on preprocessing: None for an original image.
 
-    It stays Pillow's, because an array of it is a copy. Of a WebP it keeps the file's bytes and the decoder's canvases
-    as well, three times the pixels.
+    It stays a Pillow image, because converting it to an array copies it. A WebP image also holds the file's bytes and
+    the decoder's canvases, three times the pixels.
     """
 
     image: Image.Image
@@ -77,12 +77,12 @@ def decode(path: Path) -> Decoded:
 
 
 def pixels_in_place(image: Image.Image) -> Images:
-    """The pixels of an RGB image where they are, uint8 [H, W, 4]: red, green, blue, and a byte that says nothing.
+    """The pixels of an RGB image without a copy, uint8 [H, W, 4]: red, green, blue, and an unused byte.
 
-    They are Pillow's own memory, which the array keeps, not to be written to. Where that is in several pieces, as it
-    may be above 16 MB, they are a copy, [H, W, 3]. Source: Pillow's Arrow support.
+    The array is a view of Pillow's memory and keeps it alive; do not write to it. If Pillow stores the image in several
+    blocks, as it may above 16 MB, the result is a copy, [H, W, 3]. Source: Pillow's Arrow support.
     """
-    if Image.core.get_alignment() > 1:  # type: ignore[attr-defined] # padded rows, which Pillow before 13 does not tell
+    if Image.core.get_alignment() > 1:  # type: ignore[attr-defined] # padded rows, which Pillow before 13 does not report
         return np.asarray(image)
     try:
         pixels = nanoarrow.c_array(image).child(0).view().buffer(1)
@@ -133,7 +133,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{path} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first.") from None
-    except Exception as error:  # of a damaged file Pillow's readers raise whatever they stumble over
+    except Exception as error:  # on a damaged file, Pillow's readers raise errors of many types
         if isinstance(error, OSError) and error.strerror is not None:
             raise ImageError(f"{path} cannot be read ({error.strerror}).") from None
         raise ImageError(f"{path} cannot be decoded ({error}): truncated or corrupt. Replace or remove it.") from None

@@ -27,10 +27,9 @@ _CAMERA = re.compile(r"camera:(\d{1,3})")
 class Frame:
     """One image before it is preprocessed.
 
-    `name` tells it from the others: its path, or `drive.mp4#57` for the frame 57 (counted from 0) of a video; empty
-    where it has no others. `image` is a file, or pixels (uint8 RGB [h, w, 3]), or why there are none: a source that
-    breaks off says so in the place of its next image. `time` is in seconds: since its video began, of a camera since
-    1970-01-01T00:00Z; None of files and plain pixels.
+    `name` identifies it: its path, or `drive.mp4#57` for frame 57 (counted from 0) of a video; empty for a single
+    image. `image` is a file, or pixels (uint8 RGB [h, w, 3]), or an ImageError where a source breaks off. `time` is in
+    seconds: since the start of the video, for a camera since 1970-01-01T00:00Z; None for files and plain pixels.
     """
 
     name: str
@@ -45,10 +44,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What was asked for, in order, to be read once.
+    """The requested frames, in order, to be read once.
 
-    `count` is None where only reading tells how many there are. `kind` says what they all come from: a single video, or
-    a camera, whose every frame is the newest at the moment when it is asked for; anything else is images.
+    `count` is None where only reading the source shows it. `kind` is the source of all frames: a single video, a camera
+    (each frame is the newest when it is requested), or images for anything else.
     """
 
     frames: Iterator[Frame]
@@ -58,18 +57,17 @@ class Frames:
 
 
 def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = None) -> Frames:
-    """The images of all `places`, in order; a folder stands for its images by name, a list's paths are relative to it.
+    """The images of all `places`, in order; a folder yields its images by name, a list's paths are relative to it.
 
-    `every`: of a video or a camera each so-many-th frame is taken, the first of them included. `limit`: no more than so
-    many images in all. Only folders and lists are looked into now: an image, a video or a camera that cannot be read
-    says so in its turn.
-    Raises ImageError when a folder holds no images, DataError when a list cannot be read, ConfigError when a camera
-    stands beside anything else, MissingDependency when there are videos or cameras and OpenCV is not installed.
+    `every`: take each n-th frame of a video or a camera, from the first on. `limit`: the maximum number of images in
+    all. Only folders and lists are read now: an image, video or camera that cannot be read yields an ImageError later.
+    Raises ImageError when a folder holds no images, DataError when a list cannot be read, ConfigError when a camera is
+    not the only source, MissingDependency when there are videos or cameras and OpenCV is not installed.
     """
     plain = list(chain.from_iterable(map(_listed, places)))
     cameras = [place for place in plain if _camera(place) is not None]
     if cameras and len(plain) > 1:
-        raise ConfigError(f"{cameras[0]} stands beside other images. A camera has no end: ask for it alone.")
+        raise ConfigError(f"{cameras[0]} is not the only source. A camera has no end: name it alone.")
     videos = [place for place in plain if _is_video(place)]
     if cameras or videos:
         check_opencv()
@@ -118,7 +116,7 @@ def preprocess_frame(frame: Frame, decoded: Decoded, how: Preprocessing) -> Imag
 
 
 def _listed(place: str) -> list[str]:
-    """What stands behind a place that holds others."""
+    """The images and videos of a folder or a list."""
     if not place.startswith("@"):
         return _contents(place)
     path = Path(place[1:])
@@ -137,7 +135,7 @@ def _listed(place: str) -> list[str]:
 
 
 def _contents(place: str) -> list[str]:
-    # Not by Path.is_dir, which raises at what may not be looked at: such an image says so in its turn.
+    # Not Path.is_dir, which raises where access is denied: such an image yields its own error later.
     return [str(path) for path in list_images(Path(place))] if os.path.isdir(place) else [place]  # noqa: PTH112
 
 
@@ -153,8 +151,8 @@ def _read(places: Sequence[str], every: int) -> Iterator[Frame]:
 
 
 def _camera(place: str) -> int | None:
-    found = _CAMERA.fullmatch(place)
-    return None if found is None else int(found[1])
+    match = _CAMERA.fullmatch(place)
+    return None if match is None else int(match[1])
 
 
 def _is_video(place: str) -> bool:

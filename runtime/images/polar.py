@@ -1,4 +1,4 @@
-"""The polar transform: a square north-up aerial tile unrolled around its centre, to look like a panorama.
+"""The polar transform: it maps a square north-up aerial tile to an image that looks like a panorama.
 
 Source: SAFA (Shi et al., NeurIPS 2019), equation 1, with the column convention of its release, which GeoDTR uses.
 """
@@ -17,10 +17,10 @@ _CHANNELS = 3
 
 @dataclass(frozen=True, slots=True)
 class _Sampling:
-    """Where each of the N output pixels reads, and how it weighs what it reads; [N] each.
+    """Source pixels and bilinear weights for each of the N output pixels; [N] each.
 
-    `indices` are those of the upper left, lower left, upper right and lower right neighbour among the tile's pixels;
-    the weight of one outside the tile is 0. Weights are float64: a truncated result shows the last bit.
+    `indices` point to the upper left, lower left, upper right and lower right neighbour among the tile's pixels; a
+    neighbour outside the tile has weight 0. Weights are float64: a truncated result shows the last bit.
     """
 
     indices: tuple[NDArray[np.intp], ...]
@@ -31,11 +31,11 @@ class _Sampling:
 
 
 def polar_transform(tile: Images, height: int, width: int) -> Images:
-    """Unroll `tile` (uint8 RGB [S, S, 3], or [S, S, 4] with a byte that says nothing, north up) to uint8
-    RGB [height, width, 3].
+    """Transform `tile` (uint8 RGB [S, S, 3], or [S, S, 4] with an unused byte, north up) to uint8 RGB
+    [height, width, 3].
 
     Column 0 looks south, width/4 west, width/2 north, 3*width/4 east; row 0 is the outer radius S/2, the last row the
-    centre. Bilinear, zero outside the tile, truncated to integers as the published transform does.
+    centre. Bilinear, zero outside the tile, truncated to integers like the published transform.
     Raises ImageError when the tile is not square.
     """
     side, columns, channels = tile.shape
@@ -47,18 +47,18 @@ def polar_transform(tile: Images, height: int, width: int) -> Images:
     # A pixel of four bytes is one word to fetch.
     words = np.ascontiguousarray(tile if channels == 4 else _widened(tile)).view(np.uint32).reshape(-1)
     read = [words.take(index).view(np.uint8).reshape(-1, 4) for index in sampling.indices]
-    unrolled = np.empty((height * width, _CHANNELS), np.uint8)
+    polar = np.empty((height * width, _CHANNELS), np.uint8)
     # One channel at a time: with the three of a pixel innermost, NumPy's loops are three steps long and all overhead.
     for channel in range(_CHANNELS):
         upper_left, lower_left, upper_right, lower_right = (pixels[:, channel] for pixels in read)
         left = sampling.up * upper_left + sampling.down * lower_left
         right = sampling.up * upper_right + sampling.down * lower_right
-        unrolled[:, channel] = sampling.left * left + sampling.right * right
-    return unrolled.reshape(height, width, _CHANNELS)
+        polar[:, channel] = sampling.left * left + sampling.right * right
+    return polar.reshape(height, width, _CHANNELS)
 
 
 def sampled_points(side: int, height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Row and column, counted from the middle of the tile's first pixel, that output pixels show: [height, width]."""
+    """Row and column in the tile that each output pixel samples, from the first pixel's centre: [height, width]."""
     i = np.arange(height, dtype=np.float64)[:, None]
     angle = 2 * np.pi * np.arange(width)[None, :] / width
     radius = side / 2 / height * (height - 1 - i)

@@ -37,9 +37,9 @@ def preprocess(image: Image.Image, how: Preprocessing) -> Images:
 
 
 def load_image(path: Path, how: Preprocessing) -> Images:
-    """Decode and preprocess one file; an image that says it was prepared in just this way comes back as it is.
+    """Decode and preprocess one file; an image that was prepared in exactly this way is returned unchanged.
 
-    Raises ImageError, naming the file, also when the image was prepared in another way: nothing is transformed twice.
+    Raises ImageError, naming the file, also when the image was prepared in another way: no image is transformed twice.
     """
     image = decode(path)
     try:
@@ -63,13 +63,13 @@ def describe(geometry: Geometry) -> str:
 
 def _check_prepared(note: str, image: Image.Image, wanted: Geometry) -> None:
     try:
-        made = msgspec.json.decode(note, type=Geometry)
+        prepared = msgspec.json.decode(note, type=Geometry)
     except msgspec.DecodeError as error:
-        raise ImageError(f"its text {PREPARED_KEY} cannot be understood ({error}). Prepare it again.") from None
-    if made != wanted:
+        raise ImageError(f"its text {PREPARED_KEY} is not valid ({error}). Prepare it again.") from None
+    if prepared != wanted:
         raise ImageError(
-            f"it was prepared as {describe(made)}, and {describe(wanted)} is needed. Use the original images, or "
+            f"it was prepared as {describe(prepared)}, and {describe(wanted)} is needed. Use the original images, or "
             "prepare them for this model: geodtr-export data prepare SPEC --preset NAME --out FOLDER"
         )
-    if image.size != (made.width, made.height):
-        raise ImageError(f"it says that it was prepared as {note} and has {image.width}x{image.height} pixels.")
+    if image.size != (prepared.width, prepared.height):
+        raise ImageError(f"its text {PREPARED_KEY} is {note}, but it has {image.width}x{image.height} pixels.")

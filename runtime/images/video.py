@@ -1,4 +1,4 @@
-"""Frames of a video file, by OpenCV, which is imported inside the calls.
+"""Frames of a video file, read with OpenCV, which is imported inside the calls.
 
 Knows OpenCV and pixels; knows nothing of other sources of images.
 """
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 def check_opencv() -> None:
     """Raise MissingDependency unless OpenCV is installed."""
     try:
-        import cv2  # noqa: F401 (that it can be imported is all that is asked)
+        import cv2  # noqa: F401 (only to see whether it can be imported)
     except ImportError as error:
         raise MissingDependency(
             f"Videos and cameras need OpenCV, which cannot be imported ({error}): {install_hint('video')}"
@@ -39,10 +39,10 @@ def check_opencv() -> None:
 
 
 def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
-    """Each `every`-th frame of a file, from the first on, `name` being `path#number`, `time` what the file says.
+    """Each `every`-th frame of a file, from the first on; `name` is `path#number`, `time` the file's timestamp.
 
-    A file that cannot be opened, a frame that cannot be decoded, and a file that ends before it says it does are told
-    in the place of the frame that is missing. Containers estimate their length: one frame in a hundred may be missing.
+    If the file cannot be opened, a frame cannot be decoded, or the file ends early, an ImageError takes the place of
+    the missing frame. Containers only estimate their length, so one frame in a hundred may be missing.
     """
     import cv2
 
@@ -53,21 +53,21 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
         if not capture.isOpened():
             yield Seen(str(path), ImageError(f"{path} cannot be opened as a video: truncated, or not one."), None)
             return
-        said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         number = 0
         while capture.grab():
             if number % every == 0:
                 moment = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 yield retrieved(capture, f"{path}#{number}", moment)
             number += 1
-        if number == 0 or said - number > max(1, said // 100):
-            why = f"{path} breaks off after {number} of {said} frames: truncated or corrupt. Copy or convert it again."
-            yield Seen(f"{path}#{number}", ImageError(why), None)
+        if number == 0 or expected - number > max(1, expected // 100):
+            why = f"{path} breaks off after {number} of {expected} frames: truncated or corrupt. "
+            yield Seen(f"{path}#{number}", ImageError(f"{why}Copy or convert it again."), None)
 
 
 @contextmanager
 def opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
-    """A file's or a camera's capture, let go of in the end; it may not have opened."""
+    """A file's or a camera's capture, released at the end; check whether it opened."""
     import cv2
 
     capture = cv2.VideoCapture(source)
@@ -78,7 +78,7 @@ def opened(source: str | int) -> "Generator[cv2.VideoCapture, None, None]":
 
 
 def retrieved(capture: "cv2.VideoCapture", name: str, moment: float) -> Seen:
-    """The frame that was grabbed last, from OpenCV's order of colours into ours."""
+    """The last grabbed frame, converted from BGR to RGB."""
     import cv2
 
     there, pixels = capture.retrieve()

@@ -1,8 +1,8 @@
 """How many metres a fix may be off: measured on images whose place is known, kept beside the gallery as `fixes.json`.
 
 Conformal prediction: fixes are sorted into cells by margin and spread, and a fix claims the radius within which the
-wanted share of its cell's measured fixes lay, rounded up so that the claim holds for a next fix as well, whatever the
-distribution of errors. It needs one thing: that flights look like the calibration images (exchangeability). Sources:
+wanted share of its cell's measured fixes lay, rounded up so that the claim holds for a next fix as well, for any
+distribution of errors. It assumes only that flights look like the calibration images (exchangeability). Sources:
 Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, 4.5 (Mondrian: a guarantee in every cell);
 Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction, 2021.
 """

@@ -47,12 +47,12 @@ class Fix:
 
 
 def candidate_weights(scores: NDArray[np.floating]) -> Floats:
-    """How far each of an image's nearest tiles is believed in, float64 [K], sum 1; `scores` [K], best first.
+    """The weight of each of an image's nearest tiles, float64 [K], sum 1; `scores` [K], best first.
 
-    The largest of many scores exceed a threshold by amounts that are distributed exponentially, whatever the model
-    (Pickands, 1975; Balkema and de Haan, 1974). The last candidate's score is that threshold, the median of the others
-    tells the scale b. A score of x above it is then exp(x / b) times as likely of the right tile as by chance, up to a
-    factor that all share. So the weights do not change when a model's cosines are stretched or shifted.
+    For any model, the largest of many scores exceed a threshold by amounts with an exponential distribution (Pickands,
+    1975; Balkema and de Haan, 1974). The last candidate's score is that threshold; the median of the others determines
+    the scale b. A score of x above it is then exp(x / b) times as likely for the right tile as by chance, up to a
+    common factor. So the weights do not change when a model's cosines are scaled or shifted.
     """
     above = np.asarray(scores, np.float64) - float(scores[-1])
     scale = float(np.median(above[:-1])) / log(2) if len(above) > 1 else 0.0
@@ -65,9 +65,9 @@ def candidate_weights(scores: NDArray[np.floating]) -> Floats:
 def fuse(scores: NDArray[np.floating], lat: Floats, lon: Floats, neighbourhood: float = NEIGHBOURHOOD) -> Fix | None:
     """The position that an image's nearest tiles agree on; scores, lat and lon [K] in degrees, best score first.
 
-    A mean of all candidates would lie between right and wrong ones, where nobody is: the tile whose neighbours within
-    `neighbourhood` metres weigh most wins, and the position is the weighted mean of those. Candidates whose position is
-    not known (NaN) are left out; None when no other is left.
+    The tile whose neighbours within `neighbourhood` metres have the largest total weight wins, and the position is
+    their weighted mean; a mean of all candidates would be a point between right and wrong ones. Candidates without a
+    position (NaN) are ignored; None when no other is left.
     """
     known = np.isfinite(lat) & np.isfinite(lon)
     if not known.any():

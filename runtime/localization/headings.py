@@ -29,10 +29,10 @@ class Turns:
 def turn(panorama: Images, count: int) -> Turns:
     """Roll a preprocessed panorama, uint8 [H, W, 3], by `count` equal steps of a full turn.
 
-    The preprocessed pixels are rolled, by whole columns, so that the image is resized once and no pixel is invented:
-    where `count` does not divide the width, a step is rounded to the next column, and the heading given is that of the
-    columns. A camera that had been turned would differ only where the original's two ends meet, by what the resizing
-    filter takes from beyond the edge. Raises ConfigError when there are more steps than columns, or none.
+    It rolls the preprocessed pixels by whole columns, so that the image is resized once and not interpolated: if
+    `count` does not divide the width, a step is rounded to the nearest column, and the returned heading is exact for
+    that column. A rotated camera would differ only at the image's edges, where the resizing filter has no pixels beyond
+    the edge. Raises ConfigError when there are more steps than columns, or none.
     """
     width = panorama.shape[1]
     if not 1 <= count <= width:

@@ -1,4 +1,4 @@
-"""Localisation: from street-level images to the tiles where they were probably taken, and one position out of those.
+"""Localisation: the most similar tiles for street-level images, and one position fused from them.
 
 from geodtr.runtime.localization.localizer import Localizer
 
@@ -39,8 +39,8 @@ from geodtr.runtime.spec import Images
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """An image as the engine takes it, uint8 [N, H, W, 3], under each of N headings; `headings` None of a single one
-    that is as good as any other.
+    """An image preprocessed for the engine, uint8 [N, H, W, 3], rotated to each of N headings; `headings` is None if
+    headings are not searched.
     """
 
     images: Images
@@ -48,7 +48,7 @@ class _Query:
 
 
 class Localizer:
-    """Finds the references that show what a query image shows: a bundle's ground branch and a gallery.
+    """Finds the references that match a query image, with a bundle's ground branch and a gallery.
 
     Bundle and gallery must be of the same embedding space. Safe to call from several threads: they decode and search
     in parallel, and use the engine one after another.
@@ -65,12 +65,28 @@ class Localizer:
     def __init__(
         self, bundle: Bundle, gallery: Gallery, options: EngineOptions = DEFAULT_OPTIONS, *, headings: int = 1
     ) -> None:
-        """`headings`: how many turns of a panorama are searched, where its heading is not known; 1 where images are
-        aligned to north. Images that are no full turn are not turned.
+        """Open the ground engine for a gallery.
 
-        A fix claims a radius where the gallery holds a calibration (`fixes.json`) of these very conditions.
-        Raises EmbeddingSpaceMismatch when the gallery was built by another model, ConfigError when the model's
-        panorama has fewer columns than `headings`, GalleryError when the calibration cannot be read.
+        A fix claims a radius if the gallery has a calibration (`fixes.json`) for exactly these conditions.
+
+        Parameters
+        ----------
+        bundle, gallery
+            Of the same embedding space.
+        options
+            Options of the engine.
+        headings
+            Number of rotations of a panorama to search if its heading is unknown; 1 if images are aligned to north.
+            Images that are not full panoramas are never rotated.
+
+        Raises
+        ------
+        EmbeddingSpaceMismatch
+            Another model built the gallery.
+        ConfigError
+            The model's panorama has fewer columns than `headings`.
+        GalleryError
+            The calibration cannot be read.
         """
         require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
         self._embedder = bundle.embedder("ground", options)
@@ -90,7 +106,7 @@ class Localizer:
 
     @property
     def conditions(self) -> Conditions:
-        """What a calibration of these fixes holds for."""
+        """The conditions under which a calibration applies to these fixes."""
         return Conditions(
             embedding_id=self._embedding_id,
             places_sha256=places_sha256(*self.positions),
@@ -116,7 +132,7 @@ class Localizer:
         *,
         headings: int = 1,
     ) -> "Localizer":
-        """Open a bundle folder and a gallery, wherever that is (see open_gallery).
+        """Open a bundle folder and a gallery, a folder or in Milvus (see open_gallery).
 
         Raises BundleError, GalleryError, and what the constructor raises.
         """
@@ -128,7 +144,7 @@ class Localizer:
             raise
 
     def close(self) -> None:
-        """Let go of the gallery; nothing can be located any more."""
+        """Close the gallery; the localizer cannot be used afterwards."""
         self.gallery.close()
 
     def __enter__(self) -> "Localizer":
@@ -140,10 +156,23 @@ class Localizer:
         self.close()
 
     def locate(self, image: Path | str | Images | Frame, top: int = 5, *, near: Near | None = None) -> Localisation:
-        """Localise one image: a file, pixels as a camera gives them, uint8 RGB [h, w, 3], or a source's frame.
+        """Localise one image.
 
-        `top`: how many tiles are shown; fewer where the gallery has no more. `near`: only tiles within a prior are
-        searched. Raises ImageError when the image cannot be embedded, ConfigError when `top` is less than 1.
+        Parameters
+        ----------
+        image
+            A file, a camera's pixels, uint8 RGB [h, w, 3], or a source's frame.
+        top
+            Number of tiles to return; fewer if the gallery has fewer.
+        near
+            Restricts the search to tiles within this radius.
+
+        Raises
+        ------
+        ImageError
+            The image cannot be embedded.
+        ConfigError
+            `top` is less than 1.
         """
         frame = _framed(image)
         (hits,) = self._search([self._load(frame)], top, near)
@@ -159,17 +188,18 @@ class Localizer:
         on_error: OnBadFrame = stop,
         track: Track = untracked,
     ) -> Iterator[Localisation]:
-        """`locate` of many images, in the order given and by the batch, as they are done; those that `on_error` lets
-        pass are left out. Threads decode ahead while the engine runs. `count`, where it is known, is for `track`.
-        Raises ImageError, naming the bad image.
+        """Localise many images, in batches and in order; results are yielded as soon as they are ready.
+
+        Threads decode ahead while the engine runs. Images for which `on_error` returns are left out. `count`, if known,
+        is for `track`. Raises ImageError, naming the bad image, if `on_error` does.
         """
         size = max(1, BATCH_SIZE // self._headings)
         with closing(work_ahead(self._load, as_frames(images), ahead=2 * size)) as loading:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
-                found = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, _), hits in zip(loaded, found, strict=True):
+                results = self._search([query for _, query in loaded], top, near) if loaded else []
+                for (frame, _), hits in zip(loaded, results, strict=True):
                     yield self._answer(frame, hits, top, near)
 
     def locate_live(
@@ -181,8 +211,8 @@ class Localizer:
         on_error: OnBadFrame = stop,
         track: Track = untracked,
     ) -> Iterator[Localisation]:
-        """`locate` of each frame as it comes: the next one is asked for when this one is answered, and not before, so
-        that a camera's answer is as fresh as can be. Otherwise as locate_frames.
+        """Localise each frame as it arrives. The next one is requested only after the last result, so that a camera's
+        frame is always the newest. Otherwise as locate_frames.
         """
         for frame in track(frames, "Localising", None):
             try:
@@ -202,20 +232,20 @@ class Localizer:
         return _Query(pixels[None], None)
 
     def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[TurnedHits]:
-        """The nearest tiles of each query over its headings, at least as many as a fix is made of."""
+        """The nearest tiles of each query over its headings, at least as many as a fix needs."""
         if top < 1:
-            raise ConfigError(f"top is {top}; at least one tile must be asked for.")
+            raise ConfigError(f"top is {top}; it must be at least 1.")
         with self._engine:
             descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
         hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
-        found = list[TurnedHits]()
+        results = list[TurnedHits]()
         start = 0
         for query in queries:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
-            found.append(best_turns(Hits(hits.rows[part], hits.scores[part]), headings))
+            results.append(best_turns(Hits(hits.rows[part], hits.scores[part]), headings))
             start = part.stop
-        return found
+        return results
 
     def _answer(self, frame: Frame, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
         tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
@@ -241,7 +271,7 @@ class Localizer:
         return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated)
 
     def _applicable(self) -> tuple[FixCalibration | None, str | None]:
-        """The gallery's calibration, or why there is none for fixes made under these conditions."""
+        """The gallery's calibration, or the reason why none applies under these conditions."""
         calibration = read_calibration(self.gallery)
         if calibration is None:
             return None, "the gallery has no calibration"
@@ -250,7 +280,7 @@ class Localizer:
 
 
 def _framed(image: Path | str | Images | Frame) -> Frame:
-    """Pixels that come alone need no name."""
+    """Pixels without a source need no name."""
     if isinstance(image, Frame):
         return image
     return Frame("", image) if isinstance(image, np.ndarray) else Frame(str(image), Path(image))

@@ -1,6 +1,6 @@
-"""What localisation answers: candidates, a fix, and the flat record that files hold of each frame.
+"""Results of localisation: candidates, a fix, and the flat record of each frame for files.
 
-Values only: knows nothing of how they are found or written.
+Values only: knows nothing of search or writing.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.sources.tile import Tile
 
 TrackState = Literal["searching", "tracking", "lost"]
-"""`searching`: not found yet. `tracking`: the particles agree with each other and with the frames. `lost`: they did."""
+"""`searching`: no position yet. `tracking`: the particles agree with each other and with the frames. `lost`: they no
+longer do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waypoint:
-    """One frame's answer. `state` is "fix" or "no fix" of a single image, or a track's.
+    """One frame's result. `state` is "fix" or "no fix" for a single image, or a track's state.
 
     Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
-    metres: of a single image the calibrated claim, of a track the filter's own belief. What is not known is None.
+    metres: for a single image the calibrated claim, for a track the filter's own estimate. Unknown values are None.
     """
 
     state: Literal["fix", "no fix"] | TrackState
@@ -38,9 +39,9 @@ class Waypoint:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One tile that a query may show: its gallery row, place, and cosine similarity (-1..1).
+    """A tile that may match a query: its gallery row, its tile, and its cosine similarity (-1..1).
 
-    `heading` is the one by which this tile was found, in degrees clockwise from north; None where none was searched.
+    `heading` is the query's heading that matched, in degrees clockwise from north; None if headings were not searched.
     """
 
     row: int
@@ -55,8 +56,8 @@ class Localisation:
 
     `image` and `time` are the frame's (images/frames.py): a path, or `drive.mp4#57` at 5.7 seconds; both None
     for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
-    unless headings were searched and the image is a full turn. `uncalibrated` says why the fix claims no radius; None
-    where it claims one.
+    unless headings were searched and the image is a full turn. `uncalibrated` is the reason why the fix
+    claims no radius; None where it claims one.
     """
 
     image: str | None
@@ -68,7 +69,7 @@ class Localisation:
 
     @property
     def waypoint(self) -> Waypoint:
-        """The same for a file."""
+        """The result as a flat record."""
         fix = self.fix
         if fix is None:
             return Waypoint("no fix", self.image, self.time, heading=self.heading)

@@ -37,12 +37,13 @@ def check_out(path: Path) -> None:
 def waypoint_file(
     path: Path, *, track: bool, unix: bool = False, live: bool = False
 ) -> Iterator[Callable[[Waypoint], object]]:
-    """A new file, and the function that takes each answer for it. A .jsonl grows by one flushed line each, for others
-    to read meanwhile, and stays whatever happens; the other formats are written at the end, whole or not at all.
+    """A new file, and the function that takes each answer for it. A .jsonl grows by one flushed line each, so that
+    other programs can read it meanwhile, and it stays after an error; the other formats are written at the end, whole
+    or not at all.
 
-    A `track` is a line, with a break wherever the filter was not tracking; otherwise waypoints stand alone. GPX states
-    times where they are `unix` ones. Of what is `live` any end is the end, and what there is by then is written. Raises
-    ConfigError, OutputExists as `check_out` does, UserError when the disk refuses.
+    A `track` is a line, with a break wherever the filter was not tracking; otherwise waypoints are separate. GPX has
+    times if they are `unix` times. For a `live` source an interruption counts as the end: the file is written with the
+    waypoints so far. Raises ConfigError, OutputExists as `check_out` does, UserError when the disk refuses.
     """
     check_out(path)
     if path.suffix.lower() == ".jsonl":
@@ -58,9 +59,9 @@ def waypoint_file(
 def collected(
     write: Callable[[list[Waypoint]], object], *, live: bool = False
 ) -> Iterator[Callable[[Waypoint], object]]:
-    """A function that takes each answer, all of which go to `write` in the end; where they are `live`, any end.
+    """A function that collects each answer and passes all to `write` at the end; if `live`, also after an error.
 
-    A ConfigError of `write` says that the answers are nothing for it: it takes no other end's place.
+    After an error, a ConfigError of `write`, which means that it cannot use the answers, does not replace the error.
     """
     waypoints = list[Waypoint]()
     try:

@@ -42,11 +42,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.ground if branch == "ground" else self.aerial
 
     def precision_of(self, branch: Branch) -> Precision:
-        """A branch of which a search chose no block is what the rest is, though the bundle is mixed."""
-        made = self.quantisation
-        if made is None or made.search is None:
+        """The precision of one branch: in a mixed bundle, the fallback precision if none of its blocks is quantised."""
+        entry = self.quantisation
+        if entry is None or entry.search is None:
             return self.precision
-        return "mixed" if any(block.startswith(f"{branch}/") for block in made.search.chosen.blocks) else made.rest
+        return "mixed" if any(block.startswith(f"{branch}/") for block in entry.search.chosen.blocks) else entry.rest
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -76,20 +76,23 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def _again(bundle: Path) -> str:
-    return f"Copy the bundle again, or build it again; geodtr-export doctor {bundle} says by which command."
+    return f"Copy the bundle again, or build it again; geodtr-export doctor {bundle} prints the command."
 
 
 class NewerManifest(BundleError):
-    """A manifest of a later version than this one knows: `found` says which, `remedy` is the command that brings it."""
+    """The manifest has a later schema than this version reads.
+
+    `problem` names both versions; `remedy` is the command that upgrades.
+    """
 
     def __init__(self, path: Path, schema: int, writer: object) -> None:
         by = f"geodtr-export {writer}" if writer else "a newer geodtr-export"
-        self.found = (
+        self.problem = (
             f"{path} has schema {schema}, written by {by}; this is geodtr-export {__version__}, which reads schemas up "
             f"to {SCHEMA}. Update it{f' to {writer} or later' if writer else ''}."
         )
         self.remedy = install_hint(upgrade=True)
-        super().__init__(f"{self.found} For example: {self.remedy}")
+        super().__init__(f"{self.problem} For example: {self.remedy}")
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""What a manifest says of the engines: their files, who compiled them and how, and the checkpoint they came from."""
+"""The manifest's entries for the engines: files, compiler and its options, and the source checkpoint."""
 
 from typing import Literal
 
@@ -18,8 +18,10 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class CompiledEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a backend made of a graph for one kind of machine; `layers` counts them by the precision they really got,
-    where the backend tells. `wider` names the operators of the graph that it computes in a wider type than asked for.
+    """A graph that a backend compiled for one kind of machine.
+
+    `layers` counts the layers by the precision that the backend reports for them; it is empty where it reports none.
+    `wider` names the operators that the backend computes in a wider type than the graph requests.
     """
 
     layers: dict[str, int] = {}
@@ -98,9 +100,9 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The checkpoint that the engines were made from: its file's SHA-256, and in words and as SPEC what made it.
+    """The checkpoint that the engines were built from: its file's SHA-256, its origin in words, and its training data.
 
-    `raw_tiles`: the side of the square tiles that the aerial graph was made to unroll itself, if it was.
+    `raw_tiles`: side in pixels of the square tiles that the aerial graph polar-transforms itself; None if it does not.
     """
 
     sha256: str

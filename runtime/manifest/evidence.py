@@ -36,9 +36,10 @@ class SensitivityEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class TrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A choice of quantised blocks, and its change of hits at rank 1 on `queries`: not `complete` where it was given up
-    early. `low` and `high` bound the drop in shares of 1 with 95 % confidence; `speed` is by that of no block
-    quantised, where timed.
+    """A choice of quantised blocks, and its change of hits at rank 1 on `queries`; not `complete` if it stopped early.
+
+    `low` and `high` are the 95 % confidence bounds of the drop, as fractions of 1. `speed` is relative to no quantised
+    block; None where it was not timed.
     """
 
     blocks: tuple[str, ...]
@@ -54,9 +55,9 @@ class TrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class SearchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How blocks were chosen by measured recall: `tolerance` in points of R@1, on which pairs, with what result.
 
-    `trials` holds every choice that was measured, the chosen one among them; `machine` is where speeds were taken, with
-    `batch` images a call. `accepted`: the pairs do not decide whether the chosen one is within the tolerance, its
-    measured drop is, and the user accepted that.
+    `trials` holds every choice that was measured, the chosen one among them; `machine` is where speeds were measured,
+    at batch size `batch`. `accepted`: the measured drop of the chosen one is within the tolerance, the pairs are too
+    few to prove that, and the user accepted it.
     """
 
     tolerance: float
@@ -71,12 +72,11 @@ class SearchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class QuantisationEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What of the graphs is quantised, for which target, and why not more; `rest` is the precision of all that is not.
+    """Which parts of the graphs are quantised, for which target, and why not more; `rest` is the fallback precision.
 
-    `kept_float` names, as branch/node, those of all `operators` that could be quantised and were not: with
-    `keep_cosine`, so that the descriptors of the first calibration images kept that cosine; with `search`, so that
-    recall held. `argmax_flips`: by branch, the share of positions on those images where another channel wins than in
-    float32.
+    `kept_float` names, as branch/node, the quantisable `operators` that stayed in floating point: with `keep_cosine`,
+    so that the descriptors of the first calibration images keep that cosine; with `search`, so that recall holds.
+    `argmax_flips`: by branch, the share of positions on those images where another channel wins than in float32.
     """
 
     dialect: Dialect
@@ -93,7 +93,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How many times as fast one engine is as another: median and range over interleaved rounds.
 
     The range over n rounds is a confidence interval of the median: it holds the true one with probability 1 - 2 / 2^n
-    whatever the distribution (order statistics), 94 % for 5 rounds, 99.8 % for 10.
+    for any distribution (order statistics), 94 % for 5 rounds, 99.8 % for 10.
     """
 
     median: float
@@ -138,9 +138,9 @@ class TrialSpeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class BackendTrialEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One backend that `--backend auto` considered. It was timed, or `reason` says why not; `both` is a batch of each
-    branch, one after the other. `version` is None where the backend is not installed. `tied`: its speed cannot be told
-    from the kept backend's.
+    """One backend that `--backend auto` considered. It was timed, or `reason` states why not; `both` is a batch of each
+    branch, one after the other. `version` is None where the backend is not installed. `tied`: its speed does not differ
+    significantly from the selected backend's.
     """
 
     name: Backend

@@ -1,4 +1,4 @@
-"""Going once over many references in blocks, by several threads.
+"""A scan over many references in blocks, by several threads.
 
 Knows row numbers; knows nothing of how a block is scored.
 """
@@ -15,42 +15,42 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores, Shortlist
+from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores, TopK
 
 Number = TypeVar("Number", bound=np.generic)
 
 _SHARED_PAIRS = 64
-"""So many pairs are worth a thread."""
+"""Pairs that are worth a thread."""
 _WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some references: those in `rows`, and of these the ones at the places `picked`, where not all are meant."""
+    """Some references: all in `rows`, or only those at the positions `picked` within `rows`."""
 
     rows: slice | Rows
     picked: Rows | None = None
 
     def of(self, scored: NDArray[Number]) -> NDArray[Number]:
-        """What belongs to the references that are meant, of [rows, ...]."""
+        """The entries of `scored` [rows, ...] that belong to the block's references."""
         return scored if self.picked is None else scored[self.picked]
 
     def numbers(self, places: Rows) -> Rows:
-        """The rows of those at `places` among the references that are meant."""
+        """The row numbers of the references at `places` within the block."""
         places = places if self.picked is None else self.picked[places]
         return places + self.rows.start if isinstance(self.rows, slice) else self.rows[places]
 
 
-Sift = Callable[[Block, Scores], Pairs]
-"""Scores a block, and gives the pairs of a query and a reference that their query's threshold [Q] lets through."""
+BlockScorer = Callable[[Block, Scores], Pairs]
+"""Scores a block and returns the pairs of query and reference that pass the query's threshold [Q]."""
 
 
 def blocks(count: int, among: Rows | None, first: int, largest: int, threads: int) -> Iterator[Block]:
-    """All of `count` references, or those `among` them, in rising order.
+    """Blocks of all `count` references, or of the rows `among` them, in rising order.
 
-    Each thread's first has `first` references, its next four times as many, up to `largest`: the first few give
-    thresholds that spare the others' work. Towards the end blocks shrink, so that all threads end together. Rows that
-    lie close together are read as they lie, which is faster than gathering those that are meant.
+    Each thread's first block has `first` references, the next four times as many, up to `largest`: the first few give
+    thresholds that save work later. Blocks shrink towards the end, so that all threads end together. Rows that are
+    close together are read as one slice, which is faster than gathering the wanted ones.
     """
     total = count if among is None else len(among)
     least = max(first, total // (64 * threads))
@@ -63,47 +63,49 @@ def blocks(count: int, among: Rows | None, first: int, largest: int, threads: in
 
 
 def _block_of(rows: Rows) -> Block:
-    lie = slice(int(rows[0]), int(rows[-1]) + 1)
-    span = lie.stop - lie.start
+    whole = slice(int(rows[0]), int(rows[-1]) + 1)
+    span = whole.stop - whole.start
     if span == len(rows):
-        return Block(lie)
-    return Block(lie, rows - lie.start) if span <= 2 * len(rows) else Block(rows)
+        return Block(whole)
+    return Block(whole, rows - whole.start) if span <= 2 * len(rows) else Block(rows)
 
 
-def sweep(sift: Sift, of: Iterator[Block], queries: int, kept: int, exact: Exact | None, threads: int) -> Pairs:
+def scan(
+    score_block: BlockScorer, of: Iterator[Block], queries: int, kept: int, exact: Exact | None, threads: int
+) -> Pairs:
     """The `kept` best pairs of each query in all blocks, by query, the best first.
 
-    Threads, the caller's among them, sift the next block when they are free, so that a core that is busy otherwise
-    holds nobody up; what comes of it raises the thresholds of those that follow.
+    Each thread, the caller's included, scores the next block when it is free, so that a core with other work delays no
+    thread. Each block's pairs raise the thresholds of later blocks.
     """
-    # Exact cosines are asked for on the way: in the same pool they could wait for those who wait for them.
-    found = Shortlist(queries, kept, None if exact is None else _shared(exact, threads))
-    queue = _Queue(of, found.add)
+    # Exact cosines have their own pool: in this one they could deadlock with the scorers that wait for them.
+    top = TopK(queries, kept, None if exact is None else _shared(exact, threads))
+    queue = _Queue(of, top.add)
 
     def work() -> None:
-        with _whatever_comes(), queue.stopped_by_errors():
+        with _no_float_warnings(), queue.stopped_by_errors():
             for number, block in queue:
-                queue.bring(number, sift(block, found.thresholds))
+                queue.add_in_order(number, score_block(block, top.thresholds))
 
     others = list[Future[None]]()
     try:
-        with suppress(RuntimeError):  # of an interpreter that is about to end: no thread begins anything any more
+        with suppress(RuntimeError):  # raised while the interpreter shuts down: the calling thread does all the work
             for _ in range(threads - 1):
-                others.append(_pool("sift").submit(work))
+                others.append(_pool("scan").submit(work))
         work()
     finally:
-        # One that has not begun, for other searches keep the pool busy, is not needed any more.
+        # A task that has not begun, because other searches keep the pool busy, is no longer needed.
         begun = [other for other in others if not other.cancel()]
         wait(begun)
     for other in begun:
         other.result()
-    with _whatever_comes():
-        return found.best()
+    with _no_float_warnings():
+        return top.best()
 
 
 @cache
 def _pool(purpose: str) -> ThreadPoolExecutor:
-    """Threads that outlive a search, a core at most, begun when they are needed: to start them takes a millisecond."""
+    """Threads that outlive a search, at most one per core, started on demand, because a start takes a millisecond."""
     return ThreadPoolExecutor(os.cpu_count() or 1, f"geodtr-{purpose}")
 
 
@@ -112,9 +114,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Queue:
-    """Blocks that threads take from, and what comes of them, added in the blocks' order by one thread at a time.
+    """Blocks for the threads to take, and their pairs, which one thread at a time adds in the blocks' order.
 
-    Whoever adds is waited for when more than _WAITING blocks wait for it: their pairs would fill the memory.
+    If more than _WAITING blocks' pairs are pending, threads wait for the adding thread, which bounds the memory.
     """
 
     def __init__(self, of: Iterator[Block], add: Callable[[Pairs], None]) -> None:
@@ -132,10 +134,10 @@ class _Queue:
                 return
             yield taken
 
-    def bring(self, number: int, pairs: Pairs) -> None:
-        """Hand in what came of a block."""
+    def add_in_order(self, number: int, pairs: Pairs) -> None:
+        """Add the pairs of block `number` after those before it, in this thread or another."""
         self._brought[number] = pairs
-        # Asked again after each release: what another brought meanwhile, it left to this thread.
+        # Checked again after each release: another thread may have left its pairs to this one.
         while self._next in self._brought and self._adding.acquire(blocking=len(self._brought) > _WAITING):
             try:
                 while self._next in self._brought:
@@ -147,7 +149,7 @@ class _Queue:
 
     @contextmanager
     def stopped_by_errors(self) -> Iterator[None]:
-        """An error inside, or Ctrl-C, leaves nothing to take for anybody."""
+        """After an error inside, or Ctrl-C, no thread takes another block."""
         try:
             yield
         except BaseException:
@@ -156,13 +158,13 @@ class _Queue:
             raise
 
 
-def _whatever_comes() -> np.errstate:
-    """No warnings: damaged rows give infinities and NaN, which are dealt with. Each thread needs its own."""
+def _no_float_warnings() -> np.errstate:
+    """Silence NumPy: damaged rows give infinities and NaN, which the scan handles. Each thread needs its own."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
 def _shared(exact: Exact, threads: int) -> Exact:
-    """The same, many pairs being divided among so many threads."""
+    """`exact`, with many pairs divided among the threads."""
 
     def shared(queries: Rows, references: Rows) -> Scores:
         if threads == 1 or len(queries) < _SHARED_PAIRS:
@@ -170,7 +172,7 @@ def _shared(exact: Exact, threads: int) -> Exact:
         parts = [np.array_split(pairs, threads) for pairs in (queries, references)]
         try:
             return np.concatenate(list(_pool("exact").map(exact, *parts)))
-        except RuntimeError:  # as when sifting
+        except RuntimeError:  # the interpreter shuts down
             return exact(queries, references)
 
     return shared

@@ -1,7 +1,7 @@
 """Exact nearest references by cosine similarity, in bounded memory and by as many threads as there are cores.
 
-Knows descriptors and row numbers; knows nothing of images or places. How rows are multiplied is told in products.py,
-how they are gone through in sweep.py, how the best are kept in shortlist.py.
+Knows descriptors and row numbers; knows nothing of images or places. matmul.py multiplies rows, blocks.py scans the
+references, topk.py keeps the best.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.search.blocks import Block, Sift, blocks, sweep
+from geodtr.runtime.search.blocks import Block, BlockScorer, blocks, scan
 from geodtr.runtime.search.matmul import compressed_product, product
 from geodtr.runtime.search.quantize import Compressed
 from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores
@@ -19,16 +19,16 @@ from geodtr.runtime.spec import Descriptors
 
 _QUERIES = 256
 _BLOCK_SCORES = 1 << 20
-"""Blocks are so small that their scores stay in cache, and so large that what Python does between them is little."""
+"""Scores in a block: few enough to stay in cache, many enough that Python's overhead between blocks is small."""
 _GATHERED_VALUES = 1 << 25
-"""Copies of rows that lie apart are no larger."""
+"""Maximum number of values in a copy of scattered rows."""
 _FIRST, _FIRST_SCORES = 1024, 1 << 14
-"""Enough references to know what is good, few enough to be gone through."""
+"""Size of the first block: enough references for a useful threshold, few enough to score quickly."""
 _COMPARED_VALUES = 1 << 16
 _THREAD_VALUES = 1 << 20
-"""What is worth a thread."""
+"""Values that are worth a thread."""
 _LONGEST = np.float32(1.01)
-"""No unit row is longer, however it was rounded."""
+"""Maximum length of a unit row after rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +42,24 @@ class Hits:
 def search(queries: Descriptors, references: Descriptors, top: int, among: Rows | None = None) -> Hits:
     """The `top` references with the largest cosine to each query; of equal scores, the lowest row first.
 
-    queries [Q, D], references [N, D], unit rows. `among` holds the rows of the only references that may be found, int64
-    [M], rising; None means all. Where they are fewer than `top`, all of them are returned.
-    Cosines are rounded to float32 as the library that multiplies rounds them; of references that differ by no more,
-    either may come first. One that is no number, of a damaged row, counts as infinite, so that it is seen.
+    queries [Q, D], references [N, D], unit rows. `among` restricts the search to these rows, int64 [M],
+    rising; None means all. If there are fewer than `top`, all of them are returned.
+    Cosines have the float32 rounding of the library that multiplies; references that differ by no more than that may
+    come in either order. The NaN of a damaged row counts as infinite, so that it appears in the result.
     Raises ValueError when `top` is less than 1.
     """
 
     def search_part(part: Descriptors, kept: int) -> Pairs:
         multiply = product(part)
 
-        def sift(block: Block, thresholds: Scores) -> Pairs:
+        def score_block(block: Block, thresholds: Scores) -> Pairs:
             scores = block.of(multiply.multiply(references[block.rows]))
             begun = not np.isnan(thresholds).any()
-            rows, columns = _where(~(scores <= thresholds) if begun else ~(scores < _bars(scores, kept)))
-            cosines = _seen(scores[rows, columns])
+            rows, columns = _nonzero(~(scores <= thresholds) if begun else ~(scores < _kth_largest(scores, kept)))
+            cosines = _nan_to_inf(scores[rows, columns])
             return Pairs(columns, block.numbers(rows), cosines, cosines)
 
-        return _sweep(sift, part, len(references), among, kept, multiply.threads, None)
+        return _scan(score_block, part, len(references), among, kept, multiply.threads, None)
 
     return _search_parts(search_part, queries, len(references) if among is None else len(among), top)
 
@@ -67,13 +67,13 @@ def search(queries: Descriptors, references: Descriptors, top: int, among: Rows 
 def search_compressed(
     queries: Descriptors, compressed: Compressed, references: Descriptors, top: int, among: Rows | None = None
 ) -> Hits:
-    """What `search` finds among `references`, of which only a shortlist is touched: the rest is told by `compressed`.
+    """The result of `search`, computed mostly from `compressed`; few rows of `references` are read.
 
-    With q' for the compressed query and r' for the compressed row, q.r - q'.r' = (q - q').r + q'.(r - r'): by Cauchy
-    and Schwarz no farther from 0 than the query's error times the row's length and the row's error times the query's.
-    All that may stand among the best `top` within these bounds are scored again in float32, so that the answer is the
-    same, not nearly the same; how long the shortlist is depends on the descriptors: of such as are nearly alike it is
-    nearly all. A damaged row is seen where its compressed product is no number or too large, and no other is hidden.
+    With q' for the compressed query and r' for the compressed row, q.r - q'.r' = (q - q').r + q'.(r - r'). By Cauchy
+    and Schwarz, its size is at most the query's error times the row's length plus the row's error times the query's.
+    Every row that these bounds allow among the best `top` is scored again in float32, so the result is exactly the
+    same. Their number depends on the descriptors: if all are nearly alike, nearly all are scored again. A damaged row
+    appears in the result if its compressed product is NaN or too large, and never hides another row.
     """
 
     def search_part(part: Descriptors, kept: int) -> Pairs:
@@ -86,28 +86,28 @@ def search_compressed(
         def between(
             products: NDArray[Any], scales: Scores, errors: Scores, which: slice | Rows
         ) -> tuple[Scores, Scores]:
-            """Between what the cosines lie that belong to `products` with the queries `which`."""
+            """Lower and upper bounds of the cosines that `products` with the queries `which` stand for."""
             scores = products * (multiply.scales[which] * scales)
             bounds = reach[which] * errors + constant[which]
-            # Of a damaged row nothing is known.
-            sound = np.abs(scores) <= lengths[which] * _LONGEST + bounds
-            lowest, highest = np.where(sound, scores - bounds, -np.inf), np.where(sound, scores + bounds, np.inf)
+            # The cosine of a damaged row has no bounds.
+            valid = np.abs(scores) <= lengths[which] * _LONGEST + bounds
+            lowest, highest = np.where(valid, scores - bounds, -np.inf), np.where(valid, scores + bounds, np.inf)
             return lowest.astype(np.float32), highest.astype(np.float32)
 
-        def sift(block: Block, thresholds: Scores) -> Pairs:
+        def score_block(block: Block, thresholds: Scores) -> Pairs:
             products = block.of(multiply.multiply(compressed.values[block.rows]))
             scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
             if np.isnan(thresholds).any():
-                thresholds = _bars(between(products, scales[:, None], errors[:, None], slice(None))[0], kept)
-            # One comparison of the products as they are leaves few pairs to be looked at closely.
+                thresholds = _kth_largest(between(products, scales[:, None], errors[:, None], slice(None))[0], kept)
+            # One comparison of the raw products leaves few pairs for the exact bounds.
             needed = thresholds - reach * errors.max() - constant
             needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
-            rows, columns = _where(~(products < _in(products.dtype, needed)))
+            rows, columns = _nonzero(~(products < _in(products.dtype, needed)))
             lowest, highest = between(products[rows, columns], scales[rows], errors[rows], columns)
             pairs = Pairs(columns, block.numbers(rows), lowest, highest)
             return pairs.take(~(highest < thresholds[columns]))
 
-        return _sweep(sift, part, len(references), among, kept, multiply.threads, _cosines(part, references))
+        return _scan(score_block, part, len(references), among, kept, multiply.threads, _cosines(part, references))
 
     return _search_parts(search_part, queries, len(references) if among is None else len(among), top)
 
@@ -115,7 +115,7 @@ def search_compressed(
 def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Descriptors, count: int, top: int) -> Hits:
     """Search for a bounded number of queries at a time, among `count` references."""
     if top < 1:
-        raise ValueError(f"top is {top}; at least one reference must be asked for.")
+        raise ValueError(f"top is {top}; it must be at least 1.")
     shape = (len(queries), min(top, count))
     hits = Hits(np.empty(shape, np.int64), np.empty(shape, np.float32))
     for start in range(0, len(queries) if count else 0, _QUERIES):
@@ -126,8 +126,14 @@ def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Des
     return hits
 
 
-def _sweep(
-    sift: Sift, queries: Descriptors, count: int, among: Rows | None, kept: int, threads: int, exact: Exact | None
+def _scan(
+    score_block: BlockScorer,
+    queries: Descriptors,
+    count: int,
+    among: Rows | None,
+    kept: int,
+    threads: int,
+    exact: Exact | None,
 ) -> Pairs:
     wide, size = queries.shape
     total = count if among is None else len(among)
@@ -135,11 +141,11 @@ def _sweep(
     largest = _BLOCK_SCORES // wide if among is None else min(_BLOCK_SCORES // wide, _GATHERED_VALUES // size)
     first = max(_FIRST, _FIRST_SCORES // wide, 4 * kept)
     in_turn = blocks(count, among, first, max(64, largest), threads)
-    return sweep(sift, in_turn, wide, kept, exact, threads)
+    return scan(score_block, in_turn, wide, kept, exact, threads)
 
 
 def _cosines(queries: Descriptors, references: Descriptors) -> Exact:
-    """Each by itself and in one way: the same rows score the same wherever they lie and whatever else is asked."""
+    """Compute each cosine separately, so that a pair's score depends on nothing but its two rows."""
     step = max(1, _COMPARED_VALUES // queries.shape[1])
 
     def exact(which: Rows, rows: Rows) -> Scores:
@@ -147,26 +153,26 @@ def _cosines(queries: Descriptors, references: Descriptors) -> Exact:
         for start in range(0, len(which), step):
             part = slice(start, start + step)
             scores[part] = np.einsum("pd,pd->p", queries[which[part]], references[rows[part]])
-        return _seen(scores)
+        return _nan_to_inf(scores)
 
     return exact
 
 
-def _bars(scores: NDArray[Any], kept: int) -> Scores:
-    """The `kept`-th largest of the scores [M, Q] of each query; NaN, which is no bar, where there are not so many."""
+def _kth_largest(scores: NDArray[Any], kept: int) -> Scores:
+    """The `kept`-th largest score of each query, from scores [M, Q]; NaN, for no threshold, if there are fewer."""
     count, wide = scores.shape
     if count < kept:
         return np.full(wide, np.nan, np.float32)
     return np.partition(scores.T, count - kept, axis=1)[:, count - kept].astype(np.float32)
 
 
-def _seen(cosines: Scores) -> Scores:
-    """A cosine that is no number counts as infinite."""
+def _nan_to_inf(cosines: Scores) -> Scores:
+    """Replace NaN by infinity."""
     return np.where(np.isnan(cosines), np.float32(np.inf), cosines)
 
 
-def _where(true: NDArray[np.bool_]) -> tuple[Rows, Rows]:
-    """Rows and columns of what is true of a matrix; much faster than NumPy's own where that is little."""
+def _nonzero(true: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Rows and columns of the true values of a matrix; much faster than np.nonzero where few are true."""
     if true.flags.f_contiguous:
         columns, rows = np.divmod(np.flatnonzero(true.T), len(true))
         return rows, columns
@@ -174,11 +180,11 @@ def _where(true: NDArray[np.bool_]) -> tuple[Rows, Rows]:
     return rows, columns
 
 
-def _in(dtype: np.dtype[Any], bars: Scores) -> NDArray[Any]:
-    """The same bars for products of `dtype`, or slightly lower ones. NaN stands for no bar."""
+def _in(dtype: np.dtype[Any], thresholds: Scores) -> NDArray[Any]:
+    """The thresholds converted to `dtype`, rounded down. NaN stands for no threshold."""
     if dtype.kind == "f":
-        return bars
+        return thresholds
     limits = np.iinfo(dtype)
-    whole = np.floor(bars.astype(np.float64))
+    whole = np.floor(thresholds.astype(np.float64))
     whole = np.where(np.isnan(whole), limits.min, np.clip(whole, limits.min, limits.max))
     return whole.astype(dtype)

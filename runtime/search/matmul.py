@@ -1,8 +1,8 @@
-"""Products of many reference rows with a few queries, by the fastest library that is installed.
+"""Products of many reference rows with a few queries, by the fastest installed library.
 
 ONNX Runtime multiplies float32 with several queries faster than NumPy's BLAS does, and comes with the lean runtime.
-NumKong multiplies int8 and float16 as they are; it is optional (the extra `search`). Without either NumPy does the
-same work.
+NumKong multiplies int8 and float16 without conversion; it is optional (the extra `search`). NumPy replaces either if it
+is missing.
 """
 
 import os
@@ -22,11 +22,11 @@ from geodtr.runtime.search.quantize import Compression, compress
 from geodtr.runtime.spec import Descriptors
 
 _MANY = 40
-"""From so many queries on, ONNX Runtime is faster with the rows as the second matrix: to pack them pays."""
+"""Queries from which ONNX Runtime is faster with the rows as the second matrix, because packing them pays off."""
 _SHORT = 2048
-"""NumPy's sums of products are the fastest for one query that fits into a core's first cache beside the rows."""
+"""Longest query for which NumPy's vecdot is the fastest: it fits into a core's first cache beside the rows."""
 _ALONE_VALUES = 1 << 18
-"""OpenBLAS, as NumPy 2.4's wheels bring it, multiplies so many in one thread; older ones far fewer."""
+"""Values that OpenBLAS in NumPy 2.4's wheels multiplies in one thread; older versions use more threads earlier."""
 _CACHED_VALUES = 1 << 20
 
 
@@ -70,9 +70,9 @@ def product(queries: Descriptors) -> Product:
 
 
 def _by_one(query: Descriptors) -> Callable[[Descriptors], NDArray[np.float32]]:
-    """How to multiply rows with one query [D], in the thread that calls it.
+    """A function that multiplies rows with one query [D] in the calling thread.
 
-    OpenBLAS has threads of its own for larger products: they spin for tens of milliseconds afterwards, and take the
+    OpenBLAS uses its own threads for larger products. They spin for tens of milliseconds afterwards and take the
     processor from the engine that embeds the next image.
     """
     if len(query) <= _SHORT and hasattr(np, "vecdot"):
@@ -99,7 +99,7 @@ def compressed_product(queries: Descriptors, compression: Compression) -> Compre
     import numkong
 
     packed = compress(queries, compression)
-    # For one query as fast as memory gives the rows, where what is made for matrices takes twice as long.
+    # For one query, cdist is as fast as the memory; the matrix product takes twice as long.
     one = len(queries) == 1
     multiply = partial(_cdist, packed.values) if one else partial(_dots, numkong.dots_pack(packed.values))
     return CompressedProduct(multiply, _cores(), packed.scales, packed.errors)
@@ -118,7 +118,7 @@ def _dots(queries: Any, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _as_floats(floats: Product, values: NDArray[Any]) -> NDArray[np.float32]:
-    """By way of float32, in blocks that caches hold, because they are read again at once."""
+    """Convert to float32 and multiply, in blocks that fit into the cache, because they are read again at once."""
     step = max(1, _CACHED_VALUES // values.shape[1])
     blocks = (values[start : start + step] for start in range(0, len(values), step))
     return np.concatenate([floats.multiply(block.astype(np.float32)) for block in blocks])
@@ -136,8 +136,8 @@ def library(storage: Storage) -> str:
 
 @cache
 def _has(module: str) -> bool:
-    found = find_spec(module)
-    return found is not None and found.origin is not None  # what an uninstallation left is a folder without a file
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None  # an uninstallation may leave a folder without files
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""Descriptors in fewer bytes: half the size as float16, a quarter as int8 with a scale a row.
+"""Descriptors in fewer bytes: half the size as float16, a quarter as int8 with one scale per row.
 
 Knows rows of numbers; knows nothing of files or searches.
 """
@@ -16,7 +16,7 @@ Compression = Literal["float16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """Descriptors that are nearly known: row i lies no farther than `errors[i]` from `scales[i] * values[i]`.
+    """Rounded descriptors: row i is at most `errors[i]` away from `scales[i] * values[i]`.
 
     values int8 or float16 [N, D]; scales and errors float32 [N]; distances are Euclidean.
     """
@@ -31,17 +31,17 @@ class Compressed:
 
     @property
     def possible(self) -> bool:
-        """Whether scales and errors can be what they are called: else they were damaged."""
+        """Whether scales and errors have possible values; if not, they are damaged."""
         of_rows = (self.scales > 0) & (self.errors >= 0) & np.isfinite(self.scales) & np.isfinite(self.errors)
         return bool(of_rows.all())
 
 
 def compress(rows: Descriptors, compression: Compression) -> Compressed:
-    """Round `rows` [N, D], whose values lie within -1 and 1; the same rows give the same bytes, always.
+    """Round `rows` [N, D], with values from -1 to 1; the same rows always give the same bytes.
 
     int8 is symmetric: a row's largest value becomes 127 or -127. Errors are measured, and rounded up.
     """
-    # A damaged row is nobody's news here: its checksum tells.
+    # The checksum detects damaged rows, not this function.
     with np.errstate(over="ignore", invalid="ignore"):
         if compression == "float16":
             scales = np.ones(len(rows), np.float32)

@@ -1,6 +1,6 @@
-"""The best references of each query, out of scores that come block by block and may be uncertain.
+"""The best references of each query, from scores that come block by block and may be uncertain.
 
-Knows pairs of a query and a reference by their numbers, and what they score; knows nothing of descriptors.
+Knows pairs of query and reference numbers and their scores; knows nothing of descriptors.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ Exact = Callable[[Rows, Rows], Scores]
 """The cosines float32 [P] of queries int64 [P] with references int64 [P]."""
 
 _ADDED = 1024
-"""So many pairs wait at least, until they are gone through together."""
+"""Minimum number of pairs that are processed together."""
 _OPEN = 1 << 20
-"""So many uncertain pairs are kept at most."""
+"""Maximum number of uncertain pairs in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """A query and a reference each, int64 [P], and between what their cosine lies, float32 [P]; no NaN."""
+    """Pairs of query and reference, int64 [P], with lower and upper bounds of the cosine, float32 [P]; no NaN."""
 
     queries: Rows
     references: Rows
@@ -34,38 +34,38 @@ class Pairs:
         return len(self.queries)
 
     def take(self, which: NDArray[Any]) -> "Pairs":
-        """Those of the numbers `which`, or for which it is true."""
+        """The pairs that `which`, an index array or a mask, selects."""
         return Pairs(self.queries[which], self.references[which], self.lowest[which], self.highest[which])
 
 
-class Shortlist:
-    """The `kept` best pairs so far of each of `queries` queries; of equal ones, those of the lowest numbers.
+class TopK:
+    """The `kept` best pairs so far of each of `queries` queries; among equal ones, the lowest numbers.
 
-    Cosines that are uncertain are asked of `exact`: on the way, of those pairs alone that seem to be among the best and
-    by that rule out most of the others; in the end, of those that are left.
+    `exact` computes cosines that are uncertain: first for the pairs that are probably among the best, because their
+    cosines rule out most of the others; at the end for the pairs that are left.
     """
 
     def __init__(self, queries: int, kept: int, exact: Exact | None = None) -> None:
         self.thresholds = np.full(queries, np.nan, np.float32)
-        """Of each query, the cosine that `kept` references have or exceed; NaN while there are not so many."""
+        """By query, the cosine that `kept` references reach; NaN while there are fewer."""
         self._kept = kept
         self._exact = exact
         self._best = _joined([])
-        """By query, the best first; all are certain."""
+        """Sorted by query, the best first; all are certain."""
         self._open = list[Pairs]()
         self._added = list[Pairs]()
 
     def add(self, pairs: Pairs) -> None:
-        """Take `pairs` into account. One below its query's threshold need not be brought; where all are certain, one
-        of a higher number than any before that equals it need not be either.
+        """Take `pairs` into account. A pair below its query's threshold may be left out; if all are certain, so may a
+        pair that equals the threshold and has a higher reference number than all before it.
         """
         self._added.append(pairs)
-        # The first are gone through at once: their thresholds spare the others.
+        # The first pairs are processed at once: their thresholds rule out others.
         if not len(self._best) or sum(map(len, self._added)) > max(_ADDED, 8 * self._kept * len(self.thresholds)):
             self._settle()
 
     def best(self) -> Pairs:
-        """The best of what was added, by query, the best first; their cosines are certain."""
+        """The best pairs of all that were added, sorted by query, the best first; their cosines are certain."""
         self._settle()
         self._close()
         return self._best
@@ -83,7 +83,7 @@ class Shortlist:
             self._close()
 
     def _close(self) -> None:
-        """Make certain of what is open, the likeliest first: they rule out others."""
+        """Compute the uncertain cosines, the likeliest pairs first, because they rule out others."""
         left, looked_at = _joined(self._open), self._kept
         self._open.clear()
         while len(left := self._passing(left)):
@@ -95,14 +95,14 @@ class Shortlist:
         return pairs.take(~(pairs.highest < self.thresholds[pairs.queries]))
 
     def _likeliest(self, pairs: Pairs, count: int) -> NDArray[np.bool_]:
-        """Which are the first `count` of their query."""
+        """Mask of the `count` pairs of each query with the highest upper bounds."""
         order = np.lexsort((-pairs.highest, pairs.queries))
-        chosen = np.empty(len(pairs), np.bool_)
-        chosen[order] = _ranks(pairs.queries[order]) < count
-        return chosen
+        mask = np.empty(len(pairs), np.bool_)
+        mask[order] = _ranks(pairs.queries[order]) < count
+        return mask
 
     def _certain(self, pairs: Pairs) -> Pairs:
-        """The same with their cosines, where they were uncertain."""
+        """The same pairs with exact cosines."""
         unknown = np.flatnonzero(pairs.lowest < pairs.highest)
         if self._exact is None or not len(unknown):
             return pairs
@@ -111,7 +111,7 @@ class Shortlist:
         return Pairs(pairs.queries, pairs.references, cosines, cosines)
 
     def _keep(self, pairs: Pairs) -> None:
-        """Take the best of what was best and of `pairs`, which are certain."""
+        """Merge `pairs`, which are certain, into the best."""
         rivals = _joined([self._best, pairs])
         rivals = rivals.take(np.lexsort((rivals.references, -rivals.lowest, rivals.queries)))
         ranks = _ranks(rivals.queries)
@@ -121,7 +121,7 @@ class Shortlist:
 
 
 def _ranks(queries: Rows) -> Rows:
-    """The place of each pair among those of its query, of pairs in the order of their queries: 0, 1, ..."""
+    """The position of each pair within its query, 0, 1, ...; the pairs are sorted by query."""
     first = np.ones(len(queries), np.bool_)
     first[1:] = queries[1:] != queries[:-1]
     places = np.arange(len(queries))
@@ -129,7 +129,7 @@ def _ranks(queries: Rows) -> Rows:
 
 
 def _joined(parts: Sequence[Pairs]) -> Pairs:
-    """All of them, one behind the other."""
+    """Concatenate."""
 
     def one(name: str, dtype: type[np.int64] | type[np.float32]) -> NDArray[Any]:
         return np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in parts)])

@@ -36,11 +36,11 @@ class Bands:
 
 
 def choose_bands(dataset: Any, asked: tuple[int, ...] | None, stretch: tuple[float, float] | None, where: str) -> Bands:
-    """Which bands of an opened rasterio dataset are looked at: those `asked` for (one or three), or red, green and blue
-    by their labels, or the first three, or the only one.
+    """Choose the bands of an opened rasterio dataset: those `asked` for (one or three), or red, green and blue by their
+    labels, or the first three, or the only one.
 
-    Raises ConfigError for bands that are not there, DataError, naming the map as `where`, when the bands do not say
-    what they are, or hold other values than 8-bit ones and no `stretch` says how they become such.
+    Raises ConfigError for bands that do not exist, DataError, naming the map as `where`, when the bands have no
+    labels, or their values are not 8-bit and no `stretch` converts them.
     """
     labels = [label.name for label in dataset.colorinterp]
     indexes = _find(labels, where) if asked is None else _check(asked, labels, where)
@@ -68,7 +68,7 @@ def _find(labels: Sequence[str], where: str) -> tuple[int, ...]:
     if len(visible) >= 3:
         return tuple(visible[:3])
     raise DataError(
-        f"{where} has {len(labels)} bands ({', '.join(labels)}), which are not said to be red, green and blue. Choose "
+        f"{where} has {len(labels)} bands ({', '.join(labels)}), not labelled as red, green and blue. Choose "
         "three, or a grey one: --bands 1"
     )
 

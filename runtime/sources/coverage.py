@@ -103,14 +103,14 @@ def frame_of(lat: Values, lon: Values) -> Frame:
 
 
 def _spacing(lat: Values, lon: Values, x: Values, y: Values) -> float:
-    chosen = np.unique(np.linspace(0, len(lat) - 1, _SAMPLE).astype(np.int64))
-    nearest = np.empty_like(chosen)
-    for index, row in enumerate(chosen):
+    sample = np.unique(np.linspace(0, len(lat) - 1, _SAMPLE).astype(np.int64))
+    nearest = np.empty_like(sample)
+    for index, row in enumerate(sample):
         squares = (x - x[row]) ** 2 + (y - y[row]) ** 2
         squares[row] = np.inf
         nearest[index] = squares.argmin()
     # The plane is good enough to find the neighbour, and its distance is measured where the two are.
-    return float(np.median(np.hypot(*displacement(lat[chosen], lon[chosen], lat[nearest], lon[nearest]))))
+    return float(np.median(np.hypot(*displacement(lat[sample], lon[sample], lat[nearest], lon[nearest]))))
 
 
 def _farthest(x: Values, y: Values) -> float:

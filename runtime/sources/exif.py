@@ -1,4 +1,4 @@
-"""Positions out of EXIF: where the camera says that it was."""
+"""Camera positions from EXIF."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,23 +14,23 @@ _SIGNS = {"N": 1, "S": -1, "E": 1, "W": -1}
 
 
 def find_in_exif(image: Path) -> Position | None:
-    """The position in the image's GPS tags; None where there are none, or where the file is no image that can be read.
+    """The position in the image's GPS tags; None if there are none, or the file cannot be read as an image.
 
-    GPSImgDirection is left alone: it says where the camera looked, and a tile is looked at from above.
-    Raises DataError when half a position is there, or a value is not what EXIF 2.32 (section 4.6.6) allows.
+    GPSImgDirection is ignored: it is the camera's viewing direction, and a tile is seen from above.
+    Raises DataError when half a position is missing, or a value violates EXIF 2.32 (section 4.6.6).
     """
     try:
         with Image.open(image) as opened:
             tags = opened.getexif().get_ifd(ExifTags.IFD.GPSInfo)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    asked = (_GPS.GPSLatitude, _GPS.GPSLatitudeRef, _GPS.GPSLongitude, _GPS.GPSLongitudeRef)
-    missing = [tag.name for tag in asked if tag not in tags]
-    if len(missing) == len(asked):
+    needed = (_GPS.GPSLatitude, _GPS.GPSLatitudeRef, _GPS.GPSLongitude, _GPS.GPSLongitudeRef)
+    missing = [tag.name for tag in needed if tag not in tags]
+    if len(missing) == len(needed):
         return None
     if missing:
         raise DataError(
-            f"{image}: its EXIF lacks {', '.join(missing)}, and half a position is none. Mend it, or give positions "
+            f"{image}: its EXIF lacks {', '.join(missing)}, and half a position is none. Correct it, or give positions "
             "in a CSV."
         )
     lat = _degrees(tags, _GPS.GPSLatitude, _GPS.GPSLatitudeRef, "NS", image)
@@ -48,7 +48,7 @@ def _degrees(tags: Mapping[int, Any], value: _GPS, reference: _GPS, allowed: str
         sign = None
     if sign is None:
         raise DataError(
-            f"{image}: its EXIF says {value.name} {tags[value]!r} {side!r}; needed are degrees, minutes and seconds, "
-            f"and {' or '.join(allowed)}. Mend it, or give positions in a CSV."
+            f"{image}: its EXIF has {value.name} {tags[value]!r} {side!r}; needed are degrees, minutes and seconds, "
+            f"and {' or '.join(allowed)}. Correct it, or give positions in a CSV."
         )
     return sign * (degrees + minutes / 60 + seconds / 3600)

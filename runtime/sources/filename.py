@@ -21,8 +21,8 @@ CONVENTIONS = {
     ),
     "@EAST@NORTH@ZONE@BAND@LAT@LON@...": re.compile(rf"@[^@]*@[^@]*@[^@]*@[^@]*@{_LAT}@{_LON}@.*"),
 }
-"""Names without their ending. The first is that of VIGOR's tiles, the second that of its panoramas, the last that of
-the data sets of visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark").
+"""File names without suffix. The first is the convention of VIGOR's tiles, the second of its panoramas, the last of the
+data sets for visual place recognition (Berton et al., CVPR 2022, "Deep visual geo-localization benchmark").
 """
 
 _FIELDS = ("lat", "lon", "heading")
@@ -58,24 +58,26 @@ def match_names(images: Iterable[Path], pattern: re.Pattern[str]) -> list[Positi
 
 
 def _match(image: Path, pattern: re.Pattern[str]) -> Position:
-    found = pattern.fullmatch(image.name)
-    if found is None:
+    match = pattern.fullmatch(image.name)
+    if match is None:
         raise DataError(f"{image}: its name does not fit the pattern. Rename or remove it, or change --pattern.")
-    return _position(found, image)
+    return _position(match, image)
 
 
 def find_in_name(image: Path) -> Position | None:
-    """The position by one of CONVENTIONS; None of a name that follows none.
+    """The position by one of CONVENTIONS; None if the name follows none.
 
-    Raises DataError when the name can be read in two ways, or what it gives is out of range.
+    Raises DataError when the name can be read in two ways, or a value is out of range.
     """
-    found = {
+    positions = {
         _position(matched, image) for pattern in CONVENTIONS.values() if (matched := pattern.fullmatch(image.stem))
     }
-    if len(found) > 1:
-        both = " or ".join(f"{each.lat}, {each.lon}" for each in sorted(found, key=lambda each: (each.lat, each.lon)))
+    if len(positions) > 1:
+        both = " or ".join(
+            f"{each.lat}, {each.lon}" for each in sorted(positions, key=lambda each: (each.lat, each.lon))
+        )
         raise DataError(f"{image}: its name may mean {both}. Say how names are meant: --pattern '..{{lat}}..{{lon}}..'")
-    return found.pop() if found else None
+    return positions.pop() if positions else None
 
 
 def _position(found: re.Match[str], image: Path) -> Position:

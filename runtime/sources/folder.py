@@ -22,7 +22,7 @@ ORIGINS: tuple[Origin, ...] = get_args(Origin)
 class FolderOptions:
     """Where a folder's positions come from: `positions` is a CSV file, or "names", "exif" or "none".
 
-    With None, tiles.csv is read where there is one, then names and EXIF are tried. `pattern` says how names give
+    With None, tiles.csv is read where there is one, then names and EXIF are tried. `pattern` describes names with
     positions (see compile_pattern). Raises ConfigError when a pattern is given and names are not to be read.
     """
 
@@ -58,7 +58,7 @@ def open_folder(folder: Path, options: FolderOptions = FolderOptions()) -> Liste
 def _listed(folder: Path, path: Path) -> ListedTiles:
     tiles = read_tiles_csv(path, folder)
     positioned = sum(tile.lat is not None for tile in tiles)
-    return ListedTiles(str(folder), tiles, (f"Tiles are those of {path}, which gives {positioned} positions.",))
+    return ListedTiles(str(folder), tiles, (f"Tiles come from {path}, which gives {positioned} positions.",))
 
 
 def _tile(image: Path, at: Position | None) -> Tile:
@@ -68,22 +68,22 @@ def _tile(image: Path, at: Position | None) -> Tile:
 
 
 def _find(images: Sequence[Path], options: FolderOptions) -> tuple[Sequence[Position | None], str]:
-    """A position for each image, all or none of them, and a sentence that says where they were found."""
+    """A position for each image, or for none, and a sentence that names the origin of the positions."""
     if options.positions == "none":
         return [None] * len(images), "Positions were not asked for."
     if options.pattern is not None:
         return match_names(images, compile_pattern(options.pattern)), f"Positions by the pattern {options.pattern}."
     if options.positions != "exif" and (named := _all_or_none(images, [find_in_name(i) for i in images], "name")):
-        return named, "Positions are those in the images' names."
+        return named, "Positions come from the images' names."
     if options.positions == "names":
         raise DataError(
             f"{images[0]}: its name gives no position; known are {', '.join(CONVENTIONS)}. Say how names are meant: "
             "--pattern '..{lat}..{lon}..'"
         )
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(find_in_exif, images))
-    if tagged := _all_or_none(images, found, "EXIF"):
-        return tagged, "Positions are those in the images' EXIF."
+        positions = list(pool.map(find_in_exif, images))
+    if tagged := _all_or_none(images, positions, "EXIF"):
+        return tagged, "Positions come from the images' EXIF."
     if options.positions == "exif":
         raise DataError(f"{images[0]}: its EXIF gives no position, nor does any other image's. Give them in a CSV.")
     return [None] * len(images), f"No positions were found: there is no {FILE_NAME}, and names and EXIF give none."

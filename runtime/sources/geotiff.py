@@ -84,8 +84,8 @@ class GeoTiff:
         return str(self.path)
 
     def read(self, tile: Tile) -> Decoded:
-        """The tile, turned as its `heading` says; where `tile_pixels` asks for another number than the map has,
-        resampled bilinearly with antialiasing, from overviews where there are any.
+        """The tile, rotated to its `heading`; if `tile_pixels` differs from the map's resolution, resampled bilinearly
+        with antialiasing, from overviews where the map has them.
 
         Raises ImageError naming the map and the window that cannot be read.
         """
@@ -170,9 +170,9 @@ def _gdal(error_class: type[UserError], sentence: str) -> Iterator[None]:
     try:
         with rasterio.Env(GDAL_CACHEMAX=_CACHE):
             yield
-    # ValueError: of names and reference systems that make no sense.
+    # ValueError: raised for invalid names and reference systems.
     except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError) as error:
-        raise error_class(f"{sentence} GDAL says: {error.__cause__ or error}") from None
+        raise error_class(f"{sentence} GDAL reports: {error.__cause__ or error}") from None
 
 
 def _check_georeferenced(dataset: Any, path: Path) -> None:

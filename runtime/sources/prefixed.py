@@ -1,4 +1,4 @@
-"""A source whose ids are told apart from another's: two maps of one name, two folders of the same file names."""
+"""A source with a prefix on its ids, for two maps of one name or two folders with the same file names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,5 +29,5 @@ class PrefixedTiles:
         return [replace(tile, id=self.prefix + tile.id) for tile in self.source.tiles]
 
     def read(self, tile: Tile) -> Decoded:
-        """As the source does, by what the tile says besides its id."""
+        """As the source does, by the tile's values other than its id."""
         return self.source.read(tile)

@@ -30,7 +30,7 @@ _KIND_OF: dict[type[Options], Kind] = {FolderOptions: "folder", GeoTiffOptions: 
 
 
 class OpenedSource(TileSource, Protocol):
-    """A source that says how it was read: `notes` are sentences for its user."""
+    """A source that reports how it was read: `notes` are sentences for the user."""
 
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -42,9 +42,9 @@ def find_kind(place: Path) -> Kind:
     if place.is_file() and place.suffix.lower() in MAP_SUFFIXES:
         return "geotiff"
     if not place.is_dir():
-        found = "is a file of another kind" if place.exists() else "does not exist"
+        problem = "is a file of another kind" if place.exists() else "does not exist"
         raise DataError(
-            f"{place} {found}. Tiles come from a map file ({', '.join(sorted(MAP_SUFFIXES))}), a folder of map tiles "
+            f"{place} {problem}. Tiles come from a map file ({', '.join(sorted(MAP_SUFFIXES))}), a folder of map tiles "
             "(Z/X/Y.png), or a folder of images."
         )
     if not is_xyz(place):
@@ -76,10 +76,10 @@ def open_source(place: Path, options: Options | None = None, *, track: Track = u
 
 @readable(DataError)
 def _check_kind(place: Path, options: Options | None) -> Kind:
-    asked = None if options is None else _KIND_OF[type(options)]
-    if asked is not None and asked != "geotiff" and place.is_dir():
-        return asked
+    requested = None if options is None else _KIND_OF[type(options)]
+    if requested is not None and requested != "geotiff" and place.is_dir():
+        return requested
     kind = find_kind(place)
-    if asked is not None and asked != kind:
-        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are those of {KINDS[asked]}.")
+    if requested is not None and requested != kind:
+        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are for {KINDS[requested]}.")
     return kind

@@ -1,6 +1,6 @@
 """An aerial tile before it is embedded, and where tiles come from.
 
-Knows what a tile says of itself; knows nothing of galleries or engines.
+Knows a tile's attributes; knows nothing of galleries or engines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from geodtr.runtime.images.decode import Decoded, decode
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One reference. `id` tells it from the others of its source and stays the same when the source is read again.
+    """One reference. `id` is unique within its source and stays the same when the source is read again.
 
-    `file` is where its pixels come from, as a person would name it. `lat` and `lon` (degrees, WGS 84) are its centre's;
-    both or neither are known. `heading` is where its upper edge points, in degrees clockwise from north. `more` is
-    whatever else the source says, as JSON values.
+    `file` names the origin of its pixels for people. `lat` and `lon` (degrees, WGS 84) are its centre's; both or none
+    are known. `heading` is the direction of its upper edge, in degrees clockwise from north. `more` holds any further
+    values of the source, as JSON values.
     """
 
     id: str
@@ -86,7 +86,7 @@ def check_position(lat: float, lon: float, where: str, heading: float | None = N
 
 
 def check_tiles(source: str, tiles: Sequence[Tile]) -> None:
-    """Raise DataError naming the first tile of `source` whose id is empty or taken, or that says what cannot be."""
+    """Raise DataError naming the first tile of `source` whose id is empty or taken, or whose values are impossible."""
     ids = set[str]()
     for tile in tiles:
         fault = "its id is taken by another tile" if tile.id in ids else _fault(tile)

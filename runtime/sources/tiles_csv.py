@@ -17,10 +17,10 @@ _KNOWN = ("file", "lat", "lon", "heading", "metres_per_pixel", "id")
 
 
 def read_tiles_csv(path: Path, folder: Path) -> list[Tile]:
-    """The tiles that `path` lists, in its order; one's id is that of its row, or its file as it is written there.
+    """The tiles that `path` lists, in its order; the id of a tile is its row's id, or else its file as written there.
 
-    Raises DataError naming the file and line of what is wrong: a header that lacks `file`, or one of lat and lon; a
-    value that is no number or out of range; half a position; an image that does not exist; an id that comes twice.
+    Raises DataError naming the file and line of an error: a header that lacks `file`, or one of lat and lon; a value
+    that is no number or out of range; half a position; an image that does not exist; a repeated id.
     """
     rows = read_csv(path)
     header = rows[0][1] if rows else []
@@ -32,7 +32,7 @@ def read_tiles_csv(path: Path, folder: Path) -> list[Tile]:
             raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
         tile = _tile(dict(zip(header, row, strict=True)), folder, where)
         if tile.id in lines:
-            raise DataError(f"{where}: the id {tile.id} is that of line {lines[tile.id]} too. Give each tile its own.")
+            raise DataError(f"{where}: the id {tile.id} is also in line {lines[tile.id]}. Give each tile its own.")
         lines[tile.id] = line
         tiles.append(tile)
     if not tiles:

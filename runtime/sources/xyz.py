@@ -150,9 +150,9 @@ def _is_number(text: str) -> bool:
 
 
 def _files(folder: Path, zoom: int, tms: bool) -> tuple[dict[tuple[int, int], Path], list[Path]]:
-    """The images by x and y, y counted from the north, in order; and whatever else lies there and is not hidden."""
+    """The images by x and y, y counted from the north, in order; and all other files that are not hidden."""
     count = 1 << zoom
-    found, broken = dict[tuple[int, int], Path](), list[Path]()
+    images, broken = dict[tuple[int, int], Path](), list[Path]()
     for path in _visible(folder):
         number = int(path.name) if _is_number(path.name) else count
         if number >= count or not path.is_dir():
@@ -164,10 +164,10 @@ def _files(folder: Path, zoom: int, tms: bool) -> tuple[dict[tuple[int, int], Pa
                 broken.append(image)
                 continue
             at = (number, count - 1 - y if tms else y)
-            if at in found:
-                raise DataError(f"{found[at]} and {image} are one and the same tile. Remove one of them.")
-            found[at] = image
-    return dict(sorted(found.items())), broken
+            if at in images:
+                raise DataError(f"{images[at]} and {image} are one and the same tile. Remove one of them.")
+            images[at] = image
+    return dict(sorted(images.items())), broken
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -175,16 +175,16 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _corners(files: Iterable[tuple[int, int]], merge: int, step: int) -> tuple[list[tuple[int, int]], int]:
-    """The upper left tiles of references whose tiles are all there, and how many references lack some."""
+    """The upper left tiles of references that have all their tiles, and the number of references that lack some."""
     there = set(files)
     first_x, first_y = (min(at[axis] for at in there) for axis in (0, 1))
-    asked = [(x, y) for x, y in sorted(there) if (x - first_x) % step == 0 and (y - first_y) % step == 0]
+    corners = [(x, y) for x, y in sorted(there) if (x - first_x) % step == 0 and (y - first_y) % step == 0]
     whole = [
         (x, y)
-        for x, y in asked
+        for x, y in corners
         if all((x + right, y + down) in there for right in range(merge) for down in range(merge))
     ]
-    return whole, len(asked) - len(whole)
+    return whole, len(corners) - len(whole)
 
 
 def _side(path: Path) -> int:

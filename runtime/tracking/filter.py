@@ -1,9 +1,9 @@
 """A track: successive frames fused with odometry in a particle filter over the gallery's tiles.
 
 Monte Carlo localisation (Thrun, Burgard and Fox, Probabilistic Robotics, 2005, table 8.2) with the augmentation of
-table 8.3: when frames begin to contradict the particles, some are drawn anew; here where the frame's own tiles are
-(sensor resetting: Lenser and Veloso, 2000), because a gallery is too large to hit by chance. Each step costs the same
-however many tiles the gallery has.
+table 8.3: when frames begin to contradict the particles, some are drawn again; here where the frame's own tiles are
+(sensor resetting: Lenser and Veloso, 2000), because a gallery is too large to hit by chance. The cost of a step does
+not depend on the size of the gallery.
 
 Knows scores, places and motions; knows nothing of images, galleries or files.
 """
@@ -22,31 +22,32 @@ from geodtr.runtime.tracking.odometry import Motion
 from geodtr.runtime.tracking.particles import Cluster, Floats, MotionNoise, Particles, densest
 
 SIGHTED = 128
-"""How many of a frame's nearest tiles the filter goes by: more than a fix, for what is right again and again by chance
-alone is seldom, even where the right tile is hardly ever among the best."""
+"""Number of a frame's nearest tiles that the filter uses: more than a fix, because wrong tiles rarely agree from frame
+to frame, so the right one stands out even if it is seldom among the best."""
 
 
 def sighted(tiles: int) -> int:
-    """How many to search for in a gallery of so many tiles: SIGHTED, but no more than an eighth of a small one, for the
-    weights of candidates suppose the best few of many.
+    """The number of hits to search for in a gallery of `tiles` tiles: SIGHTED, but at most an eighth of a small
+    gallery, because the weights of candidates assume the best few of many.
     """
     return min(SIGHTED, max(8, tiles // 8))
 
 
 _REACH = 3.0  # sights within which particles count as one cluster
-_FOUND_SHARE, _LOST_SHARE = 0.7, 0.5  # of the particles in one cluster, in the short run
-_FOUND, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
-_TOLD = 1e-3  # of a frame's belief
+_TRACKING_SHARE, _LOST_SHARE = 0.7, 0.5  # of the particles in one cluster, in the short run
+_TRACKING, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
+_RELEVANT = 1e-3  # minimum weight of a tile
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
 
 
 @dataclass(frozen=True, slots=True)
 class TrackOptions:
-    """`sight`: metres (standard deviation) that the vehicle may stand off the centre of the tile that shows it, about a
-    quarter of a tile's side. `heading_error`: degrees likewise of a heading that was found by turning. `doubt`: the
-    share of frames whose tiles say nothing. `slow`, `fast`: how quickly the long and the short run follow (table 8.3).
-    `renewed`: the least and the largest share of particles drawn anew a frame. Raises ConfigError naming a value out of
-    range.
+    """Options of the filter. Raises ConfigError naming a value out of range.
+
+    `sight`: standard deviation in metres of the vehicle's distance from the centre of its tile, about a quarter of a
+    tile's side. `heading_error`: standard deviation in degrees of a searched heading. `doubt`: share of frames with
+    uninformative tiles. `slow`, `fast`: rates of the long-term and short-term averages (table 8.3). `renewed`: minimum
+    and maximum share of particles drawn again in each frame.
     """
 
     particles: int = 2000
@@ -76,8 +77,8 @@ class TrackOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What the search found for one frame: scores [K] best first, the tiles' places in degrees [K] (NaN where unknown),
-    and the heading that found each, [K], where headings were searched.
+    """The search result of one frame: scores [K] best first, the tiles' positions in degrees [K] (NaN where unknown),
+    and the heading of each hit, [K], if headings were searched.
     """
 
     scores: NDArray[np.floating]
@@ -88,10 +89,10 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class TrackPoint:
-    """Where the filter believes the vehicle to be: degrees (WGS 84), heading clockwise from north.
+    """The filter's estimate of the vehicle's position: degrees (WGS 84), heading clockwise from north.
 
-    `within_68` and `within_95` are metres that hold so much of the filter's own belief: no calibrated claim. All are
-    None until the first frame. Trust a position only while the state is `tracking`.
+    `within_68` and `within_95` are radii in metres that contain these shares of the particles' weight; they are not
+    calibrated. All are None until the first frame. Trust a position only while the state is `tracking`.
     """
 
     state: TrackState
@@ -103,7 +104,7 @@ class TrackPoint:
 
 
 class Tracker:
-    """The filter: a call of `step` for each answer that is wanted. Not safe to call from several threads.
+    """The filter: each call of `step` returns an estimate. Not safe to call from several threads.
 
     Equal options and equal steps give equal tracks.
     """
@@ -117,16 +118,16 @@ class Tracker:
         self._slow = self._fast = self._share = self._gone = 0.0
 
     def move(self, motion: Motion) -> None:
-        """Move every particle by `motion`, where no answer is wanted: odometry is often quicker than frames."""
+        """Move every particle by `motion` without an estimate: odometry often has a higher rate than frames."""
         self._gone += abs(motion.distance)
         if self._particles is not None:
             self._particles = self._particles.move(motion, self._options.noise, self._random)
 
     def step(self, motion: Motion, sighting: Sighting | None = None) -> TrackPoint:
-        """Move every particle by `motion`, then weigh them by what the frame's search found, if there is a frame.
+        """Move every particle by `motion`, then weight them by the frame's search result, if there is a frame.
 
-        Starts without a prior: the first frame's tiles are where the particles begin. A frame none of whose tiles has a
-        position is as good as none.
+        The filter starts without a prior: the particles begin at the first frame's tiles. A frame whose tiles have no
+        position counts as no frame.
         """
         self.move(motion)
         seen = None if sighting is None else _positioned(sighting)
@@ -134,7 +135,7 @@ class Tracker:
             if seen is None:
                 return TrackPoint("searching")
             self._particles = self._drawn(seen, self._options.particles)
-            seen = None  # what the particles were drawn from says nothing more of them
+            seen = None  # the particles were drawn from it, so it carries no further information
         if seen is not None:
             self._particles = self._weighed(self._particles, seen)
         cluster = densest(self._particles, _REACH * self._options.sight)
@@ -159,19 +160,19 @@ class Tracker:
         gone, self._gone = self._gone, 0.0
         reach = _REACH * self._options.sight
         if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + gone:
-            self._share = 0.0  # another cluster leads: nobody drives that fast
+            self._share = 0.0  # another cluster leads, farther away than the vehicle can have moved
         if odometry_alone:
             self._share = min(self._share, cluster.share)  # it can lose a track, and never find one
         else:
-            # The short run, because one frame that misleads scatters the particles for a moment.
+            # A short-term average, because one misleading frame scatters the particles for a moment.
             self._share += self._options.fast * (cluster.share - self._share)
         if self._state == "tracking":
             return "lost" if self._share < _LOST_SHARE or self._fast < _LOST else "tracking"
-        found = self._share >= _FOUND_SHARE and self._fast >= _FOUND
-        return "tracking" if found else self._state
+        certain = self._share >= _TRACKING_SHARE and self._fast >= _TRACKING
+        return "tracking" if certain else self._state
 
     def _renewed(self, particles: Particles, seen: Sighting) -> Particles:
-        """Resample where weights have become uneven, and draw some anew where frames contradict (lines 10 to 15)."""
+        """Resample if weights have become uneven, and draw some again if frames contradict them (lines 10 to 15)."""
         least, most = self._options.renewed
         contradicted = 1 - self._fast / self._slow if self._slow > 0 else 0.0
         share = min(most, max(least, contradicted))
@@ -182,7 +183,7 @@ class Tracker:
         return resampled.replaced(rows, self._drawn(seen, len(rows)))
 
     def _drawn(self, seen: Sighting, count: int) -> Particles:
-        """Poses around the frame's tiles, each as often as it is believed in."""
+        """Poses around the frame's tiles, in proportion to their weights."""
         tiles = self._random.choice(len(seen.scores), count, p=candidate_weights(seen.scores))
         east, north = self._options.sight * self._random.standard_normal((2, count))
         lat, lon = moved(seen.lat[tiles], seen.lon[tiles], east, north)
@@ -198,16 +199,16 @@ class Tracker:
 def _explained(particles: Particles, seen: Sighting, options: TrackOptions) -> Floats:
     """The share of the frame's belief, 0 to 1, that each particle explains by being close to its tiles, [P]."""
     weight = candidate_weights(seen.scores)
-    # Most tiles of a frame are believed in so little that they could not be told from the doubt.
-    told = weight > _TOLD
-    east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat[told], seen.lon[told])
+    # Most tiles of a frame have a weight that is negligible beside the doubt.
+    relevant = weight > _RELEVANT
+    east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat[relevant], seen.lon[relevant])
     closeness = np.exp(((east**2 + north**2) / (-2 * options.sight**2)).astype(np.float32))
     if seen.headings is not None:
-        off = np.abs(particles.heading[:, None] - seen.headings[told])
+        off = np.abs(particles.heading[:, None] - seen.headings[relevant])
         off = np.minimum(off, 360 - off)
         agreement = np.exp((off**2 / (-2 * options.heading_error**2)).astype(np.float32))
         closeness *= _FLAT + (1 - _FLAT) * agreement
-    return np.asarray(closeness @ weight[told], np.float64)
+    return np.asarray(closeness @ weight[relevant], np.float64)
 
 
 def _positioned(sighting: Sighting) -> Sighting | None:

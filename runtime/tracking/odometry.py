@@ -70,9 +70,9 @@ class Odometry:
 def read_odometry(path: Path) -> Odometry:
     """Read a CSV in UTF-8; images are relative to its folder.
 
-    Between two rows the vehicle went at the mean of their speeds and turned at the mean of their rates, however long
-    that took. Raises DataError naming the line and column of a value that is no finite number, of a time that does not
-    come after the one before, and of a column that is missing, unknown or doubled.
+    Between two rows the vehicle moves at the mean of their speeds and turns at the mean of their rates, over any
+    interval. Raises DataError naming the line and column of a value that is not a finite number, of a time that does
+    not increase, and of a column that is missing, unknown or repeated.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -133,16 +133,16 @@ def _columns(name: str, header: list[str]) -> tuple[str, str, str]:
     unknown = [column for column in header if column != IMAGE and not any(column in group for group in _GROUPS)]
     if unknown:
         raise DataError(f"{name} has the column {unknown[0]!r}; allowed are {_ALLOWED}.")
-    found = list[str]()
+    columns = list[str]()
     for group in _GROUPS:
         those = [column for column in header if column in group]
         if len(those) != 1:
             problem = f"the columns {', '.join(those)}, of which one is enough" if those else f"no {' or '.join(group)}"
             raise DataError(f"{name} has {problem}; allowed are {_ALLOWED}.")
-        found += those
+        columns += those
     if header.count(IMAGE) > 1:
         raise DataError(f"{name} names the column {IMAGE} twice.")
-    return found[0], found[1], found[2]
+    return columns[0], columns[1], columns[2]
 
 
 def _number(cells: dict[str, str], name: str, where: str) -> float:

@@ -75,9 +75,9 @@ class Particles:
         count = len(self.weight)
         rising = np.cumsum(self.weight)
         at = (random.random() + np.arange(count)) * (rising[-1] / count)
-        chosen = np.minimum(np.searchsorted(rising, at, side="right"), count - 1)
+        rows = np.minimum(np.searchsorted(rising, at, side="right"), count - 1)
         return Particles(
-            self.lat[chosen], self.lon[chosen], self.heading[chosen], self.scale[chosen], np.full(count, 1 / count)
+            self.lat[rows], self.lon[rows], self.heading[rows], self.scale[rows], np.full(count, 1 / count)
         )
 
     def replaced(self, rows: NDArray[np.int64], others: "Particles") -> "Particles":
@@ -118,7 +118,7 @@ class Cluster:
 
 def densest(particles: Particles, reach: float) -> Cluster:
     """The heaviest cluster of particles, `reach` metres around its mean: the fullest cell of a grid, then mean shift
-    (Comaniciu and Meer, 2002). A mean of all particles would lie between two beliefs, where nobody is.
+    (Comaniciu and Meer, 2002). A mean of all particles could be a point between two clusters, without any particle.
     """
     weight = particles.weight
     origin = int(np.argmax(weight))

@@ -18,8 +18,9 @@ from geodtr.runtime.tracking.synchronize import Moment, by_row
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One moment: its time in seconds, its image's name, what that image alone says, and what the filter believes.
-    Without an image, or with one that could not be read, `located` is None and the filter goes by the odometry alone.
+    """One moment: its time in seconds, its image's name, the image's own localisation, and the filter's estimate.
+
+    Without an image, or with an unreadable one, `located` is None and the filter uses the odometry alone.
     """
 
     time: float
@@ -94,5 +95,5 @@ def _sighting(located: Localisation) -> Sighting:
     places = [candidate.place for candidate in located.candidates]
     lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
     scores = np.array([candidate.score for candidate in located.candidates], np.float32)
-    found = [candidate.heading for candidate in located.candidates]
-    return Sighting(scores, lat, lon, None if located.heading is None else np.array(found, np.float64))
+    headings = [candidate.heading for candidate in located.candidates]
+    return Sighting(scores, lat, lon, None if located.heading is None else np.array(headings, np.float64))

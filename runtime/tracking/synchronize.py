@@ -49,7 +49,7 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
         start = began
     ahead = next(steps, None)
     motions = list[Motion]()
-    found = False
+    any_frame = False
     for frame in frames:
         # A source that breaks off knows no time of its last frame, and a damaged one may know a wrong one.
         now = done if frame.time is None else start + frame.time
@@ -65,19 +65,19 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
             done = now
         yield Moment(done, tuple(motions), frame)
         motions.clear()
-        found = True
-    if not found:
+        any_frame = True
+    if not any_frame:
         raise DataError(
             f"No frame lies within the times of {odometry.name}, which begin at {began:g}: the frames' own begin at "
-            f"{start:g}. Say with --video-start what the odometry's time was when they began."
+            f"{start:g}. Set --video-start to the odometry's time when they began."
         )
 
 
 def by_arrival(frames: Iterable[Frame], odometry: Odometry, limit: int | None = None) -> Iterator[Moment]:
-    """A moment for each frame as it comes, at the time of the last row of odometry that has come before it; where the
-    frames have ended, for each row. The end of all is that of the odometry, or the frame that reaches `limit`.
+    """A moment for each frame as it arrives, at the time of the latest row of odometry; once the frames have ended, for
+    each row. It ends with the odometry, or with the frame that reaches `limit`.
 
-    Waits for the first row without end; raises DataError when none has come for PATIENCE since then.
+    Waits for the first row without a limit; raises DataError when later none arrives for PATIENCE.
     """
     rows = BackgroundReader(odometry.steps, "odometry")
     first = rows.next(None)

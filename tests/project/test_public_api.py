@@ -56,6 +56,20 @@ def test_a_name_that_the_installation_cannot_serve_names_the_extra(monkeypatch: 
         _ = geodtr.train
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "geodtr.compare('model.safetensors', ['bundle'], 'pairs:world')",
+        "geodtr.build_engine(geodtr.BuildRequest('model.safetensors', 'new-bundle'))",
+    ],
+)
+def test_a_checkpoint_without_pytorch_names_the_extra(call: str, folder: Path) -> None:
+    without = "import sys; sys.modules['torch'] = None\nimport geodtr"
+    script = f"{without}\ntry: {call}\nexcept geodtr.UserError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"This needs torch, which is not installed: {install_hint('train')}"
+
+
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
 def test_the_example_of_its_docstring_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)

@@ -19,7 +19,7 @@ LEAST = 0.8
 find no kernel for a small one.
 """
 _LOW: dict[Precision, str] = {"fp16": "fp16", "int8": "int8", "fp8": "fp8", "mixed": "int8"}
-_TOLD_AT_ONCE = 8
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Audit:
 
 
 def audit(information: str, graph: Path, precision: Precision, engine: str) -> Audit:
-    """Hold what the inspector tells of `engine`, in words, against the weighted operators of the ONNX file `graph` that
-    are typed in `precision`.
+    """Compare the inspector's information on `engine` (its name in messages) with the weighted operators of the ONNX
+    file `graph` that are typed in `precision`.
 
-    Raises BuildError when less than LEAST of them are computed as they are typed; one that no layer names is not. Where
-    the inspector names no operator at all, layers are counted instead.
+    Raises BuildError when fewer than LEAST of them are computed in their type; an operator that no layer names counts
+    as not. If the inspector names no operator at all, layers are counted instead.
     """
     import onnx
 
@@ -48,10 +48,10 @@ def audit(information: str, graph: Path, precision: Precision, engine: str) -> A
     wider = [name for name in typed if named and width(got.get(name, UNKNOWN)) > width(low)]
     right = len(typed) - len(wider) if named else min(len(typed), layers.get(low, 0))
     if not right >= LEAST * len(typed) > 0:
-        made = ", ".join(f"{count} {name}" for name, count in layers.items()) or "none"
+        counts = ", ".join(f"{count} {name}" for name, count in layers.items()) or "none"
         raise BuildError(
             f"{precision} was asked for, and {engine} computes {right} of {len(typed)} operators in {low} that the "
-            f"graph has in it; at least {LEAST:.0%} must be. {_named(wider, got)}Its layers: {made}. Nothing was "
+            f"graph has in it; at least {LEAST:.0%} must be. {_named(wider, got)}Its layers: {counts}. Nothing was "
             f"written. Build in fp32, or on a GPU that has {low}."
         )
     return Audit(layers, tuple(wider))
@@ -72,9 +72,9 @@ def _typed_in(graph: Any, low: str) -> list[str]:
 
 
 def _named(wider: list[str], got: dict[str, Any]) -> str:
-    """The operators that are not as they should be, in words."""
+    """The operators that are computed in a wider type, in words."""
     if not wider:
         return ""
-    told = [f"{name} ({got.get(name, 'in no layer')})" for name in wider[:_TOLD_AT_ONCE]]
-    more = len(wider) - len(told)
-    return f"The others: {', '.join(told)}{f' and {more} more' if more else ''}. "
+    shown = [f"{name} ({got.get(name, 'in no layer')})" for name in wider[:_MOST_NAMED]]
+    more = len(wider) - len(shown)
+    return f"The others: {', '.join(shown)}{f' and {more} more' if more else ''}. "

@@ -68,13 +68,13 @@ class PlanBuilder(ABC, Generic[Options]):
         if cuda is None:
             return Compiled(file, {})
         information = _inspected(file, graph, spec, backend.tensorrt, cuda, log)
-        found = audit(information, graph, precision, f"{self.library.name} {backend.version}'s {spec.branch} engine")
-        if found.wider:
+        result = audit(information, graph, precision, f"{self.library.name} {backend.version}'s {spec.branch} engine")
+        if result.wider:
             self._notice(
-                f"{self.library.name} computes {len(found.wider)} operators of the {spec.branch} engine in a wider "
-                f"type than the graph's: {', '.join(found.wider)}."
+                f"{self.library.name} computes {len(result.wider)} operators of the {spec.branch} engine in a wider "
+                f"type than the graph's: {', '.join(result.wider)}."
             )
-        return Compiled(file, found.layers, found.wider)
+        return Compiled(file, result.layers, result.wider)
 
     def another_way(self, fault: str) -> "PlanBuilder[Options] | None":
         if self._asked.expose_reductions or self._asked.refit_from is not None:
@@ -109,23 +109,23 @@ class TensorRtBuilder(PlanBuilder[TensorRtOptions]):
     library = TENSORRT
 
     def check(self, precision: Precision) -> BackendEntry:
-        version, cuda, asked = check_installation(self.library), open_cuda(), self._asked
-        if asked.refit_from is not None:
-            return self._refittable(asked.refit_from, precision, version, cuda)
-        hardware_level(self.library, asked.hardware)
+        version, cuda, options = check_installation(self.library), open_cuda(), self._asked
+        if options.refit_from is not None:
+            return self._refittable(options.refit_from, precision, version, cuda)
+        hardware_level(self.library, options.hardware)
         capability = parse(cuda.machine.compute_capability or "0")
         if precision == "fp8" and capability < (8, 9):
             raise ConfigError(f"fp8 needs a GPU of compute capability 8.9 or above, this one has {dots(capability)}.")
-        if asked.hardware == "ampere-or-newer" and capability < (8, 0):
+        if options.hardware == "ampere-or-newer" and capability < (8, 0):
             raise ConfigError(f"--hardware ampere-or-newer is built on such a GPU; this one is a {cuda.machine.gpu}.")
-        if asked.dla_core is not None:
-            _check_dla(asked.dla_core, precision)
+        if options.dla_core is not None:
+            _check_dla(options.dla_core, precision)
         return BackendEntry(
             name=self.library.backend,
             version=version,
             machine=cuda.machine,
-            tensorrt=asked.entry,
-            options=tuple(backend_words(asked)),
+            tensorrt=options.entry,
+            options=tuple(backend_words(options)),
         )
 
 
@@ -147,7 +147,7 @@ def _refitted(plan: Path, graph: Path, how: TensorRtEntry, cuda: Cuda, log: Log)
         if engine is None:
             raise BuildError(
                 f"{plan} does not take the weights of this model: {log.why}. Is it of the same architecture? Leave "
-                "--refit-from out to compile anew."
+                "--refit-from out to compile again."
             )
         return bytes(engine.serialize())
 
@@ -161,7 +161,7 @@ def _inspected(plan: Path, graph: Path, spec: BranchSpec, how: TensorRtEntry, cu
             raise BuildError(
                 f"{log.library.name} refuses the plan that it has just built: {log.why}. Nothing was written."
             )
-        # Without a batch size the inspector tells no types.
+        # Without a batch size the inspector reports no types.
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         context.set_input_shape(INPUT, (how.opt_batch, spec.preprocessing.height, spec.preprocessing.width, 3))
         inspector = engine.create_engine_inspector()

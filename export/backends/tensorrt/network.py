@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 _NO_WORKSPACE = "could not find any implementation"
-"""What TensorRT says where none of a layer's implementations gets the memory that it needs."""
+"""TensorRT's message if every implementation of a layer needs more memory than it may use."""
 
 
 def build_plan(

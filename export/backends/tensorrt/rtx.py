@@ -1,7 +1,7 @@
-"""Building plans of TensorRT-RTX: on any machine, for RTX GPUs of chosen compute capabilities.
+"""Build plans of TensorRT-RTX: on any machine, for RTX GPUs of chosen compute capabilities.
 
-Only a plan can be built without a GPU: to load one, to look into it and to run it takes one of those it is for. What
-stands above these calls is tested through a fake; none of it has run on a GPU yet.
+Building needs no GPU, but loading, inspecting and running a plan needs a GPU that the plan is for. The code around
+these calls is tested with a fake; it has not run on a GPU yet.
 """
 
 import msgspec
@@ -25,27 +25,27 @@ class RtxBuilder(PlanBuilder[TensorRtRtxOptions]):
     library = RTX
 
     def check(self, precision: Precision) -> BackendEntry:
-        version, cuda, asked = check_installation(self.library), find_cuda(), self._asked
-        capabilities = chosen(asked.compute_capabilities, precision)
+        version, cuda, options = check_installation(self.library), find_cuda(), self._asked
+        capabilities = chosen(options.compute_capabilities, precision)
         here = None if cuda is None else cuda.machine.compute_capability
-        needs_gpu = [option for option in asked.asked if option in _NEED_A_GPU]
+        needs_gpu = [option for option in options.asked if option in _NEED_A_GPU]
         if needs_gpu and here not in capabilities:
             raise ConfigError(
                 f"{', '.join(needs_gpu)}: TensorRT-RTX does that on a GPU that the plan is for ("
                 f"{', '.join(capabilities)}); this machine has {'none' if here is None else f'one of {here}'}. Leave "
                 "it out, or build where such a GPU and its driver are."
             )
-        if asked.refit_from is not None and cuda is not None:
-            return self._refittable(asked.refit_from, precision, version, cuda)
+        if options.refit_from is not None and cuda is not None:
+            return self._refittable(options.refit_from, precision, version, cuda)
         return BackendEntry(
             name=self.library.backend,
             version=version,
             machine=this_cpu() if cuda is None else cuda.machine,
-            tensorrt=msgspec.structs.replace(asked.entry, compute_capabilities=capabilities),
+            tensorrt=msgspec.structs.replace(options.entry, compute_capabilities=capabilities),
             executed=here in capabilities,
-            options=tuple(backend_words(asked)),
+            options=tuple(backend_words(options)),
         )
 
     def _timing_cache(self, folder: object, backend: object) -> None:
-        """There a timing cache does nothing."""
+        """TensorRT-RTX does not use a timing cache."""
         del folder, backend

@@ -1,7 +1,7 @@
-"""A TensorRT build that can be watched and stopped: it runs in a thread, its phases move a bar, Ctrl-C ends it.
+"""A TensorRT build with progress and interruption: it runs in a thread, its phases move a bar, Ctrl-C ends it.
 
-The build calls back from threads of its own, and an exception must never pass through it: so signals are met in the
-main thread, which only waits, and the build is told to stop at its next step.
+The build calls back from its own threads, and an exception must never pass through it. So the main thread, which only
+waits, receives the signals, and sets a flag that stops the build at its next step.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PARTS = 100
-"""Steps that a bar has: percent of an outermost phase."""
+"""Steps of a bar: percent of an outermost phase."""
 
 
 def run_watched(library: Library, build: "Callable[[trt.IProgressMonitor], T]", what: str, track: Track) -> T:
-    """What `build` returns, its phases told to `track`. An exception that arrives meanwhile, Ctrl-C among them, is
-    raised when the build has ended, which it does at its next step.
+    """The result of `build`, with its phases reported to `track`. An exception meanwhile, such as Ctrl-C, stops the
+    build at its next step and is raised afterwards.
     """
     phases = Phases()
     with ThreadPoolExecutor(1) as pool:
@@ -41,53 +41,53 @@ def run_watched(library: Library, build: "Callable[[trt.IProgressMonitor], T]", 
 
 
 class Phases:
-    """Nested phases, told by the build's threads, heard by the main one. `stopped`: the build should end."""
+    """Nested phases, reported by the build's threads and read by the main thread. `stopped`: the build should end."""
 
     def __init__(self) -> None:
         self.stopped = False
         self._lock = Lock()
         self._open = dict[str, _Phase]()
-        self._told = SimpleQueue[str | int | None]()
+        self._events = SimpleQueue[str | int | None]()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
             self._open[name] = _Phase(parent if parent in self._open else None, steps)
             if self._open[name].parent is None:
-                self._told.put(name)
+                self._events.put(name)
 
     def step(self, name: str) -> None:
         with self._lock:
             if name in self._open:
                 self._open[name].done += 1
                 outermost = self._outermost(name)
-                self._told.put(int(_PARTS * self._share(outermost)))
+                self._events.put(int(_PARTS * self._share(outermost)))
 
     def finish(self, name: str) -> None:
         with self._lock:
             phase = self._open.pop(name, None)
             if phase is not None and phase.parent is None:
-                self._told.put(_PARTS)
+                self._events.put(_PARTS)
 
     def end(self) -> None:
-        """The build is over, however it went."""
-        self._told.put(None)
+        """The build is over, successfully or not."""
+        self._events.put(None)
 
     def outermost(self) -> Iterator[str]:
-        """The names of phases that lie in no other, as they start; `percent` is to be heard in between."""
-        while (told := self._told.get()) is not None:
-            if isinstance(told, str):
-                yield told
+        """The names of outermost phases as they start; read `percent` in between."""
+        while (event := self._events.get()) is not None:
+            if isinstance(event, str):
+                yield event
 
     def percent(self) -> Iterator[int]:
-        """One item for each percent of the phase that has just started, up to 100 unless the build breaks off."""
+        """One item for each percent of the phase that has just started, up to 100 unless the build ends early."""
         reached = 0
         while reached < _PARTS:
-            told = self._told.get()
-            if told is None:
-                self._told.put(None)
+            event = self._events.get()
+            if event is None:
+                self._events.put(None)
                 return
-            if isinstance(told, int):
-                while reached < told:
+            if isinstance(event, int):
+                while reached < event:
                     reached += 1
                     yield reached
 
@@ -97,7 +97,7 @@ class Phases:
         return name
 
     def _share(self, name: str) -> float:
-        """How much of a phase is done, its open inner phases counted in."""
+        """The finished share of a phase, including its open inner phases."""
         phase = self._open[name]
         inner = max((self._share(other) for other, held in self._open.items() if held.parent == name), default=0.0)
         return min(1.0, (phase.done + inner) / max(1, phase.steps))

@@ -1,4 +1,4 @@
-"""Whether plans of TensorRT and TensorRT-RTX run on the machine at hand, found out before a byte of one is loaded."""
+"""Whether plans of TensorRT and TensorRT-RTX run on the machine at hand, checked before any of a plan is loaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,21 +17,23 @@ from geodtr.runtime.preflight import Finding, looked_at
 
 
 def mismatches(backend: BackendEntry, version: str, here: Machine) -> list[str]:
-    """Why plans of `backend` cannot run with `version` of its library on the machine `here`; empty when they can."""
+    """The reasons why plans of `backend` cannot run with `version` of its library on the machine `here`; empty if they
+    can.
+    """
     built, how = backend.machine, backend.tensorrt
     if built is None or how is None:
-        return ["the manifest does not say which machine and version it was built for"]
+        return ["the manifest does not record the machine and version it was built for"]
     name = library_of(backend.name).name
-    found = _other_machine(built, here, how)
+    reasons = _other_machine(built, here, how)
     theirs, ours = parse(backend.version), parse(version)
     if how.version_compatible:
         if theirs[0] != ours[0] or theirs > ours:
-            found.append(
+            reasons.append(
                 f"it runs with {name} {backend.version} and later ones of version {theirs[0]}, here is {version}"
             )
     elif theirs != ours:
-        found.append(f"it was built by {name} {backend.version}, here is {version}")
-    return found
+        reasons.append(f"it was built by {name} {backend.version}, here is {version}")
+    return reasons
 
 
 def _other_machine(built: Machine, here: Machine, how: TensorRtEntry) -> list[str]:
@@ -43,15 +45,15 @@ def _other_machine(built: Machine, here: Machine, how: TensorRtEntry) -> list[st
             f"it was built for GPUs of compute capability {', '.join(how.compute_capabilities)}, this one is "
             f"{here.gpu} ({here.compute_capability})"
         ]
-    found = []
+    reasons = []
     if built.architecture != here.architecture:
-        found.append(f"it was built for {built.architecture} processors, this is {here.architecture}")
+        reasons.append(f"it was built for {built.architecture} processors, this is {here.architecture}")
     if not _same_gpu(built, here, how):
-        found.append(
+        reasons.append(
             f"it was built for {built.gpu} (compute capability {built.compute_capability}, {how.hardware}), this GPU "
             f"is {here.gpu} ({here.compute_capability})"
         )
-    return found
+    return reasons
 
 
 def _same_gpu(built: Machine, here: Machine, how: TensorRtEntry) -> bool:

@@ -50,9 +50,10 @@ class Stream(Protocol):
         ...
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """What `work` asks of this stream, as one graph: calling it asks for all of that again. Nothing runs now.
+        """The operations that `work` enqueues on this stream, captured as one graph; a call enqueues them again.
 
-        None where it cannot be captured; `work` itself serves then. Whatever it touches must outlive the graph.
+        Nothing runs during the capture. None if it cannot be captured; call `work` itself then. All memory that `work`
+        uses must outlive the graph.
         """
         ...
 

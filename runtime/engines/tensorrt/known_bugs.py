@@ -1,4 +1,4 @@
-"""Versions of TensorRT that are known to fail or to compute wrongly what is built here, and what to do."""
+"""Versions of TensorRT that are known to fail or to compute wrongly with these engines, and the remedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from geodtr.runtime.preflight import Finding
 
 @dataclass(frozen=True, slots=True)
 class _Bug:
-    """From version `first` on, fixed in `fixed` (None: not yet); `capabilities` and `precisions` that it meets, empty
-    for all. `source`: where it is reported.
+    """A bug since version `first`, fixed in `fixed` (None: not yet). `capabilities` and `precisions` are the affected
+    ones, empty for all. `source`: the report.
     """
 
     first: tuple[int, ...]
     fixed: tuple[int, ...] | None
-    says: str
+    problem: str
     remedy: str
     source: str
     capabilities: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ _BUGS = (
 def known_bugs(
     library: Library, version: str, here: Machine | None, precision: Precision | None = None
 ) -> Iterator[Finding]:
-    """Those of `version` on the machine `here` (None: no GPU is known), for engines in `precision` (None: in any)."""
+    """The bugs of `version` on the machine `here` (None: no known GPU), for engines in `precision` (None: any)."""
     if library != TENSORRT:
         return
     capability = None if here is None else here.compute_capability
@@ -78,4 +78,6 @@ def known_bugs(
             and (not bug.precisions or precision is None or precision in bug.precisions)
             and (is_jetson() or not bug.jetson)
         ):
-            yield Finding(what="known bug", found=f"TensorRT {version}: {bug.says} ({bug.source}).", remedy=bug.remedy)
+            yield Finding(
+                what="known bug", found=f"TensorRT {version}: {bug.problem} ({bug.source}).", remedy=bug.remedy
+            )

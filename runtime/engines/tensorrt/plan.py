@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A library's logger, which must outlive what is made with it, and the last errors that it received."""
+    """A library's logger, which must outlive all objects created with it, and the last errors that it received."""
 
     library: Library
     logger: "trt.ILogger"
@@ -29,11 +29,11 @@ class Log:
 
     @property
     def why(self) -> str:
-        return "; ".join(self.complaints) or "it does not say why"
+        return "; ".join(self.complaints) or "it gives no reason"
 
 
 def open_log(library: Library) -> Log:
-    """A logger that is silent, and keeps errors for whoever must explain them."""
+    """A silent logger that keeps the last errors for error messages."""
     base: Any = library.trt.ILogger
     complaints = deque[str](maxlen=3)
 
@@ -49,12 +49,12 @@ def open_log(library: Library) -> Log:
 
 
 def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -> "trt.ICudaEngine | None":
-    """An engine of a plan, with the weights of the ONNX file `weights` put into it where one is named; None, and the
-    reason in `log`, when TensorRT refuses either.
+    """The engine of a plan, refitted with the weights of the ONNX file `weights` if given; None, with the reason in
+    `log`, if TensorRT refuses either.
     """
     trt = log.library.trt
     runtime = trt.Runtime(log.logger)
-    # The plan's hash is the manifest's, and `open_embedders` has asked whoever runs it.
+    # The plan's hash matches the manifest, and `open_embedders` requires the caller's consent.
     runtime.engine_host_code_allowed = how.version_compatible
     if how.dla_core is not None:
         runtime.DLA_core = how.dla_core
@@ -67,9 +67,9 @@ def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -
 
 
 def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
-    """The engine of a bundle's plan. Raises BundleError when there is none, or it is not what the manifest says."""
+    """The engine of a bundle's plan. Raises BundleError when there is none, or it does not match the manifest."""
     if engine.compiled is None:
-        raise BundleError(refusal(engine, backend, "the bundle holds no plan"))
+        raise BundleError(refusal(engine, backend, "the bundle contains no plan"))
     plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
     if plan is None:
         raise BundleError(refusal(engine, backend, f"{log.library.name} refuses it: {log.why}"))
@@ -83,12 +83,12 @@ def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, lo
         or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
         or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
     ):
-        raise BundleError(refusal(engine, backend, "it takes or gives other shapes than the manifest says"))
+        raise BundleError(refusal(engine, backend, "its input or output shapes differ from the manifest"))
     return plan
 
 
 def exposed(plan: "trt.ICudaEngine") -> list[str]:
-    """What a plan gives beside descriptors: nobody wants it, and it must be given a place."""
+    """A plan's outputs other than the descriptors: nothing reads them, but they need memory."""
     names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     return [name for name in names if name not in (INPUT, OUTPUT)]
 
@@ -96,10 +96,10 @@ def exposed(plan: "trt.ICudaEngine") -> list[str]:
 def refusal(engine: EngineFiles, backend: BackendEntry, reason: str) -> str:
     """Why a plan is not run, and the command that makes one that is."""
     return (
-        f"{engine.compiled or engine.graph.parent} is not run: {reason}. Build it here: {rebuild_here(engine, backend)}"
+        f"{engine.compiled or engine.graph.parent} cannot run: {reason}. Build it here: {rebuild_here(engine, backend)}"
     )
 
 
 def rebuild_here(engine: EngineFiles, backend: BackendEntry) -> str:
-    """The command that compiles the graphs beside the plan anew on this machine."""
+    """The command that compiles the bundle's graphs again on this machine."""
     return recompile_command(engine.graph.parent, backend)

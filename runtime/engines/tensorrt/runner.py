@@ -67,8 +67,8 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
 def layer_times(
     engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
 ) -> list[LayerTime]:
-    """By TensorRT's own profiler, without CUDA graphs, after one call that is not counted; of no more images than the
-    profile's largest batch. Layers are told by name alone.
+    """Layer times from TensorRT's profiler, without CUDA graphs, after one warm-up call. `images` may be at most the
+    profile's largest batch. Layers have names but no types.
     """
     (embedder,) = open_embedders([engine], backend, options)
     assert isinstance(embedder, TensorRtEmbedder)

@@ -1,27 +1,25 @@
-"""A gallery folder opened for reading. A person can look into it:
+"""A gallery folder opened for reading. Its files:
 
-gallery.json         what it is and what made it (gallery/manifest.py)
-references.sqlite    a row a reference: id, file, position, what else is known (table.py)
+gallery.json         the manifest (gallery/manifest.py)
+references.sqlite    one row per reference: id, file, position, further values (table.py)
 descriptors-*        the descriptors (vectors.py)
 writer.lock          held by the one process that writes, if any (writer.py)
 
-Any number of processes may read while one writes. Each sees the references of the moment at which it opened.
+Any number of processes may read while one writes. Each reads the references as of its opening.
 """
 
 import os
 import sqlite3
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_new_folder, write_bytes
-from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
@@ -45,8 +43,8 @@ _FETCHED = 1024
 
 
 def is_begun(path: Path) -> bool:
-    """Whether a gallery was begun in the folder `path`. Raises OutputExists when it holds something else,
-    UserError when nothing can be written there.
+    """Whether a gallery exists or was begun in the folder `path`. Raises OutputExists when it contains anything else,
+    UserError when it cannot be written.
     """
     if os.path.isfile(path / MANIFEST):  # noqa: PTH113 (Path.is_file raises where check_new_folder explains)
         return True
@@ -54,28 +52,26 @@ def is_begun(path: Path) -> bool:
     return False
 
 
-class FolderGallery:
-    """A Gallery of a folder: references in rows 0 to N - 1, in the order in which they were added.
+class FolderGallery(PositionedRows):
+    """A Gallery in a folder: references in rows 0 to N - 1, in the order of addition.
 
-    Closing it, or letting it go, lets go of the moment that it sees: until then the table's log keeps what is written
-    afterwards beside it.
+    It holds a snapshot of the table until it is closed or deleted; meanwhile the table's log keeps all later changes.
     """
 
     def __init__(
         self, path: Path, manifest: GalleryManifest, database: sqlite3.Connection, mapped: Mapped, closes: ExitStack
     ) -> None:
         """For `open_folder`. `closes` ends what the gallery holds open."""
+        super().__init__()
         self.path = path
         self.manifest = manifest
         self._database = database
         self._mapped = mapped
-        self._lock = threading.Lock()
         self._close = weakref.finalize(self, closes.close)
         slots = read_slots(database)
         self._count = len(slots)
         # Rows are slots unless references were removed.
         self._slots = None if self._count == len(mapped.exact) else slots
-        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -87,7 +83,7 @@ class FolderGallery:
         self.close()
 
     def close(self) -> None:
-        """Let go of the table; what was read of it stays usable, tiles cannot be looked up any more."""
+        """Close the table; values that were read stay usable, but tiles can no longer be looked up."""
         self._close()
 
     @property
@@ -117,16 +113,6 @@ class FolderGallery:
             source=self.manifest.source,
             made_by=self.manifest.made_by,
         )
-
-    @property
-    def lat(self) -> NDArray[np.float64]:
-        """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[0]
-
-    @property
-    def lon(self) -> NDArray[np.float64]:
-        """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[1]
 
     def tile(self, row: int) -> Tile:
         """What is known of the reference in `row`. Raises IndexError when there is no such row."""
@@ -188,17 +174,14 @@ class FolderGallery:
             raise IndexError(f"{self.path} has no row {row}; its rows are 0 to {len(self) - 1}.")
         return int(row) if self._slots is None else int(self._slots[row])
 
-    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        with self._lock, readable(self.path):
-            if self._positions is None:
-                # Read by the first who asks: a search without a prior never does.
-                cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
-                try:
-                    read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
-                except (TypeError, ValueError):
-                    raise sqlite3.DatabaseError("a position is not a number") from None
-                self._positions = np.ascontiguousarray(read["lat"]), np.ascontiguousarray(read["lon"])
-        return self._positions
+    def _read_positions(self) -> Positions:
+        with readable(self.path):
+            cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
+            try:
+                read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
+            except (TypeError, ValueError):
+                raise sqlite3.DatabaseError("a position is not a number") from None
+        return read["lat"], read["lon"]
 
     def _near(self, near: Near) -> Rows:
         if len(self) and np.isnan(self.lat).all():
@@ -231,6 +214,6 @@ def open_folder(path: Path) -> FolderGallery:
                 continue
             if mapped.compressed is not None and not mapped.compressed.possible:
                 raise GalleryError(
-                    f"{path}: {files.paths[-1].name} is damaged. Make it anew: geodtr-export gallery compact {path}"
+                    f"{path}: {files.paths[-1].name} is damaged. Write it again: geodtr-export gallery compact {path}"
                 )
             return FolderGallery(path, manifest, database, mapped, closes.pop_all())

@@ -1,7 +1,7 @@
-"""references.sqlite: the references that a gallery holds, and which of its descriptor files and rows count.
+"""references.sqlite: the references of a gallery, and the descriptor files and rows that are in use.
 
-A reference exists when this table says so; its descriptor lies in row `slot` of the descriptor files. In SQLite's
-write-ahead mode one process writes while others read, each the state of the moment at which it began.
+A reference exists if this table contains it; its descriptor is row `slot` of the descriptor files. In SQLite's
+write-ahead mode one process writes while others read, each the state from when it began.
 """
 
 import filecmp
@@ -42,12 +42,12 @@ CREATE TABLE reference (
 );
 CREATE TABLE state (
     generation INTEGER NOT NULL,   -- of the descriptor files
-    slots INTEGER NOT NULL,        -- rows of them in use, those of removed references included
+    slots INTEGER NOT NULL,        -- rows in use, including rows of removed references
     finished INTEGER NOT NULL      -- 0 while the gallery is being built
 );
 INSERT INTO state VALUES (1, 0, 0);
 CREATE TABLE removed (
-    slot INTEGER PRIMARY KEY       -- rows of the descriptor files that count no more
+    slot INTEGER PRIMARY KEY       -- rows of the descriptor files that are no longer used
 );
 CREATE TRIGGER keep_slot AFTER DELETE ON reference BEGIN INSERT INTO removed VALUES (old.slot); END;
 """
@@ -73,11 +73,11 @@ def create(gallery: Path) -> None:
 
 @contextmanager
 def readable(gallery: Path) -> Iterator[None]:
-    """Turn what SQLite says of a damaged table into a GalleryError."""
+    """Convert SQLite's errors on a damaged table into a GalleryError."""
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a closed gallery was asked: no fault of its files
+        raise  # use of a closed gallery, not damage
     except DAMAGES as error:
         raise GalleryError(
             f"{gallery / FILE_NAME} cannot be read ({error}): truncated, damaged or busy. Copy the gallery again, or "
@@ -147,9 +147,9 @@ def read_state(database: sqlite3.Connection) -> State:
 
 
 def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
-    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they cannot be.
+    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they are inconsistent.
 
-    Told by the removed ones, because they are few: a million slots take a second to read.
+    Computed from the removed ones, because they are few: a million slots take a second to read.
     """
     slots = read_state(database).slots
     (count,) = database.execute("SELECT count(*) FROM reference").fetchone()
@@ -158,7 +158,7 @@ def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
         raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
     (both,) = database.execute("SELECT count(*) FROM removed WHERE slot IN (SELECT slot FROM reference)").fetchone()
     if both:
-        raise sqlite3.DatabaseError(f"it says of {both} references that they were removed")
+        raise sqlite3.DatabaseError(f"{both} of its references are also marked as removed")
     return np.delete(np.arange(slots), removed)
 
 

@@ -1,11 +1,11 @@
 """The files that hold a gallery's descriptors: rows of one size, appended and never changed, mapped to be read.
 
 descriptors-G.float32                   the rows as they were embedded, float32 [slots, D]
-descriptors-G.float16 or .int8          the same compressed, where the gallery's storage says so
-descriptors-G.scales                    what belongs to a compressed row: its scale and its error, float32 [slots, 2]
+descriptors-G.float16 or .int8          the same compressed, if the gallery's storage is compressed
+descriptors-G.scales                    the scale and error of each compressed row, float32 [slots, 2]
 
-G is the generation: compacting writes the next one. How many rows count is for the caller to know: what lies behind
-them is the rest of a write that was cut short. Numbers are little-endian.
+G is the generation: compacting writes the next one. The caller knows how many rows are in use: rows after them are left
+from an interrupted write. Numbers are little-endian.
 """
 
 import os
@@ -60,7 +60,7 @@ class DescriptorFiles:
         return [file.path for file in self._files()]
 
     def create(self) -> None:
-        """Make the files anew, empty."""
+        """Create the files, empty, replacing older ones."""
         for path in self.paths:
             path.write_bytes(b"")
             sync(path)

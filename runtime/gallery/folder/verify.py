@@ -49,8 +49,8 @@ def verify(path: Path, *, track: Track = untracked) -> tuple[Fault, ...]:
 
 
 def _integrity(database: sqlite3.Connection) -> list[Fault]:
-    found = [str(text) for (text,) in database.execute("PRAGMA integrity_check")]
-    return [] if found == ["ok"] else [Fault(None, f"{FILE_NAME}: {text}") for text in found]
+    results = [str(text) for (text,) in database.execute("PRAGMA integrity_check")]
+    return [] if results == ["ok"] else [Fault(None, f"{FILE_NAME}: {text}") for text in results]
 
 
 def _files_and_rows(
@@ -71,7 +71,7 @@ def _files_and_rows(
     for _ in track(range(ceil(count / _ROWS_AT_ONCE)), "Verifying", ceil(count / _ROWS_AT_ONCE)):
         yield from _block(cursor.fetchmany(_ROWS_AT_ONCE), mapped, manifest.storage, whole)
     for slot, name in database.execute("SELECT slot, id FROM removed JOIN reference USING (slot)"):
-        yield Fault(str(name), f"row {slot}: the table says that it was removed, so that no search would find it")
+        yield Fault(str(name), f"row {slot}: the table marks it as removed, so that no search would find it")
     read_slots(database)  # raises where rows are missing
 
 
@@ -88,10 +88,10 @@ def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Stor
     again = None if storage == "float32" else compress(exact, storage)
     for index, (slot, expected, *row) in enumerate(there):
         if checksum((*row,), exact[index]) != expected:
-            what = "its descriptor, or what the table says of it, was changed after it was written"
+            what = "its descriptor, or its row of the table, was changed after it was written"
             yield Fault(str(row[0]), f"row {slot}: {what}")
         elif mapped.compressed is not None and again is not None and not _same(mapped.compressed, slot, again, index):
-            yield Fault(str(row[0]), f"row {slot}: its {storage} descriptor was changed; compacting makes it anew")
+            yield Fault(str(row[0]), f"row {slot}: its {storage} descriptor was changed; compacting writes it again")
 
 
 def _same(one: Compressed, row: int, other: Compressed, other_row: int) -> bool:

@@ -1,8 +1,7 @@
-"""The one process that changes a gallery folder: adds and removes references, and compacts the files.
+"""The only writer of a gallery folder: it adds and removes references, and compacts the files.
 
-Descriptors are appended and synced first, then the references are committed in one transaction: a call that has
-returned is on the disk, one that was cut short at any instant has not happened. What it left behind is dropped by the
-next writer. Readers go on seeing what they opened.
+It appends and syncs descriptors first, then commits the references in one transaction: a call that has returned is on
+the disk, an interrupted one has no effect. The next writer drops its leftovers. Readers keep the state they opened.
 """
 
 import errno
@@ -18,7 +17,7 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import locked, new_folder
-from geodtr.runtime.gallery.base import Compacted, can_be_descriptors, check_descriptors
+from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_descriptors
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
@@ -46,7 +45,7 @@ class FolderWriter:
     """A GalleryWriter of a folder; each method's effect is durable when it returns, or it has not happened."""
 
     def __init__(self, path: Path) -> None:
-        """Take the right to write and clear away what an interrupted writer left.
+        """Lock the folder for writing and remove the leftovers of an interrupted writer.
 
         Raises GalleryError when `path` is no gallery, is damaged, cannot be written, or has a writer already.
         """
@@ -64,13 +63,13 @@ class FolderWriter:
 
     @staticmethod
     def create(path: Path, manifest: GalleryManifest) -> "FolderWriter":
-        """Make an unfinished gallery without references and open it.
+        """Create an unfinished gallery without references and open it.
 
-        Raises OutputExists when `path` holds anything, ConfigError when another index than the flat one is asked for.
+        Raises OutputExists when `path` contains anything, ConfigError when the index is not flat.
         """
         if manifest.index != "flat":
             raise ConfigError(
-                f"--index {manifest.index} is Milvus's: a folder is searched exactly. Leave the option out, or name a "
+                f"--index {manifest.index} needs Milvus: a folder is searched exactly. Leave the option out, or name a "
                 "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
             )
         with new_folder(path) as folder:
@@ -87,7 +86,7 @@ class FolderWriter:
         self.close()
 
     def close(self) -> None:
-        """Give the right to write back."""
+        """Unlock the folder."""
         self._closes.close()
 
     def __len__(self) -> int:
@@ -106,9 +105,10 @@ class FolderWriter:
         return self.state.finished
 
     def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
-        """Those of `tiles` that the gallery does not hold yet.
+        """The `tiles` that the gallery does not contain yet.
 
-        Raises GalleryError when it holds one's id with anything else said of it, DataError when a tile cannot be kept.
+        Raises GalleryError when it contains a tile with the same id and other values, DataError when a tile cannot be
+        stored.
         """
         check_tiles(str(self.path), tiles)
         missing = list[Tile]()
@@ -129,8 +129,8 @@ class FolderWriter:
     def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
         """Append references with their descriptors, float32 [N, D], unit rows: all of them or none.
 
-        Raises GalleryError when an id is taken, a row is not finite or too long, or the disk is full; what the gallery
-        held before is untouched. DataError when a tile cannot be kept, ValueError when the shapes do not fit.
+        Raises GalleryError when an id is taken, a row is not finite or too long, or the disk is full; the gallery then
+        stays unchanged. DataError when a tile cannot be stored, ValueError when the shapes do not fit.
         """
         check_tiles(str(self.path), tiles)
         check_descriptors(tiles, descriptors, self.manifest.descriptor_size)
@@ -154,34 +154,34 @@ class FolderWriter:
             self._database.execute("UPDATE state SET slots = ?", (state.slots + len(rows),))
 
     def finish(self) -> None:
-        """Say that the gallery is built."""
+        """Mark the gallery as finished."""
         with self._change():
             self._database.execute("UPDATE state SET finished = 1")
 
     def remove(self, patterns: Sequence[str]) -> int:
-        """Remove the references with these ids, or whose id matches one of them as a glob (*, ?, [...]); how many.
+        """Remove the references whose id equals or matches one of these globs (*, ?, [...]); returns their number.
 
-        Raises GalleryError naming the first pattern that nothing matches; then nothing is removed.
+        Raises GalleryError naming the first pattern without a match; then nothing is removed.
         """
         removed = 0
         with self._change():
             for pattern in patterns:
-                found = self._database.execute("DELETE FROM reference WHERE id = ?", (pattern,)).rowcount
-                # An id may hold the signs of a glob: it is an id first.
-                found = found or self._database.execute("DELETE FROM reference WHERE id GLOB ?", (pattern,)).rowcount
-                if not found:
+                count = self._database.execute("DELETE FROM reference WHERE id = ?", (pattern,)).rowcount
+                # An id may contain glob characters, so the exact match comes first.
+                count = count or self._database.execute("DELETE FROM reference WHERE id GLOB ?", (pattern,)).rowcount
+                if not count:
                     raise GalleryError(
                         f"{self.path} holds no reference {pattern!r}; nothing was removed. See its ids: "
                         f"geodtr-export gallery export {self.path} --out ids.csv"
                     )
-                removed += found
+                removed += count
         return removed
 
     def compact(self) -> Compacted:
-        """Write the descriptors anew without the rows of removed references, and compress them anew.
+        """Rewrite and recompress the descriptors without the rows of removed references.
 
-        The old files stay until the new ones are in use, so that the disk must hold both. Raises GalleryError naming
-        the first reference whose descriptor cannot be one; then nothing is changed.
+        The old files stay until the new ones are in use, so the disk needs space for both. Raises GalleryError naming
+        the first reference with an invalid descriptor; then nothing changes.
         """
         old = self._files()
         with self._change() as state:
@@ -196,7 +196,7 @@ class FolderWriter:
                 new.write(start, rows)
             new.sync()
             moved = ((row, int(slot)) for row, slot in enumerate(slots) if row != slot)
-            # In rising order each new slot is free: it is the old one or was left by one before.
+            # In rising order each new slot is free: it is the same, or an earlier reference has left it.
             self._database.executemany("UPDATE reference SET slot = ? WHERE slot = ?", moved)
             self._database.execute("DELETE FROM removed")
             self._database.execute("UPDATE state SET generation = ?, slots = ?", (new.generation, len(slots)))
@@ -213,10 +213,10 @@ class FolderWriter:
         return DescriptorFiles(self.path, self.state.generation, self.manifest.descriptor_size, self.manifest.storage)
 
     def _check_undamaged(self, slots: Rows, descriptors: Descriptors) -> None:
-        """Raise GalleryError naming the first of the references in `slots` whose descriptor cannot be one."""
-        sound = can_be_descriptors(descriptors)
-        if not sound.all():
-            slot = int(slots[np.argmin(sound)])
+        """Raise GalleryError naming the first of the references in `slots` with an invalid descriptor."""
+        valid = are_valid_descriptors(descriptors)
+        if not valid.all():
+            slot = int(slots[np.argmin(valid)])
             (bad,) = self._database.execute("SELECT id FROM reference WHERE slot = ?", (slot,)).fetchone()
             raise GalleryError(
                 f"{self.path}: the descriptor of tile {bad!r}, row {slot}, was damaged: it is not finite or longer "
@@ -226,12 +226,12 @@ class FolderWriter:
 
     @contextmanager
     def _change(self) -> Iterator[State]:
-        """A transaction, with the state that it starts from; a failed one leaves no bytes behind it."""
+        """A transaction with its initial state; a failed one leaves no bytes in the files."""
         try:
             with readable(self.path), _refusals(self.path), transaction(self._database):
                 yield self.state
         except BaseException:
-            # Gives the space back at once; where it fails, the next writer does it.
+            # Free the space at once; if that fails, the next writer does it.
             with suppress(OSError, GalleryError, sqlite3.Error):
                 files = self._files()
                 files.remove_others()
@@ -240,7 +240,7 @@ class FolderWriter:
 
 
 def _lock(path: Path, closes: ExitStack) -> None:
-    """Hold the writer's lock until `closes` is closed; the system frees it when the process ends in any way."""
+    """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends."""
     file = path / _LOCK
     file.touch()
     lock = closes.enter_context(locked(file))
@@ -251,14 +251,14 @@ def _lock(path: Path, closes: ExitStack) -> None:
             "be read meanwhile."
         )
     if lock == "none":
-        raise GalleryError(f"{path} lies on a file system without locks, which cannot keep two writers apart. Move it.")
-    with suppress(OSError):  # a full disk: the lock holds without the number that tells whose it is
+        raise GalleryError(f"{path} is on a file system without locks, which cannot exclude a second writer. Move it.")
+    with suppress(OSError):  # a full disk: the lock holds without the process number
         file.write_text(str(os.getpid()))
 
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Turn what the disk or its permissions refuse into a GalleryError."""
+    """Convert errors of the disk or its permissions into a GalleryError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -270,7 +270,7 @@ def _refusals(path: Path) -> Iterator[None]:
             raise _read_only(path) from None
         raise
     except sqlite3.OperationalError as error:
-        # SQLite says in other words, too, that it could not enlarge a file.
+        # SQLite has several messages for a file that it cannot enlarge.
         if "full" in str(error) or shutil.disk_usage(path).free < _LITTLE:
             raise _no_space(path) from None
         if "readonly" in str(error) or not os.access(path, os.W_OK):

@@ -1,4 +1,4 @@
-"""Collections of Milvus, on a server or in a file of Milvus Lite: with milvus_connection.py all that knows pymilvus.
+"""Collections of Milvus, on a server or in a file of Milvus Lite; only this file and connection.py use pymilvus.
 
 Knows entities and their fields; knows nothing of tiles or embedding spaces.
 """
@@ -19,26 +19,26 @@ from geodtr.runtime.names import Index
 from geodtr.runtime.spec import Descriptors
 
 MOST_HITS = 16_384
-"""Milvus gives a query no more hits than that."""
+"""Milvus's maximum number of hits per query."""
 LONGEST_TEXT = 65_535
-"""Bytes of UTF-8 that a text field holds at most."""
+"""Maximum size of a text field in bytes of UTF-8."""
 
 Entity = dict[str, Any]
 Consistency = Literal["Strong", "Bounded"]
-"""Strong sees all that was confirmed before, at the price of waiting for it; Bounded may miss the last seconds."""
+"""Strong includes all earlier confirmed changes and waits for them; Bounded may miss the last seconds."""
 
 KEY, VECTOR = "row", "descriptor"
 _UNKNOWN = -1e9
-"""What stands in a number's field where the number is not known: servers before Milvus 2.5 have no null."""
+"""The value of a number field whose number is unknown: servers before Milvus 2.5 have no null."""
 _CALL, _LOAD = 30.0, 600.0
-"""Seconds until a call counts as lost, and loading a collection into the server's memory as failed."""
+"""Timeouts in seconds of a call, and of loading a collection into the server's memory."""
 _REQUEST_VALUES = 1 << 21
-"""Numbers of descriptors in one message; gRPC's messages are limited to 64 MB on either side, most of them to less."""
+"""Descriptor values in one message; gRPC limits messages to 64 MB or less."""
 _REQUEST_KEYS = 4096
 _TYPES: dict[Index, str] = {"flat": "FLAT", "hnsw": "HNSW", "auto": "AUTOINDEX"}
 _BUILD: dict[Index, dict[str, int]] = {"flat": {}, "hnsw": {"M": 32, "efConstruction": 360}, "auto": {}}
 _LEAST_EF = 128
-"""How much of a graph HNSW looks at for each query, at least."""
+"""Minimum of HNSW's search parameter ef."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Hits of one query, best first: keys [K], inner products [K], and the fields that were asked for."""
+    """Hits of one query, best first: keys [K], inner products [K], and the requested fields."""
 
     keys: list[int]
     scores: list[float]
@@ -59,13 +59,13 @@ class Found:
 
 
 class Collection:
-    """A connection to the collection that a place names, which need not exist yet. Safe to use from several threads.
+    """A connection to the collection of a location, which need not exist yet. Safe to use from several threads.
 
     Every method raises GalleryError when the server cannot be reached or refuses.
     """
 
     def __init__(self, place: MilvusLocation, *, may_create: bool = False) -> None:
-        """Connect. `may_create`: a file of Milvus Lite is made where there is none.
+        """Connect. `may_create`: create a missing file of Milvus Lite.
 
         Raises MissingDependency, GalleryError when there is no such file or server.
         """
@@ -80,7 +80,7 @@ class Collection:
 
     @property
     def version(self) -> str:
-        """What answers: Milvus Lite or a server, with its version."""
+        """Milvus Lite or Milvus, with its version."""
         version = str(self._call(self._client.get_server_version))
         return f"Milvus Lite {version.removeprefix('milvus_lite-')}" if self.place.file else f"Milvus {version}"
 
@@ -88,11 +88,11 @@ class Collection:
         return bool(self._call(self._client.has_collection, self._name))
 
     def others(self) -> list[str]:
-        """The collections that the database has."""
+        """The database's collections."""
         return sorted(self._call(self._client.list_collections))
 
     def create(self, fields: Sequence[Field], size: int, index: Index, properties: Mapping[str, str]) -> None:
-        """Make the collection, its vectors float32 of `size` and compared by their inner product."""
+        """Create the collection with float32 vectors of `size`, compared by inner product."""
         from pymilvus import DataType, MilvusClient
 
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -107,23 +107,23 @@ class Collection:
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=size)
         indexes = MilvusClient.prepare_index_params()
         indexes.add_index(VECTOR, index_type=_TYPES[index], metric_type="IP", params=_BUILD[index])
-        asked = {"schema": schema, "index_params": indexes, "properties": dict(properties)}
-        self._call(self._client.create_collection, self._name, consistency_level="Strong", **asked)
+        options = {"schema": schema, "index_params": indexes, "properties": dict(properties)}
+        self._call(self._client.create_collection, self._name, consistency_level="Strong", **options)
 
     def drop(self) -> None:
-        """Remove the collection with all that it holds."""
+        """Remove the collection and its content."""
         self._call(self._client.drop_collection, self._name)
 
     def properties(self) -> dict[str, str]:
-        """What was said of the collection."""
+        """The collection's properties."""
         return dict(self._call(self._client.describe_collection, self._name).get("properties", {}))
 
     def put_properties(self, properties: Mapping[str, str]) -> None:
-        """Say more, or something else, of the collection."""
+        """Add or replace properties of the collection."""
         self._call(self._client.alter_collection_properties, self._name, properties=dict(properties))
 
     def vector_size(self) -> int | None:
-        """How many numbers a vector has; None where the collection has no such vectors."""
+        """The size of a vector; None if the collection has no descriptors."""
         for field in self._call(self._client.describe_collection, self._name)["fields"]:
             if field["name"] == VECTOR:
                 return int(field["params"]["dim"])
@@ -132,35 +132,35 @@ class Collection:
     def index(self) -> str:
         """The vectors' index, by Milvus's name."""
         for name in self._call(self._client.list_indexes, self._name):
-            found = self._call(self._client.describe_index, self._name, name)
-            if found.get("field_name") == VECTOR:
-                return str(found["index_type"])
+            index = self._call(self._client.describe_index, self._name, name)
+            if index.get("field_name") == VECTOR:
+                return str(index["index_type"])
         return "none"
 
     def load(self) -> None:
-        """Let the server take the collection into its memory, unless it has."""
+        """Load the collection into the server's memory, unless it is loaded."""
         if self._call(self._client.get_load_state, self._name)["state"].name != "Loaded":
             self._call(self._client.load_collection, self._name, timeout=_LOAD)
 
     def count(self, where: str = "") -> int:
-        """How many entities there are, of those that the filter `where` lets through."""
-        found = self._call(
+        """The number of entities that pass the filter `where`."""
+        answer = self._call(
             self._client.query, self._name, filter=where, output_fields=["count(*)"], consistency_level="Strong"
         )
-        return int(found[0]["count(*)"])
+        return int(answer[0]["count(*)"])
 
     def get(self, keys: Sequence[int], fields: Sequence[str]) -> dict[int, Entity]:
-        """The entities with these keys; those that do not exist are not in it."""
-        found = dict[int, Entity]()
+        """The entities with these keys, without missing ones."""
+        entities = dict[int, Entity]()
         for start in range(0, len(keys), _REQUEST_KEYS):
             part = [int(key) for key in keys[start : start + _REQUEST_KEYS]]
-            asked = {"ids": part, "output_fields": [KEY, *fields], "consistency_level": "Strong"}
-            for entity in self._call(self._client.query, self._name, **asked):
-                found[entity[KEY]] = _as_asked(entity)
-        return found
+            options = {"ids": part, "output_fields": [KEY, *fields], "consistency_level": "Strong"}
+            for entity in self._call(self._client.query, self._name, **options):
+                entities[entity[KEY]] = _decoded(entity)
+        return entities
 
     def each(self, fields: Sequence[str], at_once: int) -> Iterator[list[Entity]]:
-        """All entities in the order of their keys, `at_once` of them at most; those of the moment of the first call."""
+        """All entities as of the first call, in the order of their keys, in blocks of at most `at_once`."""
         entities = self._call(
             self._client.query_iterator,
             self._name,
@@ -171,15 +171,15 @@ class Collection:
         )
         try:
             while block := self._explained(entities.next):
-                yield [_as_asked(entity) for entity in block]
+                yield [_decoded(entity) for entity in block]
         finally:
             with suppress(GalleryError):
                 self._explained(entities.close)
 
     def search(self, queries: Descriptors, top: int, index: str, where: str, fields: Sequence[str]) -> list[Found]:
-        """The `top` entities, of those that `where` lets through, with the largest inner product to each query."""
+        """The `top` entities that pass `where` with the largest inner product to each query."""
         params = {"ef": max(_LEAST_EF, 2 * top)} if index == "HNSW" else {}
-        found = list[Found]()
+        results = list[Found]()
         for part in _parts(len(queries), max(queries.shape[1], 4 * top)):
             answers = self._call(
                 self._client.search,
@@ -192,21 +192,21 @@ class Collection:
                 search_params={"metric_type": "IP", "params": params},
                 consistency_level="Bounded",
             )
-            found += [_found(hits) for hits in answers]
-        return found
+            results += [_as_found(hits) for hits in answers]
+        return results
 
     def upsert(self, entities: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> None:
-        """Keep entities with their vectors [N, size]; one of the same key is replaced. None: a number is not known."""
+        """Store entities with their vectors [N, size], replacing equal keys. None marks an unknown number."""
         for part in _parts(len(vectors), vectors.shape[1]):
             pairs = zip(entities[part], vectors[part], strict=True)
-            self._call(self._client.upsert, self._name, [_as_kept(entity, vector) for entity, vector in pairs])
+            self._call(self._client.upsert, self._name, [_encoded(entity, vector) for entity, vector in pairs])
 
     def delete(self, keys: Sequence[int]) -> None:
         for start in range(0, len(keys), _REQUEST_KEYS):
             self._call(self._client.delete, self._name, ids=list(keys[start : start + _REQUEST_KEYS]))
 
     def flush(self) -> None:
-        """Have what was written put into the server's lasting storage, and wait for it."""
+        """Wait until the server has written all changes to persistent storage."""
         self._call(self._client.flush, self._name, timeout=_LOAD)
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -218,23 +218,23 @@ class Collection:
 
 
 def block_of(size: int) -> int:
-    """How many entities with vectors of `size` are asked for at once."""
+    """The number of entities with vectors of `size` in one request."""
     return max(1, min(_REQUEST_KEYS, _REQUEST_VALUES // size))
 
 
 def _parts(count: int, width: int) -> Iterator[slice]:
-    """Runs of `count` rows of `width` numbers that one message holds."""
+    """Slices of `count` rows of `width` numbers that fit into one message."""
     step = max(1, _REQUEST_VALUES // max(1, width))
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _found(hits: Any) -> Found:
-    return Found(list(hits.ids), list(hits.distances), [_as_asked(hit["entity"]) for hit in hits])
+def _as_found(hits: Any) -> Found:
+    return Found(list(hits.ids), list(hits.distances), [_decoded(hit["entity"]) for hit in hits])
 
 
-def _as_kept(entity: Mapping[str, Any], vector: NDArray[np.float32]) -> Entity:
+def _encoded(entity: Mapping[str, Any], vector: NDArray[np.float32]) -> Entity:
     return {VECTOR: vector, **{name: _UNKNOWN if value is None else value for name, value in entity.items()}}
 
 
-def _as_asked(entity: Mapping[str, Any]) -> Entity:
+def _decoded(entity: Mapping[str, Any]) -> Entity:
     return {name: None if isinstance(value, float) and value == _UNKNOWN else value for name, value in entity.items()}

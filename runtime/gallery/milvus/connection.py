@@ -1,4 +1,4 @@
-"""A connection to Milvus, a server or a file of Milvus Lite, and what its errors mean to a user."""
+"""A connection to Milvus, a server or a file of Milvus Lite, and plain messages for its errors."""
 
 import logging
 import os
@@ -16,30 +16,30 @@ from geodtr.runtime.gallery.location import TOKEN, MilvusLocation
 from geodtr.runtime.installation import install_hint
 
 _TIMEOUT = 5.0
-"""Seconds until a server counts as unreachable."""
+"""Timeout for connecting, in seconds."""
 _LOCK = "LOCK"
-"""The file by which Milvus Lite keeps a second process out."""
+"""The lock file of Milvus Lite against a second process."""
 _users = Counter[Path]()
 _users_lock = threading.Lock()
 
 
 def connect(place: MilvusLocation, may_create: bool, closes: ExitStack) -> Any:
-    """A MilvusClient; `closes` lets go of it, and of Milvus Lite when nobody else of this process uses the file."""
-    # Before gRPC is loaded: what it has to say on standard error is said in our own words.
+    """A MilvusClient; `closes` closes it, and Milvus Lite when nothing else in this process uses the file."""
+    # Set before gRPC is imported: our errors replace its messages on standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from pymilvus import MilvusClient
 
         if place.file is not None:
-            import milvus_lite  # noqa: F401 (that it can be imported is all that is asked)
+            import milvus_lite  # noqa: F401 (only to see whether it can be imported)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("pymilvus", "milvus_lite"):
             raise
         raise MissingDependency(
-            f"{place} is reached by {error.name}, which is not installed: {install_hint('milvus')}"
+            f"{place} needs {error.name}, which is not installed: {install_hint('milvus')}"
         ) from None
     for logger in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)  # what they log, they raise as well
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)  # they also raise what they log
     if place.file is not None:
         closes.enter_context(_lite(place, place.file, may_create))
     with explained(place):
@@ -69,29 +69,29 @@ def _lite(place: MilvusLocation, file: Path, may_create: bool) -> Iterator[None]
 
 def _check_file(place: MilvusLocation, file: Path, may_create: bool) -> None:
     if file.is_dir() and any(file.iterdir()) and not (file / _LOCK).is_file():
-        raise GalleryError(f"{place} is a folder that Milvus Lite did not make. Name another place.")
+        raise GalleryError(f"{place} is a folder that Milvus Lite did not make. Name another path.")
     if file.exists() and not file.is_dir():
         raise GalleryError(
-            f"{place} is a file; Milvus Lite keeps a database in a folder of such a name (before its version 3 in a "
-            "file, which it reads no more). Name another place, and build the gallery there."
+            f"{place} is a file; Milvus Lite keeps a database in a folder of such a name (before version 3 in a file, "
+            "which it no longer reads). Name another path, and build the gallery there."
         )
     if not may_create and not (file / _LOCK).is_file():
         raise GalleryError(
             f"{place} holds no gallery. Build one: geodtr-export gallery build BUNDLE SOURCE --out {place}"
         )
     if not file.parent.is_dir():
-        raise GalleryError(f"{place} cannot be made: {file.parent} is not a folder.")
+        raise GalleryError(f"{place} cannot be created: {file.parent} is not a folder.")
 
 
 def remove_file(place: MilvusLocation) -> None:
-    """Remove a file of Milvus Lite that nobody uses."""
+    """Remove an unused file of Milvus Lite."""
     if place.file is not None:
         shutil.rmtree(place.file, ignore_errors=True)
 
 
 @contextmanager
 def explained(place: MilvusLocation) -> Iterator[None]:
-    """Turn what pymilvus and gRPC raise into a GalleryError that says what to do."""
+    """Convert errors of pymilvus and gRPC into a GalleryError that names the remedy."""
     import grpc
     from pymilvus.exceptions import MilvusException
 
@@ -109,23 +109,23 @@ def explained(place: MilvusLocation) -> Iterator[None]:
 
 
 def _details(error: Any) -> str:
-    """What gRPC says went wrong, in its last words."""
+    """gRPC's last error message."""
     details = error.details() if hasattr(error, "details") else str(error)
     return str(details or "").rpartition("last error: ")[2]
 
 
-def _refusal(place: MilvusLocation, said: str, details: str = "") -> GalleryError:
-    """What the user can do about an error of Milvus's, with what gRPC adds to it."""
-    said, details = (" ".join(text.split()) for text in (said, details))
-    known = f"{said} {details}".lower()
+def _refusal(place: MilvusLocation, message: str, details: str = "") -> GalleryError:
+    """The remedy for an error of Milvus's, with gRPC's details."""
+    message, details = (" ".join(text.split()) for text in (message, details))
+    known = f"{message} {details}".lower()
     if any(word in known for word in ("authoriz", "authentic", "auth check", "permission", "privilege")):
         return GalleryError(
-            f"{place}: Milvus refuses ({details or said}). Set the environment variable {TOKEN} to USER:PASSWORD or an "
-            "API key that may do this."
+            f"{place}: Milvus refuses ({details or message}). Set the environment variable {TOKEN} to USER:PASSWORD or "
+            "an API key that may do this."
         )
     if any(word in known for word in ("fail connecting", "unavailable", "connection refused", "deadline exceeded")):
         return GalleryError(
-            f"{place}: no Milvus server answers at {place.address} ({details or said}). Is it running, is the port "
+            f"{place}: no Milvus server answers at {place.address} ({details or message}). Is it running, is the port "
             "right, does it want TLS (milvus+https://)?"
         )
     if place.file is not None and "open local milvus failed" in known:
@@ -135,7 +135,7 @@ def _refusal(place: MilvusLocation, said: str, details: str = "") -> GalleryErro
                 "server hold the gallery: milvus://HOST:PORT/COLLECTION"
             )
         return GalleryError(f"{place} cannot be opened by Milvus Lite: it is damaged, or cannot be written.")
-    return GalleryError(f"{place}: Milvus says: {said}")
+    return GalleryError(f"{place}: Milvus reports: {message}")
 
 
 def _is_open_elsewhere(file: Path) -> bool:

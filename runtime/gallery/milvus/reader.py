@@ -1,18 +1,15 @@
 """A gallery in a collection of Milvus, opened for reading: for maps beyond one machine, or shared by many.
 
-A folder's reader sees the moment at which it opened; here one sees what the others do: all that was confirmed before it
-opened, and later changes within seconds.
+A folder's reader keeps the state that it opened. This one also sees later changes by other processes, within seconds.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery.base import GalleryInfo, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery.location import MilvusLocation
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Found, block_of
@@ -25,13 +22,13 @@ from geodtr.runtime.spec import Descriptors
 
 _TILES = 4096
 _REMEMBERED = 1 << 16
-"""As many found references are kept for whoever asks for their tiles, some 20 MB; more where one search finds more."""
+"""Found references kept in memory for a later call of `tiles`, about 20 MB; more if one search finds more."""
 
 
 def open_milvus(place: MilvusLocation) -> "MilvusGallery":
     """Connect to a gallery in Milvus.
 
-    Raises GalleryError when it is not there or no server answers, MissingDependency without pymilvus.
+    Raises GalleryError when it does not exist or no server answers, MissingDependency without pymilvus.
     """
     collection = Collection(place)
     try:
@@ -43,19 +40,18 @@ def open_milvus(place: MilvusLocation) -> "MilvusGallery":
         raise
 
 
-class MilvusGallery:
-    """A Gallery of a Milvus collection. Its rows do not change while a reference is held."""
+class MilvusGallery(PositionedRows):
+    """A Gallery in a Milvus collection. A reference keeps its row until it is removed."""
 
     def __init__(self, collection: Collection, manifest: GalleryManifest, finished: bool) -> None:
         """For `open_milvus`."""
+        super().__init__()
         self.manifest = manifest
         self._collection = collection
         self._finished = finished
         self._index = collection.index()
-        # A strong count: whoever answers it has seen all that was confirmed until now.
+        # A strongly consistent count: the server answers after it has applied all confirmed changes.
         self._count = collection.count()
-        self._lock = threading.Lock()
-        self._positions: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._positioned: int | None = None
         self._found = dict[int, Entity]()
 
@@ -73,17 +69,17 @@ class MilvusGallery:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._collection.close()
 
     @property
     def index(self) -> str:
-        """How Milvus searches, by its own name: FLAT looks at every descriptor."""
+        """Milvus's name of the index: FLAT compares every descriptor."""
         return self._index
 
     @property
     def info(self) -> GalleryInfo:
-        """The gallery in figures; those of Milvus's own files are None."""
+        """The gallery in figures; None where only Milvus knows them."""
         return GalleryInfo(
             references=len(self),
             positioned=self._known(),
@@ -98,20 +94,10 @@ class MilvusGallery:
             made_by=self.manifest.made_by,
         )
 
-    @property
-    def lat(self) -> NDArray[np.float64]:
-        """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[0]
-
-    @property
-    def lon(self) -> NDArray[np.float64]:
-        """Longitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
-        return self._places()[1]
-
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
-        """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist.
+        """The references in `rows`, in their order. Raises IndexError when a row does not exist.
 
-        Rows that were found lately are known although another process removed them since.
+        Rows of recent hits are still returned after another process removed them.
         """
         rows = list(rows)
         with self._lock:
@@ -124,55 +110,55 @@ class MilvusGallery:
         return [as_tile(row_values(held[row])) for row in rows]
 
     def all_tiles(self) -> Iterator[Tile]:
-        """Every reference in the order of the rows, a block of them in memory at a time."""
+        """Every reference in the order of the rows, with one block at a time in memory."""
         for block in self._collection.each(ROW, _TILES):
             yield from (as_tile(row_values(entity)) for entity in block)
 
     def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
-        """Every reference in the order of the rows with its descriptor, float32 [M, D], by the block."""
+        """Every reference in the order of the rows with its descriptor, float32 [M, D], in blocks."""
         for block in self._collection.each((*ROW, VECTOR), block_of(self.manifest.descriptor_size)):
             yield [as_tile(row_values(entity)) for entity in block], vectors_of(block)
 
     def entities(self) -> Iterator[list[Entity]]:
-        """Every reference as Milvus holds it, by the block."""
+        """Every reference as a Milvus entity, in blocks."""
         return self._collection.each((*ROW, CHECKSUM, VECTOR), block_of(self.manifest.descriptor_size))
 
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
-        """As Gallery.search. With an index other than FLAT some of the nearest may be missing, and hits be fewer; so
-        are they within seconds after another process removed some of the nearest.
+        """As Gallery.search. With an index other than FLAT some of the nearest may be missing and hits may be fewer,
+        as also for some seconds after another process removed near references.
 
-        Raises GalleryError also when `top` is more than Milvus gives.
+        Raises GalleryError also when `top` exceeds Milvus's limit.
         """
         if top < 1:
-            raise ValueError(f"top is {top}; at least one reference must be asked for.")
+            raise ValueError(f"top is {top}; it must be at least 1.")
         if top > MOST_HITS:
             raise GalleryError(
-                f"{self.name}: {top:,} tiles were asked for, and Milvus finds {MOST_HITS:,} at most. Ask for fewer, or "
+                f"{self.name}: top is {top:,}, and Milvus returns {MOST_HITS:,} hits at most. Ask for fewer, or "
                 "keep the gallery in a folder."
             )
         check_queries(self.name, self.manifest.descriptor_size, queries)
         if not len(queries) or not len(self):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
-        found = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)
-        held = self._remember({key for one in found for key in one.keys})
+        results = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)
+        held = self._remember({key for one in results for key in one.keys})
         # Milvus may have searched the state of some seconds ago.
-        found = [_only(one, [index for index, key in enumerate(one.keys) if key in held]) for one in found]
+        results = [_only(one, [index for index, key in enumerate(one.keys) if key in held]) for one in results]
         # An index that is not exact may find more for one query than for another.
-        kept = min(len(one.keys) for one in found)
+        kept = min(len(one.keys) for one in results)
         hits = Hits(
-            np.array([one.keys[:kept] for one in found], np.int64).reshape(len(found), kept),
-            np.array([one.scores[:kept] for one in found], np.float32).reshape(len(found), kept),
+            np.array([one.keys[:kept] for one in results], np.int64).reshape(len(results), kept),
+            np.array([one.scores[:kept] for one in results], np.float32).reshape(len(results), kept),
         )
         check_hits(self.name, queries, hits)
         return hits
 
     def attached(self, name: str) -> bytes | None:
-        """What the collection's property of this name says."""
+        """The value of the collection's property of this name."""
         text = self._collection.properties().get(ATTACHED + name)
         return None if text is None else text.encode()
 
     def attach(self, name: str, content: bytes) -> str:
-        """Say it in a property of the collection."""
+        """Store it in a property of the collection."""
         self._collection.put_properties({ATTACHED + name: content.decode()})
         return f"{self.name}, property {ATTACHED + name}"
 
@@ -180,55 +166,48 @@ class MilvusGallery:
         return self._collection.search(queries, top, self._index, "", ())
 
     def _nearest_within(self, queries: Descriptors, top: int, near: Near) -> list[Found]:
-        """Milvus knows no distances: it searches a box, and what lies in its corners is left out here.
+        """Milvus cannot filter by distance: it searches a box, and this method drops hits in the corners.
 
-        Where too few are left, more are asked for, until each query has enough or all that the box holds were seen: of
-        few references among many a graph finds more for one query than for another.
+        If too few are left, it requests more, until each query has enough or all references in the box were returned: a
+        graph may find more for one query than for another if the box holds few of many.
         """
         if not self._known():
             raise no_positions(self.name)
-        where, asked = _in_box(near), top
+        where, limit = _in_box(near), top
         while True:
             # A circle fills 0.785 of its box: with half as many again the first call is mostly the last.
-            asked = min(MOST_HITS, asked + asked // 2 + 8)
-            found = self._collection.search(queries, asked, self._index, where, ("lat", "lon"))
-            within = [_within(one, near) for one in found]
-            most = max(len(one.keys) for one in found)
+            limit = min(MOST_HITS, limit + limit // 2 + 8)
+            results = self._collection.search(queries, limit, self._index, where, ("lat", "lon"))
+            within = [_within(one, near) for one in results]
+            most = max(len(one.keys) for one in results)
             short = [
-                len(kept.keys) < top and (len(one.keys) == asked or len(one.keys) < most)
-                for one, kept in zip(found, within, strict=True)
+                len(kept.keys) < top and (len(one.keys) == limit or len(one.keys) < most)
+                for one, kept in zip(results, within, strict=True)
             ]
-            if not any(short) or asked == MOST_HITS:
+            if not any(short) or limit == MOST_HITS:
                 return [_only(one, range(min(top, len(one.keys)))) for one in within]
-            asked *= 4
+            limit *= 4
 
     def _remember(self, rows: set[int]) -> dict[int, Entity]:
-        """Those of `rows` that are there, for whoever asks for their tiles: none can be removed in between."""
-        found = self._collection.get(sorted(rows), ROW)
+        """The existing `rows`, also kept for a later call of `tiles`, so that their removal in between does no harm."""
+        entities = self._collection.get(sorted(rows), ROW)
         with self._lock:
-            forgets = len(self._found) + len(found) > _REMEMBERED
-            self._found = found if forgets else self._found | found
-        return found
+            forgets = len(self._found) + len(entities) > _REMEMBERED
+            self._found = entities if forgets else self._found | entities
+        return entities
 
     def _known(self) -> int:
-        """How many references have a position."""
+        """The number of references with a position."""
         with self._lock:
             if self._positioned is None:
                 self._positioned = self._collection.count("lat >= -90")
             return self._positioned
 
-    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        with self._lock:
-            if self._positions is None:
-                # Read by the first who asks: a search never does.
-                pairs = [
-                    (entity["lat"], entity["lon"])
-                    for block in self._collection.each(("lat", "lon"), MOST_HITS)
-                    for entity in block
-                ]
-                lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
-                self._positions = np.ascontiguousarray(lat), np.ascontiguousarray(lon)
-        return self._positions
+    def _read_positions(self) -> Positions:
+        blocks = self._collection.each(("lat", "lon"), MOST_HITS)
+        pairs = [(entity["lat"], entity["lon"]) for block in blocks for entity in block]
+        lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
+        return lat, lon
 
 
 def _in_box(near: Near) -> str:

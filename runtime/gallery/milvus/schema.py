@@ -1,8 +1,8 @@
-"""How a gallery is kept in a collection of Milvus: its fields, its properties, and the key of a reference.
+"""The schema of a gallery in a collection of Milvus: its fields, its properties, and the key of a reference.
 
-An entity is a reference: its row, checksum, and float32 descriptor. Its key, the row number, is a hash of its
-id, so that a tile added twice is kept once, from however many machines. What a folder keeps in gallery.json is in the
-collection's properties, as is what is attached to the gallery.
+An entity is a reference: its row, checksum, and float32 descriptor. Its key, the row number, is a hash of its id, so
+that a tile added twice, even from several machines, is stored once. The collection's properties hold the content of a
+folder's gallery.json and the gallery's attachments.
 """
 
 from collections.abc import Sequence
@@ -32,25 +32,25 @@ def row_of(tile_id: str) -> int:
 
 
 def row_values(entity: Entity) -> Row:
-    """What the entity says of its tile."""
+    """The entity's values as a Row."""
     return tuple(entity[name] for name in ROW)
 
 
 def vectors_of(entities: Sequence[Entity]) -> Descriptors:
-    """The descriptors of entities that came with theirs, [N, D]."""
+    """The descriptors of entities that include them, [N, D]."""
     return np.array([entity[VECTOR] for entity in entities], np.float32)
 
 
 def read_manifest(collection: Collection) -> tuple[GalleryManifest, bool]:
-    """What the collection says of itself as a gallery, and whether it is finished.
+    """The collection's gallery manifest, and whether the gallery is finished.
 
-    Raises GalleryError when it does not exist, is no gallery, or not of the form that this version makes.
+    Raises GalleryError when it does not exist, is no gallery, or has another schema.
     """
     place = collection.place
     if not collection.exists():
         held = ", ".join(collection.others()[:10]) or "none"
         raise GalleryError(
-            f"{place} is not there: the database has no collection {place.collection!r} (it has: {held}). Build it: "
+            f"{place} does not exist: the database has no collection {place.collection!r} (it has: {held}). Build it: "
             f"geodtr-export gallery build BUNDLE SOURCE --out {place}"
         )
     properties = collection.properties()

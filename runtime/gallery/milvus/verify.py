@@ -37,9 +37,7 @@ def verify(place: MilvusLocation, *, track: Track = untracked) -> Verified:
             nearest.see(descriptors)
         recall = None if nearest is None else nearest.recall(gallery)
     if recall is not None and recall.index == "FLAT" and recall.found < 1:
-        what = (
-            f"a search finds {recall.found:.1%} of the nearest, and a FLAT index all. Drop the index and make it anew."
-        )
+        what = f"a search finds {recall.found:.1%} of the nearest; a FLAT index finds all. Drop and rebuild the index."
         faults.append(Fault(None, what))
     return Verified(tuple(faults), recall)
 
@@ -50,11 +48,11 @@ def _faults(block: Sequence[Entity], descriptors: Descriptors) -> Iterator[Fault
         if entity[KEY] != row_of(name):
             yield Fault(name, f"row {entity[KEY]} is not its own")
         elif checksum(row_values(entity), descriptor) != entity[CHECKSUM]:
-            yield Fault(name, "its descriptor, or what Milvus says of it, was changed after it was written")
+            yield Fault(name, "its descriptor, or another field, was changed after it was written")
 
 
 def _between(descriptors: Descriptors) -> Descriptors:
-    """Queries halfway between each two of the first descriptors, of unit length; of a single one, itself."""
+    """Queries halfway between pairs of the first descriptors, of unit length; a single descriptor itself."""
     first = descriptors[: 2 * _QUERIES]
     half = ceil(len(first) / 2)
     between = first[:half] + first[-half:]
@@ -77,5 +75,5 @@ class _Nearest:
     def recall(self, gallery: MilvusGallery) -> IndexRecall:
         top = self._best.shape[1]
         hits = gallery.search(self._queries, top)
-        found = (hits.scores >= self._best.min(axis=1, keepdims=True) - _EQUAL).sum(axis=1)
-        return IndexRecall(gallery.index, top, len(self._queries), float(found.sum() / (top * len(found))))
+        equal = (hits.scores >= self._best.min(axis=1, keepdims=True) - _EQUAL).sum(axis=1)
+        return IndexRecall(gallery.index, top, len(self._queries), float(equal.sum() / (top * len(equal))))

@@ -1,8 +1,7 @@
-"""Changing a gallery in Milvus: adding, removing, and saying that it is finished.
+"""Change a gallery in Milvus: add and remove references, and mark it as finished.
 
-Milvus knows no locks that would keep two writers apart, so that nothing here needs one: the same tile added twice, by
-one process or by several, is the same entity. A call that has returned is in the server's log; what stopped halfway is
-completed by repeating it.
+Milvus has no locks to exclude a second writer, and none is needed: the same tile added twice, by one process or by
+several, is the same entity. A call that has returned is in the server's log; repeat an interrupted call to complete it.
 """
 
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from geodtr.runtime.spec import Descriptors
 
 
 def is_begun(place: MilvusLocation) -> bool:
-    """Whether one was begun there. Raises OutputExists when the collection is somebody else's."""
+    """Whether a gallery exists or was begun there. Raises OutputExists when the collection is no gallery."""
     if place.file is not None and not place.file.exists():
         return False
     collection = Collection(place, may_create=True)
@@ -49,7 +48,7 @@ def is_begun(place: MilvusLocation) -> bool:
 
 
 class MilvusWriter:
-    """A GalleryWriter of a Milvus collection; any number of processes may write at once."""
+    """A GalleryWriter for a Milvus collection; any number of processes may write at once."""
 
     def __init__(self, collection: Collection, manifest: GalleryManifest, finished: bool, *, new_file: bool) -> None:
         """For `open` and `create`. `new_file`: the file of Milvus Lite was made for this gallery."""
@@ -73,17 +72,17 @@ class MilvusWriter:
 
     @staticmethod
     def create(place: MilvusLocation, manifest: GalleryManifest) -> "MilvusWriter":
-        """Make an unfinished gallery without references. Raises ConfigError when it shall not be float32."""
+        """Create an unfinished gallery without references. Raises ConfigError when its storage is not float32."""
         if manifest.storage != "float32":
             raise ConfigError(
-                f"--storage {manifest.storage} is a folder's: in Milvus descriptors are float32. Leave the option out, "
+                f"--storage {manifest.storage} needs a folder: in Milvus descriptors are float32. Leave it out, "
                 "or name a folder."
             )
         new_file = place.file is not None and not place.file.exists()
         collection = Collection(place, may_create=True)
-        said = msgspec.json.encode(manifest).decode()
+        text = msgspec.json.encode(manifest).decode()
         try:
-            collection.create(FIELDS, manifest.descriptor_size, manifest.index, {MANIFEST: said, FINISHED: "false"})
+            collection.create(FIELDS, manifest.descriptor_size, manifest.index, {MANIFEST: text, FINISHED: "false"})
             collection.load()
         except BaseException:
             collection.close()
@@ -104,12 +103,12 @@ class MilvusWriter:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        # After a failure nothing is waited for: the server may be gone, and what it confirmed is in its log.
+        # Do not flush after a failure: the server may be gone, and all that it confirmed is in its log.
         self._written = self._written and not any(raised)
         self.close()
 
     def close(self) -> None:
-        """Have what was written put where it lasts, and let go of the connection."""
+        """Flush to persistent storage, and close the connection."""
         try:
             if self._written:
                 self._written = False
@@ -168,17 +167,17 @@ class MilvusWriter:
         names: dict[int, str] | None = None
         removed = set[int]()
         for pattern in patterns:
-            # An id may hold the signs of a glob: it is an id first.
-            found = set(self._collection.get([row_of(pattern)], ["id"])) - removed
-            if not found:
+            # An id may contain glob characters, so the exact match comes first.
+            rows = set(self._collection.get([row_of(pattern)], ["id"])) - removed
+            if not rows:
                 names = self._names() if names is None else names
-                found = {row for row, name in names.items() if fnmatchcase(name, pattern)} - removed
-            if not found:
+                rows = {row for row, name in names.items() if fnmatchcase(name, pattern)} - removed
+            if not rows:
                 raise GalleryError(
                     f"{self.name} holds no reference {pattern!r}; nothing was removed. See its ids: "
                     f"geodtr-export gallery export {self.name} --out ids.csv"
                 )
-            removed |= found
+            removed |= rows
         self._written = True
         self._collection.delete(sorted(removed))
         return len(removed)
@@ -199,7 +198,7 @@ class MilvusWriter:
         return {entity[KEY]: entity["id"] for block in self._collection.each(["id"], 4096) for entity in block}
 
     def _check(self, tiles: Sequence[Tile]) -> None:
-        """Raise DataError naming a tile that cannot be kept, or not be told from another."""
+        """Raise DataError naming a tile that cannot be stored, or whose row number equals another's."""
         check_tiles(self.name, tiles)
         rows = dict[int, str]()
         for tile in tiles:

@@ -116,7 +116,7 @@ def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
     assert stopped.err.count("none answers here") == 1
     assert not (tmp_path / "rows.npy").exists()
     assert cli("doctor", bundle.path).code == 1
-    program, *again = shlex.split(stopped.err.rpartition("To build it anew: ")[2])
+    program, *again = shlex.split(stopped.err.rpartition("To build it again: ")[2])
     assert program == "geodtr-export"
     assert cli(*again).code == 0
     assert open_bundle(Path(f"{bundle.path}-rebuilt")).manifest.backend.name == "onnxruntime"
@@ -282,7 +282,7 @@ def test_a_plan_for_other_gpus_is_refused_before_it_is_loaded_with_the_command_t
     rtx_machine.gpu.capability = (8, 6)
     with pytest.raises(BundleError, match=r"built for GPUs of compute capability 8\.9, 12\.0, this one is") as refusal:
         bundle.embedder("ground")
-    command = str(refusal.value).rpartition("To build it anew: ")[2]
+    command = str(refusal.value).rpartition("To build it again: ")[2]
     assert "--compute-capability 8.9 --compute-capability 12.0" in command
     assert cli("doctor", bundle.path).code == 1
     built = cli(*shlex.split(command)[1:])

@@ -53,7 +53,7 @@ def test_a_plan_of_another_machine_is_refused_with_the_command_that_rebuilds_it_
         watched.setattr(fake_tensorrt.Runtime, "deserialize_cuda_engine", lambda _, plan: touched.append(plan))
         bundle.embedder("ground")
     assert touched == []
-    command = str(refusal.value).rpartition("To build it anew: ")[2]
+    command = str(refusal.value).rpartition("To build it again: ")[2]
     result = cli(*shlex.split(command)[1:])
     assert result.code == 0, result.err
     rebuilt = open_bundle(Path(f"{bundle.path}-rebuilt"))
@@ -107,7 +107,7 @@ def test_a_plan_of_other_batches_than_the_manifest_says_is_refused(build: Callab
     backend = bundle.manifest.backend
     assert backend.tensorrt is not None
     wider = msgspec.structs.replace(backend, tensorrt=msgspec.structs.replace(backend.tensorrt, max_batch=64))
-    with pytest.raises(BundleError, match="other shapes"):
+    with pytest.raises(BundleError, match="shapes differ"):
         replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, backend=wider)).embedder("ground")
 
 
@@ -212,4 +212,4 @@ def test_old_graphs_are_refused_before_any_work_with_the_command_that_exports_th
     planted.old_pixel_order(old)
     told = refused("build-engine", old, "--backend", "tensorrt", "--precision", precision, "--out", tmp_path / "new")
     assert "Transpose on uint8, which TensorRT refuses" in told
-    assert "To build it anew: geodtr-export export CKPT" in told
+    assert "To build it again: geodtr-export export CKPT" in told

@@ -206,7 +206,7 @@ def test_a_camera_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_camera_is_asked_for_alone(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="camera:0 stands beside other images"):
+    with pytest.raises(ConfigError, match="camera:0 is not the only source"):
         seen(write_image(tmp_path / "a.png"), "camera:0")
 
 

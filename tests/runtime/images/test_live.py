@@ -144,7 +144,7 @@ def test_what_does_not_go_together_is_refused(
     assert "column image" in refused("localize", image, *asked, *track)
     assert "column image" in refused("localize", video, video, *asked, *track)
     assert "--track -" in refused("localize", "camera:0", *asked, *track)
-    assert "beside other images" in refused("localize", "camera:0", video, *asked)
+    assert "not the only source" in refused("localize", "camera:0", video, *asked)
     assert "--track as well" in refused("localize", video, *asked, "--video-start", 3)
     assert "finite" in refused("localize", video, *asked, *track, "--video-start", "nan")
     assert "for IMAGES" in refused("localize", *asked, *track, "--limit", 3)

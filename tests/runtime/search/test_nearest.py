@@ -20,8 +20,8 @@ from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact as searching
 from geodtr.runtime.search import matmul as products
-from geodtr.runtime.search import topk as shortlist
-from geodtr.runtime.search.blocks import Block, sweep
+from geodtr.runtime.search import topk
+from geodtr.runtime.search.blocks import Block, scan
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.quantize import compress
 from geodtr.runtime.search.topk import Pairs, Scores
@@ -142,16 +142,16 @@ def test_a_collapsed_model_is_searched_like_any_other(libraries: frozenset[str],
 
 
 def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortlist, "_OPEN", 1000)
+    monkeypatch.setattr(topk, "_OPEN", 1000)
     most = 0
 
-    class Watched(shortlist.Shortlist):
+    class Watched(topk.TopK):
         def _settle(self) -> None:
             nonlocal most
             super()._settle()
             most = max(most, sum(map(len, self._open)))
 
-    monkeypatch.setattr("geodtr.runtime.search.blocks.Shortlist", Watched)
+    monkeypatch.setattr("geodtr.runtime.search.blocks.TopK", Watched)
     rows = unit_rows(4000, 32, 0)
     hits = find(np.zeros((8, 32), np.float32), rows, 5, "int8")
     np.testing.assert_array_equal(hits.rows, np.tile(np.arange(5), (8, 1)))
@@ -217,25 +217,25 @@ def test_queries_may_lie_in_memory_as_they_like(storage: Storage, libraries: fro
 
 
 def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where adding takes longer than sifting, the other threads wait."""
-    sifted, added = list[int](), list[int]()
+    """Where adding takes longer than scoring, the other threads wait."""
+    scored, added = list[int](), list[int]()
     waiting = 0
 
-    class Slow(shortlist.Shortlist):
+    class Slow(topk.TopK):
         def add(self, pairs: Pairs) -> None:
             time.sleep(0.002)
             added.append(len(pairs))
 
-    def sift(block: Block, _thresholds: Scores) -> Pairs:
+    def score_block(block: Block, _thresholds: Scores) -> Pairs:
         nonlocal waiting
-        sifted.append(len(block.numbers(np.zeros(1, np.int64))))
-        waiting = max(waiting, len(sifted) - len(added))
+        scored.append(len(block.numbers(np.zeros(1, np.int64))))
+        waiting = max(waiting, len(scored) - len(added))
         none = np.empty(0, np.float32)
         return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
 
-    monkeypatch.setattr("geodtr.runtime.search.blocks.Shortlist", Slow)
-    sweep(sift, (Block(slice(row, row + 1)) for row in range(200)), 1, 1, None, 3)
-    assert len(sifted) == len(added) == 200
+    monkeypatch.setattr("geodtr.runtime.search.blocks.TopK", Slow)
+    scan(score_block, (Block(slice(row, row + 1)) for row in range(200)), 1, 1, None, 3)
+    assert len(scored) == len(added) == 200
     assert waiting < 12
 
 
@@ -277,11 +277,11 @@ print(child.exitcode)
 
 
 def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
-    sifted = list[int]()
+    scored = list[int]()
 
-    def sift(block: Block, _thresholds: Scores) -> Pairs:
+    def score_block(block: Block, _thresholds: Scores) -> Pairs:
         number = int(block.numbers(np.zeros(1, np.int64))[0])
-        sifted.append(number)
+        scored.append(number)
         if number == 3:
             raise ValueError("three")
         time.sleep(0.01)
@@ -289,8 +289,8 @@ def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
         return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
 
     with pytest.raises(ValueError, match="three"):
-        sweep(sift, (Block(slice(row, row + 1)) for row in range(1000)), 1, 1, None, 3)
-    assert len(sifted) < 10
+        scan(score_block, (Block(slice(row, row + 1)) for row in range(1000)), 1, 1, None, 3)
+    assert len(scored) < 10
 
 
 @pytest.mark.parametrize(

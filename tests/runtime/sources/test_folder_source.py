@@ -67,8 +67,8 @@ def test_a_csv_may_lie_elsewhere_and_come_from_a_spreadsheet(folder: Callable[..
         ("file\n\"\"\n", "line 2: file is empty"),
         ("file\nb.png\n", "b.png does not exist"),
         ("file\n" + "b" * 300 + ".png\n", "does not exist"),
-        ("file\na.png\na.png\n", "line 3: the id a.png is that of line 2"),
-        ("file,id\na.png,1\nc.png,1\n", "line 3: the id 1 is that of line 2"),
+        ("file\na.png\na.png\n", "line 3: the id a.png is also in line 2"),
+        ("file,id\na.png,1\nc.png,1\n", "line 3: the id 1 is also in line 2"),
     ],
 )  # fmt: skip
 def test_a_wrong_csv_is_named_by_its_line(folder: Callable[..., Path], text: str, said: str) -> None:

@@ -89,7 +89,7 @@ def test_map_tiles_are_previewed(cli: Cli, tmp_path: Path) -> None:
         (("--tile-metres", 50, "--bands", "red"), "--bands is 'red'"),
         (("--tile-metres", 50, "--bands", "1,2"), "2 bands"),
         (("--tile-metres", 50, "--stretch", "1,2,3"), "two numbers"),
-        (("--zoom", 3), "is a map file, and the options are those of a folder of map tiles"),
+        (("--zoom", 3), "is a map file, and the options are for a folder of map tiles"),
         (("--zoom", 3, "--pattern", "{lat}"), "--zoom: a folder of map tiles"),
     ],
 )
