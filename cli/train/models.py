@@ -18,7 +18,9 @@ def import_checkpoint(
     parameters: Annotated[
         Path | None,
         typer.Option(
-            "--parameters", help="The release's JSON of training options.", show_default="*parameter.json beside"
+            "--parameters",
+            help="The release's JSON of training options.",
+            show_default="*parameter.json beside FILE or one folder up",
         ),
     ] = None,
     preset: Annotated[

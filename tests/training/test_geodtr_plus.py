@@ -104,8 +104,8 @@ def test_embeddings_and_masks_are_the_official_ones(model: GeoDTRPlus, branch: B
         features = network.backbone(torch.from_numpy(images)).flatten(2)
         layout = network.layout(features)
         descriptors = network(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(features[0].mean(dim=1), expected[f"feat_{side}0_mean"], atol=1e-5)
-    np.testing.assert_allclose(layout[0], expected[f"mask_{side}0"], atol=1e-5)
+    np.testing.assert_allclose(features[0].mean(dim=1).numpy(), expected[f"feat_{side}0_mean"], atol=1e-5)
+    np.testing.assert_allclose(layout[0].numpy(), expected[f"mask_{side}0"], atol=1e-5)
     np.testing.assert_allclose(descriptors, expected[f"synth_{side}"], atol=1e-6)
 
 
@@ -157,18 +157,18 @@ def test_options_that_shapes_do_not_tell_come_from_the_parameter_file(
     assert config == GeoDTRPlusConfig(heads=8, bottleneck=False, mask=mask)
 
 
-def test_what_no_file_tells_is_assumed_aloud_or_named(
-    release: Path, cli: Callable[..., Outcome], tmp_path: Path
+def test_what_no_file_records_is_asked_for_by_name(
+    release: Path, refused: Callable[..., str], cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    alone = tmp_path / "alone.pth"
+    (tmp_path / "alone").mkdir()
+    alone = tmp_path / "alone" / "plus.pth"
     alone.write_bytes(release.read_bytes())
-    assumed = cli("import-checkpoint", alone, "--out", tmp_path / "a.safetensors")
-    assert assumed.code == 0, assumed.err
-    assert "TR_heads, bottleneck, normalize" in assumed.err
+    message = refused("import-checkpoint", alone, "--out", tmp_path / "a.safetensors")
+    assert "TR_heads, bottleneck, normalize" in message
+    assert "--preset geodtr-plus-cvusa --set model.heads=4" in message
     asked = ("--preset", "geodtr-plus-cvusa", "--set", "model.heads=8", "--set", "model.mask=normalised")
     named = cli("import-checkpoint", alone, *asked, "--out", tmp_path / "b.safetensors")
     assert named.code == 0, named.err
-    assert "assumed" not in named.err
     assert load_checkpoint(tmp_path / "b.safetensors").model.config == GeoDTRPlusConfig(heads=8, mask="normalised")
 
 

@@ -1,6 +1,6 @@
 """A batch's gradient does not depend on how it is cut up; losses do not overflow in half precision."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -117,9 +117,13 @@ def test_two_views_of_a_pair_are_negatives_of_each_other() -> None:
     assert [len(views[branch]) for branch in BRANCHES] == [32, 32]
     first, second = views["aerial"].split(16)
     assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+    def uniform(shape: Sequence[int]) -> Tensor:
+        return torch.rand((32, *shape))
+
     with torch.no_grad():
-        rows = [trainer.model.training_outputs(branch, views[branch], torch.rand)[0] for branch in BRANCHES]
-    expected = soft_margin_triplet(*rows).item()
+        ground, aerial = (trainer.model.training_outputs(branch, views[branch], uniform)[0] for branch in BRANCHES)
+    expected = soft_margin_triplet(ground, aerial).item()
     again = Trainer(config, Ranks(), total=10)
     again.step = 1
     loss, _ = again.update([batch], rate=1e-3)

@@ -63,9 +63,9 @@ def test_embeddings_are_the_official_ones(model: Safa, branch: Branch, side: str
         descriptors, fake = network.with_counterfactual(images, imagined)
         torch.testing.assert_close(network(images), descriptors)
     assert features.abs().mean(dim=(1, 2)).numpy() == pytest.approx(figures[f"{side}_feature_mean_abs"], rel=1e-5)
-    np.testing.assert_allclose(layout, figures[f"{side}_mask"], atol=1e-5)
-    np.testing.assert_allclose(descriptors, figures[f"{side}_embedding"], atol=1e-6)
-    np.testing.assert_allclose(fake, figures[f"fake_{side}_embedding"], atol=1e-6)
+    np.testing.assert_allclose(layout.numpy(), figures[f"{side}_mask"], atol=1e-5)
+    np.testing.assert_allclose(descriptors.numpy(), figures[f"{side}_embedding"], atol=1e-6)
+    np.testing.assert_allclose(fake.numpy(), figures[f"fake_{side}_embedding"], atol=1e-6)
 
 
 @pytest.mark.parametrize(("branch", "side", "pixels"), [("aerial", "sat", "polar"), ("ground", "grd", "ground")])

@@ -16,11 +16,12 @@ from official import FIGURES
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import info_nce
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.importers.sample4geo import AERIAL, GROUND
+from geodtr.training.models.importers.base import Network
 from geodtr.training.models.official import import_official
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 
@@ -38,9 +39,17 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(release: Path) -> Sample4Geo:
-    imported = import_official(release)
+    imported = import_official(release, network=_network())
     assert isinstance(imported, Sample4Geo)
     return imported
+
+
+def _network(preset: str = "sample4geo-cvusa") -> Network:
+    config = load_preset(preset)
+    return Network(config.model, config.ground, config.aerial)
+
+
+GROUND, AERIAL = _network().ground, _network().aerial
 
 
 def test_the_importer_takes_every_official_key_and_leaves_none_unfilled(model: Sample4Geo) -> None:
@@ -115,20 +124,21 @@ def test_a_file_that_the_release_would_load_in_part_is_refused(tmp_path: Path, s
         expected = "encoder.features.6.1.bias has shape"
     torch.save(weights, tmp_path / "spoiled.pth")
     with pytest.raises(CheckpointError, match=expected.replace(".", r"\.")):
-        import_official(tmp_path / "spoiled.pth")
+        import_official(tmp_path / "spoiled.pth", network=_network())
 
 
-def test_sizes_that_no_file_tells_are_assumed_aloud_or_named(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+def test_sizes_that_no_file_records_are_asked_for_by_name(
+    tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Outcome]
+) -> None:
     small = Sample4GeoConfig(widths=(8, 16), blocks=(1, 1))
     weights = Sample4Geo(small, GROUND, AERIAL).state_dict()
     torch.save(_timm_names(weights), tmp_path / "small.pth")
-    assumed = cli("import-checkpoint", tmp_path / "small.pth", "--out", tmp_path / "a.safetensors")
-    assert assumed.code == 0, assumed.err
-    assert "ground 140x768 and aerial 384x384 were assumed" in assumed.err
+    message = refused("import-checkpoint", tmp_path / "small.pth", "--out", tmp_path / "a.safetensors")
+    assert "--preset sample4geo-cvusa" in message
+    assert '--set "model.widths=[8, 16]" --set "model.blocks=[1, 1]"' in message
     asked = ("--preset", "sample4geo-vigor", "--set", "model.widths=[8, 16]", "--set", "model.blocks=[1, 1]")
     named = cli("import-checkpoint", tmp_path / "small.pth", *asked, "--out", tmp_path / "b.safetensors")
     assert named.code == 0, named.err
-    assert "assumed" not in named.err
     loaded = load_checkpoint(tmp_path / "b.safetensors").model
     assert loaded.config == small
     assert loaded.specs["ground"].preprocessing.height == 384

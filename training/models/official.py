@@ -40,7 +40,7 @@ def import_official(
     Raises
     ------
     CheckpointError
-        The file contains code, holds another model, or contradicts its parameters or `network`.
+        The file contains code, holds another model, contradicts its parameters or `network`, or needs one of them.
     """
     tensors = _read_state_dict(path)
     importer = _recognise(tensors, path)
@@ -51,13 +51,16 @@ def import_official(
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
     model = build_model(network.config, network.ground, network.aerial)
     fill_strictly(model, importer.convert(tensors, network.config), path)
+    if network.unknown is not None:  # last: a wrong key or parameter is the better message
+        raise CheckpointError(network.unknown)
     return model.eval()
 
 
 def find_parameters(path: Path) -> Path | None:
-    """The `*parameter.json` beside `path`, if there is exactly one."""
-    files = sorted(path.parent.glob("*parameter.json"))
-    return files[0] if len(files) == 1 else None
+    """The `*parameter.json` beside `path`, or one folder up as in the release; None if there is not exactly one."""
+    here = path.resolve().parent
+    folders = [files for folder in (here, here.parent) if (files := sorted(folder.glob("*parameter.json")))]
+    return folders[0][0] if folders and len(folders[0]) == 1 else None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -23,11 +23,16 @@ P = TypeVar("P", bound=msgspec.Struct)
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Everything that `build_model` needs."""
+    """Everything that `build_model` needs.
+
+    `unknown` is the error to raise if the weights fit this network, but neither they nor the parameters tell it from
+    another one.
+    """
 
     config: ModelConfig
     ground: Preprocessing
     aerial: Preprocessing
+    unknown: str | None = None
 
 
 class Importer(ABC):

@@ -63,12 +63,11 @@ class GeoDTRImporter(Importer):
         return rename_by(_RENAMES, name)
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
+        del notice  # nothing is assumed
         options = read_parameters(parameters, _Parameters)
         wanted = {"ground.layout.w1": 3, "aerial.layout.w1": 3, "ground.layout.encoder.layers.0.linear1.weight": 2}
         require(tensors, wanted, path, self.title)
         defaults = GeoDTRConfig()
-        if options.TR_heads is None:
-            notice(heads_assumed(defaults.heads))
         config = GeoDTRConfig(
             backbone=residual_stages(tensors),
             descriptors=tensors["ground.layout.w1"].shape[1],
@@ -88,14 +87,15 @@ class GeoDTRImporter(Importer):
             config,
             match_input(ground, (GROUND,), count_positions, path),
             match_input(aerial, (AERIAL_POLAR, AERIAL_SQUARE), count_positions, path),
+            unknown=_unknown_heads(parameters, path) if options.TR_heads is None else None,
         )
 
 
-def heads_assumed(heads: int) -> str:
-    """What a user should know who gives no number of heads."""
+def _unknown_heads(parameters: Path | None, path: Path) -> str:
     return (
-        "no parameter file was found, and weights do not tell the number of heads: the paper's "
-        f"{heads} were assumed. If it was trained otherwise, name the file with --parameters."
+        f"The number of heads of {path} is unknown: weights do not record it, and "
+        + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
+        + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
     )
 
 

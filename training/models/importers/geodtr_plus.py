@@ -76,16 +76,10 @@ class GeoDTRPlusImporter(Importer):
         return rename_by(_RENAMES, name)
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
+        del notice  # nothing is assumed
         options = read_parameters(parameters, _Parameters)
         require(tensors, {"ground.layout.w1": 3, "aerial.layout.w1": 3}, path, self.title)
         defaults = GeoDTRPlusConfig()
-        unknown = [name for name in ("TR_heads", "bottleneck", "normalize") if getattr(options, name) is None]
-        if unknown:
-            notice(
-                f"weights do not tell {', '.join(unknown)}, and no parameter file does: {defaults.heads} heads, a "
-                "bottleneck and no normalisation were assumed, as in the release's own command. If it was trained "
-                "otherwise, name the file with --parameters, or the network with --preset and --set."
-            )
         convnext = any(name.startswith("ground.backbone.net.") for name in tensors)
         feed_forward = tensors.get("ground.layout.encoder.layers.0.linear1.weight")
         config = GeoDTRPlusConfig(
@@ -120,13 +114,25 @@ class GeoDTRPlusImporter(Importer):
         if (ground, aerial) != (VIGOR_GROUND, VIGOR_AERIAL):  # VIGOR's runs never use polar tiles
             inferred["no_polar"] = not aerial.polar
         check_stated(options, inferred, path)
-        return Network(config, ground, aerial)
+        return Network(config, ground, aerial, unknown=_unknown(options, parameters, path))
 
     def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
         """The release keeps a bottleneck's weights where it has none."""
         if not isinstance(config, GeoDTRPlusConfig) or config.bottleneck:
             return tensors
         return {name: tensor for name, tensor in tensors.items() if not _BOTTLENECK.fullmatch(name)}
+
+
+def _unknown(options: _Parameters, parameters: Path | None, path: Path) -> str | None:
+    names = [name for name in ("TR_heads", "bottleneck", "normalize") if getattr(options, name) is None]
+    if not names:
+        return None
+    return (
+        f"{', '.join(names)} of {path} are unknown: weights do not record them, and "
+        + (f"{parameters} does not." if parameters else "no *parameter.json is beside it or one folder up.")
+        + " Name the release's JSON with --parameters, or the network: --preset geodtr-plus-cvusa --set "
+        "model.heads=4 --set model.bottleneck=true --set model.mask=sigmoid"
+    )
 
 
 def _mask(options: _Parameters) -> Mask:

@@ -43,20 +43,20 @@ class Sample4GeoImporter(Importer):
         return rename_timm(name)
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
-        del parameters  # the release writes none
+        del parameters, notice  # the release writes none, and nothing is assumed
         require(tensors, {"encoder.features.0.0.weight": 4, "encoder.norm.weight": 1}, path, self.title)
-        stages = count(tensors, r"encoder\.features\.(\d*[13579])\.")
+        stages = range(1, 2 * count(tensors, r"encoder\.features\.(\d*[13579])\."), 2)
         config = Sample4GeoConfig(
-            widths=tuple(
-                first_size(tensors, f"encoder.features.{2 * stage + 1}.0.layer_scale") for stage in range(stages)
-            ),
-            blocks=tuple(count(tensors, rf"encoder\.features\.{2 * stage + 1}\.(\d+)\.") for stage in range(stages)),
+            widths=tuple(first_size(tensors, f"encoder.features.{stage}.0.layer_scale") for stage in stages),
+            blocks=tuple(count(tensors, rf"encoder\.features\.{stage}\.(\d+)\.") for stage in stages),
         )
-        notice(
-            f"the file does not tell the size of its images: ground {GROUND.height}x{GROUND.width} and aerial "
-            f"{AERIAL.height}x{AERIAL.width} were assumed, as for CVUSA and CVACT. For VIGOR: --preset sample4geo-vigor"
+        sizes = f' --set "model.widths={list(config.widths)}" --set "model.blocks={list(config.blocks)}"'
+        unknown = (
+            f"{path} is a checkpoint of Sample4Geo, which does not record the size of its images. Name it: --preset "
+            "sample4geo-cvusa (for CVUSA and CVACT) or --preset sample4geo-vigor"
+            + ("" if config == Sample4GeoConfig() else sizes)
         )
-        return Network(config, GROUND, AERIAL)
+        return Network(config, GROUND, AERIAL, unknown=unknown)
 
     def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
         del config
