@@ -12,7 +12,7 @@ FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Folders whose prose is free of the words in tools/words.txt.
-PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples README.md
+PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples tests README.md
 
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")

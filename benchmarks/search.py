@@ -6,7 +6,8 @@ minutes with smaller galleries and writes no file.
 Descriptors are generated: each is a mixture of --directions random directions plus a third as much of an individual
 direction, so that some are similar, as with a trained model. With --directions 0 all are independent, so that the
 largest cosines are nearly equal and many rows are rescored. A query is a reference rotated by 45 degrees towards
-another generated descriptor.
+another generated descriptor. --alike SPREAD generates what a collapsed model does, one direction for all plus SPREAD of
+an individual one, and compares our storages with float32 alone; it writes no file.
 
 Contenders are interleaved, so that other load affects all alike; ratios are computed within a round.
 """
@@ -73,13 +74,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--directions", type=int, default=64)
+    parser.add_argument("--alike", type=float, metavar="SPREAD")
     parser.add_argument("--quick", action="store_true", help="Use smaller galleries and write no file.")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "search.md")
     options = parser.parse_args()
     page = [introduction(options)]
     for count, size in QUICK if options.quick else SIZES:
-        page += tables(count, size, options.directions, options.rounds)
-    if not options.quick:
+        page += tables(count, size, options.directions, options.alike, options.rounds)
+    if not options.quick and options.alike is None:
         write_bytes(options.out, "\n".join(page).encode())
     sys.stdout.write("\n".join(page))
 
@@ -87,14 +89,18 @@ def main() -> None:
 class Directions:
     """Generates unit rows [N, size] in blocks; deterministic for a seed."""
 
-    def __init__(self, size: int, shared: int, seed: int) -> None:
+    def __init__(self, size: int, shared: int, alike: float | None, seed: int) -> None:
+        self._alike = alike
         self._random = np.random.default_rng(seed)
         self._shared = self._random.standard_normal((shared, size), np.float32) / np.float32(max(1, shared)) ** 0.5
 
     def rows(self, count: int) -> Descriptors:
         shared, size = self._shared.shape
         rows = self._random.standard_normal((count, size), np.float32)
-        if shared:
+        if self._alike is not None:
+            rows *= np.float32(self._alike)
+            rows += self._shared[0]
+        elif shared:
             rows *= np.float32(OWN)
             rows += self._random.standard_normal((count, shared), np.float32) @ self._shared
         return unit(rows)
@@ -104,16 +110,24 @@ def unit(rows: Descriptors) -> Descriptors:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def tables(count: int, size: int, directions: int, rounds: int) -> Iterator[str]:
-    generator = Directions(size, directions, 0)
+def tables(count: int, size: int, directions: int, alike: float | None, rounds: int) -> Iterator[str]:
+    generator = Directions(size, directions if alike is None else 1, alike, 0)
     rows = np.empty((count, size), np.float32)
     for start in track(range(0, count, BLOCK), f"Generating {count:,} x {size}", -(-count // BLOCK)):
         rows[start : start + BLOCK] = generator.rows(min(BLOCK, count - start))
     targets = np.linspace(0, count - 1, max(BATCHES)).astype(np.int64)
     queries = unit(QUERY_COSINE * rows[targets] + (1 - QUERY_COSINE**2) ** 0.5 * generator.rows(len(targets)))
-    contenders = list(open_all(rows))
+    contenders = list(open_all(rows) if alike is None else open_ours(rows))
     for batch in BATCHES:
         yield table(contenders, rows, queries[:batch], rounds)
+
+
+def open_ours(rows: Descriptors) -> Iterator[Contender]:
+    yield Contender("geodtr", "float32", lambda queries: search(queries, rows, TOP).rows, rows.nbytes, ours=True)
+    kinds: tuple[Compression, ...] = ("float16", "int8")
+    for kind in kinds:
+        packed = compressed(rows, kind)
+        yield Contender("geodtr", kind, by_bounds(packed, rows), packed.values.nbytes, ours=True)
 
 
 def open_all(rows: Descriptors) -> Iterator[Contender]:
@@ -134,7 +148,7 @@ def open_all(rows: Descriptors) -> Iterator[Contender]:
         return lambda queries: np.asarray(index.search(prepare(queries), TOP)[1])
 
     size = rows.shape[1]
-    yield Contender("geodtr", "float32", lambda queries: search(queries, rows, TOP).rows, rows.nbytes, ours=True)
+    yield from open_ours(rows)
     yield Contender("NumPy", "float32", lambda queries: by_numpy(queries, rows), rows.nbytes)
     yield Contender("FAISS IndexFlatIP", "float32", by_faiss(faiss.IndexFlatIP(size)), rows.nbytes)
     yield Contender("usearch exact", "float32", by_usearch(rows, lambda queries: queries), rows.nbytes)
@@ -142,10 +156,6 @@ def open_all(rows: Descriptors) -> Iterator[Contender]:
     hnsw.hnsw.efSearch = 64
     yield Contender("FAISS HNSW, approximate", "", by_faiss(hnsw), None)
 
-    kinds: tuple[Compression, ...] = ("float16", "int8")
-    for kind in kinds:
-        packed = compressed(rows, kind)
-        yield Contender("geodtr", kind, by_bounds(packed, rows), packed.values.nbytes, ours=True)
     # These two compare bytes only, so all rows share one scale, and larger values are clipped.
     scale = 127 / np.quantile(np.abs(rows[: 10 * BLOCK]).max(axis=1), 0.99)
 
@@ -237,13 +247,13 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, description:
 
 
 def against_others(ours: Contender, contenders: Sequence[Contender], taken: Sequence[Sequence[float]]) -> Ratio:
-    """Speed relative to the fastest other contender of the same storage."""
+    """Speed relative to the fastest other contender of the same storage; without others, to ours of float32."""
     mine = taken[contenders.index(ours)]
     others = [
         seconds
         for contender, seconds in zip(contenders, taken, strict=True)
         if contender.storage == ours.storage and not contender.ours
-    ]
+    ] or [taken[0]]
     ratios = [other / own for other, own in zip(min(others, key=median), mine, strict=True)]
     return Ratio(median=median(ratios), lowest=min(ratios), highest=max(ratios))
 
@@ -283,15 +293,18 @@ def introduction(options: argparse.Namespace) -> str:
     hidden = os.environ.get("GEODTR_AVX2_ONLY")
     command = ("python tools/avx2_only.py " if hidden else "") + "python benchmarks/search.py"
     command += "" if options.directions == 64 else f" --directions {options.directions}"
+    command += "" if options.alike is None else f" --alike {options.alike:g}"
     command += "" if options.rounds == 7 else f" --rounds {options.rounds}"
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    versions = ", ".join(f"{name} {version(name)}" for name in (LIBRARIES if options.alike is None else LIBRARIES[:3]))
     paragraphs = (
         f"Written by this command on {os.cpu_count()} cores, {cpu.architecture} ({', '.join(cpu.cpu_flags)}), "
         f"with {versions}. `geodtr` multiplies float32 with {library('float32')}, a single query with NumPy, "
         f"and int8 and float16 with {library('int8')}.",
         "Descriptors are generated: "
         + (
-            f"mixtures of {options.directions} random directions and a third as much of an individual one"
+            f"one direction plus {options.alike:g} of an individual one, as of a collapsed model"
+            if options.alike is not None
+            else f"mixtures of {options.directions} random directions and a third as much of an individual one"
             if options.directions
             else "independent random directions, the hardest case for compressed search"
         )

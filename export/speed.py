@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geodtr.export.backends.base import Builder
-from geodtr.export.timing import ROUNDS, noise, time_embedders, together
+from geodtr.export.timing import ROUNDS, time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.base import EngineFiles, EngineOptions
 from geodtr.runtime.engines.registry import open_embedders
@@ -34,24 +34,10 @@ def times_as_fast(
     track: Track = untracked,
 ) -> list[SpeedEntry]:
     """The speed of each of `pairs` relative to `base`, at batch size `batch`."""
-    ground, aerial = (
-        time_embedders(
-            [pair[branch] for pair in (base, *pairs)],
-            [noise(pair[branch], batch) for pair in (base, *pairs)],
-            rounds=rounds,
-            track=track,
-        )
-        for branch in BRANCHES
-    )
-    both = [together(*each) for each in zip(ground, aerial, strict=True)]
+    first, *timings = time_pairs((base, *pairs), batch, rounds=rounds, track=track)
     return [
-        SpeedEntry(
-            batch=batch,
-            ground=ground[row].ratio(ground[0]),
-            aerial=aerial[row].ratio(aerial[0]),
-            both=both[row].ratio(both[0]),
-        )
-        for row in range(1, len(both))
+        SpeedEntry(batch=batch, **{what: timing.ratio(first[what]) for what, timing in pair.items()})
+        for pair in timings
     ]
 
 

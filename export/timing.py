@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
+from typing import Literal
 
 import numpy as np
 
@@ -56,6 +57,10 @@ class Timing:
         return Ratio(median=median(ratios), lowest=min(ratios), highest=max(ratios))
 
 
+PairTiming = dict[Literal["ground", "aerial", "both"], Timing]
+"""One model's timings; `both` is a call of each branch."""
+
+
 def time_embedders(
     embedders: Sequence[Embedder], images: Sequence[Images], *, rounds: int = ROUNDS, track: Track = untracked
 ) -> list[Timing]:
@@ -75,8 +80,8 @@ def time_pairs(
     *,
     rounds: int = ROUNDS,
     track: Track = untracked,
-) -> list[Timing]:
-    """Both branches of each model as one, called with `batch` images of noise of the size that each embedder takes."""
+) -> list[PairTiming]:
+    """Each branch of each model, called with `batch` images of noise of the size that it takes, and both branches."""
     ground, aerial = (
         time_embedders(
             [model[branch] for model in models],
@@ -86,7 +91,10 @@ def time_pairs(
         )
         for branch in BRANCHES
     )
-    return [together(*each) for each in zip(ground, aerial, strict=True)]
+    return [
+        {"ground": first, "aerial": second, "both": together(first, second)}
+        for first, second in zip(ground, aerial, strict=True)
+    ]
 
 
 def together(ground: Timing, aerial: Timing) -> Timing:

@@ -9,16 +9,17 @@ import glob
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
-_KEPT = 30  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
+_KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 Lock = Literal["ours", "another's", "none"]
 """`none`: the file system has no locks, so another process cannot be detected."""
@@ -59,27 +60,58 @@ def check_file(path: Path, error_class: type[UserError], remedy: str = "Check th
             raise error_class(f"{path} is not a file. {remedy}")
 
 
+def check_regular(path: Path, error_class: type[UserError]) -> bool:
+    """Whether a file is at `path`. Raises `error_class` where anything else is: a symbolic link leads elsewhere, and a
+    pipe or a device may never end.
+    """
+    with readable(error_class):
+        try:
+            regular = stat.S_ISREG(path.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    if not regular:
+        raise _not_regular(path, error_class)
+    return True
+
+
+def open_regular(path: Path, flags: int, error_class: type[UserError]) -> int:
+    """A descriptor of the file `path`. Raises FileNotFoundError, or `error_class` as check_regular does."""
+    check_regular(path, error_class)  # a device is not even opened
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_regular(path, error_class) from None
+        raise
+
+
+def _not_regular(path: Path, error_class: type[UserError]) -> UserError:
+    return error_class(
+        f"{path} is a symbolic link, a folder, a pipe or a device where only a file may be. Put the file itself there."
+    )
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
-    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part.
+    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part. What a
+    killed process left of the same file is taken over.
     Raises UserError when the place cannot be written.
     """
     path = path.resolve()
-    with _explained(path):
+    with _explained(path), ExitStack() as closes:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_KEPT]}.", suffix=path.suffix[:_KEPT])
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary_file(path, closes)
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             sync(temporary)
             temporary.replace(path)
-            sync(path.parent)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 @contextmanager
@@ -173,12 +205,13 @@ def locked(path: Path) -> Iterator[Lock]:
     """Hold the file or folder `path` against other processes while the context lasts, if none of them holds it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield _lock(descriptor)
+        yield lock_file(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> Lock:
+def lock_file(descriptor: int) -> Lock:
+    """Hold an open file or folder against other processes until it is closed, if none of them holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -186,6 +219,26 @@ def _lock(descriptor: int) -> Lock:
     except OSError:
         return "none"
     return "ours"
+
+
+def _temporary_file(path: Path, closes: ExitStack) -> Path:
+    """An empty file beside `path`, held until `closes` is closed.
+
+    Its name is always the same, so that the next process finds what a killed one left without looking through the
+    folder. Where another process holds that, or something else is there, the name is a random one.
+    """
+    begin, end = f".{path.name[:_KEPT]}.unfinished", path.suffix[:_KEPT]
+    temporary = path.with_name(begin + end)
+    with suppress(OSError, UserError):
+        descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT, UserError)
+        closes.callback(os.close, descriptor)
+        # Else it is another's, or was until now and has become the file that it was made for.
+        if lock_file(descriptor) == "ours" and os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+            os.ftruncate(descriptor, 0)
+            return temporary
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{begin}-", suffix=end)
+    os.close(handle)
+    return Path(name)
 
 
 def _remove_abandoned(parent: Path, unfinished: str) -> None:

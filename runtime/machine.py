@@ -4,6 +4,7 @@ Knows how to ask the operating system; knows nothing of engines.
 """
 
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -14,6 +15,7 @@ import msgspec
 from geodtr.runtime.names import Dialect
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _JETSON = Path("/etc/nv_tegra_release")
 _VNNI = frozenset({"avx_vnni", "avx512_vnni", "asimddp"})
 _CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -50,6 +52,13 @@ def this_cpu() -> Machine:
                 flags = _RECORDED_FLAGS & set(value.split())
                 break
     return Machine(architecture=platform.machine(), cpu_flags=tuple(sorted(flags)))
+
+
+def memory_bytes() -> int:
+    """The memory that this process may use: the machine's, or its container's if that is less."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CONTAINER.read_text().strip() if _CONTAINER.is_file() else "max"
+    return there if limit == "max" else min(there, int(limit))
 
 
 def with_gpu(name: str, compute_capability: str, driver: str) -> Machine:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Event, Semaphore, Thread
+from threading import Condition, Event, Semaphore, Thread
 from typing import Generic, TypeVar
 
 from geodtr.runtime.errors import DataError
@@ -17,6 +18,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _LONGEST = 1 << 20  # bytes of a line
+_ROOM = 256 << 20
+"""Bytes of items that wait to be worked on: ten frames of a 4K video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +106,54 @@ def arriving_lines(file: int, name: str) -> Iterator[str]:
         yield begun.decode(encoding)
 
 
+@dataclass(frozen=True, slots=True)
+class Bulk(Generic[T]):
+    """The memory that items hold: `size` in bytes, and `shed`, the same item without it."""
+
+    size: Callable[[T], int]
+    shed: Callable[[T], T]
+
+
+class _Room:
+    """Bytes that items may hold together. A larger one is let in alone."""
+
+    def __init__(self) -> None:
+        self._held, self._stopped, self._changed = 0, False, Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there is room, or until `stop`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or not self._held or self._held + size <= _ROOM)
+            self._held += size
+
+    def give(self, size: int, _done: object) -> None:
+        with self._changed:
+            self._held -= size
+            self._changed.notify()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+
 def work_ahead(
-    function: Callable[[T], R], items: Iterable[T], *, threads: int | None = None, ahead: int
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    threads: int | None = None,
+    ahead: int,
+    bulk: Bulk[T] | None = None,
 ) -> Generator[tuple[T, Future[R]], None, None]:
     """Each item, in order, with the finished future of function(item).
 
     At most `ahead` items are running or waiting to be taken. A separate thread reads the items, so that a slow source
     (a camera, a video) is read while the caller is busy, and a result does not wait for later items. An error of the
     source is raised here, after the items before it. If the caller stops early, running calls finish and the rest are
-    dropped, so that nothing is written afterwards. `threads` None: Python's default number.
+    dropped, so that nothing is written afterwards. `threads` None: Python's default number. With `bulk`, items come
+    back without their memory, and those that wait for `function` hold at most _ROOM bytes.
     """
-    free, stopped = Semaphore(ahead), Event()
+    free, stopped, room = Semaphore(ahead), Event(), _Room()
 
     def begin() -> Iterator[tuple[T, Future[R]]]:
         remaining = iter(items)
@@ -122,7 +162,15 @@ def work_ahead(
                 item = next(remaining)
             except StopIteration:
                 return
-            yield item, pool.submit(function, item)
+            if bulk is None:
+                yield item, pool.submit(function, item)
+                continue
+            size = bulk.size(item)
+            room.take(size)
+            future = pool.submit(function, item)
+            future.add_done_callback(partial(room.give, size))
+            item = bulk.shed(item)
+            yield item, future
 
     with ThreadPoolExecutor(threads) as pool:
         begun = BackgroundReader(begin(), "work_ahead")
@@ -134,5 +182,6 @@ def work_ahead(
         finally:
             stopped.set()
             free.release()
+            room.stop()
             pool.shutdown(cancel_futures=True)
             begun.join()

@@ -10,7 +10,7 @@ import msgspec
 
 from geodtr.runtime.build_command import rebuild_command, recompile_bundle, recompile_for
 from geodtr.runtime.errors import BundleError, UserError
-from geodtr.runtime.files import sha256
+from geodtr.runtime.files import check_regular, sha256
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Dialect
@@ -116,8 +116,11 @@ def _check_file(bundle: Path, entry: FileEntry, remedy: Callable[[], str]) -> Fi
 
     if Path(entry.file).name != entry.file:
         return failed(f"{bundle / FILE_NAME} names {entry.file!r}, which is outside the bundle.")
-    if not file.is_file():
-        return failed(f"{file} is missing. Copy the bundle again, or build it again.")
+    try:
+        if not check_regular(file, BundleError):
+            return failed(f"{file} is missing. Copy the bundle again, or build it again.")
+    except BundleError as error:
+        return failed(str(error))
     if sha256(file) != entry.sha256:
         return failed(
             f"{file} was altered after the bundle was built: its SHA-256 differs from the manifest's. It will not run. "

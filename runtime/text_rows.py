@@ -9,13 +9,24 @@ from geodtr.runtime.errors import DataError
 
 
 def read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """All rows that are not empty, cells stripped, each with its line number in the file.
+    """All rows of `csv_rows`, for files that are small."""
+    return list(csv_rows(path))
 
-    Raises DataError when the file is not a CSV in UTF-8, or cannot be read.
+
+def csv_rows(path: Path, most: int | None = None) -> Iterator[tuple[int, list[str]]]:
+    """All rows that are not empty, cells stripped, each with its line number in the file, as they are read.
+
+    Raises DataError when the file is not a CSV in UTF-8, cannot be read, or has more than `most` rows below its header.
     """
+    count = 0
     with _explained(path, "a CSV"), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
-        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        for row in reader:
+            if row:
+                count += 1
+                if most is not None and count > most + 1:
+                    raise DataError(f"{path} has more than {most:,} rows. Split it.")
+                yield reader.line_num, [cell.strip() for cell in row]
 
 
 def read_words(path: Path) -> list[tuple[int, list[str]]]:

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: the shared data where it is there, and one small trained model a run."""
+"""Fixtures that all tests share: shared data if it is available, and one small trained model."""
 
 import os
 import shutil
@@ -49,14 +49,14 @@ if NIGHTLY:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """In the nightly run, each property is tried on ten times as many examples, in ten rounds."""
+    """Test each property on ten times as many examples in the nightly run, in ten rounds."""
     if NIGHTLY and is_hypothesis_test(metafunc.function):
         metafunc.fixturenames.append("nightly_round")
         metafunc.parametrize("nightly_round", range(10))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that need the trained model come last: while one worker makes it, the others have work."""
+    """Run files that need the trained model last: while one worker trains it, the others have work."""
     needs = {
         item.path for item in items if isinstance(item, pytest.Function) and {"world", "trained"} & {*item.fixturenames}
     }
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def conformance() -> Path:
-    """Official figures of real images; their tests are skipped in a clone that has none."""
+    """Official figures of real images; tests that need them are skipped in a clone without them."""
     folder = SHARED / "conformance"
     if not folder.is_dir():
         pytest.skip(f"no official figures at {folder}; set GEODTR_SHARED")
@@ -74,7 +74,7 @@ def conformance() -> Path:
 
 @pytest.fixture(scope="session")
 def cvusa_sample() -> Path:
-    """The root of five real CVUSA pairs; its tests are skipped in a clone that has none."""
+    """The root of five real CVUSA pairs; tests that need them are skipped in a clone without them."""
     folder = SHARED / "data" / "cvusa_sample"
     if not folder.is_dir():
         pytest.skip(f"no CVUSA sample at {folder}; set GEODTR_SHARED")
@@ -83,13 +83,13 @@ def cvusa_sample() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def exported_once() -> Iterator[None]:
-    """PyTorch's exporter takes five seconds for a network however small: each is exported once, and is then a file."""
-    whole = graph_export.export_network
+    """Export each network once and cache the file: PyTorch's exporter takes five seconds even for a small one."""
+    original = graph_export.export_network
 
-    @wraps(whole)
+    @wraps(original)
     def export_network(network: torch.nn.Module, how: Preprocessing) -> Any:
         def export(folder: Path) -> None:
-            onnx.save(whole(network, how), str(folder / "graph.onnx"))
+            onnx.save(original(network, how), str(folder / "graph.onnx"))
 
         return onnx.load(str(build_once(f"export-{_hash(network, how)}", export) / "graph.onnx"))
 
@@ -99,7 +99,7 @@ def exported_once() -> Iterator[None]:
 
 
 def _hash(network: torch.nn.Module, how: Preprocessing) -> str:
-    """Of all that decides what a network computes: its classes, their plain attributes, and its tensors."""
+    """Hash everything that defines a network's result: its classes, their plain attributes, and its tensors."""
     digest = sha256(repr((network, how)).encode())
     for name, module in network.named_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, str | int | float | tuple)}
@@ -112,7 +112,7 @@ def _hash(network: torch.nn.Module, how: Preprocessing) -> str:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Pairs of the generated world, to train on and on unseen ground; all workers and runs read the same files."""
+    """Training pairs of the generated world, and test pairs of another region. All workers and runs share the files."""
 
     train_set: PairSet
     test_set: PairSet
@@ -125,7 +125,7 @@ def world() -> World:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A small model trained once on the generated world, with what was made of it: a copy for each worker."""
+    """A small model trained once on the generated world, with its bundles and gallery; each worker has a copy."""
 
     train_set: PairSet
     test_set: PairSet
@@ -167,13 +167,13 @@ def _train(root: Path) -> None:
     for precision in BUILT:
         plan = plan_of(precision, Calibration(pool_of(world.train_set)), keep_cosine=0.9998)
         build_engine(BuildRequest(onnx.path, root / precision, plan=plan))
-    flying = open_bundle(root / "fp32")
+    fp32 = open_bundle(root / "fp32")
     tiles = reference_tiles(world.test_set)
-    build_gallery(root / "gallery", tiles, flying.embedder("aerial"), made_by(flying.manifest))
+    build_gallery(root / "gallery", tiles, fp32.embedder("aerial"), made_by(fp32.manifest))
 
 
 class Losses(Listener):
-    """Writes down what training tells."""
+    """Records the events of training."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -192,7 +192,7 @@ class Losses(Listener):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command left: its exit code and what it printed."""
+    """The exit code of a command and what it printed."""
 
     code: int
     out: str
@@ -231,7 +231,7 @@ def pairs(world: World, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(cli: Callable[..., Outcome], tmp_path: Path) -> Callable[..., str]:
-    """Run a command that must be refused; returns its one message."""
+    """Run a command that must be refused and leave no file; return its message."""
 
     def call(*arguments: object) -> str:
         before = _tree(tmp_path)

@@ -19,6 +19,7 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.distributed import Ranks, join_ranks
 from geodtr.training.interruption import defer_signals
 from geodtr.training.listener import Listener
+from geodtr.training.memory import check_memory
 from geodtr.training.pair_images import PairImages
 from geodtr.training.pair_order import PairOrder
 from geodtr.training.pretrained import first_weights
@@ -113,6 +114,7 @@ def _run(
     recipe = config.recipe
     ranks.share(config.micro_batch)
     # Check the configuration before reading any image.
+    check_memory(config, ranks)
     weights = {} if saved else first_weights(config)
     _check_sets(config, pair_set, validation)
     with _forked_rng(ranks), defer_signals() as interruption:

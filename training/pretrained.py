@@ -1,6 +1,5 @@
 """Initial weights: of a checkpoint, or ImageNet weights of the backbones from torchvision or a file."""
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,9 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
 
@@ -23,6 +19,7 @@ from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.safa import SafaConfig, vgg
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
+from geodtr.training.models.weights import check_tensors, read_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
@@ -140,16 +137,10 @@ def _download(weights: Any) -> Mapping[str, Tensor]:
 def _read(path: Path, title: str) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"recipe.pretrained is {str(path)!r}; allowed are none, imagenet, or an existing file.")
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is rejected: it is damaged, or contains Python code that loading would execute."
-        ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable file of weights ({error}).") from None
+    content = read_weights(path)
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} does not hold tensors by name, as torchvision's {title} file does.")
+    check_tensors(content, path)
     return content
 
 

@@ -5,7 +5,7 @@ are timed side by side (see timing), both branches with a batch of noise. What i
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.write import CalibrationPlan, calibrated
 from geodtr.export.speed import check_faster, measure_speed
 from geodtr.export.statistics import mcnemar
-from geodtr.export.timing import Timing, noise, time_embedders, together
+from geodtr.export.timing import PairTiming, Timing, noise, time_pairs
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import UserError
@@ -179,7 +179,7 @@ def _keep_fastest(
             entries[each.candidate] = not_timed(each.candidate, reason, each.backend.version)
     if not passed:
         raise none_left(entries)
-    timings = _time([each.embedders for each in passed], batch, track)
+    timings = time_pairs([each.embedders for each in passed], batch, rounds=ROUNDS, track=track)
     kept = fastest([each["both"] for each in timings])
     for one, timed in zip(passed, timings, strict=True):
         entries[one.able.candidate] = _timed(one, timed, timings[kept])
@@ -215,23 +215,6 @@ def _build(
     return _Passed(able, bundle, embedders)
 
 
-def _time(embedders: Sequence[EmbedderPair], batch: int, track: Track) -> list[dict[str, Timing]]:
-    """Of each pair, the timing of either branch and of both together, measured in turns."""
-    ground, aerial = (
-        time_embedders(
-            [pair[branch] for pair in embedders],
-            [noise(pair[branch], batch) for pair in embedders],
-            rounds=ROUNDS,
-            track=track,
-        )
-        for branch in BRANCHES
-    )
-    return [
-        {"ground": first, "aerial": second, "both": together(first, second)}
-        for first, second in zip(ground, aerial, strict=True)
-    ]
-
-
 def fastest(timings: Sequence[Timing]) -> int:
     """The row to keep: the first that no other beats; where each is beaten, the one with the highest median."""
     unbeaten = (row for row, timing in enumerate(timings) if not any(_beats(other, timing) for other in timings))
@@ -248,7 +231,7 @@ def _rounds_won(one: Timing, other: Timing) -> int:
     return sum(own < others for own, others in zip(one.seconds, other.seconds, strict=True))
 
 
-def _timed(passed: _Passed, timed: Mapping[str, Timing], kept: Mapping[str, Timing]) -> BackendTrialEntry:
+def _timed(passed: _Passed, timed: PairTiming, kept: PairTiming) -> BackendTrialEntry:
     speeds = {
         what: TrialSpeed(images_per_second=timing.speed, times_kept=timing.ratio(kept[what]))
         for what, timing in timed.items()

@@ -38,6 +38,23 @@ def behind_last(graph: Any, op_type: str) -> list[Any]:
     return result
 
 
+def without_rounding(graph: Any) -> Any:
+    """A copy of a quantised `ModelProto` in which activations are not rounded; weights stay as they are."""
+    exact = type(graph)()
+    exact.CopyFrom(graph)
+    nodes = exact.graph.node
+    quantised = {node.output[0]: node for node in nodes if node.op_type == "QuantizeLinear"}
+    pairs = [node for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] in quantised]
+    before = {node.output[0]: quantised[node.input[0]].input[0] for node in pairs}
+    for node in nodes:
+        for index in range(len(node.input)):
+            while node.input[index] in before:
+                node.input[index] = before[node.input[index]]
+    for node in (*pairs, *quantised.values()):
+        nodes.remove(node)
+    return exact
+
+
 def tensor_types(graph: Any) -> dict[str, int]:
     """Element type of every tensor, as far as the graph and shape inference tell."""
     import onnx

@@ -69,7 +69,8 @@ def compare(
             check_layers(contender.exact, contender.bundle)
         run = begin(reference, graphs if stages else {}, pair_set, track=track)
         embedders = [model.embedders for model in (reference, *candidates)]
-        timings = time_pairs(embedders, min(_SPEED_BATCH, len(run.pair_set)), rounds=_SPEED_ROUNDS, track=track)
+        batch = min(_SPEED_BATCH, len(run.pair_set))
+        timings = [each["both"] for each in time_pairs(embedders, batch, rounds=_SPEED_ROUNDS, track=track)]
         fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
         measured = [
             measure(run, settings, contender, _beside(timings, row, fp32, contender.model.precision), track)

@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from geodtr.runtime.errors import DescriptorError, ImageError
-from geodtr.runtime.images.frames import Frame, as_frames, load_frame
+from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, load_frame
 from geodtr.runtime.images.preprocess import load_image
-from geodtr.runtime.prefetch import work_ahead
+from geodtr.runtime.prefetch import Bulk, work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 
@@ -44,7 +44,7 @@ def stop(path: Path | Frame, error: ImageError) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """One batch: descriptors float32 [B, D], row i of frames[i]."""
+    """One batch: descriptors float32 [B, D], row i of frames[i]. The frames' pixels are no longer held."""
 
     frames: list[Frame]
     descriptors: Descriptors
@@ -90,6 +90,7 @@ def embed_frames(
         description=description,
         on_error=on_error,
         track=track,
+        bulk=PIXELS,
     )
     with closing(loaded):
         for frames, pixels in loaded:
@@ -152,6 +153,7 @@ def batches_ahead(
     description: str = "Reading",
     on_error: Callable[[T, ImageError], None],
     track: Track = untracked,
+    bulk: Bulk[T] | None = None,
 ) -> Generator[tuple[list[T], Images], None, None]:
     """Items with the images that `load` returns, stacked to uint8 [B, H, W, 3], in order; only the last batch may be
     short.
@@ -160,7 +162,7 @@ def batches_ahead(
     if that returns.
     """
     batch = list[tuple[T, Images]]()
-    with closing(work_ahead(load, items, threads=cpu_count(), ahead=2 * batch_size)) as loaded:
+    with closing(work_ahead(load, items, threads=cpu_count(), ahead=2 * batch_size, bulk=bulk)) as loaded:
         for item, loading in track(loaded, description, count):
             try:
                 batch.append((item, loading.result()))

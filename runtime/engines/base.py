@@ -1,12 +1,20 @@
 """The interface of the runtime's backends. Knows no backend: each backend's file imports this one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
+
+from geodtr.runtime.errors import BundleError
 from geodtr.runtime.names import Precision
-from geodtr.runtime.spec import BranchSpec
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Images
+
+_LONGEST = 300
+"""Characters of a library's message that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,59 @@ class EngineOptions:
 
 DEFAULT_OPTIONS = EngineOptions()
 """The backend's defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of an engine: name, element type as NumPy's, and shape, None where any size is allowed."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sides = ", ".join("any" if side is None else str(side) for side in self.shape)
+        return f"{self.name[:_LONGEST]}: {self.dtype} [{sides}]"
+
+
+def check_ports(takes: Sequence[Port], gives: Sequence[Port], spec: BranchSpec, name: Path) -> None:
+    """Raise BundleError unless an engine takes and gives exactly what its manifest states, in any batch size."""
+    how = spec.preprocessing
+    expected = [Port(INPUT, "uint8", (None, how.height, how.width, 3))]
+    returned = [Port(OUTPUT, "float32", (None, spec.descriptor_size))]
+    if (list(takes), list(gives)) != (expected, returned):
+        raise BundleError(
+            f"{name} takes {_listed(takes)} and returns {_listed(gives)}; its manifest states {_listed(expected)} and "
+            f"{_listed(returned)}. Build the bundle again."
+        )
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    more = f" and {len(ports) - 3} more" if len(ports) > 3 else ""
+    return (", ".join(map(str, ports[:3])) or "nothing") + more
+
+
+@contextmanager
+def explained(library: str, name: Path) -> Iterator[None]:
+    """Turn an error that an engine's library raises while it runs into a BundleError of one line."""
+    try:
+        yield
+    except Exception as error:  # the libraries' exceptions share no base class
+        reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+        raise BundleError(f"{library} cannot run {name}: {reason}. Build the bundle again.") from error
+
+
+def as_descriptors(rows: Any, images: Images, spec: BranchSpec, name: Path) -> Descriptors:
+    """An engine's output as descriptors. Raises BundleError unless it has a row for each image: graphs can promise one
+    shape and compute another.
+    """
+    descriptors = np.asarray(rows)
+    if descriptors.dtype != np.float32 or descriptors.shape != (len(images), spec.descriptor_size):
+        raise BundleError(
+            f"{name} returned {descriptors.dtype} {list(descriptors.shape)} for {len(images)} images; its manifest "
+            f"states float32 {[len(images), spec.descriptor_size]}. Build the bundle again."
+        )
+    return descriptors
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,24 @@ from typing import Any, Literal
 import numpy as np
 
 from geodtr.runtime.build_command import rebuild_command, recompile_bundle
-from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.base import (
+    DEFAULT_OPTIONS,
+    EngineFiles,
+    EngineOptions,
+    LayerTime,
+    Port,
+    as_descriptors,
+    check_ports,
+    explained,
+    longest_first,
+)
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint, pip
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Precision, Provider
 from geodtr.runtime.preflight import Finding, check_cpu_dialect, find_gpu, looked_at
-from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
+from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, Embedder, Images
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS: dict[Provider, str] = {
@@ -50,16 +60,8 @@ class OnnxRuntimeEmbedder:
     def __init__(self, session: Any, spec: BranchSpec, name: Path) -> None:
         self._spec = spec
         self._session = session
-        size = (spec.preprocessing.height, spec.preprocessing.width)
-        takes, gives = self._session.get_inputs(), self._session.get_outputs()
-        if [entry.name for entry in (*takes, *gives)] != [INPUT, OUTPUT] or tuple(takes[0].shape[1:3]) != size:
-            raise BundleError(
-                f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
-            )
-        if gives[0].shape[-1] != spec.descriptor_size:
-            raise BundleError(
-                f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
-            )
+        self._name = name
+        check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), spec, name)
 
     @property
     def spec(self) -> BranchSpec:
@@ -67,8 +69,24 @@ class OnnxRuntimeEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
-        (descriptors,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
-        return np.asarray(descriptors, dtype=np.float32)
+        with explained("ONNX Runtime", self._name):
+            (rows,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
+        return as_descriptors(rows, images, self._spec, self._name)
+
+
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+def _ports(entries: Sequence[Any]) -> list[Port]:
+    """Sizes that a graph leaves open have a name, or None."""
+    return [
+        Port(
+            entry.name,
+            _TYPES.get(entry.type, entry.type),
+            tuple(side if isinstance(side, int) else None for side in entry.shape),
+        )
+        for entry in entries
+    ]
 
 
 def installed() -> Finding:
@@ -125,8 +143,9 @@ def layer_times(
     """Layer times from ONNX Runtime's profiler, after one warm-up call; the layers of the optimised graph."""
     with tempfile.TemporaryDirectory() as folder:
         session = _open(engine, backend, options, profile=Path(folder) / "layers")
-        for _ in range(calls + 1):
-            session.run(None, {INPUT: images})
+        with explained("ONNX Runtime", engine.graph):
+            for _ in range(calls + 1):
+                session.run(None, {INPUT: images})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     taken: dict[tuple[str, str], list[float]] = {}
     for event in events:

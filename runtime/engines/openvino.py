@@ -16,14 +16,24 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.build_command import rebuild_command, recompile_bundle
-from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.base import (
+    DEFAULT_OPTIONS,
+    EngineFiles,
+    EngineOptions,
+    LayerTime,
+    Port,
+    as_descriptors,
+    check_ports,
+    explained,
+    longest_first,
+)
 from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import Machine, this_cpu
 from geodtr.runtime.manifest import BackendEntry, Manifest
 from geodtr.runtime.names import Precision
 from geodtr.runtime.preflight import Finding, check_cpu_dialect, looked_at
-from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Embedder, Images
+from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, Embedder, Images
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed")
 """The graphs it runs. It computes fp16 graphs in float32: the file is half as large, but not faster."""
@@ -39,20 +49,8 @@ class OpenVinoEmbedder:
         self._spec = spec
         self._compiled = compiled
         self._requests = threading.local()
-        takes, gives = compiled.inputs, compiled.outputs
-        size = (spec.preprocessing.height, spec.preprocessing.width)
-        if (
-            [port.any_name for port in (*takes, *gives)] != [INPUT, OUTPUT]
-            or takes[0].element_type.to_string() != "u8"
-            or [str(side) for side in takes[0].partial_shape][1:] != [str(side) for side in (*size, 3)]
-        ):
-            raise BundleError(
-                f"{name} does not take uint8 images of {size[0]}x{size[1]} pixels. Build the bundle again."
-            )
-        if str(gives[0].partial_shape[1]) != str(spec.descriptor_size):
-            raise BundleError(
-                f"{name} does not return descriptors of {spec.descriptor_size} values. Build the bundle again."
-            )
+        self._name = name
+        check_ports(_ports(compiled.inputs), _ports(compiled.outputs), spec, name)
 
     @property
     def spec(self) -> BranchSpec:
@@ -62,8 +60,22 @@ class OpenVinoEmbedder:
         """[B, H, W, 3] -> [B, D], unit rows."""
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
-        descriptors = self._requests.own.infer({INPUT: np.ascontiguousarray(images)})[0]
-        return np.array(descriptors, dtype=np.float32)
+        with explained("OpenVINO", self._name):
+            # A copy: the request's next call writes to the same memory.
+            rows = self._requests.own.infer({INPUT: np.ascontiguousarray(images)})[0].copy()
+        return as_descriptors(rows, images, self._spec, self._name)
+
+
+_TYPES = {"u8": "uint8", "f32": "float32"}
+
+
+def _ports(entries: Sequence[Any]) -> list[Port]:
+    ports = []
+    for entry in entries:
+        name, dtype, shape = entry.any_name if entry.names else "", entry.element_type.to_string(), entry.partial_shape
+        sides = () if shape.rank.is_dynamic else tuple(None if side.is_dynamic else side.get_length() for side in shape)
+        ports.append(Port(name, _TYPES.get(dtype, dtype), sides))
+    return ports
 
 
 def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -124,7 +136,8 @@ def layer_times(
     request = open_model(_source(engine, backend), options, count_time=True).create_infer_request()
     taken: dict[tuple[str, str], list[float]] = {}
     for _ in range(calls + 1):
-        request.infer({INPUT: images})
+        with explained("OpenVINO", engine.graph):
+            request.infer({INPUT: images})
         for layer in request.profiling_info:
             if layer.status == layer.Status.EXECUTED:
                 milliseconds = layer.real_time.total_seconds() * 1e3

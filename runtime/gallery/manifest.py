@@ -9,7 +9,7 @@ import msgspec
 
 from geodtr import __version__
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
-from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Index, Storage
 
@@ -50,6 +50,7 @@ def made_by(bundle: Manifest) -> MadeBy:
 def read_gallery_manifest(gallery: Path) -> GalleryManifest:
     """Read and validate `gallery`/gallery.json. Raises GalleryError naming the fault."""
     path = gallery / FILE_NAME
+    check_regular(path, GalleryError)
     try:
         return decode_manifest(path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):

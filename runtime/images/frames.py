@@ -6,7 +6,7 @@ Knows names and what is behind them; knows nothing of engines.
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from geodtr.runtime.images.camera import read_camera
 from geodtr.runtime.images.decode import Decoded, decode, list_images
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.images.video import VIDEO_SUFFIXES, check_opencv, read_video
+from geodtr.runtime.prefetch import Bulk
 from geodtr.runtime.spec import Images, Preprocessing
 
 _CAMERA = re.compile(r"camera:(\d{1,3})")
@@ -28,18 +29,31 @@ class Frame:
     """One image before it is preprocessed.
 
     `name` identifies it: its path, or `drive.mp4#57` for frame 57 (counted from 0) of a video; empty for a single
-    image. `image` is a file, or pixels (uint8 RGB [h, w, 3]), or an ImageError where a source breaks off. `time` is in
-    seconds: since the start of the video, for a camera since 1970-01-01T00:00Z; None for files and plain pixels.
+    image. `image` is a file, or pixels (uint8 RGB [h, w, 3]), an ImageError where a source breaks off, or None once its
+    pixels were used and dropped. `time` is in seconds: since the start of the video, for a camera since
+    1970-01-01T00:00Z; None for files and plain pixels.
     """
 
     name: str
-    image: Path | Images | ImageError
+    image: Path | Images | ImageError | None
     time: float | None = None
 
     @property
     def called(self) -> str:
         """What a message calls it."""
         return self.name or "The image"
+
+
+def _size(frame: Frame) -> int:
+    return frame.image.nbytes if isinstance(frame.image, np.ndarray) else 0
+
+
+def _without_pixels(frame: Frame) -> Frame:
+    return replace(frame, image=None) if isinstance(frame.image, np.ndarray) else frame
+
+
+PIXELS = Bulk(_size, _without_pixels)
+"""The memory that frames of videos and cameras hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +115,8 @@ def decode_frame(frame: Frame) -> Decoded:
     if isinstance(frame.image, Path):
         return decode(frame.image)
     pixels = frame.image
+    if pixels is None:
+        raise ImageError(f"{frame.called} holds no pixels any more: they were dropped after use.")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         form = f"{pixels.dtype} {list(pixels.shape)}"
         raise ImageError(f"{frame.called} is an array of {form}; needed is uint8 RGB [height, width, 3].")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 
 
+MAX_PIXELS = 7680 * 4320
+"""Pixels of a frame. A decoder holds a dozen frames, of 50 MB each at this size."""
+
+
 class Seen(NamedTuple):
     """One frame: its name, its pixels (uint8 RGB [h, w, 3]) or why there are none, and its time in seconds."""
 
@@ -52,6 +56,11 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
     with opened(str(path)) as capture:
         if not capture.isOpened():
             yield Seen(str(path), ImageError(f"{path} cannot be opened as a video: truncated, or not one."), None)
+            return
+        width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MAX_PIXELS:
+            why = f"{path} has frames of {width}x{height}; at most {MAX_PIXELS:,} pixels (8K) are decoded. "
+            yield Seen(str(path), ImageError(f"{why}Scale it down."), None)
             return
         expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         number = 0

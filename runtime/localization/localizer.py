@@ -26,7 +26,7 @@ from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.images.frames import Frame, as_frames, decode_frame, preprocess_frame
+from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame, preprocess_frame
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
 from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
@@ -194,7 +194,7 @@ class Localizer:
         is for `track`. Raises ImageError, naming the bad image, if `on_error` does.
         """
         size = max(1, BATCH_SIZE // self._headings)
-        with closing(work_ahead(self._load, as_frames(images), ahead=2 * size)) as loading:
+        with closing(work_ahead(self._load, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)

@@ -6,7 +6,7 @@ import msgspec
 
 from geodtr import __version__
 from geodtr.runtime.errors import BundleError
-from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, SourceEntry
 from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry
@@ -52,6 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def read_manifest(bundle: Path) -> Manifest:
     """Read and validate `bundle`/manifest.json. Raises BundleError naming the field that is wrong."""
     path = bundle / FILE_NAME
+    check_regular(path, BundleError)
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -17,7 +17,8 @@ from geodtr.runtime.search.quantize import Compressed
 from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores
 from geodtr.runtime.spec import Descriptors
 
-_QUERIES = 256
+_QUERIES, _HITS = 256, 1 << 18
+"""Queries that are searched together, and what they may find in all: of each hit some 700 bytes are used meanwhile."""
 _BLOCK_SCORES = 1 << 20
 """Scores in a block: few enough to stay in cache, many enough that Python's overhead between blocks is small."""
 _GATHERED_VALUES = 1 << 25
@@ -25,6 +26,12 @@ _GATHERED_VALUES = 1 << 25
 _FIRST, _FIRST_SCORES = 1024, 1 << 14
 """Size of the first block: enough references for a useful threshold, few enough to score quickly."""
 _COMPARED_VALUES = 1 << 16
+_OPEN_SHARE = 64
+"""Of so many pairs, one that is scored by itself costs about as much as all others in a product of matrices."""
+_FOUND_SHARE = 16
+"""If more than one of so many references is found, to score those again takes longer than to multiply all."""
+_SKIPPED = 15
+"""Blocks that are multiplied in float32 at once after one whose compressed products left too much open."""
 _THREAD_VALUES = 1 << 20
 """Values that are worth a thread."""
 _LONGEST = np.float32(1.01)
@@ -53,11 +60,7 @@ def search(queries: Descriptors, references: Descriptors, top: int, among: Rows 
         multiply = product(part)
 
         def score_block(block: Block, thresholds: Scores) -> Pairs:
-            scores = block.of(multiply.multiply(references[block.rows]))
-            begun = not np.isnan(thresholds).any()
-            rows, columns = _nonzero(~(scores <= thresholds) if begun else ~(scores < _kth_largest(scores, kept)))
-            cosines = _nan_to_inf(scores[rows, columns])
-            return Pairs(columns, block.numbers(rows), cosines, cosines)
+            return _certain_pairs(block, block.of(multiply.multiply(references[block.rows])), thresholds, kept)
 
         return _scan(score_block, part, len(references), among, kept, multiply.threads, None)
 
@@ -72,9 +75,15 @@ def search_compressed(
     With q' for the compressed query and r' for the compressed row, q.r - q'.r' = (q - q').r + q'.(r - r'). By Cauchy
     and Schwarz, its size is at most the query's error times the row's length plus the row's error times the query's.
     Every row that these bounds allow among the best `top` is scored again in float32, so the result is exactly the
-    same. Their number depends on the descriptors: if all are nearly alike, nearly all are scored again. A damaged row
-    appears in the result if its compressed product is NaN or too large, and never hides another row.
+    same. Their number depends on the descriptors: a block of which they are many, because all are nearly alike, is
+    multiplied in float32 as a whole, as `search` does, and only what its rounding leaves open is scored again. If even
+    that is much, the block's references differ by rounding alone. A damaged row appears in the result if its compressed
+    product is NaN or too large, and never hides another row. If `top` is a large share of the references, this is
+    `search`.
     """
+    total = len(references) if among is None else len(among)
+    if top * _FOUND_SHARE > total:
+        return search(queries, references, top, among)
 
     def search_part(part: Descriptors, kept: int) -> Pairs:
         multiply = compressed_product(part, compressed.compression)
@@ -82,6 +91,7 @@ def search_compressed(
         # Both searches' products are rounded as well, each by at most half of this.
         rounding = lengths * np.float32((part.shape[1] + 16) * np.finfo(np.float32).eps)
         reach, constant = lengths + multiply.errors, rounding + multiply.errors * _LONGEST
+        floats, skips = product(part), [0]
 
         def between(
             products: NDArray[Any], scales: Scores, errors: Scores, which: slice | Rows
@@ -95,21 +105,56 @@ def search_compressed(
             return lowest.astype(np.float32), highest.astype(np.float32)
 
         def score_block(block: Block, thresholds: Scores) -> Pairs:
+            if skips[0] > 0:
+                skips[0] -= 1
+                return score_in_floats(block, thresholds)
             products = block.of(multiply.multiply(compressed.values[block.rows]))
             scales, errors = block.of(compressed.scales[block.rows]), block.of(compressed.errors[block.rows])
+            known = thresholds
             if np.isnan(thresholds).any():
                 thresholds = _kth_largest(between(products, scales[:, None], errors[:, None], slice(None))[0], kept)
             # One comparison of the raw products leaves few pairs for the exact bounds.
             needed = thresholds - reach * errors.max() - constant
             needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
-            rows, columns = _nonzero(~(products < _in(products.dtype, needed)))
+            open_pairs = ~(products < _in(products.dtype, needed))
+            if _are_many(open_pairs, kept):
+                # What comes next is probably no different.
+                skips[0] = _SKIPPED
+                return score_in_floats(block, known)
+            rows, columns = _nonzero(open_pairs)
             lowest, highest = between(products[rows, columns], scales[rows], errors[rows], columns)
             pairs = Pairs(columns, block.numbers(rows), lowest, highest)
             return pairs.take(~(highest < thresholds[columns]))
 
+        def score_in_floats(block: Block, thresholds: Scores) -> Pairs:
+            scores = block.of(floats.multiply(references[block.rows]))
+            needed = _kth_largest(scores, kept) - rounding if np.isnan(thresholds).any() else thresholds
+            open_pairs = ~(scores < needed - rounding)
+            if _are_many(open_pairs, kept):
+                return _certain_pairs(block, scores, thresholds, kept)
+            rows, columns = _nonzero(open_pairs)
+            cosines, error = scores[rows, columns], rounding[columns]
+            valid = ~np.isnan(cosines)
+            lowest, highest = np.where(valid, cosines - error, -np.inf), np.where(valid, cosines + error, np.inf)
+            return Pairs(columns, block.numbers(rows), lowest.astype(np.float32), highest.astype(np.float32))
+
         return _scan(score_block, part, len(references), among, kept, multiply.threads, _cosines(part, references))
 
-    return _search_parts(search_part, queries, len(references) if among is None else len(among), top)
+    return _search_parts(search_part, queries, total, top)
+
+
+def _certain_pairs(block: Block, scores: Scores, thresholds: Scores, kept: int) -> Pairs:
+    """The pairs of a block whose `scores` [M, Q], which count as certain, pass the thresholds."""
+    begun = not np.isnan(thresholds).any()
+    rows, columns = _nonzero(~(scores <= thresholds) if begun else ~(scores < _kth_largest(scores, kept)))
+    cosines = _nan_to_inf(scores[rows, columns])
+    return Pairs(columns, block.numbers(rows), cosines, cosines)
+
+
+def _are_many(open_pairs: NDArray[np.bool_], kept: int) -> bool:
+    """Whether to score a block's open pairs [M, Q] one by one takes longer than to multiply the whole block again."""
+    count, wide = open_pairs.shape
+    return bool(np.count_nonzero(open_pairs) > max(2 * kept * wide, count * wide // _OPEN_SHARE))
 
 
 def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Descriptors, count: int, top: int) -> Hits:
@@ -118,8 +163,9 @@ def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Des
         raise ValueError(f"top is {top}; it must be at least 1.")
     shape = (len(queries), min(top, count))
     hits = Hits(np.empty(shape, np.int64), np.empty(shape, np.float32))
-    for start in range(0, len(queries) if count else 0, _QUERIES):
-        part = slice(start, start + _QUERIES)
+    step = max(1, min(_QUERIES, _HITS // max(1, shape[1])))
+    for start in range(0, len(queries) if count else 0, step):
+        part = slice(start, start + step)
         best = search_part(np.ascontiguousarray(queries[part], np.float32), shape[1])
         hits.rows[part] = best.references.reshape(-1, shape[1])
         hits.scores[part] = best.lowest.reshape(-1, shape[1])

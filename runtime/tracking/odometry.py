@@ -13,6 +13,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
@@ -26,6 +27,8 @@ YAWS: Mapping[str, float] = {
     "yaw_rad": math.degrees(1),
 }
 IMAGE = "image"
+MAX_ROWS = 1_000_000
+"""Rows of a file, which are all kept in memory. Rows that arrive live have no limit."""
 _LARGEST = 253_402_300_799.0
 """Of any value: 9999-12-31T23:59:59Z in seconds since 1970, the latest time that GPX can be given."""
 _GROUPS = (TIMES, tuple(SPEEDS), tuple(YAWS))
@@ -77,9 +80,11 @@ def read_odometry(path: Path) -> Odometry:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             coming = follow_odometry(file, str(path), path.parent)
-            steps = tuple(coming.steps)
+            steps = tuple(islice(coming.steps, MAX_ROWS + 1))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    if len(steps) > MAX_ROWS:
+        raise DataError(f"{path} has more than {MAX_ROWS:,} rows, a day at 10 Hz. Split it.")
     if not steps:
         raise DataError(f"{path} holds a header and no rows.")
     return replace(coming, steps=steps, count=len(steps))

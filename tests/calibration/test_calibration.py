@@ -29,7 +29,7 @@ PATHS = [Path(f"{number:03}.png") for number in range(60)]
 
 @settings(max_examples=50, deadline=None)
 @given(values=arrays(np.float32, 200, elements=st.floats(-100, 100, width=32)), parts=st.integers(1, 7))
-def test_a_histogram_is_the_same_however_its_values_come(values: np.ndarray, parts: int) -> None:
+def test_a_histogram_does_not_depend_on_the_order_of_its_values(values: np.ndarray, parts: int) -> None:
     low, high = float(values.min()), float(values.max())
     whole, streamed = Histogram.empty(low, high).add(values), Histogram.empty(low, high)
     for part in np.array_split(values, parts):
@@ -44,7 +44,7 @@ def test_a_histogram_is_the_same_however_its_values_come(values: np.ndarray, par
     values=arrays(np.float32, 300, elements=st.floats(-50, 80, width=32)),
     method=st.sampled_from([method for method in METHODS if method != "minmax"]),
 )
-def test_a_range_lies_within_the_extremes_and_holds_zero_where_they_do(values: np.ndarray, method: Method) -> None:
+def test_a_range_is_within_the_extremes_and_contains_zero_if_they_do(values: np.ndarray, method: Method) -> None:
     low, high = float(values.min()), float(values.max())
     threshold = threshold_of(method)
     assert threshold is not None
@@ -68,29 +68,29 @@ def test_an_outlier_is_clipped_and_the_bulk_is_not(method: Method, limit: float,
     assert abs(low) < 0.1 if one_sided else -limit < low < -2
 
 
-def test_what_entropy_clips_does_not_hang_on_where_the_histogram_begins() -> None:
+def test_entropy_does_not_depend_on_the_lower_end_of_the_histogram() -> None:
     values = np.abs(np.random.default_rng(0).laplace(size=400_000)).astype(np.float32)
     values = np.append(values, 1.5 * values.max())
     high = float(values.max())
     threshold = threshold_of("entropy")
     assert threshold is not None
     lows = [-high * share for share in (0, 0.05, 0.1, 0.2, 0.37, 0.5, 0.66, 0.83, 1)]
-    found = [threshold(Histogram.empty(low, high).add(values))[1] for low in lows]
-    assert max(found) - min(found) < 0.12 * high
+    thresholds = [threshold(Histogram.empty(low, high).add(values))[1] for low in lows]
+    assert max(thresholds) - min(thresholds) < 0.12 * high
 
 
 @pytest.mark.parametrize("high", [1e-45, 1e-41, 1e-37])
-def test_values_too_small_to_divide_are_taken(high: float) -> None:
+def test_values_too_small_to_divide_are_accepted(high: float) -> None:
     values = np.array([0, high, high, 0], np.float32)
     for method in METHODS:
         threshold = threshold_of(method)
         if threshold is not None:
-            low, found = threshold(Histogram.empty(0, float(values.max())).add(values))
+            low, high_threshold = threshold(Histogram.empty(0, float(values.max())).add(values))
             assert low == 0
-            assert 0 <= found <= 1.001 * values.max()
+            assert 0 <= high_threshold <= 1.001 * values.max()
 
 
-def test_percentile_keeps_the_share_it_is_told() -> None:
+def test_percentile_keeps_the_given_share() -> None:
     values = np.random.default_rng(0).uniform(0, 1, 100_000).astype(np.float32)
     histogram = Histogram.empty(0, 1).add(values)
     for kept in (50.0, 90.0, 99.0):
@@ -104,7 +104,7 @@ def test_every_method_gives_other_ranges_than_minmax_on_a_real_network(trained: 
     how = trained.onnx.manifest.ground.spec.preprocessing
     images = trained.train_set.paths("ground")[:24]
     ranges = {method: measure_activations(graph, images, how, threshold_of(method)).ranges for method in METHODS}
-    # Entropy keeps the tails of many: how many hangs on the machine that trained.
+    # Entropy keeps the tails of many tensors; the number depends on the machine that trained.
     shares: dict[Method, float] = {"percentile": 0.7, "mse": 0.7, "entropy": 0.25}
     for method, least in shares.items():
         pairs = [(high, ranges["minmax"][name][1]) for name, (_, high) in ranges[method].items()]
@@ -112,7 +112,7 @@ def test_every_method_gives_other_ranges_than_minmax_on_a_real_network(trained: 
         assert np.mean([high < 0.98 * largest for high, largest in pairs]) > least
 
 
-def test_statistics_are_those_of_the_tensors_themselves(trained: Trained) -> None:
+def test_statistics_equal_those_computed_from_the_tensors(trained: Trained) -> None:
     file = trained.onnx.path / "aerial.onnx"
     how = trained.onnx.manifest.aerial.spec.preprocessing
     paths = trained.train_set.paths("aerial")[:19]
@@ -130,24 +130,24 @@ def test_statistics_are_those_of_the_tensors_themselves(trained: Trained) -> Non
 @given(
     count=st.integers(1, 70), seed=st.integers(0, 5), strata=st.lists(st.sampled_from("abc"), min_size=60, max_size=60)
 )
-def test_a_choice_is_of_distinct_images_in_their_order(count: int, seed: int, strata: list[str]) -> None:
+def test_selected_images_are_distinct_and_in_order(count: int, seed: int, strata: list[str]) -> None:
     generator = np.random.default_rng(seed)
     rows = generator.normal(size=(60, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    for chosen in (
+    for selected in (
         first(PATHS, count),
         at_random(PATHS, count, seed),
         stratified(PATHS, strata, count, seed),
         coreset(PATHS, rows, count),
     ):
-        assert len(chosen) == min(count, 60)
-        assert chosen == sorted(set(chosen))
+        assert len(selected) == min(count, 60)
+        assert selected == sorted(set(selected))
 
 
-def test_a_rare_region_is_drawn_like_a_common_one() -> None:
+def test_a_rare_region_is_sampled_like_a_common_one() -> None:
     strata = ["common"] * 55 + ["rare"] * 5
-    chosen = stratified(PATHS, strata, 10)
-    assert sum(path in PATHS[55:] for path in chosen) == 5
+    selected = stratified(PATHS, strata, 10)
+    assert sum(path in PATHS[55:] for path in selected) == 5
 
 
 def test_a_coreset_leaves_no_cluster_out() -> None:
@@ -191,11 +191,11 @@ def test_a_build_takes_the_ranges_it_is_given(
     trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     ranges = tmp_path / "ranges.json"
-    asked: tuple[object, ...] = ("build-engine", trained.onnx.path, "--precision", "int8")
-    asked += ("--calibration", f"pairs:{pairs}", "--ranges", ranges, "--keep-cosine", 0.5, "--images", 12)
-    assert cli(*asked, "--out", tmp_path / "first").code == 0
+    command: tuple[object, ...] = ("build-engine", trained.onnx.path, "--precision", "int8")
+    command += ("--calibration", f"pairs:{pairs}", "--ranges", ranges, "--keep-cosine", 0.5, "--images", 12)
+    assert cli(*command, "--out", tmp_path / "first").code == 0
     held = ranges.read_bytes()
-    assert cli(*asked, "--out", tmp_path / "second").code == 0
+    assert cli(*command, "--out", tmp_path / "second").code == 0
     assert ranges.read_bytes() == held
     for name in ("ground.onnx", "aerial.onnx"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
@@ -212,16 +212,16 @@ def test_a_folder_of_images_serves_as_well(
     assert "holds no images" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "new.json")
 
 
-def test_a_build_says_why_the_ranges_that_it_was_given_do_not_serve(
+def test_a_build_gives_the_reason_why_given_ranges_do_not_match(
     trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    asked: list[object] = ["build-engine", trained.onnx.path, "--precision", "int8", "--calibration", f"pairs:{pairs}"]
-    asked += ["--keep-cosine", 0.9, "--ranges", tmp_path / "ranges.json"]
-    first = cli(*asked, "--images", 8, "--out", tmp_path / "first")
+    command: list[object] = ["build-engine", trained.onnx.path, "--precision", "int8"]
+    command += ["--calibration", f"pairs:{pairs}", "--keep-cosine", 0.9, "--ranges", tmp_path / "ranges.json"]
+    first = cli(*command, "--images", 8, "--out", tmp_path / "first")
     assert (first.code, "measured again" in first.err) == (0, False)
-    again = cli(*asked, "--images", 8, "--out", tmp_path / "again")
+    again = cli(*command, "--images", 8, "--out", tmp_path / "again")
     assert (again.code, "measured again" in again.err, "Calibrating" in again.err) == (0, False, False)
-    other = cli(*asked, "--images", 9, "--out", tmp_path / "other")
+    other = cli(*command, "--images", 9, "--out", tmp_path / "other")
     assert other.code == 0
     assert "measured again, because images changed from 8 to 9" in other.err
 
@@ -244,9 +244,9 @@ for times in (1, 40):
 
 def test_memory_does_not_grow_with_the_number_of_images(trained: Trained) -> None:
     """In a process of its own, for the most that it ever held. All maps of the images together are 30 times as much."""
-    asked: list[str | Path] = [sys.executable, "-c", _MEMORY, trained.onnx.path]
-    asked += trained.train_set.paths("ground")[:8]
-    few, many = map(int, subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split())
+    command: list[str | Path] = [sys.executable, "-c", _MEMORY, trained.onnx.path]
+    command += trained.train_set.paths("ground")[:8]
+    few, many = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert many - few < 20_000, "kB"
 
 
@@ -256,8 +256,8 @@ def test_another_seed_draws_other_images(
     drawn: list[object] = []
     for seed in (0, 1, 1):
         out = tmp_path / f"{len(drawn)}.json"
-        asked = ("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--images", 5, "--seed", seed)
-        assert cli(*asked, "--out", out).code == 0
+        command = ("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--images", 5, "--seed", seed)
+        assert cli(*command, "--out", out).code == 0
         drawn.append(json.loads(out.read_bytes())["ground"]["images"])
     assert drawn[0] != drawn[1] == drawn[2]
 
@@ -280,7 +280,7 @@ def test_panoramas_given_for_tiles_are_refused(
     assert "square" in refused("calibrate", trained.onnx.path, "--data", pairs, "--out", tmp_path / "ranges.json")
 
 
-def test_folders_that_repeat_names_are_told_apart(
+def test_folders_with_equal_file_names_are_separate(
     trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     folder = tmp_path / "flights"
@@ -289,14 +289,14 @@ def test_folders_that_repeat_names_are_told_apart(
         for day, image in zip("abcd", images, strict=True):
             (folder / branch / day / "camera").mkdir(parents=True)
             shutil.copy(image, folder / branch / day / "camera" / "0.png")
-    asked = ("calibrate", trained.onnx.path, "--data", folder, "--select", "stratified", "--images", 3)
-    assert cli(*asked, "--out", tmp_path / "ranges.json").code == 0
+    command = ("calibrate", trained.onnx.path, "--data", folder, "--select", "stratified", "--images", 3)
+    assert cli(*command, "--out", tmp_path / "ranges.json").code == 0
     folder.rename(tmp_path / "moved")
-    again = cli(*asked[:3], tmp_path / "moved", *asked[4:], "--out", tmp_path / "ranges.json")
+    again = cli(*command[:3], tmp_path / "moved", *command[4:], "--out", tmp_path / "ranges.json")
     assert "nothing to do" in again.err
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     trained: Trained, pairs: Path, refused: Callable[..., str]
 ) -> None:
     message = refused("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--out", "/sys/ranges.json")

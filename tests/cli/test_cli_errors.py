@@ -1,4 +1,4 @@
-"""A user's wrong word or place is one clear message and exit code 2: no traceback, nothing overwritten."""
+"""A wrong argument or path gives one clear message and exit code 2: no traceback, nothing overwritten."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_a_wrong_csv_is_named(
 
 
 @pytest.mark.parametrize("spec", ["somewhere", "vigor:somewhere", "pairs:nowhere", "pairs:"])
-def test_a_wrong_spec_says_what_is_allowed(trained: Trained, refused: Callable[..., str], spec: str) -> None:
+def test_a_wrong_spec_names_the_allowed_ones(trained: Trained, refused: Callable[..., str], spec: str) -> None:
     message = refused("evaluate", trained.bundles["fp32"].path, "--data", spec)
     assert "KIND:PATH" in message or "not a folder" in message
 

@@ -27,8 +27,8 @@ def test_it_prints_its_version_alone(command: list[str], here: Path) -> None:
 )
 def test_bash_completes_commands_and_values(typed: str, offered: set[str]) -> None:
     words = f"geodtr-export {typed}"
-    asked = {"_GEODTR_EXPORT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed.split()))}
-    done = subprocess.run([PROGRAM], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    variables = {"_GEODTR_EXPORT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed.split()))}
+    done = subprocess.run([PROGRAM], env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     assert set(done.stdout.split()) == offered
     assert not done.stderr
 
@@ -41,7 +41,7 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
     assert "_GEODTR_EXPORT_COMPLETE=complete_bash" in (tmp_path / ".bash_completions" / "geodtr-export.sh").read_text()
 
 
-def test_the_package_is_imported_without_any_of_its_parts() -> None:
+def test_importing_the_package_imports_none_of_its_parts() -> None:
     script = "import sys, geodtr; print([name for name in sys.modules if name.startswith(('geodtr.', 'numpy'))])"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"

@@ -1,4 +1,4 @@
-"""What starting costs: help is instant, a wrong path is found before PyTorch is imported, bundles run without it."""
+"""Startup cost: help is instant, a wrong path is found before PyTorch is imported, bundles run without PyTorch."""
 
 import json
 import subprocess
@@ -101,7 +101,7 @@ for line in json.load(sys.stdin):
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a command line left; `heavy`: those of HEAVY that it was the first to import."""
+    """The result of a command line; `heavy`: the packages of HEAVY that it was the first to import."""
 
     code: int
     printed: str
@@ -112,9 +112,9 @@ def run_in_one_process(lines: Sequence[str], folder: Path) -> dict[str, Ran]:
     done = subprocess.run(
         [sys.executable, "-c", _RUN], input=json.dumps(lines), capture_output=True, text=True, check=True, cwd=folder
     )
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
     return {
-        line: Ran(code, printed, [name for name in HEAVY if name in loaded]) for line, code, printed, loaded in found
+        line: Ran(code, printed, [name for name in HEAVY if name in loaded]) for line, code, printed, loaded in results
     }
 
 
@@ -138,7 +138,7 @@ def test_help_loads_nothing_heavy(helps: dict[str, Ran], command: str) -> None:
     assert command in ran.printed
 
 
-def test_a_path_that_is_not_there_is_said_before_anything_slow_is_imported(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported_before_anything_slow_is_imported(tmp_path: Path) -> None:
     for name in ("model.safetensors", "image.png"):
         (tmp_path / name).touch()
     for line, ran in run_in_one_process(MISSING, tmp_path).items():

@@ -1,6 +1,6 @@
-"""`--backend auto` keeps the fastest backend that passes its checks, and its manifest says what was measured.
+"""`--backend auto` keeps the fastest backend that passes its checks, and the manifest records the measurements.
 
-ONNX Runtime and OpenVINO run here as they are; TensorRT-RTX's plans are built by NVIDIA's builder and run by a fake.
+ONNX Runtime and OpenVINO run here unchanged; NVIDIA's builder builds the plans of TensorRT-RTX, and a fake runs them.
 """
 
 import json
@@ -19,6 +19,7 @@ from faulty_builder import Faulty
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 
+from geodtr import Auto, BuildRequest, Calibration, FastestBackend, Float, Quantized, Recompile, build_engine
 from geodtr.calibration.activations import measure_activations
 from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.backends.options import BackendOptions
@@ -26,17 +27,7 @@ from geodtr.export.backends.registry import make_builder
 from geodtr.export.build import auto as backend_choice
 from geodtr.export.build.auto import fastest
 from geodtr.export.build.candidates import CANDIDATES
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import (
-    Auto,
-    BuildRequest,
-    Calibration,
-    FastestBackend,
-    Float,
-    Plan,
-    Quantized,
-    Recompile,
-)
+from geodtr.export.build.request import Plan
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.timing import Timing
 from geodtr.runtime.bundle import Bundle, open_bundle
@@ -109,12 +100,12 @@ def test_the_kept_backend_is_the_fastest_of_the_table_unless_it_is_a_tie(chosen:
             assert trial.tied
 
 
-def test_the_kept_bundle_is_what_its_backend_alone_would_have_built_and_nothing_else(
+def test_the_kept_bundle_equals_a_build_for_its_backend_alone(
     trained: Trained, chosen: Bundle, tmp_path: Path, cli: Cli
 ) -> None:
     backend = chosen.manifest.backend.name
-    asked = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.train_set.name)
-    assert cli(*asked, "--backend", backend, "--out", tmp_path / "alone").code == 0
+    command = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.train_set.name)
+    assert cli(*command, "--backend", backend, "--out", tmp_path / "alone").code == 0
     alone = read_manifest(tmp_path / "alone")
     for branch in BRANCHES:
         assert alone.engine(branch).sha256 == chosen.manifest.engine(branch).sha256
@@ -130,14 +121,14 @@ def test_the_kept_bundle_is_what_its_backend_alone_would_have_built_and_nothing_
 def test_inspect_and_bench_show_the_table_of_the_manifest(chosen: Bundle, cli: Cli) -> None:
     recorded = json.loads(msgspec.json.encode(choice_of(chosen)))
     assert json.loads(cli("inspect", chosen.path, "--json").out)["backend_choice"] == recorded
-    asked = ("bench", chosen.path, "--batch", "1,4", "--rounds", 2, "--openings", 0)
-    (shown,) = json.loads(cli(*asked, "--json").out)["chosen"]
+    command = ("bench", chosen.path, "--batch", "1,4", "--rounds", 2, "--openings", 0)
+    (shown,) = json.loads(cli(*command, "--json").out)["chosen"]
     assert shown["choice"] == recorded
     assert shown["kept"] == chosen.manifest.backend.runs_by
     assert set(shown["today"]) == {"ground", "aerial", "both"}
-    (other_batch,) = json.loads(cli(*asked[:2], "--batch", 2, *asked[4:], "--json").out)["chosen"]
+    (other_batch,) = json.loads(cli(*command[:2], "--batch", 2, *command[4:], "--json").out)["chosen"]
     assert other_batch["today"] == {}
-    for printed in (cli("inspect", chosen.path).out, cli(*asked).out):
+    for printed in (cli("inspect", chosen.path).out, cli(*command).out):
         assert all(f"{name} {version}" in printed for name, version in versions(chosen))
         assert "tensorrt: not timed. TensorRT cannot be used here" in printed
 
@@ -188,7 +179,7 @@ def test_what_a_vendors_library_raises_is_a_reason_like_another(
     assert "RuntimeError: out of luck" in [trial.reason for trial in choice_of(built).trials]
 
 
-def test_when_every_backend_fails_each_reason_is_told_and_nothing_is_left(
+def test_if_every_backend_fails_each_reason_is_reported_and_nothing_is_left(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     stand_in(monkeypatch, {"onnxruntime": Faulty, "openvino": Crashing})
@@ -256,12 +247,12 @@ def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
 def test_what_auto_does_not_do_is_refused_by_name(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], options: Sequence[str], named: str
 ) -> None:
-    asked = [trained.test_set.name if word == "SPEC" else word for word in options]
-    message = refused("build-engine", trained.onnx.path, "--backend", "auto", *asked, "--out", tmp_path / "b")
+    command = [trained.test_set.name if word == "SPEC" else word for word in options]
+    message = refused("build-engine", trained.onnx.path, "--backend", "auto", *command, "--out", tmp_path / "b")
     assert named in " ".join(message.split())
 
 
-def test_the_library_refuses_what_the_command_does(trained: Trained, tmp_path: Path) -> None:
+def test_the_library_refuses_the_same_as_the_command(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not search for blocks"):
         build_fastest(trained.onnx.path, tmp_path / "b", Auto(Calibration("SPEC"), "SPEC"))
 
@@ -277,14 +268,14 @@ def test_an_interrupt_leaves_nothing(trained: Trained, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.002, 1), (0.0005, 0)])
-def test_the_kept_backend_must_be_faster_than_its_own_fp32_where_that_is_asked(
+def test_with_require_faster_the_kept_backend_must_be_faster_than_its_own_fp32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, seconds: float, code: int
 ) -> None:
     """Only the gate's clock is replaced: the engine takes `seconds` a call, the float32 one 0.001."""
     timings = [Timing(1, ((0.001,), (0.001,))), Timing(1, ((seconds,), (seconds,)))]
     monkeypatch.setattr("geodtr.export.speed.time_embedders", lambda *_args, **_kwargs: timings)
-    asked = ("build-engine", trained.onnx.path, "--backend", "auto", "--precision", "fp16", "--require-faster")
-    result = cli(*asked, "--out", tmp_path / "b")
+    command = ("build-engine", trained.onnx.path, "--backend", "auto", "--precision", "fp16", "--require-faster")
+    result = cli(*command, "--out", tmp_path / "b")
     assert result.code == code, result.err
     if code:
         assert "not faster than fp32" in result.err
@@ -310,18 +301,18 @@ def test_graphs_that_are_there_are_compiled_by_every_backend_of_their_dialect(
 
 
 def test_graphs_of_another_dialect_are_not_tried(chosen: Bundle, tmp_path: Path, cli: Cli) -> None:
-    made = chosen.manifest.quantisation
-    assert made is not None
-    asked = ("build-engine", chosen.path, "--backend", "auto", "--precision", "same", "--dialect", "tensorrt")
-    result = cli(*asked, "--out", tmp_path / "b")
+    entry = chosen.manifest.quantisation
+    assert entry is not None
+    command = ("build-engine", chosen.path, "--backend", "auto", "--precision", "same", "--dialect", "tensorrt")
+    result = cli(*command, "--out", tmp_path / "b")
     assert result.code == 2
-    assert f"quantised as {made.dialect}" in " ".join(result.err.split())
+    assert f"quantised as {entry.dialect}" in " ".join(result.err.split())
 
 
-def test_compiled_for_one_backend_a_bundle_no_longer_says_how_that_was_chosen(chosen: Bundle, tmp_path: Path) -> None:
-    made = chosen.manifest.quantisation
-    assert made is not None
-    request = BuildRequest(chosen.path, tmp_path / "b", plan=Recompile(made.dialect))
+def test_a_bundle_compiled_for_one_backend_no_longer_records_a_choice(chosen: Bundle, tmp_path: Path) -> None:
+    entry = chosen.manifest.quantisation
+    assert entry is not None
+    request = BuildRequest(chosen.path, tmp_path / "b", plan=Recompile(entry.dialect))
     assert build_engine(request).manifest.backend_choice is None
 
 
@@ -337,9 +328,9 @@ def test_doctor_names_the_kept_backend_and_on_another_machine_how_to_choose_agai
     shutil.copy(chosen.path / "ground.onnx", bundle)
     elsewhere = msgspec.structs.replace(choice_of(chosen), machine=Machine(architecture="riscv64"))
     write_manifest(bundle, msgspec.structs.replace(chosen.manifest, backend_choice=elsewhere))
-    told = cli("doctor", bundle, "--json")
-    assert told.code == 0, told.out
-    (note,) = [each for each in json.loads(told.out)["findings"] if each["what"] == "backend choice"]
+    report = cli("doctor", bundle, "--json")
+    assert report.code == 0, report.out
+    (note,) = [each for each in json.loads(report.out)["findings"] if each["what"] == "backend choice"]
     assert "another backend may be faster here" in note["found"]
     assert note["remedy"] in cli("bench", bundle, "--batch", 4, "--rounds", 2, "--openings", 0).out
     program, *arguments = shlex.split(note["remedy"])

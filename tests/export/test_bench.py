@@ -1,4 +1,4 @@
-"""`bench` reports what it measured, and the speed gate lets nothing slow through. No test asserts a duration."""
+"""`bench` reports its measurements, and the speed gate rejects slow engines. No test asserts a duration."""
 
 import json
 import shutil
@@ -29,8 +29,8 @@ QUICK = ("--rounds", 2, "--openings", 0)
 def test_every_model_branch_and_batch_has_its_figures(trained: Trained, cli: Cli, tmp_path: Path) -> None:
     picture = tmp_path / "bench.png"
     bundles = [trained.bundles["fp32"].path, trained.bundles["int8"].path]
-    asked = ("bench", *bundles, "--batch", "1,3", "--rounds", 2, "--json", "--out", picture)
-    result = cli(*asked)
+    command = ("bench", *bundles, "--batch", "1,3", "--rounds", 2, "--json", "--out", picture)
+    result = cli(*command)
     assert result.code == 0, result.err
     report = json.loads(result.out)
     rows = report["rows"]
@@ -42,7 +42,7 @@ def test_every_model_branch_and_batch_has_its_figures(trained: Trained, cli: Cli
         assert row["speed"]["slowest"] <= row["speed"]["median"] <= row["speed"]["fastest"]
         assert row["calls"] >= 2
         assert row["seconds_to_open"] > 0
-        assert 10e6 < row["memory"] < 1e9, "that of the process which opens it, not of this one"
+        assert 10e6 < row["memory"] < 1e9, "measured in the process that opens the bundle, not in this one"
         if row["model"] == "fp32":
             assert row["ratio"]["median"] == 1
             assert row["times_fp32"] is None
@@ -52,12 +52,12 @@ def test_every_model_branch_and_batch_has_its_figures(trained: Trained, cli: Cli
     assert Image.open(picture).size[0] > 1000
 
 
-def test_pytorch_and_engines_built_in_passing_are_measured_beside_a_bundle(trained: Trained, cli: Cli) -> None:
-    asked = ("bench", trained.bundles["int8"].path, trained.checkpoint, "--against", "torch,onnxruntime", "--batch", 2)
-    result = cli(*asked, *QUICK, "--json")
+def test_pytorch_and_temporary_engines_are_measured_beside_a_bundle(trained: Trained, cli: Cli) -> None:
+    command = ("bench", trained.bundles["int8"].path, trained.checkpoint, "--against", "torch,onnxruntime")
+    result = cli(*command, "--batch", 2, *QUICK, "--json")
     assert result.code == 0, result.err
-    found = {(row["model"], row["runs_by"], row["precision"]) for row in json.loads(result.out)["rows"]}
-    assert found == {
+    findings = {(row["model"], row["runs_by"], row["precision"]) for row in json.loads(result.out)["rows"]}
+    assert findings == {
         ("int8", "onnxruntime", "int8"),
         ("PyTorch", "torch", "fp32"),
         ("onnxruntime fp32", "onnxruntime", "fp32"),
@@ -65,13 +65,13 @@ def test_pytorch_and_engines_built_in_passing_are_measured_beside_a_bundle(train
 
 
 def test_images_of_a_data_set_may_be_embedded_instead_of_noise(trained: Trained, cli: Cli) -> None:
-    asked = ("bench", trained.bundles["fp32"].path, "--batch", 2, "--data", trained.test_set.name)
-    assert json.loads(cli(*asked, *QUICK, "--json").out)["images"] == trained.test_set.name
+    command = ("bench", trained.bundles["fp32"].path, "--batch", 2, "--data", trained.test_set.name)
+    assert json.loads(cli(*command, *QUICK, "--json").out)["images"] == trained.test_set.name
 
 
-def test_layers_are_told_by_name_kind_and_time(trained: Trained, cli: Cli) -> None:
-    asked = ("bench", trained.bundles["int8"].path, "--batch", 1, "--layers", *QUICK)
-    report = json.loads(cli(*asked, "--json").out)
+def test_layers_are_listed_by_name_kind_and_time(trained: Trained, cli: Cli) -> None:
+    command = ("bench", trained.bundles["int8"].path, "--batch", 1, "--layers", *QUICK)
+    report = json.loads(cli(*command, "--json").out)
     assert [entry["branch"] for entry in report["layers"]] == ["ground", "aerial"]
     for entry in report["layers"]:
         times = [layer["milliseconds"] for layer in entry["layers"]]
@@ -80,9 +80,9 @@ def test_layers_are_told_by_name_kind_and_time(trained: Trained, cli: Cli) -> No
 
 
 def test_the_table_fits_a_hundred_columns(trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ("bench", trained.bundles["fp32"].path, trained.bundles["int8"].path, "--batch", "1", "--layers", *QUICK)
+    command = ("bench", trained.bundles["fp32"].path, trained.bundles["int8"].path, "--batch", "1", "--layers", *QUICK)
     monkeypatch.setenv("COLUMNS", "100")
-    printed = cli(*asked).out
+    printed = cli(*command).out
     assert "img/s" in printed
     assert max(map(len, printed.splitlines())) <= 100
     assert "…" not in printed
@@ -100,40 +100,40 @@ def test_the_table_fits_a_hundred_columns(trained: Trained, cli: Cli, monkeypatc
         (("--out", "speed.pdf"), ".png"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_the_work(
+def test_impossible_measurements_are_refused_before_any_work(
     trained: Trained, refused: Callable[..., str], options: tuple[str, ...], named: str
 ) -> None:
     assert named in " ".join(refused("bench", trained.bundles["int8"].path, *options).split())
 
 
-def test_without_matplotlib_a_picture_is_refused_before_the_work(
+def test_without_matplotlib_a_picture_is_refused_before_any_work(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    asked = ("bench", trained.bundles["int8"].path, "--rounds", 1_000_000)
-    assert "[plots]" in refused(*asked, "--out", tmp_path / "speed.png")
+    command = ("bench", trained.bundles["int8"].path, "--rounds", 1_000_000)
+    assert "[plots]" in refused(*command, "--out", tmp_path / "speed.png")
 
 
 def test_fp32_alone_has_nothing_to_be_faster_than(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     assert "All models are fp32" in refused("bench", trained.bundles["fp32"].path, "--require-faster")
-    asked = ("build-engine", trained.onnx.path, "--precision", "fp32", "--require-faster")
-    assert "leave --require-faster out" in refused(*asked, "--out", tmp_path / "b")
+    command = ("build-engine", trained.onnx.path, "--precision", "fp32", "--require-faster")
+    assert "leave --require-faster out" in refused(*command, "--out", tmp_path / "b")
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.002, 1), (0.0005, 0)])
-def test_bench_fails_when_asked_to_only_where_an_engine_is_slower(
+def test_require_faster_fails_only_if_an_engine_is_slower(
     trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch, seconds: float, code: int
 ) -> None:
     """The clock is the one thing replaced: the second model takes `seconds` a call, the first 0.001."""
     timings = [Timing(1, ((0.001,), (0.001,))), Timing(1, ((seconds,), (seconds,)))]
     monkeypatch.setattr("geodtr.export.bench.measure.time_embedders", lambda *_args, **_kwargs: timings)
-    asked = ("bench", trained.bundles["fp32"].path, trained.bundles["fp16"].path, "--batch", 1, *QUICK)
-    gated = cli(*asked, "--require-faster")
+    command = ("bench", trained.bundles["fp32"].path, trained.bundles["fp16"].path, "--batch", 1, *QUICK)
+    gated = cli(*command, "--require-faster")
     assert gated.code == code
     assert ("not faster than fp32, 0.50 x" in gated.err) == bool(code)
-    assert cli(*asked).code == 0
+    assert cli(*command).code == 0
 
 
 def test_an_engine_that_is_not_faster_is_not_left_behind_when_speed_is_required(
@@ -153,8 +153,8 @@ def test_an_engine_that_is_faster_carries_the_ratio(
 ) -> None:
     _clock(monkeypatch, (0.0005, 0.001), (0.001, 0.0015))
     out = tmp_path / "fast"
-    asked = ("build-engine", trained.onnx.path, "--precision", "fp16", "--require-faster", "--speed-batch", 4)
-    result = cli(*asked, "--out", out)
+    command = ("build-engine", trained.onnx.path, "--precision", "fp16", "--require-faster", "--speed-batch", 4)
+    result = cli(*command, "--out", out)
     assert result.code == 0, result.err
     speed = read_manifest(out).speed
     assert speed is not None
@@ -185,23 +185,23 @@ def test_one_slow_branch_is_enough_to_fail(trained: Trained) -> None:
 
 
 def test_a_branch_that_a_search_left_float32_need_not_be_faster_than_float32(trained: Trained) -> None:
-    made = trained.bundles["int8"].manifest.quantisation
-    assert made is not None
-    chosen = TrialEntry(blocks=("ground/a",), queries=9, complete=True, lost=0, gained=0, low=0, high=0)
+    entry = trained.bundles["int8"].manifest.quantisation
+    assert entry is not None
+    trial = TrialEntry(blocks=("ground/a",), queries=9, complete=True, lost=0, gained=0, low=0, high=0)
     search = SearchEntry(
         tolerance=1,
         data="pairs:x",
         data_sha256="",
         machine=this_cpu(),
         batch=1,
-        chosen=chosen,
+        chosen=trial,
         sensitivity=(),
-        trials=(chosen,),
+        trials=(trial,),
     )
     mixed = msgspec.structs.replace(
         trained.bundles["int8"].manifest,
         precision="mixed",
-        quantisation=msgspec.structs.replace(made, search=search),
+        quantisation=msgspec.structs.replace(entry, search=search),
     )
     fast, even = Ratio(median=2, lowest=1.9, highest=2.1), Ratio(median=0.99, lowest=0.9, highest=1.1)
     check_faster(SpeedEntry(batch=1, ground=fast, aerial=even, both=fast), mixed)
@@ -209,9 +209,9 @@ def test_a_branch_that_a_search_left_float32_need_not_be_faster_than_float32(tra
         check_faster(SpeedEntry(batch=1, ground=even, aerial=fast, both=fast), mixed)
 
 
-def test_nothing_is_timed_unasked(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
-    asked = ("build-engine", trained.onnx.path, "--precision", "fp16", "--speed-batch", 4, "--out", tmp_path / "b")
-    assert "add --require-faster" in " ".join(refused(*asked).split())
+def test_nothing_is_timed_without_the_option(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
+    command = ("build-engine", trained.onnx.path, "--precision", "fp16", "--speed-batch", 4, "--out", tmp_path / "b")
+    assert "add --require-faster" in " ".join(refused(*command).split())
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -228,17 +228,17 @@ def test_parity_warns_of_an_engine_that_is_slower_than_fp32_in_every_round(
     trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, fastest: float
 ) -> None:
     rounds = ((0.01,) * 3, (0.001,) * 3, (0.002, 0.002, 0.001 / fastest))
-    timings = [Timing(1, tuple((seconds,) for seconds in each)) for each in rounds]
+    timings = [{"both": Timing(1, tuple((seconds,) for seconds in each))} for each in rounds]
     monkeypatch.setattr("geodtr.export.parity.comparison.time_pairs", lambda *_args, **_kwargs: timings)
     names: tuple[Precision, ...] = ("fp32", "fp16")
     bundles = [shutil.copytree(trained.bundles[name].path, tmp_path / name) for name in names]
     result = cli("parity", trained.checkpoint, *bundles, "--data", trained.test_set.name, "--limit", 20)
-    said = " ".join(result.err.split())
-    assert ("fp16 is slower here than fp32: 0.50 x" in said) == (fastest < 1)
-    assert ("slower" in said) == (fastest < 1)
+    message = " ".join(result.err.split())
+    assert ("fp16 is slower here than fp32: 0.50 x" in message) == (fastest < 1)
+    assert ("slower" in message) == (fastest < 1)
 
 
-def test_models_of_one_name_are_told_apart_by_the_folder_above(trained: Trained, tmp_path: Path) -> None:
+def test_models_of_the_same_name_are_distinguished_by_their_folder(trained: Trained, tmp_path: Path) -> None:
     other = shutil.copytree(trained.bundles["fp32"].path, tmp_path / "other" / "fp32")
     report = run_bench(
         [open_model(trained.bundles["fp32"].path), open_model(other)], batches=(1,), rounds=2, openings=0

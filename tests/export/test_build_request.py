@@ -1,4 +1,4 @@
-"""A build request and its command line say the same, and what does not go together is refused with the remedy."""
+"""A build request and its command line are equivalent, and options that exclude each other are refused."""
 
 import shlex
 from collections.abc import Callable, Iterator
@@ -12,20 +12,23 @@ import typer.main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodtr.cli.build import build_engine as command
-from geodtr.cli.main import app
-from geodtr.export.backends.options import BACKEND_OPTIONS, OnnxRuntimeOptions, TensorRtOptions, TensorRtRtxOptions
-from geodtr.export.build.command_line import command_line
-from geodtr.export.build.request import (
+from geodtr import (
     Auto,
     BuildRequest,
     Calibration,
     FastestBackend,
     Float,
-    Plan,
+    OnnxRuntimeOptions,
     Quantized,
     Recompile,
+    TensorRtOptions,
+    TensorRtRtxOptions,
 )
+from geodtr.cli.build import build_engine as command
+from geodtr.cli.main import app
+from geodtr.export.backends.options import BACKEND_OPTIONS
+from geodtr.export.build.command_line import command_line
+from geodtr.export.build.request import Plan
 from geodtr.export.options import options_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import PrecisionAsked
@@ -42,8 +45,8 @@ def values(name: str, kind: Any, low: float | None, high: float | None) -> st.Se
         return words
     of = {bool: st.booleans(), int: st.integers(int(low or 0), int(high or 2**31)), Path: paths}
     of[float] = st.floats(low, high)
-    found = [of[each] if each in of else st.sampled_from(get_args(each)) for each in kinds(kind)]
-    return st.one_of(found)
+    strategies = [of[each] if each in of else st.sampled_from(get_args(each)) for each in kinds(kind)]
+    return st.one_of(strategies)
 
 
 def kinds(kind: Any) -> list[Any]:
@@ -52,65 +55,67 @@ def kinds(kind: Any) -> list[Any]:
 
 
 @st.composite
-def made(draw: st.DrawFn, /, of: Any, **fixed: Any) -> Any:
-    """An instance of a dataclass, some of its options given; none of them where those exclude each other."""
+def instances(draw: st.DrawFn, /, of: Any, **fixed: Any) -> Any:
+    """An instance of a dataclass with some of its options; without options if those exclude each other."""
     needed = {each.name: draw(values(each.name, each.type, None, None)) for each, _ in missing(of)}
-    chosen = {
+    options = {
         each.name: draw(values(each.name, each.type, how.minimum, how.maximum))
         for each, how in options_of(of)
         if each.name not in needed and draw(st.booleans())
     }
     try:
-        return of(**fixed, **needed, **chosen)
+        return of(**fixed, **needed, **options)
     except ConfigError:
         return of(**fixed, **needed)
 
 
 def missing(of: Any) -> Iterator[tuple[Any, Any]]:
-    return (found for found in options_of(of) if found[0].default is MISSING)
+    return (each for each in options_of(of) if each[0].default is MISSING)
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> BuildRequest:
+    calibrations = instances(Calibration)
     plans: list[st.SearchStrategy[Plan]] = [
         st.sampled_from([Float("fp32"), Float("fp16")]),
-        made(Quantized, calibration=draw(made(Calibration)), precision=draw(st.sampled_from(["int8", "fp8"]))),
-        made(Auto, calibration=draw(made(Calibration))),
-        made(Recompile),
+        instances(Quantized, calibration=draw(calibrations), precision=draw(st.sampled_from(["int8", "fp8"]))),
+        instances(Auto, calibration=draw(calibrations)),
+        instances(Recompile),
     ]
-    backend = draw(st.one_of([made(of) for of in (*BACKEND_OPTIONS.values(), FastestBackend)]))
+    backend = draw(st.one_of([instances(of) for of in (*BACKEND_OPTIONS.values(), FastestBackend)]))
     plan = draw(st.one_of(plans))
     if isinstance(backend, FastestBackend) and isinstance(plan, Auto):
         plan = Float()
-    request: BuildRequest = draw(made(BuildRequest, source=draw(paths), out=draw(paths), backend=backend, plan=plan))
+    source, out = draw(paths), draw(paths)
+    request: BuildRequest = draw(instances(BuildRequest, source=source, out=out, backend=backend, plan=plan))
     return request
 
 
 def parsed(line: str, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
-    """The request that the command line's own parser makes of a line."""
-    asked = list[BuildRequest]()
+    """The request that the command line's own parser builds from a line."""
+    captured = list[BuildRequest]()
 
     def build(request: BuildRequest, **_more: object) -> None:
-        asked.append(request)
+        captured.append(request)
         raise typer.Exit
 
     with monkeypatch.context() as patched:
         patched.setattr("geodtr.export.build.engine.build_engine", build)
-        patched.setattr("geodtr.export.model.check_source", lambda _source: None)  # it looks for the file
+        patched.setattr("geodtr.export.model.check_source", lambda _source: None)  # it reads the file
         program, *arguments = shlex.split(line)
         assert program == "geodtr-export"
         assert typer.main.get_command(app)(arguments, standalone_mode=False) in (0, None)
-    (request,) = asked
+    (request,) = captured
     return request
 
 
 @settings(deadline=None)
 @given(request_=requests())
-def test_a_request_is_what_its_command_line_asks_for(request_: BuildRequest) -> None:
+def test_a_request_equals_the_one_from_its_command_line(request_: BuildRequest) -> None:
     assert parsed(command_line(request_), pytest.MonkeyPatch()) == request_
 
 
-def test_a_command_line_holds_what_differs_from_the_defaults_and_paths_as_they_were_given() -> None:
+def test_a_command_line_holds_non_default_options_and_the_given_paths() -> None:
     plain = BuildRequest(Path("../run one"), Path("bundle"))
     assert command_line(plain) == (
         "geodtr-export build-engine '../run one' --backend onnxruntime --precision fp32 --out bundle"
@@ -143,7 +148,7 @@ def test_what_does_not_go_together_is_refused_when_the_request_is_made(make: Cal
         make()
 
 
-def test_each_option_is_declared_once_and_grouped_by_what_it_is_about() -> None:
+def test_each_option_is_declared_once_and_grouped_by_topic() -> None:
     group: Any = typer.main.get_command(app)
     options = [each for each in group.commands["build-engine"].params if each.param_type_name == "option"]
     flags = [flag for each in options for flag in each.opts]

@@ -1,4 +1,4 @@
-"""The main job, in small: every step real, reused when finished, nothing of another's overwritten."""
+"""The demo in small: every step is real and reused when finished, and no other file is overwritten."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def table_of(page: Path) -> list[str]:
     return [line for line in lines[first : first + 6] if line.startswith("|")]
 
 
-def test_a_second_run_reuses_what_the_first_finished(folder: Path) -> None:
+def test_a_second_run_reuses_finished_steps(folder: Path) -> None:
     trained = (folder / "run" / "last.safetensors").stat()
     (folder / "report.json").unlink()
     announced: list[str] = []
@@ -72,14 +72,14 @@ def test_another_demos_folder_is_not_mixed_up(folder: Path) -> None:
         run_demo(folder, msgspec.structs.replace(SMALL, seed=1))
 
 
-def test_fresh_never_removes_what_the_demo_did_not_make(tmp_path: Path) -> None:
+def test_fresh_never_removes_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputExists, match="not empty"):
         run_demo(tmp_path, SMALL, fresh=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_what_follows_a_removed_step_is_done_anew(folder: Path) -> None:
+def test_steps_after_a_removed_one_are_repeated(folder: Path) -> None:
     shutil.rmtree(folder / "run")
     announced: list[str] = []
     report = run_demo(folder, SMALL, announce=announced.append)
@@ -96,7 +96,7 @@ def test_fresh_leaves_a_strangers_demo_json_and_its_neighbours_alone(tmp_path: P
     assert (tmp_path / "demo.json").read_text() == '{"slides": 12}'
 
 
-def test_fresh_removes_what_the_demo_made_and_nothing_else(folder: Path) -> None:
+def test_fresh_removes_only_files_of_the_demo(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     before = (folder / "run" / "last.safetensors").stat().st_mtime_ns
     run_demo(folder, SMALL, fresh=True)

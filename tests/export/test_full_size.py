@@ -99,8 +99,8 @@ def test_int8_engines_of_the_recipes_weights_are_built_though_arg_maxes_flip(
     release = official.write_release_file(tmp_path / "model.pth", official.state_dict(shapes))
     save_checkpoint(tmp_path / "model.safetensors", import_official(release, find_parameters(release)), "test")
     start = time.perf_counter()
-    asked = ("--precision", "int8", "--calibration", f"cvusa:{cvusa_sample}", "--out", tmp_path / "int8")
-    built = cli("build-engine", tmp_path / "model.safetensors", *asked)
+    command = ("--precision", "int8", "--calibration", f"cvusa:{cvusa_sample}", "--out", tmp_path / "int8")
+    built = cli("build-engine", tmp_path / "model.safetensors", *command)
     sys.stdout.write(f"{aerial}: int8 built in {time.perf_counter() - start:.0f} s\n")
     assert built.code == 0, built.err
     reference = embedders(load_checkpoint(tmp_path / "model.safetensors").model)

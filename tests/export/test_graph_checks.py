@@ -1,4 +1,4 @@
-"""The checks that guard every written graph fire on the faults they are there for."""
+"""The checks of every written graph detect the faults that they exist for."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""NVIDIA's own parser and builder take every graph that is exported, and say why they refuse a faulty one."""
+"""NVIDIA's own parser and builder accept every exported graph, and report why they refuse a faulty one."""
 
 import os
 import signal
@@ -99,7 +99,7 @@ class Watching:
         monkeypatch.setattr(trt, "Builder", Builder)
 
 
-def test_the_builder_is_configured_as_asked(
+def test_the_builder_gets_the_given_options(
     nvidia: Any, model: Model, graphs: Callable[[Precision], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watching = Watching(nvidia, monkeypatch)
@@ -123,7 +123,7 @@ def test_the_builder_is_configured_as_asked(
         ({}, set()),
     ],
 )
-def test_the_builder_is_told_which_weights_go_into_a_plan(
+def test_the_builder_gets_the_choice_of_weights_in_a_plan(
     nvidia: Any,
     model: Model,
     graphs: Callable[[Precision], Path],

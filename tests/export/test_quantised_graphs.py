@@ -1,4 +1,4 @@
-"""A quantised graph is what its dialect promises: read off the file, then run."""
+"""A quantised graph matches its dialect: by inspection of the file, and when it runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -78,28 +78,28 @@ def test_fp8_weights_and_activations_are_e4m3_and_keep_descriptors(
     assert _smallest_cosine(trained, out) > 0.95
 
 
-def test_operators_stand_in_the_blocks_of_the_network(trained: Trained) -> None:
-    found = operators(onnx.load(str(trained.onnx.path / "ground.onnx")))
-    parts = blocks(found)
-    assert sum(map(len, parts.values())) == len(found)
+def test_operators_belong_to_the_blocks_of_the_network(trained: Trained) -> None:
+    all_operators = operators(onnx.load(str(trained.onnx.path / "ground.onnx")))
+    parts = blocks(all_operators)
+    assert sum(map(len, parts.values())) == len(all_operators)
     assert "backbone.layers.0" in parts
     block = parts["backbone.layers.4.0"]
     assert {operator.kind for operator in block} == {"Conv"}
     assert len(block) == 3
 
 
-def test_a_small_product_stays_as_it_is(trained: Trained) -> None:
+def test_a_small_product_is_not_quantised(trained: Trained) -> None:
     model = onnx.load(str(trained.onnx.path / "ground.onnx"))
     sizes = {entry.name: int(np.prod(entry.dims)) for entry in model.graph.initializer}
-    found = operators(model)
-    chosen = {operator.name for operator in found}
+    all_operators = operators(model)
+    names = {operator.name for operator in all_operators}
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in sizes]
     assert products
-    assert all((node.name in chosen) == (sizes[node.input[1]] >= 4096) for node in products)
+    assert all((node.name in names) == (sizes[node.input[1]] >= 4096) for node in products)
 
 
 def test_a_bias_of_many_steps_beside_half_precision_scales_is_kept() -> None:
-    """ONNX Runtime's optimiser makes an integer of it, which half precision does not hold."""
+    """ONNX Runtime's optimiser converts it to an integer that half precision cannot represent."""
     half, steps = np.float16, 100_000
     scales = {"of_x": half(0.04), "of_weights": half(0.001)}
     bias = half(steps * float(scales["of_x"]) * float(scales["of_weights"]))
@@ -142,8 +142,8 @@ def test_values_that_half_precision_does_not_hold_are_refused() -> None:
 
 def _build(trained: Trained, cli: Callable[..., Outcome], out: Path, precision: str, *more: object) -> None:
     data = trained.train_set.name
-    asked = ("build-engine", trained.onnx.path, "--precision", precision, "--calibration", data, "--images", 50)
-    result = cli(*asked, *more, "--out", out)
+    command = ("build-engine", trained.onnx.path, "--precision", precision, "--calibration", data, "--images", 50)
+    result = cli(*command, *more, "--out", out)
     assert result.code == 0, result.err
 
 

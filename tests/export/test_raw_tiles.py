@@ -1,4 +1,4 @@
-"""A polar transform inside the graph finds what the one outside finds."""
+"""A polar transform inside the graph has the recall of one outside."""
 
 import json
 from collections.abc import Callable
@@ -37,13 +37,13 @@ def test_the_graph_sees_the_runtimes_pixels_within_one_level(side: int) -> None:
         assert (difference > 0.01).mean() < 0.01
 
 
-def test_an_engine_that_unrolls_its_tiles_finds_what_the_others_find(
+def test_an_engine_with_the_polar_transform_has_the_recall_of_the_others(
     trained: Trained, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     exported, engine = tmp_path / "raw", tmp_path / "engine"
     assert cli("export", trained.checkpoint, "--raw-tiles", 64, "--out", exported).code == 0
-    asked = ("build-engine", exported, "--precision", "int8", "--calibration", trained.train_set.name, "--images", 40)
-    assert cli(*asked, "--out", engine).code == 0
+    command = ("build-engine", exported, "--precision", "int8", "--calibration", trained.train_set.name, "--images", 40)
+    assert cli(*command, "--out", engine).code == 0
     paths = trained.test_set.references[:60]
     expected = embed_files(trained.onnx.embedder("aerial"), paths)
     for bundle, smallest in ((exported, 0.9999), (engine, 0.98)):
@@ -53,13 +53,13 @@ def test_an_engine_that_unrolls_its_tiles_finds_what_the_others_find(
         cosine = np.sum(embed_files(opened.embedder("aerial"), paths) * expected, axis=1)
         assert cosine.min() > smallest
     (engine / "aerial.onnx").unlink()
-    told = json.loads(cli("doctor", engine, "--json").out)
-    (remedy,) = {finding["remedy"] for finding in told["findings"] if finding["failed"]}
+    result = json.loads(cli("doctor", engine, "--json").out)
+    (remedy,) = {finding["remedy"] for finding in result["findings"] if finding["failed"]}
     assert remedy.startswith(f"geodtr-export build-engine {exported} ")
     assert from_checkpoint(engine, read_manifest(engine)).startswith(
         f"geodtr-export export CKPT --raw-tiles 64 --out {engine}-graphs && geodtr-export build-engine {engine}-graphs "
     )
-    # Parity's float32 gate of 0.99999 tells pixels that are one level off; what is found is the same but for a tie.
+    # Parity's float32 gate of 0.99999 detects pixels that differ by one level; recall is the same except for a tie.
     report = json.loads(cli("parity", trained.checkpoint, exported, "--data", trained.test_set.name, "--json").out)
     (judged,) = report["candidates"]
     assert abs(judged["gate"]["drop"]) * report["pairs"] <= 1.001

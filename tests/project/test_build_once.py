@@ -1,4 +1,4 @@
-"""What tests share is made once, and never half."""
+"""Shared test data is built once and completely."""
 
 from multiprocessing import get_context
 from pathlib import Path

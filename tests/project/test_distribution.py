@@ -1,4 +1,4 @@
-"""Wheel and source distribution hold what they should, and the wheel runs where no checkout is near."""
+"""Wheel and source distribution are complete, and the wheel runs outside a checkout."""
 
 import os
 import shutil
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.slow
 def fetched(line: Sequence[str | Path]) -> None:
     """Run what downloads packages; skip the test where none can be had."""
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    if done.returncode and any(one in said for one in UNREACHABLE):
-        pytest.skip(f"packages cannot be downloaded here: {said[-500:]}")
-    assert done.returncode == 0, said
+    output = done.stdout + done.stderr
+    if done.returncode and any(one in output for one in UNREACHABLE):
+        pytest.skip(f"packages cannot be downloaded here: {output[-500:]}")
+    assert done.returncode == 0, output
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ def printed(programs: Path, folder: Path, *line: str, code: int = 0) -> str:
     """What a command prints in `folder`, where nothing of the checkout is on any path."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     path = f"{programs}{os.pathsep}{clean['PATH']}"
-    asked = [f"{programs}/{line[0]}", *line[1:]]
-    done = subprocess.run(asked, cwd=folder, env={**clean, "PATH": path}, capture_output=True, text=True, check=False)
+    words = [f"{programs}/{line[0]}", *line[1:]]
+    done = subprocess.run(words, cwd=folder, env={**clean, "PATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""The documentation holds: its Python runs, its commands exist, and its site builds without a network."""
+"""The documentation is correct: its Python runs, its commands exist, and its site builds without a network."""
 
 import os
 import re
@@ -40,7 +40,7 @@ OF_OTHERS = {"--cpus", "--gpus", "--dry-run", "--geodtr-report", "--system-site-
 
 
 def lines_of(text: str) -> list[str]:
-    """The command lines of a page: in indented blocks, where a backslash goes on, and in running text."""
+    """The command lines of a page: in indented blocks, with continuation lines, and in running text."""
     blocks = re.findall(r"^    +(geodtr-export .*)$", re.sub(r" *\\\n +", " ", text), re.M)
     return [*blocks, *(" ".join(line.split()) for line in re.findall(r"`(geodtr-export [^`]+)`", text))]
 
@@ -62,7 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 
 @pytest.fixture(scope="module")
 def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages call their files."""
+    """The files that the pages name."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("bundle", "engine"):
         shutil.copytree(tiny.bundle, folder / name)
@@ -82,20 +82,20 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_there_is_python_in_the_documentation() -> None:
+def test_the_documentation_contains_python() -> None:
     pages = {name.partition(",")[0] for name in SNIPPETS}
     assert {"README.md", "engines.md", "embedding.md", "galleries.md", "localisation.md"} <= pages
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
-def test_it_runs(folder: Path, name: str) -> None:
+def test_python_of_the_documentation_runs(folder: Path, name: str) -> None:
     line = [sys.executable, "-c", SNIPPETS[name]]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
-def test_the_reference_of_the_command_line_is_that_of_the_commands() -> None:
+def test_the_command_line_reference_matches_the_commands() -> None:
     assert PAGES["docs/cli.md"] == page(), "run: make docs"
 
 
@@ -124,7 +124,7 @@ def test_every_option_that_a_page_names_exists() -> None:
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="the site is built by mkdocs: pip install '.[docs]'")
-def test_the_site_builds_and_takes_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
     installed = Path(geodtr.__path__[-1]).parent
     line = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "GEODTR_INSTALLED": str(installed), "NO_MKDOCS_2_WARNING": "1"}

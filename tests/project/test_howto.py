@@ -1,4 +1,4 @@
-"""The how-to pages work: every command of theirs runs in order, save those that need what no test has."""
+"""The how-to pages work: their commands run in order, except the ones that need hardware or data."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def run(line: str, folder: Path) -> None:
 
 
 def follow(page: str, folder: Path) -> None:
-    """Run a page's commands in `folder`, section by section; a section that says `Not run: needs` is left out."""
+    """Run a page's commands in `folder`, section by section; a section that contains `Not run: needs` is left out."""
     for section in re.split(r"^## ", (HOWTO / page).read_text(), flags=re.M):
         if "Not run: needs" not in section:
             for line in re.findall(r"^    (geodtr-export .*)$", section, re.M):

@@ -1,4 +1,4 @@
-"""The one command for a GPU machine: what arrives is installed, a check costs only itself, the results are right."""
+"""The command for a GPU machine: the bundle is installed, a failing check affects no other, the results are correct."""
 
 import base64
 import hashlib
@@ -104,18 +104,18 @@ def test_without_its_base_or_for_another_python_a_bundle_is_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("arrived", [True, False])
-def test_an_environment_has_what_came_and_of_the_machine_only_what_is_named(
+def test_an_environment_has_the_bundle_and_only_named_packages_of_the_machine(
     tmp_path: Path, bundle: Path, arrived: bool
 ) -> None:
     if not arrived:
         (bundle / read_contents(bundle).groups[1].parts[0].name).unlink()
-    made = install(bundle, ROOT, tmp_path / "environment")
-    assert ("not-there is not on this machine" in made.notes) and (len(made.notes) == 1 + (not arrived))
+    environment = install(bundle, ROOT, tmp_path / "environment")
+    assert ("not-there is not on this machine" in environment.notes) and (len(environment.notes) == 1 + (not arrived))
     code = "import carried, geodtr.runtime.names, numpy, onnxruntime; print(hasattr(onnxruntime, 'CARRIED'))"
-    done = subprocess.run([made.python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([environment.python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(arrived), "the machine's own ONNX Runtime only where no other came"
     code = "import importlib.util as i; print(i.find_spec('pytest'), i.find_spec('msgspec') is not None)"
-    done = subprocess.run([made.python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([environment.python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "True"]
 
 
@@ -140,15 +140,15 @@ def plan(tmp_path: Path, seconds: float = 100) -> Plan:
 
 
 def test_a_check_that_crashes_or_hangs_costs_only_itself(tmp_path: Path, checks: Callable[..., list[Check]]) -> None:
-    made = checks(
+    planned = checks(
         crashes="os.abort()",
         hangs="time.sleep(600)",
         fails="report.require(False, 'one is not two')",
         raises="raise ValueError('seven')",
         passes="report.row('Table', a_column=2)",
     )
-    made = [replace(check, seconds=5) if check.name == "hangs" else check for check in made]
-    results = run_checks(made, plan(tmp_path), {})
+    planned = [replace(check, seconds=5) if check.name == "hangs" else check for check in planned]
+    results = run_checks(planned, plan(tmp_path), {})
     assert results == read_results(tmp_path / "out" / FILE_NAME)
     assert [outcome.status for outcome in results.outcomes] == ["crashed", "out of time", "failed", "crashed", "passed"]
     assert all(outcome.facts == {"found": 1} for outcome in results.outcomes), "what was found before is kept"
@@ -157,15 +157,13 @@ def test_a_check_that_crashes_or_hangs_costs_only_itself(tmp_path: Path, checks:
     assert results.outcomes[4].tables == {"Table": [{"a column": 2}]}
 
 
-def test_what_no_time_is_left_for_is_not_run(tmp_path: Path, checks: Callable[..., list[Check]]) -> None:
+def test_checks_without_time_left_are_not_run(tmp_path: Path, checks: Callable[..., list[Check]]) -> None:
     results = run_checks(checks(passes="pass"), plan(tmp_path, seconds=0), {})
     assert [outcome.status for outcome in results.outcomes] == ["not run"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_run_leaves_what_was_found(
-    tmp_path: Path, checks: Callable[..., list[Check]], number: int
-) -> None:
+def test_an_interrupted_run_leaves_its_results(tmp_path: Path, checks: Callable[..., list[Check]], number: int) -> None:
     checks(first="report.fact('pid', os.getpid()); time.sleep(600)", second="pass")
     code = (
         "from pathlib import Path; from gpu.checks import Check; from gpu.runner import Plan, run_checks; import sys;"
@@ -184,13 +182,13 @@ def test_an_interrupted_run_leaves_what_was_found(
     first, second = read_results(file).outcomes
     assert (first.status, first.facts["found"], second.status) == ("interrupted", 1, "not run")
     if number == signal.SIGKILL:
-        os.killpg(first.facts["pid"], signal.SIGKILL)  # nobody was left to end it
+        os.killpg(first.facts["pid"], signal.SIGKILL)  # no other process was left to end it
     else:
         with pytest.raises(ProcessLookupError):
             os.kill(first.facts["pid"], 0)
 
 
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_reported(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "--out", tmp_path / "out"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no CUDA GPU" in done.stderr and "--dry-run" in done.stderr
@@ -213,7 +211,7 @@ def test_a_dry_run_runs_the_checks_on_the_cpu(tmp_path: Path, names: Sequence[st
         gpu_page.main(str(tmp_path / FILE_NAME))
 
 
-def test_the_page_is_what_its_generator_writes_and_says_when_nothing_was_run() -> None:
+def test_the_page_is_what_its_generator_writes_and_reports_that_nothing_was_run() -> None:
     results = read_results(gpu_page.RESULTS) if gpu_page.RESULTS.exists() else None
     assert gpu_page.PAGE.read_text() == gpu_page.page(results)
     assert "Not yet run on a GPU" in gpu_page.page(None)
@@ -221,8 +219,8 @@ def test_the_page_is_what_its_generator_writes_and_says_when_nothing_was_run() -
 
 def test_the_page_shows_every_figure_and_why_a_check_has_not_passed() -> None:
     rows = [{"engine": "fp16", "images/s": 12345.6}, {"engine": "int8", "cosine": 0.99999}]
-    found = Outcome("a", "First", "failed", 12.3, "too slow", {"R@1": 0.5, "verdict": "passed"}, {"Speed": rows})
-    page = gpu_page.page(Results("today", False, {"GPU": "H100"}, ("b is not here",), (found,)))
+    outcome = Outcome("a", "First", "failed", 12.3, "too slow", {"R@1": 0.5, "verdict": "passed"}, {"Speed": rows})
+    page = gpu_page.page(Results("today", False, {"GPU": "H100"}, ("b is not here",), (outcome,)))
     for text in (
         "Run on today. GPU H100. b is not here.",
         "| First | failed | 12.3 |",

@@ -40,7 +40,7 @@ def test_importing_the_package_loads_nothing() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_all_names_are_there_and_no_other() -> None:
+def test_all_names_exist_and_no_other() -> None:
     assert set(geodtr.__all__) >= {*FUNCTIONS, *CLASSES, "__version__"}
     assert set(dir(geodtr)) >= set(geodtr.__all__)
     for name in geodtr.__all__:
@@ -49,7 +49,7 @@ def test_all_names_are_there_and_no_other() -> None:
         _ = geodtr.nothing_of_this_name
 
 
-def test_a_name_that_the_installation_cannot_serve_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(vars(geodtr), "train", raising=False)
     monkeypatch.setattr(geodtr, "find_spec", lambda _package: None)
     with pytest.raises(UserError, match=f"torch.*{re.escape(install_hint('train'))}"):
@@ -73,8 +73,9 @@ def test_a_checkpoint_without_pytorch_names_the_extra(call: str, folder: Path) -
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
 def test_the_example_of_its_docstring_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    found = [each for each in doctest.DocTestFinder(recurse=False).find(getattr(geodtr, name), name) if each.examples]
-    assert found, f"{name} has no example"
-    for each in found:
+    finder = doctest.DocTestFinder(recurse=False)
+    examples = [each for each in finder.find(getattr(geodtr, name), name) if each.examples]
+    assert examples, f"{name} has no example"
+    for each in examples:
         result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(each)
         assert result.failed == 0

@@ -1,4 +1,4 @@
-"""The check of prose finds the words to avoid, in text and in names, and leaves usual English alone."""
+"""The word check finds the words to avoid in text and in names, and accepts usual English."""
 
 import subprocess
 import sys
@@ -19,14 +19,14 @@ def check(folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     ("text", "line", "word"),
     [
-        ('"""Files are measured anew."""', 1, "anew"),
-        ("x = 1\n# The caller is told.", 2, "told"),
-        ('raise ValueError("The manifest says nothing.")', 1, "says"),
-        ("def measure_anew() -> None: ...", 1, "anew"),
+        ('"""Files are measured anew."""', 1, "anew"),  # words: exempt (planted)
+        ("x = 1\n# The caller is told.", 2, "told"),  # words: exempt (planted)
+        ('raise ValueError("The manifest says nothing.")', 1, "says"),  # words: exempt (planted)
+        ("def measure_anew() -> None: ...", 1, "anew"),  # words: exempt (planted)
         ("x = 1\nfound = search(1)", 2, "found ="),
         ("row, found = search(1)", 1, "row, found ="),
-        ('"""\nThe size is that\nof the other one.\n"""', 2, "that of"),
-        ("# It is for whoever\n# opens it, as it\n# likes.", 2, "as it likes"),
+        ('"""\nThe size is that\nof the other one.\n"""', 2, "that of"),  # words: exempt (planted)
+        ("# It is for whoever\n# opens it, as it\n# likes.", 2, "as it likes"),  # words: exempt (planted)
     ],
 )
 def test_each_kind_of_text_is_checked(tmp_path: Path, text: str, line: int, word: str) -> None:
@@ -38,10 +38,12 @@ def test_each_kind_of_text_is_checked(tmp_path: Path, text: str, line: int, word
 
 def test_markdown_in_folders_below_is_checked(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "page.md").write_text("# Page\n\nThe file lies beside it, whatever it is.\n")
+    text = "# Page\n\nThe file lies beside it, whatever it is.\n"  # words: exempt (planted)
+    (tmp_path / "docs" / "page.md").write_text(text)
     code, faults = check(tmp_path)
     assert code == 1
-    assert [fault.split(" -> ")[0] for fault in faults] == ["docs/page.md:3: whatever", "docs/page.md:3: file lies"]
+    places = [fault.split(" -> ")[0] for fault in faults]
+    assert places == ["docs/page.md:3: whatever", "docs/page.md:3: file lies"]  # words: exempt (planted)
 
 
 def test_usual_english_passes(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_usual_english_passes(tmp_path: Path) -> None:
         "if found == 1 and report.made is None:\n"
         "    hits, has_found = search(found=1), True\n"
     )
-    (tmp_path / "other.bin").write_text("anew")
+    (tmp_path / "other.bin").write_text("anew")  # words: exempt (planted)
     assert check(tmp_path) == (0, [])
 
 
@@ -61,4 +63,4 @@ def test_a_line_is_exempt_only_with_a_reason(tmp_path: Path) -> None:
     )
     code, faults = check(tmp_path)
     assert code == 1
-    assert [fault.split(" -> ")[0] for fault in faults] == ["quote.md:2: anew"]
+    assert [fault.split(" -> ")[0] for fault in faults] == ["quote.md:2: anew"]  # words: exempt (planted)

@@ -1,4 +1,4 @@
-"""A bundle is run only when it is what its manifest says, and built only as what it is called."""
+"""A bundle runs only if it matches its manifest, and is built only in the precision of its name."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def test_a_corrupt_manifest_names_the_field(trained: Trained, tmp_path: Path, re
     assert "outside the bundle" in refused("inspect", bundle)
 
 
-def test_int8_without_calibration_images_says_what_to_add(
+def test_int8_without_calibration_images_names_the_option_to_add(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     message = refused("build-engine", trained.onnx.path, "--precision", "int8", "--out", tmp_path / "b")
@@ -63,8 +63,8 @@ def test_int8_without_calibration_images_says_what_to_add(
 def test_a_cosine_to_keep_is_not_for_blocks_chosen_by_recall(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    asked = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
-    message = refused(*asked, "--recall-on", trained.test_set.name, "--keep-cosine", 0.9, "--out", tmp_path / "b")
+    command = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
+    message = refused(*command, "--recall-on", trained.test_set.name, "--keep-cosine", 0.9, "--out", tmp_path / "b")
     assert "--keep-cosine: not for --precision auto" in " ".join(message.split())
 
 
@@ -78,7 +78,7 @@ def test_a_cosine_to_keep_is_not_for_blocks_chosen_by_recall(
         ("same", ("--keep-cosine", 0.5, "--require-faster"), "--keep-cosine, --require-faster"),
     ],
 )
-def test_an_option_that_a_precision_does_not_hear_is_refused(
+def test_an_option_of_another_precision_is_refused(
     trained: Trained,
     tmp_path: Path,
     refused: Callable[..., str],
@@ -86,8 +86,8 @@ def test_an_option_that_a_precision_does_not_hear_is_refused(
     options: tuple[object, ...],
     named: str,
 ) -> None:
-    asked = ("build-engine", trained.onnx.path, "--precision", precision, *options, "--out", tmp_path / "b")
-    assert f"{named}: not for --precision {precision}" in " ".join(refused(*asked).split())
+    command = ("build-engine", trained.onnx.path, "--precision", precision, *options, "--out", tmp_path / "b")
+    assert f"{named}: not for --precision {precision}" in " ".join(refused(*command).split())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "same"])
@@ -109,18 +109,18 @@ def test_a_graph_that_is_not_ours_is_refused_by_name(
     assert f"{bundle}/ground.onnx is not a graph that this project exported" in message
 
 
-def test_an_onnx_file_alone_is_told_from_a_checkpoint(
+def test_a_single_onnx_file_is_not_taken_for_a_checkpoint(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     message = refused("build-engine", trained.onnx.path / "ground.onnx", "--out", tmp_path / "b")
     assert "Name the bundle folder" in " ".join(message.split())
 
 
-def test_int8_that_no_convolution_allows_is_refused_rather_than_misnamed(
+def test_int8_without_a_quantised_convolution_is_refused(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    asked = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
-    assert "Lower --keep-cosine" in refused(*asked, "--keep-cosine", 1, "--images", 4, "--out", tmp_path / "b")
+    command = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
+    assert "Lower --keep-cosine" in refused(*command, "--keep-cosine", 1, "--images", 4, "--out", tmp_path / "b")
 
 
 def test_two_builds_of_onnx_runtime_are_refused(
@@ -146,5 +146,5 @@ def test_bundles_of_different_models_are_not_compared(
     model = load_checkpoint(trained.checkpoint).model
     save_checkpoint(tmp_path / "other.safetensors", model, "another training")
     export_checkpoint(tmp_path / "other.safetensors", tmp_path / "other")
-    asked = ("parity", trained.checkpoint, tmp_path / "other", "--data", trained.test_set.name)
-    assert "another checkpoint" in refused(*asked)
+    command = ("parity", trained.checkpoint, tmp_path / "other", "--data", trained.test_set.name)
+    assert "another checkpoint" in refused(*command)

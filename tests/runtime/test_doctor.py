@@ -1,4 +1,4 @@
-"""`doctor` finds, without loading an engine, what would stop a bundle; opening one stops at the same things."""
+"""`doctor` finds every fault that prevents a bundle from running, without loading an engine; opening finds the same."""
 
 import json
 import shlex
@@ -50,10 +50,10 @@ def copy_of(trained: Trained, tmp_path: Path) -> Callable[[Precision], Path]:
 
 @pytest.fixture
 def without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A processor whose operating system tells AVX2 and no VNNI."""
-    told = tmp_path / "cpuinfo"
-    told.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n")
-    monkeypatch.setattr(machine, "_CPU_INFO", told)
+    """A processor whose operating system reports AVX2 and no VNNI."""
+    cpu_info = tmp_path / "cpuinfo"
+    cpu_info.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n")
+    monkeypatch.setattr(machine, "_CPU_INFO", cpu_info)
     machine.this_cpu.cache_clear()
     yield
     machine.this_cpu.cache_clear()
@@ -68,7 +68,7 @@ def test_a_bundle_that_was_built_here_passes(trained: Trained, cli: Cli, precisi
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_remedy_is_made_only_where_something_is_wrong(
+def test_a_remedy_is_computed_only_for_a_fault(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
     def unneeded(*_arguments: object, **_more: object) -> str:
@@ -84,20 +84,20 @@ def test_an_exported_bundle_passes(trained: Trained, cli: Cli) -> None:
     assert cli("doctor", trained.onnx.path).code == 0
 
 
-def test_the_machine_alone_is_told(cli: Cli) -> None:
+def test_the_machine_is_reported_without_a_bundle(cli: Cli) -> None:
     report = json.loads(cli("doctor", "--json").out)
-    found = {entry["what"]: entry["found"] for entry in report["findings"]}
+    findings = {entry["what"]: entry["found"] for entry in report["findings"]}
     assert report["passed"]
-    assert "cpu" in found["onnxruntime"]
-    assert machine.cpu_dialect() in found["processor"]
-    assert {"Python", "GPU", "openvino", "tensorrt"} <= set(found)
+    assert "cpu" in findings["onnxruntime"]
+    assert machine.cpu_dialect() in findings["processor"]
+    assert {"Python", "GPU", "openvino", "tensorrt"} <= set(findings)
 
 
-def test_what_is_no_bundle_is_wrong_usage(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_wrong_usage(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "is not a bundle" in refused("doctor", tmp_path)
 
 
-def test_all_damage_is_told_at_once_with_the_commands_that_mend_it(
+def test_all_damage_is_reported_together_with_the_commands_that_repair_it(
     copy_of: Callable[[Precision], Path], cli: Cli
 ) -> None:
     bundle = copy_of("int8")
@@ -121,7 +121,7 @@ def test_all_damage_is_told_at_once_with_the_commands_that_mend_it(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_graphs_that_tensorrt_refuses_are_noted_with_the_command_that_exports_them_anew(
+def test_graphs_that_tensorrt_refuses_are_noted_with_the_command_that_exports_them_again(
     copy_of: Callable[[Precision], Path], cli: Cli, precision: Precision
 ) -> None:
     bundle = copy_of(precision)
@@ -136,7 +136,7 @@ def test_graphs_that_tensorrt_refuses_are_noted_with_the_command_that_exports_th
         assert f"the checkpoint's SHA-256 is {read_manifest(bundle).source.sha256[:16]}" in entry["remedy"]
 
 
-def test_a_damaged_compiled_file_is_made_again_by_the_command_that_doctor_gives(
+def test_a_damaged_compiled_file_is_rebuilt_by_the_command_of_doctor(
     copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
 ) -> None:
     bundle = copy_of("int8")
@@ -165,7 +165,7 @@ def test_a_corrupt_manifest_is_a_finding(copy_of: Callable[[Precision], Path], c
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_what_a_damaged_manifest_still_tells_is_in_the_command_that_rebuilds(
+def test_readable_parts_of_a_damaged_manifest_are_in_the_command_that_rebuilds(
     copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained, precision: Precision
 ) -> None:
     bundle = copy_of(precision)
@@ -191,11 +191,11 @@ def test_a_damaged_manifest_that_records_no_command_is_rebuilt_by_backend_and_pr
 
 
 def test_a_manifest_records_the_command_that_built_the_bundle(trained: Trained, cli: Cli, tmp_path: Path) -> None:
-    asked = ("build-engine", str(trained.onnx.path), "--backend", "openvino", "--precision", "fp16")
-    assert cli(*asked, "--out", tmp_path / "a bundle").code == 0
+    command = ("build-engine", str(trained.onnx.path), "--backend", "openvino", "--precision", "fp16")
+    assert cli(*command, "--out", tmp_path / "a bundle").code == 0
     assert shlex.split(str(read_manifest(tmp_path / "a bundle").command)) == [
         "geodtr-export",
-        *asked,
+        *command,
         "--out",
         str(tmp_path / "a bundle"),
     ]
@@ -211,19 +211,19 @@ def test_a_manifest_of_schema_3_is_read_and_rebuilt_by_a_plain_line(
     (bundle / "ground.onnx").unlink()
     (bundle / "aerial.optimised.onnx").unlink()
     failed = _failed(cli("doctor", bundle, "--json"))
-    made = read_manifest(bundle)
-    assert made.quantisation is not None
+    older = read_manifest(bundle)
+    assert older.quantisation is not None
     assert failed["ground.onnx"]["remedy"].startswith(
         f"geodtr-export build-engine CKPT --backend onnxruntime --calibration "
-        f"{shlex.quote(made.quantisation.calibration.data)} --precision int8 --out {bundle}-rebuilt  # the checkpoint's"
+        f"{shlex.quote(older.quantisation.calibration.data)} --precision int8 --out {bundle}-rebuilt  # the"
     )
     assert failed["aerial.optimised.onnx"]["remedy"].startswith(
-        f"geodtr-export build-engine {bundle} --backend onnxruntime --dialect {made.quantisation.dialect} "
+        f"geodtr-export build-engine {bundle} --backend onnxruntime --dialect {older.quantisation.dialect} "
         "--precision same"
     )
 
 
-def test_a_manifest_of_schema_3_is_written_again_in_the_newest(
+def test_a_manifest_of_schema_3_is_rewritten_in_the_newest(
     copy_of: Callable[[Precision], Path], trained: Trained, cli: Cli
 ) -> None:
     bundle = copy_of("fp32")
@@ -232,12 +232,12 @@ def test_a_manifest_of_schema_3_is_written_again_in_the_newest(
     assert (read_manifest(bundle).schema, read_manifest(bundle).writer) == (4, __version__)
 
 
-def test_a_newer_manifest_is_explained_with_what_to_update(
+def test_a_newer_manifest_is_explained_with_the_update_command(
     copy_of: Callable[[Precision], Path], cli: Cli, refused: Callable[..., str]
 ) -> None:
     bundle = copy_of("fp32")
     manifest = bundle / "manifest.json"
-    newer = json.loads(manifest.read_bytes()) | {"schema": 5, "writer": "2.0.0", "unheard_of": {}}
+    newer = json.loads(manifest.read_bytes()) | {"schema": 5, "writer": "2.0.0", "unknown": {}}
     manifest.write_text(json.dumps(newer))
     failed = _failed(cli("doctor", bundle, "--json"))["manifest.json"]
     assert "has schema 5, written by geodtr-export 2.0.0" in failed["found"]
@@ -252,7 +252,7 @@ def test_a_manifest_that_is_a_folder_is_no_manifest(refused: Callable[..., str],
     assert "cannot be read" in refused("doctor", tmp_path)
 
 
-def test_graphs_optimised_elsewhere_cost_time_alone(
+def test_graphs_optimised_on_another_machine_still_run(
     copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
 ) -> None:
     bundle = copy_of("fp32")
@@ -267,7 +267,7 @@ def test_graphs_optimised_elsewhere_cost_time_alone(
     assert cli("evaluate", bundle, "--data", trained.test_set.name, "--limit", 8).code == 0
 
 
-def test_a_provider_that_is_not_installed_is_a_failure_to_doctor_and_to_opening(
+def test_a_missing_provider_fails_in_doctor_and_on_opening(
     copy_of: Callable[[Precision], Path], cli: Cli, trained: Trained
 ) -> None:
     bundle = copy_of("fp32")
@@ -277,11 +277,11 @@ def test_a_provider_that_is_not_installed_is_a_failure_to_doctor_and_to_opening(
     )
     result = cli("doctor", bundle, "--json")
     assert result.code == 1
-    said = _failed(result)["provider"]["found"]
-    assert "no cuda provider" in said
+    reason = _failed(result)["provider"]["found"]
+    assert "no cuda provider" in reason
     opening = cli("evaluate", bundle, "--data", trained.test_set.name)
     assert opening.code == 2
-    assert said in opening.err
+    assert reason in opening.err
 
 
 @pytest.mark.usefixtures("without_vnni")
@@ -305,11 +305,11 @@ def test_eight_bit_weights_are_refused_on_a_cpu_without_vnni(
 
 
 @pytest.mark.usefixtures("without_vnni")
-def test_a_dialect_that_this_cpu_computes_wrongly_is_refused_before_the_work(
+def test_a_dialect_that_this_cpu_computes_wrongly_is_refused_before_any_work(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    asked = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
-    assert "no VNNI" in refused(*asked, "--dialect", "cpu-8bit", "--out", tmp_path / "b")
+    command = ("build-engine", trained.onnx.path, "--precision", "int8", "--calibration", trained.test_set.name)
+    assert "no VNNI" in refused(*command, "--dialect", "cpu-8bit", "--out", tmp_path / "b")
 
 
 @pytest.mark.usefixtures("without_vnni")
@@ -322,11 +322,11 @@ def test_seven_bit_weights_run_without_vnni(copy_of: Callable[[Precision], Path]
     assert cli("doctor", bundle).code == 0
 
 
-def test_graphs_of_another_dialect_are_not_recompiled_unasked(
+def test_graphs_of_another_dialect_are_not_recompiled(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    asked = ("build-engine", trained.bundles["int8"].path, "--precision", "same", "--dialect", "tensorrt")
-    assert "quantised as" in refused(*asked, "--out", tmp_path / "b")
+    command = ("build-engine", trained.bundles["int8"].path, "--precision", "same", "--dialect", "tensorrt")
+    assert "quantised as" in refused(*command, "--out", tmp_path / "b")
 
 
 def test_only_a_bundle_is_recompiled(trained: Trained, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -335,8 +335,8 @@ def test_only_a_bundle_is_recompiled(trained: Trained, tmp_path: Path, refused: 
     )
 
 
-def test_the_gpu_is_asked_of_the_drivers_own_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    """A library with the driver's five functions, compiled for the test, stands for one where no GPU is."""
+def test_the_gpu_is_read_from_the_drivers_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    """A library with the driver's five functions, compiled for the test, replaces the driver."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -344,16 +344,16 @@ def test_the_gpu_is_asked_of_the_drivers_own_library(tmp_path: Path, monkeypatch
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "driver.so", tmp_path / "driver.c"], check=True)
     monkeypatch.setattr(machine, "_CUDA", str(tmp_path / "driver.so"))
     machine.this_gpu.cache_clear()
-    found = machine.this_gpu()
-    said = cli("doctor").out
+    gpu = machine.this_gpu()
+    report = cli("doctor").out
     machine.this_gpu.cache_clear()
-    assert found is not None
-    assert (found.gpu, found.compute_capability, found.driver) == ("Orin", "8.7", "12.6")
-    assert "Orin, compute capability 8.7, driver for CUDA 12.6" in said
+    assert gpu is not None
+    assert (gpu.gpu, gpu.compute_capability, gpu.driver) == ("Orin", "8.7", "12.6")
+    assert "Orin, compute capability 8.7, driver for CUDA 12.6" in report
 
 
 def _make_older(bundle: Path) -> None:
-    """Write the manifest as schema 3 had it."""
+    """Rewrite the manifest in schema 3."""
     manifest = bundle / "manifest.json"
     held = json.loads(manifest.read_bytes()) | {"schema": 3}
     del held["writer"], held["command"], held["backend"]["options"]

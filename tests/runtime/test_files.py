@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert _names(tmp_path) == ["file"]
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     def fill(fail: bool) -> None:
         with new_folder(tmp_path / "out") as folder:
             (folder / "part").write_text("x")
@@ -57,7 +57,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         fill(fail=False)
 
 
-def test_what_a_killed_process_left_is_cleared_by_the_next_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed_but_not_of_a_running_one(tmp_path: Path) -> None:
     fill = (
         "import sys, time; from pathlib import Path; from geodtr.runtime.files import new_folder\n"
         "with new_folder(Path(sys.argv[1])) as folder:\n"
@@ -78,7 +78,49 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_and_what_a_living_one
     assert _names(tmp_path) == [".out.mine", "out"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_of_a_file_is_gone_after_the_next(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom geodtr.runtime.files import new_file\n"
+        "with new_file(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'much more than the next one writes')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    for name in ("rows.npy", "x" * 200 + "\N{GRINNING FACE}" * 10 + ".csv"):
+        path = tmp_path / name
+        subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+        assert len(_names(tmp_path)) == 1
+        with new_file(path) as temporary:
+            assert temporary.stat().st_size == 0
+            assert temporary.suffix == path.suffix
+            temporary.write_bytes(b"next")
+        assert path.read_bytes() == b"next"
+        assert _names(tmp_path) == [name]
+        path.unlink()
+
+
+def test_two_may_write_a_file_at_once_and_the_last_to_finish_stays(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    with new_file(path) as first:
+        first.write_bytes(b"first")
+        with new_file(path) as second:
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+        write_bytes(path, b"third")
+    assert path.read_bytes() == b"first"
+    assert _names(tmp_path) == ["rows.npy"]
+
+
+def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"mine")
+    with new_file(tmp_path / "rows.npy") as temporary:
+        name = temporary.name
+    (tmp_path / name).symlink_to(tmp_path / "outside")
+    write_bytes(tmp_path / "rows.npy", b"rows")
+    assert (tmp_path / "outside").read_bytes() == b"mine"
+    assert (tmp_path / "rows.npy").read_bytes() == b"rows"
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="cannot be written"):
         write_bytes(tmp_path / "file" / "inside", b"x")
@@ -86,7 +128,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("check", [check_new_file, check_new_folder])
 @pytest.mark.parametrize("place", ["/sys/out", "/sys/some/out", "/proc/out", "file/out"])
-def test_a_place_that_cannot_be_written_is_named_before_the_work(
+def test_an_output_that_cannot_be_written_is_named_before_any_work(
     tmp_path: Path, check: Callable[[Path], None], place: str
 ) -> None:
     (tmp_path / "file").write_text("not a folder")

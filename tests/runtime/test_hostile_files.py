@@ -1,4 +1,4 @@
-"""Whatever stands in a file that is read, only our own errors come of it, and they name it.
+"""Any content of a file gives a result or one of this package's errors, which names the file.
 
 Images, videos, EXIF, GeoTIFFs, a gallery's table and descriptors, and lists that are plain garbage have such tests
 beside their readers; here are the documents and tables that stay well-formed and say what cannot be.
@@ -66,7 +66,7 @@ CELLS = st.sampled_from([*NUMBERS, "", "a\0b", "../x", "é", '"']) | st.text(
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A sound file, and all that is done with what it says."""
+    """A valid file, and a function that reads it and uses all its content."""
 
     file: Path
     content: bytes
@@ -153,7 +153,7 @@ LINES = ("list.txt", "map.tfw")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS + TABLES + LINES)
-def test_as_it_is_it_is_read(readers: dict[str, Reader], name: str) -> None:
+def test_the_unchanged_file_is_read(readers: dict[str, Reader], name: str) -> None:
     readers[name].use()
 
 

@@ -80,7 +80,7 @@ def test_an_index(recorded: Recorded | None, tmp_path: Path, monkeypatch: pytest
     assert wanted(install_hint("geo")) == ["geodtr-export[geo]"]
 
 
-def test_pip_is_that_of_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_belongs_to_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "pip"
     other.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -95,7 +95,7 @@ def test_an_environment_of_uv_has_no_pip(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pip("install") == f"uv pip install --python {sys.executable}"
 
 
-def test_a_hint_leaves_setuptools_as_it_is() -> None:
+def test_a_hint_leaves_setuptools_unchanged() -> None:
     """PyTorch's compiler imports setuptools, which fails in a process that has looked for the module pip."""
     script = "from geodtr.runtime.installation import install_hint; install_hint('cpu'); import setuptools"
     subprocess.run([sys.executable, "-c", script], env={"PATH": ""}, check=True)

@@ -1,4 +1,4 @@
-"""What a vehicle installs, `geodtr-export[cpu]`: small, nothing of training in it, and all the commands that fly."""
+"""The installation on a vehicle, `geodtr-export[cpu]`: small, without training, with all commands of the runtime."""
 
 import json
 import subprocess
@@ -89,8 +89,8 @@ def test_it_is_small(lean: Lean) -> None:
     assert 50e6 < lean.measured["files"] + lean.measured["byte_code"] < LARGEST
 
 
-def test_an_image_is_localised_at_once_in_little_memory(lean: Lean) -> None:
-    """By the processor's time, because the machine may be busy; the documentation tells the clock's."""
+def test_an_image_is_localised_quickly_in_little_memory(lean: Lean) -> None:
+    """In processor time, because the machine may be busy; the documentation has wall-clock times."""
 
     def rounds(name: str) -> list[float]:
         return [one[name] for one in lean.measured["rounds"]]
@@ -101,14 +101,14 @@ def test_an_image_is_localised_at_once_in_little_memory(lean: Lean) -> None:
 
 
 @newer_than_3_10
-def test_it_brings_nothing_of_training_or_export(lean: Lean) -> None:
+def test_it_contains_nothing_of_training_or_export(lean: Lean) -> None:
     there = {package.name for package in (lean.programs.parent / "lib").glob("python*/site-packages/*")}
     assert {"numpy", "PIL", "msgspec", "nanoarrow", "onnxruntime", "geodtr"} <= there
     training = {"torch", "torchvision", "onnx", "onnxscript", "onnxslim", "scipy", "matplotlib", "cv2", "sympy"}
     assert not there & (training | {"pydantic"})
 
 
-def test_the_commands_that_fly_work_there(lean: Lean, at_work: Path) -> None:
+def test_the_runtime_commands_work_there(lean: Lean, at_work: Path) -> None:
     for line in (
         "gallery build bundle images --out gallery",
         "gallery info gallery",
@@ -126,8 +126,8 @@ def test_the_commands_that_fly_work_there(lean: Lean, at_work: Path) -> None:
         )
         assert done.returncode == 0, (line, done.stderr)
     assert "3.png" in done.stdout
-    asked: list[Path | str] = [lean.programs / "geodtr-export", *line.split(), "--picture", "track.png"]
-    refused = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=at_work)
+    command: list[Path | str] = [lean.programs / "geodtr-export", *line.split(), "--picture", "track.png"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, cwd=at_work)
     assert refused.returncode == 2
     assert "[plots]" in refused.stderr
     assert np.load(at_work / "d.npy").shape == (5, 16)

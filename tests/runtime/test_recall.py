@@ -1,4 +1,4 @@
-"""Recall counts what the field counts, whatever the data set's shape, and says what that counting hides."""
+"""Recall follows the published convention for data sets of any shape, and reports what the convention hides."""
 
 import tracemalloc
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from geodtr.runtime.recall import Matches, Ranking, rank, recall, recall_at, wil
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Descriptors of small whole numbers, whose products are exact: ties abound and no rounding blurs them."""
+    """Descriptors of small whole numbers, with exact products: many ties and no rounding."""
 
     queries: NDArray[np.float32]
     references: NDArray[np.float32]
@@ -49,7 +49,7 @@ def matches(of: dict[int, set[int]]) -> Matches:
 
 @settings(deadline=None)
 @given(case=cases(), block=st.integers(1, 40))
-def test_ranks_are_those_of_counting_one_by_one(case: Case, block: int) -> None:
+def test_ranks_equal_a_count_one_by_one(case: Case, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK", block)
         ranking = rank(case.queries, case.references, matches(case.truth), matches(case.ignored))
@@ -104,7 +104,7 @@ def test_a_tile_that_is_true_and_semi_positive_is_true() -> None:
 
 # 101 x 64 is a size at which BLAS rounds the scores of equal references differently, by their column.
 @pytest.mark.parametrize(("count", "size"), [(50, 4), (101, 64), (1003, 512)])
-def test_a_collapsed_model_is_exposed(count: int, size: int) -> None:
+def test_a_collapsed_model_is_detected(count: int, size: int) -> None:
     same = np.repeat(unit(np.random.default_rng(0).standard_normal((1, size))), count, axis=0)
     collapsed = recall(rank(same, same))
     assert (collapsed.at_1, collapsed.tied, collapsed.pessimistic_at_1) == (1.0, 1.0, 0.0)
@@ -112,7 +112,7 @@ def test_a_collapsed_model_is_exposed(count: int, size: int) -> None:
     assert collapsed.suspicious
 
 
-def test_a_nearly_collapsed_model_is_exposed_though_nothing_ties() -> None:
+def test_a_nearly_collapsed_model_is_detected_without_ties() -> None:
     random = np.random.default_rng(0)
     queries, references = (unit(1 + 1e-3 * random.standard_normal((300, 64))) for _ in range(2))
     nearly = recall(rank(queries, references))
@@ -120,19 +120,19 @@ def test_a_nearly_collapsed_model_is_exposed_though_nothing_ties() -> None:
     assert nearly.suspicious
 
 
-def test_queries_that_have_collapsed_among_sound_references_are_exposed() -> None:
+def test_collapsed_queries_among_good_references_are_detected() -> None:
     references = unit(np.random.default_rng(0).standard_normal((300, 64)))
     assert recall(rank(np.repeat(references[:1], 300, axis=0), references)).collapsed
 
 
-def test_a_sound_model_is_not_suspicious() -> None:
+def test_a_good_model_is_not_suspicious() -> None:
     random = np.random.default_rng(0)
     references = random.standard_normal((500, 64))
-    sound = recall(rank(unit(references + random.standard_normal((500, 64))), unit(references)))
-    assert sound.at_1 > 0.5
-    assert sound.tied == 0
-    assert abs(sound.alike) < 0.01
-    assert not sound.suspicious
+    result = recall(rank(unit(references + random.standard_normal((500, 64))), unit(references)))
+    assert result.at_1 > 0.5
+    assert result.tied == 0
+    assert abs(result.alike) < 0.01
+    assert not result.suspicious
 
 
 def test_a_tile_listed_twice_is_a_tie() -> None:
@@ -169,7 +169,7 @@ def test_memory_does_not_grow_with_the_square_of_the_gallery() -> None:
 
 
 @pytest.mark.parametrize(
-    ("truth", "said"),
+    ("truth", "expected"),
     [
         (Matches(np.array([0, 1]), np.array([0, 1])), "no true reference, the first in row 2"),
         (Matches(np.arange(3), np.array([0, 1, 7])), "row 0 or 7; allowed are 0 to 3"),
@@ -177,9 +177,9 @@ def test_memory_does_not_grow_with_the_square_of_the_gallery() -> None:
         (Matches(np.arange(4), np.arange(4)), "row 0 or 3; allowed are 0 to 2"),
     ],
 )
-def test_matches_that_do_not_fit_are_refused(truth: Matches, said: str) -> None:
+def test_matches_of_the_wrong_shape_are_refused(truth: Matches, expected: str) -> None:
     references = np.eye(4, dtype=np.float32)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=expected):
         rank(references[:3], references, truth)
 
 
@@ -188,7 +188,7 @@ def test_matches_out_of_order_are_refused() -> None:
         Matches(np.array([1, 0]), np.array([0, 1]))
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
+def test_wrong_shapes_are_refused() -> None:
     rows = np.eye(4, dtype=np.float32)
     for queries, references in ((rows, rows[:3]), (rows[:1], rows[:1]), (rows, rows[:, :2]), (rows[:0], rows[:0])):
         with pytest.raises(DescriptorError):

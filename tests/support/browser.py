@@ -1,6 +1,6 @@
-"""A real browser without a screen: Debian's chromium, spoken to over a pair of pipes in its DevTools protocol.
+"""Debian's chromium in headless mode, controlled by its DevTools protocol over a pair of pipes.
 
-Source: https://chromedevtools.github.io/devtools-protocol (commands are named as there), --remote-debugging-pipe.
+Source: https://chromedevtools.github.io/devtools-protocol (same command names), --remote-debugging-pipe.
 """
 
 import base64
@@ -32,13 +32,13 @@ _COMMANDS, _ANSWERS = 3, 4
 
 
 def find_browser() -> str | None:
-    """The program, or None on a machine that has none."""
-    return next((found for name in _NAMES if (found := shutil.which(name))), None)
+    """Path of the program, or None if none is installed."""
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 @dataclass
 class Tab:
-    """One page. `requests` are the URLs asked for since it was opened, `complaints` what the console was told."""
+    """One page. `requests` are the URLs requested since it was opened, `complaints` the messages of its console."""
 
     _write: int
     _read: int
@@ -49,7 +49,7 @@ class Tab:
     complaints: list[str] = field(default_factory=list)
 
     def open(self, path: Path, width: int, *, dark: bool = False, paper: bool = False) -> None:
-        """Show a file in a window so wide, in pixels; on paper, as a printer would get it."""
+        """Show a file in a window `width` pixels wide; `paper` selects the print layout."""
         self.requests.clear()
         self.complaints.clear()
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -60,41 +60,41 @@ class Tab:
         self._until("Page.loadEventFired")
 
     def evaluate(self, script: str) -> Any:
-        """What a script returns, as JSON would hold it."""
+        """Run a script; return its result as JSON values."""
         answer = self.call("Runtime.evaluate", {"expression": script, "returnByValue": True, "awaitPromise": True})
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def picture(self, path: Path) -> None:
-        """The whole page as a PNG file."""
-        found = self.call("Page.captureScreenshot", {"captureBeyondViewport": True})
-        path.write_bytes(base64.b64decode(found["data"]))
+        """Write the whole page to a PNG file."""
+        answer = self.call("Page.captureScreenshot", {"captureBeyondViewport": True})
+        path.write_bytes(base64.b64decode(answer["data"]))
 
     def printed(self, path: Path) -> None:
-        """The page as a PDF file, its paper as the style sheet asks."""
-        found = self.call("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": False})
-        path.write_bytes(base64.b64decode(found["data"]))
+        """Write the page to a PDF file, with the paper size of the style sheet."""
+        answer = self.call("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": False})
+        path.write_bytes(base64.b64decode(answer["data"]))
 
     def call(self, method: str, parameters: Mapping[str, object] | None = None) -> dict[str, Any]:
-        """One command of the protocol and its answer. Raises AssertionError when the browser refuses it."""
+        """Send one command of the protocol and return its answer. Raises AssertionError if the browser refuses it."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": parameters or {}}
         if self._session:
             command["sessionId"] = self._session
         os.write(self._write, json.dumps(command).encode() + b"\0")
         while True:
-            told = self._next()
-            if told.get("id") == self._number:
-                assert "error" not in told, told["error"]
-                answer: dict[str, Any] = told["result"]
+            message = self._next()
+            if message.get("id") == self._number:
+                assert "error" not in message, message["error"]
+                answer: dict[str, Any] = message["result"]
                 return answer
 
     def attach(self) -> None:
-        """Take a page of the browser's for one's own, and listen to it."""
+        """Open a page and receive its events."""
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        for room in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{room}.enable")
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
 
     def _until(self, event: str) -> None:
         while self._next().get("method") != event:
@@ -103,45 +103,45 @@ class Tab:
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             block = os.read(self._read, 1 << 20)
-            assert block, "the browser is gone"
+            assert block, "the browser exited"
             self._rest += block
-        message, _, self._rest = self._rest.partition(b"\0")
-        told: dict[str, Any] = json.loads(message)
-        told_of = told.get("params", {})
-        match told.get("method"):
+        text, _, self._rest = self._rest.partition(b"\0")
+        message: dict[str, Any] = json.loads(text)
+        parameters = message.get("params", {})
+        match message.get("method"):
             case "Network.requestWillBeSent":
-                self.requests.append(told_of["request"]["url"])
+                self.requests.append(parameters["request"]["url"])
             case "Log.entryAdded":
-                self.complaints.append(told_of["entry"]["text"])
+                self.complaints.append(parameters["entry"]["text"])
             case "Runtime.exceptionThrown":
-                self.complaints.append(str(told_of["exceptionDetails"]))
+                self.complaints.append(str(parameters["exceptionDetails"]))
             case "Runtime.consoleAPICalled":
-                self.complaints.append(str(told_of["args"]))
-        return told
+                self.complaints.append(str(parameters["args"]))
+        return message
 
 
 @contextmanager
 def opened(program: str, profile: Path) -> Iterator[Tab]:
-    """A browser with nothing in it but one page; it is gone afterwards. `profile` is an empty folder of its own."""
+    """Start a browser with one empty page; it ends with the `with` block. `profile` is an empty folder."""
     commands, answers = os.pipe(), os.pipe()
 
-    def as_chromium_wants() -> None:
-        # By way of copies: a pipe's own number may be one that the other end shall get.
+    def connect_pipes() -> None:
+        # Copies first: a pipe may already have the number that the other end needs.
         read, write = os.dup(commands[0]), os.dup(answers[1])
         os.dup2(read, _COMMANDS)
         os.dup2(write, _ANSWERS)
 
     process = subprocess.Popen(
         [program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-        preexec_fn=as_chromium_wants,  # noqa: PLW1509 - nothing else gives a child these two numbers; no thread is about
+        preexec_fn=connect_pipes,  # noqa: PLW1509 - the only way to give a child these two numbers; no thread is running
         close_fds=False,
         env={**os.environ, "TMPDIR": str(profile)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for theirs in (commands[0], answers[1]):
-        os.close(theirs)
+    for end in (commands[0], answers[1]):
+        os.close(end)
     try:
         tab = Tab(commands[1], answers[0])
         tab.attach()
@@ -152,5 +152,5 @@ def opened(program: str, profile: Path) -> Iterator[Tab]:
             process.wait(10)
         process.kill()
         process.wait()
-        for ours in (commands[1], answers[0]):
-            os.close(ours)
+        for end in (commands[1], answers[0]):
+            os.close(end)

@@ -1,4 +1,4 @@
-"""What is slow to make and the same for all tests: made once, and kept by a hash of what it depends on."""
+"""A cache on disk for what is slow to build and the same in all tests, keyed by a hash of its inputs."""
 
 import fcntl
 import hashlib
@@ -19,16 +19,16 @@ from geodtr.runtime.machine import this_cpu
 CACHE = Path(os.environ.get("GEODTR_TEST_CACHE", ROOT / ".cache" / "tests")).absolute()
 _ROOMS = ("runtime", "calibration", "training", "export")
 _KEPT = 4
-"""So many states of the sources are kept, the latest used: one is about 60 MB."""
+"""Number of source states that are kept, the most recently used ones; one takes about 60 MB."""
 
 
 def build_once(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder that `make` fills, given its path; tests must not write to it, as other processes read it.
+    """Return the folder that `make` fills, given its path. Tests must not write to it: other processes read it.
 
-    Workers share it, and runs do while nothing changes that it may depend on: the four rooms below the command line,
-    the file of `make`, all installed packages, the processor and the number of threads. One process makes it while the
-    others wait. What a killed process left has no mark of completion, and is made again. It is made in its own place
-    and not renamed, because models record the absolute path of their training set.
+    Workers share it. Runs share it until one of its inputs changes: the four rooms below the command line, the file of
+    `make`, all installed packages, the processor, or the number of threads. One process builds it while the others
+    wait. A folder without the file that marks completion is built again. It is built at its final path and not renamed,
+    because models record the absolute path of their training set.
     """
     state = CACHE / _state(Path(make.__code__.co_filename))
     folder, finished = state / name, state / f"{name}.finished"
@@ -57,7 +57,7 @@ def _state(recipe: Path) -> str:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock; it goes with the process."""
+    """Hold a file lock, which the system releases when the process ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
-"""A generated drive: a smooth path over a grid of tiles, what its odometry measured, and what a search would answer.
+"""A generated drive: a smooth path over a grid of tiles, its odometry, and the answers of a simulated search.
 
-The score model stands for a trained one: a tile scores by how close it is to the vehicle, and every tile by chance. In
-a share of the frames the model is wrong: the true place scores by chance alone and another place as the true one would.
+The score model replaces a trained one: a tile's score depends on its distance from the vehicle, plus noise. In a share
+of the frames the model is wrong: another position gets the scores that the true one would get.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ Floats = NDArray[np.float64]
 CENTRE = (-30.0, -15.0)
 SECONDS = 0.5
 SPACING = 40.0
-_SIGHT = 25.0  # metres at which a tile's score falls off
-_CHANCE = 0.1  # standard deviation of a tile's score by chance; a perfect match scores 0.6
+_SIGHT = 25.0  # standard deviation in metres of a tile's score over its distance
+_NOISE = 0.1  # standard deviation of the noise on a score; a perfect match scores 0.6
 _SPEED_ERROR, _TURN_ERROR = 0.03, 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """`east`, `north` (metres of CENTRE) and `heading` (degrees) of F frames; `motions` as odometry has them, and
-    `sightings`, None in a gap.
+    """`east`, `north` (metres of CENTRE) and `heading` (degrees) of F frames; `motions` come from the
+    odometry, `sightings` from the search; a sighting is None in a gap.
     """
 
     east: Floats
@@ -36,7 +36,7 @@ class Drive:
     sightings: tuple[Sighting | None, ...]
 
     @property
-    def places(self) -> tuple[Floats, Floats]:
+    def positions(self) -> tuple[Floats, Floats]:
         """Latitudes and longitudes of the frames."""
         return moved(*CENTRE, self.east, self.north)
 
@@ -51,8 +51,8 @@ def drive(
     kidnapped: int | None = None,
     headings: bool = False,
 ) -> Drive:
-    """Drive for `frames` half seconds at about 12 m/s within a square of `side` metres. `gaps` have no image; at frame
-    `kidnapped` the vehicle is carried off by half the square, and its odometry does not notice.
+    """Drive for `frames` half seconds at about 12 m/s within a square of `side` metres. Frames in `gaps` have no
+    image. At frame `kidnapped`, the vehicle is moved by half the square and its odometry does not measure it.
     """
     random = np.random.default_rng(seed)
     east, north, heading, speed = _path(random, frames, side)
@@ -71,20 +71,20 @@ def drive(
     lat, lon = moved(*CENTRE, tiles[:, 0], tiles[:, 1])
     sightings = list[Sighting | None]()
     for frame in range(frames):
-        place = np.array([east[frame], north[frame]])
+        position = np.array([east[frame], north[frame]])
         if random.random() < wrong:
-            place = random.uniform(-side / 2, side / 2, 2)
-        scores = 0.6 * np.exp(-((tiles - place) ** 2).sum(axis=1) / (2 * _SIGHT**2))
-        scores += _CHANCE * random.standard_normal(len(tiles))
+            position = random.uniform(-side / 2, side / 2, 2)
+        scores = 0.6 * np.exp(-((tiles - position) ** 2).sum(axis=1) / (2 * _SIGHT**2))
+        scores += _NOISE * random.standard_normal(len(tiles))
         best = np.argsort(-scores)[:SIGHTED]
-        found = (heading[frame] + random.normal(0, 10, len(best))) % 360 if headings else None
-        seen = Sighting(scores[best].astype(np.float32), lat[best], lon[best], found)
+        headings_seen = (heading[frame] + random.normal(0, 10, len(best))) % 360 if headings else None
+        seen = Sighting(scores[best].astype(np.float32), lat[best], lon[best], headings_seen)
         sightings.append(None if any(frame in gap for gap in gaps) else seen)
     return Drive(east, north, heading % 360, motions, tuple(sightings))
 
 
 def _path(random: np.random.Generator, frames: int, side: float) -> tuple[Floats, Floats, Floats, Floats]:
-    """A vehicle that turns smoothly at random, and back to the middle where it comes too far out."""
+    """A vehicle with random smooth turns, which steers back to the centre if it is too far away."""
     east, north, heading, speed = np.zeros(frames), np.zeros(frames), np.zeros(frames), np.full(frames, 12.0)
     heading[0], rate = random.uniform(0, 360), 0.0
     for frame in range(1, frames):

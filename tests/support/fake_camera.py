@@ -1,7 +1,7 @@
 """geodtr-export on a machine with a camera: python fake_camera.py VIDEO HANGS_AFTER ARGUMENTS...
 
-The video stands in for every camera, played again and again at its rate; after so many frames it gives none and does
-not say so, as a camera may whose cable has come off. Nobody waits longer than a second here.
+The video replaces every camera and is played in a loop at its frame rate. After HANGS_AFTER frames it gives no frame
+and reports no error, like a camera with a loose cable. Timeouts are one second here.
 """
 
 import sys
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from geodtr.cli.main import main
 from geodtr.runtime.images import camera
-from geodtr.runtime.tracking import synchronize as moments
+from geodtr.runtime.tracking import synchronize
 
 VIDEO, HANGS_AFTER = sys.argv[1], int(sys.argv[2])
 _Capture = cv2.VideoCapture
 
 
 class Camera:
-    """What is used of cv2.VideoCapture."""
+    """The methods of cv2.VideoCapture that are in use."""
 
     def __init__(self, index: int) -> None:
         del index
@@ -51,6 +51,6 @@ class Camera:
 if __name__ == "__main__":
     replaced: Any = cv2
     replaced.VideoCapture = Camera
-    camera.PATIENCE = moments.PATIENCE = 1.0
+    camera.PATIENCE = synchronize.PATIENCE = 1.0
     sys.argv = ["geodtr-export", *sys.argv[3:]]
     main()

@@ -1,7 +1,7 @@
-"""CUDA's runtime as cuda-bindings shows it, on the host's memory: a stream works only when it is waited for.
+"""The CUDA runtime API of cuda-bindings, in host memory: a stream executes its work only when it is synchronised.
 
-Whoever forgets to wait, to allocate enough or to choose the device in a thread is found out. `make check-tensorrt`
-compares every function with the real one.
+A missing synchronisation, a too small allocation, or a thread without a device therefore fails a test. `make
+check-tensorrt` compares every function with the real one.
 """
 
 import ctypes
@@ -38,31 +38,31 @@ _OK = cudaError_t.cudaSuccess
 
 
 class FakeGpu:
-    """The state of the device, and what the tests may ask of it or do to it."""
+    """The state of the device, which tests may read and change."""
 
     def __init__(self) -> None:
         self.name, self.capability, self.driver = b"Fake GPU", (8, 7), 12060
-        self.error = _OK  # what every look for a device gives
+        self.error = _OK  # the result of every device query
         self.free_bytes = 1 << 40
         self.refuses_capture = False
-        self.memory = dict[int, ctypes.Array[ctypes.c_uint8]]()  # never given back: an address is one allocation
+        self.memory = dict[int, ctypes.Array[ctypes.c_uint8]]()  # never reused: an address is one allocation
         self.freed = set[int]()
         self.streams = dict[int, list[Work]]()
         self.capturing = dict[int, list[Work]]()
         self.graphs = dict[int, list[Work]]()
         self.calls = Counter[str]()
         self.handles = count(1)
-        self.chosen = threading.local()
+        self.current = threading.local()
 
     def enqueue(self, stream: int, work: Work) -> cudaError_t:
-        """Do `work` when the stream comes to it."""
-        if not getattr(self.chosen, "device", False):
-            raise AssertionError("this thread has chosen no device")
+        """Execute `work` when the stream reaches it."""
+        if not getattr(self.current, "device", False):
+            raise AssertionError("this thread has selected no device")
         (self.capturing.get(stream, self.streams[stream])).append(work)
         return _OK
 
     def holds(self, address: int, size: int) -> bool:
-        """Whether so many bytes from there lie in one allocation."""
+        """Whether `size` bytes from `address` are within one allocation."""
         return any(
             start <= address and address + size <= start + len(held) and start not in self.freed
             for start, held in self.memory.items()
@@ -74,7 +74,7 @@ _earlier = list[FakeGpu]()
 
 
 def fake_reset() -> FakeGpu:
-    """A fresh device."""
+    """Replace the device by a new one."""
     global fake_gpu
     _earlier.append(fake_gpu)
     fake_gpu = FakeGpu()
@@ -86,7 +86,7 @@ def cudaGetDeviceCount() -> tuple[cudaError_t, int]:
 
 
 def cudaSetDevice(device: int) -> tuple[cudaError_t]:
-    fake_gpu.chosen.device = device == 0
+    fake_gpu.current.device = device == 0
     return (_OK,)
 
 

@@ -1,4 +1,4 @@
-"""pycuda's driver module over the same fake device: calls need a pushed context, and every push its pop."""
+"""pycuda's driver module on the same fake device: calls need a pushed context, and every push needs a pop."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def get_driver_version() -> int:
 
 class Context:
     def push(self) -> None:
-        assert not getattr(fake_cuda.fake_gpu.chosen, "device", False)
+        assert not getattr(fake_cuda.fake_gpu.current, "device", False)
         fake_cuda.cudaSetDevice(0)
 
     @staticmethod

@@ -1,10 +1,10 @@
-"""TensorRT without a GPU: NVIDIA's own parser, network, configuration, flags and callbacks (those of TensorRT-RTX), and
-fakes of the rest.
+"""TensorRT without a GPU: NVIDIA's own parser, network, configuration, flags and callbacks from TensorRT-RTX, and fakes
+of the rest.
 
-Fake is what takes a GPU: compiling, loading, running, refitting and inspecting plans, which ONNX Runtime computes on
-the fake device's memory; and what TensorRT-RTX lacks: DLAs, levels of hardware compatibility, and timing caches. A plan
-is a line of JSON, then the graph; a stripped one has no graph. `make check-tensorrt` finds whatever of these fakes the
-real module of some version has not, or takes otherwise.
+Two kinds of things are fake. Operations that need a GPU: compiling, loading, running, refitting and inspecting plans;
+ONNX Runtime computes them in the fake device's memory. Features that TensorRT-RTX lacks: DLAs, levels of hardware
+compatibility, and timing caches. A plan is a line of JSON, then the graph; a stripped plan has no graph. `make
+check-tensorrt` reports every fake that is missing from a real version's module or has another signature there.
 """
 
 import ctypes
@@ -21,36 +21,36 @@ from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.onnxruntime import open_session
 
 
-class FakeWishes:
-    """What a test wants of TensorRT: what it does wrong, and what it is told meanwhile."""
+class FakeSettings:
+    """How TensorRT behaves in a test: its faults, and a record of the calls."""
 
     def __init__(self) -> None:
         self.dla_cores = 0
-        self.split_types = False  # the inspector's form of version 11
+        self.split_types = False  # the inspector's format of version 11
         self.without_low_precision = False  # every layer silently computes in float32
-        self.in_float = 0  # so many convolutions and products, the first ones, silently compute in float32
-        self.without_metadata = False  # layers list the graph's nodes in their own names alone
-        self.without_names = False  # nor there
+        self.in_float = 0  # number of convolutions and products, from the first, that silently compute in float32
+        self.without_metadata = False  # layers list the graph's nodes only in their names
+        self.without_names = False  # layer names do not list them either
         self.build_fails = False
         self.always_wrong = False
-        self.fuses_wrongly = ""  # operator of the graphs whose descriptors are garbage unless reductions are outputs
+        self.fuses_wrongly = ""  # graphs with this operator give wrong descriptors unless reductions are outputs
         self.caches_used = list[bytes]()
-        self.configs = list[Any]()  # the vendor's, one for each build
+        self.configs = list[Any]()  # the vendor's objects, one for each build
 
 
-fake_wishes = FakeWishes()
+fake_settings = FakeSettings()
 
 
-def fake_reset() -> FakeWishes:
-    global fake_wishes
-    fake_wishes = FakeWishes()
-    return fake_wishes
+def fake_reset() -> FakeSettings:
+    global fake_settings
+    fake_settings = FakeSettings()
+    return fake_settings
 
 
 def fake_library(real: Any, version: str, *, compiles: bool = False) -> ModuleType:
-    """The vendor's module `real` as TensorRT of a `version`, with the names that came after 10.3 or without.
+    """The vendor's module `real` as TensorRT of a `version`; 10.3 lacks the names that were added later.
 
-    `compiles`: the vendor's builder makes each plan first, whose place a fake one takes.
+    `compiles`: the vendor's builder builds each plan first, and a fake plan then replaces it.
     """
 
     class OnnxParser(real.OnnxParser):  # type: ignore[misc] # TensorRT ships no types
@@ -65,7 +65,7 @@ def fake_library(real: Any, version: str, *, compiles: bool = False) -> ModuleTy
     class Builder(real.Builder):  # type: ignore[misc]
         @property
         def num_DLA_cores(self) -> int:
-            return fake_wishes.dla_cores
+            return fake_settings.dla_cores
 
         def create_builder_config(self) -> IBuilderConfig:
             return IBuilderConfig(super().create_builder_config())
@@ -75,11 +75,11 @@ def fake_library(real: Any, version: str, *, compiles: bool = False) -> ModuleTy
             return self._profile
 
         def build_serialized_network(self, network: Any, config: IBuilderConfig) -> bytes | None:
-            fake_wishes.configs.append(config)
-            if fake_wishes.build_fails:
+            fake_settings.configs.append(config)
+            if fake_settings.build_fails:
                 severity = self.logger.Severity
                 self.logger.log(severity.ERROR, "Error Code 10: Could not find any implementation for node Conv_7")
-                self.logger.log(severity.WARNING, "nobody needs to know")
+                self.logger.log(severity.WARNING, "an irrelevant warning")
                 return None
             if compiles and super().build_serialized_network(network, config._real) is None:
                 return None
@@ -123,7 +123,7 @@ class ITimingCache:
 
 
 class IBuilderConfig:
-    """The vendor's own, but for what TensorRT-RTX takes and ignores."""
+    """The vendor's object, except for attributes that TensorRT-RTX accepts and ignores."""
 
     def __init__(self, _real: Any) -> None:
         own = {"_real": _real, "_cache": None, "DLA_core": -1, "hardware_compatibility_level": None}
@@ -144,7 +144,7 @@ class IBuilderConfig:
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
         self._cache = cache
-        fake_wishes.caches_used.append(cache._content)
+        fake_settings.caches_used.append(cache._content)
         return True
 
     def get_timing_cache(self) -> ITimingCache | None:
@@ -209,9 +209,9 @@ class ICudaEngine:
 
     @property
     def _is_wrong(self) -> bool:
-        operator = fake_wishes.fuses_wrongly.encode()
+        operator = fake_settings.fuses_wrongly.encode()
         fused_wrongly = bool(operator) and operator in self._graph and not self._about["exposed"]
-        return fake_wishes.always_wrong or fused_wrongly
+        return fake_settings.always_wrong or fused_wrongly
 
     @property
     def num_io_tensors(self) -> int:
@@ -224,6 +224,9 @@ class ICudaEngine:
         if name == "images":
             return [-1, *self._about["profile"][0][1:]]
         return [-1, self._session.get_outputs()[0].shape[-1]]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name="UINT8" if name == "images" else "FLOAT")
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int]]:
         assert (name, profile_index) == ("images", 0)
@@ -314,30 +317,30 @@ class EngineInspector:
         def tensor(name: str, kind: str) -> dict[str, str]:
             if not known:
                 return {"Name": name, "Format/Datatype": "N/A due to dynamic shapes"}
-            if fake_wishes.split_types:
+            if fake_settings.split_types:
                 return {"Name": name, "Format": "Row major linear format (kLINEAR)", "DataType": kind}
             return {"Name": name, "Format/Datatype": f"Row major linear {kind} format"}
 
         products = [node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
-        in_float = set(products if fake_wishes.without_low_precision else products[: fake_wishes.in_float])
+        in_float = set(products if fake_settings.without_low_precision else products[: fake_settings.in_float])
 
         def kind(node: onnx.NodeProto, name: str) -> str:
-            if node.name in in_float or fake_wishes.without_low_precision:
+            if node.name in in_float or fake_settings.without_low_precision:
                 return "Float"
             words = {1: "Float", 2: "UInt8", 3: "Int8", 10: "Half", 17: "FP8"}
-            # A product of one quantised factor is none of integers: its DequantizeLinear stands alone.
+            # A product with one quantised factor is not an integer product: its DequantizeLinear is a layer of its own.
             fused = node.name not in products or dequantised.keys() >= set(node.input[:2])
             return words.get(types.get(dequantised.get(name, name) if fused else name, 0), "Int32")
 
         def takes(node: onnx.NodeProto) -> list[str]:
-            """Scales and zero points are no inputs of a layer."""
+            """The inputs of a layer: without scales and zero points."""
             return [name for name in node.input[: 1 if node.op_type == "QuantizeLinear" else None] if name]
 
         layers = list[dict[str, Any]]()
         for number, node in enumerate(graph.node):
             if node.op_type in ("Constant", "DequantizeLinear"):
                 continue
-            if node.op_type == "Relu" and layers:  # fused with what is before it, as TensorRT does
+            if node.op_type == "Relu" and layers:  # fused with the layer before it, as TensorRT does
                 layers[-1]["Name"] += f" + {node.name}"
                 layers[-1]["Metadata"] += f"\x1f[ONNX Layer: {node.name}]"
                 continue
@@ -350,9 +353,9 @@ class EngineInspector:
                     "Metadata": f"[ONNX Layer: {node.name}]",
                 }
             )
-            if fake_wishes.without_names:
+            if fake_settings.without_names:
                 layers[-1]["Name"] = f"__myl_layer_{number}"
         for layer in layers:
-            if fake_wishes.without_metadata or fake_wishes.without_names:
+            if fake_settings.without_metadata or fake_settings.without_names:
                 del layer["Metadata"]
         return json.dumps({"Layers": layers, "Bindings": ["images", "descriptors"]})

@@ -1,4 +1,4 @@
-"""A compiler with a fault: its engine is not what its graph says."""
+"""A compiler with a fault: its engine computes something other than its graph."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ONNXRUNTIME = make_builder(OnnxRuntimeOptions())
 
 
 class Faulty:
-    """Compiles another aerial graph than it is given, and leaves the one it is given as it is."""
+    """Compiles a changed copy of the aerial graph and leaves the graph itself unchanged."""
 
     def __init__(self, real: Builder = ONNXRUNTIME) -> None:
         self._real = real

@@ -1,4 +1,4 @@
-"""What other processes do to a gallery in the tests of its durability: one writes until it is killed, some read."""
+"""The processes of the durability tests: one changes a gallery until it is killed, others read it."""
 
 import random
 import time
@@ -14,7 +14,7 @@ from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.sources.tile import Tile
 
 BATCH = 4
-"""Tiles are added and removed in batches of as many: a reader must never see part of one."""
+"""Tiles are added and removed in batches of this size: a reader must never see part of one."""
 
 
 def batch_ids(batch: int) -> list[str]:
@@ -25,43 +25,43 @@ def tiles_of_batch(batch: int) -> list[Tile]:
     return [Tile(name, f"{name}.png", 48.0, 8.0, more={"batch": batch}) for name in batch_ids(batch)]
 
 
-def write_until_killed(path: Path, held: Iterable[int], first: int, seed: int, told: Connection) -> None:
-    """Add, remove and compact at random for ever; tell what is begun, and what is done when it has returned."""
-    chance, batches, next_batch = random.Random(seed), sorted(held), first
+def write_until_killed(path: Path, held: Iterable[int], first: int, seed: int, reports: Connection) -> None:
+    """Add, remove and compact at random; report each operation before it starts and after it returns."""
+    choose, batches, next_batch = random.Random(seed), sorted(held), first
     with FolderWriter(path) as writer:
-        told.send(("opened", 0))
+        reports.send(("opened", 0))
         while True:
-            what = chance.choices(("add", "remove", "compact"), (6, 3, 1))[0]
+            what = choose.choices(("add", "remove", "compact"), (6, 3, 1))[0]
             if what == "add":
-                told.send(("add", next_batch))
+                reports.send(("add", next_batch))
                 writer.add(tiles_of_batch(next_batch), descriptors_of(batch_ids(next_batch)))
                 batches.append(next_batch)
                 next_batch += 1
             elif what == "remove" and batches:
-                gone = batches.pop(chance.randrange(len(batches)))
-                told.send(("remove", gone))
+                gone = batches.pop(choose.randrange(len(batches)))
+                reports.send(("remove", gone))
                 writer.remove([f"{gone:06}-*"])
             else:
-                told.send(("compact", 0))
+                reports.send(("compact", 0))
                 writer.compact()
-            told.send(("done", 0))
+            reports.send(("done", 0))
 
 
 def check_snapshot(gallery: FolderGallery) -> set[int]:
-    """The batches in what a reader sees, each whole, each descriptor that of its tile."""
+    """Check that a reader sees whole batches with the correct descriptors; return the batches."""
     ids = [tile.id for tile in gallery.all_tiles()]
     batches = {int(name[:6]) for name in ids}
     assert sorted(ids) == [name for batch in sorted(batches) for name in batch_ids(batch)], "part of a batch"
     np.testing.assert_array_equal(gallery.descriptors(np.arange(len(ids))), descriptors_of(ids))
     if ids:
-        # Found by the compressed rows as well, which must therefore be those of the same tiles.
+        # The search reads the compressed rows, which must belong to the same tiles.
         hits = gallery.search(descriptors_of(ids[:1]), 1)
         assert hits.rows.tolist() == [[0]]
     return batches
 
 
-def read_for(path: Path, seconds: float, told: Connection) -> None:
-    """Open and check the gallery again and again, and one snapshot to the end; tell how often, or what was wrong."""
+def read_for(path: Path, seconds: float, reports: Connection) -> None:
+    """Check new snapshots for `seconds`, and the first one at the end; report how many, or the error."""
     try:
         until, rounds = time.monotonic() + seconds, 0
         with open_folder(path) as first:
@@ -71,7 +71,7 @@ def read_for(path: Path, seconds: float, told: Connection) -> None:
                     check_snapshot(gallery)
                 rounds += 1
                 assert check_snapshot(first) == seen, "an open gallery changed"
-        told.send(rounds)
+        reports.send(rounds)
     except BaseException as error:
-        told.send(repr(error))
+        reports.send(repr(error))
         raise

@@ -10,11 +10,11 @@ from rasterio import Affine
 
 UTM, MERCATOR, DEGREES = "EPSG:32632", "EPSG:3857", "EPSG:4326"
 ORIGIN = {UTM: (600_000, 5_330_000), MERCATOR: (1_280_000, 6_130_000), DEGREES: (11.5, 48.13)}
-"""A place near Munich, by reference system."""
+"""Coordinates near Munich, by reference system."""
 
 
 def upright(crs: str) -> Affine:
-    """Pixels of 0.5 m, more or less: half a metre of the system, or of a degree."""
+    """Pixels of half a metre in the system, or of about as many degrees."""
     pixel = (0.5 / 74_000, 0.5 / 111_000) if crs == DEGREES else (0.5, 0.5)
     return Affine.translation(*ORIGIN[crs]) @ Affine.scale(pixel[0], -pixel[1])
 
@@ -30,7 +30,7 @@ MAPS = {
 
 
 def picture(width: int, height: int, bands: int = 3) -> NDArray[np.uint8]:
-    """[bands, height, width], no two windows alike."""
+    """Random pixels [bands, height, width], so that no two windows are equal."""
     return np.random.default_rng(0).integers(1, 256, (bands, height, width), np.uint8)
 
 
@@ -44,5 +44,5 @@ def write_map(path: Path, pixels: NDArray[Any], crs: str | None, to_map: Affine,
 
 
 def utm_map(path: Path, pixels: NDArray[Any], **more: Any) -> Path:
-    """The same upright in UTM, with pixels of 0.5 m."""
+    """A GeoTIFF in UTM, north up, with pixels of 0.5 m."""
     return write_map(path, pixels, UTM, upright(UTM), **more)

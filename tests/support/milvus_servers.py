@@ -1,4 +1,4 @@
-"""A Milvus to test against, reached over the network: one that GEODTR_MILVUS names, else Milvus Lite as a server."""
+"""A Milvus server for the tests: the one that GEODTR_MILVUS names, or Milvus Lite started as a server."""
 
 import os
 import socket
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ADDRESS = os.environ.get("GEODTR_MILVUS")
-"""A real server to run the tests of Milvus against: milvus://HOST:PORT or milvus://HOST:PORT/DATABASE."""
+"""Address of a real server for the tests of Milvus: milvus://HOST:PORT or milvus://HOST:PORT/DATABASE."""
 
 
 @contextmanager
 def milvus_server(folder: Path) -> Iterator[str]:
-    """The address of a server, to which a collection's name is added."""
+    """The address of a server; a test appends the name of a collection."""
     if ADDRESS is not None:
         yield ADDRESS
         return

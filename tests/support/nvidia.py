@@ -1,7 +1,7 @@
-"""NVIDIA's own ONNX parser and builder: those of TensorRT-RTX, which need no GPU.
+"""NVIDIA's own ONNX parser and builder from TensorRT-RTX, which need no GPU.
 
-Both are of TensorRT's family (the parser is the same one), so what this project's own code asks of TensorRT is asked of
-the vendor's objects. Only running a plan takes a GPU.
+The parser is the same as TensorRT's, and the builder has the same interface. This project's calls to TensorRT therefore
+run on the vendor's objects. Only running a plan needs a GPU.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def build_plan(
     *,
     track: Track = untracked,
 ) -> bytes:
-    """A plan of the ONNX file `graph`, by this project's own builder. Raises BuildError as that does."""
+    """Build a plan from the ONNX file `graph` with this project's own builder. Raises BuildError."""
     return tensorrt_network.build_plan(
         graph, spec, options.entry, open_log(RTX), cuda=None, cache=None, notice=ignore_warning, track=track
     )

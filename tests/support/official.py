@@ -1,4 +1,4 @@
-"""The official releases' models by the recipe of tests/conformance: the same weights and inputs as their figures."""
+"""The official releases' models with seeded weights and inputs: the same as in the figures of tests/conformance."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 FIGURES = ROOT / "tests" / "conformance"
-"""What the official code computed from seeds."""
+"""Results that the official code computed from seeds."""
 
 
 Values = NDArray[np.float64]
@@ -48,7 +48,7 @@ def polar_shapes() -> dict[str, list[int]]:
 
 
 def write_release_file(path: Path, weights: dict[str, Tensor], *, heads: int = 4) -> Path:
-    """A checkpoint file as the official train.py leaves it, with its parameter file beside it."""
+    """A checkpoint file as the official train.py writes it, and the parameter file in the same folder."""
     code = weights["ge_grd.w1"]
     layers = sum("ge_grd" in name and name.endswith("linear1.weight") for name in weights)
     feed_forward = weights["ge_grd.tr_module.transformer_encoder.layers.0.linear1.weight"].shape[0]
@@ -110,7 +110,7 @@ def seeded(name: str) -> np.random.Generator:
 
 
 def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The release's names of this project's weights; written apart from the importer, so that each checks the other."""
+    """This project's weights under the release's names. Independent of the importer, so that each checks the other."""
     views = {"ground": "grd", "aerial": "sat"}
     inner = {
         "code": "tr_module.pos_encoder.linear",

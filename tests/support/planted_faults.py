@@ -1,6 +1,6 @@
-"""Faults that engines have had, built into real bundles: their ONNX files are edited and their manifests made to agree.
+"""Known faults of engines, planted in real bundles: each edits the ONNX files and updates the manifest.
 
-Each takes the folder of a bundle, which it alters, so that only a comparison or a look into the graph can tell.
+Each function changes the bundle in a folder, so that only a comparison or an inspection of the graph detects the fault.
 """
 
 import shutil
@@ -23,7 +23,7 @@ Fault = Callable[[Path], object]
 
 
 class Edited:
-    """One branch's graph of a bundle, written back on leaving, with the manifest made to agree."""
+    """One branch's graph of a bundle; leaving the `with` block writes it back and updates the manifest."""
 
     def __init__(self, bundle: Path, branch: Branch) -> None:
         self._bundle, self._branch = bundle, branch
@@ -37,7 +37,7 @@ class Edited:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             onnx.save(self.model, str(self._file))
-            agree(self._bundle, self._branch)
+            update_manifest(self._bundle, self._branch)
 
     def first(self, kind: str) -> Any:
         return next(node for node in self.graph.node if node.op_type == kind)
@@ -52,8 +52,8 @@ class Edited:
     def replace(self, name: str, value: NDArray[Any]) -> None:
         self._stored(name).CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
-    def behind(self, tensor: str, *nodes: Any) -> None:
-        """Let whoever read `tensor` read the last of `nodes` instead."""
+    def insert_after(self, tensor: str, *nodes: Any) -> None:
+        """Insert `nodes` after `tensor`: its readers then read the last of `nodes`."""
         for node in self.graph.node:
             for index, name in enumerate(node.input):
                 if name == tensor:
@@ -66,8 +66,8 @@ class Edited:
         return next(entry for entry in self.graph.initializer if entry.name == name)
 
 
-def agree(bundle: Path, branch: Branch) -> None:
-    """Make the manifest say what lies there, and the engine the graph itself."""
+def update_manifest(bundle: Path, branch: Branch) -> None:
+    """Make the manifest match the file, and run the graph itself as the engine."""
     file, manifest = bundle / f"{branch}.onnx", read_manifest(bundle)
     entry = msgspec.structs.replace(
         manifest.engine(branch), sha256=sha256(file), bytes=file.stat().st_size, compiled=None
@@ -88,7 +88,7 @@ def old_pixel_order(bundle: Path) -> None:
 
 
 def transposed_pixels(model: Any) -> None:
-    """Transpose before Cast, as graphs had it that TensorRT refused."""
+    """Put Transpose before Cast, an order that TensorRT refuses."""
     graph = model.graph
     cast = next(node for node in graph.node if INPUT in node.input)
     transpose = next(node for node in graph.node if cast.output[0] in node.input)
@@ -98,20 +98,20 @@ def transposed_pixels(model: Any) -> None:
     cast.input[0], cast.output[0] = between, last
     graph.node.remove(transpose)
     graph.node.insert(0, helper.make_node("Transpose", [given], [between], perm=[0, 3, 1, 2]))
-    # The type that inference noted for what lies between is another now.
+    # The inferred type of the tensor between them is no longer correct.
     kept = [entry for entry in graph.value_info if entry.name != between]
     del graph.value_info[:]
     graph.value_info.extend(kept)
 
 
 def swapped_channels(bundle: Path) -> None:
-    """Red and green change places in the ground branch: the first convolution's kernels are in another order."""
+    """Red and green are swapped in the ground branch."""
     with Edited(bundle, "ground") as edited:
         _channels(edited, [1, 0, 2])
 
 
 def bgr(bundle: Path) -> None:
-    """Both branches read blue, green, red, as OpenCV decodes."""
+    """Both branches read blue, green, red, the order in which OpenCV decodes."""
     for branch in BRANCHES:
         with Edited(bundle, branch) as edited:
             _channels(edited, [2, 1, 0])
@@ -119,11 +119,11 @@ def bgr(bundle: Path) -> None:
 
 def _channels(edited: Edited, order: list[int]) -> None:
     rows = edited.constant("order", np.array(order, np.int64))
-    edited.behind(INPUT, helper.make_node("Gather", [INPUT, rows], ["reordered"], axis=3))
+    edited.insert_after(INPUT, helper.make_node("Gather", [INPUT, rows], ["reordered"], axis=3))
 
 
 def missing_normalisation(bundle: Path) -> None:
-    """Pixels reach the ground network as 0 to 1: mean and deviation were forgotten."""
+    """Pixels reach the ground network as 0 to 1: mean and deviation are not applied."""
     with Edited(bundle, "ground") as edited:
         subtracted = edited.first("Sub")
         scaled = next(node for node in edited.graph.node if subtracted.output[0] in node.input)
@@ -139,7 +139,7 @@ def quantised_arg_max(bundle: Path) -> None:
         read = edited.first("ArgMax").input[0]
         scale = edited.constant("arg-max scale", np.array(0.05, np.float32))
         zero = edited.constant("arg-max zero", np.array(0, np.uint8))
-        edited.behind(
+        edited.insert_after(
             read,
             helper.make_node("QuantizeLinear", [read, scale, zero], ["rounded"]),
             helper.make_node("DequantizeLinear", ["rounded", scale, zero], ["read back"]),
@@ -147,7 +147,7 @@ def quantised_arg_max(bundle: Path) -> None:
 
 
 def half_l2_norm(bundle: Path) -> None:
-    """The length of the descriptor is computed in half precision, where its sum of squares can overflow."""
+    """The descriptor's length is computed in half precision, where the sum of squares can overflow."""
     for branch in BRANCHES:
         with Edited(bundle, branch) as edited:
             norm = edited.first("ReduceL2")
@@ -158,30 +158,30 @@ def half_l2_norm(bundle: Path) -> None:
             edited.graph.node.insert(at + 2, helper.make_node("Cast", ["half norm"], [written], to=TensorProto.FLOAT))
 
 
-def mixed_up_rows(bundle: Path) -> None:
-    """Each row of a batch comes out one place further on; a batch of one is right."""
+def permuted_rows(bundle: Path) -> None:
+    """Each row of a batch is returned one index later; a batch of one is correct."""
     for branch in BRANCHES:
         with Edited(bundle, branch) as edited:
             last = next(node for node in edited.graph.node if OUTPUT in node.output)
-            last.output[0] = "right rows"
-            _roll(edited, "right rows", OUTPUT, axis=0)
+            last.output[0] = "correct rows"
+            _roll(edited, "correct rows", OUTPUT, axis=0)
 
 
 def column_off(bundle: Path) -> None:
-    """The unrolled tile is turned by one column."""
+    """The polar-transformed tile is rotated by one column."""
     with Edited(bundle, "aerial") as edited:
-        edited.behind(INPUT, *_rolled(edited, INPUT, "turned", axis=2))
+        edited.insert_after(INPUT, *_rolled(edited, INPUT, "rotated", axis=2))
 
 
 def column_off_in_graph(bundle: Path) -> None:
-    """The polar transform in the aerial graph samples one column further on."""
+    """The polar transform in the aerial graph samples one column later."""
     with Edited(bundle, "aerial") as edited:
         grid = _grid(edited)
         edited.replace(grid, np.roll(edited.value(grid), 1, axis=2))
 
 
 def other_interpolation(bundle: Path) -> None:
-    """The polar transform in the aerial graph takes the nearest pixel instead of weighing four."""
+    """The polar transform in the aerial graph takes the nearest pixel instead of interpolating between four."""
     with Edited(bundle, "aerial") as edited:
         sample = edited.first("GridSample")
         (mode,) = (attribute for attribute in sample.attribute if attribute.name == "mode")
@@ -189,15 +189,15 @@ def other_interpolation(bundle: Path) -> None:
 
 
 def wrong_scale(bundle: Path, number: int = 0, factor: float = 0.5, branch: Branch = "ground") -> str:
-    """One activation's range is wrong by `factor`: its values are cut off, or rounded to coarser steps."""
+    """One activation's range is wrong by `factor`: its values are clipped, or rounded to coarser steps."""
     with Edited(bundle, branch) as edited:
         scale = _activation_scales(edited)[number]
         edited.replace(scale, edited.value(scale) * np.float32(factor))
     return scale
 
 
-def scale_read_back_wrongly(bundle: Path) -> None:
-    """One activation is quantised by its scale, and read back by another."""
+def wrong_dequantisation_scale(bundle: Path) -> None:
+    """One activation is quantised by its scale and dequantised by another."""
     with Edited(bundle, "ground") as edited:
         scale = _activation_scales(edited)[0]
         other = edited.constant("other scale", edited.value(scale) * np.float32(1.05))
@@ -208,10 +208,10 @@ def scale_read_back_wrongly(bundle: Path) -> None:
 
 
 def overflow(bundle: Path) -> None:
-    """The ground branch's descriptors grow beyond what their numbers can hold before their length is divided out."""
+    """The ground branch's descriptors overflow before they are divided by their length."""
     with Edited(bundle, "ground") as edited:
         read = edited.first("ReduceL2").input[0]
-        edited.behind(
+        edited.insert_after(
             read,
             helper.make_node("Mul", [read, edited.constant("large", np.array(1e30, np.float32))], ["larger"]),
             helper.make_node("Mul", ["larger", "large"], ["overflown"]),
@@ -219,7 +219,7 @@ def overflow(bundle: Path) -> None:
 
 
 def compiled_from_another(bundle: Path, fault: "Fault") -> None:
-    """The typed graphs are right, and what ONNX Runtime compiled them to is the work of `fault`."""
+    """The typed graphs are correct, and the files that ONNX Runtime compiled contain `fault`."""
     twin = shutil.copytree(bundle, bundle.with_name("twin"))
     fault(twin)
     for branch in BRANCHES:
@@ -238,7 +238,7 @@ def activation_scales(bundle: Path, branch: Branch) -> list[str]:
 
 
 def readers(bundle: Path, scale: str) -> set[str]:
-    """The nodes of the ground graph that read what is quantised by `scale`."""
+    """The nodes of the ground graph that read the tensor quantised by `scale`."""
     nodes = Edited(bundle, "ground").graph.node
     read_back = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[1] == scale}
     return {node.name for node in nodes if read_back & set(node.input)}
@@ -249,7 +249,7 @@ def _activation_scales(edited: Edited) -> list[str]:
 
 
 def _grid(edited: Edited) -> str:
-    """The constant that says where the polar transform samples."""
+    """The constant with the sampling positions of the polar transform."""
     producer = {name: node for node in edited.graph.node for name in node.output}
     name = edited.first("GridSample").input[1]
     while name in producer:

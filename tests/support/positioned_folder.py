@@ -1,4 +1,4 @@
-"""Folders of small images, for tests of where their positions come from."""
+"""Folders of small images, for tests of the origin of their positions."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ LONGITUDES = st.floats(-180, 180).map(lambda value: round(value, 6))
 
 
 def write_folder(root: Path, *names: str) -> Path:
-    """Small images with these names, or none."""
+    """Write a small image under each of these names."""
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(root / name)

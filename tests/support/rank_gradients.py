@@ -1,4 +1,4 @@
-"""One batch's loss and gradients in float64, written by the chief: python rank_gradients.py OUT, or under torchrun."""
+"""Write one batch's loss and gradients in float64, by rank 0: python rank_gradients.py OUT, or under torchrun."""
 
 import sys
 
@@ -28,8 +28,8 @@ def main(out: str) -> None:
 
         loss = backward(network, forward, PAIRS // MICRO_BATCH, _loss, ranks=ranks)
         if ranks.is_rank_zero:
-            found = {name: parameter.grad for name, parameter in network.named_parameters()}
-            torch.save({"loss": loss, **found, **dict(network.named_buffers())}, out)
+            gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+            torch.save({"loss": loss, **gradients, **dict(network.named_buffers())}, out)
 
 
 def _loss(outputs: Outputs) -> Tensor:

@@ -1,6 +1,6 @@
-"""TensorRT-RTX with NVIDIA's own parser and builder, and fakes of what runs a plan: that alone takes a GPU.
+"""TensorRT-RTX with NVIDIA's own parser and builder, and fakes for running a plan, which needs a GPU.
 
-When the vendor's builder has made a plan, its place is taken by one that fake_tensorrt.py runs.
+The vendor's builder builds a plan, and a plan that fake_tensorrt.py runs then replaces it.
 """
 
 import gc
@@ -14,13 +14,13 @@ import fake_cuda
 import fake_tensorrt
 import pytest
 from fake_cuda import FakeGpu
-from fake_tensorrt import FakeWishes
+from fake_tensorrt import FakeSettings
 
 KERNELS = b"kernels of this GPU"
 
 
 class RuntimeCache:
-    """What was compiled when plans were loaded."""
+    """The kernels that were compiled when plans were loaded."""
 
     content = b""
 
@@ -74,14 +74,14 @@ class Runtime(fake_tensorrt.Runtime):
 
 @dataclass
 class RtxMachine:
-    """The fake GPU and what a test wants of the fakes."""
+    """The fake GPU and the settings of the fakes."""
 
     gpu: FakeGpu
-    trt: FakeWishes
+    trt: FakeSettings
 
     @property
     def compiled(self) -> int:
-        """How often plans were compiled on loading."""
+        """Number of compilations while plans were loaded."""
         return Engine.compiled
 
 

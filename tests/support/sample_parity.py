@@ -1,5 +1,5 @@
-"""A parity run on drawn descriptors: every ranking, cosine and count is what the real functions find in them, without a
-model. What an engine would do to a descriptor is drawn by seed.
+"""A parity run on random descriptors without a model. The real functions compute every ranking, cosine and count. The
+errors of an engine are random, from a seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ _SIZE = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A candidate to draw: its name and precision, and about the length of the noise put on each descriptor."""
+class Simulated:
+    """A simulated candidate: its name, its precision, and the approximate length of the noise on each descriptor."""
 
     name: str
     precision: Precision
@@ -53,21 +53,21 @@ class Drawn:
 
 
 USUAL = (
-    Drawn("fp32", "fp32", 1e-6),
-    Drawn("fp16", "fp16", 1e-3, unread="onnx is not installed"),
-    Drawn("int8", "int8", 0.12),
+    Simulated("fp32", "fp32", 1e-6),
+    Simulated("fp16", "fp16", 1e-3, unread="onnx is not installed"),
+    Simulated("int8", "int8", 0.12),
 )
 
 
 def small_world(root: Path) -> PairSet:
-    """Pairs to draw for: images of the generated world, small and quickly made."""
+    """Pairs for a simulated run: small images of the generated world."""
     write_world(root, WorldSet(pairs=150, height=16, width=64, region="coast"))
     return read_pairs(root)
 
 
-def drawn_parity(
+def simulated_parity(
     pair_set: PairSet,
-    candidates: Sequence[Drawn] = USUAL,
+    candidates: Sequence[Simulated] = USUAL,
     *,
     stages: bool = True,
     layers: bool = True,
@@ -75,13 +75,13 @@ def drawn_parity(
     gates: Gates = AS_PROMISED,
     seed: int = 0,
 ) -> ParityResult:
-    """A run on all of `pair_set`; of the last candidate the first `broken_images` panoramas come out as NaN."""
+    """A run on all of `pair_set`. The last candidate returns NaN for the first `broken_images` panoramas."""
     random = np.random.default_rng(seed)
     aerial = _unit(random.normal(size=(len(pair_set.references), _SIZE)))
     ground = _unit(aerial[pair_set.tiles] + 0.26 * random.normal(size=(len(pair_set), _SIZE)))
     expected = DescriptorPair(pair_set, ground, aerial)
     before = _ranking(expected, expected)
-    found, evidence = [], []
+    results, evidence = [], []
     for each in candidates:
         got = _disturbed(expected, each.noise, random)
         if each is candidates[-1]:
@@ -91,7 +91,7 @@ def drawn_parity(
             "typed": _disturbed(expected, 0.9 * each.noise, random),
             "engine": got,
         }
-        found.append(_candidate(each, expected, got, before, steps if stages else {}, layers, gates))
+        results.append(_candidate(each, expected, got, before, steps if stages else {}, layers, gates))
         evidence.append(_evidence(expected, got, steps if stages else {}))
     return ParityResult(
         figures=ParityFigures(
@@ -113,17 +113,17 @@ def drawn_parity(
                 bytes=2_800_000,
             ),
             fp32=candidates[0].name,
-            candidates=tuple(found),
+            candidates=tuple(results),
             require_certain=gates.require_certain,
             accept_undecided=gates.accept_undecided,
-            verdict=together(*(each.gate.verdict for each in found)),
+            verdict=together(*(each.gate.verdict for each in results)),
         ),
         evidence=Evidence(pair_set, before, tuple(evidence)),
     )
 
 
 def _candidate(
-    drawn: Drawn,
+    simulated: Simulated,
     expected: DescriptorPair,
     got: DescriptorPair,
     before: Ranking,
@@ -133,7 +133,7 @@ def _candidate(
 ) -> Candidate:
     tiles = expected.pair_set.tiles
     own, queries, gallery = (pairing(name, before, after, tiles) for name, after in _rankings(expected, got).items())
-    fp32 = drawn.precision == "fp32"
+    fp32 = simulated.precision == "fp32"
     branches = agreements(expected, got, {"ground": 0.0013, "aerial": None})
     stages = chain(expected, before, [described(name, "onnxruntime", step) for name, step in steps.items()], {})
     batches = (
@@ -145,21 +145,21 @@ def _candidate(
             "ground",
             {"Conv": {"int8": 0 if fp32 else 12, "fp32": 14 if fp32 else 2}, "LayerNormalization": {"fp32": 4}},
             {} if fp32 else {"int8": 30, "fp32": 9},
-            drawn.faults,
+            simulated.faults,
         ),
-        BranchAudit("aerial", {"MatMul": {drawn.precision: 3}}, {}, (), drawn.unread),
+        BranchAudit("aerial", {"MatMul": {simulated.precision: 3}}, {}, (), simulated.unread),
     )
     return Candidate(
-        name=drawn.name,
-        path=f"demo/bundles/{drawn.name}",
-        runs_by=drawn.runs_by,
-        precision=drawn.precision,
+        name=simulated.name,
+        path=f"demo/bundles/{simulated.name}",
+        runs_by=simulated.runs_by,
+        precision=simulated.precision,
         branches=branches,
         pairings=(own, queries, gallery),
         stages=stages,
         batches=batches,
         audit=audits,
-        layers=_layers(drawn) if layers and not fp32 else (),
+        layers=_layers(simulated) if layers and not fp32 else (),
         speed=Speed(8376.0, 7900.0, 8500.0),
         times_reference=Ratio(median=1.49, lowest=1.4, highest=1.52),
         times_fp32=None if fp32 else Ratio(median=1.15, lowest=1.1, highest=1.2),
@@ -167,34 +167,34 @@ def _candidate(
         gate=judge(
             Measured(branches, (own, queries, gallery), batches, audits, None, stages),
             replace(
-                gates.limits(drawn.precision, None, None if fp32 else 0.99), least_cosine=0.99999 if fp32 else 0.95
+                gates.limits(simulated.precision, None, None if fp32 else 0.99), least_cosine=0.99999 if fp32 else 0.95
             ),
         ),
         next_step=None,
     )
 
 
-def _layers(drawn: Drawn) -> tuple[LayerAgreement, ...]:
+def _layers(simulated: Simulated) -> tuple[LayerAgreement, ...]:
     random = np.random.default_rng(7)
-    found = []
+    layers = []
     for branch in BRANCHES:
         cosine = 1.0
         for node in range(60):
             before = cosine
-            cosine -= drawn.noise**2 * float(random.exponential(0.02)) * (10 if node == 41 else 1)
-            found.append(
+            cosine -= simulated.noise**2 * float(random.exponential(0.02)) * (10 if node == 41 else 1)
+            layers.append(
                 LayerAgreement(
                     branch=branch,
                     node=f"/backbone/layer{node // 12}/block{node % 12}/conv/Conv_quantised",
                     kind="Conv",
                     block=f"backbone.layer{node // 12}",
-                    precision=drawn.precision,
+                    precision=simulated.precision,
                     cosine=cosine,
                     inputs_cosine=before,
                     error=float(np.sqrt(2 - 2 * cosine)),
                 )
             )
-    return tuple(found)
+    return tuple(layers)
 
 
 def _evidence(

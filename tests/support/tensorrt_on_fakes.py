@@ -1,7 +1,7 @@
-"""Fixtures to run TensorRT's backend, whole but for what takes a GPU, which fakes of the same surface do.
+"""Fixtures that run the whole TensorRT backend; fakes with the same interface replace the parts that need a GPU.
 
-The fakes compute with ONNX Runtime on memory of the host, so descriptors must come out right; nothing here says
-anything of a GPU. `make check-tensorrt` compares the fakes, and every call, with the vendor's packages.
+The fakes compute with ONNX Runtime in host memory, so descriptors must be correct. Nothing here is evidence about a
+real GPU. `make check-tensorrt` compares the fakes, and every call, with the vendor's packages.
 """
 
 import gc
@@ -16,7 +16,7 @@ import fake_tensorrt
 import numpy as np
 import pytest
 import torch
-from fake_tensorrt import FakeWishes
+from fake_tensorrt import FakeSettings
 
 from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.build.engine import build_engine
@@ -35,9 +35,9 @@ from geodtr.training.world.dataset import WorldSet, write_world
 
 
 class Machine:
-    """The fake GPU and TensorRT of a version, one for each test."""
+    """The fake GPU and one version of TensorRT, new for each test."""
 
-    trt: FakeWishes
+    trt: FakeSettings
 
     def __init__(self, real: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self._real, self._monkeypatch = real, monkeypatch
@@ -58,7 +58,7 @@ def machine(nvidia: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 @dataclass(frozen=True)
 class Model:
-    """A small model with weights drawn at random, and images to calibrate it on."""
+    """A small model with random weights, and images to calibrate it on."""
 
     checkpoint: Path
     onnx: Bundle
@@ -80,7 +80,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def shake(network: torch.nn.Module) -> None:
-    """Other weights, none of them equal: the export would keep one tensor for two that are."""
+    """Add noise to the weights, so that no two tensors are equal: the export merges equal ones."""
     for parameter in network.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
 

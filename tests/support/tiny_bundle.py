@@ -1,4 +1,4 @@
-"""Bundles of small graphs written by hand: real engines, no training."""
+"""Bundles of small handwritten graphs: real engines without training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ SIDE, SIZE = 4, 16
 
 
 def write_bundle(path: Path, seed: int = 0) -> Path:
-    """Both branches take 4 x 4 pixels to the same 16 numbers, so that an image finds itself; a seed is a model."""
+    """Both branches map 4 x 4 pixels to the same 16 numbers, so an image matches itself. Each seed is another model."""
     how = Preprocessing(height=SIDE, width=SIDE)
     return write_bundle_of(path, _graph(seed), {"ground": how, "aerial": how}, SIZE, f"{seed:016x}")
 
@@ -27,7 +27,7 @@ def write_bundle(path: Path, seed: int = 0) -> Path:
 def write_bundle_of(
     path: Path, graph: onnx.ModelProto, how: Mapping[Branch, Preprocessing], size: int, embedding_id: str
 ) -> Path:
-    """A bundle whose branches both run `graph`, with descriptors of `size`, each on images preprocessed in its way."""
+    """A bundle whose branches both run `graph`, with descriptors of `size` numbers, each with its own preprocessing."""
     path.mkdir()
     for branch in BRANCHES:
         onnx.save(graph, path / f"{branch}.onnx")
@@ -49,7 +49,7 @@ def write_bundle_of(
 
 
 def write_pairs(path: Path, pairs: int) -> Path:
-    """A `pairs:` set for these bundles: noise, in which every image finds itself."""
+    """A `pairs:` set for these bundles: noise images that match themselves."""
     path.mkdir()
     random = np.random.default_rng(0)
     for number in range(pairs):

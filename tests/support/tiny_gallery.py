@@ -1,4 +1,4 @@
-"""A real embedder that needs no network, tiles that are made when they are read, and galleries of both."""
+"""A real embedder without a network, tiles generated when they are read, and galleries built from both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class TinyEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         self.seen += len(images)
-        # Row by row: the same image gives the same bytes in a batch of any size.
+        # Row by row: an image gives the same bytes in a batch of any size.
         return np.stack([self._embed(image) for image in images])
 
     def _embed(self, image: Images) -> NDArray[np.float32]:
@@ -44,7 +44,7 @@ class TinyEmbedder:
 
 @dataclass
 class MadeTiles:
-    """Tiles whose pixels follow from their ids; those in `broken` cannot be read."""
+    """Tiles with pixels derived from their ids; the ones in `broken` cannot be read."""
 
     tiles: Sequence[Tile]
     name: str = "made"
@@ -62,7 +62,7 @@ def pixels_of(name: str) -> Images:
 
 
 def descriptors_of(names: Sequence[str]) -> Descriptors:
-    """What TinyEmbedder makes of the tiles with these ids."""
+    """TinyEmbedder's descriptors of the tiles with these ids."""
     if not names:
         return np.empty((0, SIZE), np.float32)
     return TinyEmbedder().embed(np.stack([pixels_of(name) for name in names]))

@@ -1,7 +1,7 @@
-"""A world of coloured tiles and a model that needs no training: a real bundle and gallery, made in a second.
+"""A world of coloured tiles and a model without training: a real bundle and gallery, built in a second.
 
-Both branches average their pixels in cells and give the cells, less their mean, as a unit vector. A panorama is the
-polar transform of its tile, turned by its heading, so that the right tile's cosine is about 1.
+Both branches average their pixels in cells and return the cells, minus their mean, as a unit vector. A panorama is the
+polar transform of its tile, rotated by its heading, so the correct tile's cosine is about 1.
 """
 
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ class TinyWorld:
     lon: NDArray[np.float64]
 
     def panorama(self, row: int, heading: float = 0.0, noise: float = 4.0, seed: int = 0) -> Images:
-        """What a camera at the centre of tile `row` sees whose middle column looks to `heading`, [HEIGHT, WIDTH, 3]."""
+        """The panorama at the centre of tile `row` whose middle column looks to `heading`, [HEIGHT, WIDTH, 3]."""
         aligned = polar_transform(self.tiles[row], HEIGHT, WIDTH)
-        turned = np.roll(aligned, -round(heading * WIDTH / 360), axis=1)
-        noisy = turned + np.random.default_rng(seed).normal(0, noise, turned.shape)
+        rotated = np.roll(aligned, -round(heading * WIDTH / 360), axis=1)
+        noisy = rotated + np.random.default_rng(seed).normal(0, noise, rotated.shape)
         return np.clip(noisy, 0, 255).astype(np.uint8)
 
     def photograph(self, path: Path, row: int, heading: float = 0.0) -> Path:
-        """The same as a file."""
+        """Write the panorama to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(self.panorama(row, heading, seed=row)).save(path)
         return path
@@ -72,8 +72,8 @@ def make_world(root: Path, across: int = 8, *, positioned: bool = True) -> TinyW
     for row, tile in enumerate(tiles):
         path = root / "tiles" / f"{row:03d}.png"
         Image.fromarray(tile).save(path)
-        place = (float(lat[row]), float(lon[row])) if positioned else (None, None)
-        references.append(Tile(path.name, str(path), *place))
+        position = (float(lat[row]), float(lon[row])) if positioned else (None, None)
+        references.append(Tile(path.name, str(path), *position))
     gallery, opened = root / "gallery", open_bundle(bundle)
     build_gallery(gallery, ListedTiles("tiles", references), opened.embedder("aerial"), made_by(opened.manifest))
     return TinyWorld(bundle, gallery, tiles, lat, lon)
@@ -102,9 +102,7 @@ def _graph() -> onnx.ModelProto:
 
 
 def write_drive(tiny: TinyWorld, folder: Path, across: int = 8) -> Path:
-    """Eastwards along a row of tiles and back, four steps from one to the next, with an image at every tile's centre
-    and between them none.
-    """
+    """A drive eastwards along a row of tiles, four steps from tile to tile, with an image at each tile's centre."""
     lines = ["time_unix_s,speed_m_s,yaw_rate_deg_s,image"]
     for step in range(33):
         row, between = divmod(step, 4)

@@ -17,10 +17,10 @@ CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
 
 
 def write_image(path: Path, width: int, height: int) -> Path:
-    """A JPEG of coloured blocks that its path alone decides."""
+    """A JPEG of coloured blocks derived from its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(list(str(path).encode()))
-    blocks = Image.fromarray(chance.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+    random = np.random.default_rng(list(str(path).encode()))
+    blocks = Image.fromarray(random.integers(0, 256, (3, 4, 3), dtype=np.uint8))
     blocks.resize((width, height), Image.Resampling.NEAREST).save(path, "jpeg")
     return path
 

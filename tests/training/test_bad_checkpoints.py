@@ -56,22 +56,22 @@ def test_an_unknown_number_of_heads_is_refused_and_found_one_folder_up(
     (tmp_path / "run" / "models").mkdir(parents=True)
     path = tmp_path / "run" / "models" / "m.pth"
     torch.save({"model_state_dict": _small_official()}, path)
-    asked = ("import-checkpoint", path, "--out", tmp_path / "m.safetensors")
-    assert "number of heads" in refused(*asked)
+    command = ("import-checkpoint", path, "--out", tmp_path / "m.safetensors")
+    assert "number of heads" in refused(*command)
     (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"n_des": 8}))
-    assert "has no TR_heads" in refused(*asked)
+    assert "has no TR_heads" in refused(*command)
     (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"TR_heads": 4}))
-    assert "heads 4" in cli(*asked).err
+    assert "heads 4" in cli(*command).err
 
 
 def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
     options = tmp_path / "options.json"
-    asked = ("import-checkpoint", tmp_path / "m.pth", "--parameters", options, "--out", tmp_path / "m.safetensors")
+    command = ("import-checkpoint", tmp_path / "m.pth", "--parameters", options, "--out", tmp_path / "m.safetensors")
     options.write_text(json.dumps({"n_des": 12}))
-    assert "n_des = 12" in refused(*asked)
+    assert "n_des = 12" in refused(*command)
     options.write_text("{")
-    assert "options.json" in refused(*asked)
+    assert "options.json" in refused(*command)
     wrongs: list[dict[str, object]] = [
         {"TR_heads": 0},
         {"TR_heads": -1},
@@ -81,9 +81,9 @@ def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refu
     ]
     for wrong in wrongs:
         options.write_text(json.dumps(wrong))
-        assert next(iter(wrong)) in refused(*asked)
+        assert next(iter(wrong)) in refused(*command)
     options.unlink()
-    assert "options.json is not a file. Check --parameters" in refused(*asked)
+    assert "options.json is not a file. Check --parameters" in refused(*command)
 
 
 def test_a_model_whose_weights_are_not_numbers_is_refused(

@@ -1,4 +1,4 @@
-"""A run's configuration: presets, settings over them, and what is said of a wrong one."""
+"""A run's configuration: presets, settings that override them, and the errors for wrong ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_a_saved_configuration_is_a_preset_that_gives_the_same_run(name: str, tm
     assert load_preset(str(tmp_path / "config.toml")) == config
 
 
-def test_settings_take_the_place_of_a_presets_values() -> None:
+def test_settings_override_a_presets_values() -> None:
     config = load_preset(
         "world-tiny", ["recipe.epochs=3", "recipe.layout=strong", 'recipe.semantic="weak"', "model.heads = 1"]
     )
@@ -58,7 +58,7 @@ def test_settings_take_the_place_of_a_presets_values() -> None:
         ("recipe.epochs", "not KEY=VALUE"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_right(
+def test_a_wrong_setting_is_named_with_the_allowed_values(
     setting: str, expected: str, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     message = refused(
@@ -68,10 +68,10 @@ def test_a_wrong_setting_is_named_with_what_is_right(
 
 
 def test_sizes_that_no_network_takes_are_refused(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:
-    asked = ("train", "--preset", "world-tiny", "--data", world.train_set.name, "--out", tmp_path / "run")
+    command = ("train", "--preset", "world-tiny", "--data", world.train_set.name, "--out", tmp_path / "run")
     oblong = ("aerial.polar=false", "aerial.height=32", "aerial.width=64", "recipe.layout=strong")
     for settings, expected in ((oblong, "Make it square"), (("ground.height=8", "ground.width=8"), "at least two")):
-        assert expected in refused(*asked, *(part for setting in settings for part in ("--set", setting)))
+        assert expected in refused(*command, *(part for setting in settings for part in ("--set", setting)))
 
 
 @given(st.text(max_size=40))

@@ -1,4 +1,4 @@
-"""The full-size network, the pixels it is fed and the figures it is judged by are those of the official release."""
+"""The full-size network, its input pixels and its figures equal those from the official release."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evaluation tells same area from cross area, shows papers beside it, and draws what a model found and looked at."""
+"""Evaluation separates same area and cross area, lists published figures, and draws results and saliency."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def test_two_data_sets_are_two_rows_with_their_areas(trained: Trained, cli: Call
     ]
 
 
-def test_json_holds_what_the_table_shows_and_what_it_hides(trained: Trained, cli: Callable[..., Outcome]) -> None:
+def test_json_holds_all_figures_of_the_table_and_more(trained: Trained, cli: Callable[..., Outcome]) -> None:
     result = cli("evaluate", trained.bundles["fp32"].path, "--data", trained.test_set.name, "--json")
     (only,) = json.loads(result.out)["results"]
     assert only["area"] == ""
@@ -104,7 +104,7 @@ def cvusa(trained: Trained, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("trained_on", "where", "figure"), [("cvusa", "same", "95.43  98.86  99.34  99.86"), ("cvact", "cross", "44.07")]
 )
-def test_the_papers_figures_stand_below_ours(
+def test_the_papers_figures_are_listed_below_ours(
     trained: Trained, cvusa: Path, cli: Callable[..., Outcome], trained_on: str, where: str, figure: str
 ) -> None:
     result = cli("evaluate", trained.checkpoint, "--data", f"cvusa:{cvusa}", "--trained-on", trained_on)
@@ -114,7 +114,7 @@ def test_the_papers_figures_stand_below_ours(
     assert "AAAI 2023" in result.out
 
 
-def test_no_paper_reports_recall_on_what_it_was_trained_on(
+def test_no_paper_reports_recall_on_its_training_set(
     trained: Trained, cvusa: Path, cli: Callable[..., Outcome]
 ) -> None:
     result = cli("evaluate", trained.checkpoint, "--data", f"cvusa:{cvusa}#train", "--trained-on", "cvusa")
@@ -129,7 +129,7 @@ def test_published_figures_are_per_cent_and_rise_with_k() -> None:
         assert all(1 < figure < 100 for figure in figures)
 
 
-def test_a_dash_stands_where_k_takes_in_every_tile(trained: Trained, cli: Callable[..., Outcome]) -> None:
+def test_a_dash_is_shown_if_k_includes_every_tile(trained: Trained, cli: Callable[..., Outcome]) -> None:
     result = cli("evaluate", trained.checkpoint, "--data", trained.test_set.name, "--limit", 8)
     cells = result.out.splitlines()[2].split()
     assert cells[-2] == "-"
@@ -184,7 +184,7 @@ def test_saliency_and_layouts_are_drawn(trained: Trained, tmp_path: Path, cli: C
         assert large.height > 1.7 * small.height
 
 
-def test_an_explanation_is_that_of_the_descriptor(trained: Trained) -> None:
+def test_an_explanation_matches_the_descriptor(trained: Trained) -> None:
     branch = load_checkpoint(trained.checkpoint).model.ground
     images = torch.rand(2, 3, 32, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -202,7 +202,7 @@ def test_a_bundle_cannot_be_visualised(trained: Trained, tmp_path: Path, refused
     assert "Name the checkpoint" in message
 
 
-def test_pictures_that_cannot_be_written_are_refused_before_the_work(
+def test_pictures_that_cannot_be_written_are_refused_before_any_work(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     taken = tmp_path / "taken.png"
@@ -215,11 +215,11 @@ def test_pictures_that_cannot_be_written_are_refused_before_the_work(
     assert "two pictures" in refused(*call, "--sheet", new, "--curve", new)
 
 
-@pytest.mark.parametrize(("spec", "said"), [("nowhere:x", "one of"), ("pairs", "names no folder")])
+@pytest.mark.parametrize(("spec", "expected"), [("nowhere:x", "one of"), ("pairs", "names no folder")])
 def test_a_training_set_that_is_none_is_refused(
-    trained: Trained, refused: Callable[..., str], spec: str, said: str
+    trained: Trained, refused: Callable[..., str], spec: str, expected: str
 ) -> None:
-    assert said in refused("evaluate", trained.checkpoint, "--data", trained.test_set.name, "--trained-on", spec)
+    assert expected in refused("evaluate", trained.checkpoint, "--data", trained.test_set.name, "--trained-on", spec)
 
 
 places = st.tuples(st.integers(0, 30).map(float), st.integers(0, 30).map(float))

@@ -166,8 +166,8 @@ def test_what_no_file_records_is_asked_for_by_name(
     message = refused("import-checkpoint", alone, "--out", tmp_path / "a.safetensors")
     assert "TR_heads, bottleneck, normalize" in message
     assert "--preset geodtr-plus-cvusa --set model.heads=4" in message
-    asked = ("--preset", "geodtr-plus-cvusa", "--set", "model.heads=8", "--set", "model.mask=normalised")
-    named = cli("import-checkpoint", alone, *asked, "--out", tmp_path / "b.safetensors")
+    options = ("--preset", "geodtr-plus-cvusa", "--set", "model.heads=8", "--set", "model.mask=normalised")
+    named = cli("import-checkpoint", alone, *options, "--out", tmp_path / "b.safetensors")
     assert named.code == 0, named.err
     assert load_checkpoint(tmp_path / "b.safetensors").model.config == GeoDTRPlusConfig(heads=8, mask="normalised")
 

@@ -1,4 +1,4 @@
-"""A batch's gradient does not depend on how it is cut up; losses do not overflow in half precision."""
+"""A batch's gradient does not depend on its division into micro-batches; losses do not overflow in half precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -48,7 +48,7 @@ def test_cached_descriptors_give_the_gradient_of_the_whole_graph(micro_batches: 
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=0)
     for (name, weight), other in zip(whole.named_parameters(), cached.parameters(), strict=True):
         torch.testing.assert_close(other.grad, weight.grad, rtol=1e-5, atol=1e-9, msg=name)
-    # Running statistics have seen every micro-batch once, however often it was computed.
+    # Running statistics have seen every micro-batch once, although it was computed several times.
     for (name, seen), again in zip(whole.named_buffers(), cached.buffers(), strict=True):
         torch.testing.assert_close(again, seen, msg=name)
 
@@ -136,7 +136,7 @@ def _cut(config: TrainConfig) -> TrainConfig:
     return msgspec.structs.replace(config, recipe=msgspec.structs.replace(config.recipe, micro_batch=8))
 
 
-def test_branches_in_threads_learn_what_they_learn_by_turns(cores: Callable[[int], None]) -> None:
+def test_branches_in_threads_learn_the_same_as_in_sequence(cores: Callable[[int], None]) -> None:
     """Two cores are a thread for each branch, and one core computes both: the same sums in the same order."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
     batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
@@ -154,10 +154,10 @@ def _part(batch: PairBatch, start: int) -> PairBatch:
     return PairBatch(batch.ground[rows], batch.aerial[rows], batch.tiles[rows])
 
 
-def test_branches_take_turns_where_the_order_of_draws_matters(cores: Callable[[int], None]) -> None:
+def test_branches_run_in_sequence_if_the_order_of_random_draws_matters(cores: Callable[[int], None]) -> None:
     cores(2)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
     batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
     config = load_preset("world-tiny", ["model.dropout=0.3"])
-    found = [Trainer(config, Ranks(), total=10).update([batch], rate=1e-3) for _ in range(4)]
-    assert len(set(found)) == 1
+    losses = [Trainer(config, Ranks(), total=10).update([batch], rate=1e-3) for _ in range(4)]
+    assert len(set(losses)) == 1

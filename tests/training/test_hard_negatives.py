@@ -23,8 +23,8 @@ from geodtr.training.hard_negatives import (
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FIGURES / "sample4geo" / "samplers.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((FIGURES / "sample4geo" / "samplers.json").read_text())
+    return content
 
 
 def _lists(official_lists: dict[str, list[int]]) -> list[list[int]]:
@@ -43,20 +43,20 @@ def _descriptors() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def test_neighbours_on_the_map_are_the_true_ones(figures: dict[str, Any]) -> None:
-    found = nearest_on_sphere(np.array(figures["lat"]), np.array(figures["lon"]), figures["gps_k"])
-    assert found.tolist() == _lists(figures["gps_lists_true_haversine"])
+    neighbours = nearest_on_sphere(np.array(figures["lat"]), np.array(figures["lon"]), figures["gps_k"])
+    assert neighbours.tolist() == _lists(figures["gps_lists_true_haversine"])
 
 
 def test_neighbours_in_descriptor_space_are_the_official_ones(figures: dict[str, Any]) -> None:
-    found = most_similar(*_descriptors(), np.arange(40), figures["similarity_range"])
-    assert found.tolist() == _lists(figures["similarity_lists"])
+    neighbours = most_similar(*_descriptors(), np.arange(40), figures["similarity_range"])
+    assert neighbours.tolist() == _lists(figures["similarity_lists"])
 
 
 def test_of_several_panoramas_of_a_tile_the_last_decides(figures: dict[str, Any]) -> None:
     queries, references = _descriptors()
-    found = most_similar(queries, references, np.array(figures["vigor_query_aerial"]), 8)
+    neighbours = most_similar(queries, references, np.array(figures["vigor_query_aerial"]), 8)
     for tile, expected in figures["vigor_similarity_lists"].items():
-        assert found[int(tile)].tolist() == expected
+        assert neighbours[int(tile)].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_of_several_panoramas_of_a_tile_the_last_decides(figures: dict[str, Any]
 def test_batches_are_the_official_ones(figures: dict[str, Any], case: str, lists: str | None) -> None:
     expected = figures["batches"][case]
     neighbours = None if lists is None else np.array(_lists(figures[lists]))[:, : expected.get("neighbour_range", 8)]
-    found = fill_batches(
+    batches = fill_batches(
         range(40),
         neighbours,
         expected["batch"],
         expected.get("neighbour_select", 0),
         random.Random(expected["python_random_seed"]),
     )
-    assert [pair + 1 for batch in found for pair in batch] == expected["samples"]
+    assert [pair + 1 for batch in batches for pair in batch] == expected["samples"]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(2, 5), st.integers(0, 8), st.integers(0, 99))
@@ -89,6 +89,6 @@ def test_no_pair_comes_twice_and_no_tile_twice_in_a_batch(
 
 
 def test_places_that_coincide_are_neighbours_and_never_their_own() -> None:
-    found = nearest_in_space(np.zeros((5, 2)), 3)
-    assert found.shape == (5, 3)
-    assert all(row not in others for row, others in enumerate(found.tolist()))
+    neighbours = nearest_in_space(np.zeros((5, 2)), 3)
+    assert neighbours.shape == (5, 3)
+    assert all(row not in others for row, others in enumerate(neighbours.tolist()))

@@ -1,4 +1,4 @@
-"""A changed pair stays a pair: both views are turned and mirrored together, exactly, and in the same sense."""
+"""A changed pair still matches: both views are rotated and mirrored together, exactly, and in the same direction."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_at_the_official_width_a_quarter_is_168_columns_both_ways() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(width=st.integers(4, 700))
-def test_a_mirror_keeps_south_in_place(width: int) -> None:
+def test_a_mirror_keeps_south_fixed(width: int) -> None:
     columns = torch.arange(width).view(1, 1, width, 1)
     once = change_columns(columns, _change(0, True))[0, 0, :, 0]
     assert once.tolist() == [0, *range(width - 1, 0, -1)]
@@ -127,21 +127,21 @@ def test_a_square_tile_changes_as_its_polar_image_does(seed: int) -> None:
     changed_tiles = change_square(torch.from_numpy(tiles), change).numpy()
     changed_polars = change_columns(torch.from_numpy(polars), change).numpy()
     for changed_tile, changed_polar in zip(changed_tiles, changed_polars, strict=True):
-        unrolled = polar_transform(changed_tile, 16, 64).astype(int)
+        transformed = polar_transform(changed_tile, 16, 64).astype(int)
 
-        def apart(polar: Images, unrolled: NDArray[np.int_] = unrolled) -> float:
-            # Without the rim, where the transform mixes in what is outside of the tile.
-            return float(np.abs(unrolled - polar)[2:].mean())
+        def apart(polar: Images, transformed: NDArray[np.int_] = transformed) -> float:
+            # Without the rim, where the transform includes pixels outside the tile.
+            return float(np.abs(transformed - polar)[2:].mean())
 
-        # Pixel centres lie half a pixel off the transform's centre, so that the two agree up to a pixel's step; yet one
-        # column beside it, as in the official release, or the other way round, is told from right.
+        # Pixel centres are half a pixel off the transform's centre, so the two agree up to a pixel's step. A shift of
+        # one column, as in the official release, or a mirrored image is still distinguishable.
         others = [np.roll(changed_polar, columns, axis=1) for columns in range(1, 64)]
         others += [np.roll(changed_polar[:, ::-1], columns, axis=1) for columns in range(64)]
         assert apart(changed_polar) < min(map(apart, others))
 
 
-def test_every_change_of_a_pair_is_told_from_every_other() -> None:
-    """Else the agreement above would hold for images that look alike from all sides."""
+def test_all_changes_of_a_pair_differ() -> None:
+    """Otherwise the agreement above would hold for symmetric images."""
     tile = _images(1, 64, 64, 0).repeat(8, 1, 1, 1)
     change = LayoutChange(torch.arange(8) % 4 / 4, torch.arange(8) >= 4)
     assert len({image.numpy().tobytes() for image in change_square(tile, change)}) == 8
@@ -159,7 +159,7 @@ def test_turns_are_clockwise_seen_from_above_and_a_mirror_swaps_east_and_west() 
     assert bytes(change_square(tile, mirrored).flatten().tolist()) == b".N.E.W.S."
 
 
-def test_a_square_tile_refuses_a_turn_between_quarters() -> None:
+def test_a_square_tile_refuses_a_rotation_between_quarters() -> None:
     with pytest.raises(ValueError, match="quarter turns"):
         change_square(_images(1, 8, 8, 0), _change(0.3, False))
 
@@ -205,7 +205,7 @@ def test_every_strength_leaves_the_generator_where_the_others_do() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(degrees=st.floats(0, 180), seed=st.integers(0, 2**31))
-def test_headings_are_off_by_as_much_as_was_asked_either_way_and_no_more(degrees: float, seed: int) -> None:
+def test_heading_errors_stay_within_the_limit_in_both_directions(degrees: float, seed: int) -> None:
     by, again = (draw_heading_errors(degrees, 1000, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert torch.equal(by, again)
     assert by.abs().max() <= degrees / 360 * (1 + 1e-6)
@@ -215,7 +215,7 @@ def test_headings_are_off_by_as_much_as_was_asked_either_way_and_no_more(degrees
 
 @settings(max_examples=30, deadline=None)
 @given(turn=st.floats(0, 1, width=32), mirrored=st.booleans(), columns=st.integers(-8, 8))
-def test_a_heading_that_is_off_turns_the_changed_panorama(turn: float, mirrored: bool, columns: int) -> None:
+def test_a_heading_error_rotates_the_changed_panorama(turn: float, mirrored: bool, columns: int) -> None:
     images, change = _images(1, 2, 64, 0), _change(turn, mirrored)
     whole = LayoutChange(torch.round(change.turn * 64) / 64, change.mirrored)
     off = whole.turned(torch.tensor([columns / 64]))
@@ -280,7 +280,7 @@ def test_training_on_headings_that_are_off_keeps_recall_where_they_are(trained: 
     assert kept(tolerant) > max(0.6, 1.3 * kept(trained.checkpoint))
 
 
-def test_the_model_uses_the_layout_turning_one_view_alone_destroys_recall(trained: Trained) -> None:
+def test_rotating_one_view_alone_destroys_recall(trained: Trained) -> None:
     pair = embedders(load_checkpoint(trained.checkpoint).model)
     images = _test_images(trained)
 

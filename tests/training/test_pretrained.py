@@ -1,4 +1,4 @@
-"""Backbones start from ImageNet weights, from a file of them, or from none; what cannot be had is said."""
+"""Backbones start from ImageNet weights, from a file of them, or from none; missing weights are reported."""
 
 from pathlib import Path
 
@@ -55,16 +55,16 @@ def test_a_file_of_torchvisions_network_fills_both_backbones(
 def test_a_convnext_file_fills_geodtr_plus_and_sample4geo_by_either_name(tmp_path: Path) -> None:
     tiny, base = convnext_tiny(weights=None).state_dict(), convnext_base(weights=None).state_dict()
     torch.save(tiny, tmp_path / "tiny.pth")
-    found = first_weights(load_preset("geodtr-plus-cvusa", [f"recipe.pretrained={tmp_path / 'tiny.pth'}"]))
-    last = found["aerial.backbone.net.5.8.block.5.weight"]
+    weights = first_weights(load_preset("geodtr-plus-cvusa", [f"recipe.pretrained={tmp_path / 'tiny.pth'}"]))
+    last = weights["aerial.backbone.net.5.8.block.5.weight"]
     torch.testing.assert_close(last, tiny["features.5.8.block.5.weight"])
     timm = {
         "stem.0.weight": base["features.0.0.weight"],
         "stages.3.blocks.2.gamma": base["features.7.2.layer_scale"].flatten(),
     }
     torch.save(base, tmp_path / "base.pth")
-    found = first_weights(load_preset("sample4geo-cvusa", [f"recipe.pretrained={tmp_path / 'base.pth'}"]))
-    torch.testing.assert_close(found["encoder.norm.weight"], base["classifier.0.weight"])
+    weights = first_weights(load_preset("sample4geo-cvusa", [f"recipe.pretrained={tmp_path / 'base.pth'}"]))
+    torch.testing.assert_close(weights["encoder.norm.weight"], base["classifier.0.weight"])
     torch.save(timm, tmp_path / "timm.pth")
     with pytest.raises(CheckpointError, match=r"ConvNeXt-B: 340 tensors are missing"):
         _read("sample4geo-cvusa", tmp_path / "timm.pth")
@@ -74,7 +74,7 @@ def test_none_brings_no_weights() -> None:
     assert not first_weights(load_preset("world-tiny"))
 
 
-def test_without_a_network_and_without_a_file_it_says_what_to_do(
+def test_without_a_network_and_without_a_file_the_error_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -27,11 +27,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tmp_path: Path) -> None:
     script = str(SUPPORT / "rank_gradients.py")
-    found = []
+    gradients = []
     for name, launcher in (("one", []), ("two", TWO_RANKS)):
         subprocess.run([sys.executable, *launcher, script, tmp_path / name], check=True, capture_output=True)
-        found.append(torch.load(tmp_path / name, weights_only=True))
-    one, two = found
+        gradients.append(torch.load(tmp_path / name, weights_only=True))
+    one, two = gradients
     assert len(one) == 15
     for key, expected in one.items():
         torch.testing.assert_close(two[key], expected, rtol=1e-9, atol=1e-12, msg=key)
@@ -39,13 +39,13 @@ def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tm
 
 @pytest.mark.parametrize("micro_batch", [16, 8])
 def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_batch: int) -> None:
-    asked = ["train", "--data", data, "--validation", data, "--preset", "world-tiny", "--epochs", "3"]
-    asked += ["--set", f"recipe.micro_batch={micro_batch}"]
+    command = ["train", "--data", data, "--validation", data, "--preset", "world-tiny", "--epochs", "3"]
+    command += ["--set", f"recipe.micro_batch={micro_batch}"]
     # At a full rate, Adam's first steps and the arg-max of the saliency blow rounding up to percents within ten steps.
-    asked += ["--set", "recipe.semantic=strong", "--set", "recipe.learning_rate=1e-5"]
+    command += ["--set", "recipe.semantic=strong", "--set", "recipe.learning_rate=1e-5"]
     for name, launcher in (("one", []), ("two", TWO_RANKS)):
         done = subprocess.run(
-            [sys.executable, *launcher, *MODULE, *asked, "--out", tmp_path / name],
+            [sys.executable, *launcher, *MODULE, *command, "--out", tmp_path / name],
             capture_output=True,
             text=True,
             check=False,
@@ -63,13 +63,13 @@ def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_b
 
 
 @pytest.mark.parametrize("cache_gb", [4, 0])
-def test_an_image_that_cannot_be_read_is_named_whichever_process_meets_it(tmp_path: Path, cache_gb: float) -> None:
+def test_an_unreadable_image_is_named_by_any_process(tmp_path: Path, cache_gb: float) -> None:
     write_world(tmp_path / "pairs", WorldSet(pairs=16, height=32, width=128))
     broken = tmp_path / "pairs" / "ground" / "000003.png"
     broken.write_bytes(broken.read_bytes()[:300])
-    asked = ["train", "--data", f"pairs:{tmp_path / 'pairs'}", "--preset", "world-tiny", "--epochs", "2"]
-    asked += ["--set", "recipe.batch_size=8", "--set", f"machine.cache_gb={cache_gb}", "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, *TWO_RANKS, *MODULE, *asked], capture_output=True, text=True, check=False)
+    command = ["train", "--data", f"pairs:{tmp_path / 'pairs'}", "--preset", "world-tiny", "--epochs", "2"]
+    command += ["--set", "recipe.batch_size=8", "--set", f"machine.cache_gb={cache_gb}", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, *TWO_RANKS, *MODULE, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     named = done.stderr.count(str(broken))
     assert named == 1 if cache_gb else named in (1, 2)

@@ -1,4 +1,4 @@
-"""A run that was stopped or killed goes on as if nothing had been: the same model to the last bit."""
+"""A run that was stopped or killed resumes to the same model, to the last bit."""
 
 import shutil
 import signal
@@ -26,7 +26,7 @@ class _Stop(Exception):
 
 
 class _Stopping(Losses):
-    """Fails after some steps, as a crash would."""
+    """Fails after some steps, like a crash."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -68,20 +68,20 @@ def test_a_crashed_run_repeats_its_losses_to_the_last_digit(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_met_a_signal_goes_on_to_the_same_model(
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_model(
     few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path, number: signal.Signals
 ) -> None:
     folder = few.pairs[0].ground.parents[1]
     options = [option for setting in SETTINGS for option in ("--set", setting)]
-    asked = ["train", "--data", f"pairs:{folder}", "--limit", "48", "--preset", "world-tiny", *options, "--out", "run"]
-    process = subprocess.Popen([*COMMAND, *asked], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    command = ["train", "--data", f"pairs:{folder}", "--limit", "48", "--preset", "world-tiny", *options]
+    process = subprocess.Popen([*COMMAND, *command, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     _wait_for(tmp_path / "run" / "state.safetensors", process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     if number != signal.SIGKILL and process.returncode != 0:
         assert process.returncode == 128 + number
-        assert "geodtr-export resume run" in said
-        assert "Traceback" not in said
+        assert "geodtr-export resume run" in output
+        assert "Traceback" not in output
     # From another working directory: the run knows where its data is.
     done = subprocess.run([*COMMAND, "resume", tmp_path / "run"], cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_a_run_that_met_a_signal_goes_on_to_the_same_model(
     assert all(expected[name].equal(got[name]) for name in expected)
 
 
-def test_what_cannot_go_on_is_said(
+def test_an_impossible_resume_is_refused(
     few: PairSet, tmp_path: Path, refused: Callable[..., str], cli: Callable[..., object]
 ) -> None:
     assert "holds no resumable run" in refused("resume", tmp_path)
@@ -125,7 +125,7 @@ def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 
 class _StoppingAtValidation(Losses):
-    """Fails when told of a validation, before anything of it is written."""
+    """Fails on a validation, before anything of it is written."""
 
     def on_validation(self, validation: Validation) -> None:
         super().on_validation(validation)
@@ -162,7 +162,7 @@ def test_images_that_can_no_longer_be_read_do_not_change_a_run_in_silence(
     image.write_bytes(whole[:300])
     assert "other images are readable" in refused("resume", tmp_path / "run")
     image.write_bytes(whole)
-    # Moved elsewhere, the data is found where the user says.
+    # Data that was moved is found at the path that the user gives.
     moved = folder.rename(tmp_path / "moved")
     assert "is not a folder" in refused("resume", tmp_path / "run")
     assert cli("resume", tmp_path / "run", "--data", f"pairs:{moved}").code == 0

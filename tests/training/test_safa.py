@@ -79,7 +79,7 @@ def test_embeddings_of_real_images_are_the_official_ones(
     np.testing.assert_allclose(descriptors, figures[f"real_{side}_embedding"], atol=1e-6)
 
 
-def test_the_normalisation_that_no_file_tells_is_assumed_aloud_or_named(
+def test_the_normalisation_that_no_file_records_is_assumed_with_a_warning_or_named(
     release: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     assumed = cli("import-checkpoint", release, "--out", tmp_path / "a.safetensors")
@@ -98,7 +98,7 @@ def test_the_normalisation_that_no_file_tells_is_assumed_aloud_or_named(
     assert load_checkpoint(tmp_path / "b.safetensors").info.ground.mean == (0.485, 0.456, 0.406)
 
 
-def test_a_square_model_is_told_from_its_shapes_and_contradictions_are_refused(tmp_path: Path) -> None:
+def test_a_square_model_is_recognised_by_its_shapes_and_contradictions_are_refused(tmp_path: Path) -> None:
     config = SafaConfig(descriptors=3, widths=(4, 4, 4, 8, 8))
     weights = {
         name.replace("ground.", "backbone_grd.0." if "backbone" in name else "spatial_aware_grd.")

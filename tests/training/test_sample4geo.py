@@ -88,13 +88,13 @@ def test_embeddings_of_real_images_are_the_official_ones(
 ) -> None:
     figures = np.load(conformance / "sample4geo" / "embeddings.npz")
     pairs = read_test_set(f"cvusa:{cvusa_sample}")
-    found = {}
+    descriptors = {}
     for branch, side in SIDES:
         images = np.stack([load_image(path, model.specs[branch].preprocessing) for path in pairs.paths(branch)])
-        found[branch] = embedders(model)[branch].embed(images)
+        descriptors[branch] = embedders(model)[branch].embed(images)
         expected = F.normalize(torch.from_numpy(figures[f"real_{side}_raw"])).numpy()
-        np.testing.assert_allclose(found[branch], expected, atol=1e-6)
-    np.testing.assert_allclose(found["ground"] @ found["aerial"].T, figures["real_cos"], atol=1e-6)
+        np.testing.assert_allclose(descriptors[branch], expected, atol=1e-6)
+    np.testing.assert_allclose(descriptors["ground"] @ descriptors["aerial"].T, figures["real_cos"], atol=1e-6)
 
 
 def test_the_weights_are_stored_once_and_serve_both_branches(tmp_path: Path) -> None:
@@ -110,21 +110,21 @@ def test_the_weights_are_stored_once_and_serve_both_branches(tmp_path: Path) -> 
         np.testing.assert_array_equal(embedders(loaded)[branch].embed(images), embedders(small)[branch].embed(images))
 
 
-@pytest.mark.parametrize("spoil", ["missing", "unexpected", "shape"])
-def test_a_file_that_the_release_would_load_in_part_is_refused(tmp_path: Path, spoil: str) -> None:
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "shape"])
+def test_a_file_that_the_release_would_load_in_part_is_refused(tmp_path: Path, damage: str) -> None:
     weights = official.state_dict(official.shapes_of("sample4geo"), EXCEPTIONS)
-    if spoil == "missing":
+    if damage == "missing":
         del weights["model.stages.2.blocks.26.mlp.fc2.bias"]
         expected = "encoder.features.5.26.block.5.bias is missing"
-    elif spoil == "unexpected":
+    elif damage == "unexpected":
         weights["model.head.fc.weight"] = torch.zeros(2, 1024)
         expected = "model.head.fc.weight is unexpected"
     else:
         weights["model.stages.3.downsample.1.bias"] = torch.zeros(3)
         expected = "encoder.features.6.1.bias has shape"
-    torch.save(weights, tmp_path / "spoiled.pth")
+    torch.save(weights, tmp_path / "damaged.pth")
     with pytest.raises(CheckpointError, match=expected.replace(".", r"\.")):
-        import_official(tmp_path / "spoiled.pth", network=_network())
+        import_official(tmp_path / "damaged.pth", network=_network())
 
 
 def test_sizes_that_no_file_records_are_asked_for_by_name(
@@ -136,8 +136,8 @@ def test_sizes_that_no_file_records_are_asked_for_by_name(
     message = refused("import-checkpoint", tmp_path / "small.pth", "--out", tmp_path / "a.safetensors")
     assert "--preset sample4geo-cvusa" in message
     assert '--set "model.widths=[8, 16]" --set "model.blocks=[1, 1]"' in message
-    asked = ("--preset", "sample4geo-vigor", "--set", "model.widths=[8, 16]", "--set", "model.blocks=[1, 1]")
-    named = cli("import-checkpoint", tmp_path / "small.pth", *asked, "--out", tmp_path / "b.safetensors")
+    options = ("--preset", "sample4geo-vigor", "--set", "model.widths=[8, 16]", "--set", "model.blocks=[1, 1]")
+    named = cli("import-checkpoint", tmp_path / "small.pth", *options, "--out", tmp_path / "b.safetensors")
     assert named.code == 0, named.err
     loaded = load_checkpoint(tmp_path / "b.safetensors").model
     assert loaded.config == small

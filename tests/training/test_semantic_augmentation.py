@@ -1,4 +1,4 @@
-"""Semantic augmentation does to every image of a batch what torchvision does to that image alone, and only its own."""
+"""Semantic augmentation changes every image of a batch as torchvision changes that image alone."""
 
 import dataclasses
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_jitter_is_torchvisions_with_a_factor_for_every_image(
 
 @settings(max_examples=40, deadline=None)
 @given(batch=BATCHES)
-def test_the_chosen_images_turn_grey_and_no_other(batch: tuple[int, int, int, int]) -> None:
+def test_only_the_selected_images_become_grey(batch: tuple[int, int, int, int]) -> None:
     images = _images(*batch)
     grey = torch.arange(len(images)) % 2 == 0
     changed = change_semantic(images, dataclasses.replace(_nothing(images), grey=grey))
@@ -90,7 +90,7 @@ def test_the_blur_is_torchvisions_kernel_1_5_with_a_sigma_for_every_image(batch:
     assert _levels_apart(changed, expected).max() <= 1
 
 
-def test_the_blur_mixes_rows_and_leaves_columns_apart() -> None:
+def test_the_blur_mixes_rows_and_not_columns() -> None:
     stripes = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     stripes[:, :, ::2] = 255
     blurred = dataclasses.replace(_nothing(stripes), sigma=torch.tensor([3.0]))

@@ -70,7 +70,7 @@ def test_fewer_pairs_than_a_batch_are_refused(world: World, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diverging_training_stops_and_says_where(few: PairSet, tmp_path: Path) -> None:
+def test_a_diverging_training_stops_and_names_the_step(few: PairSet, tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match="at step"):
         train(load_preset("world-tiny", ["recipe.learning_rate=1e30", "recipe.epochs=4"]), few, tmp_path / "run")
 
@@ -115,7 +115,7 @@ def test_an_unreadable_image_does_not_stop_training(few: PairSet, tmp_path: Path
         assert {skipped.path for skipped in heard.skipped} == {broken}
 
 
-def test_images_decoded_anew_each_epoch_train_the_same_model(few: PairSet, tmp_path: Path) -> None:
+def test_images_decoded_again_each_epoch_train_the_same_model(few: PairSet, tmp_path: Path) -> None:
     for cache in (4.0, 0.0):
         config = load_preset("world-tiny", ["recipe.epochs=2", f"machine.cache_gb={cache}"])
         train(config, few, tmp_path / str(cache))
@@ -131,8 +131,8 @@ def test_validation_keeps_the_best_epoch(world: World, few: PairSet, tmp_path: P
     assert heard.validations[0].best
     best = load_checkpoint(last.with_name("best.safetensors"))
     assert best.info.trained_on == few.name
-    found = evaluate(embedders(best.model), world.test_set.first(50))
-    assert found.at_1 == max(validation.recall.at_1 for validation in heard.validations)
+    result = evaluate(embedders(best.model), world.test_set.first(50))
+    assert result.at_1 == max(validation.recall.at_1 for validation in heard.validations)
 
 
 @pytest.mark.parametrize("setting", ["machine.compile=true", "machine.channels_last=false"])
@@ -145,7 +145,7 @@ def test_what_only_changes_speed_does_not_change_the_model(few: PairSet, tmp_pat
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
-def test_sets_that_cannot_be_trained_or_validated_on_are_refused_before_the_first_step(
+def test_unusable_training_and_validation_sets_are_refused_before_the_first_step(
     world: World, few: PairSet, tmp_path: Path
 ) -> None:
     config = load_preset("world-tiny", ["recipe.epochs=1"])

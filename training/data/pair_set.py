@@ -20,6 +20,9 @@ from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Matches
 
+_PART = 256
+"""Paths that a thread checks at a time: a future for each path would take more memory than the paths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -205,7 +208,12 @@ def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
 def _missing(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths that are not files. Checked in parallel because a network disk is slow."""
     paths = list(paths)
+    parts = [paths[first : first + _PART] for first in range(0, len(paths), _PART)]
     with ThreadPoolExecutor(16) as pool:
-        # Path.is_file raises for a name that is too long for the disk.
-        results = pool.map(os.path.isfile, paths, chunksize=256)
-        yield from (path for path, exists in zip(paths, results, strict=True) if not exists)
+        for absent in pool.map(_absent, parts):
+            yield from absent
+
+
+def _absent(paths: Sequence[Path]) -> list[Path]:
+    # Path.is_file raises for a name that is too long for the disk.
+    return [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.text_rows import read_csv
+from geodtr.runtime.text_rows import csv_rows
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 FILE_NAME = "pairs.csv"
 HEADERS = (("ground", "aerial"), ("ground", "aerial", "lat", "lon"), ("ground", "aerial", "lat", "lon", "heading"))
+MAX_PAIRS = 1_000_000
+"""They take 1.3 GB of memory."""
 _ALLOWED = " or ".join(",".join(header) for header in HEADERS)
 
 
@@ -21,11 +23,12 @@ def read_pairs(folder: Path) -> PairSet:
     path = folder / FILE_NAME
     if not path.is_file():
         raise DataError(f"{folder} holds no {FILE_NAME}. Add one with the header {_ALLOWED}.")
-    rows = read_csv(path)
-    header = tuple(rows[0][1]) if rows else ()
+    rows = csv_rows(path, MAX_PAIRS)
+    _, first = next(rows, (0, []))
+    header = tuple(first)
     if header not in HEADERS:
         raise DataError(f"{path} has the columns {','.join(header) or '(none)'}; allowed: {_ALLOWED}.")
-    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in rows[1:])
+    pairs = (_pair(folder, header, row, f"{path}, line {line}") for line, row in rows)
     return existing(f"pairs:{folder}", pairs)
 
 

@@ -3,7 +3,7 @@
 One file, so that it is replaced atomically. Reading executes no code; keys are matched strictly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.base import CrossViewModel
-from geodtr.training.models.registry import Model, ModelConfig, build_model
+from geodtr.training.models.registry import Model, ModelConfig, build_model, outline
 from geodtr.training.run_files import find_checkpoint
 
 _HEADER_KEY = "geodtr"
@@ -90,11 +90,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     path = find_checkpoint(path)
     info = read_info(path)
-    model = build_model(info.model, info.ground, info.aerial)
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        names = list(file.keys())
+        shapes = {name: file.get_slice(name).get_shape() for name in names}
+        check_fits(info.model, info.ground, info.aerial, shapes, path)
+        tensors = {name: file.get_tensor(name) for name in names}
+    model = build_model(info.model, info.ground, info.aerial)
     fill_strictly(model, tensors, path)
     return Checkpoint(model.eval(), info, sha256(path))
+
+
+def check_fits(
+    config: ModelConfig, ground: Preprocessing, aerial: Preprocessing, shapes: Mapping[str, Sequence[int]], path: Path
+) -> None:
+    """Compare the names and `shapes` in the file with the network that it describes, before either takes memory.
+
+    Raises CheckpointError when they differ, or no network can be what is described.
+    """
+    try:
+        expected = outline(config, ground, aerial)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from None
+    _require_none(_differences(expected, shapes), path)
 
 
 def fill_strictly(model: CrossViewModel, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -102,20 +119,28 @@ def fill_strictly(model: CrossViewModel, tensors: Mapping[str, Tensor], path: Pa
 
     Raises CheckpointError for keys that are missing, unexpected, of another shape, or with non-finite values.
     """
-    expected = model.state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in tensors]
-    problems += [f"{name} is unexpected" for name in tensors if name not in expected]
-    problems += [
-        f"{name} has shape {list(tensor.shape)} instead of {list(expected[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
+    problems = _differences(model, {name: tensor.shape for name, tensor in tensors.items()})
     problems += [
         f"{name} holds values that are not finite"
         for name, tensor in tensors.items()
         if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
+    _require_none(problems, path)
+    model.load_state_dict(dict(tensors))
+
+
+def _differences(model: CrossViewModel, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in shapes]
+    problems += [f"{name} is unexpected" for name in shapes if name not in expected]
+    return problems + [
+        f"{name} has shape {list(shape)} instead of {list(expected[name].shape)}"
+        for name, shape in shapes.items()
+        if name in expected and tuple(shape) != expected[name].shape
+    ]
+
+
+def _require_none(problems: Sequence[str], path: Path) -> None:
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{path} does not hold the weights of this model: {shown}.")
-    model.load_state_dict(dict(tensors))

@@ -20,15 +20,18 @@ from geodtr.runtime.spec import BranchSpec, Preprocessing
 from geodtr.training.models.base import CrossViewModel, Uniform
 from geodtr.training.models.explanation import Explanation
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Counts = tuple[Count, Count, Count, Count]
+Depth = Annotated[int, msgspec.Meta(ge=1, le=100)]
+Depths = tuple[Depth, Depth, Depth, Depth]
+"""Bounded, because modules take time and memory even where their tensors take none."""
 
 
 class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Stages of a residual network; the defaults are ResNet-34 without max-pool (stride 2 in the stem, 16 in all)."""
 
     widths: Counts = (64, 128, 256, 512)
-    blocks: Counts = (3, 4, 6, 3)
+    blocks: Depths = (3, 4, 6, 3)
     strides: Counts = (1, 2, 2, 2)
 
 
@@ -47,7 +50,7 @@ class GeoDTRConfig(
 
     backbone: BackboneConfig = RESNET34
     descriptors: Count = 8
-    layers: Count = 2
+    layers: Depth = 2
     heads: Count = 4
     feed_forward: Count = 2048
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3

@@ -18,9 +18,9 @@ from geodtr.runtime.spec import BranchSpec, Preprocessing
 from geodtr.training.models import convnext, geodtr
 from geodtr.training.models.base import CrossViewModel, Uniform
 from geodtr.training.models.explanation import Explanation
+from geodtr.training.models.geodtr import Count, Depth
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Counts = tuple[Count, Count, Count]
+Layers = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
 class ConvNextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="convnext"):
@@ -29,8 +29,8 @@ class ConvNextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `stochastic_depth` is the probability at the last block: 0.1 at the last one of all 18 that a whole ConvNeXt-T has.
     """
 
-    widths: Counts = (96, 192, 384)
-    blocks: Counts = (3, 3, 9)
+    widths: tuple[Count, Count, Count] = (96, 192, 384)
+    blocks: tuple[Depth, Depth, Depth] = (3, 3, 9)
     layer_scale: convnext.LayerScale = 1e-6
     stochastic_depth: convnext.Share = 0.1 * 14 / 17
 
@@ -58,7 +58,7 @@ class GeoDTRPlusConfig(
 
     backbone: ConvNextConfig | ResidualConfig = ConvNextConfig()
     descriptors: Count = 8
-    layers: Annotated[int, msgspec.Meta(ge=0)] = 2
+    layers: Layers = 2
     heads: Count = 4
     feed_forward: Count = 512
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3

@@ -3,22 +3,20 @@
 A file holds the state dict as `model_state_dict`, with keys `module....`, or is the state dict itself.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
-from geodtr.runtime.files import check_file
-from geodtr.training.models.checkpoint import fill_strictly
+from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.importers.base import Importer, Network, Notice
 from geodtr.training.models.importers.geodtr import GeoDTRImporter
 from geodtr.training.models.importers.geodtr_plus import GeoDTRPlusImporter
 from geodtr.training.models.importers.safa import SafaImporter
 from geodtr.training.models.importers.sample4geo import Sample4GeoImporter
 from geodtr.training.models.registry import Model, build_model
+from geodtr.training.models.weights import check_tensors, read_weights
 
 IMPORTERS: tuple[Importer, ...] = (GeoDTRImporter(), GeoDTRPlusImporter(), Sample4GeoImporter(), SafaImporter())
 
@@ -45,12 +43,16 @@ def import_official(
     tensors = _read_state_dict(path)
     importer = _recognise(tensors, path)
     tensors = {importer.rename(name): tensor for name, tensor in tensors.items()}
+    check_tensors(tensors, path)
     if network is None:
         network = importer.infer(tensors, parameters, path, notice)
     elif not isinstance(network.config, importer.config):
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
+    converted = importer.convert(tensors, network.config)
+    shapes = {name: tensor.shape for name, tensor in converted.items()}
+    check_fits(network.config, network.ground, network.aerial, shapes, path)
     model = build_model(network.config, network.ground, network.aerial)
-    fill_strictly(model, importer.convert(tensors, network.config), path)
+    fill_strictly(model, converted, path)
     if network.unknown is not None:  # last: a wrong key or parameter is the better message
         raise CheckpointError(network.unknown)
     return model.eval()
@@ -64,16 +66,7 @@ def find_parameters(path: Path) -> Path | None:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    check_file(path, CheckpointError)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is rejected: it is damaged, or contains Python code that loading would execute. Only tensors and "
-            "plain values are read. Ask its author for a file with only the weights."
-        ) from None
-    except Exception as error:  # a damaged archive can raise any exception
-        raise CheckpointError(f"{path} is not a readable PyTorch file ({_first_line(error)}).") from None
+    content = read_weights(path)
     state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path} has no model_state_dict, and is no state dict itself.")
@@ -95,7 +88,3 @@ def _recognise(names: Mapping[str, Tensor], path: Path) -> Importer:
     held = ", ".join(sorted({name.split(".")[0] for name in names})[:6]) or "nothing"
     known = ", ".join(importer.title for importer in IMPORTERS)
     raise CheckpointError(f"{path} is a checkpoint of another model: it holds {held}. Known are {known}.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,9 +17,8 @@ from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
 from geodtr.training.models.base import CrossViewModel, Uniform
 from geodtr.training.models.explanation import Explanation
+from geodtr.training.models.geodtr import Count, Depth
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Counts = tuple[Count, Count, Count, Count, Count]
 _POOLS = 4
 
 
@@ -30,8 +29,8 @@ class SafaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     descriptors: Count = 8
-    widths: Counts = (64, 128, 256, 512, 512)
-    convolutions: Counts = (2, 2, 3, 3, 3)
+    widths: tuple[Count, Count, Count, Count, Count] = (64, 128, 256, 512, 512)
+    convolutions: tuple[Depth, Depth, Depth, Depth, Depth] = (2, 2, 3, 3, 3)
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
 
 

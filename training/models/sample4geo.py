@@ -16,8 +16,9 @@ from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
 from geodtr.training.models import convnext
 from geodtr.training.models.base import CrossViewModel
+from geodtr.training.models.geodtr import Count, Depth
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
+_STAGES = msgspec.Meta(min_length=1, max_length=8)
 
 
 class Sample4GeoConfig(
@@ -25,8 +26,8 @@ class Sample4GeoConfig(
 ):
     """Stages of the encoder. `layer_scale` and `temperature` are the initial ones; both are trained."""
 
-    widths: tuple[Count, ...] = (128, 256, 512, 1024)
-    blocks: tuple[Count, ...] = (3, 3, 27, 3)
+    widths: Annotated[tuple[Count, ...], _STAGES] = (128, 256, 512, 1024)
+    blocks: Annotated[tuple[Depth, ...], _STAGES] = (3, 3, 27, 3)
     layer_scale: convnext.LayerScale = 1e-6
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 0.07
 

@@ -82,8 +82,9 @@ def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, lo
         or (len(gives) > 1 and not how.expose_reductions)
         or [tuple(shape) for shape in plan.get_tensor_profile_shape(INPUT, 0)] != takes
         or plan.get_tensor_shape(OUTPUT)[-1] != engine.spec.descriptor_size
+        or [plan.get_tensor_dtype(name).name for name in (INPUT, OUTPUT)] != ["UINT8", "FLOAT"]
     ):
-        raise BundleError(refusal(engine, backend, "its input or output shapes differ from the manifest"))
+        raise BundleError(refusal(engine, backend, "its input or output types or shapes differ from the manifest"))
     return plan
 
 

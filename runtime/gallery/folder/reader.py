@@ -4,6 +4,9 @@ gallery.json         the manifest (gallery/manifest.py)
 references.sqlite    one row per reference: id, file, position, further values (table.py)
 descriptors-*        the descriptors (vectors.py)
 writer.lock          held by the one process that writes, if any (writer.py)
+set-aside-*          what a writer found and did not know enough of to delete it (writer.py)
+
+Each is a file: where a link, a pipe or a device is, the gallery is refused.
 
 Any number of processes may read while one writes. Each reads the references as of its opening.
 """
@@ -18,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.files import check_new_folder, write_bytes
+from geodtr.runtime.files import check_new_folder, check_regular, write_bytes
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
     as_stored,
+    check_manifest,
     open_snapshot,
     read_slots,
     read_state,
@@ -158,14 +162,15 @@ class FolderGallery(PositionedRows):
     def attached(self, name: str) -> bytes | None:
         """The file `name` of the folder. Raises GalleryError when it cannot be read."""
         try:
-            return (self.path / name).read_bytes()
+            return (self.path / name).read_bytes() if check_regular(self.path / name, GalleryError) else None
         except FileNotFoundError:
             return None
         except OSError as error:
             raise GalleryError(f"{self.path / name} cannot be read ({error.strerror}).") from None
 
     def attach(self, name: str, content: bytes) -> str:
-        """Write the file `name` of the folder durably."""
+        """Write the file `name` of the folder durably. Raises GalleryError when it is a link."""
+        check_regular(self.path / name, GalleryError)
         write_bytes(self.path / name, content)
         return str(self.path / name)
 
@@ -200,6 +205,7 @@ def open_folder(path: Path) -> FolderGallery:
     while True:
         with readable(path), ExitStack() as closes:
             database = open_snapshot(path, closes)
+            check_manifest(path, database)
             state = read_state(database)
             files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
             try:

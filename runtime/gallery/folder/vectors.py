@@ -10,8 +10,8 @@ from an interrupted write. Numbers are little-endian.
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.files import sync
+from geodtr.runtime.files import check_regular, open_regular, sync
 from geodtr.runtime.names import Storage
 from geodtr.runtime.search.quantize import Compressed, compress
 from geodtr.runtime.spec import Descriptors
@@ -60,9 +60,12 @@ class DescriptorFiles:
         return [file.path for file in self._files()]
 
     def create(self) -> None:
-        """Create the files, empty, replacing older ones."""
+        """Create the files, empty. Raises GalleryError where one exists."""
         for path in self.paths:
-            path.write_bytes(b"")
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            except FileExistsError:
+                raise GalleryError(f"{path} is in the way: no writer made it. Move it elsewhere.") from None
             sync(path)
         sync(self.folder)
 
@@ -73,7 +76,7 @@ class DescriptorFiles:
             return Mapped(exact, None)
         values, of_rows = compressed
         # Contiguous, because every search reads all of them.
-        scales, errors = np.ascontiguousarray(of_rows.T)
+        scales, errors = np.ascontiguousarray(of_rows[:].T)
         return Mapped(exact, Compressed(values, scales, errors))
 
     def write(self, slot: int, rows: Descriptors) -> None:
@@ -83,7 +86,7 @@ class DescriptorFiles:
             packed = compress(rows, self.storage)
             parts += [packed.values, np.stack([packed.scales, packed.errors], axis=1)]
         for file, part in zip(self._files(), parts, strict=True):
-            with file.path.open("r+b", buffering=0) as stream:
+            with os.fdopen(open_regular(file.path, os.O_RDWR, GalleryError), "r+b", buffering=0) as stream:
                 stream.seek(slot * file.row_bytes)
                 content = memoryview(np.ascontiguousarray(part, file.dtype).data).cast("B")
                 while content:
@@ -93,24 +96,38 @@ class DescriptorFiles:
         for path in self.paths:
             sync(path)
 
-    def cut(self, slots: int) -> None:
-        """Drop what lies behind the first `slots` rows. Raises GalleryError naming a file that is shorter."""
+    def check(self, slots: int) -> None:
+        """Raise FileNotFoundError, or GalleryError naming a file that holds less than `slots` rows, or is none."""
         for file in self._files():
             _check_length(file, slots)
-            if file.path.stat().st_size > slots * file.row_bytes:
-                os.truncate(file.path, slots * file.row_bytes)
+
+    def cut(self, slots: int) -> None:
+        """Drop what lies behind the first `slots` rows. Raises as `check`."""
+        self.check(slots)
+        for file in self._files():
+            os.truncate(file.path, slots * file.row_bytes)
 
     def remove(self) -> None:
         """Unlink the files; who has mapped them keeps them."""
         for path in self.paths:
             path.unlink(missing_ok=True)
 
-    def remove_others(self) -> None:
-        """Unlink what other generations left in the folder: a compaction was cut short before or after its switch."""
-        for path in self.folder.glob("descriptors-*"):
-            if path not in self.paths:
-                with suppress(FileNotFoundError):
-                    path.unlink()
+    def remove_leftovers(self) -> None:
+        """Unlink what a compaction that was cut short left before or after its switch: the generations beside this one.
+
+        What else is in the folder, no writer can have left.
+        """
+        for path in self._leftovers():
+            path.unlink()
+
+    def set_leftovers_aside(self) -> None:
+        """Rename them, so that a person can look at them."""
+        for path in self._leftovers():
+            path.rename(path.with_name(f"set-aside-{path.name}"))
+
+    def _leftovers(self) -> list[Path]:
+        beside = [replace(self, generation=self.generation + step) for step in (-1, 1)]
+        return [path for files in beside for path in files.paths if check_regular(path, GalleryError)]
 
     def rows_held(self) -> dict[Path, int]:
         """How many whole rows each file holds; 0 where it is missing."""
@@ -130,20 +147,49 @@ def _map(file: _File, slots: int) -> NDArray[Any]:
     _check_length(file, slots)
     if not slots:
         return np.empty((0, file.width), file.dtype)  # an empty file cannot be mapped
-    return np.asarray(np.memmap(file.path, file.dtype, "r", shape=(slots, file.width)))
+    descriptor = open_regular(file.path, os.O_RDONLY, GalleryError)
+    try:
+        mapped = mmap(descriptor, slots * file.row_bytes, access=ACCESS_READ)
+    except ValueError:  # cut between the two looks
+        raise _cut_short(file.path, os.fstat(descriptor).st_size, slots * file.row_bytes) from None
+    finally:
+        os.close(descriptor)
+    rows = np.frombuffer(mapped, file.dtype).reshape(slots, file.width).view(_MappedRows)
+    rows.file, rows.mapped = file.path, mapped
+    return rows
+
+
+class _MappedRows(np.ndarray[Any, np.dtype[Any]]):
+    """Rows of a memory map: to touch those that another process has cut off meanwhile would end this one (SIGBUS).
+
+    So that they end in an error, the file's length is asked whenever rows are taken, a block at a time.
+    """
+
+    file: Path
+    mapped: mmap
+
+    def __getitem__(self, which: Any) -> Any:
+        if self.mapped.size() < len(self.mapped):
+            raise _cut_short(self.file, self.mapped.size(), len(self.mapped))
+        return self.view(np.ndarray)[which]
 
 
 def _check_length(file: _File, slots: int) -> None:
+    check_regular(file.path, GalleryError)
     held, needed = file.path.stat().st_size, slots * file.row_bytes
     if held < needed:
-        raise GalleryError(
-            f"{file.path} is cut short: it has {held:,} bytes where {slots:,} rows need {needed:,}. Copy the gallery "
-            f"again, or see what is left: geodtr-export gallery verify {file.path.parent}"
-        )
+        raise _cut_short(file.path, held, needed)
+
+
+def _cut_short(path: Path, held: int, needed: int) -> GalleryError:
+    return GalleryError(
+        f"{path} is cut short: it has {held:,} bytes where {needed:,} are needed. Copy the gallery again, or see what "
+        f"is left: geodtr-export gallery verify {path.parent}"
+    )
 
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return path.lstat().st_size
     except FileNotFoundError:
         return 0

@@ -1,6 +1,5 @@
 """Whether a gallery folder is what was written: every row of it against its checksum, every file against its length."""
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from math import ceil
@@ -10,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.files import check_regular
 from geodtr.runtime.gallery.base import Fault
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     DAMAGES,
     FILE_NAME,
+    check_manifest,
+    count_references,
+    integrity_faults,
     open_snapshot,
     read_slots,
     read_state,
@@ -35,41 +38,47 @@ def verify(path: Path, *, track: Track = untracked) -> tuple[Fault, ...]:
     Raises GalleryError when it is no gallery at all.
     """
     manifest = read_gallery_manifest(path)
-    faults = list[Fault]()
+    with ExitStack() as closes:
+        return tuple(_all_that_can_be_read(_faults(path, manifest, closes, track)))
+
+
+def _all_that_can_be_read(faults: Iterator[Fault]) -> Iterator[Fault]:
+    """The faults, and as the last of them what keeps others from being found."""
     try:
-        with ExitStack() as closes:
-            database = open_snapshot(path, closes)
-            # A text that is no UTF-8 any more is a row's fault, to be named like any other.
-            database.text_factory = lambda text: text.decode(errors="replace")
-            faults += _integrity(database)
-            faults += _files_and_rows(path, manifest, database, track)
-    except (*DAMAGES, GalleryError) as error:
-        faults.append(Fault(None, f"{FILE_NAME} cannot be read: {error}"))
-    return tuple(faults)
+        yield from faults
+    except GalleryError as error:
+        yield Fault(None, str(error))
+    except DAMAGES as error:
+        yield Fault(None, f"{FILE_NAME} cannot be read: {error}")
 
 
-def _integrity(database: sqlite3.Connection) -> list[Fault]:
-    results = [str(text) for (text,) in database.execute("PRAGMA integrity_check")]
-    return [] if results == ["ok"] else [Fault(None, f"{FILE_NAME}: {text}") for text in results]
-
-
-def _files_and_rows(
-    path: Path, manifest: GalleryManifest, database: sqlite3.Connection, track: Track
-) -> Iterator[Fault]:
+def _faults(path: Path, manifest: GalleryManifest, closes: ExitStack, track: Track) -> Iterator[Fault]:
+    database = open_snapshot(path, closes)
+    # A text that is no UTF-8 any more is a row's fault, to be named like any other.
+    database.text_factory = lambda text: text.decode(errors="replace")
+    for text in integrity_faults(database):
+        yield Fault(None, f"{FILE_NAME}: {text}")
+    try:
+        check_manifest(path, database)
+    except GalleryError as error:
+        yield Fault(None, str(error))
     state = read_state(database)
     files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
     held = files.rows_held()
     for file, rows in held.items():
-        if not file.is_file():
+        if not check_regular(file, GalleryError):
             yield Fault(None, f"{file.name} is missing")
         elif rows < state.slots:
             yield Fault(None, f"{file.name} is cut short: it holds {rows} of {state.slots} rows")
     whole = min(state.slots, *held.values())
     mapped = files.map(whole) if whole else None
-    (count,) = database.execute("SELECT count(*) FROM reference").fetchone()
-    cursor = database.execute(f"SELECT slot, checksum, {COLUMNS} FROM reference ORDER BY slot")
-    for _ in track(range(ceil(count / _ROWS_AT_ONCE)), "Verifying", ceil(count / _ROWS_AT_ONCE)):
-        yield from _block(cursor.fetchmany(_ROWS_AT_ONCE), mapped, manifest.storage, whole)
+    blocks = ceil(count_references(database, state.slots) / _ROWS_AT_ONCE)
+    query = f"SELECT slot, checksum, {COLUMNS} FROM reference WHERE slot > ? ORDER BY slot LIMIT {_ROWS_AT_ONCE}"
+    last = -1
+    for _ in track(range(blocks), "Verifying", blocks):
+        block = database.execute(query, (last,)).fetchall()
+        yield from _block(block, mapped, manifest.storage, whole)
+        last = block[-1][0] if block else last
     for slot, name in database.execute("SELECT slot, id FROM removed JOIN reference USING (slot)"):
         yield Fault(str(name), f"row {slot}: the table marks it as removed, so that no search would find it")
     read_slots(database)  # raises where rows are missing

@@ -2,6 +2,8 @@
 
 It appends and syncs descriptors first, then commits the references in one transaction: a call that has returned is on
 the disk, an interrupted one has no effect. The next writer drops its leftovers. Readers keep the state they opened.
+
+A writer verifies the gallery's state before it changes anything: FolderWriter._verify.
 """
 
 import errno
@@ -16,19 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.files import locked, new_folder
+from geodtr.runtime.files import lock_file, new_folder, open_regular
 from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_descriptors
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
+    FILE_NAME,
+    LONGEST,
     State,
+    add_checksums,
+    check_manifest,
     create,
+    has_checksums,
+    integrity_faults,
     open_for_writing,
     read_slots,
     read_state,
     readable,
     transaction,
+    write_state,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
+from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
 from geodtr.runtime.gallery.row import as_row, checksum
 from geodtr.runtime.search.topk import Rows
@@ -54,11 +64,8 @@ class FolderWriter:
         with ExitStack() as closes, readable(path), _refusals(path):
             _lock(path, closes)
             self._database = closes.enter_context(closing(open_for_writing(path)))
-            with transaction(self._database):
-                pass  # fails where the folder is read-only
-            files, state = self._files(), self.state
-            files.remove_others()
-            files.cut(state.slots)
+            with transaction(self._database):  # fails where the folder is read-only
+                self._verify()
             self._closes = closes.pop_all()
 
     @staticmethod
@@ -76,7 +83,6 @@ class FolderWriter:
             write_gallery_manifest(folder, manifest)
             create(folder)
             DescriptorFiles(folder, 1, manifest.descriptor_size, manifest.storage).create()
-            (folder / _LOCK).touch()
         return FolderWriter(path)
 
     def __enter__(self) -> "FolderWriter":
@@ -141,22 +147,28 @@ class FolderWriter:
                     raise GalleryError(
                         f"{self.path} holds a tile {row[0]!r} already; ids must differ. To replace it, remove it first."
                     )
-            files = self._files()
-            files.write(state.slots, descriptors)
-            files.sync()
-            self._database.executemany(
-                f"INSERT INTO reference (slot, {COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (slot, *row, checksum(row, descriptor))
-                    for slot, (row, descriptor) in enumerate(zip(rows, descriptors, strict=True), state.slots)
-                ),
-            )
-            self._database.execute("UPDATE state SET slots = ?", (state.slots + len(rows),))
+            files = self._files(state)
+            files.check(state.slots)
+            try:
+                files.write(state.slots, descriptors)
+                files.sync()
+                self._database.executemany(
+                    f"INSERT INTO reference (slot, {COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        (slot, *row, checksum(row, descriptor))
+                        for slot, (row, descriptor) in enumerate(zip(rows, descriptors, strict=True), state.slots)
+                    ),
+                )
+                write_state(self._database, state._replace(slots=state.slots + len(rows)))
+            except BaseException:
+                with suppress(OSError, GalleryError):
+                    files.cut(state.slots)  # gives the space of a full disk back
+                raise
 
     def finish(self) -> None:
         """Mark the gallery as finished."""
-        with self._change():
-            self._database.execute("UPDATE state SET finished = 1")
+        with self._change() as state:
+            write_state(self._database, state._replace(finished=True))
 
     def remove(self, patterns: Sequence[str]) -> int:
         """Remove the references whose id equals or matches one of these globs (*, ?, [...]); returns their number.
@@ -183,34 +195,63 @@ class FolderWriter:
         The old files stay until the new ones are in use, so the disk needs space for both. Raises GalleryError naming
         the first reference with an invalid descriptor; then nothing changes.
         """
-        old = self._files()
         with self._change() as state:
             slots = read_slots(self._database)
-            new = DescriptorFiles(self.path, state.generation + 1, self.manifest.descriptor_size, self.manifest.storage)
+            old, new = self._files(state), self._files(state._replace(generation=state.generation + 1))
+            old.remove_leftovers()
             new.create()
-            exact = old.map(state.slots).exact
-            for start in range(0, len(slots), _ROWS_AT_ONCE):
-                part = slots[start : start + _ROWS_AT_ONCE]
-                rows = exact[part]
-                self._check_undamaged(part, rows)
-                new.write(start, rows)
-            new.sync()
-            moved = ((row, int(slot)) for row, slot in enumerate(slots) if row != slot)
-            # In rising order each new slot is free: it is the same, or an earlier reference has left it.
-            self._database.executemany("UPDATE reference SET slot = ? WHERE slot = ?", moved)
-            self._database.execute("DELETE FROM removed")
-            self._database.execute("UPDATE state SET generation = ?, slots = ?", (new.generation, len(slots)))
+            try:
+                exact = old.map(state.slots).exact
+                for start in range(0, len(slots), _ROWS_AT_ONCE):
+                    part = slots[start : start + _ROWS_AT_ONCE]
+                    rows = exact[part]
+                    self._check_undamaged(part, rows)
+                    new.write(start, rows)
+                new.sync()
+                moved = ((row, int(slot)) for row, slot in enumerate(slots) if row != slot)
+                # In rising order each new slot is free: it is the same, or an earlier reference has left it.
+                self._database.executemany("UPDATE reference SET slot = ? WHERE slot = ?", moved)
+                self._database.execute("DELETE FROM removed")
+                write_state(self._database, state._replace(generation=new.generation, slots=len(slots)))
+            except BaseException:
+                with suppress(OSError):
+                    new.remove()
+                raise
         old.remove()
         with _refusals(self.path):
             self._database.execute("VACUUM")
         return Compacted(len(slots), state.slots - len(slots))
 
     def discard(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the gallery, and its folder unless something else is in it."""
+        self._files(self.state).remove()
+        for name in (MANIFEST, _LOCK, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
-    def _files(self) -> DescriptorFiles:
-        return DescriptorFiles(self.path, self.state.generation, self.manifest.descriptor_size, self.manifest.storage)
+    def _verify(self) -> None:
+        """Compare all that a writer goes by with what was written: the table's pages with each other, manifest and
+        state with their checksums, numbers of rows with the files.
+
+        Then what an interrupted compaction left is known by its generation, and is removed. By the state of an earlier
+        version, which has no checksum, nothing is deleted: it is moved aside.
+        """
+        for fault in integrity_faults(self._database, 1):
+            raise sqlite3.DatabaseError(fault)
+        check_manifest(self.path, self._database)
+        state = self.state
+        read_slots(self._database)
+        files = self._files(state)
+        files.check(state.slots)
+        if has_checksums(self._database):
+            files.remove_leftovers()
+        else:
+            files.set_leftovers_aside()
+            add_checksums(self.path, self._database)
+
+    def _files(self, state: State) -> DescriptorFiles:
+        return DescriptorFiles(self.path, state.generation, self.manifest.descriptor_size, self.manifest.storage)
 
     def _check_undamaged(self, slots: Rows, descriptors: Descriptors) -> None:
         """Raise GalleryError naming the first of the references in `slots` with an invalid descriptor."""
@@ -226,26 +267,18 @@ class FolderWriter:
 
     @contextmanager
     def _change(self) -> Iterator[State]:
-        """A transaction with its initial state; a failed one leaves no bytes in the files."""
-        try:
-            with readable(self.path), _refusals(self.path), transaction(self._database):
-                yield self.state
-        except BaseException:
-            # Free the space at once; if that fails, the next writer does it.
-            with suppress(OSError, GalleryError, sqlite3.Error):
-                files = self._files()
-                files.remove_others()
-                files.cut(self.state.slots)
-            raise
+        """A transaction with its initial state."""
+        with readable(self.path), _refusals(self.path), transaction(self._database):
+            yield self.state
 
 
 def _lock(path: Path, closes: ExitStack) -> None:
     """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends."""
-    file = path / _LOCK
-    file.touch()
-    lock = closes.enter_context(locked(file))
+    file = open_regular(path / _LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
+    closes.callback(os.close, file)
+    lock = lock_file(file)
     if lock == "another's":
-        holder = file.read_text(errors="replace")[:20] or "unknown"
+        holder = os.pread(file, 20, 0).decode(errors="replace") or "unknown"
         raise GalleryError(
             f"{path} is being written by another process (number {holder}). Wait until it is done, or stop it; it can "
             "be read meanwhile."
@@ -253,7 +286,8 @@ def _lock(path: Path, closes: ExitStack) -> None:
     if lock == "none":
         raise GalleryError(f"{path} is on a file system without locks, which cannot exclude a second writer. Move it.")
     with suppress(OSError):  # a full disk: the lock holds without the process number
-        file.write_text(str(os.getpid()))
+        os.ftruncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
 
 
 @contextmanager
@@ -269,6 +303,10 @@ def _refusals(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise _read_only(path) from None
         raise
+    except sqlite3.DataError:
+        raise GalleryError(
+            f"{path} keeps {LONGEST:,} bytes of a tile at most: its id, its file and its JSON must be shorter."
+        ) from None
     except sqlite3.OperationalError as error:
         # SQLite has several messages for a file that it cannot enlarge.
         if "full" in str(error) or shutil.disk_usage(path).free < _LITTLE:

@@ -1,4 +1,4 @@
-"""Engines find what the PyTorch model finds, and a bundle says truly what it holds."""
+"""Engines have the recall of the PyTorch model, and a bundle's manifest matches its files."""
 
 import inspect
 import json
@@ -106,7 +106,7 @@ def test_engines_come_from_a_checkpoint_as_from_its_exported_bundle(
         assert direct.manifest.engine(branch).sha256 == trained.bundles["fp16"].manifest.engine(branch).sha256
 
 
-def test_parity_passes_writes_its_verdict_and_says_so(trained: Trained, cli: Callable[..., Outcome]) -> None:
+def test_parity_passes_and_records_and_prints_its_verdict(trained: Trained, cli: Callable[..., Outcome]) -> None:
     bundle = trained.bundles["fp32"].path
     data = trained.test_set.name
     result = cli("parity", trained.checkpoint, bundle, "--data", data, "--json")
@@ -137,7 +137,7 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
 
 @settings(max_examples=200, deadline=None)
 @given(bad=st.sets(st.integers(0, 35), max_size=36))
-def test_halving_leaves_out_only_what_is_bad(bad: set[int]) -> None:
+def test_halving_leaves_out_only_the_bad_images(bad: set[int]) -> None:
     items = [str(number) for number in range(36)]
     spoilt = {str(number) for number in bad}
     tried = list[frozenset[str]]()
@@ -174,10 +174,10 @@ def _forge_manifest(bundle: Path) -> None:
     write_manifest(bundle, msgspec.structs.replace(manifest, ground=entry))
 
 
-def test_a_disk_that_fills_up_while_a_graph_is_optimised_is_told_as_one(
+def test_a_disk_that_fills_up_while_a_graph_is_optimised_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The free space is the one thing replaced: ONNX Runtime itself says that serialisation failed."""
+    """Only the free space is replaced: ONNX Runtime itself reports that serialisation failed."""
     bundle = open_bundle(write_bundle(tmp_path / "bundle"))
     entry = bundle.manifest.ground
     (tmp_path / "ground.optimised.onnx").mkdir()  # a place that cannot be written

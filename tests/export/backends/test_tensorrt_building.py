@@ -25,7 +25,7 @@ from geodtr.runtime.spec import Images
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 
 
-def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine, nvidia: Any) -> None:
+def test_plans_are_built_with_the_given_options(build: Callable[..., Bundle], machine: Machine, nvidia: Any) -> None:
     build(workspace=64, optimisation_level=5, hardware="ampere-or-newer")
     (config, _) = machine.trt.configs
     assert not config.get_flag(nvidia.BuilderFlag.TF32)
@@ -34,7 +34,7 @@ def test_plans_are_built_as_asked(build: Callable[..., Bundle], machine: Machine
     assert config.hardware_compatibility_level == nvidia.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def test_the_manifest_says_what_a_loader_must_know(build: Callable[..., Bundle]) -> None:
+def test_the_manifest_records_what_a_loader_needs(build: Callable[..., Bundle]) -> None:
     manifest = build("int8", max_batch=4, strip=True).manifest
     backend = manifest.backend
     assert (backend.name, backend.version) == ("tensorrt", "10.3.0")
@@ -54,16 +54,16 @@ def test_the_manifest_says_what_a_loader_must_know(build: Callable[..., Bundle])
 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_precision_that_was_asked_for_and_is_absent_fails_the_build(
+def test_a_requested_precision_that_is_absent_fails_the_build(
     model: Model, tmp_path: Path, machine: Machine, refused: Callable[..., str], version: str, precision: Precision
 ) -> None:
     machine.upgrade(version)
     machine.trt.without_low_precision = True
     machine.trt.split_types = version.startswith("11")
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0]
-    asked += ["--precision", precision, "--out", tmp_path / "b"]
-    asked += ["--calibration", model.images.name] * (precision == "int8")
-    message = refused(*asked)
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0]
+    command += ["--precision", precision, "--out", tmp_path / "b"]
+    command += ["--calibration", model.images.name] * (precision == "int8")
+    message = refused(*command)
     assert f"{precision} was asked for, and TensorRT {version}'s ground engine computes 0 of" in message
     assert "(fp32)" in message
 
@@ -73,10 +73,10 @@ def test_most_operators_must_have_the_precision_of_the_graph_and_those_that_have
     model: Model, tmp_path: Path, machine: Machine, cli: Callable[..., Outcome], metadata: bool
 ) -> None:
     machine.trt.without_metadata = not metadata
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "int8"]
-    asked += ["--calibration", model.images.name, "--images", 8]
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "int8"]
+    command += ["--calibration", model.images.name, "--images", 8]
     machine.trt.in_float = 1
-    built = cli(*asked, "--out", tmp_path / "b")
+    built = cli(*command, "--out", tmp_path / "b")
     assert built.code == 0, built.err
     compiled = read_manifest(tmp_path / "b").ground.compiled
     assert compiled is not None
@@ -86,7 +86,7 @@ def test_most_operators_must_have_the_precision_of_the_graph_and_those_that_have
     assert f"in a wider type than the graph's: {missed}" in " ".join(built.err.split())
     assert f"ground: computed in a wider type than the graph's: {missed}" in cli("inspect", tmp_path / "b").out
     machine.trt.in_float = 8
-    failed = cli(*asked, "--out", tmp_path / "c")
+    failed = cli(*command, "--out", tmp_path / "c")
     assert failed.code == 2
     assert "at least 80% must be" in failed.err
     assert f"The others: {missed} (fp32), " in failed.err
@@ -141,7 +141,7 @@ def test_what_is_not_quantised_is_half_precision(build: Callable[..., Bundle]) -
     ],
     ids=["10", "11"],
 )
-def test_layers_are_counted_by_what_they_compute_in(tensor: Callable[[str], dict[str, str]]) -> None:
+def test_layers_are_counted_by_their_precision(tensor: Callable[[str], dict[str, str]]) -> None:
     def layer(kind: str, takes: str, gives: str, **more: object) -> dict[str, object]:
         return {"Name": "x", "LayerType": kind, "Inputs": [tensor(takes)], "Outputs": [tensor(gives)], **more}
 
@@ -161,7 +161,7 @@ def test_layers_are_counted_by_what_they_compute_in(tensor: Callable[[str], dict
     assert counted == {"fp16": 2, "fp32": 2, "fp8": 1, "int8": 2, "unknown": 2}
 
 
-def test_a_timing_cache_is_kept_beside_the_bundles_and_used_again(
+def test_a_timing_cache_is_stored_next_to_the_bundles_and_reused(
     build: Callable[..., Bundle], machine: Machine, tmp_path: Path
 ) -> None:
     build()
@@ -177,7 +177,7 @@ def test_a_timing_cache_is_kept_beside_the_bundles_and_used_again(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "another machine's"])
-def test_a_damaged_timing_cache_is_made_anew_and_the_user_told(
+def test_a_damaged_timing_cache_is_replaced_and_reported(
     model: Model,
     build: Callable[..., Bundle],
     machine: Machine,
@@ -209,7 +209,7 @@ def test_a_failed_build_gives_tensorrts_own_words(
     assert "nobody" not in message
 
 
-def test_a_stripped_plan_gets_its_weights_from_the_graph_beside_it(
+def test_a_stripped_plan_gets_its_weights_from_the_bundles_graph(
     build: Callable[..., Bundle], images: Images, machine: Machine, nvidia: Any
 ) -> None:
     whole, stripped = build(), build(name="stripped", strip=True)
@@ -220,7 +220,7 @@ def test_a_stripped_plan_gets_its_weights_from_the_graph_beside_it(
     np.testing.assert_allclose(stripped.embedder("ground").embed(images), expected, atol=1e-6)
 
 
-def test_a_stripped_plan_beside_another_graph_is_refused(build: Callable[..., Bundle]) -> None:
+def test_a_stripped_plan_with_another_graph_is_refused(build: Callable[..., Bundle]) -> None:
     bundle = build(strip=True)
     file = bundle.path / "ground.onnx"
     graph = onnx.load(str(file))
@@ -247,7 +247,7 @@ def test_another_models_weights_are_put_into_refittable_plans_without_compiling(
     source, options = tmp_path / "other.safetensors", TensorRtOptions(refit_from=first.path)
     refitted = build_engine(BuildRequest(source, tmp_path / "refitted", options))
     assert len(machine.trt.configs) == compiled
-    anew = build_engine(BuildRequest(source, tmp_path / "anew"))
+    rebuilt = build_engine(BuildRequest(source, tmp_path / "rebuilt"))
     got = refitted.embedder("ground").embed(images)
-    np.testing.assert_allclose(got, anew.embedder("ground").embed(images), atol=1e-6)
+    np.testing.assert_allclose(got, rebuilt.embedder("ground").embed(images), atol=1e-6)
     assert np.abs(got - first.embedder("ground").embed(images)).max() > 1e-3

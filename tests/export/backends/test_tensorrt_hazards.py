@@ -1,4 +1,4 @@
-"""What TensorRT is known to get wrong, and what is done about it."""
+"""Known faults of TensorRT, and how builds handle them."""
 
 import json
 import shlex
@@ -93,17 +93,17 @@ def test_a_search_whose_engines_disagree_with_their_graphs_starts_once_more_with
     every = vars(Workbench)["blocks"].func
     monkeypatch.setattr(Workbench, "blocks", property(lambda bench: every(bench)[:2]))
     monkeypatch.setattr(Workbench, "speeds", lambda _bench, choices, **_: [1.0 + len(each) for each in choices])
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]
-    asked += ["--calibration", model.images.name, "--images", 8, "--recall-on", model.images.name, "--tolerance", 100]
-    built = cli(*asked, "--out", tmp_path / "b")
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]
+    command += ["--calibration", model.images.name, "--images", 8, "--recall-on", model.images.name, "--tolerance", 100]
+    built = cli(*command, "--out", tmp_path / "b")
     assert built.code == 0, built.err
     assert built.err.count("--expose-reductions") == 1
     assert len(machine.trt.configs) - len(exposed) <= 3, "two of float32, and one of the first block"
     bundle = open_bundle(tmp_path / "b")
-    how, made = bundle.manifest.backend.tensorrt, bundle.manifest.quantisation
+    how, entry = bundle.manifest.backend.tensorrt, bundle.manifest.quantisation
     assert how is not None and how.expose_reductions
-    assert made is not None and made.search is not None
-    assert len(made.search.sensitivity) == 2
+    assert entry is not None and entry.search is not None
+    assert len(entry.search.sensitivity) == 2
     assert "--expose-reductions" in recompile_command(bundle.path, bundle.manifest.backend)
 
 
@@ -111,10 +111,10 @@ def test_a_search_whose_engines_disagree_in_either_form_is_ended(
     model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     machine.trt.always_wrong = True
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]
-    asked += ["--calibration", model.images.name, "--images", 8, "--recall-on", model.images.name, "--tolerance", 100]
-    asked += ["--optimisation-level", 0]
-    assert "does not match its graph" in refused(*asked, "--out", tmp_path / "b")
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt", "--precision", "auto"]
+    command += ["--calibration", model.images.name, "--images", 8, "--recall-on", model.images.name, "--tolerance", 100]
+    command += ["--optimisation-level", 0]
+    assert "does not match its graph" in refused(*command, "--out", tmp_path / "b")
     assert len(machine.trt.configs) == 2
     assert not (tmp_path / "b").exists()
 
@@ -123,14 +123,14 @@ def test_an_engine_that_disagrees_in_either_form_is_not_written(
     model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     machine.trt.always_wrong = True
-    asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0)
-    message = refused(*asked, "--out", tmp_path / "b")
+    command = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--optimisation-level", 0)
+    message = refused(*command, "--out", tmp_path / "b")
     assert "Nothing was written" in message
     assert len(machine.trt.configs) == 4
     assert not (tmp_path / "b").exists()
 
 
-def test_only_who_has_another_way_tries_it() -> None:
+def test_only_backends_with_an_alternative_build_try_it() -> None:
     for options in (OnnxRuntimeOptions(), OpenVinoOptions()):
         assert make_builder(options).another_way("It is wrong.") is None
 
@@ -154,8 +154,8 @@ def test_no_implementation_means_too_little_workspace(
     named: tuple[str, ...],
 ) -> None:
     machine.trt.build_fails = True
-    asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", *options, "--out", tmp_path / "b")
-    message = refused(*asked)
+    command = ("build-engine", model.onnx.path, "--backend", "tensorrt", *options, "--out", tmp_path / "b")
+    message = refused(*command)
     assert "Could not find any implementation for node Conv_7" in message
     assert "too little workspace" in message
     (config,) = machine.trt.configs
@@ -189,22 +189,22 @@ def test_versions_with_known_bugs_are_known(
     if on_jetson:
         request.getfixturevalue("jetson")
     here = with_gpu("a GPU", capability, "13.0")
-    found = [f"{bug.found} {bug.remedy}" for bug in known_bugs(TENSORRT, version, here, precision)]
-    assert len(found) == len(named)
-    for said, words in zip(found, named, strict=True):
-        assert words in said
+    texts = [f"{bug.found} {bug.remedy}" for bug in known_bugs(TENSORRT, version, here, precision)]
+    assert len(texts) == len(named)
+    for text, words in zip(texts, named, strict=True):
+        assert words in text
     assert list(known_bugs(RTX, version, here)) == []
 
 
-def test_doctor_tells_the_bugs_that_concern_a_bundle_and_those_of_the_machine(
+def test_doctor_names_the_bugs_that_concern_a_bundle_and_the_machine(
     build: Callable[..., Bundle], machine: Machine, cli: Cli, jetson: None
 ) -> None:
     del jetson
-    for precision, told in (("int8", True), ("fp16", False)):
-        said = json.loads(cli("doctor", build(precision, name=precision).path, "--json").out)
-        bugs = [entry for entry in said["findings"] if entry["what"] == "known bug"]
-        assert bool(bugs) == told
-        assert said["passed"]
+    for precision, expected in (("int8", True), ("fp16", False)):
+        report = json.loads(cli("doctor", build(precision, name=precision).path, "--json").out)
+        bugs = [entry for entry in report["findings"] if entry["what"] == "known bug"]
+        assert bool(bugs) == expected
+        assert report["passed"]
     assert "fixed in 10.7" in " ".join(cli("doctor").out.split())
     machine.upgrade("11.2.0")
     assert "--expose-reductions" in cli("doctor").out
@@ -218,5 +218,5 @@ def test_a_jetson_has_tensorrt_from_jetpack(
     message = refused("build-engine", model.onnx.path, "--backend", "tensorrt", "--out", tmp_path / "b")
     assert "a Jetson has it from JetPack, not from pip" in message
     assert "pip install" not in message
-    found = {entry["what"]: entry for entry in json.loads(cli("doctor", "--json").out)["findings"]}["tensorrt"]
-    assert "JetPack" in found["remedy"]
+    rows = {entry["what"]: entry for entry in json.loads(cli("doctor", "--json").out)["findings"]}["tensorrt"]
+    assert "JetPack" in rows["remedy"]

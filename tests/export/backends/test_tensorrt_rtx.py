@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("nvidia")
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No driver, whatever this machine has."""
+    """Hide a driver that this machine may have."""
     fake_cuda.fake_reset().error = fake_cuda.cudaError_t(35)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
@@ -57,13 +57,13 @@ def rtx_bundle(model: Model, out: Path, **options: Any) -> Bundle:
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp8"])
-def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
+def test_plans_are_built_without_a_gpu_and_the_bundle_records_that_they_never_ran(
     model: Model, tmp_path: Path, cli: Cli, precision: str
 ) -> None:
-    asked: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--precision", precision]
-    asked += ["--compute-capability", "8.9", "--compute-capability", 120, "--compute-capability", 89]
-    asked += ["--calibration", model.images.name, "--images", 8, "--keep-cosine", 0.5] * (precision != "fp32")
-    built = cli(*asked, "--out", tmp_path / "b")
+    command: list[object] = ["build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--precision", precision]
+    command += ["--compute-capability", "8.9", "--compute-capability", 120, "--compute-capability", 89]
+    command += ["--calibration", model.images.name, "--images", 8, "--keep-cosine", 0.5] * (precision != "fp32")
+    built = cli(*command, "--out", tmp_path / "b")
     assert built.code == 0, built.err
     assert "Building the ground engine: Building engine: 100 of 100" in built.err
     backend = read_manifest(tmp_path / "b").backend
@@ -73,8 +73,8 @@ def test_plans_are_built_without_a_gpu_and_the_bundle_says_that_they_never_ran(
     for branch in BRANCHES:
         assert (tmp_path / "b" / f"{branch}.rtx").stat().st_size > 10_000
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
-    for said in (built.err, cli("inspect", tmp_path / "b").out, cli("doctor", tmp_path / "b").out):
-        words = " ".join(said.split())
+    for text in (built.err, cli("inspect", tmp_path / "b").out, cli("doctor", tmp_path / "b").out):
+        words = " ".join(text.split())
         assert "compute capability 8.9, 12.0; built, not executed: without such a GPU" in words
 
 
@@ -105,7 +105,7 @@ def test_a_build_that_is_interrupted_or_killed_leaves_no_half_of_a_bundle_and_th
     ("command", "arguments"),
     [("embed", ("IMAGE", "--branch", "ground")), ("evaluate", ("--data", "SET")), ("bench", ())],
 )
-def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
+def test_an_incompatible_gpu_is_reported_once_with_the_next_command(
     model: Model, tmp_path: Path, cli: Cli, command: str, arguments: tuple[str, ...]
 ) -> None:
     bundle = rtx_bundle(model, tmp_path / "b")
@@ -141,20 +141,21 @@ def test_what_would_run_it_here_says_so_once_and_gives_the_next_command(
         (("--dialect", "cpu-8bit", "--precision", "int8", "--calibration", "SET"), "leave --dialect out"),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_the_work(
+def test_impossible_builds_are_refused_before_any_work(
     model: Model, tmp_path: Path, refused: Callable[..., str], options: tuple[str, ...], named: str
 ) -> None:
-    asked = [model.images.name if word == "SET" else word for word in options]
+    command = [model.images.name if word == "SET" else word for word in options]
     out = tmp_path / "b"
-    assert named in refused("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", *asked, "--out", out)
+    assert named in refused("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", *command, "--out", out)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compute_capability_is_nothing_for_tensorrt(
     model: Model, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--compute-capability", 89)
-    assert "--compute-capability: for --backend tensorrt-rtx, not tensorrt" in refused(*asked, "--out", tmp_path / "b")
+    command = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--compute-capability", 89)
+    message = refused(*command, "--out", tmp_path / "b")
+    assert "--compute-capability: for --backend tensorrt-rtx, not tensorrt" in message
 
 
 @pytest.mark.parametrize(
@@ -183,11 +184,11 @@ def test_a_missing_or_broken_installation_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(tensorrt_library, "_platform", lambda: platform)
     monkeypatch.setattr(Library, "modules", modules)
-    asked = ("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--out", tmp_path / "b")
-    assert named in refused(*asked)
+    command = ("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--out", tmp_path / "b")
+    assert named in refused(*command)
     assert not (tmp_path / "b").exists()
-    found = {entry["what"]: entry for entry in json.loads(cli("doctor", "--json").out)["findings"]}["tensorrt-rtx"]
-    assert named in found["found"] + (found["remedy"] or "")
+    rows = {entry["what"]: entry for entry in json.loads(cli("doctor", "--json").out)["findings"]}["tensorrt-rtx"]
+    assert named in rows["found"] + (rows["remedy"] or "")
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -221,7 +222,7 @@ def test_where_its_gpu_is_plans_are_run_and_looked_into(
 
 
 @pytest.mark.parametrize("damage", [None, "cut", "another GPU's", "refused"])
-def test_what_was_compiled_on_loading_is_kept_beside_the_bundle(
+def test_kernels_compiled_on_loading_are_cached_in_the_bundle(
     model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine, damage: str | None
 ) -> None:
     bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
@@ -244,7 +245,7 @@ def test_what_was_compiled_on_loading_is_kept_beside_the_bundle(
     assert open_bundle(bundle.path).manifest == bundle.manifest
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(
+def test_a_cache_that_cannot_be_written_only_costs_time(
     model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine
 ) -> None:
     bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
@@ -305,13 +306,13 @@ def test_manifests_from_before_are_read(model: Model, tmp_path: Path) -> None:
     assert backend.executed and backend.targets is None
 
 
-def test_the_backend_of_a_bundle_without_a_readable_manifest_is_told_by_its_plans(tmp_path: Path) -> None:
+def test_the_backend_of_a_bundle_without_a_readable_manifest_is_known_by_its_plans(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{ not json")
     (tmp_path / "ground.rtx").touch()
     assert "build-engine CKPT --backend tensorrt-rtx --precision PRECISION" in unread_command(tmp_path)
 
 
-def test_what_the_fakes_show_is_there(nvidia: Any) -> None:
+def test_the_fakes_match_the_vendors_module(nvidia: Any) -> None:
     fakes = {name: each for name, each in vars(fake_tensorrt).items() if isinstance(each, type)}
     fakes = {name: each for name, each in fakes.items() if each.__module__ == "fake_tensorrt" and "Fake" not in name}
     fakes |= {"IRuntimeConfig": rtx_on_fakes.RuntimeConfig, "IRuntimeCache": rtx_on_fakes.RuntimeCache}

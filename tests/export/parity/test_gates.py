@@ -1,4 +1,4 @@
-"""What a gate makes of counts: which way of searching decides, what is undecided, and what is accepted."""
+"""Verdicts from counts: which way of searching decides, what is undecided, and what is accepted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,10 +41,10 @@ def gate(queries: int, changed: Mapping[PairingName, Changed], limits: Limits = 
 
 
 def test_the_way_of_searching_that_failed_is_the_one_reported() -> None:
-    found = gate(1000, {"own": (90, 90), "queries": (30, 0)})
-    assert (found.verdict, found.pairing, found.drop) == ("failed", "queries", 0.03)
-    assert found.pairs_to_decide is None
-    assert "1000 pairs decide recall: with 95 % confidence R@1 falls by at least 2." in found.reasons[-1]
+    judged = gate(1000, {"own": (90, 90), "queries": (30, 0)})
+    assert (judged.verdict, judged.pairing, judged.drop) == ("failed", "queries", 0.03)
+    assert judged.pairs_to_decide is None
+    assert "1000 pairs decide recall: with 95 % confidence R@1 falls by at least 2." in judged.reasons[-1]
 
 
 @pytest.mark.parametrize("name", ["own", "queries", "gallery"])
@@ -63,27 +63,27 @@ def test_an_undecided_gate_gives_the_largest_number_of_pairs_that_a_way_of_searc
 
 
 def test_a_measured_drop_of_exactly_the_tolerance_is_decided_by_no_number_of_pairs() -> None:
-    found = gate(2000, {"own": (10, 0)})
-    assert (found.verdict, found.pairs_to_decide) == ("undecided", None)
-    assert "No number of pairs would decide" in found.reasons[-1]
+    judged = gate(2000, {"own": (10, 0)})
+    assert (judged.verdict, judged.pairs_to_decide) == ("undecided", None)
+    assert "No number of pairs would decide" in judged.reasons[-1]
 
 
 def test_a_few_lost_hits_do_not_fail_though_the_interval_is_beyond_the_tolerance() -> None:
     """Of an engine as good as the model, 1 in 130 runs with seven changed queries loses all seven."""
-    found = gate(500, {"own": (7, 0)})
-    assert found.low > found.max_drop
-    assert found.verdict == "undecided"
-    assert "too often to call it failed" in found.reasons[-1]
+    judged = gate(500, {"own": (7, 0)})
+    assert judged.low > judged.max_drop
+    assert judged.verdict == "undecided"
+    assert "too often to call it failed" in judged.reasons[-1]
     assert gate(500, {"own": (13, 0)}).verdict == "failed"
 
 
-def test_undecided_recall_is_accepted_only_within_the_tolerance_and_says_so() -> None:
+def test_undecided_recall_is_accepted_only_within_the_tolerance_and_recorded() -> None:
     accepting = Limits(0.005, 0.98, accept_undecided=True)
-    found = gate(500, {"own": (2, 0)}, accepting)
-    assert (found.verdict, found.accepted, found.certain) == ("passed", True, False)
-    assert found.pairs_to_decide == gate(500, {"own": (2, 0)}).pairs_to_decide
-    assert "Accepted, because the measured drop of 0.40 points is within that" in found.reasons[-1]
-    assert [check.accepted for check in found.checks if check.name == "recall"] == [True] * 3
+    judged = gate(500, {"own": (2, 0)}, accepting)
+    assert (judged.verdict, judged.accepted, judged.certain) == ("passed", True, False)
+    assert judged.pairs_to_decide == gate(500, {"own": (2, 0)}).pairs_to_decide
+    assert "Accepted, because the measured drop of 0.40 points is within that" in judged.reasons[-1]
+    assert [check.accepted for check in judged.checks if check.name == "recall"] == [True] * 3
     assert gate(500, {"own": (3, 0)}, accepting).verdict == "undecided"
     assert gate(500, {"own": (30, 0)}, accepting).verdict == "failed"
     decided = gate(4000, {"own": (3, 3)}, accepting)
@@ -92,22 +92,22 @@ def test_undecided_recall_is_accepted_only_within_the_tolerance_and_says_so() ->
 
 @pytest.mark.parametrize(("least_cosine", "verdict"), [(0.98, "undecided"), (LEAST_COSINE["fp32"], "passed")])
 def test_where_no_drop_is_allowed_cosines_decide(least_cosine: float, verdict: str) -> None:
-    found = gate(5000, {}, Limits(0.0, least_cosine))
-    assert (found.verdict, found.pairs_to_decide, found.accepted) == (verdict, None, False)
+    judged = gate(5000, {}, Limits(0.0, least_cosine))
+    assert (judged.verdict, judged.pairs_to_decide, judged.accepted) == (verdict, None, False)
     assert gate(5000, {"own": (40, 0)}, Limits(0.0, least_cosine)).verdict == "failed"
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "expected"),
     [
         ({"max_drop": {"auto": 1}}, "max_drop has auto: 1; allowed are fp32, fp16, int8, fp8, mixed"),
         ({"max_drop": {"int8": 101}}, "each with 0 to 100 points"),
         ({"least_cosine": {"int8": float("nan")}}, "least_cosine has int8: nan; allowed"),
     ],
 )
-def test_gates_that_cannot_be_are_refused(asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        Gates(**asked)
+def test_impossible_gates_are_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        Gates(**options)
 
 
 def test_an_unread_graph_is_undecided_only_where_certainty_is_required() -> None:
@@ -121,6 +121,6 @@ def test_an_unread_graph_is_undecided_only_where_certainty_is_required() -> None
     assert not strict.recall_is_open
 
 
-def test_accepting_what_is_undecided_contradicts_requiring_certainty() -> None:
+def test_accept_undecided_excludes_require_certain() -> None:
     with pytest.raises(ConfigError, match="contradict"):
         Gates(require_certain=True, accept_undecided=True)

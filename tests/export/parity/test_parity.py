@@ -1,4 +1,4 @@
-"""What a parity run says is what the rows say, its verdicts follow its gates, and bad input is refused by name."""
+"""The figures of a parity run match the descriptors, its verdicts follow its gates, and bad input is refused."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def result(trained: Trained) -> ParityResult:
     return compare(open_model(trained.checkpoint), candidates, trained.test_set)
 
 
-def test_figures_are_those_of_the_models_themselves(trained: Trained, result: ParityResult) -> None:
+def test_figures_match_the_models(trained: Trained, result: ParityResult) -> None:
     expected = embed_pairs(open_model(trained.checkpoint).embedders, trained.test_set)
     got = embed_pairs(trained.bundles["int8"].embedders(), trained.test_set)
     assert result.figures.reference.recall == recall(expected.ranking())
@@ -51,30 +51,30 @@ def test_figures_are_those_of_the_models_themselves(trained: Trained, result: Pa
     assert result.figures.data_sha256 == trained.test_set.fingerprint()
 
 
-def test_mixtures_search_the_other_models_gallery(trained: Trained, result: ParityResult) -> None:
+def test_mixed_searches_use_the_other_models_gallery(trained: Trained, result: ParityResult) -> None:
     reference, engine = open_model(trained.checkpoint).embedders, trained.bundles["int8"].embedders()
     pairs = trained.test_set
     rows = {
         "queries": (embed_files(engine.ground, pairs.paths("ground")), embed_files(reference.aerial, pairs.references)),
         "gallery": (embed_files(reference.ground, pairs.paths("ground")), embed_files(engine.aerial, pairs.references)),
     }
-    for found in result.candidates[1].pairings[1:]:
-        assert found.recall == recall(ranking(pairs, *rows[found.name]))
+    for pairing in result.candidates[1].pairings[1:]:
+        assert pairing.recall == recall(ranking(pairs, *rows[pairing.name]))
 
 
-def test_the_evidence_is_what_the_figures_were_taken_from(result: ParityResult) -> None:
+def test_the_figures_follow_from_the_evidence(result: ParityResult) -> None:
     evidence = result.evidence
     assert evidence.pair_set.tiles.shape == evidence.reference.rank.shape
     for candidate, rows in zip(result.candidates, evidence.candidates, strict=True):
-        for found in candidate.pairings:
-            after = rows.rankings[found.name]
-            assert found.moved == np.count_nonzero(after.rank != evidence.reference.rank)
-            assert found.other_answer == len(evidence.changed(after))
+        for pairing in candidate.pairings:
+            after = rows.rankings[pairing.name]
+            assert pairing.moved == np.count_nonzero(after.rank != evidence.reference.rank)
+            assert pairing.other_answer == len(evidence.changed(after))
             lost = (evidence.reference.rank == 0) & (after.rank > 0)
             gained = (evidence.reference.rank > 0) & (after.rank == 0)
-            assert (found.at_1.lost, found.at_1.gained) == (lost.sum(), gained.sum())
-            assert found.at_1.low <= found.at_1.change <= found.at_1.high
-            assert found.median_margin == pytest.approx(float(np.median(after.margin)))
+            assert (pairing.at_1.lost, pairing.at_1.gained) == (lost.sum(), gained.sum())
+            assert pairing.at_1.low <= pairing.at_1.change <= pairing.at_1.high
+            assert pairing.median_margin == pytest.approx(float(np.median(after.margin)))
             right = evidence.answers(after) == evidence.pair_set.tiles
             np.testing.assert_array_equal(right, after.rank == 0)
         for branch, found_branch in zip(BRANCHES, candidate.branches, strict=True):
@@ -102,16 +102,16 @@ def test_stages_lead_from_the_reference_to_the_engine(result: ParityResult) -> N
 
 def test_the_audit_counts_operators_by_the_precision_they_have(trained: Trained, result: ParityResult) -> None:
     fp32, int8 = result.candidates
-    made = trained.bundles["int8"].manifest.quantisation
-    assert made is not None
+    entry = trained.bundles["int8"].manifest.quantisation
+    assert entry is not None
     for branch in fp32.audit:
         assert {precision for counts in branch.operators.values() for precision in counts} == {"fp32"}
     quantised = sum(counts.get("int8", 0) for branch in int8.audit for counts in branch.operators.values())
-    assert quantised == made.operators - len(made.kept_float)
+    assert quantised == entry.operators - len(entry.kept_float)
     assert not any(branch.faults for candidate in result.candidates for branch in candidate.audit)
 
 
-def test_a_graph_that_cannot_be_read_is_said_and_leaves_a_strict_verdict_open(
+def test_an_unreadable_graph_is_reported_and_leaves_a_strict_verdict_undecided(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "find_spec", lambda _name: None)
@@ -138,8 +138,8 @@ def test_the_exit_code_is_the_verdict(
     trained: Trained, tmp_path: Path, cli: Cli, options: tuple[str, ...], code: int, word: str
 ) -> None:
     bundle = shutil.copytree(trained.bundles["int8"].path, tmp_path / "int8")
-    asked = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 60, "--no-stages")
-    result = cli(*asked, *options)
+    command = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 60, "--no-stages")
+    result = cli(*command, *options)
     assert result.code == code, result
     assert word in result.out
     (entry,) = read_manifest(bundle).parity
@@ -158,8 +158,8 @@ def test_the_exit_code_is_the_verdict(
 def test_tables_fit_a_terminal(trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = shutil.copytree(trained.bundles["int8"].path, tmp_path / "int8")
     monkeypatch.setenv("COLUMNS", "80")
-    asked = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 40, "--layers")
-    tables = [line for line in cli(*asked).out.splitlines() if line.startswith(("int8  ", "ground/", "aerial/"))]
+    command = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 40, "--layers")
+    tables = [line for line in cli(*command).out.splitlines() if line.startswith(("int8  ", "ground/", "aerial/"))]
     assert len(tables) > 5
     assert all(len(line) <= 80 and "…" not in line for line in tables)
 
@@ -172,7 +172,7 @@ def test_an_allowed_drop_that_is_none_is_refused(trained: Trained, refused: Call
     assert "fp32, fp16, int8, fp8, auto" in message
 
 
-def test_what_cannot_be_compared_is_refused(
+def test_impossible_comparisons_are_refused(
     trained: Trained, pairs: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     bundle, data = trained.bundles["fp32"].path, trained.test_set.name
@@ -192,8 +192,8 @@ def test_what_cannot_be_compared_is_refused(
 
 def test_layers_without_a_float32_graph_are_refused(trained: Trained, refused: Callable[..., str]) -> None:
     reference, bundle = trained.bundles["int8"].path, trained.bundles["fp16"].path
-    asked = ("parity", reference, bundle, "--data", trained.test_set.name, "--layers")
-    assert "no float32 graph" in refused(*asked)
+    command = ("parity", reference, bundle, "--data", trained.test_set.name, "--layers")
+    assert "no float32 graph" in refused(*command)
 
 
 def test_one_readable_pair_is_too_few(trained: Trained, pairs: Path, refused: Callable[..., str]) -> None:
@@ -228,7 +228,7 @@ def test_an_image_that_only_the_candidate_cannot_read_is_named(
         compare(*models, read_pairs(pairs), stages=False)
 
 
-def test_bundles_of_one_name_are_told_apart(trained: Trained, tmp_path: Path) -> None:
+def test_bundles_of_the_same_name_are_distinguished(trained: Trained, tmp_path: Path) -> None:
     for folder in ("old/bundles", "new/bundles"):
         shutil.copytree(trained.bundles["int8"].path, tmp_path / folder / "int8")
     paths = [trained.onnx.path, tmp_path / "old" / "bundles" / "int8", tmp_path / "new" / "bundles" / "int8"]
@@ -249,10 +249,10 @@ def test_a_descriptor_that_is_no_number_finds_nothing_and_is_not_found(
     queries, gallery = rows.copy(), rows.copy()
     for is_query, row in broken:
         (queries if is_query else gallery)[row, 3] = value
-    found = ranking(pair_set, queries, gallery)
-    hit = set(np.flatnonzero(found.rank == 0).tolist())
+    ranked = ranking(pair_set, queries, gallery)
+    hit = set(np.flatnonzero(ranked.rank == 0).tolist())
     assert hit == set(range(20)) - {row for _, row in broken}
-    r_at_1 = change("R@1", 1, ranking(pair_set, rows, rows), found)
+    r_at_1 = change("R@1", 1, ranking(pair_set, rows, rows), ranked)
     assert (r_at_1.lost, r_at_1.gained) == (20 - len(hit), 0)
 
 

@@ -24,7 +24,7 @@ from geodtr.runtime.names import BRANCHES, Branch
 PAIRS = 150
 Judge = Callable[..., ParityResult]
 WITHIN_A_LEVEL = Gates(max_drop={"fp32": 2.0}, least_cosine={"fp32": 0.999}, accept_undecided=True)
-"""What a graph is held to that unrolls its tiles itself: its pixels are the runtime's within one level of 255."""
+"""Thresholds for a graph with the polar transform: its pixels equal the runtime's within one level of 255."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_without_a_fault_they_pass(judge: Judge, bundles: dict[str, Path], name:
 
 
 @pytest.mark.parametrize(
-    ("fault", "name", "told_by"),
+    ("fault", "name", "check"),
     [
         (planted.swapped_channels, "fp32", "cosine"),
         (planted.swapped_channels, "int8", "cosine"),
@@ -66,9 +66,9 @@ def test_without_a_fault_they_pass(judge: Judge, bundles: dict[str, Path], name:
         (planted.missing_normalisation, "int8", "recall"),
         (planted.half_l2_norm, "fp16", "graph"),
         (planted.quantised_arg_max, "int8", "graph"),
-        (planted.scale_read_back_wrongly, "int8", "graph"),
-        (planted.mixed_up_rows, "fp32", "batches"),
-        (planted.mixed_up_rows, "int8", "batches"),
+        (planted.wrong_dequantisation_scale, "int8", "graph"),
+        (planted.permuted_rows, "fp32", "batches"),
+        (planted.permuted_rows, "int8", "batches"),
         (planted.column_off, "fp32", "cosine"),
         (planted.column_off, "int8", "cosine"),
         (planted.column_off_in_graph, "raw", "cosine"),
@@ -76,20 +76,20 @@ def test_without_a_fault_they_pass(judge: Judge, bundles: dict[str, Path], name:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_fault_is_told(
-    judge: Judge, bundles: dict[str, Path], tmp_path: Path, fault: planted.Fault, name: str, told_by: CheckName
+def test_a_fault_is_detected(
+    judge: Judge, bundles: dict[str, Path], tmp_path: Path, fault: planted.Fault, name: str, check: CheckName
 ) -> None:
     bundle = shutil.copytree(bundles[name], tmp_path / "bundle")
     fault(bundle)
     gates = {"gates": WITHIN_A_LEVEL} if name == "raw" else {}
     result = judge(bundle, **gates)
     assert result.verdict == "failed"
-    assert told_by in failed(result)
+    assert check in failed(result)
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("number", [0, -1])
-def test_one_range_half_as_wide_as_its_values_is_told(
+def test_one_range_half_as_wide_as_its_values_is_detected(
     judge: Judge, bundles: dict[str, Path], tmp_path: Path, branch: Branch, number: int
 ) -> None:
     bundle = shutil.copytree(bundles["int8"], tmp_path / "bundle")
@@ -101,15 +101,15 @@ def test_what_an_int8_graph_for_tensorrt_leaves_in_half_precision_is_audited(
     trained: Trained, judge: Judge, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
-    asked = ("--precision", "int8", "--dialect", "tensorrt", "--calibration", trained.train_set.name)
-    built = cli("build-engine", trained.onnx.path, *asked, "--keep-cosine", 0.99, "--out", bundle)
+    command = ("--precision", "int8", "--dialect", "tensorrt", "--calibration", trained.train_set.name)
+    built = cli("build-engine", trained.onnx.path, *command, "--keep-cosine", 0.99, "--out", bundle)
     assert built.code == 0, built.err
     assert "graph" not in failed(judge(bundle))
     planted.half_l2_norm(bundle)
     assert "graph" in failed(judge(bundle))
 
 
-def test_another_interpolation_in_the_manifest_is_told_though_no_image_needs_one(
+def test_another_interpolation_in_the_manifest_is_detected_although_no_image_is_resized(
     judge: Judge, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
     bundle = shutil.copytree(bundles["fp32"], tmp_path / "bundle")

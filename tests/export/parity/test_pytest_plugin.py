@@ -36,7 +36,7 @@ def project(pytester: pytest.Pytester) -> Path:
     return folder
 
 
-def spoil(bundle: Path) -> None:
+def damage(bundle: Path) -> None:
     """Make an engine of other weights pass for the same model's."""
     path = bundle / "ground.onnx"
     graph = onnx.load(path)
@@ -73,11 +73,11 @@ def run(pytester: pytest.Pytester, project: Path) -> Run:
 
 
 def example() -> str:
-    """The test that docs/parity.md shows."""
+    """The test in docs/parity.md."""
     section = DOCS.read_text().partition("## In your own CI")[2]
-    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert found
-    return found[1]
+    snippet = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert snippet
+    return snippet[1]
 
 
 def test_the_example_of_the_docs_passes_and_leaves_its_report(project: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_example_of_the_docs_passes_and_leaves_its_report(project: Path) -> 
 
 
 def test_a_worse_engine_fails_the_test_in_words(run: Run, project: Path) -> None:
-    spoil(project / "bundles" / "int8")
+    damage(project / "bundles" / "int8")
     done = run(example(), "--geodtr-report", "reports")
     assert done.code == 1
     assert "Failed: int8 does not pass, on 40 pairs of pairs:held-out" in done.out
@@ -137,7 +137,7 @@ def test_a_sample_too_small_to_decide_is_no_pass(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "expected"),
     [
         ("geodtr_parity('reference', 'bundles/another', data='pairs:held-out')", "another checkpoint"),
         ("geodtr_parity('reference', 'bundles/none', data='pairs:held-out')", "neither a bundle"),
@@ -148,15 +148,15 @@ def test_a_sample_too_small_to_decide_is_no_pass(run: Run) -> None:
         ("geodtr_parity('reference', 'bundles/int8', data='pairs:held-out', limit=-1)", "at least 2 pairs"),
     ],
 )
-def test_what_cannot_be_compared_fails_with_one_sentence(run: Run, call: str, said: str) -> None:
+def test_an_impossible_comparison_fails_with_one_sentence(run: Run, call: str, expected: str) -> None:
     done = run(f"def test_it(geodtr_parity):\n    {call}\n")
     assert done.code == 1
-    assert said in done.out
+    assert expected in done.out
     assert "Traceback" not in done.out
     assert len(re.findall(r"geodtr_parity: ", done.out)) >= 1
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_the_work(run: Run, project: Path) -> None:
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(run: Run, project: Path) -> None:
     (project / "taken").write_text("")
     done = run(example(), "--geodtr-report", "taken")
     assert done.code == 1

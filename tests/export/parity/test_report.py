@@ -1,4 +1,4 @@
-"""The report: one file that says first what was found, needs nothing else, and believes no name that it shows."""
+"""The report: one self-contained file that starts with the verdict and escapes every name that it shows."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ from conftest import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sample_parity import USUAL, Drawn, drawn_parity, small_world
+from sample_parity import USUAL, Simulated, simulated_parity, small_world
 from tiny_bundle import write_bundle, write_pairs
 
 from geodtr.export.parity import Gates
@@ -32,7 +32,7 @@ from geodtr.training.data.pair_set import Pair, PairSet
 
 Cli = Callable[..., Outcome]
 Refused = Callable[..., str]
-GOOD = (Drawn("fp32", "fp32", 1e-6), Drawn("int8", "int8", 1e-3))
+GOOD = (Simulated("fp32", "fp32", 1e-6), Simulated("int8", "int8", 1e-3))
 
 
 class Page(HTMLParser):
@@ -79,12 +79,12 @@ def pair_set(tmp_path_factory: pytest.TempPathFactory) -> PairSet:
 
 @pytest.fixture(scope="module")
 def result(pair_set: PairSet) -> ParityResult:
-    return drawn_parity(pair_set)
+    return simulated_parity(pair_set)
 
 
 def test_the_verdict_comes_first_in_words(pair_set: PairSet, tmp_path: Path) -> None:
     wide, accepting = Gates(max_drop={"int8": 5.0}), Gates(accept_undecided=True)
-    for number, (candidates, gates, said, pairs) in enumerate(
+    for number, (candidates, gates, heading, pairs) in enumerate(
         (
             (
                 GOOD,
@@ -98,13 +98,13 @@ def test_the_verdict_comes_first_in_words(pair_set: PairSet, tmp_path: Path) -> 
         )
     ):
         folder = tmp_path / str(number)
-        page = written(drawn_parity(pair_set, candidates, gates=gates), folder)
-        assert page.headings[0] == ("h1", said)
+        page = written(simulated_parity(pair_set, candidates, gates=gates), folder)
+        assert page.headings[0] == ("h1", heading)
         assert pairs in page.text.partition("At a glance")[0]
 
 
 def test_an_accepted_verdict_is_shown_as_accepted(pair_set: PairSet, tmp_path: Path) -> None:
-    page = written(drawn_parity(pair_set, GOOD, gates=Gates(accept_undecided=True)), tmp_path)
+    page = written(simulated_parity(pair_set, GOOD, gates=Gates(accept_undecided=True)), tmp_path)
     assert "int8 passed, accepted" in page.text
     assert page.text.count("undecided, accepted") >= 3, "each way of searching"
     assert "--accept-undecided" in page.text
@@ -118,11 +118,11 @@ def test_an_unread_graph_is_not_called_a_small_sample(result: ParityResult) -> N
 
 
 def test_no_number_of_pairs_is_enough_where_no_drop_is_allowed(result: ParityResult) -> None:
-    said = sureness(replace(result, figures=replace(result.figures, candidates=result.candidates[:1])))
-    assert "no number of pairs can prove" in said
+    message = sureness(replace(result, figures=replace(result.figures, candidates=result.candidates[:1])))
+    assert "no number of pairs can prove" in message
 
 
-def test_the_tables_hold_what_was_measured(result: ParityResult, tmp_path: Path) -> None:
+def test_the_tables_hold_the_measurements(result: ParityResult, tmp_path: Path) -> None:
     page = written(result, tmp_path)
     for candidate in result.candidates:
         change = candidate.own.at_1
@@ -166,7 +166,7 @@ def test_plots_have_the_colours_of_the_page(result: ParityResult) -> None:
         assert not re.search(r"#[0-9a-f]{6}\b", drawn), "the same on paper and in the dark"
 
 
-def test_a_name_with_signs_of_mathematics_or_none_that_can_be_shown_is_drawn_as_it_is(result: ParityResult) -> None:
+def test_a_name_with_mathematical_or_invisible_characters_is_drawn_unchanged(result: ParityResult) -> None:
     candidate = replace(result.candidates[0], name="a$_b$\x01\n<i>")
     assert "a$_b$\ufffd\ufffd&lt;i&gt;: passed" in change_plot([candidate])
 
@@ -199,9 +199,9 @@ def test_hits_that_went_are_shown_before_anything_else(result: ParityResult, tmp
     assert fates[0] == "lost"
 
 
-def test_a_picture_that_is_gone_leaves_its_place_and_the_reason(pair_set: PairSet, tmp_path: Path) -> None:
+def test_a_missing_picture_is_replaced_by_the_reason(pair_set: PairSet, tmp_path: Path) -> None:
     gone = [Pair(tmp_path / "gone" / pair.ground.name, pair.aerial) for pair in pair_set.pairs]
-    page = written(drawn_parity(PairSet("pairs:gone", tuple(gone))), tmp_path)
+    page = written(simulated_parity(PairSet("pairs:gone", tuple(gone))), tmp_path)
     assert "does not exist" in page.text
 
 
@@ -211,7 +211,7 @@ def test_names_are_shown_and_never_obeyed(pair_set: PairSet, tmp_path: Path) -> 
         Pair(tmp_path / (evil.replace("/", "") + str(number)), pair.aerial)
         for number, pair in enumerate(pair_set.pairs)
     )
-    page = written(drawn_parity(PairSet(evil, pairs), (Drawn(evil, "int8", 0.06, runs_by=evil),)), tmp_path)
+    page = written(simulated_parity(PairSet(evil, pairs), (Simulated(evil, "int8", 0.06, runs_by=evil),)), tmp_path)
     assert evil in page.text
     assert not page.of("script")
     assert all(set(attributes) <= {"src", "alt", "width", "height"} for attributes in page.of("img"))
@@ -219,25 +219,25 @@ def test_names_are_shown_and_never_obeyed(pair_set: PairSet, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("pairs", [2, 3, 30])
 def test_few_pairs_one_candidate_and_no_stages_are_a_report_too(pair_set: PairSet, tmp_path: Path, pairs: int) -> None:
-    sample = drawn_parity(pair_set.first(pairs), USUAL[:1], stages=False, layers=False)
+    sample = simulated_parity(pair_set.first(pairs), USUAL[:1], stages=False, layers=False)
     page = written(sample, tmp_path)
     assert "Which step to blame" not in page.text
     assert "None: every candidate puts the same tile first" in page.text
 
 
 def test_an_engine_that_gives_no_numbers_is_reported(pair_set: PairSet, tmp_path: Path) -> None:
-    page = written(drawn_parity(pair_set, broken_images=5), tmp_path)
+    page = written(simulated_parity(pair_set, broken_images=5), tmp_path)
     assert "5 descriptors hold NaN" in page.text
     assert "nan" not in page.text.replace("finance", "")
 
 
-def test_many_candidates_are_told_in_a_number(pair_set: PairSet, tmp_path: Path) -> None:
-    many = [Drawn(f"engine-{number}", "int8", 0.2) for number in range(9)]
-    page = written(drawn_parity(pair_set, many), tmp_path)
+def test_many_candidates_are_summarised_by_their_number(pair_set: PairSet, tmp_path: Path) -> None:
+    many = [Simulated(f"engine-{number}", "int8", 0.2) for number in range(9)]
+    page = written(simulated_parity(pair_set, many), tmp_path)
     assert page.headings[0][1] == "Failed: 9 candidates do not pass."
 
 
-def test_a_place_that_cannot_be_written_is_refused_and_nothing_overwritten(
+def test_an_output_that_cannot_be_written_is_refused_and_nothing_overwritten(
     result: ParityResult, tmp_path: Path
 ) -> None:
     taken = tmp_path / "taken.html"
@@ -252,29 +252,29 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_overwritten(
     assert [path.name for path in tmp_path.iterdir()] == ["taken.html"]
 
 
-def test_a_recall_that_says_nothing_is_said_to_say_nothing(result: ParityResult, tmp_path: Path) -> None:
+def test_an_uninformative_recall_is_reported_as_such(result: ParityResult, tmp_path: Path) -> None:
     tied = replace(result.figures.reference, recall=replace(result.figures.reference.recall, tied=0.2, alike=0.995))
     page = written(replace(result, figures=replace(result.figures, reference=tied)), tmp_path)
     assert "PyTorch: the descriptors have collapsed" in page.text
     assert "20.0 % of the queries have another tile exactly as close" in page.text
 
 
-def test_the_command_writes_it_and_asks_for_its_place_before_the_work(
+def test_the_command_writes_the_report_and_checks_its_path_before_any_work(
     cli: Cli, refused: Refused, tmp_path: Path
 ) -> None:
     reference, engine = write_bundle(tmp_path / "reference"), write_bundle(tmp_path / "engine")
     data = f"pairs:{write_pairs(tmp_path / 'pairs', 12)}"
-    asked = ("parity", reference, engine, "--data", data, "--report")
-    assert "does not end in .html" in refused(*asked, tmp_path / "report.pdf")
-    assert "cannot be written" in refused(*asked, engine / "manifest.json" / "report.html")
+    command = ("parity", reference, engine, "--data", data, "--report")
+    assert "does not end in .html" in refused(*command, tmp_path / "report.pdf")
+    assert "cannot be written" in refused(*command, engine / "manifest.json" / "report.html")
     report = tmp_path / "new" / "report.html"
-    done = cli(*asked, report)
+    done = cli(*command, report)
     assert done.code == 0, done.err
     assert Page(report).headings[0] == ("h1", "Passed: engine loses no more than allowed.")
-    assert "exists. Name another" in refused(*asked, report)
+    assert "exists. Name another" in refused(*command, report)
 
 
-def test_without_jinja2_it_is_said_what_to_install(
+def test_without_jinja2_the_error_names_the_extra(
     result: ParityResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
@@ -283,12 +283,12 @@ def test_without_jinja2_it_is_said_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_matplotlib_it_is_refused_before_the_work(
+def test_without_matplotlib_the_report_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    asked = ("parity", tmp_path / "no-such-reference", tmp_path / "no-such-engine", "--data", "pairs:gone")
-    assert "[plots]" in refused(*asked, "--report", tmp_path / "report.html")
+    command = ("parity", tmp_path / "no-such-reference", tmp_path / "no-such-engine", "--data", "pairs:gone")
+    assert "[plots]" in refused(*command, "--report", tmp_path / "report.html")
 
 
 @settings(deadline=None, max_examples=50)
@@ -319,10 +319,10 @@ def _ranking(ranks: tuple[int, ...]) -> Ranking:
 
 @given(value=st.floats(-1, 1))
 def test_no_cosine_below_1_is_written_as_1(value: float) -> None:
-    said = cosine(value)
-    assert said == "1" or float(said.replace("−", "-")) < 1
-    assert (said == "1") == (value > 1 - 1e-8)
-    assert float(said.replace("−", "-")) == pytest.approx(value, abs=1e-5)
+    message = cosine(value)
+    assert message == "1" or float(message.replace("−", "-")) < 1
+    assert (message == "1") == (value > 1 - 1e-8)
+    assert float(message.replace("−", "-")) == pytest.approx(value, abs=1e-5)
 
 
 @given(value=st.floats())

@@ -1,4 +1,4 @@
-"""The report in a real browser: on a phone, on a desk, in the dark and on paper. Skipped where there is no chromium."""
+"""The report in a real browser: on a phone, on a screen, in dark mode and on paper. Skipped without chromium."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import pypdfium2
 import pytest
 from browser import Tab, find_browser, opened
-from sample_parity import Drawn, drawn_parity, small_world
+from sample_parity import Simulated, simulated_parity, small_world
 
 from geodtr.export.report import write_report
 from geodtr.training.data.pair_set import Pair, PairSet
@@ -67,7 +67,7 @@ def pair_set(tmp_path_factory: pytest.TempPathFactory) -> PairSet:
 def report(pair_set: PairSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With everything in it: stages, layers, changed queries, an engine that fails."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(drawn_parity(pair_set), path)
+    write_report(simulated_parity(pair_set), path)
     return path
 
 
@@ -76,8 +76,8 @@ def crowded(pair_set: PairSet, tmp_path_factory: pytest.TempPathFactory) -> Path
     """With nine candidates of long and hostile names."""
     folder = tmp_path_factory.mktemp("crowded")
     pairs = tuple(Pair(folder / EVIL.replace("/", "") / pair.ground.name, pair.aerial) for pair in pair_set.pairs)
-    many = [Drawn(f"{EVIL}-{number}-" + "long" * 20, "int8", 0.12, runs_by=EVIL) for number in range(9)]
-    write_report(drawn_parity(PairSet(EVIL, pairs), many), folder / "report.html")
+    many = [Simulated(f"{EVIL}-{number}-" + "long" * 20, "int8", 0.12, runs_by=EVIL) for number in range(9)]
+    write_report(simulated_parity(PairSet(EVIL, pairs), many), folder / "report.html")
     return folder / "report.html"
 
 
@@ -96,7 +96,7 @@ def test_it_fits_the_screen_and_asks_for_nothing(
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_word_stands_out_from_its_ground(tab: Tab, report: Path, dark: bool) -> None:
+def test_every_word_has_enough_contrast(tab: Tab, report: Path, dark: bool) -> None:
     tab.open(report, DESK, dark=dark)
     assert tab.evaluate(FAINT) == [], "WCAG AA asks for a contrast of 4.5"
 
@@ -121,7 +121,7 @@ def test_pictures_are_decoded_and_plots_drawn(tab: Tab, report: Path) -> None:
     assert all(label and width > 200 for label, width in plots)
 
 
-def test_headings_go_down_one_step_at_a_time_and_tables_say_what_is_what(tab: Tab, report: Path) -> None:
+def test_heading_levels_are_not_skipped_and_tables_have_headers(tab: Tab, report: Path) -> None:
     tab.open(report, DESK)
     levels = tab.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(e => Number(e.tagName[1]))")
     assert levels[0] == 1
@@ -143,7 +143,7 @@ def test_on_paper_nothing_is_cut_or_missing(
     wanted = tab.evaluate("document.body.innerText")
     tab.printed(tmp_path / "report.pdf")
     pages = pypdfium2.PdfDocument(tmp_path / "report.pdf")
-    found = ""
+    printed = ""
     for page in pages:
         text = page.get_textpage()
         for index in range(text.count_rects()):
@@ -152,9 +152,9 @@ def test_on_paper_nothing_is_cut_or_missing(
             assert right <= page.get_width() - 30
             assert bottom >= 30
             assert top <= page.get_height() - 30
-        found += text.get_text_bounded()
+        printed += text.get_text_bounded()
     assert 5 < len(pages) < 60
     pages.close()
-    squeezed = re.sub(r"\s|\ufffe|\x02", "", found)
+    squeezed = re.sub(r"\s|\ufffe|\x02", "", printed)
     missing = [word for word in re.findall(r"\w{3,}", wanted) if word not in squeezed]
     assert missing == []

@@ -46,7 +46,7 @@ def test_the_interval_holds_the_drop_and_mirrors_when_sides_are_swapped(pairs: l
     assert there.high == pytest.approx(-back.low, abs=1e-5)
 
 
-def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_drop_at_its_stated_rate() -> None:
     generator = np.random.default_rng(0)
     lost, gained, covered, tried = 0.03, 0.02, 0, 1000
     for _ in range(tried):
@@ -117,7 +117,7 @@ def test_what_fails_one_way_round_passes_the_other(counts: Counts, tolerance: fl
         assert decide(lost, gained, queries, tolerance) != "failed"
 
 
-def test_an_engine_as_good_as_the_model_fails_once_in_1000_runs_at_most_whatever_the_sample() -> None:
+def test_an_engine_as_good_as_the_model_fails_at_most_once_in_1000_runs_for_any_sample() -> None:
     """Exact, for any number of queries: even a tolerance of 0 needs this many more lost than gained of `changed`."""
     for changed in range(1, 5000):
         fewest_lost = int(np.floor((changed + 3.5 * np.sqrt(changed)) / 2)) + 1

@@ -1,4 +1,4 @@
-"""What the rule of recall gates does with engines of known quality: the simulation of docs/parity.md, seeded."""
+"""The rule of recall gates on engines of known quality: the simulation of docs/parity.md, seeded."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`build-engine --precision auto` on a real network: whole, recorded, and what it says is in the file."""
+"""`build-engine --precision auto` on a real network: complete, recorded, and the file matches the record."""
 
 import signal
 import subprocess
@@ -51,15 +51,15 @@ def test_the_bundle_holds_the_chosen_blocks_in_8_bits_and_the_evidence(
         return measured[-1]
 
     monkeypatch.setattr(Workbench, "speeds", kept)
-    asked: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
-    asked += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--tolerance", 100, "--speed-batch", 2]
-    result = cli(*asked, "--picture", picture, "--out", out)
+    command: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
+    command += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--tolerance", 100, "--speed-batch", 2]
+    result = cli(*command, "--picture", picture, "--out", out)
     assert result.code == 0, result.err
     assert "chosen" in result.out
-    made = open_bundle(out).manifest
-    assert made.precision == "mixed"
-    assert made.quantisation is not None and made.quantisation.search is not None
-    search = made.quantisation.search
+    entry = open_bundle(out).manifest
+    assert entry.precision == "mixed"
+    assert entry.quantisation is not None and entry.quantisation.search is not None
+    search = entry.quantisation.search
     assert len(search.sensitivity) == 10
     assert search.chosen in search.trials
     assert search.chosen.queries == 20
@@ -95,9 +95,9 @@ def test_a_search_that_is_killed_measures_nothing_twice(
     wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path, sent: signal.Signals
 ) -> None:
     out, journal = tmp_path / "auto", tmp_path / "auto.search.json"
-    asked = ["build-engine", str(wide), "--precision", "auto", "--calibration", f"pairs:{pairs}", "--images", "8"]
-    asked += ["--recall-on", f"pairs:{pairs}", "--tolerance", "100", "--out", str(out)]
-    running = subprocess.Popen([sys.executable, "-m", "geodtr.cli.main", *asked], stderr=subprocess.DEVNULL)
+    command = ["build-engine", str(wide), "--precision", "auto", "--calibration", f"pairs:{pairs}", "--images", "8"]
+    command += ["--recall-on", f"pairs:{pairs}", "--tolerance", "100", "--out", str(out)]
+    running = subprocess.Popen([sys.executable, "-m", "geodtr.cli.main", *command], stderr=subprocess.DEVNULL)
     while running.poll() is None and len(_measured(journal)) < 3:
         time.sleep(0.02)
     running.send_signal(sent)
@@ -105,12 +105,12 @@ def test_a_search_that_is_killed_measures_nothing_twice(
     assert not out.exists()
     before = _measured(journal)
     assert 3 <= len(before) < 10
-    result = cli(*asked)
+    result = cli(*command)
     assert result.code == 0, result.err
-    made = open_bundle(out).manifest.quantisation
-    assert made is not None and made.search is not None
+    entry = open_bundle(out).manifest.quantisation
+    assert entry is not None and entry.search is not None
     # Times are never the same twice: what has the same is what was measured then.
-    assert made.search.sensitivity[: len(before)] == before
+    assert entry.search.sensitivity[: len(before)] == before
     assert not journal.exists()
 
 
@@ -159,35 +159,35 @@ def test_a_branch_of_which_no_block_is_chosen_is_built_as_the_rest(
     }
     assert "QuantizeLinear" in kinds["ground"]
     assert "QuantizeLinear" not in kinds["aerial"]
-    made = built.manifest.quantisation
-    assert made is not None and made.rest == rest
+    entry = built.manifest.quantisation
+    assert entry is not None and entry.rest == rest
     assert [built.manifest.precision_of(branch) for branch in BRANCHES] == ["mixed", rest]
     aerial = onnx.load(str(built.path / "aerial.onnx"))
     halves = [entry for entry in aerial.graph.initializer if entry.data_type == onnx.TensorProto.FLOAT16]
     assert bool(halves) == (rest == "fp16")
 
 
-def test_without_pairs_to_measure_recall_on_it_says_what_to_add(
+def test_without_pairs_to_measure_recall_on_the_error_names_the_option(
     trained: Trained, refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    asked = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
-    assert "--recall-on" in refused(*asked, "--out", tmp_path / "auto")
+    command = ("build-engine", trained.onnx.path, "--precision", "auto", "--calibration", trained.test_set.name)
+    assert "--recall-on" in refused(*command, "--out", tmp_path / "auto")
 
 
 def test_too_few_pairs_to_prove_the_tolerance_are_undecided_unless_accepted(
     wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     out = tmp_path / "auto"
-    asked: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
-    asked += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--speed-batch", 2, "--tolerance", 5, "--out", out]
-    refused = cli(*asked)
+    command: list[object] = ["build-engine", wide, "--precision", "auto", "--calibration", f"pairs:{pairs}"]
+    command += ["--images", 8, "--recall-on", f"pairs:{pairs}", "--speed-batch", 2, "--tolerance", 5, "--out", out]
+    refused = cli(*command)
     assert refused.code == 3
     assert "20 pairs cannot prove a drop of at most 5 points" in refused.err
     assert "74 pairs" in refused.err
     assert not out.exists()
-    accepted = cli(*asked, "--accept-undecided")
+    accepted = cli(*command, "--accept-undecided")
     assert accepted.code == 0, accepted.err
     assert "accepted undecided" in accepted.out
-    made = open_bundle(out).manifest.quantisation
-    assert made is not None and made.search is not None and made.search.accepted
+    entry = open_bundle(out).manifest.quantisation
+    assert entry is not None and entry.search is not None and entry.search.accepted
     assert "accepted undecided" in cli("inspect", out).out

@@ -70,18 +70,18 @@ def test_the_first_convolution_gives_the_numbers_of_the_graph(simulated: Simulat
     step = np.diff(np.unique(expected)).max()
     steps_apart = np.abs(given[0].numpy() - expected) / step
     assert steps_apart.max() < 1.01
-    # A sum in another order falls to the other side of a half now and then.
+    # A sum in another order sometimes rounds to the other side of a half.
     assert (steps_apart > 0.01).mean() < 0.002
 
 
-def test_the_simulation_turns_descriptors_as_the_engine_does(simulated: Simulated) -> None:
-    """Rounding that had nothing to do with the engine's would be as far from it as both together are from float32."""
-    found = embedders(simulated.model).ground.embed(simulated.images)
+def test_the_simulation_rotates_descriptors_as_the_engine_does(simulated: Simulated) -> None:
+    """Unrelated rounding would be as far from the engine's result as both together are from float32."""
+    trained = embedders(simulated.model).ground.embed(simulated.images)
     # As the graph is written: the integer kernels of CPUs without VNNI saturate.
     engine = describe(simulated.graph, simulated.images, "none")
     engine_turn, turn, apart = (
         1 - np.sum(one * other, axis=1)
-        for one, other in ((simulated.exact, engine), (simulated.exact, found), (engine, found))
+        for one, other in ((simulated.exact, engine), (simulated.exact, trained), (engine, trained))
     )
     assert 0.5 < turn.mean() / engine_turn.mean() < 2
     assert apart.mean() < 0.5 * (turn.mean() + engine_turn.mean())
@@ -103,8 +103,8 @@ def test_a_fine_tuned_run_is_a_checkpoint_like_any_other(
     trained: Trained, run: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     out = tmp_path / "tuned"
-    asked = ("finetune", run, "--data", trained.train_set.name, "--epochs", 1, "--images", 40, "--out", out)
-    result = cli(*asked, "--set", "recipe.batch_size=32")
+    command = ("finetune", run, "--data", trained.train_set.name, "--epochs", 1, "--images", 40, "--out", out)
+    result = cli(*command, "--set", "recipe.batch_size=32")
     assert result.code == 0, result.err
     before, after = load_checkpoint(run).model.state_dict(), load_checkpoint(out).model.state_dict()
     assert list(before) == list(after)
@@ -124,11 +124,11 @@ def test_a_fine_tuned_run_is_a_checkpoint_like_any_other(
         ("int8.bits=7", "'int8.bits' is not a setting"),
     ],
 )
-def test_a_setting_that_cannot_be_is_said_before_the_work(
+def test_an_impossible_setting_is_refused_before_any_work(
     trained: Trained, run: Path, refused: Callable[..., str], tmp_path: Path, setting: str, named: str
 ) -> None:
-    asked = ("finetune", run, "--data", trained.train_set.name, "--set", setting, "--out", tmp_path / "tuned")
-    message = refused(*asked)
+    command = ("finetune", run, "--data", trained.train_set.name, "--set", setting, "--out", tmp_path / "tuned")
+    message = refused(*command)
     assert named in message
     assert "Calibrating" not in message
 
@@ -136,12 +136,10 @@ def test_a_setting_that_cannot_be_is_said_before_the_work(
 def test_a_checkpoint_alone_needs_its_recipe_named(
     trained: Trained, refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    asked = ("finetune", trained.checkpoint, "--data", trained.train_set.name, "--out", tmp_path / "tuned")
-    assert "--preset" in refused(*asked)
+    command = ("finetune", trained.checkpoint, "--data", trained.train_set.name, "--out", tmp_path / "tuned")
+    assert "--preset" in refused(*command)
 
 
-def test_what_is_no_checkpoint_is_said_to_be_none(
-    trained: Trained, refused: Callable[..., str], tmp_path: Path
-) -> None:
-    asked = ("finetune", tmp_path / "nowhere", "--data", trained.train_set.name, "--out", tmp_path / "tuned")
-    assert "is not a checkpoint file" in " ".join(refused(*asked).split())
+def test_a_missing_checkpoint_is_reported(trained: Trained, refused: Callable[..., str], tmp_path: Path) -> None:
+    command = ("finetune", tmp_path / "nowhere", "--data", trained.train_set.name, "--out", tmp_path / "tuned")
+    assert "is not a checkpoint file" in " ".join(refused(*command).split())

@@ -1,4 +1,4 @@
-"""Choosing blocks by recall: the choice holds, is the fastest of those that do, and survives a stop."""
+"""Selecting blocks by recall: the choice passes, is the fastest that does, and survives an interruption."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class PlannedBench:
         self._costs = {f"ground/{number}": cost for number, cost in enumerate(costs)}
         self._saved = {f"ground/{number}": share for number, share in enumerate(saved)}
         self.blocks = list(self._costs)
-        self.asked = 0
+        self.measured = 0
         self._fails_after = fails_after
 
     def operators(self, branch: Branch, chosen: frozenset[str]) -> list[str]:
@@ -35,8 +35,8 @@ class PlannedBench:
         return np.full(4, 1 - 1e-4 * self._cost(chosen), np.float32)
 
     def drop(self, chosen: frozenset[str], hopeless: Callable[[Drop], bool] = lambda _drop: False) -> Drop:
-        self.asked += 1
-        if self.asked > self._fails_after:
+        self.measured += 1
+        if self.measured > self._fails_after:
             raise KeyboardInterrupt
         before = np.ones(self.queries, bool)
         drop = paired_drop(before, np.arange(self.queries) >= self._cost(chosen))
@@ -56,7 +56,7 @@ TOLERANCE = 1.2
 ALLOWANCE = 5
 
 
-def test_the_allowance_is_what_the_rule_lets_go() -> None:
+def test_the_allowance_follows_the_rule() -> None:
     passed = [lost for lost in range(20) if decide(lost, 0, 1000, TOLERANCE / 100) == "passed"]
     assert passed == list(range(ALLOWANCE + 1))
 
@@ -75,12 +75,12 @@ def test_the_choice_holds_and_is_near_the_best_there_is(
         with pytest.raises((NoChoiceHolds, UndecidedSearch)):
             search(bench, TOLERANCE, "key", journal)
         return
-    found = search(bench, TOLERANCE, "key", journal)
-    assert trial_verdict(found.trial, TOLERANCE) == "passed"
-    assert not found.accepted
-    cost = sum(costs[int(block.partition("/")[2])] for block in found.chosen)
+    choice = search(bench, TOLERANCE, "key", journal)
+    assert trial_verdict(choice.trial, TOLERANCE) == "passed"
+    assert not choice.accepted
+    cost = sum(costs[int(block.partition("/")[2])] for block in choice.chosen)
     assert cost <= ALLOWANCE
-    got = sum(saved[int(block.partition("/")[2])] for block in found.chosen)
+    got = sum(saved[int(block.partition("/")[2])] for block in choice.chosen)
     assert got >= 0.5 * _most_saved(costs, saved, ALLOWANCE)
 
 
@@ -94,7 +94,7 @@ def test_a_block_that_makes_the_engine_slower_is_left_out(tmp_path: Path) -> Non
     assert search(bench, TOLERANCE, "key", tmp_path / "journal.json").chosen == ("ground/0",)
 
 
-def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> None:
+def test_a_stopped_search_resumes_from_its_journal(tmp_path: Path) -> None:
     costs, saved = [5, 1, 4, 0, 3, 2], [0.1, 0.02, 0.05, 0.01, 0.03, 0.08]
     whole = PlannedBench(costs, saved)
     expected = search(whole, TOLERANCE, "key", tmp_path / "whole.json")
@@ -103,17 +103,17 @@ def test_a_search_that_was_stopped_goes_on_from_its_journal(tmp_path: Path) -> N
     for _ in range(20):
         bench = PlannedBench(costs, saved, fails_after=4)
         try:
-            found = search(bench, TOLERANCE, "key", journal)
+            choice = search(bench, TOLERANCE, "key", journal)
         except KeyboardInterrupt:
             total += 4
             continue
         break
     assert total
-    assert found == expected
-    assert total + bench.asked == whole.asked
+    assert choice == expected
+    assert total + bench.measured == whole.measured
     again = PlannedBench(costs, saved)
     search(again, TOLERANCE, "another key", journal)
-    assert again.asked == whole.asked
+    assert again.measured == whole.measured
 
 
 def test_a_stop_in_the_third_block_costs_that_one_alone(tmp_path: Path) -> None:
@@ -124,22 +124,22 @@ def test_a_stop_in_the_third_block_costs_that_one_alone(tmp_path: Path) -> None:
         search(PlannedBench(costs, saved, fails_after=2), TOLERANCE, "key", journal)
     rest = PlannedBench(costs, saved)
     assert search(rest, TOLERANCE, "key", journal) == expected
-    assert rest.asked == whole.asked - 2
+    assert rest.measured == whole.measured - 2
 
 
 def test_a_tolerance_of_nothing_is_proven_by_no_number_of_pairs(tmp_path: Path) -> None:
     bench, journal = PlannedBench([1, 0], [0.1, 0.1]), tmp_path / "journal.json"
     with pytest.raises(UndecidedSearch, match="No number of pairs"):
         search(bench, 0, "key", journal)
-    assert not bench.asked
+    assert not bench.measured
     assert search(bench, 0, "key", journal, accept_undecided=True).chosen == ("ground/1",)
 
 
-def test_pairs_that_could_prove_nothing_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_too_few_pairs_to_decide_are_refused_before_any_work(tmp_path: Path) -> None:
     bench = PlannedBench([0], [0.1])
     with pytest.raises(UndecidedSearch, match=r"1000 pairs .* takes 3,900 pairs"):
         search(bench, 0.1, "key", tmp_path / "journal.json")
-    assert not bench.asked
+    assert not bench.measured
     assert not list(tmp_path.iterdir())
 
 
@@ -148,10 +148,10 @@ def test_an_undecided_choice_is_accepted_only_where_the_user_asks_for_it(tmp_pat
     with pytest.raises(UndecidedSearch, match=r"About [\d,]+ pairs would decide .*--accept-undecided") as raised:
         search(bench, TOLERANCE, "key", journal)
     assert raised.value.exit_code == 3
-    measured = bench.asked
-    found = search(bench, TOLERANCE, "key", journal, accept_undecided=True)
-    assert (found.chosen, found.accepted) == (("ground/0",), True)
-    assert bench.asked == measured, "nothing is measured twice"
+    measured = bench.measured
+    choice = search(bench, TOLERANCE, "key", journal, accept_undecided=True)
+    assert (choice.chosen, choice.accepted) == (("ground/0",), True)
+    assert bench.measured == measured, "nothing is measured twice"
 
 
 def test_what_is_shown_to_lose_too_much_is_never_accepted(tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, content: bytes)
     assert journal.read_bytes() == content
 
 
-def test_a_journal_of_another_search_is_dropped_and_the_user_told(tmp_path: Path) -> None:
-    journal, told = tmp_path / "journal.json", list[str]()
+def test_a_journal_of_another_search_is_dropped_and_reported(tmp_path: Path) -> None:
+    journal, notices = tmp_path / "journal.json", list[str]()
     search(PlannedBench([0, 1], [0.1, 0.1]), TOLERANCE, "key", journal)
-    search(PlannedBench([0, 1], [0.1, 0.1]), TOLERANCE, "another", journal, notice=told.append)
-    assert len(told) == 1
-    assert "2 blocks" in told[0]
+    search(PlannedBench([0, 1], [0.1, 0.1]), TOLERANCE, "another", journal, notice=notices.append)
+    assert len(notices) == 1
+    assert "2 blocks" in notices[0]
 
 
 def _most_saved(costs: Sequence[int], saved: Sequence[float], allowance: int) -> float:

@@ -1,4 +1,4 @@
-"""A row never depends on the images beside it; in a quantised engine a rounding may depend on the size of the batch."""
+"""A row never depends on the other images of its batch; in a quantised engine, rounding may depend on its size."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ Rows = Callable[[Images, Descriptors], Descriptors]
 
 
 class Changed:
-    """An engine whose rows `change` alters."""
+    """An engine with rows altered by `change`."""
 
     def __init__(self, of: Embedder, change: Rows) -> None:
         self._of, self._change = of, change
@@ -38,13 +38,13 @@ class Changed:
 
 
 def swapped(_: Images, rows: Descriptors) -> Descriptors:
-    """The last two rows of a batch change places."""
+    """Swap the last two rows of a batch."""
     rows[-2:] = rows[-2:][::-1].copy()
     return rows
 
 
 def averaged(_: Images, rows: Descriptors) -> Descriptors:
-    """The first row of a batch is mixed with its neighbour's."""
+    """Mix the first row of a batch with the second."""
     if len(rows) > 1:
         rows[0] += 0.5 * rows[1]
         rows[0] /= np.linalg.norm(rows[0])
@@ -52,7 +52,7 @@ def averaged(_: Images, rows: Descriptors) -> Descriptors:
 
 
 def leaked_at_two(_: Images, rows: Descriptors) -> Descriptors:
-    """In a batch of two, and in no other, the second row holds a tenth of the first."""
+    """Add a tenth of the first row to the second, in a batch of two only."""
     if len(rows) == 2:
         rows[1] += 0.1 * rows[0]
         rows[1] /= np.linalg.norm(rows[1])
@@ -60,7 +60,7 @@ def leaked_at_two(_: Images, rows: Descriptors) -> Descriptors:
 
 
 def wrong_at_seven(_: Images, rows: Descriptors) -> Descriptors:
-    """In a batch of seven all rows are off a little."""
+    """Change all rows of a batch of seven slightly."""
     if len(rows) == 7:
         rows += 0.02 * np.roll(np.eye(rows.shape[1], dtype=np.float32)[0], 3)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -68,7 +68,7 @@ def wrong_at_seven(_: Images, rows: Descriptors) -> Descriptors:
 
 
 class Stale:
-    """The last row of a batch is the last of the batch before."""
+    """Return the last row of the previous batch as the last row of a batch."""
 
     def __init__(self) -> None:
         self._before: Descriptors | None = None
@@ -83,7 +83,7 @@ class Stale:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("fault", [swapped, averaged, leaked_at_two, wrong_at_seven, Stale()])
-def test_rows_that_depend_on_their_batch_are_found(
+def test_rows_that_depend_on_their_batch_are_detected(
     trained: Trained, images: Images, precision: Precision, fault: Rows
 ) -> None:
     engine = trained.bundles[precision].embedder("ground")
@@ -92,7 +92,7 @@ def test_rows_that_depend_on_their_batch_are_found(
 
 
 class Flipped:
-    """In batches the arg-max of `of_images` falls the other way, which rotates their rows by 1.8 degrees."""
+    """Flip the arg-max of `of_images` in batches, which rotates their rows by 1.8 degrees."""
 
     def __init__(self, of_images: Images) -> None:
         self._of = of_images
@@ -107,12 +107,12 @@ class Flipped:
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 0), ("fp16", 0), ("int8", 3)])
-def test_a_rounding_may_fall_the_other_way_for_few_images_of_a_quantised_engine(
+def test_few_images_of_a_quantised_engine_may_change_with_the_batch_size(
     trained: Trained, images: Images, precision: Precision, most: int
 ) -> None:
     engine = trained.bundles[precision].embedder("ground")
-    found = compare_batches(Changed(engine, Flipped(images[:most])), images, precision)
-    assert batch_fault(found) is None
-    assert found.differing == most
+    invariance = compare_batches(Changed(engine, Flipped(images[:most])), images, precision)
+    assert batch_fault(invariance) is None
+    assert invariance.differing == most
     more = compare_batches(Changed(engine, Flipped(images[: most + 1])), images, precision)
     assert f"{most + 1} of 7 images" in str(batch_fault(more))

@@ -1,4 +1,4 @@
-"""The command that embeds: all sources, a table of what row is which image, bad images named, nothing half-written."""
+"""The command `embed`: all sources, a table of rows and images, unreadable images named, no partial output."""
 
 import csv
 import subprocess
@@ -36,23 +36,23 @@ def names(count: int) -> list[str]:
     return [f"{number:02}.png" for number in range(count)]
 
 
-def test_a_folder_becomes_descriptors_and_a_table_of_them(
+def test_a_folder_is_embedded_with_a_table_of_its_rows(
     bundle: Path, folder: Path, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
     out = tmp_path / "made" / "d.npy"
     done = cli("embed", bundle, folder, "--branch", "aerial", "--out", out, "--threads", "1")
     assert done.code == 0
     assert "70 descriptors" in done.err
-    found = np.load(out)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, descriptors_of(names(70)), atol=1e-5)
+    descriptors = np.load(out)
+    assert descriptors.dtype == np.float32
+    np.testing.assert_allclose(descriptors, descriptors_of(names(70)), atol=1e-5)
     rows = table(out)
     assert [Path(row["name"]).name for row in rows] == names(70)
     assert [row["row"] for row in rows] == [str(number) for number in range(70)]
 
 
 @pytest.mark.parametrize("how", [("--batch", 1), ("--batch", 7), ("--latency-budget", 500)])
-def test_the_batch_size_does_not_change_what_is_written(
+def test_the_batch_size_does_not_change_the_output(
     bundle: Path, folder: Path, tmp_path: Path, cli: Callable[..., Outcome], how: tuple[object, ...]
 ) -> None:
     assert cli("embed", bundle, folder, "--branch", "ground", "--out", tmp_path / "d.npy", *how).code == 0
@@ -90,7 +90,7 @@ def test_a_video_is_embedded_frame_by_frame(bundle: Path, tmp_path: Path, cli: C
     ]
 
 
-def test_a_video_that_breaks_off_stops_the_run_or_is_listed(
+def test_a_truncated_video_stops_the_run_or_is_listed(
     bundle: Path, tmp_path: Path, cli: Callable[..., Outcome], refused: Callable[..., str]
 ) -> None:
     video, out = write_video(tmp_path / "drive.avi"), tmp_path / "d.npy"
@@ -101,7 +101,7 @@ def test_a_video_that_breaks_off_stops_the_run_or_is_listed(
     assert len(np.load(out)) == len(table(out)) - 1
 
 
-def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(
+def test_impossible_inputs_are_refused_and_nothing_is_written(
     bundle: Path, folder: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     out = ("--branch", "aerial", "--out", tmp_path / "d.npy")
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_nothing(bundle: Path, folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("command", ["localize", "gallery add"])
-def test_threads_are_the_engines_own(
+def test_the_number_of_threads_is_an_option(
     bundle: Path, folder: Path, tmp_path: Path, cli: Callable[..., Outcome], command: str
 ) -> None:
     gallery = tmp_path / "g"

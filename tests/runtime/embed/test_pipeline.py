@@ -1,11 +1,13 @@
-"""Images become descriptors in order, with memory flat, while reading, decoding and the engine overlap."""
+"""Images become descriptors in order, in constant memory, while reading, decoding and the engine overlap."""
 
 import itertools
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +17,15 @@ from PIL import Image
 from tiny_gallery import TinyEmbedder, pixels_of
 
 from geodtr.runtime.embed.batch_size import largest_batch
-from geodtr.runtime.embed.pipeline import Embedded, embed_files, embed_frames
+from geodtr.runtime.embed.pipeline import Embedded, batches_ahead, embed_files, embed_frames, stop
 from geodtr.runtime.errors import ConfigError, DescriptorError, ImageError
-from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.frames import PIXELS, Frame
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.spec import Descriptors, Images
 
 
 class TimedEmbedder(TinyEmbedder):
-    """An engine that takes `seconds` a call and `each` more an image, by a clock that nothing else moves."""
+    """An engine that takes `seconds` for a call and `each` for an image, on a simulated clock."""
 
     def __init__(self, seconds: float, each: float = 0.0) -> None:
         super().__init__()
@@ -33,6 +35,10 @@ class TimedEmbedder(TinyEmbedder):
     def embed(self, images: Images) -> Descriptors:
         self.now += self._seconds + self._each * len(images)
         return super().embed(images)
+
+
+class Counted(np.ndarray[Any, np.dtype[np.uint8]]):
+    """An array that can be referred to weakly."""
 
 
 class BrokenEmbedder(TinyEmbedder):
@@ -58,14 +64,14 @@ def one_by_one(embedder: TinyEmbedder, images: list[Images]) -> Descriptors:
 
 @given(count=st.integers(0, 40), batch_size=st.integers(1, 12))
 @settings(deadline=None, max_examples=25)
-def test_descriptors_come_in_order_whatever_the_batch_size(count: int, batch_size: int) -> None:
+def test_descriptors_come_in_order_for_any_batch_size(count: int, batch_size: int) -> None:
     images = [pixels_of(str(number)) for number in range(count)]
     batches = list(embed_frames(TinyEmbedder(), images, batch_size=batch_size))
     assert [len(batch.frames) for batch in batches[:-1]] == [batch_size] * max(0, len(batches) - 1)
     assert [frame.name for batch in batches for frame in batch.frames] == [f"#{number}" for number in range(count)]
     if count:
-        found = np.concatenate([batch.descriptors for batch in batches])
-        np.testing.assert_array_equal(found, one_by_one(TinyEmbedder(), images))
+        descriptors = np.concatenate([batch.descriptors for batch in batches])
+        np.testing.assert_array_equal(descriptors, one_by_one(TinyEmbedder(), images))
 
 
 def test_files_pixels_and_named_frames_may_be_mixed(files: list[Path]) -> None:
@@ -75,7 +81,7 @@ def test_files_pixels_and_named_frames_may_be_mixed(files: list[Path]) -> None:
     np.testing.assert_array_equal(batch.descriptors, one_by_one(TinyEmbedder(), [pixels_of("00.png"), pixels, pixels]))
 
 
-def test_an_endless_source_gives_descriptors_at_once_and_is_read_a_few_batches_ahead() -> None:
+def test_an_endless_source_gives_descriptors_immediately_and_is_read_a_few_batches_ahead() -> None:
     taken, ahead = 0, list[int]()
 
     def camera() -> Iterator[Images]:
@@ -88,11 +94,11 @@ def test_an_endless_source_gives_descriptors_at_once_and_is_read_a_few_batches_a
         assert isinstance(next(embedding), Embedded)
         taken += 4
     embedding.close()
-    assert max(ahead) <= 4 + 2 * 4 + 2, "more than the batch that is asked for and two more"
+    assert max(ahead) <= 4 + 2 * 4 + 2, "more than the requested batch and two more"
     assert threading.active_count() < 10
 
 
-def test_memory_is_flat_on_endless_input() -> None:
+def test_memory_is_constant_on_endless_input() -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     image[0, 0] = 1
     embedding = embed_frames(TinyEmbedder(), (image.copy() for _ in itertools.count()), batch_size=4)
@@ -105,27 +111,27 @@ def test_memory_is_flat_on_endless_input() -> None:
     finally:
         tracemalloc.stop()
         embedding.close()
-    assert peak < 20 * image.nbytes, "more than the images on their way"
+    assert peak < 20 * image.nbytes, "more than the images in the pipeline"
 
 
 def test_a_source_is_read_while_the_engine_works() -> None:
-    asked = [threading.Event() for _ in range(20)]
+    requests = [threading.Event() for _ in range(20)]
 
     def camera() -> Iterator[Images]:
-        for number, event in enumerate(asked):
+        for number, event in enumerate(requests):
             event.set()
             yield pixels_of(str(number))
 
     class Waiting(TinyEmbedder):
         def embed(self, images: Images) -> Descriptors:
-            if self.seen + 1 < len(asked):
-                assert asked[self.seen + 1].wait(timeout=60), "the next frame is asked for after the engine's work"
+            if self.seen + 1 < len(requests):
+                assert requests[self.seen + 1].wait(timeout=60), "the next frame is requested after the engine's work"
             return super().embed(images)
 
     assert sum(len(batch.frames) for batch in embed_frames(Waiting(), camera(), batch_size=1)) == 20
 
 
-def test_a_frame_is_embedded_before_the_next_one_is_there() -> None:
+def test_a_frame_is_embedded_before_the_next_one_arrives() -> None:
     embedded = threading.Event()
 
     def camera() -> Iterator[Images]:
@@ -143,7 +149,7 @@ def test_a_bad_image_stops_the_run_and_is_named(files: list[Path]) -> None:
         embed_files(TinyEmbedder(), files, batch_size=4)
 
 
-def test_a_bad_image_is_left_out_where_the_caller_says_so(files: list[Path]) -> None:
+def test_a_bad_image_is_left_out_if_the_caller_chooses(files: list[Path]) -> None:
     for number in (0, 7, 19):
         files[number].write_bytes(b"")
     bad = list[str]()
@@ -152,10 +158,10 @@ def test_a_bad_image_is_left_out_where_the_caller_says_so(files: list[Path]) -> 
         assert path.name in str(error)
         bad.append(path.name)
 
-    found = embed_files(TinyEmbedder(), files, batch_size=4, on_error=leave_out)
+    descriptors = embed_files(TinyEmbedder(), files, batch_size=4, on_error=leave_out)
     assert bad == ["00.png", "07.png", "19.png"]
     good = [pixels_of(path.name) for path in files if path.name not in bad]
-    np.testing.assert_array_equal(found, one_by_one(TinyEmbedder(), good))
+    np.testing.assert_array_equal(descriptors, one_by_one(TinyEmbedder(), good))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +185,7 @@ def test_a_descriptor_that_is_not_finite_names_its_image() -> None:
         list(embed_frames(BrokenEmbedder(), images))
 
 
-def test_what_a_source_raises_comes_after_what_it_gave() -> None:
+def test_an_error_of_a_source_comes_after_its_frames() -> None:
     def camera() -> Iterator[Images]:
         yield pixels_of("first")
         raise OSError("unplugged")
@@ -190,7 +196,7 @@ def test_what_a_source_raises_comes_after_what_it_gave() -> None:
         next(embedding)
 
 
-def test_nothing_is_begun_after_the_caller_stopped() -> None:
+def test_nothing_starts_after_the_caller_stopped() -> None:
     begun = list[int]()
     working = work_ahead(begun.append, itertools.count(), threads=2, ahead=3)
     next(working)
@@ -199,21 +205,45 @@ def test_nothing_is_begun_after_the_caller_stopped() -> None:
     assert "work_ahead" not in {thread.name for thread in threading.enumerate()}, "items are still taken"
 
 
+def test_the_pixels_of_large_frames_are_not_held_for_a_batch() -> None:
+    """A hundred frames of an 8K video are 10 GB."""
+    alive = set[int]()
+    most = 0
+
+    class Video:
+        """Frames of 8K that count themselves while they live; they are empty, so that they cost nothing here."""
+
+        def __iter__(self) -> Iterator[Frame]:
+            nonlocal most
+            for number in range(100):
+                pixels = np.broadcast_to(np.zeros(3, np.uint8), (4320, 7680, 3)).view(Counted)
+                alive.add(number)
+                weakref.finalize(pixels, alive.discard, number)
+                most = max(most, len(alive))
+                yield Frame(f"#{number}", pixels)
+
+    loaded = batches_ahead(Video(), lambda _: np.zeros((4, 4, 3), np.uint8), 100, on_error=stop, bulk=PIXELS)
+    ((frames, images),) = loaded
+    assert len(frames) == len(images) == 100
+    assert [frame.image for frame in frames] == [None] * 100
+    assert most <= 5
+
+
 @pytest.mark.parametrize(("milliseconds", "largest"), [(25.1, 3), (50.1, 8), (60.1, 10)])
-def test_the_batch_is_the_largest_that_keeps_within_the_budget(
+def test_the_batch_is_the_largest_within_the_budget(
     monkeypatch: pytest.MonkeyPatch, milliseconds: float, largest: int
 ) -> None:
-    """A batch of B takes 10 + 5 B ms. The clock is the one thing replaced."""
+    """A batch of B takes 10 + 5 B ms. Only the clock is replaced."""
     embedder = TimedEmbedder(seconds=0.010, each=0.005)
     monkeypatch.setattr(time, "perf_counter", lambda: embedder.now)
     assert largest_batch(embedder, milliseconds, most=16) == largest
 
 
-def test_no_batch_is_larger_than_the_most_that_is_useful() -> None:
+def test_no_batch_is_larger_than_the_maximum() -> None:
     assert largest_batch(TinyEmbedder(), 10_000, most=12) == 12
 
 
-def test_a_budget_below_one_image_is_refused_saying_what_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_below_the_latency_of_one_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = TimedEmbedder(seconds=0.02)
     monkeypatch.setattr(time, "perf_counter", lambda: embedder.now)
     with pytest.raises(ConfigError, match=r"budget of 5 ms.*one image takes 20 ms here.*int8"):

@@ -1,4 +1,4 @@
-"""A process that does all that flies again and again keeps its memory, its files and its threads."""
+"""A process that repeats everything the runtime does keeps its memory, its open files and its threads constant."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is asked of CUDA, as far as a machine without a GPU can tell."""
+"""The settings that are passed to CUDA; they can be checked without a GPU."""
 
 import sys
 from pathlib import Path
@@ -21,15 +21,15 @@ SPEC = BranchSpec(branch="ground", preprocessing=Preprocessing(height=8, width=1
 
 
 class Averages(nn.Module):
-    """Descriptors that are pixels' averages; notes in which arithmetic it was asked for them."""
+    """Averages the pixels into descriptors, and records the arithmetic that was set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
-        self.asked = list[str]()
+        self.arithmetic = list[str]()
 
     def forward(self, images: Tensor) -> Tensor:
-        self.asked = _arithmetic()
+        self.arithmetic = _arithmetic()
         rows: Tensor = images.float().mean(dim=(1, 2)) * self.weight
         return nn.functional.normalize(rows, dim=1)
 
@@ -43,19 +43,19 @@ def test_the_reference_computes_float32_and_no_tf32() -> None:
     before, network = _arithmetic(), Averages()
     assert before[0] == "tf32", "PyTorch's default for convolutions"
     TorchEmbedder(network, SPEC).embed(np.ones((1, 8, 16, 3), np.uint8))
-    assert network.asked == ["ieee", "ieee"]
+    assert network.arithmetic == ["ieee", "ieee"]
     assert _arithmetic() == before
 
 
 def test_the_cuda_provider_computes_float32_and_no_tf32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = dict[str, Any]()
+    passed = dict[str, Any]()
     opened = onnxruntime.InferenceSession
 
     class Session(opened):  # type: ignore[misc, valid-type]
         def __init__(self, *arguments: Any, providers: Any, **options: Any) -> None:
-            asked["providers"] = providers
+            passed["providers"] = providers
             super().__init__(*arguments, providers=["CPUExecutionProvider"], **options)
 
         def get_providers(self) -> list[str]:
@@ -66,14 +66,14 @@ def test_the_cuda_provider_computes_float32_and_no_tf32(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("Failed to load\n"), raising=False)
     open_session(bundle.path / bundle.manifest.ground.file, "cuda")
-    assert asked["providers"] == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert passed["providers"] == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "Failed to load\n"), "CUDA's libraries are looked for, and --json is JSON"
+    assert (printed.out, printed.err) == ("", "Failed to load\n"), "libraries are loaded, and --json stays JSON"
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_exporting_leaves_the_network_where_and_as_it_is(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device "meta" stands for a GPU."""
+def test_exporting_leaves_the_network_unchanged_on_its_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device "meta" replaces a GPU."""
     network = Averages().to(device).train()
     if device == "meta":
         monkeypatch.setattr(nn.Module, "cpu", lambda self: self.to_empty(device="cpu"))

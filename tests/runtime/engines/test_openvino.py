@@ -1,4 +1,4 @@
-"""OpenVINO finds what the reference model finds, computes what the file says, and refuses what it would get wrong."""
+"""OpenVINO has the reference model's recall, computes the file's precision, and refuses unsupported requests."""
 
 import json
 import os
@@ -57,10 +57,10 @@ def images(trained: Trained) -> Images:
 
 
 @pytest.mark.parametrize("precision", BUILT)
-def test_recall_by_every_engine_is_the_reference_models(
+def test_every_engine_has_the_recall_of_the_reference_model(
     trained: Trained, built: dict[Precision, Bundle], precision: Precision
 ) -> None:
-    # 500 pairs cannot prove a drop within half a point: what is measured must be.
+    # 500 pairs cannot prove a drop within half a point, so the measured drop decides.
     gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5})
     candidate = open_model(built[precision].path)
     result = compare(open_model(trained.checkpoint), [candidate], trained.test_set, stages=False, gates=gates)
@@ -79,29 +79,29 @@ def test_a_row_does_not_depend_on_its_batch(
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
-def test_the_manifest_tells_what_precision_layers_really_got(built: dict[Precision, Bundle]) -> None:
+def test_the_manifest_records_the_precision_of_the_compiled_layers(built: dict[Precision, Bundle]) -> None:
     got = {precision: [_layers(built[precision], branch) for branch in BRANCHES] for precision in BUILT}
     assert all(set(layers) == {"fp32"} for layers in (*got["fp32"], *got["fp16"]))
-    made = built["int8"].manifest.quantisation
-    assert made is not None
-    assert sum(layers["int8"] for layers in got["int8"]) == made.operators - len(made.kept_float)
+    quantisation = built["int8"].manifest.quantisation
+    assert quantisation is not None
+    assert sum(layers["int8"] for layers in got["int8"]) == quantisation.operators - len(quantisation.kept_float)
 
 
-def test_a_signal_is_heard_after_engines_were_dropped_in_another_thread(built: dict[Precision, Bundle]) -> None:
+def test_a_signal_is_handled_after_engines_were_dropped_in_another_thread(built: dict[Precision, Bundle]) -> None:
     script = (
         "import os, signal, sys, threading; from pathlib import Path; from geodtr.runtime.bundle import open_bundle\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs are born to ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell start with it ignored
         "held = [open_bundle(Path(sys.argv[1])).embedders()]\n"
         "dropping = threading.Thread(target=held.clear); dropping.start(); dropping.join()\n"
         "try: signal.raise_signal(signal.SIGINT)\n"
-        "except KeyboardInterrupt: print('heard')\n"
+        "except KeyboardInterrupt: print('handled')\n"
     )
     line = [sys.executable, "-c", script, str(built["fp32"].path)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
-def test_layers_are_told_by_name_kind_and_time(built: dict[Precision, Bundle]) -> None:
+def test_layers_are_listed_by_name_kind_and_time(built: dict[Precision, Bundle]) -> None:
     images = np.zeros((2, 32, 128, 3), np.uint8)
     for precision in ("fp32", "int8"):
         layers = built[precision].layer_times("ground", images, calls=3)
@@ -111,12 +111,12 @@ def test_layers_are_told_by_name_kind_and_time(built: dict[Precision, Bundle]) -
         assert 0 < sum(times) < 10_000
 
 
-def test_quantised_weights_and_halves_make_the_file_smaller(built: dict[Precision, Bundle]) -> None:
+def test_quantised_and_half_precision_weights_make_the_file_smaller(built: dict[Precision, Bundle]) -> None:
     sizes = [built[precision].manifest.ground.bytes for precision in BUILT]
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_threads_can_be_chosen_and_change_no_result(built: dict[Precision, Bundle], images: Images) -> None:
+def test_the_number_of_threads_changes_no_result(built: dict[Precision, Bundle], images: Images) -> None:
     file = built["fp32"].path / "ground.onnx"
     assert int(open_compiled(file, EngineOptions(threads=1)).get_property("INFERENCE_NUM_THREADS")) == 1
     one, own = built["fp32"].embedder("ground", EngineOptions(threads=1)), built["fp32"].embedder("ground")
@@ -140,7 +140,7 @@ def test_a_later_call_leaves_descriptors_as_they_were(built: dict[Precision, Bun
     np.testing.assert_array_equal(first, kept)
 
 
-def test_an_exported_graph_does_not_expand_what_it_divides_by(trained: Trained) -> None:
+def test_an_exported_graph_does_not_expand_its_divisor(trained: Trained) -> None:
     for branch in BRANCHES:
         graph = onnx.load(str(trained.onnx.path / f"{branch}.onnx")).graph
         assert "Expand" not in {node.op_type for node in graph.node}
@@ -156,15 +156,15 @@ def test_an_engine_that_computes_another_graph_is_refused(
         check_agreement(engine, _with_one_bias(graph, tmp_path / "other.onnx"), images, "int8", 0.993)
 
 
-def test_an_int8_engine_of_another_machine_or_version_is_refused_and_a_float_one_compiled_anew(
+def test_an_int8_engine_of_another_machine_or_version_is_refused_and_a_float_one_recompiled(
     built: dict[Precision, Bundle], images: Images
 ) -> None:
     for precision in BUILT:
         bundle = built[precision]
-        made = bundle.manifest.backend
+        entry = bundle.manifest.backend
         for backend in (
-            msgspec.structs.replace(made, machine=Machine(architecture="riscv64")),
-            msgspec.structs.replace(made, version="2025.0.0"),
+            msgspec.structs.replace(entry, machine=Machine(architecture="riscv64")),
+            msgspec.structs.replace(entry, version="2025.0.0"),
         ):
             elsewhere = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, backend=backend))
             if precision == "int8":
@@ -175,7 +175,7 @@ def test_an_int8_engine_of_another_machine_or_version_is_refused_and_a_float_one
                 np.testing.assert_allclose(elsewhere.embedder("ground").embed(images), expected, atol=1e-5)
 
 
-def test_float_is_float32_whatever_the_processor_could_do_faster(built: dict[Precision, Bundle]) -> None:
+def test_float_is_float32_even_if_the_processor_has_something_faster(built: dict[Precision, Bundle]) -> None:
     for precision in BUILT:
         for file in ("ground.onnx", "ground.blob"):
             compiled = open_compiled(built[precision].path / file)
@@ -185,33 +185,33 @@ def test_float_is_float32_whatever_the_processor_could_do_faster(built: dict[Pre
 def test_every_command_takes_an_openvino_bundle(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     bundle, gallery, data = tmp_path / "bundle", tmp_path / "gallery", trained.test_set.name
     image = trained.test_set.pairs[0].ground
-    asked = ("--precision", "int8", "--calibration", trained.train_set.name)
+    int8 = ("--precision", "int8", "--calibration", trained.train_set.name)
     for command in (
-        ("build-engine", trained.checkpoint, "--backend", "openvino", *asked, "--out", bundle),
+        ("build-engine", trained.checkpoint, "--backend", "openvino", *int8, "--out", bundle),
         ("parity", trained.checkpoint, bundle, "--data", data),
         ("evaluate", bundle, "--data", data),
         ("embed", bundle, image, "--branch", "ground", "--out", tmp_path / "descriptors.npy"),
         ("gallery", "build", bundle, data, "--out", gallery),
     ):
         result = cli(*command)
-        # Whether 500 pairs decide is not what is asked here.
+        # This test does not require that 500 pairs decide.
         assert result.code == 0 or (command[0] == "parity" and result.code == 3), result
     assert "openvino" in cli("inspect", bundle).out
     located = json.loads(cli("localize", image, "--bundle", bundle, "--gallery", gallery, "--json").out)
     assert len(located["candidates"]) == 5
 
 
-def test_what_openvino_cannot_compute_rightly_is_refused(
+def test_what_openvino_cannot_compute_correctly_is_refused(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from geodtr.export.backends import openvino
 
-    asked = ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b")
+    command = ("build-engine", trained.onnx.path, "--backend", "openvino", "--out", tmp_path / "b")
     images = ("--calibration", trained.train_set.name)
-    assert "fp32, fp16, int8" in refused(*asked, "--precision", "fp8", *images)
-    assert "--provider: for --backend onnxruntime, not openvino" in refused(*asked, "--provider", "cuda")
+    assert "fp32, fp16, int8" in refused(*command, "--precision", "fp8", *images)
+    assert "--provider: for --backend onnxruntime, not openvino" in refused(*command, "--provider", "cuda")
     monkeypatch.setattr(openvino, "this_cpu", lambda: Machine(architecture="x86_64", cpu_flags=("avx2",)))
-    assert "--dialect cpu-7bit" in refused(*asked, "--precision", "int8", "--dialect", "cpu-8bit", *images)
+    assert "--dialect cpu-7bit" in refused(*command, "--precision", "int8", "--dialect", "cpu-8bit", *images)
 
 
 def test_without_openvino_the_extra_is_named(
@@ -267,15 +267,15 @@ print(open_model(Path(sys.argv[1]) / "ground.onnx").inputs[0].any_name, "openvin
 """
 
 
-def test_openvino_writes_nothing_at_home_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
-    """Its package openvino-telemetry would, when it is imported: a client id, and a report to Google Analytics."""
+def test_openvino_writes_nothing_into_the_home_folder_and_uses_no_network(tmp_path: Path) -> None:
+    """Its package openvino-telemetry does both when it is imported: a client id, and a report to Google Analytics."""
     assert version("openvino-telemetry")
     bundle = write_bundle(tmp_path / "bundle")
     home = tmp_path / "home"
     home.mkdir()
-    told = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
     line = [sys.executable, "-c", _AUDITED, str(bundle)]
-    done = subprocess.run(line, env={**told, "HOME": str(home)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(line, env={**environment, "HOME": str(home)}, capture_output=True, text=True, check=True)
     assert done.stdout == "images False\n"
     assert not done.stderr
     assert not list(home.iterdir())

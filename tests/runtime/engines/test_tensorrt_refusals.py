@@ -1,4 +1,4 @@
-"""What TensorRT's backend refuses, and says of it, with NVIDIA's objects and the fakes of tensorrt_on_fakes.py."""
+"""What the TensorRT backend refuses, and its messages, with NVIDIA's objects and the fakes of tensorrt_on_fakes.py."""
 
 import shlex
 import shutil
@@ -91,7 +91,7 @@ def test_which_plans_run_where(
     assert (mismatches(backend, here[0], machines[1]) == []) == runs
 
 
-def test_program_code_in_a_plan_runs_only_with_leave(
+def test_program_code_in_a_plan_runs_only_with_permission(
     build: Callable[..., Bundle], images: Images, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = build(version_compatible=True)
@@ -102,7 +102,7 @@ def test_program_code_in_a_plan_runs_only_with_leave(
     np.testing.assert_allclose(np.linalg.norm(bundle.embedder("ground").embed(images), axis=1), 1, atol=1e-4)
 
 
-def test_a_plan_of_other_batches_than_the_manifest_says_is_refused(build: Callable[..., Bundle]) -> None:
+def test_a_plan_with_other_batch_sizes_than_the_manifest_is_refused(build: Callable[..., Bundle]) -> None:
     bundle = build()
     backend = bundle.manifest.backend
     assert backend.tensorrt is not None
@@ -125,7 +125,7 @@ def test_a_plan_of_other_batches_than_the_manifest_says_is_refused(build: Callab
         (("--provider", "cuda"), "--provider: for --backend onnxruntime, not tensorrt"),
     ],
 )
-def test_options_that_cannot_be_met_are_refused_before_the_work(
+def test_impossible_options_are_refused_before_any_work(
     model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str], options: Any, named: str
 ) -> None:
     assert named in refused("build-engine", model.onnx.path, "--backend", "tensorrt", *options, "--out", tmp_path / "b")
@@ -160,13 +160,13 @@ def test_a_dla_has_no_fp32_to_be_faster_than(
 ) -> None:
     machine.upgrade("11.4.0.106")
     machine.trt.dla_cores = 2
-    asked = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--dla", 0, "--precision", "fp16")
-    assert "Leave --require-faster out" in refused(*asked, "--require-faster", "--out", tmp_path / "b")
+    command = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--dla", 0, "--precision", "fp16")
+    assert "Leave --require-faster out" in refused(*command, "--require-faster", "--out", tmp_path / "b")
     assert machine.trt.configs == []
 
 
 @pytest.mark.parametrize(("error", "named"), [(35, "there is no driver, or it is older"), (100, "sees no device")])
-def test_a_machine_without_a_gpu_is_told_so(
+def test_a_machine_without_a_gpu_is_refused(
     model: Model, machine: Machine, tmp_path: Path, refused: Callable[..., str], error: int, named: str
 ) -> None:
     machine.gpu.error = fake_cuda.cudaError_t(error)
@@ -175,7 +175,7 @@ def test_a_machine_without_a_gpu_is_told_so(
     assert "--backend onnxruntime" in message
 
 
-def test_the_installed_packages_say_that_there_is_no_gpu() -> None:
+def test_the_installed_packages_report_that_there_is_no_gpu() -> None:
     """The real cuda-bindings, where it is installed (PyTorch brings it), on a machine without a driver."""
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     if Path("/dev/nvidiactl").exists():
@@ -205,11 +205,11 @@ def test_a_missing_or_old_tensorrt_is_named(
 
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("precision", ["fp16", "same"])
-def test_old_graphs_are_refused_before_any_work_with_the_command_that_exports_them_anew(
+def test_old_graphs_are_refused_before_any_work_with_the_command_that_exports_them_again(
     model: Model, refused: Callable[..., str], tmp_path: Path, precision: str
 ) -> None:
     old = Path(shutil.copytree(model.onnx.path, tmp_path / "old"))
     planted.old_pixel_order(old)
-    told = refused("build-engine", old, "--backend", "tensorrt", "--precision", precision, "--out", tmp_path / "new")
-    assert "Transpose on uint8, which TensorRT refuses" in told
-    assert "To build it again: geodtr-export export CKPT" in told
+    message = refused("build-engine", old, "--backend", "tensorrt", "--precision", precision, "--out", tmp_path / "new")
+    assert "Transpose on uint8, which TensorRT refuses" in message
+    assert "To build it again: geodtr-export export CKPT" in message

@@ -24,8 +24,10 @@ from geodtr.runtime.spec import Images
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_descriptors_are_those_of_the_graph(build: Callable[..., Bundle], images: Images, precision: Precision) -> None:
-    """The typed graph beside the plans, run by ONNX Runtime, is what their descriptors must equal."""
+def test_descriptors_are_the_results_of_the_graph(
+    build: Callable[..., Bundle], images: Images, precision: Precision
+) -> None:
+    """The descriptors must equal the results of the bundle's typed graph, run by ONNX Runtime."""
     bundle = build(precision)
     request = BuildRequest(bundle.path, bundle.path.with_name("onnx"), plan=Recompile("tensorrt"))
     onnx_bundle = build_engine(request)
@@ -36,7 +38,7 @@ def test_descriptors_are_those_of_the_graph(build: Callable[..., Bundle], images
     assert both["aerial"].embed(images[:0]).shape == (0, bundle.manifest.aerial.spec.descriptor_size)
 
 
-def test_layers_are_told_by_name_and_time_for_no_more_than_the_largest_batch(
+def test_layers_are_listed_by_name_and_time_up_to_the_largest_batch(
     build: Callable[..., Bundle], images: Images
 ) -> None:
     bundle = build(max_batch=8)
@@ -76,19 +78,19 @@ def test_both_branches_share_one_stream_and_one_set_of_buffers(
     assert machine.gpu.calls["graph"] == 3
 
 
-def test_a_last_short_batch_costs_no_graph_of_its_own_until_its_size_comes_again(
+def test_a_last_short_batch_captures_no_graph_until_its_size_comes_again(
     build: Callable[..., Bundle], images: Images, machine: Machine
 ) -> None:
     embedder = build().embedder("ground")
     alone = np.concatenate([embedder.embed(image[None]) for image in images])
     machine.gpu.calls.clear()
     for graphs in (1, 2):
-        found = np.concatenate([embedder.embed(images[start : start + 8]) for start in (0, 8, 16)])
-        np.testing.assert_allclose(found, alone, atol=1e-6)
+        batched = np.concatenate([embedder.embed(images[start : start + 8]) for start in (0, 8, 16)])
+        np.testing.assert_allclose(batched, alone, atol=1e-6)
         assert machine.gpu.calls["graph"] == graphs
 
 
-def test_contexts_of_batch_sizes_long_past_are_given_up(build: Callable[..., Bundle], images: Images) -> None:
+def test_contexts_of_unused_batch_sizes_are_released(build: Callable[..., Bundle], images: Images) -> None:
     embedder = build().embedder("ground")
     expected = embedder.embed(images)
     for _ in range(2):
@@ -98,7 +100,7 @@ def test_contexts_of_batch_sizes_long_past_are_given_up(build: Callable[..., Bun
     assert len(fake_cuda.fake_gpu.graphs) <= 8
 
 
-def test_what_cannot_be_captured_runs_without_a_graph(
+def test_work_that_cannot_be_captured_runs_without_a_graph(
     build: Callable[..., Bundle], images: Images, machine: Machine
 ) -> None:
     expected = build().embedder("ground").embed(images)
@@ -108,15 +110,13 @@ def test_what_cannot_be_captured_runs_without_a_graph(
     assert machine.gpu.calls["launch"] == 0
 
 
-def test_each_thread_works_in_a_stream_of_its_own(
-    build: Callable[..., Bundle], images: Images, machine: Machine
-) -> None:
+def test_each_thread_uses_its_own_stream(build: Callable[..., Bundle], images: Images, machine: Machine) -> None:
     embedder = build().embedder("ground")
     expected = embedder.embed(images)
     machine.gpu.calls.clear()
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda size: embedder.embed(images[:size]), [21, 1, 5, 21, 9, 2, 21, 5, 1]))
-    for rows in found:
+        results = list(pool.map(lambda size: embedder.embed(images[:size]), [21, 1, 5, 21, 9, 2, 21, 5, 1]))
+    for rows in results:
         np.testing.assert_allclose(rows, expected[: len(rows)], atol=1e-6)
     assert 1 <= machine.gpu.calls["stream"] <= 3
 
@@ -149,7 +149,7 @@ def test_one_module_knows_cuda() -> None:
     assert knowing == {"cuda.py"}
 
 
-def test_a_full_gpu_is_said_to_be_full(build: Callable[..., Bundle], images: Images, machine: Machine) -> None:
+def test_a_full_gpu_is_reported(build: Callable[..., Bundle], images: Images, machine: Machine) -> None:
     embedder = build().embedder("ground")
     machine.gpu.free_bytes = 1000
     with pytest.raises(UserError, match="--max-batch"):

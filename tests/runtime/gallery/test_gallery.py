@@ -1,4 +1,4 @@
-"""A gallery gives back what was put in, finds what float32 finds, and can be looked into and exported."""
+"""A gallery returns its contents, has the search results of float32, and can be inspected and exported."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ def tiles(draw: st.DrawFn) -> Tile:
 
 @settings(max_examples=40, deadline=None)
 @given(put=st.lists(tiles(), max_size=6, unique_by=lambda tile: tile.id), storage=st.sampled_from(STORAGES))
-def test_what_was_put_in_comes_back(
+def test_the_contents_can_be_read_back(
     tmp_path_factory: pytest.TempPathFactory, put: list[Tile], storage: Storage
 ) -> None:
     path = build(tmp_path_factory.mktemp("g") / "gallery", MadeTiles(put), storage)
@@ -96,7 +96,7 @@ def test_what_was_put_in_comes_back(
     levels=st.sampled_from([2, 5, 1000]),
     seed=st.integers(0, 99),
 )
-def test_every_storage_finds_what_sorting_all_cosines_finds(
+def test_every_storage_has_the_results_of_sorting_all_cosines(
     tmp_path_factory: pytest.TempPathFactory,
     count: int,
     removed: set[int],
@@ -108,7 +108,7 @@ def test_every_storage_finds_what_sorting_all_cosines_finds(
     seed: int,
 ) -> None:
     generator = np.random.default_rng(seed)
-    # Few levels make many references nearly or exactly equal.
+    # With few levels, many references are nearly or exactly equal.
     rows = generator.integers(-levels, levels + 1, (count, 8)).astype(np.float32) + np.float32(0.1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     source = made_tiles(count)
@@ -145,17 +145,17 @@ def test_compressed_galleries_have_the_recall_of_float32_in_a_half_and_a_quarter
     tmp_path: Path, storage: Storage, share: float
 ) -> None:
     references = unit_rows(3000, 512, 0)
-    # Queries so far from their references that many miss: recall is neither 0 nor 1.
+    # Queries are far enough from their references that recall is neither 0 nor 1.
     queries = references + 4.5 * unit_rows(3000, 512, 1)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     plain = open_folder(fill(tmp_path / "plain", made_tiles(3000).tiles, references))
     packed = open_folder(fill(tmp_path / "packed", made_tiles(3000).tiles, references, storage))
-    expected, found = plain.search(queries, 5), packed.search(queries, 5)
+    expected, results = plain.search(queries, 5), packed.search(queries, 5)
     right = np.arange(3000)[:, None]
     assert 0.2 < (expected.rows[:, :1] == right).mean() < 0.98
-    np.testing.assert_array_equal(found.rows[:, :1] == right, expected.rows[:, :1] == right)
-    np.testing.assert_array_equal((found.rows == right).any(axis=1), (expected.rows == right).any(axis=1))
-    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-6)
+    np.testing.assert_array_equal(results.rows[:, :1] == right, expected.rows[:, :1] == right)
+    np.testing.assert_array_equal((results.rows == right).any(axis=1), (expected.rows == right).any(axis=1))
+    np.testing.assert_allclose(results.scores, expected.scores, atol=2e-6)
     assert packed.info.searched_bytes == pytest.approx(share * plain.info.searched_bytes, rel=0.02)
 
 
@@ -167,7 +167,7 @@ def test_compressed_galleries_have_the_recall_of_float32_in_a_half_and_a_quarter
     spikes=st.floats(1, 8),
     seed=st.integers(0, 99),
 )
-def test_no_compressed_row_is_farther_off_than_it_says(
+def test_no_compressed_row_exceeds_its_recorded_error(
     compression: Compression, count: int, size: int, spikes: float, seed: int
 ) -> None:
     rows = np.sign(unit_rows(count, size, seed)) * np.abs(unit_rows(count, size, seed)) ** np.float32(spikes)
@@ -177,7 +177,7 @@ def test_no_compressed_row_is_farther_off_than_it_says(
     assert (packed.errors <= 0.5 / 127 * math.sqrt(size) + 1e-6).all()
 
 
-def test_a_prior_lets_through_only_what_lies_within(tmp_path: Path) -> None:
+def test_a_prior_admits_only_references_within_it(tmp_path: Path) -> None:
     places = [(0.0, 179.9999), (0.0, -179.9999), (0.0, 0.0), (None, None), (90.0, 10.0)]
     put = [Tile(str(n), "x", lat, lon) for n, (lat, lon) in enumerate(places)]
     with open_folder(build(tmp_path / "g", MadeTiles(put))) as gallery:
@@ -191,7 +191,7 @@ def test_a_prior_lets_through_only_what_lies_within(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "values", [(91, 0, 5), (0, 181, 5), (math.nan, 0, 5), (0, math.inf, 5), (0, 0, 0), (0, 0, math.nan)]
 )
-def test_a_prior_that_cannot_be_is_refused(values: tuple[float, float, float]) -> None:
+def test_an_impossible_prior_is_refused(values: tuple[float, float, float]) -> None:
     with pytest.raises(ConfigError, match=r"allowed|must be"):
         Near(*values)
 
@@ -204,7 +204,7 @@ def test_a_gallery_without_positions_cannot_be_searched_near_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_an_empty_gallery_finds_nothing_and_says_so(
+def test_an_empty_gallery_finds_nothing_and_reports_it(
     tmp_path: Path, storage: Storage, cli: Callable[..., Outcome]
 ) -> None:
     path = build(tmp_path / "g", made_tiles(2), storage)
@@ -220,7 +220,7 @@ def test_an_empty_gallery_finds_nothing_and_says_so(
 
 
 @pytest.mark.parametrize("queries", [np.ones(SIZE), np.ones((1, SIZE + 1)), np.full((1, SIZE), np.nan)])
-def test_queries_that_do_not_fit_are_refused(tmp_path: Path, queries: Any) -> None:
+def test_queries_of_the_wrong_shape_are_refused(tmp_path: Path, queries: Any) -> None:
     with (
         open_folder(build(tmp_path / "g", made_tiles(1))) as gallery,
         pytest.raises(GalleryError, match="descriptor"),
@@ -277,7 +277,7 @@ def test_a_gallery_is_exported_for_spreadsheets_maps_and_data_frames(tmp_path: P
     np.testing.assert_array_equal(np.array(table["descriptor"], np.float32), descriptors_of(["a,b", "ü"]))
 
 
-def test_a_person_can_look_into_the_folder(tmp_path: Path) -> None:
+def test_the_folder_is_readable_with_standard_tools(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(3), "int8")
     assert sorted(file.name for file in path.iterdir()) == [
         "descriptors-1.float32",

@@ -1,4 +1,4 @@
-"""A gallery is built, stopped and gone on with, added to and compacted; what it cannot keep is refused by name."""
+"""A gallery is built, resumed, extended and compacted; a tile that it cannot keep is refused by name."""
 
 import math
 import os
@@ -48,7 +48,7 @@ from geodtr.runtime.sources.tile import Tile
         ({"id": "000"}, "taken by another"),
     ],
 )
-def test_a_tile_that_cannot_be_is_refused_by_name_before_the_work(
+def test_an_impossible_tile_is_refused_by_name_before_any_work(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     source = made_tiles(3)
@@ -63,7 +63,7 @@ def test_a_tile_that_cannot_be_is_refused_by_name_before_the_work(
         writer.add(source.tiles, descriptors_of(["a", "b", "c"]))
 
 
-def test_a_stopped_build_goes_on_and_embeds_nothing_twice(tmp_path: Path) -> None:
+def test_a_stopped_build_resumes_and_embeds_nothing_twice(tmp_path: Path) -> None:
     source, embedder = made_tiles(100), TinyEmbedder()
     source.broken.add("070")
     with pytest.raises(ImageError, match=r"070\.png"):
@@ -86,17 +86,17 @@ def test_a_build_that_kept_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_tiles_can_be_left_out_and_are_told(tmp_path: Path) -> None:
-    told = []
+def test_bad_tiles_can_be_left_out_and_are_reported(tmp_path: Path) -> None:
+    reported = []
     added = build_gallery(
         tmp_path / "g",
         made_tiles(9, broken={"003", "005"}),
         TinyEmbedder(),
         MADE_BY,
-        on_bad_tile=lambda tile, error: told.append((tile.id, str(error))),
+        on_bad_tile=lambda tile, error: reported.append((tile.id, str(error))),
     )
     assert (added.embedded, added.left_out) == (7, 2)
-    assert [name for name, _ in told] == ["003", "005"]
+    assert [name for name, _ in reported] == ["003", "005"]
     repaired = add_to_gallery(tmp_path / "g", made_tiles(9), TinyEmbedder(), MADE_BY.embedding_id)
     assert (repaired.embedded, repaired.held) == (2, 7)
 
@@ -109,7 +109,7 @@ def test_bad_tiles_can_be_left_out_and_are_told(tmp_path: Path) -> None:
         ("made", type(MADE_BY)(embedding_id="f" * 16, precision="fp32", backend="tests 1.0"), "float32", "made_by"),
     ],
 )
-def test_a_build_goes_on_only_as_it_was_begun(
+def test_a_build_resumes_only_with_the_same_options(
     tmp_path: Path, source: str, made_by: Any, storage: Storage, named: str
 ) -> None:
     with pytest.raises(ImageError):
@@ -123,7 +123,7 @@ def test_a_build_goes_on_only_as_it_was_begun(
         build(tmp_path / "g", made_tiles(40))
 
 
-def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) -> None:
+def test_a_source_with_another_record_of_a_tile_is_refused(tmp_path: Path) -> None:
     build(tmp_path / "g", made_tiles(3))
     moved = MadeTiles([replace(made_tiles(3).tiles[1], lat=50.0)])
     with pytest.raises(GalleryError, match="gallery remove"):
@@ -136,7 +136,7 @@ def test_a_source_that_says_something_else_of_a_tile_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2.0])
-def test_a_descriptor_that_cannot_be_is_refused_by_name(tmp_path: Path, value: float) -> None:
+def test_an_invalid_descriptor_is_refused_by_name(tmp_path: Path, value: float) -> None:
     bad = descriptors_of(["a", "b"])
     bad[1, 3] = value
     with FolderWriter(build(tmp_path / "g", made_tiles(1))) as writer, pytest.raises(GalleryError, match="'b'"):
@@ -160,13 +160,13 @@ def test_references_are_removed_by_id_or_glob_and_compacting_frees_their_space(t
         left = [tile.id for tile in gallery.all_tiles()]
         assert left == [f"{n:03}" for n in range(300) if n and not 10 <= n < 30 and not 100 <= n < 200]
         np.testing.assert_array_equal(gallery.descriptors(np.arange(179)), descriptors_of(left))
-    # Who opened the gallery before sees what it saw then.
+    # A reader that opened the gallery before still sees the earlier state.
     assert [tile.id for tile in old.all_tiles()] == [f"{n:03}" for n in range(300)]
     np.testing.assert_array_equal(old.descriptors(np.arange(300)), descriptors_of([f"{n:03}" for n in range(300)]))
     assert verify(path) == ()
 
 
-def test_a_second_writer_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_immediately(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(2))
     with FolderWriter(path), pytest.raises(GalleryError, match=f"another process .*{os.getpid()}"):
         FolderWriter(path)

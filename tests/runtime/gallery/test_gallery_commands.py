@@ -1,4 +1,4 @@
-"""From images on a disk to a gallery and back to a place, by the commands that a user types."""
+"""From images to a gallery to a position, with the commands that a user types."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_a_data_set_gives_its_positions(bundle: Path, tiles: Path, tmp_path: Pat
     assert "48.003000" in cli("localize", tiles / "03.png", "--bundle", bundle, "--gallery", tmp_path / "g").out
 
 
-def test_two_maps_of_one_name_are_told_apart_by_a_prefix(
+def test_a_prefix_separates_two_maps_of_the_same_name(
     bundle: Path, tmp_path: Path, cli: Callable[..., Outcome], refused: Callable[..., str]
 ) -> None:
     for folder, north in (("north", 5_340_000), ("south", 5_330_000)):
@@ -64,9 +64,9 @@ def test_two_maps_of_one_name_are_told_apart_by_a_prefix(
     out, cut = tmp_path / "g", ("--tile-metres", 50)
     assert cli("gallery", "build", bundle, tmp_path / "north/map.tif", *cut, "--out", out).code == 0
     add = ("gallery", "add", out, bundle, tmp_path / "south/map.tif", *cut)
-    said = refused(*add)
-    assert "map.tif#0,0,100,100" in said
-    assert "--id-prefix" in said
+    message = refused(*add)
+    assert "map.tif#0,0,100,100" in message
+    assert "--id-prefix" in message
     for embedded, held in ((9, 0), (0, 9)):
         added = json.loads(cli(*add, "--id-prefix", "south/", "--json").out)
         assert (added["embedded"], added["held"]) == (embedded, held)
@@ -74,24 +74,24 @@ def test_two_maps_of_one_name_are_told_apart_by_a_prefix(
     assert json.loads(cli("gallery", "remove", out, "south/*", "--json").out) == {"removed": 9, "references": 9}
 
 
-def test_a_bad_tile_stops_a_build_which_goes_on_or_leaves_it_out(
+def test_a_bad_tile_stops_a_build_which_resumes_or_leaves_it_out(
     bundle: Path, tiles: Path, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
-    sound = (tiles / "65.png").read_bytes()
-    (tiles / "65.png").write_bytes(sound[:30])
-    asked = ("gallery", "build", bundle, tiles, "--out", tmp_path / "g")
-    stopped = cli(*asked)
+    intact = (tiles / "65.png").read_bytes()
+    (tiles / "65.png").write_bytes(intact[:30])
+    command = ("gallery", "build", bundle, tiles, "--out", tmp_path / "g")
+    stopped = cli(*command)
     assert stopped.code == 2
     assert "65.png" in stopped.err
     assert "not finished" in cli("gallery", "info", tmp_path / "g").out
-    found = cli("localize", tiles / "03.png", "--bundle", bundle, "--gallery", tmp_path / "g")
-    assert "64 tiles" in found.err
-    went_on = cli(*asked, "--on-error", "skip", "--json")
-    assert went_on.code == 0
-    told = json.loads(went_on.out)
-    assert (told["embedded"], told["held"]) == (5, 64)
-    assert "65.png" in told["left_out"][0]
-    (tiles / "65.png").write_bytes(sound)
+    located = cli("localize", tiles / "03.png", "--bundle", bundle, "--gallery", tmp_path / "g")
+    assert "64 tiles" in located.err
+    resumed = cli(*command, "--on-error", "skip", "--json")
+    assert resumed.code == 0
+    report = json.loads(resumed.out)
+    assert (report["embedded"], report["held"]) == (5, 64)
+    assert "65.png" in report["left_out"][0]
+    (tiles / "65.png").write_bytes(intact)
     added = json.loads(cli("gallery", "add", tmp_path / "g", bundle, tiles, "--json").out)
     assert added == {"embedded": 1, "held": 69, "left_out": []}
     assert cli("gallery", "verify", tmp_path / "g").code == 0
@@ -111,7 +111,7 @@ def test_another_models_bundle_is_refused(
     assert "exists" in refused("gallery", "build", bundle, tiles, "--out", tmp_path / "mine")
 
 
-def test_the_commands_look_into_a_gallery_and_change_it(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+def test_the_commands_inspect_a_gallery_and_change_it(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     path = build(tmp_path / "g", made_tiles(9), "int8")
     info = json.loads(cli("gallery", "info", path, "--json").out)
     assert (info["references"], info["positioned"], info["storage"]) == (9, 9, "int8")
@@ -129,7 +129,7 @@ def test_the_commands_look_into_a_gallery_and_change_it(tmp_path: Path, cli: Cal
     assert "FAILED" in cli("gallery", "verify", path).out
 
 
-def test_what_a_command_cannot_do_is_said_in_one_sentence(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_refusal_is_one_sentence(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = build(tmp_path / "g", made_tiles(3))
     assert "no reference 'x'" in refused("gallery", "remove", path, "000", "x")
     assert ".parquet" in refused("gallery", "export", path, "--out", tmp_path / "g.txt")

@@ -1,4 +1,4 @@
-"""A damaged gallery answers, or says what is wrong: never a wrong answer, never a traceback."""
+"""A damaged gallery answers correctly or names the damage: never a wrong answer, never a traceback."""
 
 import json
 import shutil
@@ -31,21 +31,21 @@ from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.sources.tile import Tile
 
 FILES = ("gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.float16", "descriptors-1.scales")
-_SOUND: dict[Storage, Path] = {}
+_INTACT: dict[Storage, Path] = {}
 
 
-def copy_of_a_sound_one(factory: pytest.TempPathFactory, storage: Storage) -> Path:
-    """A gallery of nine tiles to be damaged: built once, copied often."""
-    if storage not in _SOUND:
-        _SOUND[storage] = build(factory.mktemp("sound") / "gallery", made_tiles(9), storage)
-    return shutil.copytree(_SOUND[storage], factory.mktemp("g") / "gallery")
+def copy_of_an_intact_one(factory: pytest.TempPathFactory, storage: Storage) -> Path:
+    """A gallery of nine tiles that a test may damage; built once and copied."""
+    if storage not in _INTACT:
+        _INTACT[storage] = build(factory.mktemp("intact") / "gallery", made_tiles(9), storage)
+    return shutil.copytree(_INTACT[storage], factory.mktemp("g") / "gallery")
 
 
 @pytest.mark.parametrize(
     "name", ["gallery.json", "references.sqlite", "descriptors-1.float32", "descriptors-1.int8", "descriptors-1.scales"]
 )
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "missing"])
-def test_a_damaged_gallery_is_refused_by_the_name_of_the_file(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_damaged_gallery_is_refused_naming_the_file(tmp_path: Path, name: str, damage: str) -> None:
     path = build(tmp_path / "g", made_tiles(3), "int8")
     file = path / name
     if damage == "missing":
@@ -69,7 +69,7 @@ def test_a_gallery_of_an_older_schema_is_refused(tmp_path: Path) -> None:
         open_folder(tmp_path)
 
 
-def test_rows_that_a_file_lacks_are_named(tmp_path: Path) -> None:
+def test_missing_rows_of_a_file_are_named(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(5))
     file = path / "descriptors-1.float32"
     file.write_bytes(file.read_bytes()[: 3 * 4 * SIZE + 1])
@@ -81,7 +81,7 @@ def test_rows_that_a_file_lacks_are_named(tmp_path: Path) -> None:
 def test_verify_names_the_row_of_every_flipped_bit(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, byte: int, bit: int
 ) -> None:
-    path = copy_of_a_sound_one(tmp_path_factory, "int8")
+    path = copy_of_an_intact_one(tmp_path_factory, "int8")
     file = path / f"descriptors-1.{suffix}"
     content = bytearray(file.read_bytes())
     byte %= len(content)
@@ -91,7 +91,7 @@ def test_verify_names_the_row_of_every_flipped_bit(
     assert [fault.id for fault in verify(path)] == [f"{row:03}"]
 
 
-def test_verify_names_a_reference_whose_place_was_changed(tmp_path: Path) -> None:
+def test_verify_names_a_reference_whose_position_was_changed(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(9))
     file = path / "references.sqlite"
     content = file.read_bytes()
@@ -110,7 +110,7 @@ def test_verify_names_a_reference_whose_place_was_changed(tmp_path: Path) -> Non
         ("INSERT INTO removed VALUES (4)", "004"),
     ],
 )
-def test_verify_names_what_is_wrong_with_the_removed_rows(tmp_path: Path, change: str, named: str | None) -> None:
+def test_verify_names_faults_of_removed_rows(tmp_path: Path, change: str, named: str | None) -> None:
     path = build(tmp_path / "g", made_tiles(9))
     with FolderWriter(path) as writer:
         writer.remove(["002"])
@@ -122,7 +122,7 @@ def test_verify_names_what_is_wrong_with_the_removed_rows(tmp_path: Path, change
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_compacting_refuses_a_damaged_row_and_says_how_to_be_rid_of_it(
+def test_compacting_refuses_a_damaged_row_and_names_the_command_that_removes_it(
     tmp_path: Path, storage: Storage, cli: Callable[..., Outcome], refused: Callable[..., str]
 ) -> None:
     path = build(tmp_path / "g", made_tiles(9), storage)
@@ -131,10 +131,10 @@ def test_compacting_refuses_a_damaged_row_and_says_how_to_be_rid_of_it(
     content[4 * 4 * SIZE + 3] ^= 0x40  # the top bit of the exponent of row 4's first value
     file.write_bytes(content)
     before = {file.name: file.read_bytes() for file in path.glob("descriptors-*")}
-    said = refused("gallery", "compact", path)
-    assert "'004'" in said
-    assert f"gallery remove {path} 004" in said
-    assert "gallery verify" in said
+    message = refused("gallery", "compact", path)
+    assert "'004'" in message
+    assert f"gallery remove {path} 004" in message
+    assert "gallery verify" in message
     assert {file.name: file.read_bytes() for file in path.glob("descriptors-*")} == before
     assert cli("gallery", "remove", path, "004").code == 0
     assert cli("gallery", "compact", path).code == 0
@@ -150,10 +150,10 @@ def test_compacting_refuses_a_damaged_row_and_says_how_to_be_rid_of_it(
     with_=st.binary(min_size=1, max_size=40),
     cut=st.booleans(),
 )
-def test_whatever_stands_in_its_files_a_gallery_answers_or_says_what_is_wrong(
+def test_any_content_of_the_files_gives_an_answer_or_an_error_that_names_it(
     tmp_path_factory: pytest.TempPathFactory, name: str, at: int, with_: bytes, cut: bool
 ) -> None:
-    path = copy_of_a_sound_one(tmp_path_factory, "float16")
+    path = copy_of_an_intact_one(tmp_path_factory, "float16")
     content = bytearray((path / name).read_bytes())
     at %= len(content)
     content[at : at + len(with_)] = with_

@@ -1,4 +1,4 @@
-"""Killed at any instant, on a full or a read-only disk, under its readers: a gallery keeps what it confirmed."""
+"""A gallery keeps what it confirmed: when its writer is killed, on a full or read-only disk, and under readers."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.sources.tile import Tile
 
-# Processes without the tests' threads, in milliseconds: forked from one that has imported what they need.
+# Processes without the tests' threads, started in milliseconds: forked from one that has imported the modules.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["pytest", "geodtr.runtime.gallery.build"])
 
@@ -45,7 +45,7 @@ def test_a_writer_killed_at_any_instant_loses_nothing_that_it_confirmed(tmp_path
         time.sleep(chance.uniform(0, 0.15))
         writer.kill()
         writer.join()
-        done, begun = _told(ours)
+        done, begun = _received(ours)
         confirmed += len(done)
         for what, batch in done:
             held = _after(held, what, batch)
@@ -62,8 +62,8 @@ def test_a_writer_killed_at_any_instant_loses_nothing_that_it_confirmed(tmp_path
     assert len(list(path.glob("descriptors-*"))) == 3
 
 
-def _told(pipe: Connection) -> tuple[list[tuple[str, int]], tuple[str, int] | None]:
-    """What a killed writer confirmed, and what it had only begun."""
+def _received(pipe: Connection) -> tuple[list[tuple[str, int]], tuple[str, int] | None]:
+    """The operations that a killed writer confirmed, and the one that it had only begun."""
     done, begun = list[tuple[str, int]](), None
     while True:
         try:
@@ -90,26 +90,26 @@ def test_readers_in_other_processes_see_whole_states_while_one_writes(tmp_path: 
     theirs.close()
     readers = []
     for _ in range(2):
-        heard, told = PROCESSES.Pipe(duplex=False)
-        reader = PROCESSES.Process(target=read_for, args=(path, 1.5, told))
+        receiver, sender = PROCESSES.Pipe(duplex=False)
+        reader = PROCESSES.Process(target=read_for, args=(path, 1.5, sender))
         reader.start()
-        told.close()
-        readers.append((reader, heard))
+        sender.close()
+        readers.append((reader, receiver))
     compacted = 0
     while any(reader.is_alive() for reader, _ in readers):
         while ours.poll(0.01):
             compacted += ours.recv()[0] == "compact"
     writer.kill()
     writer.join()
-    for reader, heard in readers:
-        rounds = heard.recv()
+    for reader, receiver in readers:
+        rounds = receiver.recv()
         reader.join()
         assert isinstance(rounds, int), rounds
         assert rounds > 3
     assert compacted > 3
 
 
-def test_an_interrupted_build_command_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_build_command_resumes(tmp_path: Path) -> None:
     script = (
         "import os, signal\nfrom pathlib import Path\nimport tiny_gallery as tiny\n"
         "from geodtr.runtime.gallery.build import build_gallery\n"
@@ -130,7 +130,7 @@ def test_an_interrupted_build_command_goes_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mount a file system of 2 MB in memory, with options; it is gone after the test."""
+    """Mount a file system of 2 MB in memory, with options, and remove it after the test."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -149,7 +149,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])
-def test_a_full_disk_stops_a_writer_and_costs_nothing_that_it_confirmed(
+def test_a_full_disk_stops_a_writer_and_loses_nothing_that_it_confirmed(
     small_disk: Callable[..., Path], storage: Storage
 ) -> None:
     disk = small_disk()
@@ -205,7 +205,7 @@ def test_a_gallery_on_a_read_only_disk_can_be_read_and_refuses_a_writer(
     disk = small_disk()
     path = build(disk / "g", made_tiles(3), "int8")
     if killed:
-        # The copy of a gallery in use: what was confirmed last is in the log alone.
+        # The copy of a gallery in use: the last confirmed changes are only in the log.
         with FolderWriter(path) as writer:
             writer.add([Tile("last", "last.png")], descriptors_of(["last"]))
             shutil.copytree(path, disk / "copy")
@@ -226,7 +226,7 @@ NOBODY = 65534
 
 @contextmanager
 def not_allowed_to_write(path: Path) -> Iterator[None]:
-    """Be a user who may read the folder `path` and no more."""
+    """Act as a user who may only read the folder `path`."""
     was = os.geteuid()
     path.chmod(0o555)
     if not was:
@@ -240,13 +240,13 @@ def not_allowed_to_write(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that other users can enter, as pytest's own cannot be."""
+    """A folder that other users can enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
-def test_a_reader_who_may_not_write_keeps_what_it_opened_beside_a_writer(public_folder: Path) -> None:
+def test_a_reader_without_write_permission_keeps_its_snapshot_beside_a_writer(public_folder: Path) -> None:
     path = build(public_folder / "g", made_tiles(2000))
     with not_allowed_to_write(path):
         gallery = open_folder(path)
@@ -262,7 +262,7 @@ def test_a_reader_who_may_not_write_keeps_what_it_opened_beside_a_writer(public_
             assert gallery.tile(0).id == "100"
 
 
-def test_a_copy_is_of_one_moment_whatever_a_writer_does_between_its_files(
+def test_a_copy_is_consistent_although_a_writer_changes_files_meanwhile(
     public_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = build(public_folder / "g", made_tiles(50))
@@ -271,7 +271,7 @@ def test_a_copy_is_of_one_moment_whatever_a_writer_does_between_its_files(
     def copy_and_change(source: Path, target: Path) -> None:
         copy(source, target)
         if change := next(changes, None):
-            # The folder's owner is another process, which has gone again when the copy goes on.
+            # The folder's owner is another process, which has ended when the copy continues.
             os.seteuid(os.getuid())
             path.chmod(0o755)
             with FolderWriter(path) as writer:
@@ -285,7 +285,7 @@ def test_a_copy_is_of_one_moment_whatever_a_writer_does_between_its_files(
         assert [tile.id for tile in gallery.all_tiles()] == [f"{n:03}" for n in range(10, 50)]
 
 
-def test_without_room_for_a_copy_of_the_table_one_is_told_how_to_give_some(
+def test_without_space_for_a_copy_of_the_table_the_error_names_the_remedy(
     public_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = build(public_folder / "g", made_tiles(3))

@@ -1,4 +1,4 @@
-"""The example that embeds on many machines, on the one that is here: the gallery is that of a single process."""
+"""The example for many machines, run on one: the gallery equals the one of a single process."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def _leave_out(tile: Tile, error: Exception) -> None:
     del tile, error
 
 
-def test_ray_goes_on_with_a_build_and_gives_the_bytes_of_a_single_process(tmp_path: Path) -> None:
+def test_ray_resumes_a_build_and_gives_the_bytes_of_a_single_process(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the example needs Ray: pip install '.[ray]'")
     bundle = open_bundle(write_bundle(tmp_path / "bundle"))
     (tmp_path / "tiles").mkdir()

@@ -1,4 +1,4 @@
-"""A gallery in Milvus gives what one in a folder gives, from a file and over the network, and says what it cannot.
+"""A gallery in Milvus gives the results of one in a folder, from a file and over the network, and names what it lacks.
 
 GEODTR_MILVUS=milvus://HOST:PORT runs the same against a server of one's own.
 """
@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["file", "server"])
 def place(request: pytest.FixtureRequest, server: str, tmp_path: Path) -> Iterator[str]:
-    """A place where no gallery is yet."""
+    """A location without a gallery."""
     if request.param == "file":
         yield str(tmp_path / "map.db")
         return
@@ -104,7 +104,7 @@ STRANGE = (
 )
 
 
-def test_what_was_put_in_comes_back(place: str) -> None:
+def test_the_contents_can_be_read_back(place: str) -> None:
     build_gallery(place, MadeTiles(STRANGE), TinyEmbedder(), MADE_BY)
     with open_gallery(place) as gallery:
         assert {tile.id: tile for tile in gallery.all_tiles()} == {tile.id: tile for tile in STRANGE}
@@ -124,7 +124,7 @@ def test_what_was_put_in_comes_back(place: str) -> None:
 
 @pytest.fixture(scope="module")
 def twins(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gallery, Gallery]]:
-    """The same 300 tiles, around the antimeridian, a pole, elsewhere and nowhere: in a folder and on a server."""
+    """The same 300 tiles in a folder and on a server: at the antimeridian, at a pole, elsewhere, without a position."""
     random = np.random.default_rng(3)
     where = [(70, 179.9, 0.4), (89.9, 0.0, 90.0), (-5, 8.0, 0.2)]
     tiles = []
@@ -154,7 +154,7 @@ def _ids(gallery: Gallery, rows: Any) -> list[list[str]]:
     place=st.none() | st.sampled_from([(70.0, 179.99), (70.05, -179.8), (89.95, 100.0), (-5.0, 8.0), (0.0, 0.0)]),
     radius=st.floats(1.0, 40_000.0),
 )
-def test_a_search_finds_what_a_folder_finds(
+def test_a_search_has_the_results_of_a_folder(
     twins: tuple[Gallery, Gallery],
     seed: int,
     queries: int,
@@ -163,9 +163,9 @@ def test_a_search_finds_what_a_folder_finds(
     radius: float,
 ) -> None:
     folder, milvus = twins
-    asked = unit_rows(queries, SIZE, seed)
+    vectors = unit_rows(queries, SIZE, seed)
     near = None if place is None else Near(*place, radius)
-    one, other = folder.search(asked, top, near), milvus.search(asked, top, near)
+    one, other = folder.search(vectors, top, near), milvus.search(vectors, top, near)
     np.testing.assert_allclose(other.scores, one.scores, atol=1e-6)
     assert _ids(milvus, other.rows) == _ids(folder, one.rows)
 
@@ -177,7 +177,7 @@ def test_a_search_finds_what_a_folder_finds(
     radius=st.floats(1e-3, 3e7),
     seed=st.integers(0, 9),
 )
-def test_a_box_holds_all_that_is_near(lat: float, lon: float, radius: float, seed: int) -> None:
+def test_a_box_contains_everything_within_the_radius(lat: float, lon: float, radius: float, seed: int) -> None:
     near, random = Near(lat, lon, radius), np.random.default_rng(seed)
     box, spread = near.box, np.degrees(radius / 6.371e6)
     around = np.clip(lat + spread * random.uniform(-1, 1, 400), -90, 90)
@@ -197,17 +197,17 @@ def test_the_commands_work_on_it_as_on_a_folder(
         Image.fromarray(pixels_of(str(number))).save(tmp_path / "tiles" / f"{number:02}.png")
     tiles = tmp_path / "tiles"
     bad = tiles / "35.png"
-    sound = bad.read_bytes()
-    bad.write_bytes(sound[:30])
-    asked = ("gallery", "build", bundle, tiles, "--out", place)
-    stopped = cli(*asked)
+    intact = bad.read_bytes()
+    bad.write_bytes(intact[:30])
+    command = ("gallery", "build", bundle, tiles, "--out", place)
+    stopped = cli(*command)
     assert stopped.code == 2
     assert "35.png" in stopped.err
     assert "not finished" in cli("gallery", "info", place).out
     assert "32 tiles" in cli("localize", tiles / "03.png", "--bundle", bundle, "--gallery", place).err
-    went_on = json.loads(cli(*asked, "--on-error", "skip", "--json").out)
-    assert (went_on["embedded"], went_on["held"], len(went_on["left_out"])) == (7, 32, 1)
-    bad.write_bytes(sound)
+    resumed = json.loads(cli(*command, "--on-error", "skip", "--json").out)
+    assert (resumed["embedded"], resumed["held"], len(resumed["left_out"])) == (7, 32, 1)
+    bad.write_bytes(intact)
     assert json.loads(cli("gallery", "add", place, bundle, tiles, "--json").out)["embedded"] == 1
     answer = json.loads(cli("localize", bad, "--bundle", bundle, "--gallery", place, "--json").out)
     assert answer["candidates"][0]["place"]["id"] == "35.png"
@@ -220,7 +220,7 @@ def test_the_commands_work_on_it_as_on_a_folder(
     assert "100.00 % of the 10 nearest" in verified.out
     assert "gallery build" in refused("localize", bad, "--bundle", other, "--gallery", place)
     assert "gallery build" in refused("gallery", "add", place, other, tiles)
-    assert "finished" in refused(*asked)
+    assert "finished" in refused(*command)
     assert json.loads(cli("gallery", "remove", place, "0[1-3].png", "39.png", "--json").out)["references"] == 36
     assert "nothing was removed" in refused("gallery", "remove", place, "04.png", "zz")
     assert "by itself" in refused("gallery", "compact", place)
@@ -230,7 +230,7 @@ def test_the_commands_work_on_it_as_on_a_folder(
     assert cli("gallery", "verify", place).code == 0
 
 
-def test_a_calibration_is_kept_with_it(place: str, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+def test_a_calibration_is_stored_with_the_gallery(place: str, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     tiny = make_world(tmp_path)
     names = ["ground", "aerial", "lat", "lon"]
     rows = [
@@ -249,14 +249,14 @@ def test_a_calibration_is_kept_with_it(place: str, tmp_path: Path, cli: Callable
     assert answer["fix"]["within"]
     assert answer["candidates"][0]["place"]["id"] == "tiles/003.png"
     near = f"{tiny.lat[3]},{tiny.lon[3]},60"
-    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", place, "--near", near, "--top", 9, "--json")
+    command = ("localize", image, "--bundle", tiny.bundle, "--gallery", place, "--near", near, "--top", 9, "--json")
     with Localizer.open(tiny.bundle, tiny.gallery) as folder:
         expected = folder.locate(image, 9, near=Near(tiny.lat[3], tiny.lon[3], 60)).candidates
-    found = [each["place"]["id"] for each in json.loads(cli(*asked).out)["candidates"]]
-    assert found == [f"tiles/{each.place.id}" for each in expected]
+    names = [each["place"]["id"] for each in json.loads(cli(*command).out)["candidates"]]
+    assert names == [f"tiles/{each.place.id}" for each in expected]
 
 
-def test_verify_names_what_was_changed_behind_its_back(place: str) -> None:
+def test_verify_names_rows_that_another_program_changed(place: str) -> None:
     _fill(place, 20)
     client, collection = _client(place), _collection(place)
     client.load_collection(collection)
@@ -282,7 +282,7 @@ def test_an_index_that_is_not_exact_is_measured(place: str) -> None:
     assert 0.5 < verified.recall.found <= 1
 
 
-def test_writers_at_once_add_each_tile_once(server: str) -> None:
+def test_simultaneous_writers_add_each_tile_once(server: str) -> None:
     place = f"{server}/geodtr_{uuid.uuid4().hex}"
     _fill(place, 5)
     failures = list[BaseException]()
@@ -293,7 +293,7 @@ def test_writers_at_once_add_each_tile_once(server: str) -> None:
         try:
             add_to_gallery(place, source, TinyEmbedder(), MADE_BY.embedding_id)
         except GalleryError as error:
-            # The other was faster with this very batch: what is there is what this one would have added.
+            # The other writer added this batch first, with the same content.
             failures.append(error)
 
     threads = [threading.Thread(target=add, args=(first,)) for first in (0, 10, 20)]
@@ -310,7 +310,7 @@ def test_writers_at_once_add_each_tile_once(server: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on_with_all_that_it_confirmed(tmp_path: Path) -> None:
+def test_a_killed_build_resumes_with_everything_it_confirmed(tmp_path: Path) -> None:
     place = tmp_path / "map.db"
     script = (
         "import sys, time\n"
@@ -346,7 +346,7 @@ def test_a_build_that_kept_nothing_leaves_nothing(place: str, tmp_path: Path) ->
     assert not (tmp_path / "map.db").exists()
 
 
-def test_what_milvus_cannot_is_refused_by_name(place: str, tmp_path: Path) -> None:
+def test_features_that_milvus_lacks_are_refused_by_name(place: str, tmp_path: Path) -> None:
     source, embedder = made_tiles(3), TinyEmbedder()
     with pytest.raises(ConfigError, match="int8"):
         build_gallery(place, source, embedder, MADE_BY, storage="int8")
@@ -380,7 +380,7 @@ def _remove(place: str, *ids: str) -> None:
         writer.remove(ids)
 
 
-def test_what_a_search_found_can_be_looked_up_although_another_removed_it(place: str) -> None:
+def test_results_of_a_search_can_be_read_after_another_process_removed_them(place: str) -> None:
     _fill(place, 30)
     with open_gallery(place) as gallery:
         hits = gallery.search(descriptors_of(["004", "011"]), 5)
@@ -391,14 +391,14 @@ def test_what_a_search_found_can_be_looked_up_although_another_removed_it(place:
         assert not {"004", "011"} & {name for ids in _ids(gallery, again.rows) for name in ids}
 
 
-def test_what_is_removed_while_milvus_searches_is_not_found(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_removed_during_a_search_are_not_found(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(place, 30)
     search = Collection.search
 
     def search_and_remove(self: Collection, *arguments: Any) -> Any:
-        found = search(self, *arguments)
+        results = search(self, *arguments)
         _remove(place, "004")
-        return found
+        return results
 
     with open_gallery(place) as gallery:
         monkeypatch.setattr(Collection, "search", search_and_remove)
@@ -407,7 +407,7 @@ def test_what_is_removed_while_milvus_searches_is_not_found(place: str, monkeypa
         assert "004" not in _ids(gallery, hits.rows)[0]
 
 
-def test_a_graph_gives_every_query_all_that_lies_within_a_small_prior(place: str) -> None:
+def test_a_graph_index_returns_everything_within_a_small_prior(place: str) -> None:
     with begin_gallery(place, _begun(64, "hnsw")) as writer:
         writer.add(made_tiles(3000).tiles, unit_rows(3000, 64, 0))
         writer.finish()
@@ -430,7 +430,7 @@ def test_an_empty_gallery_finds_nothing(place: str) -> None:
     assert verify_gallery(place).faults == ()
 
 
-def test_a_collection_of_somebody_else_is_left_alone(place: str) -> None:
+def test_a_collection_of_another_program_is_not_touched(place: str) -> None:
     client = _client(place)
     client.create_collection(_collection(place), dimension=8)
     client.close()
@@ -441,10 +441,10 @@ def test_a_collection_of_somebody_else_is_left_alone(place: str) -> None:
         _fill(place, 3)
 
 
-def test_a_collection_that_is_not_there_is_named(server: str, tmp_path: Path, refused: Callable[..., str]) -> None:
-    said = refused("gallery", "info", f"{server}/nothing_here")
-    assert "no collection 'nothing_here'" in said
-    assert "gallery build" in said
+def test_a_missing_collection_is_named(server: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    message = refused("gallery", "info", f"{server}/nothing_here")
+    assert "no collection 'nothing_here'" in message
+    assert "gallery build" in message
     assert "holds no gallery" in refused("gallery", "info", tmp_path / "none.db")
     (tmp_path / "thesis.db").mkdir()
     (tmp_path / "thesis.db" / "thesis.tex").write_text("precious")
@@ -462,11 +462,11 @@ def _one_tile(root: Path) -> Path:
     return root / "tiles"
 
 
-def test_a_server_that_does_not_answer_is_said_soon(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_reported_soon(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("geodtr-export")
     began = time.monotonic()
-    asked = [str(program), "gallery", "info", "milvus://127.0.0.1:1/map"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [str(program), "gallery", "info", "milvus://127.0.0.1:1/map"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert time.monotonic() - began < 60
     assert done.returncode == 2
     assert "no Milvus server answers" in done.stderr
@@ -474,7 +474,7 @@ def test_a_server_that_does_not_answer_is_said_soon(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(ADDRESS is not None, reason="of Milvus Lite")
-def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+def test_a_file_that_another_process_has_open_is_reported(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     place = _fill(str(tmp_path / "map.db"), 3)
     holds = (
         "import sys; from geodtr.runtime.gallery.registry import open_gallery\n"
@@ -491,7 +491,7 @@ def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path: Path, cli: Callab
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("milvus://user:secret@host/map", "MILVUS_TOKEN"),
         ("http://host/map", "milvus://HOST"),
@@ -504,13 +504,13 @@ def test_a_file_that_is_open_elsewhere_is_said_to_be(tmp_path: Path, cli: Callab
         ("milvus:///map", "COLLECTION"),
     ],
 )
-def test_an_address_that_cannot_be_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as refusal:
+def test_an_invalid_address_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as refusal:
         as_location(text)
     assert "secret" not in str(refusal.value)
 
 
-def test_addresses_say_which_server_database_and_collection() -> None:
+def test_addresses_name_server_database_and_collection() -> None:
     def read(text: str) -> tuple[str, str, str]:
         place = as_location(text)
         assert isinstance(place, MilvusLocation)
@@ -524,7 +524,7 @@ def test_addresses_say_which_server_database_and_collection() -> None:
     assert read("maps/town.db") == ("maps/town.db", "", "gallery")
 
 
-def test_without_pymilvus_a_place_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pymilvus_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pymilvus", "milvus_lite"):
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, module, None)

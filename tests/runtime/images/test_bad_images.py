@@ -1,4 +1,4 @@
-"""An image that cannot be embedded truly is named and refused; nothing is embedded silently wrong."""
+"""An image that cannot be decoded correctly is refused by name."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def test_a_pair_whose_image_is_bad_is_left_out_and_reported(
         image.unlink()
     else:
         image.write_bytes(image.read_bytes()[:400])
-    # Parity writes its verdict into the bundle, which other tests share.
+    # Parity writes its verdict into the bundle, which other tests share: compare a copy.
     bundle = shutil.copytree(trained.bundles["fp32"].path, pairs.parent / "bundle")
     models = [bundle] if command == "evaluate" else [trained.onnx.path, bundle]
     result = cli(command, *models, "--data", f"pairs:{pairs}", "--json")
@@ -64,7 +64,7 @@ def test_a_16_bit_image_is_refused(trained: Trained, tmp_path: Path, refused: Ca
 
 
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
-def test_16_bits_a_channel_are_not_silently_cut_to_8(
+def test_16_bits_per_channel_are_not_silently_reduced_to_8(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], name: str
 ) -> None:
     (tmp_path / name).write_bytes(_rgb16_png() if name.endswith("png") else _rgb16_tiff())
@@ -73,11 +73,11 @@ def test_16_bits_a_channel_are_not_silently_cut_to_8(
 
 
 @pytest.mark.parametrize("width", [540, 671, 720])
-def test_8_bits_are_not_taken_for_16_whatever_numbers_the_file_says_of_itself(tmp_path: Path, width: int) -> None:
+def test_8_bits_are_not_read_as_16_for_any_numbers_in_the_header(tmp_path: Path, width: int) -> None:
     pixels = np.random.default_rng(width).integers(0, 256, (5, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "bytes of a row.bmp")
     np.testing.assert_array_equal(read_image(tmp_path / "bytes of a row.bmp"), pixels)
-    for height in range(1, 60):  # the number of bytes before the last strip has a 16 in it now and then
+    for height in range(1, 60):  # the number of bytes before the last strip sometimes contains a 16
         image = Image.effect_noise((width, height), 80).convert("RGB")
         image.save(tmp_path / "strips.tif", compression="tiff_lzw")
         np.testing.assert_array_equal(read_image(tmp_path / "strips.tif"), np.asarray(image))

@@ -1,4 +1,4 @@
-"""Where images come from: folders, lists, videos, cameras; what breaks off says so in its turn."""
+"""Images from folders, lists, videos and cameras; a truncated source is reported at the position of the fault."""
 
 import re
 import sys
@@ -60,13 +60,13 @@ def test_paths_may_be_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"), [(b"", "lists nothing"), (b"\n \n", "lists nothing"), (b"\xff", "UTF-8")]
 )
-def test_a_list_that_says_nothing_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+def test_an_empty_list_is_named(tmp_path: Path, content: bytes, named: str) -> None:
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(DataError, match=rf"list\.txt.*{named}"):
         seen(f"@{tmp_path / 'list.txt'}")
 
 
-def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.txt cannot be read.*behind the @"):
         seen(f"@{tmp_path / 'gone.txt'}")
 
@@ -86,7 +86,7 @@ def test_a_video_gives_its_frames_in_rgb_with_their_names_and_times(tmp_path: Pa
         np.testing.assert_allclose(pixels(frame)[24, 32], (8 * number, 0, 255), atol=6)
 
 
-def test_each_so_many_th_frame_is_taken_and_no_more_than_the_limit(tmp_path: Path) -> None:
+def test_every_nth_frame_is_taken_up_to_the_limit(tmp_path: Path) -> None:
     video = write_video(tmp_path / "drive.avi")
     image = write_image(tmp_path / "b.png")
     frames = seen(video, image, every=7)
@@ -98,7 +98,7 @@ def test_each_so_many_th_frame_is_taken_and_no_more_than_the_limit(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("suffix", "fourcc"), [(".avi", "MJPG"), (".mkv", "FFV1")])
-def test_a_truncated_video_says_so_after_its_last_frame(tmp_path: Path, suffix: str, fourcc: str) -> None:
+def test_a_truncated_video_is_reported_after_its_last_frame(tmp_path: Path, suffix: str, fourcc: str) -> None:
     video = write_video(tmp_path / f"drive{suffix}", fourcc)
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     *frames, last = seen(video)
@@ -106,6 +106,16 @@ def test_a_truncated_video_says_so_after_its_last_frame(tmp_path: Path, suffix: 
     assert isinstance(last.image, ImageError)
     assert f"{video} breaks off after {len(frames)} of {FRAMES} frames" in str(last.image)
     assert last.name == f"{video}#{len(frames)}"
+
+
+def test_a_video_of_larger_frames_than_the_limit_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "drive.avi")
+    monkeypatch.setattr("geodtr.runtime.images.video.MAX_PIXELS", 64 * 48 - 1)
+    (frame,) = seen(video)
+    assert isinstance(frame.image, ImageError)
+    assert f"{video} has frames of 64x48; at most 3,071 pixels" in str(frame.image)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a video", b"RIFF\0\0\0\0AVI LIST"])
@@ -120,11 +130,11 @@ def test_a_file_that_is_no_video_is_named(tmp_path: Path, content: bytes | None)
 
 @given(at=st.floats(0, 1), junk=st.binary(min_size=1, max_size=40))
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_video_with_flipped_bytes_gives_frames_or_says_why_not(tmp_path: Path, at: float, junk: bytes) -> None:
+def test_a_video_with_flipped_bytes_gives_frames_or_a_named_error(tmp_path: Path, at: float, junk: bytes) -> None:
     video = tmp_path / "drive.avi"
-    if not (tmp_path / "sound.avi").is_file():
-        write_video(tmp_path / "sound.avi")
-    content = bytearray((tmp_path / "sound.avi").read_bytes())
+    if not (tmp_path / "intact.avi").is_file():
+        write_video(tmp_path / "intact.avi")
+    content = bytearray((tmp_path / "intact.avi").read_bytes())
     start = int(at * (len(content) - len(junk)))
     content[start : start + len(junk)] = junk
     video.write_bytes(content)
@@ -135,7 +145,7 @@ def test_a_video_with_flipped_bytes_gives_frames_or_says_why_not(tmp_path: Path,
 
 
 class PlayedCamera:
-    """A video in the place of a camera, at the camera's pace; `hangs`: from that frame on it never gives one."""
+    """A video that replaces a camera, at the camera's frame rate; from frame `hangs` on it gives no frame."""
 
     def __init__(self, video: Path, hangs: int | None = None) -> None:
         self._capture, self._hangs, self._given = _CAPTURE(str(video)), hangs, 0
@@ -158,7 +168,7 @@ class PlayedCamera:
 _CAPTURE = cv2.VideoCapture
 
 
-def test_a_camera_gives_frames_without_end_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_gives_frames_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "drive.avi")
     opened = list[object]()
 
@@ -167,8 +177,8 @@ def test_a_camera_gives_frames_without_end_until_it_stops(tmp_path: Path, monkey
         return PlayedCamera(video)
 
     monkeypatch.setattr(cv2, "VideoCapture", played)
-    asked = open_frames(["camera:2"])
-    assert (asked.kind, asked.endless) == ("camera", True)
+    source = open_frames(["camera:2"])
+    assert (source.kind, source.endless) == ("camera", True)
     assert not open_frames(["camera:2"], limit=5).endless
     *frames, last = seen("camera:2", every=5)
     assert opened == [2]
@@ -180,9 +190,7 @@ def test_a_camera_gives_frames_without_end_until_it_stops(tmp_path: Path, monkey
     assert "camera:2 stopped after 30 frames" in str(last.image)
 
 
-def test_a_camera_gives_its_newest_frame_and_not_those_that_were_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_camera_gives_its_newest_frame_and_skips_missed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "drive.avi")
     monkeypatch.setattr(cv2, "VideoCapture", lambda _: PlayedCamera(video))
     frames = open_frames(["camera:0"]).frames
@@ -195,7 +203,7 @@ def test_a_camera_gives_its_newest_frame_and_not_those_that_were_missed(
     assert time.time() - second.time < 0.1
 
 
-def test_a_camera_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_without_frames_is_an_error_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "drive.avi")
     monkeypatch.setattr(cv2, "VideoCapture", lambda _: PlayedCamera(video, hangs=3))
     monkeypatch.setattr(camera, "PATIENCE", 0.3)
@@ -205,12 +213,12 @@ def test_a_camera_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
     assert "camera:0 has given no frame for 0.3 s" in str(last.image)
 
 
-def test_a_camera_is_asked_for_alone(tmp_path: Path) -> None:
+def test_a_camera_excludes_other_sources(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="camera:0 is not the only source"):
         seen(write_image(tmp_path / "a.png"), "camera:0")
 
 
-def test_a_camera_that_is_not_there_is_named() -> None:
+def test_a_missing_camera_is_named() -> None:
     (frame,) = seen("camera:97")
     assert isinstance(frame.image, ImageError)
     assert "camera:97 cannot be opened" in str(frame.image)

@@ -1,4 +1,4 @@
-"""Images of every kind become the right 8-bit RGB or are refused by name, and hostile ones cost no memory."""
+"""Images of every kind become correct 8-bit RGB or are refused by name, and hostile ones use no memory."""
 
 import io
 import os
@@ -24,7 +24,7 @@ RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 
 
 def encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
-    """The test picture, with an EXIF orientation where the format takes one, so that there is some of it to damage."""
+    """The test picture, with an EXIF orientation if the format has one, so that a test can damage it."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     file = io.BytesIO()
@@ -48,7 +48,7 @@ FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthChe
 
 
 def read_or_refuse(path: Path) -> None:
-    """Whatever the file holds: an image of the size that its head says, or an error that names it."""
+    """Require an image of the size in the file's header, or an error that names the file."""
     try:
         image = read_image(path)
     except ImageError as error:
@@ -70,7 +70,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kind: str, kept: fl
 
 
 @pytest.mark.parametrize("kind", ["png", "palette png"])
-def test_a_png_that_lacks_only_its_end_is_whole(tmp_path: Path, kind: str) -> None:
+def test_a_png_without_its_end_marker_is_complete(tmp_path: Path, kind: str) -> None:
     for name, content in (("whole.png", ENCODED[kind]), ("cut.png", ENCODED[kind][:-PNG_END])):
         (tmp_path / name).write_bytes(content)
     np.testing.assert_array_equal(read_image(tmp_path / "cut.png"), read_image(tmp_path / "whole.png"))
@@ -81,7 +81,7 @@ def test_a_png_that_lacks_only_its_end_is_whole(tmp_path: Path, kind: str) -> No
 @FUZZ
 def test_a_file_with_foreign_bytes_is_read_or_refused_by_name(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     content = bytearray(ENCODED[kind])
-    # Half of the damage goes to the head, where sizes and offsets are.
+    # Half of the damage is in the header, which holds sizes and offsets.
     for _ in range(data.draw(st.integers(1, 4))):
         end = data.draw(st.sampled_from([64, len(content)]))
         at = data.draw(st.integers(0, min(end, len(content)) - 1))
@@ -104,7 +104,7 @@ def test_junk_is_refused_by_name(tmp_path: Path, junk: bytes, start: bytes) -> N
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_that_lacks_its_last_quarter_is_never_an_image(tmp_path: Path, kind: str) -> None:
+def test_a_file_without_its_last_quarter_is_never_an_image(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "cut.img"
     path.write_bytes(ENCODED[kind][: 3 * len(ENCODED[kind]) // 4])
     with pytest.raises(ImageError, match=r"cut\.img"):
@@ -129,7 +129,7 @@ def test_other_modes_become_rgb_and_alpha_is_dropped(tmp_path: Path, mode: str, 
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
 
-def test_cmyk_has_the_colours_it_was_made_of(tmp_path: Path) -> None:
+def test_cmyk_keeps_its_colours(tmp_path: Path) -> None:
     flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     Image.fromarray(flat).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").astype(int), flat, atol=6)
@@ -149,7 +149,7 @@ def test_cmyk_has_the_colours_it_was_made_of(tmp_path: Path) -> None:
         (8, np.rot90),
     ],
 )
-def test_all_orientations_of_exif_are_undone(
+def test_all_exif_orientations_are_applied(
     tmp_path: Path,
     kind: str,
     orientation: int,
@@ -172,20 +172,20 @@ def test_deep_pixels_are_refused_naming_their_format(tmp_path: Path, mode: str, 
         read_image(tmp_path / "deep.img")
 
 
-def test_the_first_picture_of_a_phone_with_two_is_meant(tmp_path: Path) -> None:
+def test_the_first_picture_of_a_file_with_two_is_used(tmp_path: Path) -> None:
     flat = np.full((16, 16, 3), 90, np.uint8)
     Image.fromarray(flat).save(tmp_path / "a.jpg", "mpo", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").astype(int), flat, atol=3)
 
 
 @pytest.mark.parametrize("kind", ["gif", "ppm", "ico", "pcx", "eps"])
-def test_formats_that_are_not_promised_are_not_tried(tmp_path: Path, kind: str) -> None:
+def test_other_formats_are_not_tried(tmp_path: Path, kind: str) -> None:
     Image.fromarray(RGB).save(tmp_path / "other.png", kind)
     with pytest.raises(ImageError, match=r"other\.png is not an image.*allowed are JPEG, PNG, WebP, BMP and TIFF"):
         read_image(tmp_path / "other.png")
 
 
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     for name in ("pipe.jpg", "folder.jpg"):
@@ -196,7 +196,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A PNG of one colour, whose rows are made while it is packed: gigabytes in some hundred kilobytes."""
+    """A PNG of one colour, generated row by row: gigabytes of pixels in a file of some hundred kilobytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -208,7 +208,7 @@ def png_bomb(width: int, height: int) -> bytes:
 
 
 def claiming(kind: str, side: int) -> bytes:
-    """A small file whose head claims side x side pixels."""
+    """A small file whose header states side x side pixels."""
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, kind)
     content = bytearray(file.getvalue())
@@ -223,7 +223,7 @@ def claiming(kind: str, side: int) -> bytes:
 
 
 def peak_of_reading(path: Path) -> tuple[str, int]:
-    """What a fresh process says of an image, and the bytes that reading took at its highest."""
+    """Read an image in a new process; return its output and its peak memory in bytes."""
     script = (
         "import sys; from pathlib import Path\n"
         "from geodtr.runtime.images.decode import read_image; from geodtr.runtime.errors import ImageError\n"
@@ -235,15 +235,15 @@ def peak_of_reading(path: Path) -> tuple[str, int]:
         "print(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    *said, peak = done.stdout.splitlines()
-    return "\n".join(said), int(peak)
+    *lines, peak = done.stdout.splitlines()
+    return "\n".join(lines), int(peak)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
 @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "webp"])
-def test_a_bomb_is_refused_by_its_head_before_it_costs_memory(tmp_path: Path, kind: str) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header_before_it_uses_memory(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"bomb.{kind}"
     path.write_bytes(png_bomb(30_000, 3_000) if kind == "png" else claiming(kind, 30_000))
-    said, peak = peak_of_reading(path)
-    assert f"{path} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first." in said
+    message, peak = peak_of_reading(path)
+    assert f"{path} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first." in message
     assert peak < 20e6

@@ -1,4 +1,4 @@
-"""Localising videos and cameras, with odometry and without: an answer a frame at once, no end that hangs or loses."""
+"""Localising videos and cameras, with and without odometry: an immediate answer for each frame, a clean end."""
 
 import json
 import signal
@@ -196,7 +196,7 @@ def tell(process: subprocess.Popen[str], text: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "gpx"])
-def test_a_camera_is_answered_at_once_and_ends_with_ctrl_c(
+def test_a_camera_is_answered_immediately_and_ends_with_ctrl_c(
     video: Path, asked: tuple[object, ...], tmp_path: Path, suffix: str
 ) -> None:
     out, picture = tmp_path / f"fixes.{suffix}", tmp_path / "fixes.png"
@@ -285,7 +285,7 @@ def test_a_camera_that_hangs_leaves_the_odometry_if_it_may(video: Path, asked: t
     assert (answers[-1]["image"], answers[-1]["located"], answers[-1]["time"]) == (None, None, NOON + 39)
 
 
-def test_odometry_that_falls_silent_is_an_error(video: Path, asked: tuple[object, ...]) -> None:
+def test_odometry_without_rows_for_a_while_is_an_error(video: Path, asked: tuple[object, ...]) -> None:
     with started(video, "localize", "camera:0", *asked, "--track", "-") as process:
         tell(process, f"{HEADER}\n{NOON},0,0\n")
         assert process.stderr is not None

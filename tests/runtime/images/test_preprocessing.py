@@ -1,4 +1,4 @@
-"""Pixels are what their description says, whether an image was prepared before or not, and descriptions are checked."""
+"""Pixels match their preprocessing, for prepared and other images, and preprocessing values are checked."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ SIDES = st.integers(1, 40)
 
 @st.composite
 def shrinkings(draw: st.DrawFn) -> tuple[Images, int, int]:
-    """An image and a size that is nowhere larger."""
+    """An image and a size that is not larger in either direction."""
     image = draw(arrays(np.uint8, st.tuples(SIDES, SIDES, st.just(3))))
     height, width = image.shape[:2]
     return image, draw(st.integers(1, height)), draw(st.integers(1, width))
@@ -42,7 +42,7 @@ def test_shrinking_by_area_gives_the_pixels_of_opencv(shrinking: tuple[Images, i
     image, height, width = shrinking
     expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(int)
     difference = np.abs(resize_area(image, height, width) - expected)
-    # Half a level goes up or down as float32 sums happen to come out, and at half the size always up in OpenCV.
+    # Half a level rounds up or down, depending on float32 sums; at half the size OpenCV always rounds up.
     finer = np.repeat(np.repeat(image, height, axis=0), width, axis=1).astype(np.float64)
     exact = finer.reshape(height, image.shape[0], width, image.shape[1], 3).mean(axis=(1, 3))
     half = np.abs(exact % 1 - 0.5) < 1e-4
@@ -100,7 +100,7 @@ def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: lis
     assert preprocess(Image.new("RGB", (30, height)), how).shape == (7, 11, 3)
 
 
-def test_only_the_chosen_rows_are_seen() -> None:
+def test_only_the_selected_rows_are_used() -> None:
     image = np.zeros((40, 20, 3), np.uint8)
     image[:10], image[30:] = 255, 255
     for resize in ("pillow-bilinear-antialias", "area", "opencv-linear-exact"):
@@ -129,7 +129,7 @@ def test_a_description_out_of_range_is_named(values: dict[str, object], named: s
         msgspec.convert({"height": 8, "width": 8, **values}, type=Preprocessing)
 
 
-def test_panoramas_are_never_unrolled() -> None:
+def test_panoramas_are_never_polar_transformed() -> None:
     values = {"branch": "ground", "preprocessing": {"height": 8, "width": 8, "polar": True}, "descriptor_size": 4}
     with pytest.raises(msgspec.ValidationError, match="ground branch cannot be polar"):
         msgspec.convert(values, type=BranchSpec)
@@ -143,7 +143,7 @@ def test_descriptions_written_before_rows_and_area_still_load() -> None:
     assert msgspec.json.decode(old, type=Preprocessing) == Preprocessing(height=122, width=671)
 
 
-def test_the_presets_of_the_paper_differ_as_the_paper_says() -> None:
+def test_the_presets_differ_as_in_the_paper() -> None:
     cvusa, cvact, square = (load_preset(f"geodtr-{name}") for name in ("cvusa", "cvact", "cvusa-square"))
     assert cvact.aerial == cvusa.aerial == Preprocessing(height=122, width=671, polar=True)
     assert cvact.ground == Preprocessing(height=122, width=671, rows=(0.25, 0.75), resize="area")
@@ -163,10 +163,10 @@ def test_the_polar_transform_is_the_published_formula(side: int, height: int, wi
         down, right = row - top, column - left
         (a, b), (c, d) = padded[top + 1 : top + 3, left + 1 : left + 3]
         expected[i, j] = (1 - right) * ((1 - down) * a + down * c) + right * ((1 - down) * b + down * d)
-    unrolled = polar_transform(tile, height, width)
-    np.testing.assert_array_equal(unrolled, expected.astype(np.uint8))
+    transformed = polar_transform(tile, height, width)
+    np.testing.assert_array_equal(transformed, expected.astype(np.uint8))
     other = np.random.default_rng(seed).integers(0, 256, (side, side, 1), dtype=np.uint8)
-    np.testing.assert_array_equal(polar_transform(np.concatenate((tile, other), axis=2), height, width), unrolled)
+    np.testing.assert_array_equal(polar_transform(np.concatenate((tile, other), axis=2), height, width), transformed)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (2500, 2100)], ids=["in one block of memory", "in several"])
@@ -180,7 +180,7 @@ def test_the_polar_transform_is_the_published_formula(side: int, height: int, wi
     ],
     ids=["resized", "cropped", "area", "polar"],
 )
-def test_pixels_are_those_of_the_image_however_much_memory_it_takes(size: tuple[int, int], how: Preprocessing) -> None:
+def test_pixels_are_correct_for_images_of_any_memory_size(size: tuple[int, int], how: Preprocessing) -> None:
     size = (size[1], size[1]) if how.polar else size
     image = Image.effect_noise(size, 90).convert("RGB")
     pixels = np.asarray(image)
@@ -195,8 +195,8 @@ def test_pixels_are_those_of_the_image_however_much_memory_it_takes(size: tuple[
     np.testing.assert_array_equal(preprocess(image, how), expected)
 
 
-def test_pixels_are_right_where_pillow_pads_rows() -> None:
-    """Pillow's memory is aligned when it is loaded: in a process of its own."""
+def test_pixels_are_correct_where_pillow_pads_rows() -> None:
+    """Pillow sets its memory alignment when it is loaded, so this runs in another process."""
     code = (
         "import numpy as np; from PIL import Image; from geodtr.runtime.images.decode import pixels_in_place\n"
         "pixels = np.random.default_rng(0).integers(0, 256, (33, 33, 3), dtype=np.uint8)\n"
@@ -205,7 +205,7 @@ def test_pixels_are_right_where_pillow_pads_rows() -> None:
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PILLOW_ALIGNMENT": "16"}, check=True)
 
 
-def test_rows_are_cut_out_of_an_image_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_cropped_from_an_image_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     how = Preprocessing(height=8, width=12, rows=(0.25, 0.75))
     assert preprocess(Image.new("RGB", (40, 30)), how).shape == (8, 12, 3)
@@ -217,7 +217,7 @@ def test_borrowed_pixels_outlive_their_image() -> None:
         return Image.fromarray(pixels)
 
     borrowed = [pixels_in_place(noise(seed)) for seed in range(20)]
-    later = [noise(seed) for seed in range(100, 120)]  # take what memory was given back
+    later = [noise(seed) for seed in range(100, 120)]  # reuse the memory that was freed
     for seed, pixels in enumerate(borrowed):
         np.testing.assert_array_equal(pixels[..., :3], np.asarray(noise(seed)))
         assert not pixels.flags.writeable
@@ -225,10 +225,10 @@ def test_borrowed_pixels_outlive_their_image() -> None:
 
 
 def test_the_polar_transform_reads_zero_outside_the_tile() -> None:
-    # More rows than half the tile's side: the outermost samples lie between its edge and what is beyond.
-    unrolled = polar_transform(np.full((4, 4, 3), 200, np.uint8), 64, 64)
-    assert 0 < unrolled[0].min() < 200
-    assert unrolled[32:].min() >= 199
+    # More rows than half the tile's side: the outermost samples are between its edge and the outside.
+    transformed = polar_transform(np.full((4, 4, 3), 200, np.uint8), 64, 64)
+    assert 0 < transformed[0].min() < 200
+    assert transformed[32:].min() >= 199
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_an_image_prepared_in_another_way_is_refused_naming_both(
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"height":4}', "null", "\u00e9"])
-def test_a_note_that_cannot_be_understood_is_refused(prepared: Callable[[str], Path], note: str) -> None:
+def test_an_invalid_note_is_refused(prepared: Callable[[str], Path], note: str) -> None:
     with pytest.raises(ImageError, match=r"made\.png.*cannot be understood"):
         load_image(prepared(note), POLAR)
 

@@ -1,4 +1,4 @@
-"""A fix lies where the candidates agree, and of the fixes that claim a radius the said share lies within it."""
+"""A fix is where the candidates agree, and the stated share of fixes is within the stated radius."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ CONDITIONS = Conditions(
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """Fixes of generated images, and where those were taken, in degrees [N]."""
+    """Fixes of generated images, and the true positions in degrees [N]."""
 
     fixes: list[Fix]
     lat: Floats
@@ -46,7 +46,7 @@ class Flight:
 
 
 def fly(seed: int, images: int, *, wrong: float, clarity: float) -> Flight:
-    """A grid of tiles 35 m apart; a tile scores by how close it is, times `clarity`, and by chance. A share `wrong` of
+    """A grid of tiles 35 m apart. A tile's score is its proximity times `clarity`, plus noise. A share `wrong` of
     the images shows the model nothing.
     """
     random = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def test_the_best_neighbourhood_wins_over_the_mean_of_all() -> None:
     assert fix.within == ()
 
 
-def test_the_spread_tells_agreement_from_disagreement() -> None:
+def test_the_spread_is_larger_if_candidates_disagree() -> None:
     scores = np.linspace(0.5, 0.4, 8).astype(np.float32)
     together = fuse(scores, *moved(10.0, 20.0, np.linspace(0, 40, 8), np.zeros(8)))
     apart = fuse(scores, *moved(10.0, 20.0, np.linspace(0, 9000, 8), np.zeros(8)))
@@ -92,7 +92,7 @@ def test_the_spread_tells_agreement_from_disagreement() -> None:
     scores=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40),
     stretch=st.sampled_from([0.25, 0.5, 2.0, 4.0]),
 )
-def test_weights_are_shares_that_fall_and_do_not_depend_on_the_models_scale(
+def test_weights_are_decreasing_shares_that_do_not_depend_on_the_models_scale(
     scores: list[float], stretch: float
 ) -> None:
     ordered = np.sort(np.array(scores))[::-1]
@@ -102,7 +102,7 @@ def test_weights_are_shares_that_fall_and_do_not_depend_on_the_models_scale(
     np.testing.assert_allclose(candidate_weights(ordered * stretch), weight, rtol=1e-6, atol=1e-12)
 
 
-def test_tiles_without_a_position_take_no_part() -> None:
+def test_tiles_without_a_position_are_ignored() -> None:
     nowhere = np.array([np.nan, 10.0])
     fix = fuse(np.array([0.9, 0.3], np.float32), nowhere, np.array([np.nan, 20.0]))
     assert fix is not None
@@ -112,7 +112,7 @@ def test_tiles_without_a_position_take_no_part() -> None:
     assert fuse(np.empty(0, np.float32), np.empty(0), np.empty(0)) is None
 
 
-def test_a_fix_across_the_date_line_lies_on_it() -> None:
+def test_a_fix_across_the_date_line_is_on_it() -> None:
     fix = fuse(np.array([0.5, 0.5], np.float32), np.zeros(2), np.array([179.9999, -179.9999]))
     assert fix is not None
     assert distance(fix.lat, fix.lon, 0, 180) < 0.1
@@ -120,7 +120,7 @@ def test_a_fix_across_the_date_line_lies_on_it() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(lat=st.floats(-85, 85), lon=st.floats(-180, 180), east=st.floats(-5000, 5000), north=st.floats(-5000, 5000))
-def test_moving_there_and_measuring_it_agree(lat: float, lon: float, east: float, north: float) -> None:
+def test_moving_and_measuring_agree(lat: float, lon: float, east: float, north: float) -> None:
     there = moved(lat, lon, east, north)
     np.testing.assert_allclose(east_north(*there, lat, lon), (east, north), atol=1e-4)
     assert float(distance(lat, lon, *there)) == pytest.approx(np.hypot(east, north), rel=0.01, abs=1e-3)
@@ -132,7 +132,7 @@ def test_directions_are_averaged_around_north() -> None:
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), wrong=st.floats(0, 0.5), clarity=st.floats(0.3, 1.0))
-def test_of_fixes_never_seen_the_said_share_lies_within_the_claim(seed: int, wrong: float, clarity: float) -> None:
+def test_the_stated_share_of_new_fixes_is_within_the_radius(seed: int, wrong: float, clarity: float) -> None:
     seen = fly(seed, 600, wrong=wrong, clarity=clarity)
     calibration = calibrate(seen.fixes, seen.lat, seen.lon, CONDITIONS, data="generated")
     flight = fly(seed + 1, 1000, wrong=wrong, clarity=clarity)
@@ -140,12 +140,12 @@ def test_of_fixes_never_seen_the_said_share_lies_within_the_claim(seed: int, wro
     claims = [calibration.apply(fix).within for fix in flight.fixes]
     for index, share in enumerate((0.68, 0.95)):
         held = error <= [claim[index].metres for claim in claims]
-        # 400 measured and 1000 new ones: five standard deviations of what chance leaves.
+        # 400 calibration fixes and 1000 new ones: a margin of five standard deviations.
         chance = np.sqrt(share * (1 - share) * (1 / 400 + 1 / 1000))
         assert abs(held.mean() - share) < 5 * chance + 0.02, f"{held.mean():.3f} instead of {share}"
 
 
-def test_the_claim_holds_on_average_over_small_calibrations() -> None:
+def test_radii_hold_on_average_over_small_calibrations() -> None:
     flights = [fly(seed, 100, wrong=0.3, clarity=0.7) for seed in range(40)]
     held = []
     for seen, new in zip(flights[::2], flights[1::2], strict=True):
@@ -155,7 +155,7 @@ def test_the_claim_holds_on_average_over_small_calibrations() -> None:
     assert np.mean(held) > 0.68 - 3 * np.std(held) / np.sqrt(len(held))
 
 
-def test_claims_are_honest_for_the_sure_and_the_unsure_alike() -> None:
+def test_radii_hold_for_confident_and_unconfident_fixes() -> None:
     seen, flight = (fly(seed, 2000, wrong=0.3, clarity=0.8) for seed in (1, 2))
     calibration = calibrate(seen.fixes, seen.lat, seen.lon, CONDITIONS, data="generated")
     radii = np.array([calibration.apply(fix).within[0].metres for fix in flight.fixes])
@@ -166,13 +166,13 @@ def test_claims_are_honest_for_the_sure_and_the_unsure_alike() -> None:
         assert (flight.error <= radii)[part].mean() == pytest.approx(0.68, abs=0.06)
 
 
-def test_a_share_that_the_measured_ones_cannot_carry_is_not_claimed() -> None:
+def test_a_share_without_enough_measurements_has_no_radius() -> None:
     seen = fly(0, 80, wrong=0.2, clarity=0.8)
     calibration = calibrate(seen.fixes, seen.lat, seen.lon, CONDITIONS, data="generated", shares=(0.5, 0.999))
     assert [claim.share for claim in calibration.apply(seen.fixes[0]).within] == [0.5]
 
 
-def test_fixes_that_are_all_alike_can_be_calibrated() -> None:
+def test_identical_fixes_can_be_calibrated() -> None:
     fixes = [Fix(1.0, 2.0, 0.0, 0.0)] * 300
     calibration = calibrate(fixes, np.full(300, 1.0), np.full(300, 2.0), CONDITIONS, data="alike")
     assert [claim.metres for claim in calibration.apply(fixes[0]).within] == [0, 0]
@@ -187,7 +187,7 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
         calibrate(fixes[1:], np.ones(59), np.ones(59), CONDITIONS, data="none")
 
 
-def test_a_calibration_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_a_calibration_is_stored_unchanged(tmp_path: Path) -> None:
     seen = fly(0, 200, wrong=0.2, clarity=0.8)
     calibration = calibrate(seen.fixes, seen.lat, seen.lon, CONDITIONS, data="generated")
     with open_gallery(build(tmp_path / "g", made_tiles(3))) as gallery:
@@ -196,7 +196,7 @@ def test_a_calibration_is_kept_as_it_is(tmp_path: Path) -> None:
         assert read_calibration(gallery) == calibration
 
 
-def test_conditions_say_what_differs() -> None:
+def test_conditions_name_the_difference() -> None:
     lat, lon = np.array([1.0, np.nan]), np.array([2.0, np.nan])
     ours = Conditions(
         embedding_id="0" * 16,
@@ -222,7 +222,7 @@ def _small_gallery(factory: pytest.TempPathFactory) -> Gallery:
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 2000), put=st.binary(min_size=1, max_size=4))
-def test_a_damaged_calibration_is_read_rightly_or_refused_by_name(
+def test_a_damaged_calibration_is_read_correctly_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, cut: int, put: bytes
 ) -> None:
     fixes = [Fix(1.0, 2.0, float(row), row / 300) for row in range(300)]

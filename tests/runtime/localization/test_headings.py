@@ -1,4 +1,4 @@
-"""A heading means one thing everywhere: in the generated world, in a data set, and in what is found by turning."""
+"""A heading means the same everywhere: in the generated world, in a data set, and in the search over rotations."""
 
 import math
 
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 24, 96
 
 
 def render(heading: float) -> Images:
-    """The panorama of one place of the generated world whose middle column looks to `heading`, without noise."""
+    """A panorama of the generated world whose middle column looks to `heading`, without noise."""
     region = find_region("coast")
     world = World(0, region.style)
     positions = choose_positions(world, region, 1)
@@ -36,9 +36,9 @@ def render(heading: float) -> Images:
 
 
 @pytest.mark.parametrize("heading", [90.0, 180.0, 270.0, 15.0])
-def test_a_panorama_of_the_generated_world_is_aligned_by_the_turn_of_its_heading(heading: float) -> None:
+def test_a_panorama_of_the_generated_world_is_aligned_by_rotating_its_heading(heading: float) -> None:
     aligned, turned = render(0.0).astype(int), turn(render(heading), 24)
-    # Sensor noise differs by pixel; everything else must not.
+    # Sensor noise differs by pixel; everything else must be equal.
     away = np.abs(turned.images.astype(int) - aligned).mean(axis=(1, 2, 3))
     best = int(np.argmin(away))
     assert turned.headings[best] == pytest.approx(heading)
@@ -60,7 +60,7 @@ def test_a_panorama_of_heading_90_shows_east_in_its_middle() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(1, 60), share=st.floats(0, 1), seed=st.integers(0, 99))
-def test_turns_are_whole_columns_of_the_heading_they_give(width: int, share: float, seed: int) -> None:
+def test_rotations_are_whole_columns_and_match_their_heading(width: int, share: float, seed: int) -> None:
     count = 1 + round(share * (width - 1))
     panorama = np.random.default_rng(seed).integers(0, 256, (3, width, 3), dtype=np.uint8)
     turns = turn(panorama, count)
@@ -75,26 +75,26 @@ def test_turns_are_whole_columns_of_the_heading_they_give(width: int, share: flo
 
 
 @pytest.mark.parametrize("count", [0, -1, 9])
-def test_turns_that_a_panorama_does_not_have_are_refused(count: int) -> None:
+def test_more_rotations_than_columns_are_refused(count: int) -> None:
     with pytest.raises(ConfigError, match="1 to 8"):
         turn(np.zeros((2, 8, 3), np.uint8), count)
 
 
-def test_only_an_image_twice_as_wide_as_high_can_be_a_full_turn() -> None:
+def test_only_an_image_twice_as_wide_as_high_covers_a_full_rotation() -> None:
     assert is_full_turn(1024, 512)
     assert not is_full_turn(1920, 1080)
 
 
 @settings(max_examples=60, deadline=None)
 @given(turns=st.integers(1, 6), references=st.integers(1, 12), top=st.integers(1, 12), seed=st.integers(0, 99))
-def test_each_tile_is_found_once_by_its_best_turn(turns: int, references: int, top: int, seed: int) -> None:
+def test_each_tile_is_found_once_by_its_best_rotation(turns: int, references: int, top: int, seed: int) -> None:
     top = min(top, references)
     scores = np.random.default_rng(seed).permutation(turns * references).reshape(turns, references) / 100
     rows = np.argsort(-scores, axis=1)[:, :top]
     hits = Hits(rows, np.take_along_axis(scores, rows, axis=1).astype(np.float32))
     headings = np.arange(turns, dtype=np.float64) * (360 / turns)
-    found = best_turns(hits, headings)
+    results = best_turns(hits, headings)
     best = np.argsort(-scores.max(axis=0))[:top]
-    np.testing.assert_array_equal(found.rows, best)
-    np.testing.assert_allclose(found.scores, scores.max(axis=0)[best], rtol=1e-6)
-    np.testing.assert_array_equal(found.headings, headings[scores.argmax(axis=0)[best]])
+    np.testing.assert_array_equal(results.rows, best)
+    np.testing.assert_allclose(results.scores, scores.max(axis=0)[best], rtol=1e-6)
+    np.testing.assert_array_equal(results.headings, headings[scores.argmax(axis=0)[best]])

@@ -1,4 +1,4 @@
-"""A place that may not be looked into, or whose name is longer than a disk allows, is a sentence and no traceback."""
+"""A path without permissions, or with a name longer than a disk allows, gives one sentence and no traceback."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ from geodtr.runtime.sources.registry import find_kind, open_source
 from geodtr.runtime.sources.xyz import XyzOptions, open_xyz
 
 NOBODY = 65534
-LONGEST = 255  # bytes of a name, on every disk that tests run on
+LONGEST = 255  # bytes of a file name, on all common file systems
 ENDLESS = "n" * 300
 OUTPUTS: list[Callable[[Path], object]] = [
     check_new_file,
@@ -43,35 +43,35 @@ INPUTS: list[Callable[[Path], object]] = [
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that everybody may look into, while this process has the rights of an ordinary user."""
+    """A folder that everybody may read, while this process has the rights of an ordinary user."""
     with tempfile.TemporaryDirectory() as name:
-        made = Path(name)
-        made.chmod(0o777)
+        root = Path(name)
+        root.chmod(0o777)
         if os.geteuid() != 0:
-            yield made
+            yield root
             return
-        assert gallery_manifest.FILE_NAME  # imported by now: later it could not be read
+        assert gallery_manifest.FILE_NAME  # imported now: it could not be read later
         try:
             os.seteuid(NOBODY)
         except OSError:
             pytest.skip("root cannot lay down its rights here")
         try:
-            yield made
+            yield root
         finally:
             os.seteuid(0)
 
 
 def closed(folder: Path, mode: int = 0) -> Path:
-    """A folder in it with an image and a folder, closed to all but what `mode` lets its owner do."""
-    made = folder / "closed"
-    (made / "3").mkdir(parents=True)
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(made / "a.png")
-    made.chmod(mode)
-    return made
+    """A folder in it with an image and a folder, and with the permissions `mode`."""
+    inner = folder / "closed"
+    (inner / "3").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(inner / "a.png")
+    inner.chmod(mode)
+    return inner
 
 
 @pytest.mark.parametrize("check", OUTPUTS)
-def test_an_output_in_a_closed_folder_is_refused_before_the_work(folder: Path, check: Callable[[Path], object]) -> None:
+def test_an_output_in_a_closed_folder_is_refused_before_any_work(folder: Path, check: Callable[[Path], object]) -> None:
     with pytest.raises(UserError, match=r"closed/out cannot be written \(Permission denied\)"):
         check(closed(folder) / "out")
 
@@ -84,7 +84,7 @@ def test_an_output_folder_that_cannot_be_listed_is_refused(folder: Path, check: 
 
 @pytest.mark.parametrize("check", OUTPUTS)
 @pytest.mark.parametrize("place", [ENDLESS, f"new/{ENDLESS}", f"new/{ENDLESS}/out"])
-def test_an_output_whose_name_is_too_long_is_refused_before_the_work(
+def test_an_output_whose_name_is_too_long_is_refused_before_any_work(
     tmp_path: Path, check: Callable[[Path], object], place: str
 ) -> None:
     with pytest.raises(UserError, match=r"nnn(/out)? cannot be written \(File name too long\)"):
@@ -94,16 +94,16 @@ def test_an_output_whose_name_is_too_long_is_refused_before_the_work(
 
 @pytest.mark.parametrize("form", ["{}.jsonl", "out.{}", "{}"])
 @pytest.mark.parametrize("letter", ["n", "é", "🛰"])
-def test_an_output_with_the_longest_name_that_is_allowed_is_written(tmp_path: Path, letter: str, form: str) -> None:
+def test_an_output_with_the_longest_allowed_name_is_written(tmp_path: Path, letter: str, form: str) -> None:
     longest = (LONGEST - len(form.format(""))) // len(letter.encode())
-    file, made = tmp_path / form.format(longest * letter), tmp_path / ("x" + form.format((longest - 1) * letter))
+    file, output = tmp_path / form.format(longest * letter), tmp_path / ("x" + form.format((longest - 1) * letter))
     check_new_file(file)
     with new_file(file) as temporary:
         temporary.write_text("x")
-    check_new_folder(made)
-    with new_folder(made) as temporary:
+    check_new_folder(output)
+    with new_folder(output) as temporary:
         (temporary / "part").write_text("x")
-    assert {path.name for path in tmp_path.iterdir()} == {file.name, made.name}
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, output.name}
     with pytest.raises(OutputExists):
         check_new_file(file)
 

@@ -1,4 +1,4 @@
-"""Localising in a few lines, from the command line, by several threads; every answer says how sure it is."""
+"""Localising in a few lines, on the command line and in threads; every answer states its uncertainty."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def test_files_are_localised_in_order_as_one_by_one(tiny: TinyWorld, tmp_path: P
         assert [candidate.row for candidate in entry.candidates] == [candidate.row for candidate in alone.candidates]
 
 
-def test_threads_get_the_answers_of_one(tiny: TinyWorld) -> None:
+def test_threads_get_the_answers_of_a_single_thread(tiny: TinyWorld) -> None:
     localizer = Localizer.open(tiny.bundle, tiny.gallery, headings=8)
     views = [tiny.panorama(row, heading=45.0 * (row % 8)) for row in range(40)]
     alone = [localizer.locate(view) for view in views]
@@ -73,7 +73,7 @@ def test_an_unknown_heading_is_found(tiny: TinyWorld, heading: float) -> None:
     assert located.candidates[0].heading == located.heading
 
 
-def test_an_image_that_is_no_full_turn_is_not_turned(tiny: TinyWorld) -> None:
+def test_an_image_without_a_full_rotation_is_not_rotated(tiny: TinyWorld) -> None:
     localizer = Localizer.open(tiny.bundle, tiny.gallery, headings=16)
     located = localizer.locate(tiny.panorama(20)[:, :24])
     assert located.heading is None
@@ -90,7 +90,7 @@ def test_a_prior_leaves_only_tiles_within_it(tiny: TinyWorld) -> None:
     assert (nowhere.candidates, nowhere.fix) == ((), None)
 
 
-def test_more_tiles_than_there_are_is_all_of_them(tiny: TinyWorld) -> None:
+def test_more_tiles_than_the_gallery_holds_returns_all(tiny: TinyWorld) -> None:
     located = Localizer.open(tiny.bundle, tiny.gallery).locate(tiny.panorama(3), top=1000)
     assert len(located.candidates) == 64
 
@@ -111,20 +111,20 @@ def test_tiles_without_positions_are_found_without_a_fix(tmp_path: Path, cli: Ca
     assert "gallery calibrate" not in printed.err
 
 
-def test_a_prior_without_tiles_is_said(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+def test_a_prior_without_tiles_is_reported(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     image = tiny.photograph(tmp_path / "street.png", 4)
-    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--near", "0,0,1000")
-    assert "no position: no tile lies within the prior" in cli(*asked).out
-    assert json.loads(cli(*asked, "--json").out)["uncalibrated"] == "no tile lies within the prior"
+    command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--near", "0,0,1000")
+    assert "no position: no tile lies within the prior" in cli(*command).out
+    assert json.loads(cli(*command, "--json").out)["uncalibrated"] == "no tile lies within the prior"
 
 
-def test_a_picture_of_tiles_without_positions_is_refused_before_the_work(
+def test_a_picture_of_tiles_without_positions_is_refused_before_any_work(
     tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     tiny = make_world(tmp_path, 3, positioned=False)
     image, out, picture = tiny.photograph(tmp_path / "street.png", 4), tmp_path / "out.jsonl", tmp_path / "out.png"
-    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
-    assert "knows no positions, and --picture needs some" in refused(*asked, "--out", out, "--picture", picture)
+    command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+    assert "knows no positions, and --picture needs some" in refused(*command, "--out", out, "--picture", picture)
 
 
 @pytest.mark.parametrize(
@@ -140,20 +140,20 @@ def test_more_headings_than_columns_are_refused(tiny: TinyWorld) -> None:
         Localizer.open(tiny.bundle, tiny.gallery, headings=65)
 
 
-def test_without_a_calibration_a_fix_claims_nothing(
+def test_without_a_calibration_a_fix_has_no_radius(
     tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
     image = tiny.photograph(tmp_path / "street.png", 27)
-    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
-    printed = cli(*asked)
+    command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+    printed = cli(*command)
     assert "uncalibrated" in printed.out
     assert "gallery calibrate" in printed.err
-    answer = json.loads(cli(*asked, "--json").out)
+    answer = json.loads(cli(*command, "--json").out)
     assert answer["fix"]["within"] == []
     assert answer["uncalibrated"] == "the gallery has no calibration"
 
 
-def test_a_calibrated_gallery_claims_radii_under_its_conditions_only(
+def test_a_calibrated_gallery_states_radii_under_its_conditions_only(
     copied: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
     data = _write_pairs(copied, tmp_path / "pairs", 90)
@@ -167,15 +167,15 @@ def test_a_calibrated_gallery_claims_radii_under_its_conditions_only(
     assert "\n  " in (copied.gallery / FILE_NAME).read_text()
 
     image = tmp_path / "pairs" / "ground" / "3.png"
-    asked = ("localize", image, "--bundle", copied.bundle, "--gallery", copied.gallery)
-    assert "68 % within" in cli(*asked).out
-    answer = json.loads(cli(*asked, "--json").out)
+    command = ("localize", image, "--bundle", copied.bundle, "--gallery", copied.gallery)
+    assert "68 % within" in cli(*command).out
+    answer = json.loads(cli(*command, "--json").out)
     assert [claim["share"] for claim in answer["fix"]["within"]] == [0.68, 0.95]
     assert answer["uncalibrated"] is None
-    turned = cli(*asked, "--headings", 8)
+    turned = cli(*command, "--headings", 8)
     assert "headings" in turned.err
     assert "uncalibrated" in turned.out
-    assert "uncalibrated" in cli(*asked, "--near", f"{CENTRE[0]},{CENTRE[1]},500").out
+    assert "uncalibrated" in cli(*command, "--near", f"{CENTRE[0]},{CENTRE[1]},500").out
 
 
 def test_images_off_the_map_are_counted(copied: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
@@ -192,8 +192,8 @@ def test_a_gallery_without_positions_cannot_be_calibrated(tmp_path: Path, refuse
     tiny = make_world(tmp_path, 3, positioned=False)
     data = _write_pairs(tiny, tmp_path / "pairs", 70)
     drive = write_drive(tiny, tmp_path, across=3)
-    said = refused("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", f"pairs:{data}")
-    assert "position" in said
+    message = refused("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", f"pairs:{data}")
+    assert "position" in message
     assert "position" in refused("localize", "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--track", drive)
 
 
@@ -208,7 +208,7 @@ def test_a_broken_calibration_is_refused_by_name(copied: TinyWorld) -> None:
         Localizer.open(copied.bundle, copied.gallery)
 
 
-def test_each_answer_is_a_line_of_json(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+def test_each_answer_is_one_json_line(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     images = [tiny.photograph(tmp_path / f"{row}.png", row, heading=90) for row in (2, 40)]
     printed = cli("localize", *images, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--headings", 8, "--json")
     answers = [json.loads(line) for line in printed.out.splitlines()]
@@ -222,9 +222,9 @@ def test_a_bad_image_stops_or_is_left_out_and_named(
 ) -> None:
     good, bad = tiny.photograph(tmp_path / "good.png", 2), tmp_path / "bad.png"
     bad.write_bytes(good.read_bytes()[:200])
-    asked = ("localize", bad, good, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
-    assert "bad.png" in refused(*asked)
-    printed = cli(*asked, "--on-error", "skip")
+    command = ("localize", bad, good, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
+    assert "bad.png" in refused(*command)
+    printed = cli(*command, "--on-error", "skip")
     assert printed.code == 0
     assert "bad.png" in printed.err
     assert [json.loads(line)["image"] for line in printed.out.splitlines()] == [str(good)]
@@ -252,27 +252,27 @@ def test_a_drive_is_tracked_into_every_format(
         assert min(drawn.size) > 1000
 
 
-def test_what_cannot_be_done_is_said_before_anything_is(
+def test_impossible_requests_are_refused_before_any_work(
     tiny: TinyWorld, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = tiny.photograph(tmp_path / "street.png", 2)
     taken = tmp_path / "taken.gpx"
     taken.write_text("mine")
-    asked = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
-    assert ".geojson" in refused(*asked, "--out", tmp_path / "out.txt")
-    assert "exists" in refused(*asked, "--out", taken)
-    assert ".png" in refused(*asked, "--picture", tmp_path / "out.jpg")
+    command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+    assert ".geojson" in refused(*command, "--out", tmp_path / "out.txt")
+    assert "exists" in refused(*command, "--out", taken)
+    assert ".png" in refused(*command, "--picture", tmp_path / "out.jpg")
     with monkeypatch.context() as lean:
         lean.setitem(sys.modules, "matplotlib", None)
-        assert "[plots]" in refused(*asked, "--picture", tmp_path / "out.png")
-    assert "too long" in refused(*asked, "--out", tmp_path / f"{'n' * 300}.gpx")
-    assert "too long" in refused("localize", tmp_path / f"{'n' * 300}.png", *asked[2:])
-    assert "LAT,LON,RADIUS" in refused(*asked, "--near", "1,2")
-    assert "-90 to 90" in refused(*asked, "--near", "91,2,10")
-    assert "above 0" in refused(*asked, "--near", "1,2,nan")
-    assert "Give images" in refused(*asked[:1], *asked[2:])
-    assert "either images" in refused(*asked, "--track", tmp_path / "drive.csv")
-    assert "1 to 64" in refused(*asked, "--headings", 65)
+        assert "[plots]" in refused(*command, "--picture", tmp_path / "out.png")
+    assert "too long" in refused(*command, "--out", tmp_path / f"{'n' * 300}.gpx")
+    assert "too long" in refused("localize", tmp_path / f"{'n' * 300}.png", *command[2:])
+    assert "LAT,LON,RADIUS" in refused(*command, "--near", "1,2")
+    assert "-90 to 90" in refused(*command, "--near", "91,2,10")
+    assert "above 0" in refused(*command, "--near", "1,2,nan")
+    assert "Give images" in refused(*command[:1], *command[2:])
+    assert "either images" in refused(*command, "--track", tmp_path / "drive.csv")
+    assert "1 to 64" in refused(*command, "--headings", 65)
 
 
 def _write_pairs(tiny: TinyWorld, folder: Path, count: int) -> Path:

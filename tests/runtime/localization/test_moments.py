@@ -1,4 +1,4 @@
-"""Odometry and frames put together: whatever their rates, nothing that was driven is lost or counted twice."""
+"""Synchronising odometry and frames: at any rates, no motion is lost or counted twice."""
 
 import os
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def test_each_row_is_a_moment_with_the_image_that_it_names() -> None:
     assert [None if moment.frame is None else moment.frame.name for moment in moments] == ["a.png", None]
 
 
-def test_between_rows_the_vehicle_goes_on_evenly() -> None:
+def test_between_rows_the_motion_is_uniform() -> None:
     moments = list(by_time(frames_at(0, 0.5, 3), odometry_of("10,2,4", "12,4,4", "14,4,0")))
     assert [moment.time for moment in moments] == [10, 10.5, 13]
     assert [[motion.distance for motion in moment.motions] for moment in moments] == [[], [1.5], [4.5, 4]]
@@ -45,7 +45,7 @@ def test_between_rows_the_vehicle_goes_on_evenly() -> None:
     speeds=st.lists(st.floats(-50, 50), min_size=21, max_size=21),
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=20),
 )
-def test_what_was_driven_is_counted_once(gaps: list[float], speeds: list[float], shares: list[float]) -> None:
+def test_motion_is_counted_once(gaps: list[float], speeds: list[float], shares: list[float]) -> None:
     times = [sum(gaps[:count]) for count in range(len(gaps) + 1)]
     odometry = odometry_of(*(f"{moment},{speed},3" for moment, speed in zip(times, speeds, strict=False)))
     steps = list(odometry.steps)
@@ -58,7 +58,7 @@ def test_what_was_driven_is_counted_once(gaps: list[float], speeds: list[float],
     assert sum(motion.turn for motion in motions) == pytest.approx(3 * times[-1])
 
 
-def test_a_frame_whose_time_is_unknown_or_runs_back_stays_where_it_was() -> None:
+def test_a_frame_with_an_unknown_or_earlier_time_has_no_motion() -> None:
     moments = list(by_time(frames_at(0, 1, 0.2, None, 2), odometry_of("0,1,0", "2,1,0")))
     assert [moment.time for moment in moments] == [0, 1, 1, 1, 2]
     assert [sum(motion.distance for motion in moment.motions) for moment in moments] == [0, 1, 0, 0, 1]
@@ -78,7 +78,7 @@ def test_odometry_without_rows_is_refused() -> None:
             list(moments)
 
 
-def test_after_so_many_frames_the_rows_that_are_left_are_no_moments() -> None:
+def test_after_the_frame_limit_the_remaining_rows_are_no_moments() -> None:
     ended = Event()
 
     def lines() -> Iterator[str]:
@@ -91,12 +91,12 @@ def test_after_so_many_frames_the_rows_that_are_left_are_no_moments() -> None:
     assert [moment.frame and moment.frame.name for moment in moments] == ["#0", "#1"]
 
 
-def test_where_a_camera_has_stopped_before_the_limit_rows_are_moments() -> None:
+def test_if_a_camera_stops_before_the_limit_rows_are_moments() -> None:
     moments = list(by_arrival(iter(()), odometry_of("0,1,0", "1,1,0", "2,1,0"), limit=2))
     assert [(moment.time, moment.frame) for moment in moments] == [(1, None), (2, None)]
 
 
-def test_a_byte_order_mark_before_the_first_line_that_arrives_is_dropped() -> None:
+def test_a_byte_order_mark_before_the_first_line_is_dropped() -> None:
     reading, writing = os.pipe()
     os.write(writing, f"\ufeff{HEADER}\n0,1,0\n\ufeff1,1,0".encode())
     os.close(writing)
@@ -104,7 +104,7 @@ def test_a_byte_order_mark_before_the_first_line_that_arrives_is_dropped() -> No
     os.close(reading)
 
 
-def test_a_row_that_is_wrong_is_named_when_it_comes() -> None:
+def test_a_wrong_row_is_named_when_it_arrives() -> None:
     with pytest.raises(DataError, match="rows, line 3: speed_m_s is 'x'"):
         list(by_row(odometry_of("0,1,0", "1,x,0")))
     with pytest.raises(DataError, match="rows, line 3: speed_m_s is 'x'"):

@@ -1,4 +1,4 @@
-"""Odometry is read in the units that its header names, and what is wrong with it is named by line and column."""
+"""Odometry is read in the units of its header, and an error names line and column."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def _write(folder: Path, *lines: str) -> Path:
     return path
 
 
-def test_rates_and_angles_say_the_same_in_any_unit(tmp_path: Path) -> None:
+def test_rates_and_angles_agree_in_all_units(tmp_path: Path) -> None:
     forms = {
         "time_s,speed_m_s,yaw_rate_deg_s": ("0,10,20", "0.5,10,20"),
         "speed_km_h,time_s,yaw_rate_rad_s": ("36,0,0.3490658504", "36,0.5,0.3490658504"),
@@ -48,7 +48,7 @@ def test_a_gap_in_time_is_one_long_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "expected"),
     [
         ((), "is empty"),
         (("time_s,speed_m_s,yaw_deg",), "no rows"),
@@ -66,15 +66,15 @@ def test_a_gap_in_time_is_one_long_step(tmp_path: Path) -> None:
         (("time_s,speed_m_s,yaw_deg", "0,1"), "line 2: 2 values where the header names 3"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, lines: tuple[str, ...], said: str) -> None:
+def test_an_error_is_named(tmp_path: Path, lines: tuple[str, ...], expected: str) -> None:
     path = tmp_path / "drive.csv"
     path.write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"drive\.csv") as error:
         read_odometry(path)
-    assert said in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
+def test_a_binary_or_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "drive.csv"
     with pytest.raises(DataError, match="cannot be read"):
         read_odometry(path)
@@ -109,3 +109,11 @@ def test_any_file_is_read_or_refused_by_name(tmp_path_factory: pytest.TempPathFa
         assert "drive.csv" in str(error)
     else:
         assert times == sorted(set(times))
+
+
+def test_a_file_with_too_many_rows_is_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodtr.runtime.tracking.odometry.MAX_ROWS", 3)
+    rows = ["time_s,speed_m_s,yaw_deg", *(f"{second},1,0" for second in range(4))]
+    assert read_odometry(_write(tmp_path, *rows[:4])).count == 3
+    with pytest.raises(DataError, match=r"drive\.csv has more than 3 rows.*Split it"):
+        read_odometry(_write(tmp_path, *rows))

@@ -1,4 +1,4 @@
-"""A track is far closer than its frames one by one, says when it is lost, and finds its way back."""
+"""A track is more accurate than its single frames, reports when it is lost, and recovers."""
 
 import time
 from dataclasses import replace
@@ -33,15 +33,15 @@ def follow(driven: Drive, options: TrackOptions | None = None) -> list[TrackPoin
 
 
 def error(points: list[TrackPoint], driven: Drive) -> Floats:
-    """Metres from each point to the truth; endless where there is no point yet."""
-    found = [(np.nan, np.nan) if point.lat is None else (point.lat, point.lon) for point in points]
-    lat, lon = np.array(found, np.float64).T
-    return np.nan_to_num(distance(lat, lon, *driven.places), nan=np.inf)
+    """Metres from each point to the true position; infinite if there is no point yet."""
+    positions = [(np.nan, np.nan) if point.lat is None else (point.lat, point.lon) for point in points]
+    lat, lon = np.array(positions, np.float64).T
+    return np.nan_to_num(distance(lat, lon, *driven.positions), nan=np.inf)
 
 
 def error_of_frames(driven: Drive) -> Floats:
-    """Metres from the best tile of each frame that has one to the truth."""
-    lat, lon = driven.places
+    """Metres from the best tile of each frame that has one to the true position."""
+    lat, lon = driven.positions
     return np.array(
         [
             distance(seen.lat[0], seen.lon[0], lat[frame], lon[frame])
@@ -52,7 +52,7 @@ def error_of_frames(driven: Drive) -> Floats:
 
 
 @pytest.mark.parametrize(("seed", "wrong", "headings"), [(3, 0.2, False), (4, 0.4, False), (5, 0.3, True)])
-def test_a_track_is_three_times_closer_than_its_frames(seed: int, wrong: float, headings: bool) -> None:
+def test_a_track_is_three_times_as_accurate_as_its_frames(seed: int, wrong: float, headings: bool) -> None:
     driven = drive(seed, wrong=wrong, gaps=(GAP,), headings=headings)
     points = follow(driven)
     assert 3 * np.median(error(points, driven)) < np.median(error_of_frames(driven))
@@ -61,25 +61,25 @@ def test_a_track_is_three_times_closer_than_its_frames(seed: int, wrong: float, 
     assert np.quantile(error(points, driven)[tracking], 0.95) < 40
 
 
-def test_a_track_begins_without_a_prior() -> None:
+def test_a_track_starts_without_a_prior() -> None:
     points = follow(drive(6, 60, wrong=0.2))
     assert points[0].state == "searching"
     assert "tracking" in [point.state for point in points[:40]]
 
 
-def test_a_kidnapped_filter_says_that_it_is_lost_and_recovers() -> None:
+def test_a_kidnapped_filter_reports_that_it_is_lost_and_recovers() -> None:
     driven = drive(7, wrong=0.2, kidnapped=KIDNAPPED)
     points = follow(driven)
     after = [point.state for point in points[KIDNAPPED:]]
     assert points[KIDNAPPED - 1].state == "tracking"
     lost = after.index("lost")
-    found = lost + after[lost:].index("tracking")
+    recovered = lost + after[lost:].index("tracking")
     assert lost <= 20
-    assert found <= 60
-    assert np.median(error(points, driven)[KIDNAPPED + found :]) < 15
+    assert recovered <= 60
+    assert np.median(error(points, driven)[KIDNAPPED + recovered :]) < 15
 
 
-def test_a_gap_is_bridged_with_growing_doubt() -> None:
+def test_a_gap_is_bridged_with_growing_uncertainty() -> None:
     driven = drive(8, 200, wrong=0.1, gaps=(range(120, 140),))
     points = follow(driven)
     before, during = points[119], points[139]
@@ -89,7 +89,7 @@ def test_a_gap_is_bridged_with_growing_doubt() -> None:
     assert error(points, driven)[139] < during.within_95
 
 
-def test_odometry_that_fails_to_come_for_a_minute_loses_the_track() -> None:
+def test_odometry_that_stops_for_a_minute_loses_the_track() -> None:
     driven = drive(9, 120, wrong=0.0)
     tracker = Tracker()
     for step in zip(driven.motions, driven.sightings, strict=True):
@@ -104,7 +104,7 @@ def test_equal_seeds_give_equal_tracks() -> None:
     assert follow(driven, TrackOptions(seed=1)) != follow(driven)
 
 
-def test_without_anything_seen_there_is_no_position() -> None:
+def test_without_a_sighting_there_is_no_position() -> None:
     tracker = Tracker()
     nowhere = Sighting(np.ones(2, np.float32), np.full(2, np.nan), np.full(2, np.nan))
     assert tracker.step(STANDING) == TrackPoint("searching")
@@ -119,7 +119,7 @@ def test_without_anything_seen_there_is_no_position() -> None:
     turn=st.floats(-720, 720),
     metres=st.floats(-100, 100),
 )
-def test_wherever_on_earth_a_track_stays_finite(tiles: int, lat: float, lon: float, turn: float, metres: float) -> None:
+def test_a_track_stays_finite_anywhere(tiles: int, lat: float, lon: float, turn: float, metres: float) -> None:
     tracker = Tracker(TrackOptions(particles=50))
     seen = Sighting(np.full(tiles, 0.5, np.float32), np.full(tiles, lat), np.full(tiles, lon))
     for _ in range(8):
@@ -132,7 +132,7 @@ def test_wherever_on_earth_a_track_stays_finite(tiles: int, lat: float, lon: flo
     assert 0 <= point.heading < 360
 
 
-def test_a_vehicle_that_stands_is_found_where_it_stands() -> None:
+def test_a_standing_vehicle_is_located() -> None:
     tracker = Tracker()
     lat, lon = moved(*CENTRE, np.array([0.0, 5000.0]), np.zeros(2))
     for _ in range(20):
@@ -152,7 +152,7 @@ def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         replace(TrackOptions(), **wrong)
 
 
-def test_particles_go_where_odometry_says() -> None:
+def test_particles_follow_the_odometry() -> None:
     random = np.random.default_rng(0)
     count = 500
     zero, one = np.zeros(count), np.ones(count)
@@ -160,13 +160,13 @@ def test_particles_go_where_odometry_says() -> None:
     exact = MotionNoise(0, 0, 0, 0, 0, 0, 0, 0)
     arc = start.move(Motion(1.0, np.pi / 2 * 10, 90.0), exact, random)
     east, north = east_north(arc.lat, arc.lon, *CENTRE)
-    # A quarter of a circle of 10 m radius to the right of east; its chord is taken as long as the arc.
+    # A right turn of a quarter circle of 10 m radius, from east; its chord is taken to be as long as the arc.
     np.testing.assert_allclose(east, np.pi / 2 * 10 * np.sqrt(0.5), rtol=1e-3)
     np.testing.assert_allclose(north, -np.pi / 2 * 10 * np.sqrt(0.5), rtol=1e-3)
     np.testing.assert_allclose(arc.heading, 180.0)
 
 
-def test_resampling_draws_each_as_often_as_it_weighs() -> None:
+def test_resampling_is_proportional_to_the_weights() -> None:
     weight = np.array([0.5, 0.25, 0.25, 0.0])
     rows = np.arange(4.0)
     poses = Particles(rows, rows, rows, rows, weight)
@@ -174,7 +174,7 @@ def test_resampling_draws_each_as_often_as_it_weighs() -> None:
     assert poses.effective == pytest.approx(1 / 0.375)
 
 
-def test_a_picture_leaves_the_gap_that_maps_leave() -> None:
+def test_a_picture_leaves_the_same_gap_as_maps() -> None:
     states: tuple[TrackState, ...] = ("tracking", "lost", "tracking", "tracking", "searching", "tracking")
     lat, lon = moved(*CENTRE, 20.0 * np.arange(6), np.zeros(6))
     track = [Waypoint(state, lat=float(lat[i]), lon=float(lon[i])) for i, state in enumerate(states)]
@@ -185,7 +185,7 @@ def test_a_picture_leaves_the_gap_that_maps_leave() -> None:
     assert [tuple(pixels[place]) == blue for place in between] == [False, False, True, False, False]
 
 
-def test_what_has_no_position_yet_does_not_hide_why_a_live_track_ends() -> None:
+def test_a_live_track_without_a_position_reports_why_it_ends() -> None:
     def draw(waypoints: list[Waypoint]) -> None:
         track_plot(waypoints, np.empty(0), np.empty(0), track=True)
 
@@ -203,4 +203,4 @@ def test_a_step_takes_a_few_milliseconds() -> None:
         start = time.perf_counter()
         tracker.step(*step)
         taken.append(time.perf_counter() - start)
-    assert np.median(taken) < 0.05  # 4 ms alone on the machine; a bound that a busy one keeps
+    assert np.median(taken) < 0.05  # 4 ms on a quiet machine; this bound holds on a busy one

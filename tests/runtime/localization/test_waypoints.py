@@ -52,7 +52,7 @@ def test_single_fixes_are_gpx_waypoints() -> None:
 @settings(max_examples=100, deadline=None)
 @example(name="", lat=90.0, lon=180.0, time=0.0)
 @given(name=st.text(), lat=st.floats(-90, 90), lon=st.floats(-180, 180), time=st.floats(0, 4e9))
-def test_any_name_and_place_makes_valid_gpx_and_geojson(name: str, lat: float, lon: float, time: float) -> None:
+def test_any_name_and_position_makes_valid_gpx_and_geojson(name: str, lat: float, lon: float, time: float) -> None:
     points = (Waypoint("tracking", name, time, lat, lon),)
     check_gpx(gpx(points, track=True, unix=True))
     check_gpx(gpx(points, track=False))
@@ -143,7 +143,7 @@ def test_a_picture_has_east_on_the_right_and_north_up() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_picture_of_one_place_is_drawn_and_of_none_refused(count: int) -> None:
+def test_a_picture_of_one_position_is_drawn_and_of_none_refused(count: int) -> None:
     here = (Waypoint("no fix"), *[Waypoint("fix", lat=89.9, lon=180.0)] * count)
     if count:
         assert pixels_of(track_plot(here, np.empty(0), np.empty(0), track=False)).size

@@ -1,8 +1,9 @@
-"""What is found is what sorting all cosines in float64 finds, by whichever library multiplies."""
+"""Results equal a sort of all cosines in float64, with every library."""
 
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,24 +20,23 @@ from tiny_gallery import fill, made_tiles, unit_rows
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact as searching
-from geodtr.runtime.search import matmul as products
-from geodtr.runtime.search import topk
+from geodtr.runtime.search import matmul, topk
 from geodtr.runtime.search.blocks import Block, scan
 from geodtr.runtime.search.exact import Hits, search, search_compressed
 from geodtr.runtime.search.quantize import compress
-from geodtr.runtime.search.topk import Pairs, Scores
+from geodtr.runtime.search.topk import Exact, Pairs, Scores
 from geodtr.runtime.spec import Descriptors
 
 LIBRARIES = (frozenset[str](), frozenset({"onnxruntime"}), frozenset({"onnxruntime", "numkong"}))
-"""What may be installed beside NumPy."""
+"""The libraries that may be installed besides NumPy."""
 
 
 @contextmanager
 def installed(libraries: frozenset[str], cores: int = 2) -> Iterator[None]:
-    """As if these and no others were there, on so many cores, all of which are used however little there is to do."""
+    """Simulate that only these libraries are installed. All cores are used for any amount of work."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "_has", libraries.__contains__)
-        patch.setattr(products, "_cores", lambda: cores)
+        patch.setattr(matmul, "_has", libraries.__contains__)
+        patch.setattr(matmul, "_cores", lambda: cores)
         patch.setattr(searching, "_THREAD_VALUES", 1)
         yield
 
@@ -50,7 +50,7 @@ def find(
 
 
 def check(hits: Hits, queries: Descriptors, rows: Descriptors, top: int, among: NDArray[np.int64] | None) -> None:
-    """Scores are those of float64, to rounding, best first; no row comes twice, none that may not."""
+    """Check that scores equal float64 up to rounding, best first, without duplicates or excluded rows."""
     cosines = queries.astype(np.float64) @ rows.astype(np.float64).T
     allowed = np.arange(len(rows)) if among is None else among
     kept = min(top, len(allowed))
@@ -89,15 +89,15 @@ def test_the_best_are_found(
     seed: int,
 ) -> None:
     generator = np.random.default_rng(seed)
-    # Some references are copies of others; with `closeness` all cosines are nearly or very nearly the same.
+    # Some references are copies of others; `closeness` makes all cosines nearly equal.
     some = generator.normal(size=(min(different, max(1, references)), size)) + closeness
     rows = (some / np.linalg.norm(some, axis=1, keepdims=True)).astype(np.float32)
     rows = rows[generator.integers(0, len(rows), references)]
-    asked = unit_rows(queries, size, seed + 1)
-    asked[: min(queries, references) // 2] = rows[: min(queries, references) // 2]
+    vectors = unit_rows(queries, size, seed + 1)
+    vectors[: min(queries, references) // 2] = rows[: min(queries, references) // 2]
     among = None if share is None else np.flatnonzero(generator.random(references) < share)
     with installed(libraries):
-        check(find(asked, rows, top, storage, among), asked, rows, top, among)
+        check(find(vectors, rows, top, storage, among), vectors, rows, top, among)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -141,7 +141,51 @@ def test_a_collapsed_model_is_searched_like_any_other(libraries: frozenset[str],
     np.testing.assert_allclose(hits.scores, 1, atol=1e-5)
 
 
-def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("libraries", LIBRARIES)
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-5, 1e-3, 0.03])
+@pytest.mark.parametrize("wide", [1, 8, 50])
+def test_few_of_nearly_equal_descriptors_are_scored_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, libraries: frozenset[str], spread: float, wide: int
+) -> None:
+    scored = list[int]()
+    original = searching._cosines
+
+    def counting(queries: Descriptors, references: Descriptors) -> Exact:
+        exact = original(queries, references)
+
+        def count(which: NDArray[np.int64], rows: NDArray[np.int64]) -> Scores:
+            scored.append(len(which))
+            return exact(which, rows)
+
+        return count
+
+    monkeypatch.setattr(searching, "_cosines", counting)
+    own = unit_rows(30_000 + wide, 32, 0)
+    alike = own[:1] + np.float32(spread) * own[1:]
+    alike /= np.linalg.norm(alike, axis=1, keepdims=True)
+    rows, queries = alike[wide - 1 :], alike[: wide - 1]
+    queries = np.concatenate([queries, unit_rows(1, 32, 1)])
+    with installed(libraries):
+        check(find(queries, rows, 5, "int8"), queries, rows, 5, None)
+    assert sum(scored) < len(rows) * wide // 10
+
+
+def test_ten_thousand_hits_per_query_use_bounded_memory() -> None:
+    rows, queries = unit_rows(30_000, 16, 0), unit_rows(256, 16, 1)
+    for storage in STORAGES:
+        packed = None if storage == "float32" else compress(rows, storage)
+        tracemalloc.start()
+        try:
+            if packed is None:
+                search(queries, rows, 10_000)
+            else:
+                search_compressed(queries, packed, rows, 10_000)
+            assert tracemalloc.get_traced_memory()[1] < 300e6
+        finally:
+            tracemalloc.stop()
+
+
+def test_queries_equally_close_to_all_tiles_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topk, "_OPEN", 1000)
     most = 0
 
@@ -161,22 +205,22 @@ def test_queries_that_are_alike_to_every_tile_keep_memory_bounded(monkeypatch: p
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("wide", [1, 4, 50])
-def test_a_damaged_row_is_seen_and_hides_no_other(libraries: frozenset[str], value: float, wide: int) -> None:
+def test_a_damaged_row_is_found_and_hides_no_other(libraries: frozenset[str], value: float, wide: int) -> None:
     rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(wide, 24, 1))
-    sound = search(queries, rows, 6)
+    intact = search(queries, rows, 6)
     with installed(libraries):
         rows[123, 4] = value
         hits = search(queries, rows, 6)
         if value != -np.inf:
             assert (hits.rows[:, 0] == 123).all()
             assert not (hits.scores[:, 0] <= 1.01).any()
-        for found, expected in zip(hits.rows.tolist(), sound.rows.tolist(), strict=True):
+        for found, expected in zip(hits.rows.tolist(), intact.rows.tolist(), strict=True):
             assert [row for row in found if row != 123][:5] == [row for row in expected if row != 123][:5]
 
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_where_all_are_asked_for_a_damaged_row_is_among_them(libraries: frozenset[str], value: float) -> None:
+def test_a_damaged_row_is_among_all_rows(libraries: frozenset[str], value: float) -> None:
     rows = np.abs(unit_rows(5, 24, 0))
     rows[2, 4] = value
     with installed(libraries):
@@ -185,7 +229,7 @@ def test_where_all_are_asked_for_a_damaged_row_is_among_them(libraries: frozense
 
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, 6e4])
-def test_a_damaged_compressed_row_is_scored_by_its_own(libraries: frozenset[str], value: float) -> None:
+def test_a_damaged_compressed_row_is_scored_by_its_float32_row(libraries: frozenset[str], value: float) -> None:
     rows, queries = unit_rows(500, 24, 0), np.abs(unit_rows(4, 24, 1))
     expected, packed = search(queries, rows, 1), compress(rows, "float16")
     packed.values[expected.rows[0, 0] - 1, 4] = value
@@ -195,18 +239,18 @@ def test_a_damaged_compressed_row_is_scored_by_its_own(libraries: frozenset[str]
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_threads_may_search_at_once(storage: Storage) -> None:
+def test_threads_may_search_simultaneously(storage: Storage) -> None:
     rows, queries = unit_rows(5000, 64, 0), unit_rows(40, 64, 1)
     alone = find(queries, rows, 5, storage).rows
     with installed(LIBRARIES[-1]), ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
-    np.testing.assert_array_equal(found, alone)
+        rows_found = list(pool.map(lambda q: find(queries[q : q + 1], rows, 5, storage).rows[0], range(40)))
+    np.testing.assert_array_equal(rows_found, alone)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("libraries", LIBRARIES)
 @pytest.mark.parametrize("wide", [1, 4, 50])
-def test_queries_may_lie_in_memory_as_they_like(storage: Storage, libraries: frozenset[str], wide: int) -> None:
+def test_queries_may_have_any_memory_layout(storage: Storage, libraries: frozenset[str], wide: int) -> None:
     rows, queries = unit_rows(3000, 48, 0), unit_rows(wide, 48, 1)
     with installed(libraries):
         expected = find(queries, rows, 5, storage).rows
@@ -216,7 +260,7 @@ def test_queries_may_lie_in_memory_as_they_like(storage: Storage, libraries: fro
             np.testing.assert_array_equal(find(each, rows, 5, storage).rows, expected)
 
 
-def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_of_results_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where adding takes longer than scoring, the other threads wait."""
     scored, added = list[int](), list[int]()
     waiting = 0
@@ -240,7 +284,7 @@ def test_what_waits_to_be_added_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("where", ["atexit.register(find)", "threading.Thread(target=later).start()"])
-def test_a_search_works_while_the_interpreter_ends(where: str) -> None:
+def test_a_search_works_during_interpreter_shutdown(where: str) -> None:
     program = f"""
 import atexit, threading, time, numpy
 from geodtr.runtime.search import exact, matmul
@@ -276,7 +320,7 @@ print(child.exitcode)
     assert done.stdout == "0\n", done.stderr
 
 
-def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
+def test_an_error_in_any_thread_is_raised_and_ends_the_others() -> None:
     scored = list[int]()
 
     def score_block(block: Block, _thresholds: Scores) -> Pairs:
@@ -302,7 +346,7 @@ def test_an_error_in_any_thread_comes_out_and_ends_the_others() -> None:
         ("int8", LIBRARIES[2], "numkong"),
     ],
 )
-def test_a_gallery_says_what_searches_it(
+def test_a_gallery_names_the_library_that_searches_it(
     tmp_path: Path, storage: Storage, libraries: frozenset[str], named: str
 ) -> None:
     with (

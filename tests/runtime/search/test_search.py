@@ -1,4 +1,4 @@
-"""Search is exact, galleries keep what they were given and refuse another model's queries."""
+"""Search is exact; galleries keep their contents and refuse another model's queries."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from geodtr.training.data.references import reference_tiles
     top=st.integers(1, 70),
     seed=st.integers(0, 99),
 )
-def test_search_finds_exactly_what_sorting_all_scores_finds(
+def test_search_has_the_results_of_sorting_all_scores(
     queries: int, references: int, size: int, top: int, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def test_asking_for_no_references_is_an_error() -> None:
         search(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), 0)
 
 
-def test_a_gallery_gives_back_what_was_put_in(trained: Trained) -> None:
+def test_the_contents_of_a_gallery_can_be_read_back(trained: Trained) -> None:
     gallery = trained.gallery
     assert gallery.info.references == len(trained.test_set) == len(gallery)
     np.testing.assert_allclose(np.linalg.norm(gallery.descriptors(np.arange(len(gallery))), axis=1), 1, atol=1e-5)
@@ -66,18 +66,19 @@ def test_panoramas_are_localised_at_the_rate_of_recall(trained: Trained) -> None
 
 def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli: Callable[..., Outcome]) -> None:
     image = trained.test_set.pairs[0].ground
-    asked = ("localize", image, "--bundle", trained.bundles["int8"].path, "--gallery", trained.gallery.name, "--top", 3)
-    assert "cosine" in cli(*asked).out
-    answer = json.loads(cli(*asked, "--json").out)
+    bundle, gallery = trained.bundles["int8"].path, trained.gallery.name
+    command = ("localize", image, "--bundle", bundle, "--gallery", gallery, "--top", 3)
+    assert "cosine" in cli(*command).out
+    answer = json.loads(cli(*command, "--json").out)
     assert answer["image"] == str(image)
     assert len(answer["candidates"]) == 3
     assert -90 <= answer["candidates"][0]["place"]["lat"] <= 90
 
 
 def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    flying = trained.bundles["fp32"]
-    maker = msgspec.structs.replace(made_by(flying.manifest), embedding_id="0" * 16)
-    build_gallery(tmp_path / "other", reference_tiles(trained.test_set.first(3)), flying.embedder("aerial"), maker)
+    fp32 = trained.bundles["fp32"]
+    maker = msgspec.structs.replace(made_by(fp32.manifest), embedding_id="0" * 16)
+    build_gallery(tmp_path / "other", reference_tiles(trained.test_set.first(3)), fp32.embedder("aerial"), maker)
     other = open_gallery(tmp_path / "other")
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         Localizer(trained.bundles["fp32"], other)

@@ -1,4 +1,4 @@
-"""The coverage of a source: its numbers say what a user would measure, and its picture shows it."""
+"""The coverage of a source: its figures are correct, and its picture shows them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def test_a_grid_is_measured_as_it_was_laid_out(lat: float, lon: float) -> None:
     assert 0 <= coverage.frame.east - coverage.frame.west < 0.02
 
 
-def test_a_hole_is_told_from_a_map_without() -> None:
+def test_a_hole_in_a_map_is_detected() -> None:
     whole = _grid(21, 21, 10)
     holed = [tile for tile in whole if not all(5 < int(number) < 15 for number in tile.id.split(","))]
     assert measure(whole).farthest_metres < 10
@@ -77,7 +77,7 @@ def test_a_hole_is_told_from_a_map_without() -> None:
     assert measure(holed).spacing_metres == pytest.approx(10, rel=0.001)
 
 
-def test_doubled_and_unknown_places_are_counted() -> None:
+def test_duplicate_and_unknown_positions_are_counted() -> None:
     coverage = measure([*_grid(3, 1, 10), *_grid(2, 1, 10), Tile("a", "a.png"), Tile("b", "b.png")])
     assert (coverage.tiles, coverage.positioned, coverage.doubled) == (7, 5, 2)
 
@@ -97,7 +97,7 @@ places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(places, min_size=1, max_size=30))
-def test_any_places_have_a_frame_that_holds_them_and_a_picture(known: list[tuple[float, float]]) -> None:
+def test_any_positions_have_a_frame_that_contains_them_and_a_picture(known: list[tuple[float, float]]) -> None:
     tiles = [Tile(str(number), "a.png", lat, lon) for number, (lat, lon) in enumerate(known)]
     coverage = measure(tiles)
     frame = coverage.frame
@@ -110,7 +110,7 @@ def test_any_places_have_a_frame_that_holds_them_and_a_picture(known: list[tuple
     assert max(pixels_of(coverage_plot(Painted(tiles), coverage).figure).shape) <= 1400
 
 
-def test_tiles_are_drawn_where_they_lie_and_as_they_are_turned() -> None:
+def test_tiles_are_drawn_at_their_position_and_rotation() -> None:
     for heading, (above, left) in {0.0: ("red", None), 180.0: ("blue", None), 90.0: (None, "blue")}.items():
         tiles = _grid(2, 2, 100, heading=heading)
         drawn = coverage_plot(Painted(tiles), measure(tiles))

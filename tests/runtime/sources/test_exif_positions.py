@@ -1,4 +1,4 @@
-"""A folder's tiles lie where their EXIF says, and what EXIF says wrongly is named."""
+"""A folder's tiles take their positions from EXIF, and an invalid EXIF position is named."""
 
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,14 @@ def test_what_a_camera_writes_is_read(
     assert place == pytest.approx((lat, lon), abs=1e-7)
 
 
-def test_exif_is_read_where_names_give_nothing_and_may_be_asked_for(tmp_path: Path) -> None:
+def test_exif_is_read_if_names_give_nothing_or_on_request(tmp_path: Path) -> None:
     _tag(tmp_path / "1.5,2.5.jpg", **_position(48.1, -11.5))
     assert places_of(tmp_path) == {"1.5,2.5.jpg": (1.5, 2.5)}
     assert places_of(tmp_path, FolderOptions("exif"))["1.5,2.5.jpg"] == pytest.approx((48.1, -11.5))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"GPSLongitude": None, "GPSLongitudeRef": None}, "lacks GPSLongitude, GPSLongitudeRef"),
         ({"GPSLatitudeRef": None}, "lacks GPSLatitudeRef"),
@@ -65,12 +65,12 @@ def test_exif_is_read_where_names_give_nothing_and_may_be_asked_for(tmp_path: Pa
         ({"GPSLatitude": (IFDRational(48),)}, "degrees, minutes and seconds"),
     ],
 )
-def test_half_a_position_in_exif_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_half_a_position_in_exif_is_named(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     tags = {**_position(48.1, 11.5), **change}
     _tag(tmp_path / "a.jpg", **{name: value for name, value in tags.items() if value is not None})
     with pytest.raises(DataError) as caught:
         open_folder(tmp_path)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "a.jpg" in str(caught.value)
 
 

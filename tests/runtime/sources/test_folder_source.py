@@ -1,4 +1,4 @@
-"""A folder of images: positions come from where the user put them, and half-known ones are named."""
+"""A folder of images: positions come from their origin, and incomplete ones are named."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ def _write(root: Path, text: str, name: str = "tiles.csv") -> Path:
     return root / name
 
 
-def test_a_csv_gives_all_that_a_tile_says(folder: Callable[..., Path]) -> None:
+def test_a_csv_gives_all_values_of_a_tile(folder: Callable[..., Path]) -> None:
     root = folder("a.png", "deep/b.png")
     _write(
         root,
@@ -40,14 +40,16 @@ def test_a_csv_gives_all_that_a_tile_says(folder: Callable[..., Path]) -> None:
     assert source.read(b).pixels[0, 0].tolist() == [1, 0, 0]
 
 
-def test_a_csv_may_lie_elsewhere_and_come_from_a_spreadsheet(folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_csv_may_be_in_another_folder_and_come_from_a_spreadsheet(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
     root = folder("a.png")
     (tmp_path / "mine.csv").write_bytes("\ufefffile, lat ,lon\r\na.png, 1.5,-2.5\r\n\r\n".encode())
     assert places_of(root, FolderOptions(tmp_path / "mine.csv")) == {"a.png": (1.5, -2.5)}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "columns (none)"),
         ("file,lat,lon\n", "lists no tiles"),
@@ -71,12 +73,12 @@ def test_a_csv_may_lie_elsewhere_and_come_from_a_spreadsheet(folder: Callable[..
         ("file,id\na.png,1\nc.png,1\n", "line 3: the id 1 is also in line 2"),
     ],
 )  # fmt: skip
-def test_a_wrong_csv_is_named_by_its_line(folder: Callable[..., Path], text: str, said: str) -> None:
+def test_a_wrong_csv_is_named_by_its_line(folder: Callable[..., Path], text: str, expected: str) -> None:
     root = folder("a.png", "c.png")
     _write(root, text)
     with pytest.raises(DataError) as caught:
         open_folder(root)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "tiles.csv" in str(caught.value)
 
 
@@ -103,7 +105,7 @@ def test_any_bytes_for_a_csv_give_a_sentence(tmp_path_factory: pytest.TempPathFa
 # The folder itself
 
 
-def test_an_empty_folder_and_none_at_all_are_named(tmp_path: Path) -> None:
+def test_an_empty_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no images"):
         open_source(tmp_path)
     with pytest.raises(DataError, match=r"none does not exist.*\.tif"):

@@ -1,4 +1,4 @@
-"""A map's bands become 8-bit RGB as its labels, palette and user say; what has no data is left out."""
+"""A map's bands become 8-bit RGB by its labels, its palette or the user's choice; empty tiles are left out."""
 
 from pathlib import Path
 
@@ -50,15 +50,15 @@ def test_grey_becomes_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, np.repeat(grey[0, ..., None], 3, axis=2))
 
 
-def test_bands_are_found_by_their_labels_or_asked_for(tmp_path: Path) -> None:
+def test_bands_are_found_by_their_labels_or_selected(tmp_path: Path) -> None:
     four = picture(100, 100, bands=4)
     path = utm_map(tmp_path / "map.tif", four)
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red]
-    found = _only_tile(open_geotiff(path, GeoTiffOptions(50)))
-    np.testing.assert_array_equal(found, four[[3, 2, 1]].transpose(1, 2, 0))
-    asked = _only_tile(open_geotiff(path, GeoTiffOptions(50, bands=(4, 1, 2))))
-    np.testing.assert_array_equal(asked, four[[3, 0, 1]].transpose(1, 2, 0))
+    default = _only_tile(open_geotiff(path, GeoTiffOptions(50)))
+    np.testing.assert_array_equal(default, four[[3, 2, 1]].transpose(1, 2, 0))
+    selected = _only_tile(open_geotiff(path, GeoTiffOptions(50, bands=(4, 1, 2))))
+    np.testing.assert_array_equal(selected, four[[3, 0, 1]].transpose(1, 2, 0))
     with pytest.raises(ConfigError, match="1 to 4"):
         open_geotiff(path, GeoTiffOptions(50, bands=(1, 2, 5)))
 
@@ -72,7 +72,7 @@ def test_a_palette_is_resolved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-def test_deep_maps_are_scaled_only_when_it_is_said_how(tmp_path: Path, dtype: str) -> None:
+def test_deep_maps_are_scaled_only_with_given_limits(tmp_path: Path, dtype: str) -> None:
     deep = np.linspace(0, 4000, 3 * 100 * 100).reshape(3, 100, 100).astype(dtype)
     if dtype == "float32":
         deep[0, 0, 0] = np.nan

@@ -1,4 +1,4 @@
-"""A map is cut into tiles whose centres, sizes, headings and pixels are what the file says of them."""
+"""A map is cut into tiles whose centres, sizes, headings and pixels match the file."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +59,7 @@ def test_centres_sizes_and_headings_are_the_files_own(path: Path) -> None:
             assert tile.metres_per_pixel == pytest.approx(60 / max(width, height), rel=0.01)
 
 
-def test_pixels_are_those_of_the_window(path: Path) -> None:
+def test_pixels_are_equal_to_the_window(path: Path) -> None:
     source = open_geotiff(path, GeoTiffOptions(60))
     with rasterio.open(path) as dataset:
         for tile in source.tiles[::5]:
@@ -96,7 +96,7 @@ def test_the_tile_that_is_north_up_shows_the_north_above(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("lat", [0, 48, 70])
-def test_web_mercators_metres_are_not_taken_for_the_grounds(tmp_path: Path, lat: float) -> None:
+def test_web_mercator_metres_are_not_taken_for_metres_on_the_ground(tmp_path: Path, lat: float) -> None:
     (x,), (y,) = transform(DEGREES, MERCATOR, [11.5], [lat])
     path = write_map(tmp_path / "map.tif", picture(400, 400), MERCATOR, Affine(1, 0, x, 0, -1, y))
     tile = open_geotiff(path, GeoTiffOptions(50)).tiles[0]
@@ -138,7 +138,7 @@ def test_ids_stay_when_the_map_is_opened_again(path: Path) -> None:
     assert list(first.tiles) == list(second.tiles)
 
 
-def test_many_threads_read_what_one_does(path: Path) -> None:
+def test_many_threads_read_the_same_pixels_as_one(path: Path) -> None:
     source = open_geotiff(path, GeoTiffOptions(40, 20))
     alone = [source.read(tile).pixels for tile in source.tiles]
     with ThreadPoolExecutor(8) as pool:
@@ -168,7 +168,7 @@ def test_overviews_are_used_where_a_map_is_thinned_out(tmp_path: Path) -> None:
     )
     with rasterio.open(path, "r+") as file:
         file.build_overviews([8], Resampling.average)
-        file.write(np.full((3, 1024, 1024), 255, np.uint8))  # the overview stays black, which tells it from the map
+        file.write(np.full((3, 1024, 1024), 255, np.uint8))  # the overview stays black, unlike the map
     coarse = open_geotiff(path, GeoTiffOptions(500, tile_pixels=100))
     assert coarse.read(coarse.tiles[0]).pixels.max() == 0
     fine = open_geotiff(path, GeoTiffOptions(500))

@@ -1,4 +1,4 @@
-"""Maps that say nothing, are damaged, or change while they are read are refused by name; large ones cost no memory."""
+"""Maps that lack data, are damaged, or change while they are read are refused by name; large ones need no memory."""
 
 import re
 import subprocess
@@ -106,7 +106,7 @@ def test_flipped_bytes_give_tiles_or_a_sentence(tmp_path_factory: pytest.TempPat
         assert all(abs(tile.lat or 0) <= 90 for tile in tiles)
 
 
-def test_without_rasterio_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rasterio_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = utm_map(tmp_path / "map.tif", picture(100, 100))
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(MissingDependency, match=re.escape(install_hint("geo"))):
@@ -130,7 +130,7 @@ _GROWTH = """
 import sys
 from pathlib import Path
 from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
-def peak():  # of this process alone: what getrusage says begins with the parent's
+def peak():  # of this process alone: the value of getrusage starts with the parent's
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 source = open_geotiff(Path(sys.argv[1]), GeoTiffOptions(600))
 source.read(source.tiles[0])
@@ -142,7 +142,7 @@ print(peak() - before)
 
 
 def test_a_map_of_any_size_is_read_in_little_memory(tmp_path: Path) -> None:
-    """240 MB of pixels, of which none is written: where GDAL keeps what it likes, all of them are kept."""
+    """240 MB of pixels, none of them written: with GDAL's default cache, all of them are kept in memory."""
     shape = {"width": 9000, "height": 9000, "count": 3, "dtype": "uint8", "sparse_ok": True}
     tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     path = tmp_path / "large.tif"

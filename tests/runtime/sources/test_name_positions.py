@@ -1,4 +1,4 @@
-"""A folder's tiles lie where their names say, by the common forms or a pattern of one's own."""
+"""A folder's tiles take their positions from their names, by the common forms or a given pattern."""
 
 from collections.abc import Callable
 from functools import partial
@@ -54,7 +54,7 @@ def test_other_names_give_no_position(folder: Callable[..., Path], name: str) ->
     form=st.sampled_from(["satellite_{lat}_{lon}", "{lat},{lon}", "lat_{lat}_lon_{lon}", "@1@2@3@T@{lat}@{lon}@x"]),
     pattern=st.sampled_from(["z{heading}_{lat}x{lon}", "*{lat};{lon};{heading}", "{lat}_{heading}_{lon}*"]),
 )  # fmt: skip
-def test_what_is_written_into_a_name_is_read_from_it(
+def test_a_position_written_into_a_name_is_read_back(
     lat: float, lon: float, heading: int, form: str, pattern: str
 ) -> None:
     known = find_in_name(Path(form.format(lat=f"{lat:.6f}", lon=f"{lon:.6f}") + ".png"))
@@ -65,7 +65,7 @@ def test_what_is_written_into_a_name_is_read_from_it(
     assert (read.lat, read.lon, read.heading) == (lat, lon, heading)
 
 
-def test_a_pattern_of_ones_own_takes_numbers_whole(folder: Callable[..., Path]) -> None:
+def test_a_given_pattern_reads_whole_numbers(folder: Callable[..., Path]) -> None:
     root = folder("tile-48.1_11.png")
     assert places_of(root, FolderOptions(pattern="tile{lat}_{lon}")) == {"tile-48.1_11.png": (-48.1, 11)}
     assert places_of(root, FolderOptions(pattern="tile-{lat}_{lon}.png")) == {"tile-48.1_11.png": (48.1, 11)}
@@ -82,14 +82,14 @@ def test_a_pattern_that_cannot_work_is_refused(folder: Callable[..., Path], patt
         open_folder(folder("a.png"), FolderOptions(pattern=pattern))
 
 
-def test_names_that_are_half_known_are_named(folder: Callable[..., Path]) -> None:
+def test_names_with_only_some_positions_are_named(folder: Callable[..., Path]) -> None:
     root = folder("48.1,11.5.png", "48.2,11.5.png", "other.png")
     with pytest.raises(DataError, match=r"other\.png: its name gives no position, and 2 of 3"):
         open_folder(root)
     assert set(places_of(root, FolderOptions("none")).values()) == {(None, None)}
 
 
-def test_a_name_out_of_range_or_of_two_meanings_is_named(folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_ambiguous_name_or_one_out_of_range_is_named(folder: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"95\.5,11\.5\.png: lat is 95\.5"):
         open_folder(folder("95.5,11.5.png"))
     twice = tmp_path / "twice"
@@ -99,6 +99,6 @@ def test_a_name_out_of_range_or_of_two_meanings_is_named(folder: Callable[..., P
         open_folder(twice)
 
 
-def test_names_that_were_asked_for_and_give_nothing_are_refused(folder: Callable[..., Path]) -> None:
+def test_requested_names_without_positions_are_refused(folder: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match=r"a\.png.*known are satellite_LAT_LON"):
         open_folder(folder("a.png"), FolderOptions("names"))

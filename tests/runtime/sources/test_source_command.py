@@ -1,4 +1,4 @@
-"""`gallery preview` takes every kind of source, says what it found, and draws it."""
+"""`gallery preview` takes every kind of source, reports its tiles, and draws them."""
 
 import json
 import sys
@@ -52,7 +52,7 @@ def test_a_folder_is_measured_without_a_picture(cli: Cli, tiles: Path) -> None:
     assert "11.1 m" in result.out
 
 
-def test_options_reach_the_source_that_they_are_for(cli: Cli, tiles: Path, ortho: Path, tmp_path: Path) -> None:
+def test_options_reach_their_source(cli: Cli, tiles: Path, ortho: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.csv"
     listed.write_text("file,lat,lon\n48.1001,11.5000.png,1,2\n".replace("48.1001,11.5000.png", '"48.1001,11.5000.png"'))
     for options, found in (
@@ -79,7 +79,7 @@ def test_map_tiles_are_previewed(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ((), "--tile-metres"),
         (("--bands", "1,2,3"), "--tile-metres"),
@@ -94,12 +94,12 @@ def test_map_tiles_are_previewed(cli: Cli, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused_in_a_sentence(
-    refused: Callable[..., str], ortho: Path, options: tuple[object, ...], said: str
+    refused: Callable[..., str], ortho: Path, options: tuple[object, ...], expected: str
 ) -> None:
-    assert said in refused("gallery", "preview", ortho, *options)
+    assert expected in refused("gallery", "preview", ortho, *options)
 
 
-def test_places_that_are_taken_or_no_pictures_are_refused_first(
+def test_existing_outputs_and_other_formats_are_refused_first(
     refused: Callable[..., str], tiles: Path, tmp_path: Path
 ) -> None:
     assert ".png" in refused("gallery", "preview", tiles, "--out", tmp_path / "a.jpg")
@@ -118,7 +118,7 @@ def test_without_matplotlib_a_picture_is_refused_and_figures_are_printed(
     assert json.loads(cli("gallery", "preview", tiles, "--json").out)["coverage"]["positioned"] == 4
 
 
-def test_a_data_sets_tiles_lie_where_their_names_say(cli: Cli, tmp_path: Path) -> None:
+def test_a_data_sets_tiles_take_their_positions_from_names(cli: Cli, tmp_path: Path) -> None:
     names = [f"satellite_41.{n:03d}_-87.500.png" for n in range(4)]
     root = vigor(tmp_path / "vigor", [("Chicago", "p,41.0005,-87.5,.jpg", names)], extra=["other.png"])
     spec = f"vigor:{root}#same-test"

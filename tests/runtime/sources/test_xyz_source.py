@@ -1,4 +1,4 @@
-"""A folder of map tiles: tile numbers become places and metres as every web map reads them."""
+"""A folder of map tiles: tile numbers become positions and metres, as in web maps."""
 
 from collections.abc import Callable, Iterable
 from math import pi, radians, sin, sqrt
@@ -42,7 +42,7 @@ def _block(x: int, y: int, width: int, height: int) -> list[tuple[int, int]]:
 
 @settings(max_examples=100, deadline=None)
 @given(zoom=st.integers(0, 22), data=st.data())
-def test_places_are_those_of_the_projection(zoom: int, data: st.DataObject) -> None:
+def test_positions_match_the_projection(zoom: int, data: st.DataObject) -> None:
     """By PROJ's Web Mercator, whose world is a square of 2 pi a metres, which the tiles divide."""
     x, y = (data.draw(st.integers(0, 2**zoom - 1)) + 0.5 for _ in range(2))
     size = 2 * HALF / 2**zoom
@@ -52,22 +52,22 @@ def test_places_are_those_of_the_projection(zoom: int, data: st.DataObject) -> N
 
 @settings(max_examples=100, deadline=None)
 @given(zoom=st.integers(8, MAX_ZOOM), data=st.data())
-def test_metres_are_those_between_the_edges_of_a_tile(zoom: int, data: st.DataObject) -> None:
+def test_metres_match_the_distance_between_the_edges_of_a_tile(zoom: int, data: st.DataObject) -> None:
     x, y = (data.draw(st.integers(2**zoom // 8, 2**zoom * 7 // 8)) for _ in range(2))
     (lat, _), (_, west), (_, east) = place(x, y + 0.5, zoom), place(x, y + 0.5, zoom), place(x + 1, y + 0.5, zoom)
-    # Web Mercator takes latitudes for a sphere's: a parallel of the ellipsoid is longer, as the radius there is.
+    # Web Mercator uses the latitudes of a sphere; a parallel of the ellipsoid is longer, because its radius is.
     bulge = 1 - 0.00669438 * sin(radians(lat)) ** 2
     expected = float(distance(lat, west, lat, east)) / 256 * sqrt(bulge)
     assert metres_per_pixel(lat, zoom, 256) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
-def test_a_known_tile_lies_where_it_does() -> None:
-    """The tile of mercantile's documentation, and the pixel at the equator that every web map's names."""
+def test_a_known_tile_has_its_known_position() -> None:
+    """The tile of mercantile's documentation, and the size of a pixel at the equator."""
     assert place(486, 332, 10) == pytest.approx((53.33087298301705, -9.140625))
     assert metres_per_pixel(0, 0, 256) == pytest.approx(156_543.03392804)
 
 
-def test_tiles_say_where_they_are(folder: Callable[..., Path]) -> None:
+def test_tiles_have_positions(folder: Callable[..., Path]) -> None:
     source = open_source(folder(_block(100, 200, 3, 2)))
     assert [tile.id for tile in source.tiles][:3] == ["17/100/200", "17/100/201", "17/101/200"]
     assert len(source.tiles) == 6
@@ -102,7 +102,7 @@ def test_neighbours_become_one_reference(folder: Callable[..., Path], step: int 
     assert first.metres_per_pixel == pytest.approx(metres_per_pixel(first.lat or 0, 17, 16))
 
 
-def test_merged_tiles_that_count_from_the_south_stand_upright(folder: Callable[..., Path]) -> None:
+def test_merged_tiles_that_count_from_the_south_are_upright(folder: Callable[..., Path]) -> None:
     source = open_xyz(folder(_block(0, 0, 2, 2), zoom=1), XyzOptions(tms=True, merge=2))
     assert source.read(source.tiles[0]).pixels[[0, 31], 0, 1].tolist() == [1, 0]
 
@@ -169,7 +169,7 @@ def test_a_folder_without_tiles_is_named(tmp_path: Path) -> None:
         open_xyz(tmp_path / "3" / "1")
 
 
-def test_a_folder_that_could_be_two_things_is_asked_about(folder: Callable[..., Path]) -> None:
+def test_an_ambiguous_folder_is_refused(folder: Callable[..., Path]) -> None:
     root = folder([(1, 1)], zoom=3)
     Image.new("RGB", (16, 16)).save(root / "overview.png")
     with pytest.raises(DataError, match="--zoom"):
@@ -189,7 +189,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     merge=st.integers(1, 3),
     data=st.data(),
 )
-def test_every_reference_is_whole_and_its_own(
+def test_every_reference_is_complete_and_unique(
     tmp_path_factory: pytest.TempPathFactory, numbers: set[tuple[int, int]], merge: int, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("any")

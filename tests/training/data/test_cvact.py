@@ -34,7 +34,7 @@ def test_cvact_counts_from_1_and_keeps_the_order(tmp_path: Path) -> None:
     assert read_test_set(f"cvact:{root}").name.endswith("#val")
 
 
-def test_cvact_lies_in_canberra(tmp_path: Path) -> None:
+def test_cvact_is_in_canberra(tmp_path: Path) -> None:
     """By PROJ's UTM zone 55 south. What lies elsewhere has metres alone."""
     root = trees.cvact(tmp_path, IDS, [*UTM[:3], (690000.0, 5090000.0)], test=[1, 4])
     pairs = read_test_set(f"cvact:{root}#test")
@@ -54,7 +54,7 @@ def test_any_metres_have_degrees_or_none(east: float, north: float, zone: int, s
 
 
 @pytest.mark.parametrize("folder", ["ANU_data_small", "ANU_data_test"])
-def test_the_index_of_cvact_may_lie_in_a_folder_of_images(tmp_path: Path, folder: str) -> None:
+def test_the_index_of_cvact_may_be_in_a_folder_of_images(tmp_path: Path, folder: str) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, train=[1], val=[2])
     (root / "ACT_data.mat").replace(root / folder / "ACT_data.mat")
     assert len(read_test_set(f"cvact:{root}")) == 1

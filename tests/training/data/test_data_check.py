@@ -1,4 +1,4 @@
-"""`data check` finds what would spoil a training, names it, and says so by its exit code."""
+"""`data check` finds data that would harm training, names it, and reports it by its exit code."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def test_every_kind_of_problem_is_found_and_named(world: Path, cli: Cli) -> None
     truncated.write_bytes(truncated.read_bytes()[:200])
     Image.new("RGB", (32, 17)).save(world / "ground/000002.png")
     Image.new("RGB", (32, 30)).save(world / "aerial/000003.png")
-    # Another file with the same pixels: stored anew, losslessly.
+    # Another file with the same pixels: saved again, losslessly.
     Image.open(world / "ground/000004.png").save(world / "ground/000005.png", compress_level=0)
     result = cli("data", "check", f"pairs:{world}")
     assert result.code == 1

@@ -26,12 +26,12 @@ def test_lists_written_on_other_systems_are_read(tmp_path: Path, newline: str, s
     assert len(read_test_set(f"vigor:{cvact}")) == 1
 
 
-def test_references_within_metres_are_those_that_a_plain_count_finds(tmp_path: Path) -> None:
+def test_references_within_metres_match_a_plain_count(tmp_path: Path) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, test=[1, 2, 3, 4])
     near = read_test_set(f"cvact:{root}#test").within(5.0)
-    # 3-4-5: exactly 5 m count; the third lies 5.4 m from the first.
-    found = list(zip(near.query.tolist(), near.reference.tolist(), strict=True))
-    assert found == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 3)]
+    # 3-4-5: exactly 5 m count; the third is 5.4 m from the first.
+    matches = list(zip(near.query.tolist(), near.reference.tolist(), strict=True))
+    assert matches == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 3)]
 
 
 @given(
@@ -46,17 +46,17 @@ def test_within_agrees_with_every_distance(places: list[tuple[int, int]], tiles:
     )
     pair_set = PairSet("set", pairs)
     near = pair_set.within(metres)
-    found = set(zip(near.query.tolist(), near.reference.tolist(), strict=True))
+    matches = set(zip(near.query.tolist(), near.reference.tolist(), strict=True))
     expected = {
         (query, int(tile))
         for query, (x, y) in enumerate(places)
         for (u, v), tile in zip(places, pair_set.tiles, strict=True)
         if (x - u) ** 2 + (y - v) ** 2 <= metres**2
     }
-    assert found == expected
-    assert len(found) == len(near.query)
+    assert matches == expected
+    assert len(matches) == len(near.query)
     assert (np.diff(near.query) >= 0).all()
-    assert set(zip(*map(np.ndarray.tolist, pair_set.truth.between(0, len(places))), strict=True)) <= found
+    assert set(zip(*map(np.ndarray.tolist, pair_set.truth.between(0, len(places))), strict=True)) <= matches
 
 
 def test_within_needs_positions_in_metres(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path, refused: Ca
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "x" * 300 + "#y"])
-def test_a_path_that_cannot_be_is_no_folder(refused: Callable[..., str], path: str) -> None:
+def test_an_impossible_path_is_no_folder(refused: Callable[..., str], path: str) -> None:
     assert "is not a folder" in refused("data", "check", f"pairs:{path}")
 
 
-def test_a_set_without_an_image_left_says_which_is_missing(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_set_without_an_image_left_names_the_missing_one(tmp_path: Path, refused: Callable[..., str]) -> None:
     root = trees.cvusa(tmp_path, {"val-19zl.csv": [1]})
     (root / "bingmap/19/0000001.jpg").unlink()
     message = refused("data", "check", f"cvusa:{root}#val")

@@ -35,7 +35,7 @@ def test_one_seed_draws_one_sheet(world: World, tmp_path: Path, cli: Callable[..
     assert len(set(sheets)) == 3
 
 
-def test_what_cannot_be_shown_is_said(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_data_that_cannot_be_shown_is_reported(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:
     name = world.train_set.name
     assert "--preset" in refused("data", "show", name, "--out", tmp_path / "sheet.png")
     assert "does not end in .png" in refused("data", "show", name, "--out", tmp_path / "sheet.txt")
@@ -46,8 +46,8 @@ def test_what_cannot_be_shown_is_said(world: World, tmp_path: Path, refused: Cal
 def test_a_pair_that_cannot_be_read_is_left_out(pairs: Path, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     image = pairs / "ground" / "000000.png"
     image.write_bytes(image.read_bytes()[:300])
-    asked = ("data", "show", f"pairs:{pairs}", "--preset", "world-tiny", "--augment", "any-angle")
-    result = cli(*asked, "--pairs", 2, "--out", tmp_path / "sheet.png")
+    command = ("data", "show", f"pairs:{pairs}", "--preset", "world-tiny", "--augment", "any-angle")
+    result = cli(*command, "--pairs", 2, "--out", tmp_path / "sheet.png")
     assert result.code == 0
     assert "000000.png" in result.err
     assert "1 pair" in result.err

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_bundle import write_pairs
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.pairs_csv import read_pairs
 
 Change = Callable[[PairSet], PairSet]
 
@@ -23,12 +25,12 @@ def _written(folder: Path, name: str) -> PairSet:
     for kind in ("ground", "aerial", "beside"):
         for number in range(3):
             (folder / f"{kind}{number}").write_text(f"{kind} {number}")
-    made = [
+    plain = [
         Pair(folder / f"ground{number}", folder / f"aerial{number}", semi_positives=(folder / f"beside{number}",))
         for number in range(3)
     ]
-    one, two, three = made
-    return PairSet(name, (*made, Pair(folder / "beside0", one.aerial), Pair(two.ground, three.aerial)))
+    one, two, three = plain
+    return PairSet(name, (*plain, Pair(folder / "beside0", one.aerial), Pair(two.ground, three.aerial)))
 
 
 def test_the_same_images_elsewhere_have_the_same_fingerprint(pairs: PairSet, tmp_path: Path) -> None:
@@ -74,3 +76,13 @@ def test_a_file_that_is_gone_is_named(pairs: PairSet) -> None:
     pairs.pairs[1].aerial.unlink()
     with pytest.raises(DataError, match=r"aerial1 cannot be read \(No such file"):
         pairs.fingerprint()
+
+
+def test_a_list_with_too_many_pairs_is_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geodtr.training.data.pairs_csv.MAX_PAIRS", 3)
+    pairs = write_pairs(tmp_path / "pairs", 3)
+    assert len(read_pairs(pairs)) == 3
+    with (pairs / "pairs.csv").open("a") as file:
+        file.write("ground0.png,aerial1.png\n")
+    with pytest.raises(DataError, match=r"pairs\.csv has more than 3 rows\. Split it"):
+        read_pairs(pairs)

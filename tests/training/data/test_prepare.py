@@ -1,4 +1,4 @@
-"""Prepared images are the same pixels, made once, whatever interrupts the making; evaluation sees no difference."""
+"""Prepared images have the same pixels, are written once despite interruptions, and give the same evaluation."""
 
 import json
 import shutil
@@ -144,15 +144,15 @@ def test_an_unreadable_image_is_left_out_and_listed(pairs_folder: Path, tmp_path
 
 
 def _run_until(command: list[object], out: Path, images: int, number: signal.Signals) -> str:
-    """Start `command` and send it a signal when it has written so many images; returns what it said."""
+    """Start `command`, send it a signal when it has written so many images, and return its output."""
     line = [sys.executable, *map(str, command)]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=SUPPORT)
     while process.poll() is None and sum(1 for _ in out.glob("*/[!.]*.png")) < images:
         time.sleep(0.001)
     process.send_signal(number)
-    said = process.communicate()[1]
+    output = process.communicate()[1]
     assert process.returncode != 0, "it was too quick to be interrupted"
-    return said
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ prepare(Path(sys.argv[1]), read_test_set(sys.argv[2]), {HOW!r}, jobs=2)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+def test_a_killed_run_resumes_with_the_same_result(
     pairs_folder: Path, whole: dict[str, bytes], tmp_path: Path, seed: int
 ) -> None:
     out, source = tmp_path / "out", read_test_set(f"pairs:{pairs_folder}")
@@ -192,13 +192,13 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert _tree(out) == whole
 
 
-def test_an_interrupted_command_says_how_to_go_on(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
+def test_an_interrupted_command_names_the_command_that_resumes(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
     command = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-demo", "--jobs", "1", "--out")
     out = tmp_path / "out"
-    said = _run_until(["-m", "geodtr.cli.main", *command, out], out, 10, signal.SIGINT)
-    assert "Interrupted." in said
-    assert "the same command goes on from here" in said
-    assert "Traceback" not in said
+    output = _run_until(["-m", "geodtr.cli.main", *command, out], out, 10, signal.SIGINT)
+    assert "Interrupted." in output
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
     assert not list(out.rglob(".*")), "something half-written was left"
     assert cli(*command, out).code == cli(*command, tmp_path / "whole").code == 0
     assert _tree(out) == _tree(tmp_path / "whole")
@@ -269,7 +269,7 @@ def test_cvact_is_prepared_by_its_own_rule(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("place", ["../x.png", "/etc/passwd", "a/../../b", "."])
-def test_a_document_may_not_lead_out_of_its_folder(pairs_folder: Path, tmp_path: Path, place: str) -> None:
+def test_a_document_may_not_name_files_outside_its_folder(pairs_folder: Path, tmp_path: Path, place: str) -> None:
     prepare(tmp_path / "out", read_test_set(f"pairs:{pairs_folder}", 2), HOW)
     path = tmp_path / "out" / "prepared.json"
     document = json.loads(path.read_text())
@@ -290,10 +290,10 @@ def test_the_progress_bar_shows_a_rate(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_a_finished_folder_is_not_made_smaller_by_a_limit(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
-    asked = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-tiny", "--out", tmp_path / "prepared")
-    assert cli(*asked).code == 0
+    command = ("data", "prepare", f"pairs:{pairs_folder}", "--preset", "world-tiny", "--out", tmp_path / "prepared")
+    assert cli(*command).code == 0
     before = (tmp_path / "prepared" / "prepared.json").read_bytes()
-    result = cli(*asked, "--limit", 2)
+    result = cli(*command, "--limit", 2)
     assert result.code == 2
     assert "is finished with" in result.err
     assert (tmp_path / "prepared" / "prepared.json").read_bytes() == before

@@ -10,7 +10,7 @@ from trees import TILES
 from geodtr.training.data.spec import read_test_set, read_training_set
 
 
-def test_vigor_shares_tiles_and_tells_semi_positives_and_distractors(tmp_path: Path) -> None:
+def test_vigor_shares_tiles_and_marks_semi_positives_and_distractors(tmp_path: Path) -> None:
     shared = (TILES[0], TILES[1], TILES[2], TILES[3])
     panoramas = [
         ("Chicago", "a,41.5,-87.5,.jpg", shared),

@@ -1,4 +1,4 @@
-"""What a user may rely on in the generated world: whole, repeatable data sets, and two views of one place."""
+"""The generated world: complete, repeatable data sets, and two views of one location."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ def test_a_data_set_is_complete_and_readable(tmp_path: Path) -> None:
             assert read_image(image).std() > 10
 
 
-def test_a_data_set_is_the_same_whatever_the_number_of_workers(tmp_path: Path) -> None:
+def test_a_data_set_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     world_set = WorldSet(pairs=20)
 
     write_world(tmp_path / "one", world_set, workers=1)
@@ -179,7 +179,7 @@ def test_ctrl_c_stops_the_workers_quietly(tmp_path: Path) -> None:
         ({"pairs": 1, "seed": -1}, "seed is -1"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused_with_what_can(wrong: dict[str, Any], remedy: str) -> None:
+def test_an_impossible_world_is_refused_naming_the_allowed_values(wrong: dict[str, Any], remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
         WorldSet(**wrong)
 
@@ -268,12 +268,12 @@ def agreement(tiles: Surfaces, panoramas: Surfaces) -> float:
     pitch = np.arctan2(CAMERA, EXTENT / 2 * (height - 1 - rows) / height)
     same_distance = np.rint(height / 2 + pitch * width / (2 * np.pi) - 0.5).astype(int)
     around = panoramas[:, same_distance]
-    above, bare = (unrolled(np.isin(tiles, kinds), height, width)[:, rows] for kinds in (Surface.ROAD, GROUND))
+    above, bare = (polar_masks(np.isin(tiles, kinds), height, width)[:, rows] for kinds in (Surface.ROAD, GROUND))
     comparable = (bare > 0.99) & np.isin(around, GROUND)
     return float(np.corrcoef(above[comparable], around[comparable] == Surface.ROAD)[0, 1])
 
 
-def unrolled(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.float64]:
+def polar_masks(masks: NDArray[np.bool_], height: int, width: int) -> NDArray[np.float64]:
     images = [np.repeat(mask[..., None], 3, axis=-1).astype(np.uint8) * 255 for mask in masks]
     return np.array([polar_transform(image, height, width)[..., 0] for image in images]) / 255
 
@@ -283,11 +283,11 @@ def places(request: pytest.FixtureRequest) -> Rendering:
     return pairs(60, Differences(position=0, yaw=0), request.param)
 
 
-def test_roads_lie_at_the_same_places_in_both_views(places: Rendering) -> None:
+def test_roads_are_at_the_same_positions_in_both_views(places: Rendering) -> None:
     assert agreement(places.aerial_surface, places.ground_surface) > AGREED
 
 
-def test_a_pair_survives_a_quarter_turn_of_both_views_and_not_of_one(places: Rendering) -> None:
+def test_a_pair_still_matches_after_a_quarter_rotation_of_both_views_only(places: Rendering) -> None:
     quarter = places.ground_surface.shape[2] // 4
     tiles = np.rot90(places.aerial_surface, -1, axes=(1, 2))  # clockwise: what lay south now lies west
     panoramas = np.roll(places.ground_surface, quarter, axis=2)

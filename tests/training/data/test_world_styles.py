@@ -1,4 +1,4 @@
-"""What a user may rely on where regions differ in style: three stay as they were, the desert is another country."""
+"""Regions with different styles: three are unchanged, and the desert differs."""
 
 from collections.abc import Iterable
 from functools import cache

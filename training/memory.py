@@ -1,0 +1,72 @@
+"""The memory that a training run needs at least, and what there is: a run that cannot fit is refused at once.
+
+Source: PyTorch's hooks on what the backward pass keeps, on its device meta, which computes shapes alone.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.machine import memory_bytes
+from geodtr.runtime.names import BRANCHES
+from geodtr.training.config import TrainConfig
+from geodtr.training.distributed import Ranks
+from geodtr.training.models.base import CrossViewModel
+from geodtr.training.models.registry import outline
+
+_COPIES = 4
+"""Of each parameter: its value, its gradient, and the optimiser's two moments."""
+_ROWS = 2  # batch normalisation needs two
+
+
+def check_memory(config: TrainConfig, ranks: Ranks) -> None:
+    """Raise ConfigError, with numbers, when the run needs more memory than its GPU or this machine has."""
+    network = outline(config.model, config.ground, config.aerial)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    weights, pairs = 4 * _COPIES * count, config.micro_batch // ranks.count
+    gpu = ranks.device.type == "cuda"
+    there = torch.cuda.get_device_properties(ranks.device).total_memory if gpu else memory_bytes()
+    where = "this GPU" if gpu else "this machine"
+    if weights > there:
+        raise ConfigError(
+            f"The model has {count:,} parameters. To train it takes at least {_gb(weights)}; {where} has {_gb(there)}. "
+            "Make it smaller: model.descriptors, model.feed_forward, model.backbone, or the input sizes."
+        )
+    activations = _kept(network, config) * config.recipe.views * pairs
+    if weights + activations > there:
+        raise ConfigError(
+            f"{pairs} pairs per forward pass take at least {_gb(weights + activations)}; {where} has {_gb(there)}. "
+            f"Lower recipe.micro_batch (now {config.micro_batch}): about {int(pairs * there / activations)} fit."
+        )
+
+
+def _kept(network: CrossViewModel, config: TrainConfig) -> int:
+    """Bytes that the backward pass keeps of one pair, at least: all of them in half precision, if any may be."""
+    own = {_storage(tensor) for tensor in network.state_dict().values()}
+    kept: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            kept[_storage(tensor)] = (
+                tensor,
+                tensor.untyped_storage().nbytes(),
+            )  # held, so that its storage stays its own
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        for branch in BRANCHES:
+            how = network.specs[branch].preprocessing
+            images = torch.empty((_ROWS, 3, how.height, how.width), device="meta")
+            network.train().branch(branch)(images)
+    together = sum(size for _, size in kept.values()) // _ROWS
+    return together if config.machine.precision == "float32" else together // 2
+
+
+def _storage(tensor: Tensor) -> int:
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"

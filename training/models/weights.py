@@ -1,0 +1,85 @@
+"""Reading tensors from files that other programs wrote: PyTorch's, or safetensors.
+
+Executes no code in them. Memory is bounded by the file's own size, not by the sizes stated in it.
+"""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.files import check_file
+
+_ARCHIVE = b"PK\x03\x04"
+
+
+def read_weights(path: Path) -> Any:
+    """What the file holds, in memory. Raises CheckpointError when it is damaged, holds code, or is packed."""
+    check_file(path, CheckpointError)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        _check_archive(path)
+        with warnings.catch_warnings():  # PyTorch's own, of kinds of tensors that are refused by `check_tensors`
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is rejected: it is damaged, or contains Python code that loading would execute. Only tensors and "
+            "plain values are read. Ask its author for a file with only the weights."
+        ) from None
+    except Exception as error:  # a damaged file can raise any exception
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is not a readable file of weights ({reason}).") from None
+
+
+def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError for a tensor whose values are not in the file, each for itself, as plain numbers."""
+    for name, tensor in tensors.items():
+        kind = _strange(tensor)
+        if kind is not None:
+            raise CheckpointError(f"{path}: {name} is {kind}. Save plain tensors: tensor.dense().contiguous().clone().")
+    needed, size = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
+    if needed > size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, and its tensors would take {needed:,} bytes: some share their values. Save "
+            "each for itself: tensor.clone()."
+        )
+
+
+def _strange(tensor: Tensor) -> str | None:
+    """Why the tensor's values are not plain numbers in the file."""
+    if tensor.is_meta:
+        return "without values (of the device meta)"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.untyped_storage().nbytes() < tensor.nbytes:
+        return f"expanded: {list(tensor.shape)} from {tensor.untyped_storage().nbytes():,} bytes"
+    return None
+
+
+def _check_archive(path: Path) -> None:
+    """PyTorch packs its archives without compression, so the parts of one are never larger than the whole."""
+    with path.open("rb") as file:
+        if file.read(len(_ARCHIVE)) != _ARCHIVE:
+            return
+    with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if unpacked > size:
+        raise CheckpointError(
+            f"{path} unpacks to {unpacked:,} bytes from {size:,}. PyTorch does not compress: save it again with "
+            "torch.save."
+        )
