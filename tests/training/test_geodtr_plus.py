@@ -19,7 +19,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig, ResidualConfig, orthogonal, positions
+from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig, Mask, ResidualConfig, orthogonal, positions
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.geodtr_plus import (
     AERIAL_POLAR,
@@ -153,7 +153,7 @@ def test_options_that_shapes_do_not_tell_come_from_the_parameter_file(
     stated = {**PARAMETERS, "TR_heads": 8, "bottleneck": False, "normalize": normalize, "orthogonalize": orthogonalize}
     path = official.save_release(tmp_path / "plus.pth", official_weights(), stated)
     config = import_official(path, find_parameters(path)).config
-    mask = ("orthogonal" if orthogonalize else "normalised") if normalize else "sigmoid"
+    mask: Mask = ("orthogonal" if orthogonalize else "normalised") if normalize else "sigmoid"
     assert config == GeoDTRPlusConfig(heads=8, bottleneck=False, mask=mask)
 
 
