@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from torch import Tensor
 
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.registry import ModelConfig
@@ -75,7 +76,7 @@ def read_parameters(file: Path | None, kind: type[P]) -> P:
     if file is None:
         return kind()
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind, strict=False)
+        return decode_json(read_document(file), kind, strict=False)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror}). Check --parameters.") from None
     except msgspec.DecodeError as error:
