@@ -31,6 +31,7 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.distributed import Ranks
 from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.models.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
 from geodtr.training.pair_images import PairImages
 from geodtr.training.trainer import Trainer
@@ -114,6 +115,7 @@ def plain_loop(
         persistent_workers=True,
     )
     model = build_model(config.model, config.ground, config.aerial).to(device).train()
+    assert isinstance(model, GeoDTR)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.03, eps=1e-6)
 
     def uniform(shape: Any) -> Tensor:

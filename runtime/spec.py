@@ -5,7 +5,7 @@ manifest, so that an engine cannot be fed differently from how it was trained.
 """
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal, Protocol
 
 import msgspec
@@ -23,7 +23,10 @@ Descriptors = NDArray[np.float32]
 INPUT, OUTPUT = "images", "descriptors"
 """The names of an engine's only input and output."""
 
-Resize = Literal["pillow-bilinear-antialias", "area"]
+Resize = Literal["pillow-bilinear-antialias", "area", "opencv-linear-exact"]
+
+PerChannel = float | tuple[float, float, float]
+"""One value for all channels, or one each for red, green and blue."""
 
 MAX_SIDE = 16_384
 """Pixels; a larger size is a mistake, and in a manifest it would exhaust the memory."""
@@ -44,10 +47,11 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     With `polar`, a square aerial tile is polar-transformed. Otherwise the image is cropped to the part between two
     fractions of its height in `rows` (all of it by default; a quarter to three quarters for CVACT's panoramas) and
-    resized: by Pillow's bilinear filter with antialiasing, or by averaging the `area` that an output pixel covers.
+    resized: by Pillow's bilinear filter with antialiasing, by averaging the `area` that an output pixel covers, or by
+    OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing.
     `colour`, `layout` and `dtype` have one legal value each: they are recorded so that a bundle with another value is
-    refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1, one value for all channels)
-    are applied inside the network's graph, never by the caller.
+    refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1) are applied inside the network's
+    graph, never by the caller.
     Raises ValueError naming a value out of range.
     """
 
@@ -55,8 +59,8 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     width: int
     polar: bool = False
     rows: tuple[float, float] = (0.0, 1.0)
-    mean: float = 0.5
-    std: float = 0.5
+    mean: PerChannel = 0.5
+    std: PerChannel = 0.5
     resize: Resize = "pillow-bilinear-antialias"
     colour: Literal["RGB"] = "RGB"
     layout: Literal["NHWC"] = "NHWC"
@@ -71,13 +75,18 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"rows is {first} to {last}; allowed are two rising shares of the height from 0 to 1")
         if self.polar and (first, last) != (0, 1):
             raise ValueError("rows cannot be chosen with polar: the transform takes the whole square tile")
-        if not (isfinite(self.mean) and isfinite(self.std) and self.std > 0):
+        if not (all(map(isfinite, per_channel(self.mean))) and all(0 < std < inf for std in per_channel(self.std))):
             raise ValueError(f"mean is {self.mean} and std {self.std}; std must be above 0, and both be finite")
 
     @property
     def geometry(self) -> Geometry:
         """The values that determine the uint8 pixels; the network applies mean and std later."""
         return Geometry(height=self.height, width=self.width, polar=self.polar, rows=self.rows, resize=self.resize)
+
+
+def per_channel(values: PerChannel) -> tuple[float, float, float]:
+    """For red, green and blue."""
+    return values if isinstance(values, tuple) else (values, values, values)
 
 
 class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

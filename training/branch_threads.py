@@ -11,8 +11,10 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.training.models.base import CrossViewModel
 
 T = TypeVar("T")
 
@@ -65,6 +67,12 @@ def _use_cores(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def has_dropout(model: nn.Module) -> bool:
-    """Whether `model` has dropout. It draws from PyTorch's global generator, so threads would draw in random order."""
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+def can_run_in_threads(model: CrossViewModel) -> bool:
+    """Whether the branches of `model` are independent.
+
+    They are not if they share weights, to which both would add gradients at once, or if they have dropout, which draws
+    from PyTorch's global generator: threads would draw in random order.
+    """
+    ground, aerial = ({id(each) for each in model.branch(branch).parameters()} for branch in BRANCHES)
+    random = (module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout | StochasticDepth))
+    return ground.isdisjoint(aerial) and not any(random)

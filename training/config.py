@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -13,6 +13,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
 from geodtr.training.models.registry import ModelConfig
+from geodtr.training.models.sample4geo import Sample4GeoConfig
 from geodtr.training.presets import read_preset
 from geodtr.training.qat import Int8Simulation
 
@@ -32,12 +33,23 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     micro_batch
         Pairs per forward pass; 0 for the whole batch. A smaller value needs less memory and computes each image twice.
         All pairs of the batch stay negatives of each other; batch normalisation sees one micro-batch.
+    views
+        Views of each pair in a batch. With 2, each gets its own photometric change, and the second a second layout
+        change on top of the first; they are negatives of each other (the hard-sample generation of GeoDTR+).
     warmup
         Share of all steps over which the learning rate rises linearly. It then follows a cosine to zero.
+    loss
+        "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has.
     hardest
         Share of triplets, by largest loss, that count. It falls from 1 to this value over the first half of the run.
     counterfactual_weight
         Weight of the counterfactual loss; 0 disables it.
+    negatives
+        Pairs that share a batch: "random" ones, "nearby" ones on the map, or "similar" ones. The latter are nearby ones
+        until descriptors are compared after `compare_every` epochs, and again after as many (Sample4Geo).
+    neighbours, selected_neighbours
+        Length of the list of each tile, and how many of it follow a pair in its batch: the nearest half, and as many
+        random ones.
     layout
         Strength of layout simulation. "any-angle" needs a polar aerial branch.
     semantic
@@ -54,14 +66,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     epochs: Count
     batch_size: Annotated[int, msgspec.Meta(ge=2)]
     micro_batch: Annotated[int, msgspec.Meta(ge=0)] = 0
+    views: Literal[1, 2] = 1
     learning_rate: Positive
     weight_decay: NotNegative = 0.03
     warmup: Share = 0.08
     clip_norm: Positive = 1.0
+    loss: Literal["triplet", "infonce"] = "triplet"
+    label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     triplet_alpha: Positive = 10.0
     hardest: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     counterfactual_beta: Positive = 5.0
     counterfactual_weight: NotNegative = 1.0
+    negatives: Literal["random", "nearby", "similar"] = "random"
+    neighbours: Count = 128
+    selected_neighbours: Annotated[int, msgspec.Meta(ge=0)] = 64
+    compare_every: Count = 4
     layout: Layout = "strong"
     semantic: Semantic = "none"
     heading_error: Annotated[float, msgspec.Meta(ge=0, le=180)] = 0.0
@@ -133,6 +152,16 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f'recipe.layout "strong" rotates tiles by quarter turns, but aerial is {self.aerial.height}x'
                 f'{self.aerial.width}. Make it square, or set recipe.layout to "weak" or "none".'
             )
+        if self.recipe.views == 2 and self.recipe.layout in ("weak", "none") and self.recipe.semantic == "none":
+            raise ConfigError(
+                f'recipe.views 2 makes two views that differ, but recipe.layout is "{self.recipe.layout}" and '
+                'recipe.semantic "none": both would be equal. Set recipe.layout=strong.'
+            )
+        if self.recipe.loss == "infonce" and not isinstance(self.model, Sample4GeoConfig):
+            raise ConfigError(
+                'recipe.loss "infonce" trains a temperature, which only the model "sample4geo" has. Set '
+                "recipe.loss=triplet."
+            )
         if self.recipe.start and self.recipe.pretrained != "none":
             raise ConfigError("recipe.start and recipe.pretrained both set initial weights. Set only one of them.")
         if self.recipe.batch_size % self.micro_batch:
@@ -201,10 +230,15 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in msgspec.structs.fields(struct):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from _keys(field.type, f"{prefix}{field.name}.")
-        else:
+        kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        if not tables:
             yield prefix + field.name, field.type
+        if len(tables) > 1:  # a value selects one of them
+            tags = [table.__struct_config__ for table in tables]
+            yield f"{prefix}{field.name}.{tags[0].tag_field}", Literal[tuple(tag.tag for tag in tags)]
+        for table in tables:
+            yield from _keys(table, f"{prefix}{field.name}.")
 
 
 def _value(text: str) -> Any:

@@ -57,6 +57,9 @@ def backward(
     )
     loss = loss_of(leaves)
     torch.autograd.backward(scale(loss))
+    for parameter in model.parameters():
+        if parameter.grad is not None:  # one of the loss itself; every rank has all of its gradient, which ranks add
+            parameter.grad /= ranks.count
     size = len(leaves[0]) // micro_batches
     share = ranks.share(size)
     for index in range(micro_batches):

@@ -21,11 +21,11 @@ from geodtr.training.interruption import defer_signals
 from geodtr.training.listener import Listener
 from geodtr.training.memory import check_memory
 from geodtr.training.pair_images import PairImages
+from geodtr.training.pair_order import PairOrder
 from geodtr.training.pretrained import first_weights
 from geodtr.training.run_files import LAST, STATE
 from geodtr.training.run_folder import RunFolder, pairs_sha256, read_run
 from geodtr.training.run_state import SavedRun, is_finished, load_state
-from geodtr.training.seeding import Purpose, generator
 from geodtr.training.trainer import Trainer
 
 _GIGABYTE = 1e9
@@ -130,7 +130,8 @@ def _run(
         if ranks.is_rank_zero:
             for skipped in images.pair_set.skipped[len(pair_set.skipped) :]:
                 listener.on_skip(skipped)
-        per_epoch = len(images) // recipe.batch_size
+        order = PairOrder(out, trainer, images)
+        per_epoch = order.per_epoch
         if not per_epoch:
             raise _too_few(images.pair_set, recipe.batch_size)
         trainer.total = recipe.epochs * per_epoch
@@ -142,8 +143,7 @@ def _run(
         listener.on_start(trainer.step, trainer.total)
         run.validate_if_due()
         for epoch in range(trainer.step // per_epoch, recipe.epochs):
-            order = torch.randperm(len(images), generator=generator(recipe.seed, Purpose.ORDER, epoch))
-            batches = torch.split(order[: per_epoch * recipe.batch_size], recipe.batch_size)
+            batches = order.batches(epoch)
             for step in trainer.steps(images, batches[trainer.step % per_epoch :], epoch):
                 listener.on_step(step)
                 if step.ends_epoch:

@@ -33,7 +33,7 @@ def check_memory(config: TrainConfig, ranks: Ranks) -> None:
             f"The model has {count:,} parameters. To train it takes at least {_gb(weights)}; {where} has {_gb(there)}. "
             "Make it smaller: model.descriptors, model.feed_forward, model.backbone, or the input sizes."
         )
-    activations = _kept(network, config) * pairs
+    activations = _kept(network, config) * config.recipe.views * pairs
     if weights + activations > there:
         raise ConfigError(
             f"{pairs} pairs per forward pass take at least {_gb(weights + activations)}; {where} has {_gb(there)}. "

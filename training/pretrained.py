@@ -1,49 +1,71 @@
 """Initial weights: of a checkpoint, or ImageNet weights of the backbones from torchvision or a file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
-from torch import Tensor
-from torchvision.models import ResNet34_Weights
+from torch import Tensor, nn
+from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
-from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
 from geodtr.training.models.checkpoint import load_checkpoint
-from geodtr.training.models.geodtr import RESNET34, Backbone, BackboneConfig
+from geodtr.training.models.geodtr import RESNET34, Backbone
+from geodtr.training.models.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
+from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_scales
+from geodtr.training.models.registry import ModelConfig
+from geodtr.training.models.safa import SafaConfig, vgg
+from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
 from geodtr.training.models.weights import check_tensors, read_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
+_VGG = {"19": "20", "21": "23", "24": "27", "26": "30", "28": "33"}
 
-def read_backbone(source: str, config: BackboneConfig) -> Mapping[str, Tensor]:
-    """Backbone weights by parameter name; empty if `source` is none.
 
-    `source` is none, imagenet, or a file of torchvision's ResNet-34. Raises ConfigError when the backbone is not a
-    ResNet-34 or the download fails, CheckpointError when the file holds other weights.
+@dataclass(frozen=True, slots=True)
+class _Pretrained:
+    """torchvision's weights that a model's backbones can start from.
+
+    `modules`: where they go in the model; `build` makes the empty module. `rename` gives a tensor's name in the module,
+    None for one that it does not have.
     """
-    if source == "none":
-        return {}
-    if config != RESNET34:
-        raise ConfigError(
-            f'recipe.pretrained is "{source}", a ResNet-34, but model.backbone is another network. '
-            "Set recipe.pretrained=none."
-        )
-    tensors = _download() if source == "imagenet" else _read(Path(source))
-    weights = {_rename(name): tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
-    _check(weights, source)
-    return weights
+
+    title: str
+    weights: Any
+    modules: tuple[str, ...]
+    build: Callable[[], nn.Module]
+    rename: Callable[[str], str | None]
 
 
 def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
     """Initial weights by parameter name: of a checkpoint, of pretrained backbones, or none.
 
-    Raises ConfigError when the checkpoint holds another network, and CheckpointError when it cannot be read.
+    Raises ConfigError when the checkpoint or the pretrained weights are of another network or the download fails, and
+    CheckpointError when a file cannot be read or does not hold them.
     """
-    if not config.recipe.start:
-        backbone = read_backbone(config.recipe.pretrained, config.model.backbone)
-        return {f"{branch}.backbone.{name}": tensor for branch in BRANCHES for name, tensor in backbone.items()}
+    if config.recipe.start:
+        return _of_checkpoint(config)
+    source = config.recipe.pretrained
+    if source == "none":
+        return {}
+    pretrained = _find_pretrained(config.model)
+    if pretrained is None:
+        raise ConfigError(
+            f'recipe.pretrained is "{source}", but model.backbone is not the network that such weights are for. Set '
+            "recipe.pretrained=none."
+        )
+    tensors = _download(pretrained.weights) if source == "imagenet" else _read(Path(source), pretrained.title)
+    renamed = {pretrained.rename(name): tensor for name, tensor in tensors.items()}
+    weights = with_layer_scales({name: tensor for name, tensor in renamed.items() if name is not None})
+    _check(weights, pretrained, source)
+    return {f"{module}.{name}": tensor for module in pretrained.modules for name, tensor in weights.items()}
+
+
+def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
     checkpoint = load_checkpoint(Path(config.recipe.start))
     for name in ("model", "ground", "aerial"):
         if getattr(checkpoint.info, name) != getattr(config, name):
@@ -51,9 +73,57 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
     return checkpoint.model.state_dict()
 
 
-def _download() -> Mapping[str, Tensor]:
+def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
+    """None if the backbone is not the network that there are weights for."""
+    both = ("ground.backbone", "aerial.backbone")
+    if isinstance(config, Sample4GeoConfig):
+        whole = Sample4GeoConfig()
+        fits = (config.widths, config.blocks) == (whole.widths, whole.blocks)
+        base = ConvNeXt_Base_Weights.IMAGENET1K_V1
+        pretrained = _Pretrained("ConvNeXt-B", base, ("encoder",), partial(Encoder, config), _convnext_base_name)
+    elif isinstance(config, SafaConfig):
+        fits = (config.widths, config.convolutions) == (SafaConfig().widths, SafaConfig().convolutions)
+        pretrained = _Pretrained("VGG-16", VGG16_Weights.IMAGENET1K_V1, both, partial(vgg, config), _vgg_name)
+    elif isinstance(config.backbone, ConvNextConfig):
+        backbone, whole_tiny = config.backbone, ConvNextConfig()
+        fits = (backbone.widths, backbone.blocks) == (whole_tiny.widths, whole_tiny.blocks)
+        tiny = ConvNeXt_Tiny_Weights.IMAGENET1K_V1
+        pretrained = _Pretrained("ConvNeXt-T", tiny, both, partial(ConvNextBackbone, backbone), _convnext_tiny_name)
+    else:
+        fits = config.backbone in (RESNET34, ResidualConfig())
+        resnet = ResNet34_Weights.IMAGENET1K_V1
+        pretrained = _Pretrained("ResNet-34", resnet, both, partial(Backbone, RESNET34), _resnet_name)
+    return pretrained if fits else None
+
+
+def _vgg_name(name: str) -> str | None:
+    """SAFA's dropouts move the numbers of the last five convolutions."""
+    part, _, rest = name.partition(".")
+    number, _, rest = rest.partition(".")
+    return f"{_VGG.get(number, number)}.{rest}" if part == "features" else None
+
+
+def _resnet_name(name: str) -> str | None:
+    part, dot, rest = name.partition(".")
+    return None if part == "fc" else f"layers.{_PARTS.get(part, part)}{dot}{rest}"
+
+
+def _convnext_tiny_name(name: str) -> str | None:
+    """GeoDTR+ leaves out the last downsampling and the last stage."""
+    part, _, rest = name.partition(".")
+    return f"net.{rest}" if part == "features" and int(rest.partition(".")[0]) < 6 else None
+
+
+def _convnext_base_name(name: str) -> str | None:
+    """torchvision's names, or timm's, as the files of Sample4Geo's first weights have them."""
+    if name.startswith(("stem.", "stages.", "head.norm.")):
+        return rename_timm(f"model.{name}").removeprefix("encoder.")
+    name = name.replace("classifier.0.", "norm.")
+    return None if name.startswith(("classifier.", "head.")) else name
+
+
+def _download(weights: Any) -> Mapping[str, Tensor]:
     """torchvision's file, from its cache if present."""
-    weights = ResNet34_Weights.IMAGENET1K_V1
     try:
         tensors: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError) as error:
@@ -64,28 +134,23 @@ def _download() -> Mapping[str, Tensor]:
     return tensors
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: Path, title: str) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"recipe.pretrained is {str(path)!r}; allowed are none, imagenet, or an existing file.")
     content = read_weights(path)
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise CheckpointError(f"{path} does not hold tensors by name, as torchvision's ResNet-34 file does.")
+        raise CheckpointError(f"{path} does not hold tensors by name, as torchvision's {title} file does.")
     check_tensors(content, path)
     return content
 
 
-def _rename(name: str) -> str:
-    part, dot, rest = name.partition(".")
-    return f"layers.{_PARTS.get(part, part)}{dot}{rest}"
-
-
-def _check(weights: Mapping[str, Tensor], source: str) -> None:
-    expected = Backbone(RESNET34).state_dict()
+def _check(weights: Mapping[str, Tensor], pretrained: _Pretrained, source: str) -> None:
+    expected = pretrained.build().state_dict()
     # Files written before PyTorch 0.4 lack these counters, and training does not read them.
     wrong = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     wrong += [name for name in weights if name not in expected or weights[name].shape != expected[name].shape]
     if wrong:
         raise CheckpointError(
-            f"{source} does not hold a ResNet-34: {len(wrong)} tensors are missing, unexpected or of another shape, "
-            f"first {wrong[0]}."
+            f"{source} does not hold a {pretrained.title}: {len(wrong)} tensors are missing, unexpected or of another "
+            f"shape, first {wrong[0]}."
         )

@@ -11,6 +11,8 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 """Checkpoints in a run's folder: of the last epoch, and of the highest validated R@1 so far."""
 STATE = "state.safetensors"
 """The resumable state."""
+NEIGHBOURS = "neighbours.npz"
+"""The lists of similar pairs that batches are filled from."""
 CONFIG = "config.toml"
 """The resolved configuration, in the format of a preset."""
 

@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     DROPOUT = 4
     IMAGINED = 5
     HEADINGS = 6
+    SECOND_LAYOUT = 7
 
 
 def seed_of(seed: int, purpose: Purpose, *when: int) -> int:

@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.training.augment.layout_simulation import change_columns, change_square, draw_heading_errors, draw_layout
+from geodtr.training.augment.layout_simulation import (
+    change_columns,
+    change_square,
+    draw_heading_errors,
+    draw_layout,
+    draw_second_layout,
+)
 from geodtr.training.augment.photometric import change_semantic, draw_semantic
-from geodtr.training.branch_threads import BranchThreads, has_dropout
+from geodtr.training.branch_threads import BranchThreads, can_run_in_threads
 from geodtr.training.config import TrainConfig
 from geodtr.training.distributed import Ranks, share_batch_norm
 from geodtr.training.grad_cache import Gradients, Outputs, backpropagate, backward
 from geodtr.training.listener import Step
-from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pair_images import PairBatch, PairImages
@@ -55,7 +61,7 @@ class Trainer:
         )
         self.branches = BranchThreads(
             # Ranks exchange statistics at each batch normalisation, and all need the same order.
-            parallel=device.type == "cpu" and ranks.count == 1 and not has_dropout(self.model)
+            parallel=device.type == "cpu" and ranks.count == 1 and can_run_in_threads(self.model)
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
@@ -92,7 +98,9 @@ class Trainer:
         """Update the weights from the micro-batches in `batch`; return the loss and the gradient norm."""
         recipe, ranks = self.config.recipe, self.ranks
         hardest = _hardest(self.step - 1, self.total, recipe.hardest)
-        tiles = torch.cat([ranks.gather(part.tiles.to(ranks.device)) for part in batch])
+        # Two views of one tile differ in their layout, and are negatives of each other.
+        numbers = [torch.cat([part.tiles * recipe.views + view for view in range(recipe.views)]) for part in batch]
+        tiles = torch.cat([ranks.gather(each.to(ranks.device)) for each in numbers])
         augmented = self._augment(batch)
 
         def forward(index: int) -> Outputs:
@@ -101,7 +109,11 @@ class Trainer:
         def loss_of(outputs: Outputs) -> Tensor:
             half = len(outputs) // 2
             (ground, *imagined_ground), (aerial, *imagined_aerial) = outputs[:half], outputs[half:]
-            loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles)
+            if recipe.loss == "infonce":
+                assert self.model.logit_scale is not None, "the configuration is checked"
+                loss = info_nce(ground, aerial, self.model.logit_scale, recipe.label_smoothing, tiles=tiles)
+            else:
+                loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles)
             if recipe.counterfactual_weight:
                 for real, imagined in ((ground, imagined_ground), (aerial, imagined_aerial)):
                     for other in imagined:
@@ -127,18 +139,23 @@ class Trainer:
         return loss, gradient
 
     def _augment(self, batch: Sequence[PairBatch]) -> list[dict[Branch, Tensor]]:
-        """Normalised images [b, 3, H, W] of each micro-batch.
+        """Normalised images [views * b, 3, H, W] of each micro-batch: first views of its pairs, then second ones.
 
-        Both views get the same layout change, except for the heading error; each view gets its own photometric change.
+        Both branches get the same layout change, except for the heading error, and each its own photometric change.
         """
         recipe, ranks = self.config.recipe, self.ranks
         size, share = self.config.micro_batch, ranks.share(self.config.micro_batch)
         layout = draw_layout(recipe.layout, recipe.batch_size, generator(recipe.seed, Purpose.LAYOUT, self.step))
         heading_generator = generator(recipe.seed, Purpose.HEADINGS, self.step)
         errors = draw_heading_errors(recipe.heading_error, recipe.batch_size, heading_generator)
-        layouts = {"ground": layout.turned(errors), "aerial": layout}
+        layouts = [layout]
+        if recipe.views == 2:
+            second = generator(recipe.seed, Purpose.SECOND_LAYOUT, self.step)
+            layouts.append(layout.followed_by(draw_second_layout(recipe.layout, recipe.batch_size, second)))
         random = generator(recipe.seed, Purpose.SEMANTICS, self.step)
-        photometric = {branch: draw_semantic(recipe.semantic, recipe.batch_size, random) for branch in BRANCHES}
+        photometric = [
+            {branch: draw_semantic(recipe.semantic, recipe.batch_size, random) for branch in BRANCHES} for _ in layouts
+        ]
         augmented = []
         for index, part in enumerate(batch):
             rows = slice(index * size + share.start, index * size + share.stop)
@@ -147,9 +164,13 @@ class Trainer:
                 how = self.config.ground if branch == "ground" else self.config.aerial
                 change = change_columns if branch == "ground" or how.polar else change_square
                 pixels = (part.ground if branch == "ground" else part.aerial).to(ranks.device, non_blocking=True)
-                # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
-                pixels = change(change_semantic(pixels, photometric[branch].rows(rows)), layouts[branch].rows(rows))
-                normalised = normalise(pixels, how.mean, how.std)
+                views = []
+                for layout_change, photometric_change in zip(layouts, photometric, strict=True):
+                    turned = layout_change.turned(errors) if branch == "ground" else layout_change
+                    # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
+                    changed = change_semantic(pixels, photometric_change[branch].rows(rows))
+                    views.append(change(changed, turned.rows(rows)))
+                normalised = normalise(torch.cat(views), how.mean, how.std)
                 # Explicit in both cases: a view of pixels [B, H, W, 3] is already channels-last.
                 return normalised.contiguous(memory_format=self.memory_format)
 
@@ -158,7 +179,8 @@ class Trainer:
 
     def _forward(self, images: dict[Branch, Tensor], index: int) -> Outputs:
         """Run micro-batch `index` of this step through both branches; deterministic, as it may run twice."""
-        seed, size, ranks = self.config.recipe.seed, self.config.micro_batch, self.ranks
+        seed, ranks = self.config.recipe.seed, self.ranks
+        size = self.config.micro_batch * self.config.recipe.views
         share = ranks.share(size)
         torch.manual_seed(seed_of(seed, Purpose.DROPOUT, self.step, index, ranks.number))
         half = _HALF.get(self.config.machine.precision)
@@ -176,7 +198,7 @@ class Trainer:
         return (*outputs["ground"], *outputs["aerial"])
 
     def _propagate(self, outputs: Outputs, gradients: Gradients) -> None:
-        """Backpropagate each branch separately; they share no parameters."""
+        """Backpropagate each branch separately."""
         middle = len(outputs) // 2
         parts: dict[Branch, slice] = {"ground": slice(None, middle), "aerial": slice(middle, None)}
         self.branches.map(lambda branch: backpropagate(outputs[parts[branch]], gradients[parts[branch]]))

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from geodtr.cli.console import messages
+from geodtr.cli.console import messages, warn
 from geodtr.cli.options import out_option
 from geodtr.runtime.names import BRANCHES
 
 
 def import_checkpoint(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.pth", help="A file of the official release.", show_default=False)
+        Path, typer.Argument(metavar="FILE.pth", help="A file of a model's official release.", show_default=False)
     ],
     out: Annotated[Path, out_option("Checkpoint file to write (.safetensors).")],
     parameters: Annotated[
@@ -23,27 +23,55 @@ def import_checkpoint(
             show_default="*parameter.json beside FILE or one folder up",
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Whose network and inputs the file has: a preset, or a TOML file.",
+            show_default="what the file records",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the preset.", show_default=False),
+    ] = None,
 ) -> None:
-    """Import a checkpoint of the official GeoDTR release: strictly, and without executing code in it."""
-    from geodtr.runtime.errors import CheckpointError
+    """Import an official checkpoint (GeoDTR, GeoDTR+, Sample4Geo, SAFA): strictly, and without executing code in it."""
+    from geodtr.runtime.errors import CheckpointError, ConfigError
     from geodtr.runtime.files import check_file, check_new_file
 
     check_file(file, CheckpointError)
     if parameters is not None:
         check_file(parameters, CheckpointError, "Check --parameters.")
+    if settings and preset is None:
+        raise ConfigError("--set changes a preset; name it with --preset.")
+    if parameters is not None and preset is not None:
+        raise ConfigError("--parameters and --preset both describe the network. Give one of them.")
+    import msgspec
+
+    from geodtr.training.config import load_preset
     from geodtr.training.models.checkpoint import save_checkpoint
+    from geodtr.training.models.importers.base import Network
     from geodtr.training.models.official import find_parameters, import_official
 
     check_new_file(out)
-    parameters = parameters or find_parameters(file)
-    model = import_official(file, parameters)
+    network = None
+    if preset is not None:
+        described = load_preset(preset, settings or ())
+        network = Network(described.model, described.ground, described.aerial)
+    assumed = list[str]()
+    model = import_official(file, parameters or find_parameters(file), network, assumed.append)
     save_checkpoint(out, model, f"official release, {file.name}")
-    config, ground, aerial = model.config, *(model.specs[branch].preprocessing for branch in BRANCHES)
+    config: dict[str, object] = msgspec.to_builtins(model.config)
+    ground, aerial = (model.specs[branch].preprocessing for branch in BRANCHES)
+    shown = ", ".join(f"{name} {value}" for name, value in config.items() if not isinstance(value, dict))
     messages.print(
-        f"Wrote {out}: K {config.descriptors}, {config.layers} layers, {config.heads} heads, feed-forward "
-        f"{config.feed_forward}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
+        f"Wrote {out}: {shown}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
         f"{' polar' if aerial.polar else ''}."
     )
+    for each in assumed:
+        warn(each)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -110,7 +110,7 @@ def check_quantised(graph: Any, quantised: Collection[str]) -> None:
             dequantised = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
             if all(dequantised) != (node.name in quantised):
                 raise GraphError(f"a quantised graph holds {node.op_type} {node.name} in the wrong precision")
-        if node.op_type in ("ArgMax", "ReduceMax"):
+        if node.op_type == "ArgMax":
             source = producer.get(node.input[0])
             while source is not None and source.op_type in _PASS_THROUGH:
                 source = producer.get(source.input[0])

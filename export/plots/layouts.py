@@ -88,7 +88,7 @@ def _path(pair: Pair, branch: Branch) -> Path:
 
 def _explain(network: nn.Module, path: Path, how: Preprocessing) -> View:
     if not isinstance(network, Explains):
-        raise CheckpointError("Only GeoDTR has layout descriptors; this checkpoint holds another model.")
+        raise CheckpointError("This model has no layout descriptors; GeoDTR, GeoDTR+ and SAFA have.")
     pixels = load_image(path, how)
     height = _drawn_height(how)
     width = round(height * how.width / how.height)

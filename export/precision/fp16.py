@@ -7,13 +7,13 @@ from geodtr.calibration.activations import Range
 from geodtr.export.graph.structure import QUANTISERS, GraphError, before_first, behind_last
 
 LARGEST = 65504.0
-_FP32_OPS = ("LayerNormalization", "Softmax")
+_FP32_OPS = ("LayerNormalization", "Softmax", "ReduceL2")
 
 
 def to_fp16(graph: Any) -> Any:
     """A `ModelProto` with half-precision weights and arithmetic for float32 ones; the given graph is left as it is.
 
-    Float32 stay the normalisation of pixels, LayerNorm, softmax, and the final L2 norm, whose sum of squares passes
+    Float32 stay the normalisation of pixels, LayerNorm, softmax, and L2 norms: the final one's sum of squares passes
     65,504 on real images. Integers stay what they are: of Q/DQ nodes the scales become half, and with them, from opset
     19 on, what these nodes read and give (ONNX, DequantizeLinear: the output has the type of the scale).
     """

@@ -143,8 +143,12 @@ def _bias_corrections(graph: Any, quantised: Any, activations: Activations) -> d
             continue
         integers, scale = (numpy_helper.to_array(stored[name]) for name in rounded[node.name].input[:2])
         weights = numpy_helper.to_array(exact[node.input[1]])
-        error = weights - integers.astype(np.float32) * scale.reshape(-1, 1, 1, 1)
-        corrections[node.name] = (error.sum(axis=(2, 3)) @ activations.means[node.input[0]]).astype(np.float32)
+        error = (weights - integers.astype(np.float32) * scale.reshape(-1, 1, 1, 1)).sum(axis=(2, 3))
+        means = activations.means[node.input[0]]
+        # Output channels of a group read the input channels of that group alone; most convolutions have one group.
+        groups = len(means) // error.shape[1]
+        per_group = np.einsum("goi,gi->go", error.reshape(groups, -1, error.shape[1]), means.reshape(groups, -1))
+        corrections[node.name] = per_group.ravel().astype(np.float32)
     return corrections
 
 

@@ -11,7 +11,11 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import PREPARED_KEY, Decoded, decode, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.resize_area import resize_area
+from geodtr.runtime.images.resize_linear import resize_linear_exact
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
+
+_RESIZES = {"area": resize_area, "opencv-linear-exact": resize_linear_exact}
+"""Of pixels; the other kernel is Pillow's and takes its image."""
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> Images:
@@ -24,8 +28,9 @@ def preprocess(image: Image.Image, how: Preprocessing) -> Images:
         return polar_transform(pixels_in_place(image), how.height, how.width)
     first, last = (round(share * image.height) for share in how.rows)
     top, bottom = min(first, image.height - 1), min(max(last, first + 1), image.height)
-    if how.resize == "area" and (image.width, bottom - top) != (how.width, how.height):
-        return resize_area(pixels_in_place(image)[top:bottom, :, :3], how.height, how.width)
+    resize = _RESIZES.get(how.resize)
+    if resize is not None and (image.width, bottom - top) != (how.width, how.height):
+        return resize(pixels_in_place(image)[top:bottom, :, :3], how.height, how.width)
     if bottom - top < image.height:
         # Pillow's crop refuses what it takes for a bomb, which a mosaic in memory may be as large as.
         image = Image.fromarray(np.asarray(image)[top:bottom])

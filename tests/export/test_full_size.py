@@ -23,7 +23,8 @@ from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
-from geodtr.training.models.official import AERIAL_SQUARE, GROUND, find_parameters, import_official
+from geodtr.training.models.importers.geodtr import AERIAL_SQUARE, GROUND
+from geodtr.training.models.official import find_parameters, import_official
 
 SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}
 
@@ -118,7 +119,7 @@ def test_a_square_network_of_other_depth_comes_out_of_the_same_file_format(
     release = official.write_release_file(tmp_path / "square.pth", official.official_names(model.state_dict()), heads=8)
     result = cli("import-checkpoint", release, "--out", tmp_path / "square.safetensors")
     assert result.code == 0, result.err
-    assert "K 12, 6 layers, 8 heads" in result.err
+    assert "descriptors 12, layers 6, heads 8" in result.err
     loaded = load_checkpoint(tmp_path / "square.safetensors").model
     assert loaded.config == config
     assert loaded.specs["aerial"].preprocessing == Preprocessing(height=256, width=256)

@@ -34,8 +34,8 @@ from geodtr.training.presets import preset_names
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("nvidia")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
-FULL_SIZE = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name.startswith("geodtr-")]
-SMALL = [name for name in preset_names() if not name.startswith("geodtr-")]
+FULL_SIZE = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if not name.startswith("world-")]
+SMALL = [name for name in preset_names() if name.startswith("world-")]
 
 
 @pytest.fixture(scope="module")

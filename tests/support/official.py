@@ -1,10 +1,11 @@
-"""The official release's model with seeded weights and inputs: the same as in the figures of tests/conformance."""
+"""The official releases' models with seeded weights and inputs: the same as in the figures of tests/conformance."""
 
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,9 +17,29 @@ FIGURES = ROOT / "tests" / "conformance"
 """Results that the official code computed from seeds."""
 
 
-def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+Values = NDArray[np.float64]
+Exceptions = Mapping[str, Callable[[Values], Values]]
+"""What becomes of the normal numbers of weights whose name ends so."""
+
+
+def state_dict(shapes: dict[str, list[int]], exceptions: Exceptions = MappingProxyType({})) -> dict[str, Tensor]:
     """Weights by name, official names without `module.`."""
-    return {name: _weight(name, shape) for name, shape in shapes.items()}
+    return {name: _weight(name, shape, exceptions) for name, shape in shapes.items()}
+
+
+def shapes_of(model: str) -> dict[str, list[int]]:
+    """Every key and shape of a release's state dict."""
+    shapes: dict[str, list[int]] = json.loads((FIGURES / model / "state_dict.json").read_text())
+    return shapes
+
+
+def save_release(path: Path, weights: Mapping[str, Tensor], parameters: Mapping[str, object] | None = None) -> Path:
+    """A checkpoint file as the scripts of GeoDTR's group leave it, with its parameter file beside it, if any."""
+    state = {f"module.{name}": tensor for name, tensor in weights.items()}
+    torch.save({"epoch": 7, "model_state_dict": state, "optimizer_state_dict": {}, "scheduler_state_dict": {}}, path)
+    if parameters is not None:
+        (path.parent / "20230101_parameter.json").write_text(json.dumps(parameters))
+    return path
 
 
 def polar_shapes() -> dict[str, list[int]]:
@@ -28,8 +49,6 @@ def polar_shapes() -> dict[str, list[int]]:
 
 def write_release_file(path: Path, weights: dict[str, Tensor], *, heads: int = 4) -> Path:
     """A checkpoint file as the official train.py writes it, and the parameter file in the same folder."""
-    state = {f"module.{name}": tensor for name, tensor in weights.items()}
-    torch.save({"epoch": 7, "model_state_dict": state, "optimizer_state_dict": {}, "scheduler_state_dict": {}}, path)
     code = weights["ge_grd.w1"]
     layers = sum("ge_grd" in name and name.endswith("linear1.weight") for name in weights)
     feed_forward = weights["ge_grd.tr_module.transformer_encoder.layers.0.linear1.weight"].shape[0]
@@ -41,15 +60,14 @@ def write_release_file(path: Path, weights: dict[str, Tensor], *, heads: int = 4
         "dropout": 0.3,
         "pt": True,
     }
-    (path.parent / "20230101_parameter.json").write_text(json.dumps(parameters))
-    return path
+    return save_release(path, weights, parameters)
 
 
-def network_input(name: str) -> NDArray[np.float32]:
-    """The normalised input [2, 3, 122, 671] of the published embeddings."""
-    generator = _generator(name)
-    yy, xx = np.meshgrid(np.linspace(0, 1, 122), np.linspace(0, 1, 671), indexing="ij")
-    images = np.empty((2, 3, 122, 671), np.float32)
+def network_input(name: str, height: int = 122, width: int = 671) -> NDArray[np.float32]:
+    """The normalised input [2, 3, height, width] of the published embeddings."""
+    generator = seeded(name)
+    yy, xx = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    images = np.empty((2, 3, height, width), np.float32)
     for image in images:
         for channel in image:
             frequency = generator.uniform(1, 12, (6, 2))
@@ -63,11 +81,14 @@ def network_input(name: str) -> NDArray[np.float32]:
     return images
 
 
-def _weight(name: str, shape: list[int]) -> Tensor:
+def _weight(name: str, shape: list[int], exceptions: Exceptions) -> Tensor:
     if name.endswith("num_batches_tracked"):
         return torch.tensor(0)
-    x = _generator(name).standard_normal(shape)
-    if len(shape) == 4:
+    x = np.asarray(seeded(name).standard_normal(shape))
+    exception = next((change for end, change in exceptions.items() if name.endswith(end)), None)
+    if exception is not None:
+        x = exception(x)
+    elif len(shape) == 4:
         x = x * math.sqrt(2 / math.prod(shape[1:]))
     elif name.endswith("running_var"):
         x = 1 + 0.2 * np.abs(x)
@@ -81,10 +102,10 @@ def _weight(name: str, shape: list[int]) -> Tensor:
         x = x / math.sqrt(shape[1])
     else:
         x = 0.02 * x
-    return torch.from_numpy(x.astype(np.float32))
+    return torch.from_numpy(np.asarray(x, np.float32))
 
 
-def _generator(name: str) -> np.random.Generator:
+def seeded(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
 
 

@@ -11,7 +11,8 @@ from official import official_names
 
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
-from geodtr.training.models.official import AERIAL_POLAR, GROUND, import_official
+from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
+from geodtr.training.models.official import import_official
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -60,7 +61,7 @@ def test_an_unknown_number_of_heads_is_refused_and_found_one_folder_up(
     (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"n_des": 8}))
     assert "has no TR_heads" in refused(*command)
     (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"TR_heads": 4}))
-    assert "4 heads" in cli(*command).err
+    assert "heads 4" in cli(*command).err
 
 
 def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -89,6 +90,7 @@ def test_a_model_whose_weights_are_not_numbers_is_refused(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     model = load_checkpoint(trained.checkpoint).model
+    assert isinstance(model, GeoDTR)
     with torch.no_grad():
         model.ground.layout.w1[0, 0, 0] = float("nan")
     save_checkpoint(tmp_path / "nan.safetensors", model, "broken")
@@ -115,4 +117,6 @@ def _small_official() -> dict[str, torch.Tensor]:
 def test_the_small_official_file_used_here_is_importable(tmp_path: Path) -> None:
     torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
     (tmp_path / "options.json").write_text(json.dumps({"TR_heads": 4}))
-    assert import_official(tmp_path / "m.pth", tmp_path / "options.json").config.descriptors == 8
+    model = import_official(tmp_path / "m.pth", tmp_path / "options.json")
+    assert isinstance(model, GeoDTR)
+    assert model.config.descriptors == 8

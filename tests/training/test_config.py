@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.training.config import encode_config, load_preset
+from geodtr.training.models.geodtr import GeoDTRConfig
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets import preset_names
 
@@ -32,6 +33,7 @@ def test_settings_override_a_presets_values() -> None:
     config = load_preset(
         "world-tiny", ["recipe.epochs=3", "recipe.layout=strong", 'recipe.semantic="weak"', "model.heads = 1"]
     )
+    assert isinstance(config.model, GeoDTRConfig)
     assert (config.recipe.epochs, config.recipe.layout, config.recipe.semantic, config.model.heads) == (
         3,
         "strong",

@@ -18,7 +18,8 @@ from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.geodtr import GeoDTR
-from geodtr.training.models.official import AERIAL_POLAR, GROUND, find_parameters, import_official
+from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
+from geodtr.training.models.official import find_parameters, import_official
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 
@@ -27,7 +28,9 @@ SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 def release_model(tmp_path_factory: pytest.TempPathFactory) -> GeoDTR:
     weights = official.state_dict(official.polar_shapes())
     path = official.write_release_file(tmp_path_factory.mktemp("release") / "model.pth", weights)
-    return import_official(path, find_parameters(path))
+    model = import_official(path, find_parameters(path))
+    assert isinstance(model, GeoDTR)
+    return model
 
 
 def test_the_importer_takes_every_official_key_and_leaves_none_unfilled(release_model: GeoDTR) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.plots.retrieval import retrieved
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import rank
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs, evaluate
@@ -23,6 +24,7 @@ from geodtr.training.evaluation.published import QUERIES, ROWS
 from geodtr.training.evaluation.transfer import Area, area
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
+from geodtr.training.models.geodtr import GeoDTRBranch
 
 
 def test_two_data_sets_are_two_rows_with_their_areas(trained: Trained, cli: Callable[..., Outcome]) -> None:
@@ -138,8 +140,8 @@ def test_a_dash_is_shown_if_k_includes_every_tile(trained: Trained, cli: Callabl
 
 def test_a_collapsed_model_is_called_so(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     model = load_checkpoint(trained.checkpoint).model
-    for branch in (model.ground, model.aerial):
-        torch.nn.init.zeros_(next(branch.parameters()))
+    for branch in BRANCHES:
+        torch.nn.init.zeros_(next(model.branch(branch).parameters()))
     save_checkpoint(tmp_path / "dead.safetensors", model, "collapsed on purpose")
     result = cli("evaluate", tmp_path / "dead.safetensors", "--data", trained.test_set.name, "--limit", 70)
     assert "descriptors have collapsed" in result.err
@@ -185,7 +187,8 @@ def test_saliency_and_layouts_are_drawn(trained: Trained, tmp_path: Path, cli: C
 
 
 def test_an_explanation_matches_the_descriptor(trained: Trained) -> None:
-    branch = load_checkpoint(trained.checkpoint).model.ground
+    branch = load_checkpoint(trained.checkpoint).model.branch("ground")
+    assert isinstance(branch, GeoDTRBranch)
     images = torch.rand(2, 3, 32, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         explanation, features = branch.explain(images), branch.backbone(images)

@@ -1,13 +1,15 @@
 """A batch's gradient does not depend on its division into micro-batches; losses do not overflow in half precision."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from geodtr.training.config import load_preset
+from geodtr.runtime.names import BRANCHES
+from geodtr.training.config import TrainConfig, load_preset
 from geodtr.training.distributed import Ranks
 from geodtr.training.grad_cache import Outputs, backward
 from geodtr.training.losses import counterfactual, soft_margin_triplet
@@ -103,6 +105,35 @@ def cores() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+def test_two_views_of_a_pair_are_negatives_of_each_other() -> None:
+    config = load_preset("world-tiny", ["recipe.views=2", "recipe.counterfactual_weight=0", "model.dropout=0.0"])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 128, 3), np.uint8)
+    batch = PairBatch(torch.from_numpy(pixels[0]), torch.from_numpy(pixels[1]), torch.arange(16))
+    trainer = Trainer(config, Ranks(), total=10)
+    trainer.step = 1
+    (views,) = trainer._augment([batch])
+    assert [len(views[branch]) for branch in BRANCHES] == [32, 32]
+    first, second = views["aerial"][:16], views["aerial"][16:]
+    assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+    def uniform(shape: Sequence[int]) -> Tensor:
+        return torch.rand((32, *shape))
+
+    with torch.no_grad():
+        ground, aerial = (trainer.model.training_outputs(branch, views[branch], uniform)[0] for branch in BRANCHES)
+    expected = soft_margin_triplet(ground, aerial).item()
+    again = Trainer(config, Ranks(), total=10)
+    again.step = 1
+    loss, _ = again.update([batch], rate=1e-3)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    parts = PairBatch(batch.ground[:8], batch.aerial[:8], batch.tiles[:8])
+    assert np.isfinite(Trainer(_cut(config), Ranks(), total=10).update([parts, parts], rate=1e-3)).all()
+
+
+def _cut(config: TrainConfig) -> TrainConfig:
+    return msgspec.structs.replace(config, recipe=msgspec.structs.replace(config.recipe, micro_batch=8))
 
 
 def test_branches_in_threads_learn_the_same_as_in_sequence(cores: Callable[[int], None]) -> None:

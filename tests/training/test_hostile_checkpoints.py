@@ -18,11 +18,12 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training import memory
 from geodtr.training.config import load_preset
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
-from geodtr.training.models.geodtr import RESNET34, BackboneConfig, GeoDTR, GeoDTRConfig
-from geodtr.training.models.official import AERIAL_POLAR, GROUND, import_official
+from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
+from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
+from geodtr.training.models.official import import_official
 from geodtr.training.models.registry import build_model, outline
 from geodtr.training.presets import preset_names
-from geodtr.training.pretrained import read_backbone
+from geodtr.training.pretrained import first_weights
 
 _THIN = BackboneConfig(widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
 _NAME = "ge_grd.code_bias"
@@ -54,6 +55,10 @@ def checkpoint(tmp_path: Path) -> Path:
         tmp_path / "m.safetensors", build_model(GeoDTRConfig(backbone=_THIN, heads=1, feed_forward=8), how, how), "none"
     )
     return tmp_path / "m.safetensors"
+
+
+def _read_backbone(path: Path) -> None:
+    first_weights(load_preset("geodtr-cvusa", [f"recipe.pretrained={path}"]))
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -104,7 +109,7 @@ def test_tensors_that_are_not_plain_numbers_in_the_file_are_named(
     assert "Warning" not in message
     torch.save({"conv1.weight": _strange()[kind]}, tmp_path / "backbone.pth")
     with pytest.raises(CheckpointError, match=rf"conv1\.weight is {kind}"):
-        read_backbone(str(tmp_path / "backbone.pth"), RESNET34)
+        _read_backbone(tmp_path / "backbone.pth")
 
 
 def test_shapes_without_numbers_or_rows_take_no_memory(official: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_an_archive_that_unpacks_to_more_than_its_size_is_refused_unread(
     message = refused("import-checkpoint", bomb, "--out", tmp_path / "m.safetensors")
     assert "bomb.pth unpacks to 11" in message
     with pytest.raises(CheckpointError, match="unpacks to 11"):
-        read_backbone(str(bomb), RESNET34)
+        _read_backbone(bomb)
 
 
 @pytest.mark.parametrize(

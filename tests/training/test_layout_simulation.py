@@ -24,6 +24,7 @@ from geodtr.training.augment.layout_simulation import (
     change_square,
     draw_heading_errors,
     draw_layout,
+    draw_second_layout,
     reversed_change,
 )
 from geodtr.training.config import load_preset
@@ -295,3 +296,28 @@ def test_rotating_one_view_alone_destroys_recall(trained: Trained) -> None:
     assert at_1(mirror, as_it_is) < 0.2 * usual
     assert at_1(quarter, quarter) > 0.8 * usual
     assert at_1(mirror, mirror) > 0.8 * usual
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@settings(max_examples=30)
+@given(seed=st.integers(0, 999))
+def test_a_second_change_on_top_of_the_first_is_one_change(strength: Layout, seed: int) -> None:
+    first = _drawn(strength, 12, seed)
+    second = draw_second_layout(strength, 12, torch.Generator().manual_seed(seed + 1))
+    images = torch.randint(0, 256, (12, 3, 8 * 45, 3), generator=torch.Generator().manual_seed(seed)).byte()
+    # Rotations by whole columns, so that none is rounded.
+    whole = [LayoutChange(torch.round(change.turn * 360) / 360, change.mirrored) for change in (first, second)]
+    one = change_columns(images, whole[0].followed_by(whole[1]))
+    assert torch.equal(one, change_columns(change_columns(images, whole[0]), whole[1]))
+    if strength != "any-angle":
+        squares = images[:, :, :3]
+        both = change_square(change_square(squares, first), second)
+        assert torch.equal(change_square(squares, first.followed_by(second)), both)
+
+
+def test_the_second_layout_is_one_of_seven_equally_likely_ones() -> None:
+    change = draw_second_layout("strong", 7000, torch.Generator().manual_seed(0))
+    kinds, counts = torch.unique(torch.stack([change.turn, change.mirrored.float()]), dim=1, return_counts=True)
+    assert kinds.shape[1] == 7
+    assert not ((kinds[0] == 0) & (kinds[1] == 0)).any()
+    assert counts.min() > 850

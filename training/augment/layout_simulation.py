@@ -38,6 +38,11 @@ class LayoutChange:
         """The same changes followed by a rotation `by`, float32 [B] in full turns. Use it to misalign one view."""
         return LayoutChange(self.turn + by, self.mirrored)
 
+    def followed_by(self, other: "LayoutChange") -> "LayoutChange":
+        """These changes, then `other`, as one: a mirror reverses the rotation before it."""
+        turn = torch.where(other.mirrored, -self.turn, self.turn) + other.turn
+        return LayoutChange(turn, self.mirrored ^ other.mirrored)
+
 
 def draw_layout(strength: Layout, pairs: int, generator: torch.Generator) -> LayoutChange:
     """Draw a uniform change for each of `pairs` pairs from a CPU `generator`.
@@ -53,6 +58,20 @@ def draw_layout(strength: Layout, pairs: int, generator: torch.Generator) -> Lay
     if strength == "none":
         mirrored = torch.zeros_like(mirrored)
     return LayoutChange(turn, mirrored)
+
+
+def draw_second_layout(strength: Layout, pairs: int, generator: torch.Generator) -> LayoutChange:
+    """Draw what makes the second view of each pair from the first one: for "strong" one of the seven changes that
+    differ from the identity, for "any-angle" any change. "weak" and "none" leave the layout as it is.
+
+    Source: Zhang et al., "GeoDTR+", TPAMI 2024, section 3.4, and its release.
+    """
+    if strength == "any-angle":
+        return draw_layout(strength, pairs, generator)
+    if strength != "strong":
+        return LayoutChange(torch.zeros(pairs), torch.zeros(pairs, dtype=torch.bool))
+    number = torch.randint(1, 8, (pairs,), generator=generator)
+    return LayoutChange((number % 4) / 4, number >= 4)
 
 
 def draw_heading_errors(degrees: float, pairs: int, generator: torch.Generator) -> Tensor:

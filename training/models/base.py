@@ -19,9 +19,16 @@ A row's values belong to its pair; they do not depend on micro-batches or proces
 
 
 class CrossViewModel(nn.Module, ABC):
-    """Both branches of one model; `specs` describes the input and output of each."""
+    """Both branches of one model, which may share weights; `specs` describes the input and output of each."""
 
     specs: dict[Branch, BranchSpec]
+
+    logit_scale: nn.Parameter | None
+    """Logarithm of the InfoNCE loss's inverse temperature, a trained scalar; None if the model has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("logit_scale", None)
 
     @abstractmethod
     def branch(self, branch: Branch) -> nn.Module:

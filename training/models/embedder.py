@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, Preprocessing
+from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, PerChannel, Preprocessing
 from geodtr.training.models.base import CrossViewModel
 
 
@@ -26,13 +26,18 @@ class FromPixels(nn.Module):
         return descriptors
 
 
-def normalise(images: Tensor, mean: float, std: float) -> Tensor:
+def normalise(images: Tensor, mean: PerChannel, std: PerChannel) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W], pixels scaled to 0..1, minus mean, over std.
 
     The cast comes first: TensorRT accepts uint8 only as a network input that is cast at once (its guide, Types and
     Precision), and cannot transpose it.
     """
-    return (images.float().permute(0, 3, 1, 2) / 255 - mean) / std
+    return (images.float().permute(0, 3, 1, 2) / 255 - _broadcast(mean, images)) / _broadcast(std, images)
+
+
+def _broadcast(values: PerChannel, images: Tensor) -> float | Tensor:
+    """One value as it is, three as [3, 1, 1] beside `images`."""
+    return torch.tensor(values, device=images.device)[:, None, None] if isinstance(values, tuple) else values
 
 
 @contextmanager

@@ -1,73 +1,60 @@
-"""Importer for checkpoints of the official GeoDTR release; its names appear only here.
+"""Import of official checkpoints: the file is read without executing code, and its keys tell whose it is.
 
-A file holds `model_state_dict` with keys `module.backbone_grd...`, `module.ge_sat...`. A JSON file beside it holds the
-training options. The network is inferred from the tensors' shapes, except for the number of heads.
+A file holds the state dict as `model_state_dict`, with keys `module....`, or is the state dict itself.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
 from torch import Tensor
 
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import CheckpointError
-from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.checkpoint import check_fits, fill_strictly
-from geodtr.training.models.geodtr import BackboneConfig, Count, GeoDTR, GeoDTRConfig, positions
+from geodtr.training.models.importers.base import Importer, Network, Notice
+from geodtr.training.models.importers.geodtr import GeoDTRImporter
+from geodtr.training.models.importers.geodtr_plus import GeoDTRPlusImporter
+from geodtr.training.models.importers.safa import SafaImporter
+from geodtr.training.models.importers.sample4geo import Sample4GeoImporter
+from geodtr.training.models.registry import Model, build_model
 from geodtr.training.models.weights import check_tensors, read_weights
 
-DEFAULT_HEADS = 4
-GROUND = Preprocessing(height=122, width=671)
-AERIAL_POLAR = Preprocessing(height=122, width=671, polar=True)
-AERIAL_SQUARE = Preprocessing(height=256, width=256)
-
-_RENAMES = (
-    (re.compile(r"^backbone_grd\."), "ground.backbone."),
-    (re.compile(r"^backbone_sat\."), "aerial.backbone."),
-    (re.compile(r"^ge_grd\."), "ground.layout."),
-    (re.compile(r"^ge_sat\."), "aerial.layout."),
-    (re.compile(r"\.tr_module\.pos_encoder\.linear$"), ".code"),
-    (re.compile(r"\.tr_module\.pos_encoder\.embedding_parameter$"), ".code_bias"),
-    (re.compile(r"\.tr_module\.transformer_encoder\."), ".encoder."),
-)
+IMPORTERS: tuple[Importer, ...] = (GeoDTRImporter(), GeoDTRPlusImporter(), Sample4GeoImporter(), SafaImporter())
 
 
-class _Parameters(msgspec.Struct, frozen=True):
-    """The release's training options that describe the network, by the release's names; others are ignored."""
-
-    n_des: Count | None = None
-    TR_heads: Count | None = None
-    TR_layers: Count | None = None
-    TR_dim: Count | None = None
-    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
-
-
-def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
+def import_official(
+    path: Path, parameters: Path | None = None, network: Network | None = None, notice: Notice = lambda _text: None
+) -> Model:
     """Build the model of an official checkpoint and load its weights strictly, without executing code.
 
-    `parameters` is the release's JSON of training options (see `find_parameters`), the only record of the number of
-    heads. Raises CheckpointError when the file contains code, holds another model, or contradicts its parameters, and
-    when no number of heads is given.
+    Parameters
+    ----------
+    parameters
+        The release's JSON of training options (see `find_parameters`).
+    network
+        The network that the file belongs to, where neither shapes nor parameters tell; without it, it is inferred.
+    notice
+        Called with each thing that had to be assumed.
+
+    Raises
+    ------
+    CheckpointError
+        The file contains code, holds another model, contradicts its parameters or `network`, or needs one of them.
     """
     tensors = _read_state_dict(path)
+    importer = _recognise(tensors, path)
+    tensors = {importer.rename(name): tensor for name, tensor in tensors.items()}
     check_tensors(tensors, path)
-    options = _read_parameters(parameters)
-    config = _infer_config(tensors, options, path)
-    grid = {"ground": tensors["ground.layout.w1"].shape[0], "aerial": tensors["aerial.layout.w1"].shape[0]}
-    ground = _match_input(grid["ground"], (GROUND,), config.backbone, path)
-    aerial = _match_input(grid["aerial"], (AERIAL_POLAR, AERIAL_SQUARE), config.backbone, path)
-    check_fits(config, ground, aerial, {name: tensor.shape for name, tensor in tensors.items()}, path)
-    model = GeoDTR(config, ground, aerial)
-    fill_strictly(model, tensors, path)
-    if options.TR_heads is None:
-        raise CheckpointError(
-            f"The number of heads of {path} is unknown: weights do not record it, and "
-            + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
-            + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
-        )
+    if network is None:
+        network = importer.infer(tensors, parameters, path, notice)
+    elif not isinstance(network.config, importer.config):
+        raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
+    converted = importer.convert(tensors, network.config)
+    shapes = {name: tensor.shape for name, tensor in converted.items()}
+    check_fits(network.config, network.ground, network.aerial, shapes, path)
+    model = build_model(network.config, network.ground, network.aerial)
+    fill_strictly(model, converted, path)
+    if network.unknown is not None:  # last: a wrong key or parameter is the better message
+        raise CheckpointError(network.unknown)
     return model.eval()
 
 
@@ -80,77 +67,24 @@ def find_parameters(path: Path) -> Path | None:
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     content = read_weights(path)
-    state = content.get("model_state_dict") if isinstance(content, Mapping) else None
+    state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path} has no model_state_dict; files of the official GeoDTR release have one.")
+        raise CheckpointError(f"{path} has no model_state_dict, and is no state dict itself.")
     tensors = {}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: model_state_dict holds {name!r}, which is not a named tensor.")
-        tensors[_rename(name.removeprefix("module."))] = tensor
+            raise CheckpointError(
+                f"{path} holds {name!r}, which is not a named tensor. Expected is a state dict, bare or as "
+                "model_state_dict."
+            )
+        tensors[name.removeprefix("module.")] = tensor
     return tensors
 
 
-def _rename(name: str) -> str:
-    for pattern, replacement in _RENAMES:
-        name = pattern.sub(replacement, name)
-    return name
-
-
-def _read_parameters(file: Path | None) -> _Parameters:
-    if file is None:
-        return _Parameters()
-    try:
-        return decode_json(read_document(file), _Parameters, strict=False)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}). Check --parameters.") from None
-    except msgspec.DecodeError as error:
-        raise CheckpointError(f"{file} does not hold training options as JSON: {error}. Check --parameters.") from None
-
-
-def _infer_config(tensors: Mapping[str, Tensor], options: _Parameters, path: Path) -> GeoDTRConfig:
-    required = ("ground.layout.w1", "aerial.layout.w1", "ground.layout.encoder.layers.0.linear1.weight")
-    missing = [name for name in required if name not in tensors or tensors[name].ndim != (3 if "w1" in name else 2)]
-    if missing:
-        held = ", ".join(sorted({name.split(".")[0] for name in tensors})[:6]) or "nothing"
-        raise CheckpointError(f"{path} is a checkpoint of another model: it holds {held}, and no {missing[0]}.")
-    stages = [_stage_shape(tensors, index) for index in (3, 4, 5, 6)]
-    config = GeoDTRConfig(
-        backbone=BackboneConfig(
-            widths=(stages[0][0], stages[1][0], stages[2][0], stages[3][0]),
-            blocks=(stages[0][1], stages[1][1], stages[2][1], stages[3][1]),
-        ),
-        descriptors=tensors["ground.layout.w1"].shape[1],
-        layers=_count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
-        heads=options.TR_heads or DEFAULT_HEADS,
-        feed_forward=tensors["ground.layout.encoder.layers.0.linear1.weight"].shape[0],
-        dropout=GeoDTRConfig().dropout if options.dropout is None else options.dropout,
-    )
-    inferred = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
-    for name, value in inferred.items():
-        stated = getattr(options, name)
-        if stated not in (None, value):
-            raise CheckpointError(
-                f"The parameters of {path} have {name} = {stated}, but its weights have {value}: the files do not "
-                "match. Give the right file with --parameters."
-            )
-    return config
-
-
-def _stage_shape(tensors: Mapping[str, Tensor], index: int) -> tuple[int, int]:
-    """Width and number of blocks of one residual stage; 1 each if absent, which strict loading then reports."""
-    first = tensors.get(f"ground.backbone.layers.{index}.0.conv1.weight")
-    width = 1 if first is None or first.ndim == 0 else first.shape[0]
-    return width, max(1, _count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\."))
-
-
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match.group(1) for name in tensors if (match := re.match(pattern, name))})
-
-
-def _match_input(count: int, known: tuple[Preprocessing, ...], backbone: BackboneConfig, path: Path) -> Preprocessing:
-    for preprocessing in known:
-        if positions(backbone, preprocessing) == count:
-            return preprocessing
-    sizes = " or ".join(f"{p.height}x{p.width}" for p in known)
-    raise CheckpointError(f"{path} is made for inputs with {count} feature positions; the official sizes are {sizes}.")
+def _recognise(names: Mapping[str, Tensor], path: Path) -> Importer:
+    for importer in IMPORTERS:
+        if any(name.startswith(importer.marks) for name in names):
+            return importer
+    held = ", ".join(sorted({name.split(".")[0] for name in names})[:6]) or "nothing"
+    known = ", ".join(importer.title for importer in IMPORTERS)
+    raise CheckpointError(f"{path} is a checkpoint of another model: it holds {held}. Known are {known}.")

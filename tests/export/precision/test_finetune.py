@@ -56,7 +56,7 @@ def simulated(trained: Trained) -> Simulated:
 
 def test_the_first_convolution_gives_the_numbers_of_the_graph(simulated: Simulated) -> None:
     given = list[torch.Tensor]()
-    normalisation = simulated.model.ground.get_submodule("backbone.layers.1")
+    normalisation = simulated.model.branch("ground").get_submodule("backbone.layers.1")
     hook = normalisation.register_forward_hook(lambda _module, _images, features: given.append(features.relu()))
     embedders(simulated.model).ground.embed(simulated.images)
     hook.remove()
@@ -93,8 +93,8 @@ def test_gradients_pass_through_the_rounding(trained: Trained, run: Path) -> Non
     model = load_checkpoint(run).model.train()
     simulate_int8(model, config.int8)
     images = torch.rand(4, 3, config.ground.height, config.ground.width)
-    model.ground(images)[:, :64].sum().backward()
-    convolutions = [weight for name, weight in model.ground.named_parameters() if "conv" in name]
+    torch.autograd.backward(model.branch("ground")(images)[:, :64].sum())
+    convolutions = [weight for name, weight in model.branch("ground").named_parameters() if "conv" in name]
     assert convolutions
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in convolutions)
 

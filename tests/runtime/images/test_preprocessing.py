@@ -21,7 +21,8 @@ from geodtr.runtime.images.decode import PREPARED_KEY, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.preprocess import describe, load_image, preprocess
 from geodtr.runtime.images.resize_area import resize_area
-from geodtr.runtime.spec import BranchSpec, Images, Preprocessing
+from geodtr.runtime.images.resize_linear import resize_linear_exact
+from geodtr.runtime.spec import BranchSpec, Images, PerChannel, Preprocessing
 from geodtr.training.config import load_preset
 
 SIDES = st.integers(1, 40)
@@ -55,6 +56,30 @@ def test_panoramas_of_cvact_have_the_pixels_of_its_rule() -> None:
     np.testing.assert_array_equal(preprocess(Image.fromarray(panorama), load_preset("geodtr-cvact").ground), expected)
 
 
+@given(arrays(np.uint8, st.tuples(SIDES, SIDES, st.just(3))), SIDES, SIDES)
+@settings(deadline=None)
+def test_exact_linear_resizing_gives_the_pixels_of_opencv(image: Images, height: int, width: int) -> None:
+    expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    assert np.array_equal(resize_linear_exact(image, height, width), expected)
+    how = Preprocessing(height=height, width=width, resize="opencv-linear-exact")
+    assert np.array_equal(preprocess(Image.fromarray(image), how), expected)
+
+
+def test_exact_linear_resizing_rounds_half_a_weight_as_opencv_does() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (185, 185, 3), np.uint8)  # to 256: weights of 512ths
+    expected = cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR_EXACT)
+    assert np.array_equal(resize_linear_exact(image, 256, 256), expected)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.4, 0.4, float("nan")), 0.2), (0.5, (0.2, 0.0, 0.2)), ((0.4, 0.4, 0.4), (0.2, 0.2, float("inf")))],
+)
+def test_a_mean_or_std_out_of_range_is_refused(mean: PerChannel, std: PerChannel) -> None:
+    with pytest.raises(ValueError, match="std must be above 0"):
+        Preprocessing(height=4, width=6, mean=mean, std=std)
+
+
 @given(shrinkings())
 @settings(deadline=None)
 def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int, int]) -> None:
@@ -66,7 +91,7 @@ def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int,
 @given(
     height=st.integers(1, 50),
     rows=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).filter(lambda pair: pair[0] < pair[1]),
-    resize=st.sampled_from(["pillow-bilinear-antialias", "area"]),
+    resize=st.sampled_from(["pillow-bilinear-antialias", "area", "opencv-linear-exact"]),
 )
 @settings(deadline=None)
 def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: list[float], resize: str) -> None:
@@ -78,7 +103,7 @@ def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: lis
 def test_only_the_selected_rows_are_used() -> None:
     image = np.zeros((40, 20, 3), np.uint8)
     image[:10], image[30:] = 255, 255
-    for resize in ("pillow-bilinear-antialias", "area"):
+    for resize in ("pillow-bilinear-antialias", "area", "opencv-linear-exact"):
         how = msgspec.convert({"height": 5, "width": 5, "rows": [0.25, 0.75], "resize": resize}, type=Preprocessing)
         assert not preprocess(Image.fromarray(image), how).any()
 

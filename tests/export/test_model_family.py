@@ -1,0 +1,124 @@
+"""Every model of the family becomes engines as GeoDTR does: the same parity, the same parser, the same report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from conftest import Outcome, World
+from nvidia import build_plan
+from tensorrt_on_fakes import shake
+
+from geodtr.export.backends.options import TensorRtOptions
+from geodtr.export.build.engine import build_engine
+from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.source import export_checkpoint
+from geodtr.export.calibration_pool import pool_of
+from geodtr.export.model import open_model
+from geodtr.export.parity import Gates, compare
+from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
+from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.names import BRANCHES, Precision
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.config import load_preset
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.loop import train
+from geodtr.training.models.checkpoint import save_checkpoint
+from geodtr.training.models.geodtr_plus import GeoDTRPlusConfig
+from geodtr.training.models.registry import build_model
+
+PRESETS = ("world-geodtr-plus", "world-sample4geo", "world-safa")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model that was barely trained, its graphs, and pairs of the generated world."""
+
+    preset: str
+    checkpoint: Path
+    onnx: Bundle
+    pairs: PairSet
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    root = tmp_path_factory.mktemp(request.param)
+    config = load_preset(request.param, ["recipe.epochs=1"])
+    train_set = world.train_set.first(96)
+    checkpoint = train(config, train_set, root / "run")
+    pairs = world.test_set.first(120)
+    return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), pairs)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_engine_keeps_the_model_s_descriptors_and_recall(
+    exported: Exported, tmp_path: Path, precision: Precision
+) -> None:
+    plan = plan_of(precision, Calibration(pool_of(exported.pairs), images=32))
+    bundle = build_engine(BuildRequest(exported.onnx.path, tmp_path / precision, plan=plan))
+    gates = Gates(accept_undecided=True)
+    (found,) = compare(
+        open_model(exported.checkpoint), [open_model(bundle.path)], exported.pairs, gates=gates
+    ).candidates
+    assert found.gate.verdict == "passed", found.gate.reasons
+    smallest = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.98}[precision]
+    for branch in found.branches:
+        assert branch.smallest_cosine > smallest
+    if precision == "int8":
+        quantised = bundle.manifest.quantisation
+        assert quantised is not None
+        assert len(quantised.kept_float) < quantised.operators
+
+
+@pytest.mark.usefixtures("nvidia")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_nvidias_builder_takes_every_precision(exported: Exported, tmp_path: Path, precision: Precision) -> None:
+    if precision == "int8":
+        plan = CalibrationPlan(pool_of(exported.pairs), keep_cosine=0.5)
+        write_quantised(exported.onnx, plan, precision, "tensorrt", tmp_path)
+    else:
+        write_typed(exported.onnx, precision, tmp_path)
+    for branch in BRANCHES:
+        spec = exported.onnx.manifest.engine(branch).spec
+        assert len(build_plan(tmp_path / f"{branch}.onnx", spec, TensorRtOptions())) > 10_000
+
+
+@pytest.mark.usefixtures("nvidia")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.bottleneck=false", "model.mask=normalised"),
+        ("model.mask=orthogonal", "model.layers=0"),
+    ],
+)
+def test_other_layout_extractors_of_geodtr_plus_are_exported_too(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    config = load_preset("world-geodtr-plus", settings)
+    assert isinstance(config.model, GeoDTRPlusConfig)
+    torch.manual_seed(0)
+    network = build_model(config.model, config.ground, config.aerial)
+    shake(network)
+    save_checkpoint(tmp_path / "m.safetensors", network, "random weights")
+    bundle = export_checkpoint(tmp_path / "m.safetensors", tmp_path / "onnx")
+    (tmp_path / "half").mkdir()
+    write_typed(bundle, "fp16", tmp_path / "half")
+    for branch in BRANCHES:
+        spec = bundle.manifest.engine(branch).spec
+        for folder in (bundle.path, tmp_path / "half"):
+            assert build_plan(folder / f"{branch}.onnx", spec, TensorRtOptions())
+
+
+def test_the_manifest_holds_what_the_model_does_to_images(exported: Exported) -> None:
+    config = load_preset(exported.preset)
+    wanted: dict[str, Preprocessing] = {"ground": config.ground, "aerial": config.aerial}
+    for branch in BRANCHES:
+        assert exported.onnx.manifest.engine(branch).spec.preprocessing == wanted[branch]
+    graph = onnx.load(str(exported.onnx.path / "ground.onnx")).graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_evaluate_takes_it_as_any_checkpoint(exported: Exported, cli: Callable[..., Outcome]) -> None:
+    evaluated = cli("evaluate", exported.checkpoint, "--data", exported.pairs.name)
+    assert evaluated.code == 0, evaluated.err

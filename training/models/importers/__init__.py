@@ -1,0 +1,1 @@
+"""Importers of official checkpoints: one file per model. The releases' names appear only here."""

@@ -1,0 +1,127 @@
+"""What an importer knows of a release: how to recognise its files, its names, and what shapes say of the network."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from torch import Tensor
+
+from geodtr.runtime.documents import decode_json, read_document
+from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.registry import ModelConfig
+
+Tensors = Mapping[str, Tensor]
+Notice = Callable[[str], None]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+P = TypeVar("P", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Everything that `build_model` needs.
+
+    `unknown` is the error to raise if the weights fit this network, but neither they nor the parameters tell it from
+    another one.
+    """
+
+    config: ModelConfig
+    ground: Preprocessing
+    aerial: Preprocessing
+    unknown: str | None = None
+
+
+class Importer(ABC):
+    """One release.
+
+    `title` is the model's name in messages, `config` its configuration, `marks` what one of a file's keys begins with.
+    """
+
+    title: str
+    config: type[ModelConfig]
+    marks: tuple[str, ...]
+
+    @abstractmethod
+    def rename(self, name: str) -> str:
+        """A release's name, without `module.` -> this project's."""
+
+    @abstractmethod
+    def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
+        """The network whose weights, under this project's names, `tensors` are.
+
+        `parameters` is the release's JSON of training options. `notice` is called with what had to be assumed. Raises
+        CheckpointError when the two contradict each other, or the tensors are none of this model's.
+        """
+
+    def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
+        """The tensors that the network has, in its shapes."""
+        del config
+        return tensors
+
+
+def rename_by(rules: Iterable[tuple[re.Pattern[str], str]], name: str) -> str:
+    """Apply all `rules` in order."""
+    for pattern, replacement in rules:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def read_parameters(file: Path | None, kind: type[P]) -> P:
+    """The training options in `file`, all unknown if it is None."""
+    if file is None:
+        return kind()
+    try:
+        return decode_json(read_document(file), kind, strict=False)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}). Check --parameters.") from None
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{file} does not hold training options as JSON: {error}. Check --parameters.") from None
+
+
+def check_stated(options: msgspec.Struct, inferred: Mapping[str, object], path: Path) -> None:
+    """Raise CheckpointError when one of the `options` has another value than the weights."""
+    for name, value in inferred.items():
+        stated = getattr(options, name)
+        if stated not in (None, value):
+            raise CheckpointError(
+                f"The parameters of {path} have {name} = {stated}, but its weights have {value}: the files do not "
+                "match. Give the right file with --parameters."
+            )
+
+
+def require(tensors: Tensors, wanted: Mapping[str, int], path: Path, title: str) -> None:
+    """Raise CheckpointError unless each of the `wanted` names has that many axes."""
+    wrong = [name for name, axes in wanted.items() if name not in tensors or tensors[name].ndim != axes]
+    if wrong:
+        held = ", ".join(sorted({name.split(".")[0] for name in tensors})[:6]) or "nothing"
+        raise CheckpointError(f"{path} is not a whole checkpoint of {title}: it holds {held}, and no {wrong[0]}.")
+
+
+def count(tensors: Iterable[str], pattern: str) -> int:
+    """The number of different values of the pattern's group."""
+    return len({match.group(1) for name in tensors if (match := re.match(pattern, name))})
+
+
+def first_size(tensors: Tensors, name: str) -> int:
+    """The first axis of a tensor; 1 if there is none, which strict loading then reports."""
+    tensor = tensors.get(name)
+    return 1 if tensor is None or not tensor.ndim else max(1, tensor.shape[0])
+
+
+def match_input(
+    number: int, known: Sequence[Preprocessing], positions: Callable[[Preprocessing], int], path: Path
+) -> Preprocessing:
+    """The first of the `known` inputs that has this number of feature positions."""
+    for preprocessing in known:
+        if positions(preprocessing) == number:
+            return preprocessing
+    sizes = " or ".join(f"{p.height}x{p.width}" for p in known)
+    raise CheckpointError(
+        f"{path} is made for inputs with {number} feature positions; the official sizes are {sizes}. Describe another "
+        "network by a preset: --preset FILE.toml"
+    )

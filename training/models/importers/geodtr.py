@@ -1,0 +1,110 @@
+"""Importer for checkpoints of the official GeoDTR release (AAAI 2023).
+
+Keys are `backbone_grd...`, `ge_sat...`. The network is inferred from the tensors' shapes, except for the number of
+heads.
+"""
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.geodtr import BackboneConfig, GeoDTRConfig, positions
+from geodtr.training.models.importers.base import (
+    Count,
+    Importer,
+    Network,
+    Notice,
+    Share,
+    Tensors,
+    check_stated,
+    count,
+    first_size,
+    match_input,
+    read_parameters,
+    rename_by,
+    require,
+)
+
+GROUND = Preprocessing(height=122, width=671)
+AERIAL_POLAR = Preprocessing(height=122, width=671, polar=True)
+AERIAL_SQUARE = Preprocessing(height=256, width=256)
+
+_RENAMES = (
+    (re.compile(r"^backbone_grd\."), "ground.backbone."),
+    (re.compile(r"^backbone_sat\."), "aerial.backbone."),
+    (re.compile(r"^ge_grd\."), "ground.layout."),
+    (re.compile(r"^ge_sat\."), "aerial.layout."),
+    (re.compile(r"\.tr_module\.pos_encoder\.linear$"), ".code"),
+    (re.compile(r"\.tr_module\.pos_encoder\.embedding_parameter$"), ".code_bias"),
+    (re.compile(r"\.tr_module\.transformer_encoder\."), ".encoder."),
+)
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    """The release's training options that describe the network, by the release's names; others are ignored."""
+
+    n_des: Count | None = None
+    TR_heads: Count | None = None
+    TR_layers: Count | None = None
+    TR_dim: Count | None = None
+    dropout: Share | None = None
+
+
+class GeoDTRImporter(Importer):
+    """GeoDTR."""
+
+    title = "GeoDTR"
+    config = GeoDTRConfig
+    marks = ("ge_grd.", "ge_sat.")
+
+    def rename(self, name: str) -> str:
+        return rename_by(_RENAMES, name)
+
+    def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
+        del notice  # nothing is assumed
+        options = read_parameters(parameters, _Parameters)
+        wanted = {"ground.layout.w1": 3, "aerial.layout.w1": 3, "ground.layout.encoder.layers.0.linear1.weight": 2}
+        require(tensors, wanted, path, self.title)
+        defaults = GeoDTRConfig()
+        config = GeoDTRConfig(
+            backbone=residual_stages(tensors),
+            descriptors=tensors["ground.layout.w1"].shape[1],
+            layers=count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
+            heads=options.TR_heads or defaults.heads,
+            feed_forward=tensors["ground.layout.encoder.layers.0.linear1.weight"].shape[0],
+            dropout=defaults.dropout if options.dropout is None else options.dropout,
+        )
+        inferred = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
+        check_stated(options, inferred, path)
+
+        def count_positions(preprocessing: Preprocessing) -> int:
+            return positions(config.backbone, preprocessing)
+
+        ground, aerial = (tensors[f"{branch}.layout.w1"].shape[0] for branch in ("ground", "aerial"))
+        return Network(
+            config,
+            match_input(ground, (GROUND,), count_positions, path),
+            match_input(aerial, (AERIAL_POLAR, AERIAL_SQUARE), count_positions, path),
+            unknown=_unknown_heads(parameters, path) if options.TR_heads is None else None,
+        )
+
+
+def _unknown_heads(parameters: Path | None, path: Path) -> str:
+    return (
+        f"The number of heads of {path} is unknown: weights do not record it, and "
+        + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
+        + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
+    )
+
+
+def residual_stages(tensors: Tensors) -> BackboneConfig:
+    """Widths and depths of the ground branch's residual network."""
+    widths, blocks = [], []
+    for index in (3, 4, 5, 6):
+        widths.append(first_size(tensors, f"ground.backbone.layers.{index}.0.conv1.weight"))
+        blocks.append(max(1, count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\.")))
+    return BackboneConfig(
+        widths=(widths[0], widths[1], widths[2], widths[3]), blocks=(blocks[0], blocks[1], blocks[2], blocks[3])
+    )
