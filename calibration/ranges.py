@@ -13,6 +13,7 @@ from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, first, s
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
@@ -124,10 +125,10 @@ def calibrate(
 def read_ranges(file: Path) -> Ranges:
     """Read and validate a ranges file. Raises RangesError when it is invalid."""
     try:
-        ranges = msgspec.json.decode(file.read_bytes(), type=Ranges)
+        ranges = decode_json(read_document(file), Ranges)
     except OSError as error:
         raise RangesError(f"{file} cannot be read ({error.strerror}). Check the path.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise RangesError(f"{file} is not a ranges file: {error}. Give another file, or remove it yourself.") from None
     if ranges.schema != SCHEMA:
         raise RangesError(

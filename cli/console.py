@@ -1,16 +1,20 @@
 """How commands speak: results on standard output, everything else on standard error."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
+
+from geodtr.runtime.documents import encode_json
+from geodtr.runtime.errors import UserError
+from geodtr.runtime.foreign_text import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-    from rich.table import Table
     from rich.text import Text
 
     from geodtr.runtime.manifest import Ratio
@@ -22,15 +26,72 @@ T = TypeVar("T")
 
 RECALL_COLUMNS = ("R@1", "R@5", "R@10", "R@1%")
 
-# No markup: a file name may hold brackets.
-output = Console(highlight=False, markup=False)
-messages = Console(stderr=True, highlight=False, markup=False)
+_UNLIMITED = 10_000
+"""Columns of what is no terminal: a file or a pipe gets whole lines."""
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Characters that JSON may hold as they are, and a terminal obeys."""
+_NOT_ASCII = re.compile("[^\x00-\x7f]")
+
+
+class Speaker(Console):
+    """A console whose every string is made `visible`, so that no caller has to, and whose lines are never cut."""
+
+    def render_str(self, text: str, **how: Any) -> "Text":
+        return super().render_str(visible(text), **how)
+
+    @property  # type: ignore[misc] # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        size = super().size
+        return size if self.is_terminal else ConsoleDimensions(_UNLIMITED, size.height)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        try:
+            with _reporting_output():
+                super().print(*objects, **{"crop": False, **how})
+        except UserError:
+            if not self.stderr:
+                raise
+            self.quiet = True  # nobody can read it, and the work goes on
+
+
+# No markup and no emoji: a file name may hold brackets and colons.
+output = Speaker(highlight=False, markup=False, emoji=False)
+messages = Speaker(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def _reporting_output() -> Iterator[None]:
+    """Turn what standard output refuses (a full disk, a closed stream) into a UserError."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader has all that it wanted
+        output.on_broken_pipe()
+    except OSError as error:
+        raise UserError(f"Standard output cannot be written ({error.strerror}). Direct it elsewhere.") from None
+
+
+@contextmanager
+def naming_files(*paths: Path) -> Iterator[None]:
+    """Where a signal ends the command after all of these new files are there, say that they are."""
+    try:
+        yield
+    except SystemExit:
+        if all(path.exists() for path in paths):
+            messages.print(f"Wrote {' and '.join(map(str, paths))}", soft_wrap=True)
+        raise
+
+
+def write_output(text: str) -> None:
+    """Write to standard output and flush, so that a pipe's reader has it at once and a full disk is noticed."""
+    with _reporting_output():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     """A progress bar around `items`; a plain line when it is over, where no terminal shows the bar."""
     with progress_bar() as bar:
-        yield from bar.track(items, total=total, description=description)
+        yield from bar.track(items, total=total, description=visible(description))
     if not messages.is_terminal:
         messages.print(f"{description}: done" if total is None else f"{description}: {total} of {total}")
 
@@ -55,7 +116,7 @@ def progress_bar() -> Iterator["Progress"]:
             return Text("" if task.speed is None else f"{task.speed:.3g}/s")
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
@@ -70,30 +131,24 @@ def progress_bar() -> Iterator["Progress"]:
 
 def show_json(document: Any) -> None:
     """A result for machines, on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2).decode() + "\n")
+    write_output(_json(document, indent=2) + "\n")
 
 
 def show_line(document: Any) -> None:
-    """A result for machines as one line of standard output, flushed, so that a pipe's reader has it at once; where the
-    reader has gone, this is the end.
-    """
-    try:
-        sys.stdout.write(msgspec.json.encode(document, enc_hook=str).decode() + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        output.on_broken_pipe()
+    """A result for machines as one line of standard output; where the reader has gone, this is the end."""
+    write_output(_json(document) + "\n")
 
 
-def table(title: str, columns: Iterable[str]) -> "Table":
-    """Print a title, and give an empty table in the house's form: words left, figures right."""
-    from rich.table import Table
+def _json(document: Any, indent: int | None = None) -> str:
+    """JSON of which a terminal obeys nothing and every byte of a file name can be read back: in Python, os.fsencode."""
+    text = encode_json(document, str, indent).decode()
+    utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
+    return (_OBEYED if utf8 else _NOT_ASCII).sub(_escape, text)
 
-    output.print(title, style="bold", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for index, column in enumerate(columns):
-        # Long names wrap: two truncated names could look the same.
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
-    return table
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def verdict(passed: bool) -> "Text":

@@ -1,14 +1,19 @@
 """The command `geodtr-export`: one file a group of commands, heavy imports inside the call that needs them."""
 
 import errno
+import io
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from math import isfinite
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.main
 
 from geodtr import __version__
 from geodtr.cli.build import bench, parity
@@ -26,6 +31,10 @@ from geodtr.runtime.installation import naming_extras
 
 _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors for a path that cannot be examined, valid or not."""
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
+"""Errors of the machine or its limits."""
+_LARGEST = 2**32 - 1
+"""Of a whole number that an option takes: the largest seed."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,23 +81,98 @@ def root(
 
 
 def main() -> None:
-    """The installed command: this process's arguments and signals."""
+    """The installed command: this process's arguments, streams and signals."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
-    run(sys.argv[1:])
+    _open_streams()
+    # Pillow warns of odd metadata in images that it reads well; a user can do nothing about it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    try:
+        run(sys.argv[1:])
+    finally:
+        # The command has ended and its files are written: a late signal would only change the exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _let_go_of_streams()
 
 
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run one command line and exit; a user's mistake is one message and exit code 2, never a traceback."""
     try:
         with naming_extras():
-            sys.exit(app(list(arguments)))
+            sys.exit(_command()(list(arguments)))
     except UserError as error:
         _fail(str(error), error.exit_code)
+    except ImportError as error:
+        if os.strerror(errno.EMFILE) not in str(error):
+            raise
+        _fail(f"{error}. Raise the limit of open files: ulimit -n")
+    except UnicodeEncodeError as error:
+        if not any("\ud800" <= letter <= "\udfff" for letter in error.object):
+            raise
+        _fail(
+            f"{error.object} is not UTF-8 and cannot be recorded in a document. Rename the file or folder, and repeat."
+        )
     except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        if error.errno in _EXHAUSTED:
+            _fail(f"{where}{error.strerror}. Free space or raise the limit (ulimit -a shows them), and repeat.")
         if error.errno not in _UNREACHABLE:
             raise
         _fail(f"{error.filename} cannot be reached: {error.strerror}. Check the path, and whether you may read it.")
+
+
+def _command() -> Any:
+    """The whole command line, each of whose options refuses numbers that nothing can be done with."""
+    command = typer.main.get_command(app)
+    for parameter in _parameters(command):
+        if parameter.callback is None:
+            parameter.callback = _check_number
+    return command
+
+
+def _parameters(command: Any) -> Iterator[Any]:
+    yield from command.params
+    for one in getattr(command, "commands", {}).values():
+        yield from _parameters(one)
+
+
+def _check_number(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    del context
+    if isinstance(value, float) and not isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.", param=parameter)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise typer.BadParameter(f"{value} is too large; at most {_LARGEST}.", param=parameter)
+    return value
+
+
+def _open_streams() -> None:
+    """Open standard input, output and error where the process was started without them.
+
+    Each is opened so that reading or writing it fails. Otherwise a file opened later, such as a gallery, would get its
+    number, and what libraries print. Characters that the terminal's encoding lacks are printed as escapes.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY if number else os.O_WRONLY), True)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_streams() -> None:
+    """Drop what could not be written and was reported: Python would try again, and print a traceback."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _fail(text: str, code: int = 2) -> NoReturn:

@@ -24,10 +24,17 @@ Limit = Annotated[
 ]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
+
+
+def path_or_url(text: str) -> GalleryLocation:
+    """A gallery's place; `--help` shows this function's name as the type."""
+    return as_location(text)
+
+
 GALLERY_HELP = "a folder, a Milvus Lite file (map.db), or milvus://HOST:PORT/COLLECTION"
 GalleryPlace = Annotated[
     GalleryLocation,
-    typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=as_location, show_default=False),
+    typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=path_or_url, show_default=False),
 ]
 IndexAsked = Annotated[
     Index, typer.Option("--index", help="How Milvus searches: flat misses nothing; a folder is always searched so.")
@@ -67,6 +74,15 @@ def out_option(what: str) -> typer.models.OptionInfo:
 def parse_size(text: str) -> tuple[int, int]:
     """HxW -> (height, width). Raises BadParameter."""
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit()):
-        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, for example 48x192.")
+    if not cross or whole_number(height) is None or whole_number(width) is None:
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, for example 48x192; a side has up to 65535 pixels.")
     return int(height), int(width)
+
+
+def whole_number(text: str, most: int = 65_535) -> int | None:
+    """A number from 1 to `most` in ASCII digits; None if the text is anything else."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    number = int(text)
+    return number if 1 <= number <= most else None

@@ -30,6 +30,7 @@ from geodtr.export.plots.files import save_picture
 from geodtr.export.plots.retrieval import SheetRow, draw_sheet
 from geodtr.export.plots.sheet import spread
 from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, write_bytes
 from geodtr.runtime.gallery.base import Gallery
@@ -239,7 +240,7 @@ def markdown_table(figures: ParityFigures) -> str:
 def _claim(out: Path, marker: bytes, fresh: bool) -> None:
     """Make `out` this demo's folder: empty, or one that the same version with the same options began."""
     file = out / MARKER
-    ours = file.is_file() and _is_marker(file.read_bytes())
+    ours = file.is_file() and _is_marker(read_document(file))
     if not ours:
         check_new_folder(out)
     elif fresh:
@@ -255,7 +256,7 @@ def _claim(out: Path, marker: bytes, fresh: bool) -> None:
 
 def _is_marker(content: bytes) -> bool:
     try:
-        return set(msgspec.json.decode(content, type=dict[str, object])) == set(_Marker.__struct_fields__)
+        return set(decode_json(content, dict[str, object])) == set(_Marker.__struct_fields__)
     except msgspec.DecodeError:
         return False
 

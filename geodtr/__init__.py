@@ -4,6 +4,7 @@ The names in `__all__` are the public API and follow semantic versioning. Each i
 that `import geodtr` costs nothing and an installation without PyTorch has all that needs none.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import extend_path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # In a checkout this folder, which holds no sub-packages, hides the installed package: theirs are found as well.
 __path__ = extend_path(__path__, __name__)
+
+# ONNX Runtime reads this when it is first imported, and would otherwise report to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

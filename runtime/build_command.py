@@ -4,14 +4,15 @@ Manifests of schema 3 record none: for those it is a plain line with backend and
 """
 
 import itertools
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.manifest import FILE_NAME, BackendEntry, Manifest
 from geodtr.runtime.names import BACKENDS, PRECISIONS, Backend, Dialect, asked_as
 
@@ -75,7 +76,9 @@ def unread_command(bundle: Path) -> str:
     plain line of what text and file names tell. What they do not is in capitals, and explained behind it.
     """
     file = bundle / FILE_NAME
-    text = file.read_bytes().decode(errors="replace") if os.access(file, os.R_OK) else ""
+    text = ""
+    with suppress(OSError):
+        text = read_document(file).decode(errors="replace")
 
     def recorded_in_text(pattern: str) -> str | None:
         match = re.search(pattern, text)
@@ -83,9 +86,10 @@ def unread_command(bundle: Path) -> str:
 
     recorded = recorded_in_text(r'"command":\s*("(?:[^"\\]|\\.)*")')
     if recorded is not None:
-        words = _words(msgspec.json.decode(recorded, type=str))
-        if words:
-            return shlex.join([*words[:-1], _beside(bundle)])
+        with suppress(msgspec.DecodeError, ValueError):  # of a file that is not JSON, or a command that is no command
+            words = _words(decode_json(recorded, str))
+            if words:
+                return shlex.join([*words[:-1], _beside(bundle)])
     backend = recorded_in_text(rf'"backend":\s*\{{\s*"name":\s*"({"|".join(BACKENDS)})"') or _backend_by_files(bundle)
     precision = recorded_in_text(rf'"precision":\s*"({"|".join(PRECISIONS)})"')
     why = ["CKPT: the checkpoint"]

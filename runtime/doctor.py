@@ -17,7 +17,7 @@ from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import cpu_dialect, this_cpu
-from geodtr.runtime.manifest import FILE_NAME, NewerManifest, read_manifest
+from geodtr.runtime.manifest import FILE_NAME, NewerManifest, UnreadManifest, read_manifest
 from geodtr.runtime.names import BACKENDS
 from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu
 
@@ -58,7 +58,8 @@ def _bundle_findings(bundle: Path) -> Iterator[Finding]:
         yield Finding(what=FILE_NAME, found=error.problem, failed=True, remedy=error.remedy)
         return
     except BundleError as error:
-        yield Finding(what=FILE_NAME, found=str(error), failed=True, remedy=unread_command(bundle))
+        problem = error.problem if isinstance(error, UnreadManifest) else str(error)
+        yield Finding(what=FILE_NAME, found=problem, failed=True, remedy=unread_command(bundle))
         return
     made_by = f"{manifest.backend.name} {manifest.backend.version}"
     yield Finding(what=FILE_NAME, found=f"schema {manifest.schema}, {manifest.precision}, built with {made_by}")

@@ -9,12 +9,14 @@ import glob
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from geodtr.runtime.errors import OutputExists, UserError
 
@@ -115,6 +117,41 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
+    the process has a handler for waits until both have their places.
+    """
+    with _signals_held() as hold, new_file(first) as one, new_file(second) as other:
+        yield one, other
+        hold()
+        # What the disk refuses, it refuses before either has its place.
+        sync(one)
+        sync(other)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """From the call of the function that it yields, signals wait for the end of the context. Only Python's main thread
+    can have it so.
+    """
+    before: dict[int, Any] = {}
+    came = list[int]()
+
+    def hold() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+
+    try:
+        yield hold
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill; on a clean exit it is synced and renamed to `path`, otherwise nothing is left. What a
     killed process left of the same folder is cleared away.
@@ -210,10 +247,12 @@ def locked(path: Path) -> Iterator[Lock]:
         os.close(descriptor)
 
 
-def lock_file(descriptor: int) -> Lock:
-    """Hold an open file or folder against other processes until it is closed, if none of them holds it."""
+def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
+    """Hold an open file or folder against other processes until it is closed, if none of them holds it; `shared` with
+    others that share it.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return "another's"
     except OSError:
@@ -270,6 +309,10 @@ def _explained(path: Path) -> Iterator[None]:
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
             raise UserError(
                 f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
+            ) from None
+        if error.errno == errno.EFBIG and not elsewhere:
+            raise UserError(
+                f"{path} is larger than a file may be here: nothing was written. Raise ulimit -f."
             ) from None
         if error.errno in _REFUSED and not elsewhere:
             raise _refused(path, error) from None

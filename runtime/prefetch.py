@@ -91,11 +91,11 @@ class BackgroundReader(Generic[T]):
 def arriving_lines(file: int, name: str) -> Iterator[str]:
     """The lines of a file descriptor in UTF-8, each as soon as it arrives; a byte-order mark is dropped.
 
-    Raises DataError when a line is too long. Does not use Python's file objects: a thread that waits in one keeps the
-    process from ending.
+    Raises DataError when a line is too long, or the file cannot be read. Does not use Python's file objects: a thread
+    that waits in one keeps the process from ending.
     """
     begun, encoding = b"", "utf-8-sig"
-    while block := os.read(file, 1 << 16):
+    while block := _read(file, name):
         *lines, begun = (begun + block).split(b"\n")
         for line in lines:
             yield line.decode(encoding)
@@ -104,6 +104,13 @@ def arriving_lines(file: int, name: str) -> Iterator[str]:
             raise DataError(f"{name} has a line of more than {_LONGEST:,} bytes: it is not a CSV.")
     if begun:
         yield begun.decode(encoding)
+
+
+def _read(file: int, name: str) -> bytes:
+    try:
+        return os.read(file, 1 << 16)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror}).") from None
 
 
 @dataclass(frozen=True, slots=True)

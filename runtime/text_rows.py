@@ -1,11 +1,16 @@
-"""Rows of a text file with their line numbers; any program's line endings are read, a byte-order mark is dropped."""
+"""Rows of text files, read with their line numbers and without a byte-order mark, and CSV files written.
+
+Text that a spreadsheet would evaluate is marked when it is written, and read back unchanged.
+"""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.foreign_text import as_cell, from_cell
 
 
 def read_csv(path: Path) -> list[tuple[int, list[str]]]:
@@ -26,7 +31,25 @@ def csv_rows(path: Path, most: int | None = None) -> Iterator[tuple[int, list[st
                 count += 1
                 if most is not None and count > most + 1:
                     raise DataError(f"{path} has more than {most:,} rows. Split it.")
-                yield reader.line_num, [cell.strip() for cell in row]
+                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
+
+
+@contextmanager
+def new_csv(path: Path) -> "Iterator[RowWriter]":
+    """A CSV in UTF-8 to write; bytes of file names that are not UTF-8 are written as they are."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        yield RowWriter(file)
+
+
+class RowWriter:
+    """Writes rows whose text no spreadsheet evaluates (`as_cell`); `csv_rows` gives it back as it was."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._writer: Any = csv.writer(file, lineterminator="\n")
+
+    def write(self, row: Iterable[object]) -> None:
+        """Write one row."""
+        self._writer.writerow(map(as_cell, row))
 
 
 def read_words(path: Path) -> list[tuple[int, list[str]]]:

@@ -1,13 +1,13 @@
 """The training configuration: read from a preset, saved beside the trained weights."""
 
 import difflib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from geodtr.runtime.documents import DocumentError, decode_toml
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
@@ -16,15 +16,12 @@ from geodtr.training.models.registry import ModelConfig
 from geodtr.training.presets import read_preset
 from geodtr.training.qat import Int8Simulation
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_LONGEST = 100
+"""Characters of a key that are compared with the settings: the time grows with their square."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,7 +165,10 @@ def load_preset(
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"{setting!r} is not KEY=VALUE, for example recipe.epochs=20.")
-        _put(values, key.strip(), _value(text.strip()))
+        try:
+            _put(values, key.strip(), _value(text.strip()))
+        except DocumentError as error:
+            raise ConfigError(f"--set {setting}: {error}.") from None
     for key, value in changes.items():
         _put(values, key, value)
     try:
@@ -185,7 +185,7 @@ def encode_config(config: TrainConfig) -> bytes:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     allowed = dict(_keys(TrainConfig))
     if key not in allowed:
-        near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(key[:_LONGEST], allowed, n=1, cutoff=0.0)[0]
         # Users often omit the table: epochs for recipe.epochs.
         same_end = [name for name in allowed if name.rpartition(".")[2] == key.rpartition(".")[2]]
         raise ConfigError(
@@ -210,8 +210,10 @@ def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str,
 def _value(text: str) -> Any:
     """Parse `text` as a TOML value; an unquoted word is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return decode_toml(f"value = {text}")["value"]
+    except DocumentError:
+        raise
+    except msgspec.DecodeError:
         return text
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import write_bytes
 from geodtr.training.models.checkpoint import fill_strictly
@@ -77,7 +78,7 @@ def load_state(path: Path) -> SavedRun:
     """Read a run's state. Raises CheckpointError when the file is not a state or is incomplete."""
     try:
         with safe_open(path, framework="pt") as file:
-            state = msgspec.json.decode((file.metadata() or {})[_HEADER_KEY], type=RunState)
+            state = decode_json((file.metadata() or {})[_HEADER_KEY], RunState)
             return SavedRun(state, {name: file.get_tensor(name) for name in file.keys()}, path)  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, KeyError, msgspec.DecodeError) as error:
         raise CheckpointError(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.cli.build.backend_tables import show_choice
-from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, table, times, track, warn
-from geodtr.cli.options import SPEC_HELP, AsJson, Threads
+from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, times, track, warn
+from geodtr.cli.options import SPEC_HELP, AsJson, Threads, whole_number
+from geodtr.cli.tables import table
 from geodtr.runtime.names import BACKENDS
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _AGAINST = ("torch", *BACKENDS)
 _LAYERS_SHOWN = 12
+_EXPENDABLE = ("p95", "p99", "open s", "MB", "x first (range)", "by", "img/s")
 
 
 def bench(
@@ -113,10 +115,10 @@ def bench(
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = text.split(",")
-    if not all(number.strip().isdigit() and int(number) for number in numbers):
+    numbers = [whole_number(number) for number in text.split(",")]
+    if None in numbers:
         raise typer.BadParameter(f"--batch {text!r} is not a list of batch sizes, for example 1,8.")
-    return [int(number) for number in numbers]
+    return [number for number in numbers if number is not None]
 
 
 def _show(report: "BenchReport") -> None:
@@ -124,7 +126,7 @@ def _show(report: "BenchReport") -> None:
 
     columns = ("", "by", "ms", "p95", "p99", "img/s", "x first (range)", "open s", "MB")
     for branch, batch in dict.fromkeys((row.branch, row.batch) for row in report.rows):
-        rows = table(f"{branch}, batch {batch}", columns)
+        rows = table(f"{branch}, batch {batch}", columns, _EXPENDABLE)
         for row in report.rows:
             if (row.branch, row.batch) == (branch, batch):
                 rows.add_row(

@@ -7,8 +7,9 @@ import typer
 
 from geodtr.cli.build.backend_tables import show_choice
 from geodtr.cli.build.precision_tables import against_fp32, draw_search, int8_share, show_search
-from geodtr.cli.console import judged, megabytes, messages, output, percent, show_json, table, track
+from geodtr.cli.console import judged, megabytes, messages, output, percent, show_json, track
 from geodtr.cli.options import AsJson, BundlePath, out_option
+from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import Manifest, QuantisationEntry

@@ -4,17 +4,8 @@ verdicts."""
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from geodtr.cli.console import (
-    RECALL_COLUMNS,
-    judged,
-    megabytes,
-    output,
-    recall_cells,
-    table,
-    times,
-    warn,
-    warn_of_collapse,
-)
+from geodtr.cli.console import RECALL_COLUMNS, judged, megabytes, output, recall_cells, times, warn, warn_of_collapse
+from geodtr.cli.tables import table
 from geodtr.runtime.names import BRANCHES
 
 if TYPE_CHECKING:
@@ -22,6 +13,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.recall import Recall
 
 _LAYERS_SHOWN = 10
+_EXPENDABLE = ("MB", "img/s", "R@10", "R@1%", "R@5", "mean cos", "moved", "min cos")
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 _TENTHS_DO = 1000
 _STEPS: "dict[StageName, str]" = {"onnx": "ONNX, float32", "typed": "ONNX, typed", "engine": "engine"}
@@ -47,7 +39,7 @@ def show_parity(figures: "ParityFigures", pixels: "Recall | None" = None) -> Non
 
 def _show_found(figures: "ParityFigures", pixels: "Recall | None") -> None:
     columns = ("", *RECALL_COLUMNS, "mean cos", "min cos", "moved", "img/s", "MB", "")
-    rows = table(f"Parity on {figures.pairs} pairs of {figures.data}", columns)
+    rows = table(f"Parity on {figures.pairs} pairs of {figures.data}", columns, _EXPENDABLE)
     if pixels is not None:
         rows.add_row("pixels", *recall_cells(pixels), *[""] * 6, style="dim")
     before = figures.reference

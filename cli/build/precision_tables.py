@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodtr.cli.console import output, table, times
+from geodtr.cli.console import output, times
+from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import QuantisationEntry, SearchEntry, SpeedEntry, TrialEntry

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.console import messages, track, warn
+from geodtr.cli.console import messages, naming_files, track, warn
 from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, out_option
 from geodtr.runtime.names import Branch
 
@@ -52,14 +52,15 @@ def embed(
     if latency_budget is not None:
         batch = largest_batch(embedder, latency_budget)
         messages.print(f"Batch size {batch}: latency is at most {latency_budget:g} ms")
-    written = embed_to(
-        out,
-        embedder,
-        frames,
-        batch_size=batch or BATCH_SIZE,
-        on_error=stop if on_error == "stop" else _leave_out,
-        track=track,
-    )
+    with naming_files(out, table_of(out)):
+        written = embed_to(
+            out,
+            embedder,
+            frames,
+            batch_size=batch or BATCH_SIZE,
+            on_error=stop if on_error == "stop" else _leave_out,
+            track=track,
+        )
     if written.left_out:
         warn(f"{written.left_out} images are left out; {table_of(out)} lists them with the reasons.")
     messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}, which names the image of each")

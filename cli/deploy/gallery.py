@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.cli.console import (
-    megabytes,
-    messages,
-    output,
-    report_skipped,
-    show_json,
-    table,
-    track,
-    verdict,
-    warn,
-)
+from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, track, verdict, warn
 from geodtr.cli.deploy import sources
 from geodtr.cli.deploy.sources import Source, open_given, takes_source_options
 from geodtr.cli.options import (
@@ -32,8 +22,10 @@ from geodtr.cli.options import (
     Spec,
     Threads,
     out_option,
+    path_or_url,
 )
-from geodtr.runtime.gallery.location import GalleryLocation, as_location
+from geodtr.cli.tables import table
+from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
@@ -59,7 +51,7 @@ def gallery_build(
             "--out",
             metavar="GALLERY",
             help=f"Where to build: {GALLERY_HELP}; new, or one whose build was stopped.",
-            parser=as_location,
+            parser=path_or_url,
             show_default=False,
         ),
     ],
@@ -86,8 +78,8 @@ def gallery_build(
 @gallery.command("add")
 @takes_source_options
 def gallery_add(
-    place: GalleryPlace,
     bundle: BundlePath,
+    place: GalleryPlace,
     source: Source,
     *,
     given: Mapping[str, Any],

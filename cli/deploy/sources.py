@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.cli.console import messages, output, report_skipped, show_json, table, track, warn
+from geodtr.cli.console import messages, output, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson
+from geodtr.cli.tables import table
 from geodtr.export.options import flag_of, from_given, option, options_of
 
 if TYPE_CHECKING:

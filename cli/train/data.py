@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geodtr.cli.console import messages, output, report_skipped, show_json, table, track, verdict, warn
+from geodtr.cli.console import messages, output, report_skipped, show_json, track, verdict, warn
 from geodtr.cli.options import AsJson, Limit, Seed, out_option, parse_size
+from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet

@@ -7,8 +7,9 @@ import typer
 
 from geodtr.cli.build.parity_tables import show_parity
 from geodtr.cli.build.precision_tables import int8_share
-from geodtr.cli.console import EXIT_CODES, judged, messages, output, percent, show_json, table, track
+from geodtr.cli.console import EXIT_CODES, judged, messages, output, percent, show_json, track
 from geodtr.cli.options import AsJson, Seed, out_option
+from geodtr.cli.tables import table
 
 
 def demo(

@@ -13,12 +13,12 @@ from geodtr.cli.console import (
     recall_cells,
     report_skipped,
     show_json,
-    table,
     track,
     warn,
     warn_of_collapse,
 )
 from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
+from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geodtr.training.evaluation.published import Published
 
 _SHEET_QUERIES = 8
+_EXPENDABLE = ("area", "tiles", "queries", "R@10", "R@1%", "R@5")
 
 
 def evaluate(
@@ -107,7 +108,7 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> No
     from geodtr.training.evaluation.transfer import DataName
 
     trained = DataName.of(trained_on).data_set if trained_on else "?"
-    rows = table(f"Recall of {model}", ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS))
+    rows = table(f"Recall of {model}", ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS), _EXPENDABLE)
     for result in results:
         for number, (counting, measured) in enumerate(result.recalls.items()):
             name = f"  {counting}" if number else f"{trained} -> {result.label}"

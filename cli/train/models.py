@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from geodtr.cli.console import messages, warn
+from geodtr.cli.console import messages
 from geodtr.cli.options import out_option
 from geodtr.runtime.names import BRANCHES
 
@@ -18,7 +18,9 @@ def import_checkpoint(
     parameters: Annotated[
         Path | None,
         typer.Option(
-            "--parameters", help="The release's JSON of training options.", show_default="*parameter.json beside"
+            "--parameters",
+            help="The release's JSON of training options.",
+            show_default="*parameter.json beside FILE or one folder up",
         ),
     ] = None,
 ) -> None:
@@ -42,11 +44,6 @@ def import_checkpoint(
         f"{config.feed_forward}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
         f"{' polar' if aerial.polar else ''}."
     )
-    if parameters is None:
-        warn(
-            "no parameter file was found, and weights do not tell the number of heads: the paper's "
-            f"{config.heads} were assumed. If it was trained otherwise, name the file with --parameters."
-        )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -123,7 +123,8 @@ def resume(
 
     config = read_run(run)
     if is_finished(load_state(run / STATE).state):
-        messages.print(f"{run} is finished: {run / LAST}")
+        messages.print(f"{run} is finished.", soft_wrap=True)
+        _done(run / LAST)
         return
     specs = config.data
     pair_set, validation_set = _read(
@@ -239,9 +240,13 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
 
 def _done(checkpoint: Path) -> None:
     from geodtr.training.distributed import is_rank_zero
+    from geodtr.training.run_files import BEST
 
     if is_rank_zero():
-        messages.print(f"Wrote {checkpoint}")
+        messages.print(f"Wrote {checkpoint}", soft_wrap=True)
+        best = checkpoint.with_name(BEST)
+        if best.exists():
+            messages.print(f"Best by validation: {best}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -5,20 +5,26 @@ from pathlib import Path
 import msgspec
 
 from geodtr.export.parity.result import Candidate, ParityFigures
+from geodtr.runtime.errors import UserError
 from geodtr.runtime.manifest import ParityEntry, read_manifest, write_manifest
 
 
-def record(figures: ParityFigures) -> None:
+def record(figures: ParityFigures) -> tuple[str, ...]:
     """Write each candidate's verdict into its manifest, in place of an earlier one by the same reference on the same
-    data.
+    data. Returns why, for each bundle that cannot be written.
     """
+    faults = list[str]()
     for candidate in figures.candidates:
         bundle, entry = Path(candidate.path), _entry(figures, candidate)
         manifest = read_manifest(bundle)
         others = (
             old for old in manifest.parity if (old.data_sha256, old.reference) != (entry.data_sha256, entry.reference)
         )
-        write_manifest(bundle, msgspec.structs.replace(manifest, parity=(*others, entry)))
+        try:
+            write_manifest(bundle, msgspec.structs.replace(manifest, parity=(*others, entry)))
+        except UserError as error:
+            faults.append(str(error))
+    return tuple(faults)
 
 
 def _entry(figures: ParityFigures, candidate: Candidate) -> ParityEntry:

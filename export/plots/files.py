@@ -43,6 +43,7 @@ def save_picture(picture: "Figure | Image.Image", path: Path) -> None:
         if isinstance(picture, Image.Image):
             picture.save(file, "PNG")
             return
-        from geodtr.export.plots.theme import themed
+        from geodtr.export.plots.theme import escape_texts, themed
 
+        escape_texts(picture)
         themed(picture.savefig)(file, format="png")

@@ -6,6 +6,7 @@ Put together by Pillow, pixel by pixel; matplotlib is not needed.
 from PIL import Image, ImageDraw, ImageFont
 
 from geodtr.export.plots.colours import LIGHT
+from geodtr.runtime.foreign_text import visible
 
 INK, FAINT, EDGE, PAPER = LIGHT["ink"], LIGHT["faint"], LIGHT["edge"], LIGHT["paper"]
 
@@ -14,7 +15,7 @@ def new_sheet(width: int, height: int, margin: int, title: str) -> tuple[Image.I
     """An empty sheet in RGB with its title, and what draws on it."""
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((margin, margin), title, INK, font(16))
+    draw.text((margin, margin), visible(title), INK, font(16))
     return sheet, draw
 
 

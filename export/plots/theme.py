@@ -11,9 +11,11 @@ from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from geodtr.export.plots.colours import LIGHT
+from geodtr.runtime.foreign_text import visible
 
 _RC = {
     "font.size": 12,
@@ -75,6 +77,13 @@ def label_ticks(axis: Axis, label: Callable[[float], str]) -> None:
 
 
 @themed
+def escape_texts(figure: Figure) -> None:
+    """Make the figure's texts visible: of a file name that is not UTF-8, matplotlib draws nothing and fails."""
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
+
+
 def inline_svg(figure: Figure, alt: str) -> str:
     """The figure as an `svg` element for a page whose style sheet has the variables of `css_variables`.
 
@@ -82,6 +91,7 @@ def inline_svg(figure: Figure, alt: str) -> str:
     share it, because the names of their parts are derived from it.
     """
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    escape_texts(figure)
     with rc_context({"svg.hashsalt": alt}), StringIO() as file:
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
         root = fromstring(file.getvalue())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geodtr.export.backends.base import ignore_warning
 from geodtr.export.precision.trial_engines import Blocks
 from geodtr.export.statistics import Drop, decide, is_within, pairs_to_decide
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import Undecided, UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
@@ -218,8 +219,8 @@ class _Notes:
         if not path.exists():
             return
         try:
-            held = msgspec.json.decode(path.read_bytes(), type=Journal)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            held = decode_json(read_document(path), Journal)
+        except (OSError, msgspec.DecodeError) as error:
             raise JournalError(
                 f"{path}, where the search keeps its measurements, is something else ({error}). Name another --out, or "
                 "remove that file yourself."

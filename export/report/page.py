@@ -23,6 +23,7 @@ from geodtr.export.plots.parity import (
 )
 from geodtr.export.report import words
 from geodtr.export.report.pictures import changed_queries
+from geodtr.runtime.foreign_text import visible
 from geodtr.runtime.names import BRANCHES, Branch
 
 _PICTURED = 12
@@ -53,7 +54,13 @@ class Layers:
 def page(result: ParityResult) -> str:
     """The whole HTML file."""
     templates = files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
     environment.filters.update({each.__name__: each for each in _FILTERS})
     evidence, candidates = result.evidence, result.candidates
     queries, changed = changed_queries(result, _PICTURED)

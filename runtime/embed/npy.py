@@ -3,7 +3,6 @@
 Memory does not grow with the number of images: each row is written as soon as it is computed.
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import numpy as np
 
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
 from geodtr.runtime.errors import ConfigError, ImageError
-from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.files import check_new_file, new_pair
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
+from geodtr.runtime.text_rows import new_csv
 
 SUFFIX = ".npy"
 COLUMNS = ("row", "name", "time", "left_out")
@@ -71,13 +71,13 @@ def embed_to(
         on_error(frame, error)
         bad.append((frame, error))
 
-    with _npy_rows(out, embedder.spec.descriptor_size) as write, new_file(table_of(out)) as table:
-        with table.open("w", newline="", encoding="utf-8") as file:
-            lines = csv.writer(file)
-            lines.writerow(COLUMNS)
+    with new_pair(out, table_of(out)) as (numbers, table):
+        with _npy_rows(numbers, embedder.spec.descriptor_size) as write, new_csv(table) as lines:
+            lines.write(COLUMNS)
 
             def list_bad() -> int:
-                lines.writerows(("", frame.name, _seconds(frame), error) for frame, error in bad)
+                for frame, error in bad:
+                    lines.write(("", frame.name, _seconds(frame), str(error)))
                 listed = len(bad)
                 bad.clear()
                 return listed
@@ -91,7 +91,8 @@ def embed_to(
                 track=track,
             ):
                 write(embedded.descriptors)
-                lines.writerows((row, each.name, _seconds(each), "") for row, each in enumerate(embedded.frames, rows))
+                for row, each in enumerate(embedded.frames, rows):
+                    lines.write((row, each.name, _seconds(each), ""))
                 rows += len(embedded.frames)
                 left_out += list_bad()
             left_out += list_bad()
@@ -106,13 +107,13 @@ def _seconds(frame: Frame) -> str:
 
 @contextmanager
 def _npy_rows(path: Path, width: int) -> Iterator[Callable[[Descriptors], None]]:
-    """A durable .npy of float32 [N, width] that grows by what the yielded function is given.
+    """A .npy of float32 [N, width] that grows by what the yielded function is given.
 
     Source: NEP 1; NumPy's header leaves room to write a larger number of rows in its place.
     """
     written = 0
 
-    with new_file(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
 
         def head() -> None:
             what = {"descr": "<f4", "fortran_order": False, "shape": (written, width)}

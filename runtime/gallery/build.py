@@ -120,7 +120,7 @@ def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) 
     try:
         if writer.finished:
             raise OutputExists(
-                f"{out} exists and is finished. Add to it (geodtr-export gallery add {out} BUNDLE SOURCE), or name "
+                f"{out} exists and is finished. Add to it (geodtr-export gallery add BUNDLE {out} SOURCE), or name "
                 "another output."
             )
         for name in ("source", "storage", "index", "made_by", "descriptor_size"):

@@ -1,6 +1,5 @@
 """Export a gallery's references for other programs as CSV, GeoJSON or Parquet, by the file's suffix."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.text_rows import new_csv
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
 
@@ -35,11 +35,10 @@ def export_gallery(gallery: Gallery, out: Path) -> None:
 
 
 def _write_csv(gallery: Gallery, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow((*_FIELDS, "more"))
+    with new_csv(path) as table:
+        table.write((*_FIELDS, "more"))
         for tile in gallery.all_tiles():
-            table.writerow((*(getattr(tile, name) for name in _FIELDS), _json(tile.more)))
+            table.write((*(getattr(tile, name) for name in _FIELDS), _json(tile.more)))
 
 
 def _write_geojson(gallery: Gallery, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from geodtr import __version__
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.manifest import Manifest
@@ -52,7 +53,7 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
     path = gallery / FILE_NAME
     check_regular(path, GalleryError)
     try:
-        return decode_manifest(path.read_bytes(), str(path))
+        return decode_manifest(read_document(path), str(path))
     except (FileNotFoundError, NotADirectoryError):
         raise GalleryError(
             f"{gallery} is not a gallery: it holds no {FILE_NAME}. "
@@ -65,11 +66,11 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
 def decode_manifest(content: bytes, where: str) -> GalleryManifest:
     """Validate a manifest's JSON; `where` names its location. Raises GalleryError naming the fault."""
     try:
-        schema = msgspec.json.decode(content, type=dict[str, object]).get("schema")
+        schema = decode_json(content, dict[str, object]).get("schema")
         if schema != SCHEMA:
             raise GalleryError(f"{where} has schema {schema}; this version reads {SCHEMA}. Build the gallery again.")
-        return msgspec.json.decode(content, type=GalleryManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(content, GalleryManifest)
+    except msgspec.DecodeError as error:
         raise GalleryError(f"{where} is not valid: {error}. Build the gallery again.") from None
 
 

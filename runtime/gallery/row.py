@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.sources.tile import Tile
 
 Row = tuple[str, str, float | None, float | None, float | None, float | None, str]
@@ -26,7 +27,7 @@ def as_row(tile: Tile) -> Row:
 def as_tile(row: Row) -> Tile:
     """The tile of a row. Raises msgspec.DecodeError when the row is damaged."""
     name, file, lat, lon, heading, metres, more = msgspec.convert(row, Row)
-    return Tile(name, file, lat, lon, heading, metres, msgspec.json.decode(more, type=dict[str, Any]))
+    return Tile(name, file, lat, lon, heading, metres, decode_json(more, dict[str, Any]))
 
 
 def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import PREPARED_KEY, Decoded, decode, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
@@ -58,7 +59,7 @@ def describe(geometry: Geometry) -> str:
 
 def _check_prepared(note: str, image: Image.Image, wanted: Geometry) -> None:
     try:
-        prepared = msgspec.json.decode(note, type=Geometry)
+        prepared = decode_json(note, Geometry)
     except msgspec.DecodeError as error:
         raise ImageError(f"its text {PREPARED_KEY} is not valid ({error}). Prepare it again.") from None
     if prepared != wanted:

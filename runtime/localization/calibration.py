@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import distance, east_north
@@ -162,8 +163,8 @@ def read_calibration(gallery: Gallery) -> FixCalibration | None:
     if content is None:
         return None
     try:
-        calibration = msgspec.json.decode(content, type=FixCalibration)
-    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        calibration = decode_json(content, FixCalibration)
+    except msgspec.DecodeError as error:
         raise GalleryError(f"{path} is not valid: {error}. {_AGAIN}") from None
     rows = {cell.margin for cell in calibration.cells}
     complete = all((row, _LEAST_SPREAD) in {(cell.margin, cell.spread_m) for cell in calibration.cells} for row in rows)

@@ -3,22 +3,22 @@
 Knows one flat record for each frame; knows nothing of how it was found.
 """
 
-import csv
 import io
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
+from geodtr.runtime.foreign_text import visible
 from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.text_rows import RowWriter
 
 SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
 _GPX = "http://www.topografix.com/GPX/1/1"
@@ -79,7 +79,7 @@ def _grown(path: Path) -> Iterator[Callable[[Waypoint], object]]:
     make_folder(path.parent)
     try:
         with path.open("xb", buffering=0) as stream:
-            yield lambda waypoint: stream.write(msgspec.json.encode(waypoint) + b"\n")
+            yield lambda waypoint: stream.write(encode_json(waypoint) + b"\n")
     except OSError as error:
         if error.filename not in (None, str(path)):
             raise
@@ -141,23 +141,24 @@ def _add_point(parent: ET.Element, kind: str, waypoint: Waypoint, unix: bool) ->
         moment = datetime.fromtimestamp(waypoint.time_s, timezone.utc)
         ET.SubElement(point, _tag("time")).text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if waypoint.image is not None:
-        ET.SubElement(point, _tag("name")).text = _legal(waypoint.image)
+        ET.SubElement(point, _tag("name")).text = visible(waypoint.image)
     if waypoint.within_95_m is not None:
         ET.SubElement(point, _tag("desc")).text = f"95 % within {waypoint.within_95_m:.1f} m"
 
 
 def _geojson_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> bytes:
     del unix
-    return msgspec.json.encode(geojson(waypoints, track=track)) + b"\n"
+    return encode_json(geojson(waypoints, track=track)) + b"\n"
 
 
 def _csv_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> bytes:
     del track, unix
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Waypoint)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(waypoint) for waypoint in waypoints)
-    return text.getvalue().encode()
+    writer = RowWriter(text)
+    writer.write(field.name for field in fields(Waypoint))
+    for waypoint in waypoints:
+        writer.write(astuple(waypoint))
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _at(waypoint: Waypoint) -> tuple[float | None, float | None]:
@@ -166,8 +167,3 @@ def _at(waypoint: Waypoint) -> tuple[float | None, float | None]:
 
 def _tag(name: str) -> str:
     return f"{{{_GPX}}}{name}"
-
-
-def _legal(text: str) -> str:
-    """Without the control characters that XML 1.0 cannot hold: a file name may have some."""
-    return "".join(letter if letter >= " " and letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -5,6 +5,7 @@ from geodtr.runtime.manifest.document import (
     SCHEMA,
     Manifest,
     NewerManifest,
+    UnreadManifest,
     read_manifest,
     write_manifest,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "TensorRtEntry",
     "TrialEntry",
     "TrialSpeed",
+    "UnreadManifest",
     "read_manifest",
     "runs_by",
     "write_manifest",

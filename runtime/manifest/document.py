@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from geodtr import __version__
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.installation import install_hint
@@ -54,7 +55,7 @@ def read_manifest(bundle: Path) -> Manifest:
     path = bundle / FILE_NAME
     check_regular(path, BundleError)
     try:
-        content = path.read_bytes()
+        content = read_document(path)
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"{bundle} is not a bundle: it holds no {FILE_NAME}. "
@@ -63,21 +64,25 @@ def read_manifest(bundle: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}). Copy the bundle again.") from None
     try:
-        head = msgspec.json.decode(content, type=dict[str, object])
+        head = decode_json(content, dict[str, object])
         schema = head.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
             raise NewerManifest(path, schema, head.get("writer"))
         if schema not in _READ:
-            raise BundleError(
-                f"{path} has schema {schema}; this version reads {_READ[0]} and {_READ[-1]}. {_again(bundle)}"
-            )
-        return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not a valid manifest: {error}. {_again(bundle)}") from None
+            raise UnreadManifest(bundle, f"{path} has schema {schema}; this version reads {_READ[0]} and {_READ[-1]}.")
+        return decode_json(content, Manifest)
+    except msgspec.DecodeError as error:
+        raise UnreadManifest(bundle, f"{path} is not a valid manifest: {error}.") from None
 
 
-def _again(bundle: Path) -> str:
-    return f"Copy the bundle again, or build it again; geodtr-export doctor {bundle} prints the command."
+class UnreadManifest(BundleError):
+    """The manifest has an earlier schema than this version reads, or is invalid: `problem`."""
+
+    def __init__(self, bundle: Path, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"{problem} Copy the bundle again, or build it again; geodtr-export doctor {bundle} prints the command."
+        )
 
 
 class NewerManifest(BundleError):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.decode import Decoded, decode
 
@@ -111,8 +112,10 @@ def _fault(tile: Tile) -> str | None:
         return f"metres_per_pixel is {scale}; it must be above 0 and finite"
     try:
         text = msgspec.json.encode((tile.id, tile.file, dict(tile.more)))
-        msgspec.json.decode(text)
+        decode_json(text, object)
     except (TypeError, ValueError) as error:
+        if isinstance(error, UnicodeEncodeError):
+            error = ValueError("a name is not UTF-8, as a gallery keeps it: rename the file")
         return f"it cannot be written down as JSON ({error})"
     return None
 

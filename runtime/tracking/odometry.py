@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.foreign_text import from_cell
 
 TIMES = ("time_s", "time_unix_s")
 SPEEDS: Mapping[str, float] = {"speed_m_s": 1.0, "speed_km_h": 1 / 3.6}
@@ -37,11 +38,14 @@ _ALLOWED = ", ".join(" or ".join(group) for group in _GROUPS) + f", and {IMAGE} 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What happened since the step before: `seconds` passed, `distance` metres forward, `turn` degrees clockwise."""
+    """What happened since the step before: `seconds` passed, `distance` metres forward and `right` metres to the right,
+    `turn` degrees clockwise.
+    """
 
     seconds: float
     distance: float
     turn: float
+    right: float = 0.0
 
 
 STANDING = Motion(0.0, 0.0, 0.0)
@@ -171,6 +175,6 @@ def _rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(lines)
         for row in reader:
             if row:
-                yield reader.line_num, [cell.strip() for cell in row]
+                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None

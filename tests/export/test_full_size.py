@@ -23,7 +23,7 @@ from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
-from geodtr.training.models.official import AERIAL_SQUARE, GROUND, import_official
+from geodtr.training.models.official import AERIAL_SQUARE, GROUND, find_parameters, import_official
 
 SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}
 
@@ -34,7 +34,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = official.state_dict(official.polar_shapes())
     release = official.write_release_file(folder / "model.pth", weights)
     out = folder / "model.safetensors"
-    save_checkpoint(out, import_official(release), "test")
+    save_checkpoint(out, import_official(release, find_parameters(release)), "test")
     return out
 
 
@@ -95,11 +95,8 @@ def test_int8_engines_of_the_recipes_weights_are_built_though_arg_maxes_flip(
     if aerial == "square":
         model = GeoDTR(GeoDTRConfig(), GROUND, AERIAL_SQUARE)
         shapes = {name: list(each.shape) for name, each in official.official_names(model.state_dict()).items()}
-    save_checkpoint(
-        tmp_path / "model.safetensors",
-        import_official(official.write_release_file(tmp_path / "model.pth", official.state_dict(shapes))),
-        "test",
-    )
+    release = official.write_release_file(tmp_path / "model.pth", official.state_dict(shapes))
+    save_checkpoint(tmp_path / "model.safetensors", import_official(release, find_parameters(release)), "test")
     start = time.perf_counter()
     command = ("--precision", "int8", "--calibration", f"cvusa:{cvusa_sample}", "--out", tmp_path / "int8")
     built = cli("build-engine", tmp_path / "model.safetensors", *command)

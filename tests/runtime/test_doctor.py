@@ -247,6 +247,16 @@ def test_a_newer_manifest_is_explained_with_the_update_command(
     assert "written by geodtr-export 2.0.0" in " ".join(refused("inspect", bundle).split())
 
 
+@pytest.mark.parametrize("content", [b'{"schema": 2}', b"{", b"[" * 100_000])
+def test_doctor_does_not_refer_to_itself(copy_of: Callable[[Precision], Path], cli: Cli, content: bytes) -> None:
+    bundle = copy_of("fp32")
+    (bundle / "manifest.json").write_bytes(content)
+    failed = _failed(cli("doctor", bundle, "--json"))["manifest.json"]
+    assert "doctor" not in failed["found"]
+    assert failed["remedy"].startswith("geodtr-export build-engine")
+    assert "geodtr-export doctor" in cli("inspect", bundle).err
+
+
 def test_a_manifest_that_is_a_folder_is_no_manifest(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
     assert "cannot be read" in refused("doctor", tmp_path)

@@ -7,6 +7,7 @@ beside their readers; here are the documents and tables that stay well-formed an
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,30 @@ def test_a_document_with_one_value_replaced(readers: dict[str, Reader], name: st
     else:
         holder[place[-1]] = data.draw(VALUES, "value")
     read_or_refuse(readers[name], json.dumps(document[0]).encode())
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000, "[" * 90 + "]" * 90, "9" * 5000, '{"a": 1, "a": 2}', '"' + "x" * 100_000 + '"']
+)
+def test_a_document_with_a_value_beyond_limits(readers: dict[str, Reader], name: str, value: str) -> None:
+    content = readers[name].content.decode()
+    key = content.index(":", content.index('"'))
+    end = content.index(",", key)
+    read_or_refuse(readers[name], f"{content[: key + 1]}{value}{content[end:]}".encode())
+    read_or_refuse(readers[name], f'{{"new": {value}, {content.lstrip()[1:]}'.encode())
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_is_a_regular_file(readers: dict[str, Reader], name: str) -> None:
+    reader = readers[name]
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir):
+        reader.file.unlink()
+        make(reader.file)
+        with pytest.raises(UserError, match=reader.file.stem):
+            reader.use()
+        reader.file.rmdir() if reader.file.is_dir() else reader.file.unlink()
+        reader.file.write_bytes(reader.content)
 
 
 @pytest.mark.parametrize("name", TABLES)

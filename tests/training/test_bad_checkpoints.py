@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from conftest import Trained
+from conftest import Outcome, Trained
 from official import official_names
 
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
@@ -47,6 +47,20 @@ def test_a_missing_and_a_strange_key_are_named(tmp_path: Path, refused: Callable
     message = refused("import-checkpoint", tmp_path / "m.pth", "--out", tmp_path / "m.safetensors")
     assert "ground.layout.b2 is missing" in message
     assert "ground.layout.extra is unexpected" in message
+
+
+def test_an_unknown_number_of_heads_is_refused_and_found_one_folder_up(
+    tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Outcome]
+) -> None:
+    (tmp_path / "run" / "models").mkdir(parents=True)
+    path = tmp_path / "run" / "models" / "m.pth"
+    torch.save({"model_state_dict": _small_official()}, path)
+    command = ("import-checkpoint", path, "--out", tmp_path / "m.safetensors")
+    assert "number of heads" in refused(*command)
+    (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"n_des": 8}))
+    assert "has no TR_heads" in refused(*command)
+    (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"TR_heads": 4}))
+    assert "4 heads" in cli(*command).err
 
 
 def test_parameters_that_contradict_the_weights_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -100,4 +114,5 @@ def _small_official() -> dict[str, torch.Tensor]:
 
 def test_the_small_official_file_used_here_is_importable(tmp_path: Path) -> None:
     torch.save({"model_state_dict": _small_official()}, tmp_path / "m.pth")
-    assert import_official(tmp_path / "m.pth").config.descriptors == 8
+    (tmp_path / "options.json").write_text(json.dumps({"TR_heads": 4}))
+    assert import_official(tmp_path / "m.pth", tmp_path / "options.json").config.descriptors == 8

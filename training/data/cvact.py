@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import DataError, MissingDependency
 from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
@@ -85,7 +86,7 @@ def _read_index(path: Path, split: str) -> _Index:
         reason = next((line for line in reversed(messages) if line.strip()), "its reader crashed")
         raise DataError(f"{damaged} ({reason}). Copy it again.")
     try:
-        index = msgspec.json.decode(result.stdout, type=_Index)
+        index = decode_json(result.stdout, _Index)
     except msgspec.DecodeError as error:
         raise DataError(f"{damaged} ({error}). Copy it again.") from None
     if len(index.names) != len(index.utm):

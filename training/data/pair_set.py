@@ -89,11 +89,13 @@ class PairSet:
 
     def __post_init__(self) -> None:
         if not self.pairs:
-            first = ""
-            if self.skipped:
-                bad = self.skipped[0]
-                first = f" {len(self.skipped)} files cannot be used, first {bad.path} ({bad.reason})."
-            raise DataError(f"{self.name} holds no pairs.{first} Check the path and the split.")
+            if not self.skipped:
+                raise DataError(f"{self.name} holds no pairs. Check the path and the split.")
+            bad = self.skipped[0]
+            raise DataError(
+                f"{bad.path} ({bad.reason}) cannot be used, the first of {len(self.skipped)} such files. Without their "
+                f"pairs, {self.name} holds no pairs. Replace the files, or correct the path."
+            )
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -3,12 +3,11 @@
 Header: ground,aerial[,lat,lon[,heading]]. The simplest format for your own images.
 """
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.text_rows import csv_rows
+from geodtr.runtime.text_rows import csv_rows, new_csv
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 FILE_NAME = "pairs.csv"
@@ -35,11 +34,10 @@ def read_pairs(folder: Path) -> PairSet:
 def write_pairs(folder: Path, rows: Iterable[tuple[str, str, float, float, float]]) -> Path:
     """Write `folder`/pairs.csv from (ground, aerial, lat, lon, heading) rows with relative paths; return its path."""
     path = folder / FILE_NAME
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADERS[-1])
+    with new_csv(path) as table:
+        table.write(HEADERS[-1])
         for ground, aerial, lat, lon, heading in rows:
-            writer.writerow((ground, aerial, f"{lat:.7f}", f"{lon:.7f}", f"{heading:.2f}"))
+            table.write((ground, aerial, f"{lat:.7f}", f"{lon:.7f}", f"{heading:.2f}"))
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Geometry
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 DOCUMENT = "prepared.json"
 UNFINISHED = "unfinished.json"
+_MAX_BYTES = 256 << 20  # a million pairs
 """Records the origin of an unfinished folder; DOCUMENT replaces it."""
 
 
@@ -126,8 +128,8 @@ def read_origin(folder: Path) -> Origin | None:
 
 def _decode(path: Path, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(read_document(path, _MAX_BYTES), kind)
+    except (OSError, msgspec.DecodeError) as error:
         raise DataError(f"{path} is invalid ({error}). Prepare the data set again in a new folder.") from None
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.spec import Preprocessing
@@ -78,7 +79,7 @@ def read_info(path: Path) -> CheckpointInfo:
     if header is None:
         raise CheckpointError(f"{path} holds weights without the header that this project writes.")
     try:
-        return msgspec.json.decode(header, type=CheckpointInfo)
+        return decode_json(header, CheckpointInfo)
     except msgspec.DecodeError as error:
         raise CheckpointError(f"{path} describes a model that this version does not know: {error}.") from None
 

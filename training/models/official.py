@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from torch import Tensor
 
+from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.checkpoint import check_fits, fill_strictly
@@ -47,9 +48,9 @@ class _Parameters(msgspec.Struct, frozen=True):
 def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
     """Build the model of an official checkpoint and load its weights strictly, without executing code.
 
-    `parameters` is the release's JSON of training options (see `find_parameters`). Without it, the number of heads is
-    unknown and 4 is used, as in the paper. Raises CheckpointError when the file contains code, holds another model, or
-    contradicts its parameters.
+    `parameters` is the release's JSON of training options (see `find_parameters`), the only record of the number of
+    heads. Raises CheckpointError when the file contains code, holds another model, or contradicts its parameters, and
+    when no number of heads is given.
     """
     tensors = _read_state_dict(path)
     check_tensors(tensors, path)
@@ -61,13 +62,20 @@ def import_official(path: Path, parameters: Path | None = None) -> GeoDTR:
     check_fits(config, ground, aerial, {name: tensor.shape for name, tensor in tensors.items()}, path)
     model = GeoDTR(config, ground, aerial)
     fill_strictly(model, tensors, path)
+    if options.TR_heads is None:
+        raise CheckpointError(
+            f"The number of heads of {path} is unknown: weights do not record it, and "
+            + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
+            + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
+        )
     return model.eval()
 
 
 def find_parameters(path: Path) -> Path | None:
-    """The `*parameter.json` beside `path`, if there is exactly one."""
-    files = sorted(path.parent.glob("*parameter.json"))
-    return files[0] if len(files) == 1 else None
+    """The `*parameter.json` beside `path`, or one folder up as in the release; None if there is not exactly one."""
+    here = path.resolve().parent
+    folders = [files for folder in (here, here.parent) if (files := sorted(folder.glob("*parameter.json")))]
+    return folders[0][0] if folders and len(folders[0]) == 1 else None
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -93,7 +101,7 @@ def _read_parameters(file: Path | None) -> _Parameters:
     if file is None:
         return _Parameters()
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Parameters, strict=False)
+        return decode_json(read_document(file), _Parameters, strict=False)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({error.strerror}). Check --parameters.") from None
     except msgspec.DecodeError as error:

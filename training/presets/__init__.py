@@ -1,17 +1,14 @@
 """Training presets, one TOML file each. Does not import PyTorch, so that a wrong name fails at once."""
 
 import os
-import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from geodtr.runtime.errors import ConfigError
+import msgspec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from geodtr.runtime.documents import MAX_TOML_BYTES, decode_toml, read_document
+from geodtr.runtime.errors import ConfigError
 
 
 def preset_names() -> list[str]:
@@ -26,10 +23,13 @@ def read_preset(name: str) -> dict[str, Any]:
     if name in preset_names():
         text = (files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     elif os.path.isfile(name):  # noqa: PTH113 (Path.is_file raises at a name that is too long for the disk)
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
+        try:
+            text = read_document(Path(name), MAX_TOML_BYTES).decode(errors="replace")
+        except OSError as error:
+            raise ConfigError(f"{name} cannot be read ({error.strerror}).") from None
     else:
         raise ConfigError(f"{name!r} is not a preset; allowed: {', '.join(preset_names())}, or a TOML file.")
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is not TOML: {error}.") from None
+        return decode_toml(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{name} is not a configuration in TOML: {error}.") from None

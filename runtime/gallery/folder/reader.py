@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geodtr.runtime.documents import read_document
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_new_folder, check_regular, write_bytes
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
@@ -162,7 +163,7 @@ class FolderGallery(PositionedRows):
     def attached(self, name: str) -> bytes | None:
         """The file `name` of the folder. Raises GalleryError when it cannot be read."""
         try:
-            return (self.path / name).read_bytes() if check_regular(self.path / name, GalleryError) else None
+            return read_document(self.path / name) if check_regular(self.path / name, GalleryError) else None
         except FileNotFoundError:
             return None
         except OSError as error:

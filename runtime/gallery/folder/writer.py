@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     FILE_NAME,
+    KEPT_LOG,
+    LOCK,
     LONGEST,
     State,
     add_checksums,
@@ -45,10 +48,11 @@ from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 
-_LOCK = "writer.lock"
 _ROWS_AT_ONCE = 4096
+_TRIES, _PAUSE = 10, 0.02
+"""So often, and after so many seconds, is a lock tried again that a reader may hold for a moment (table.py)."""
 _LITTLE = 1 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FolderWriter:
@@ -79,7 +83,7 @@ class FolderWriter:
                 f"--index {manifest.index} needs Milvus: a folder is searched exactly. Leave the option out, or name a "
                 "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
             )
-        with new_folder(path) as folder:
+        with new_folder(path) as folder, _refusals(path, folder):
             write_gallery_manifest(folder, manifest)
             create(folder)
             DescriptorFiles(folder, 1, manifest.descriptor_size, manifest.storage).create()
@@ -225,7 +229,7 @@ class FolderWriter:
     def discard(self) -> None:
         """Remove the gallery, and its folder unless something else is in it."""
         self._files(self.state).remove()
-        for name in (MANIFEST, _LOCK, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):
+        for name in (MANIFEST, LOCK, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
@@ -235,7 +239,8 @@ class FolderWriter:
         state with their checksums, numbers of rows with the files.
 
         Then what an interrupted compaction left is known by its generation, and is removed. By the state of an earlier
-        version, which has no checksum, nothing is deleted: it is moved aside.
+        version, which has no checksum, nothing is deleted: it is moved aside. So are descriptors whose references may
+        be in a log that was damaged.
         """
         for fault in integrity_faults(self._database, 1):
             raise sqlite3.DatabaseError(fault)
@@ -244,6 +249,8 @@ class FolderWriter:
         read_slots(self._database)
         files = self._files(state)
         files.check(state.slots)
+        if any(self.path.glob(f"{KEPT_LOG}*")):
+            files.set_rest_aside(state.slots)
         if has_checksums(self._database):
             files.remove_leftovers()
         else:
@@ -274,9 +281,14 @@ class FolderWriter:
 
 def _lock(path: Path, closes: ExitStack) -> None:
     """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends."""
-    file = open_regular(path / _LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
+    file = open_regular(path / LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
     closes.callback(os.close, file)
     lock = lock_file(file)
+    for _ in range(_TRIES):
+        if lock != "another's":
+            break
+        time.sleep(_PAUSE)
+        lock = lock_file(file)
     if lock == "another's":
         holder = os.pread(file, 20, 0).decode(errors="replace") or "unknown"
         raise GalleryError(
@@ -291,8 +303,8 @@ def _lock(path: Path, closes: ExitStack) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Convert errors of the disk or its permissions into a GalleryError."""
+def _refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """Convert errors of the disk or its permissions into a GalleryError; `folder`: where `path` is while it is made."""
     try:
         yield
     except FileNotFoundError as error:
@@ -309,17 +321,19 @@ def _refusals(path: Path) -> Iterator[None]:
         ) from None
     except sqlite3.OperationalError as error:
         # SQLite has several messages for a file that it cannot enlarge.
-        if "full" in str(error) or shutil.disk_usage(path).free < _LITTLE:
+        if "full" in str(error) or shutil.disk_usage(folder or path).free < _LITTLE:
             raise _no_space(path) from None
-        if "readonly" in str(error) or not os.access(path, os.W_OK):
+        if "disk I/O" in str(error):  # a limit on file sizes, among other causes
+            raise _no_space(path) from None
+        if "readonly" in str(error) or not os.access(folder or path, os.W_OK):
             raise _read_only(path) from None
         raise
 
 
 def _no_space(path: Path) -> GalleryError:
     return GalleryError(
-        f"No space is left on the disk of {path}. All that was acknowledged is kept. Free some, and repeat the "
-        "command: it goes on from there."
+        f"No space is left on the disk of {path}, or ulimit -f allows no larger file. All that was acknowledged is "
+        "kept. Free some, and repeat the command: it goes on from there."
     )
 
 

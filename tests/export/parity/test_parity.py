@@ -13,13 +13,14 @@ from checkout import ROOT
 from conftest import Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_bundle import write_bundle, write_pairs
 
 from geodtr.export.model import distinct_names, open_model
 from geodtr.export.parity import Gates, ParityResult, audit, compare, run
 from geodtr.export.parity.pairings import change, ranking
 from geodtr.runtime.embed.pipeline import embed_files
-from geodtr.runtime.errors import DataError
-from geodtr.runtime.manifest import read_manifest
+from geodtr.runtime.errors import DataError, UserError
+from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import Pair, PairSet
@@ -194,6 +195,21 @@ def test_layers_without_a_float32_graph_are_refused(trained: Trained, refused: C
     reference, bundle = trained.bundles["int8"].path, trained.bundles["fp16"].path
     command = ("parity", reference, bundle, "--data", trained.test_set.name, "--layers")
     assert "no float32 graph" in refused(*command)
+
+
+def test_a_bundle_that_cannot_be_written_is_judged(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, candidate = write_bundle(tmp_path / "a"), write_bundle(tmp_path / "b")
+    write_pairs(tmp_path / "pairs", 40)
+
+    def refuse(bundle: Path, manifest: Manifest) -> None:
+        del manifest
+        raise UserError(f"{bundle} cannot be written (Read-only file system).")
+
+    monkeypatch.setattr("geodtr.export.parity.record.write_manifest", refuse)
+    result = cli("parity", reference, candidate, "--data", f"pairs:{tmp_path / 'pairs'}", "--no-stages")
+    assert result.code in (0, 3)
+    assert "R@1" in result.out
+    assert f"not recorded: {candidate} cannot be written" in result.err
 
 
 def test_one_readable_pair_is_too_few(trained: Trained, pairs: Path, refused: Callable[..., str]) -> None:

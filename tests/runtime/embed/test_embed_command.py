@@ -146,5 +146,5 @@ def test_the_number_of_threads_is_an_option(
         done = cli("localize", folder / "03.png", "--bundle", bundle, "--gallery", gallery, "--threads", 1)
         assert "03.png" in done.out
     else:
-        done = cli("gallery", "add", gallery, bundle, folder, "--threads", 1)
+        done = cli("gallery", "add", bundle, gallery, folder, "--threads", 1)
     assert done.code == 0

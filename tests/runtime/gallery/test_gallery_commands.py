@@ -63,7 +63,7 @@ def test_a_prefix_separates_two_maps_of_the_same_name(
         write_map(tmp_path / folder / "map.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, north))
     out, cut = tmp_path / "g", ("--tile-metres", 50)
     assert cli("gallery", "build", bundle, tmp_path / "north/map.tif", *cut, "--out", out).code == 0
-    add = ("gallery", "add", out, bundle, tmp_path / "south/map.tif", *cut)
+    add = ("gallery", "add", bundle, out, tmp_path / "south/map.tif", *cut)
     message = refused(*add)
     assert "map.tif#0,0,100,100" in message
     assert "--id-prefix" in message
@@ -92,7 +92,7 @@ def test_a_bad_tile_stops_a_build_which_resumes_or_leaves_it_out(
     assert (report["embedded"], report["held"]) == (5, 64)
     assert "65.png" in report["left_out"][0]
     (tiles / "65.png").write_bytes(intact)
-    added = json.loads(cli("gallery", "add", tmp_path / "g", bundle, tiles, "--json").out)
+    added = json.loads(cli("gallery", "add", bundle, tmp_path / "g", tiles, "--json").out)
     assert added == {"embedded": 1, "held": 69, "left_out": []}
     assert cli("gallery", "verify", tmp_path / "g").code == 0
 
@@ -102,7 +102,7 @@ def test_another_models_bundle_is_refused(
 ) -> None:
     other = write_bundle(tmp_path / "other", seed=1)
     cli("gallery", "build", bundle, tiles, "--out", tmp_path / "g")
-    assert "gallery build" in refused("gallery", "add", tmp_path / "g", other, tiles)
+    assert "gallery build" in refused("gallery", "add", other, tmp_path / "g", tiles)
     image = tiles / "00.png"
     assert "gallery build" in refused("localize", image, "--bundle", other, "--gallery", tmp_path / "g")
     assert "finished" in refused("gallery", "build", bundle, tiles, "--out", tmp_path / "g")

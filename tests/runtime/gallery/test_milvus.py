@@ -208,7 +208,7 @@ def test_the_commands_work_on_it_as_on_a_folder(
     resumed = json.loads(cli(*command, "--on-error", "skip", "--json").out)
     assert (resumed["embedded"], resumed["held"], len(resumed["left_out"])) == (7, 32, 1)
     bad.write_bytes(intact)
-    assert json.loads(cli("gallery", "add", place, bundle, tiles, "--json").out)["embedded"] == 1
+    assert json.loads(cli("gallery", "add", bundle, place, tiles, "--json").out)["embedded"] == 1
     answer = json.loads(cli("localize", bad, "--bundle", bundle, "--gallery", place, "--json").out)
     assert answer["candidates"][0]["place"]["id"] == "35.png"
     assert answer["candidates"][0]["score"] == pytest.approx(1, abs=1e-5)
@@ -219,7 +219,7 @@ def test_the_commands_work_on_it_as_on_a_folder(
     assert verified.code == 0
     assert "100.00 % of the 10 nearest" in verified.out
     assert "gallery build" in refused("localize", bad, "--bundle", other, "--gallery", place)
-    assert "gallery build" in refused("gallery", "add", place, other, tiles)
+    assert "gallery build" in refused("gallery", "add", other, place, tiles)
     assert "finished" in refused(*command)
     assert json.loads(cli("gallery", "remove", place, "0[1-3].png", "39.png", "--json").out)["references"] == 36
     assert "nothing was removed" in refused("gallery", "remove", place, "04.png", "zz")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images.decode import MAX_PIXELS, image_size, read_image
+from geodtr.runtime.images.decode import MAX_PIXELS, MAX_SIDE, image_size, read_image
 from geodtr.runtime.spec import Images
 
 FORMATS = ("jpeg", "png", "webp", "bmp", "tiff")
@@ -245,5 +245,15 @@ def test_a_decompression_bomb_is_refused_by_its_header_before_it_uses_memory(tmp
     path = tmp_path / f"bomb.{kind}"
     path.write_bytes(png_bomb(30_000, 3_000) if kind == "png" else claiming(kind, 30_000))
     message, peak = peak_of_reading(path)
-    assert f"{path} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first." in message
+    most = MAX_PIXELS // 4 if kind == "webp" else MAX_PIXELS
+    assert f"{path} has more than {most:,} pixels. Cut it into tiles first." in message
+    assert peak < 20e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
+def test_an_image_of_few_long_lines_is_refused_before_it_uses_memory(tmp_path: Path) -> None:
+    path = tmp_path / "line.png"
+    path.write_bytes(png_bomb(MAX_SIDE + 1, 1))
+    message, peak = peak_of_reading(path)
+    assert f"{path} has a side of more than {MAX_SIDE:,} pixels" in message
     assert peak < 20e6

@@ -80,6 +80,7 @@ def test_a_set_without_an_image_left_names_the_missing_one(tmp_path: Path, refus
     (root / "bingmap/19/0000001.jpg").unlink()
     message = refused("data", "check", f"cvusa:{root}#val")
     assert "holds no pairs" in message
+    assert message.index("0000001.jpg (missing)") < message.index("holds no pairs"), "the cause comes second"
     assert "0000001.jpg (missing)" in message
 
 

@@ -1,0 +1,314 @@
+"""The command in a poor environment: closed and full streams, limits, signals, names that are not UTF-8.
+
+Each is a process of its own, of a command that loads no PyTorch. The end is always one message and no traceback.
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_world import TinyWorld, make_world
+
+PROGRAM = str(Path(sys.executable).with_name("geodtr-export"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    world = make_world(tmp_path_factory.mktemp("environment"), 2)
+    world.photograph(world.bundle.parent / "photos/0.png", 0)
+    return world
+
+
+def run(*arguments: object, code: int = 2, **how: Any) -> str:
+    """Run the command; its exit code is `code`. Returns what it printed, which is no traceback."""
+    environment = {**os.environ, **how.pop("env", {})}
+    how.setdefault("stdout", subprocess.PIPE)
+    how.setdefault("stderr", subprocess.PIPE)
+    done = subprocess.run([PROGRAM, *map(str, arguments)], env=environment, check=False, timeout=120, **how)
+    message = ((done.stdout or b"") + (done.stderr or b"")).decode(errors="replace")
+    assert "Traceback" not in message
+    assert "Exception ignored" not in message
+    assert done.returncode == code, message
+    return message
+
+
+def localize(tiny: TinyWorld, *more: object) -> tuple[object, ...]:
+    return ("localize", *more, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+
+
+def limited(kind: int, value: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(kind, (value, value))
+
+
+@pytest.mark.parametrize("line", ["gallery info GALLERY", "gallery info GALLERY --json", "--help"])
+def test_a_full_disk_under_standard_output_is_reported(tiny: TinyWorld, line: str) -> None:
+    words = line.replace("GALLERY", str(tiny.gallery)).split()
+    with Path("/dev/full").open("w") as full:
+        assert "No space left on device" in run(*words, stdout=full)
+
+
+def test_closed_streams_are_reported(tiny: TinyWorld) -> None:
+    message = run("gallery", "info", tiny.gallery, stdout=None, preexec_fn=lambda: os.close(1))
+    assert "Standard output cannot be written (Bad file descriptor)" in message
+    run("gallery", "info", tiny.gallery / "gone", stderr=None, preexec_fn=lambda: os.close(2))
+    message = run(*localize(tiny, "--track", "-"), preexec_fn=lambda: os.close(0))
+    assert "standard input cannot be read (Bad file descriptor)" in message
+
+
+def test_a_file_opened_later_never_gets_the_number_of_a_closed_stream(tiny: TinyWorld, tmp_path: Path) -> None:
+    out = tmp_path / "e.npy"
+
+    def close_all() -> None:
+        for number in (0, 1, 2):
+            os.close(number)
+
+    words = ("embed", tiny.bundle, tiny.bundle.parent / "photos", "--branch", "ground", "--out", out)
+    run(*words, code=0, stdout=None, stderr=None, preexec_fn=close_all)
+    assert np.load(out).shape[0] == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tiny: TinyWorld) -> None:
+    line = f"'{PROGRAM}' gallery info '{tiny.gallery}' --json | head -1"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+@pytest.mark.parametrize("kilobytes", [1, 4, 16])
+def test_a_limit_on_file_sizes_ends_in_a_message(tiny: TinyWorld, tmp_path: Path, kilobytes: int) -> None:
+    limit = limited(resource.RLIMIT_FSIZE, 1024 * kilobytes)
+    building = ("gallery", "build", tiny.bundle, tiny.bundle.parent / "tiles", "--out", tmp_path / "g")
+    assert "ulimit -f" in run(*building, preexec_fn=limit)
+    photos = [tiny.bundle.parent / "photos"] * 25
+    embedding = ("embed", tiny.bundle, *photos, "--branch", "ground", "--out", tmp_path / "e.npy")
+    assert "ulimit -f" in run(*embedding, preexec_fn=limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kilobytes", [4, 16, 64])
+def test_a_full_disk_ends_in_a_message(tiny: TinyWorld, tmp_path: Path, kilobytes: int) -> None:
+    if os.geteuid() or shutil.which("mount") is None:
+        pytest.skip("a file system can be mounted by root only")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        words = ("gallery", "build", tiny.bundle, tiny.bundle.parent / "tiles", "--out", disk / "g")
+        assert "No space is left" in run(*words)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.parametrize("files", [5, 6, 7, 8, 16])
+def test_few_open_files_end_in_a_message_or_suffice(tiny: TinyWorld, files: int) -> None:
+    image = tiny.bundle.parent / "photos/0.png"
+    done = subprocess.run(
+        [PROGRAM, *map(str, localize(tiny, image))],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limited(resource.RLIMIT_NOFILE, files),
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 2)
+
+
+def test_a_home_that_cannot_be_written_makes_no_noise(tiny: TinyWorld) -> None:
+    image = tiny.bundle.parent / "photos/0.png"
+    message = run(
+        *localize(tiny, image, "--json"), code=0, env={"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
+    )
+    assert "telemetry" not in message
+    assert "onnxruntime" not in message
+
+
+def test_onnx_runtime_reports_to_nobody() -> None:
+    script = "import geodtr, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"1\n"
+
+
+SIGNALLED = """
+import os, signal, sys
+
+class Signals:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.{signal})
+
+sys.meta_path.insert(0, Signals())
+sys.argv[1:] = {arguments!r}
+from geodtr.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("module", ["geodtr.cli.main", "typer", "rich.console", "geodtr.runtime.bundle", "onnxruntime"])
+def test_a_signal_while_modules_are_loaded_ends_it_without_a_traceback(tiny: TinyWorld, module: str, name: str) -> None:
+    image = tiny.bundle.parent / "photos/0.png"
+    script = SIGNALLED.format(module=module, signal=name, arguments=[*map(str, localize(tiny, image))])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    number = getattr(signal, name)
+    assert done.returncode in (-number, 128 + number), done.stderr
+    assert done.stderr in ("", "Interrupted.\n")
+
+
+AT_THE_LAST_WRITE = """
+import os, signal, sys
+from pathlib import Path
+from geodtr.__main__ import main
+
+replace = Path.replace
+
+def and_signal(self, target):
+    if {before}:
+        os.kill(os.getpid(), signal.SIGTERM)
+    moved = replace(self, target)
+    if not {before}:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return moved
+
+Path.replace = and_signal
+sys.argv[1:] = {arguments!r}
+main()
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_signal_at_the_last_write_of_embed_leaves_both_files_and_names_them(
+    tiny: TinyWorld, tmp_path: Path, before: bool
+) -> None:
+    out = tmp_path / "e.npy"
+    words = ["embed", tiny.bundle, tiny.bundle.parent / "photos", "--branch", "ground", "--out", out]
+    script = AT_THE_LAST_WRITE.format(before=before, arguments=[*map(str, words)])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.csv", "e.npy"]
+    assert f"Wrote {out} and {out.with_suffix('.csv')}" in done.stderr
+    assert np.load(out).shape[0] == 1
+
+
+def test_what_a_killed_embed_left_is_removed_by_the_next(tiny: TinyWorld, tmp_path: Path) -> None:
+    out = tmp_path / "e.npy"
+    words = ["embed", tiny.bundle, tiny.bundle.parent / "photos", "--branch", "ground", "--out", out]
+    script = AT_THE_LAST_WRITE.format(before=True, arguments=[*map(str, words)]).replace("SIGTERM", "SIGKILL")
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".e.npy.mine").touch()
+    run(*words, code=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".e.npy.mine", "e.csv", "e.npy"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "localize IMAGE --limit 1000000000000000000000000000000",
+        "localize IMAGE --top 99999999999",
+        "embed BUNDLE IMAGE --branch ground --out e.npy --latency-budget nan",
+        "embed BUNDLE IMAGE --branch ground --out e.npy --latency-budget inf",
+        "gallery preview IMAGE --tile-metres nan",
+        "world w --pairs 1 --size ²x²",
+        "world w --pairs 1 --size 99999x9",
+        "bench BUNDLE --batch ²",
+    ],
+)
+def test_numbers_that_are_none_are_refused(tiny: TinyWorld, tmp_path: Path, line: str) -> None:
+    image = str(tiny.bundle.parent / "photos/0.png")
+    words = [{"IMAGE": image, "BUNDLE": str(tiny.bundle)}.get(word, word) for word in line.split()]
+    more = ["--bundle", str(tiny.bundle), "--gallery", str(tiny.gallery)] if words[0] == "localize" else []
+    assert "Error" in run(*words, *more, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_with_odd_metadata_brings_no_warnings_of_pillow(tiny: TinyWorld, tmp_path: Path) -> None:
+    image = Image.open(tiny.bundle.parent / "photos/0.png").convert("RGB")
+    image.save(tmp_path / "odd.jpg", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x03\x00broken")
+    message = run(*localize(tiny, tmp_path / "odd.jpg", "--json"), code=0)
+    assert "Warning: " not in message.replace("Warning: Positions claim no radius", "")
+    assert "PIL" not in message
+
+
+NOT_UTF8 = b"caf\xe9\x1b[31m.png"
+
+
+@pytest.fixture
+def photo(tiny: TinyWorld, tmp_path: Path) -> Path:
+    """A photograph whose name is not UTF-8 and holds an escape."""
+    (tmp_path / "photos").mkdir()
+    path = tmp_path / "photos" / os.fsdecode(NOT_UTF8)
+    shutil.copy(tiny.bundle.parent / "photos/0.png", path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["", ".jsonl", ".geojson", ".gpx", ".csv", ".png"])
+def test_a_name_that_is_not_utf8_reaches_every_output(
+    tiny: TinyWorld, photo: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    option = {"": (), ".png": ("--picture", out)}.get(suffix, ("--out", out))
+    message = run(*localize(tiny, photo, *option), code=0)
+    assert "caf\\xe9\\x1b[31m.png" in message
+    assert "\x1b[31m" not in message
+    if suffix in (".jsonl", ".geojson"):
+        document = json.loads(out.read_bytes().decode())
+        image = document["image"] if suffix == ".jsonl" else document["features"][0]["properties"]["image"]
+        assert os.fsencode(image) == os.fsencode(photo)
+    if suffix == ".csv":
+        assert NOT_UTF8 in out.read_bytes()
+    if suffix == ".gpx":
+        assert "caf\\xe9\\x1b[31m.png" in out.read_text("utf-8")
+
+
+def test_embed_json_and_a_latin1_terminal_keep_such_names(tiny: TinyWorld, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.npy"
+    run("embed", tiny.bundle, photo.parent, "--branch", "ground", "--out", out, code=0)
+    assert NOT_UTF8 in out.with_suffix(".csv").read_bytes()
+    for encoding in ("utf-8", "latin-1"):
+        words = [PROGRAM, *map(str, localize(tiny, photo, "--json"))]
+        done = subprocess.run(words, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert os.fsencode(Path(json.loads(done.stdout)["image"]).name) == NOT_UTF8
+    named = tmp_path / "Straße 北京.png"
+    shutil.copy(photo, named)
+    message = run(*localize(tiny, named), code=0, env={"PYTHONIOENCODING": "latin-1"})
+    assert "\\u5317" in message
+
+
+def test_a_latin1_locale_finds_the_names_of_a_list(tiny: TinyWorld, tmp_path: Path) -> None:
+    if shutil.which("localedef") is None:
+        pytest.skip("this system has no localedef")
+    name = "en_US.ISO-8859-1"
+    subprocess.run(["localedef", "-f", "ISO-8859-1", "-i", "en_US", tmp_path / name], capture_output=True, check=False)
+    if not (tmp_path / name).is_dir():
+        pytest.skip("the locale cannot be made here")
+    shutil.copy(tiny.bundle.parent / "photos/0.png", tmp_path / "Straße 北京.png")
+    (tmp_path / "list.txt").write_text("Straße 北京.png\n", "utf-8")
+    out = tmp_path / "out.csv"
+    locale = {"LOCPATH": str(tmp_path), "LC_ALL": name}
+    run(*localize(tiny, f"@{tmp_path / 'list.txt'}", "--out", out), code=0, env=locale)
+    assert "Straße 北京.png" in out.read_text("utf-8")
+
+
+def test_a_gallery_refuses_a_tile_whose_name_is_not_utf8_by_name(tiny: TinyWorld, photo: Path, tmp_path: Path) -> None:
+    message = run("gallery", "build", tiny.bundle, photo.parent, "--out", tmp_path / "g")
+    assert "caf\\udce9\\x1b[31m.png" in message
+    assert "a name is not UTF-8" in message
+    assert not (tmp_path / "g").exists()
+
+
+def test_a_table_of_nul_bytes_is_not_echoed_whole(tiny: TinyWorld, tmp_path: Path) -> None:
+    (tmp_path / "drive.csv").write_bytes(bytes(1_000_000))
+    assert len(run(*localize(tiny, "--track", tmp_path / "drive.csv"))) < 5000
