@@ -261,7 +261,7 @@ def test_an_interrupt_leaves_nothing(trained: Trained, tmp_path: Path, monkeypat
     def interrupted(*_arguments: object, **_more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backend_choice, "time_embedders", interrupted)
+    monkeypatch.setattr(backend_choice, "time_pairs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_fastest(trained.onnx.path, tmp_path / "b", Float("fp32"))
     assert list(tmp_path.iterdir()) == []
@@ -271,9 +271,10 @@ def test_an_interrupt_leaves_nothing(trained: Trained, tmp_path: Path, monkeypat
 def test_with_require_faster_the_kept_backend_must_be_faster_than_its_own_fp32(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, seconds: float, code: int
 ) -> None:
-    """Only the gate's clock is replaced: the engine takes `seconds` a call, the float32 one 0.001."""
+    """Only the gate's timing is replaced: a call takes `seconds` with the engine and 0.001 with the float32 one."""
     timings = [Timing(1, ((0.001,), (0.001,))), Timing(1, ((seconds,), (seconds,)))]
-    monkeypatch.setattr("geodtr.export.speed.time_embedders", lambda *_args, **_kwargs: timings)
+    pairs = [dict.fromkeys(("ground", "aerial", "both"), timing) for timing in timings]
+    monkeypatch.setattr("geodtr.export.speed.time_pairs", lambda *_args, **_kwargs: pairs)
     command = ("build-engine", trained.onnx.path, "--backend", "auto", "--precision", "fp16", "--require-faster")
     result = cli(*command, "--out", tmp_path / "b")
     assert result.code == code, result.err

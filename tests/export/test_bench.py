@@ -254,4 +254,4 @@ def _clock(monkeypatch: pytest.MonkeyPatch, *branches: tuple[float, float]) -> N
         engine, float32 = next(turns)
         return [Timing(1, ((seconds,), (seconds,))) for seconds in (float32, engine)]
 
-    monkeypatch.setattr("geodtr.export.speed.time_embedders", timings)
+    monkeypatch.setattr("geodtr.export.timing.time_embedders", timings)
