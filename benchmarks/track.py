@@ -72,7 +72,7 @@ def main() -> None:
         compass = options.headings == 1
         _render(work, bundle, region, options.frames, options.spacing, options.seed, compass=compass)
     if not (work / "gallery").exists():
-        _build(work, bundle)
+        build(work, bundle)
 
     localizer = Localizer.open(bundle, work / "gallery", headings=options.headings)
     truth = np.loadtxt(work / "truth.csv", delimiter=",", skiprows=1)
@@ -120,27 +120,29 @@ def _render(
     bundle = open_bundle(bundle_path)
     how = bundle.manifest.ground.spec.preprocessing
     world = World(0, region.style)
-    route = _follow_roads(world, region, frames, seed)
+    route = follow_roads(world, region, frames, seed)
     headings = np.zeros(frames) if compass else route.headings
     with new_folder(work) as folder:
-        tiles = _grid_around(route.positions, spacing)
-        (folder / "tiles").mkdir()
+        render_tiles(folder, world, region, grid_around(route.positions, spacing), 2 * how.height, seed)
         (folder / "frames").mkdir()
-        np.savetxt(folder / "tiles.csv", region.coordinates(tiles), "%.8f", ",")
-        for start in track(range(0, len(tiles), _BATCH), "Rendering tiles", math.ceil(len(tiles) / _BATCH)):
-            for row, tile in enumerate(
-                _tiles(world, tiles[start : start + _BATCH], 2 * how.height, seed + start), start
-            ):
-                Image.fromarray(tile).save(folder / "tiles" / f"{row:06d}.png")
         for start in track(range(0, frames, _BATCH), "Rendering frames", math.ceil(frames / _BATCH)):
             part = slice(start, start + _BATCH)
-            views = _panoramas(world, route.positions[part], headings[part], how.height, how.width, seed + start)
+            views = panoramas(world, route.positions[part], headings[part], how.height, how.width, seed + start)
             for row, view in enumerate(views, start):
                 Image.fromarray(view).save(folder / "frames" / f"{row:06d}.png")
         _write_odometry(folder, route, region, seed)
 
 
-def _build(work: Path, bundle_path: Path) -> None:
+def render_tiles(folder: Path, world: World, region: Region, tiles: Positions, side: int, seed: int) -> None:
+    """Render the tiles centred on `tiles` and list their coordinates."""
+    (folder / "tiles").mkdir()
+    np.savetxt(folder / "tiles.csv", region.coordinates(tiles), "%.8f", ",")
+    for start in track(range(0, len(tiles), _BATCH), "Rendering tiles", math.ceil(len(tiles) / _BATCH)):
+        for row, tile in enumerate(_tiles(world, tiles[start : start + _BATCH], side, seed + start), start):
+            Image.fromarray(tile).save(folder / "tiles" / f"{row:06d}.png")
+
+
+def build(work: Path, bundle_path: Path) -> None:
     """Build the gallery of the rendered tiles."""
     bundle = open_bundle(bundle_path)
     positions = np.loadtxt(work / "tiles.csv", delimiter=",").tolist()
@@ -149,7 +151,7 @@ def _build(work: Path, bundle_path: Path) -> None:
     build_gallery(work / "gallery", source, bundle.embedder("aerial"), made_by(bundle.manifest), track=track)
 
 
-def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Route:
+def follow_roads(world: World, region: Region, frames: int, seed: int) -> Route:
     """A route along the roads from a random position on one, with turns at some crossings."""
     random = np.random.default_rng(seed)
     position = choose_positions(world, region, seed + 1)[seed]
@@ -174,15 +176,15 @@ def _follow_roads(world: World, region: Region, frames: int, seed: int) -> Route
     return Route(positions, headings)
 
 
-def _grid_around(positions: Positions, spacing: float) -> Positions:
-    """Tile centres on a square grid within a margin of the route.
+def grid_around(positions: Positions, spacing: float, margin: float = MARGIN) -> Positions:
+    """Tile centres on a square grid within `margin` metres of the route.
 
     The model is trained with tiles centred on the camera, so it needs a dense grid.
     """
-    low, high = positions.min(axis=0) - MARGIN, positions.max(axis=0) + MARGIN
+    low, high = positions.min(axis=0) - margin, positions.max(axis=0) + margin
     grid = np.stack(np.meshgrid(*(np.arange(a, b, spacing) for a, b in zip(low, high, strict=True))), axis=-1)
     tiles = grid.reshape(-1, 2)
-    near = [np.hypot(*(positions - tile).T).min() <= MARGIN for tile in tiles]
+    near = [np.hypot(*(positions - tile).T).min() <= margin for tile in tiles]
     return np.asarray(tiles[near], np.float64)
 
 
@@ -195,7 +197,7 @@ def _tiles(world: World, positions: Positions, side: int, seed: int) -> Images:
     return photograph(view.colour, look, generators).reshape(-1, side, side, 3)
 
 
-def _panoramas(world: World, positions: Positions, headings: Floats, height: int, width: int, seed: int) -> Images:
+def panoramas(world: World, positions: Positions, headings: Floats, height: int, width: int, seed: int) -> Images:
     """Render panoramas with their centre column at `headings`; [B, height, width, 3]."""
     generators = [np.random.default_rng((seed, 1, row)) for row in range(len(positions))]
     scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_THE_ROAD)

@@ -247,10 +247,12 @@ def locked(path: Path) -> Iterator[Lock]:
         os.close(descriptor)
 
 
-def lock_file(descriptor: int) -> Lock:
-    """Hold an open file or folder against other processes until it is closed, if none of them holds it."""
+def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
+    """Hold an open file or folder against other processes until it is closed, if none of them holds it; `shared` with
+    others that share it.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return "another's"
     except OSError:

@@ -53,6 +53,9 @@ Index = Literal["flat", "hnsw", "auto"]
 """How a gallery is searched. `flat` compares every descriptor and misses nothing. The others are Milvus's: a graph, or
 the server's own choice; both may miss some of the nearest."""
 
+MavlinkMessage = Literal["global-position-sensor", "gps-input", "odometry", "external-position"]
+"""What carries a position to an autopilot."""
+
 Verdict = Literal["passed", "failed", "undecided"]
 """The result of a parity gate. Undecided: the pairs prove neither that the engine keeps its recall nor that it does
 not."""

@@ -1,16 +1,16 @@
 """Commands that say where an image was taken: localize, and the calibration that lets it say how surely."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geodtr.cli.console import messages, output, show_line, track, warn
+from geodtr.cli.dataclass_options import with_options
+from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
+from geodtr.cli.deploy.drive import drive_of, from_pipe
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
-    from geodtr.runtime.images.frames import Frame, Frames
+    from geodtr.runtime.images.frames import Frame
     from geodtr.runtime.localization.result import Localisation, Waypoint
     from geodtr.runtime.tracking.run import Tracked
-    from geodtr.runtime.tracking.synchronize import Moment
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 
+@with_options({"Autopilot: --mavlink ADDRESS": (AutopilotOptions,)})
 def localize(
     bundle: Annotated[
         Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
@@ -68,7 +68,7 @@ def localize(
             "--track",
             metavar="ODOMETRY.csv",
             help="Fuse frames with speed and yaw: of the images that this file lists, of a video by time, of a camera "
-            "as they come; - reads rows from standard input.",
+            "as they come; - reads rows from standard input, mavlink from the autopilot.",
             show_default=False,
         ),
     ] = None,
@@ -95,6 +95,8 @@ def localize(
         typer.Option("--picture", metavar="FILE.png", help="Draw the answers over the tiles.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each frame.")] = False,
+    *,
+    given: Mapping[str, Any],
 ) -> None:
     """Find where street-level images were taken: the nearest tiles, best first, and one position out of them.
 
@@ -115,8 +117,9 @@ def localize(
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
     frames = open_frames(places or [], every=every, limit=limit)
-    drive = _drive_of(odometry, frames if places else None, video_start, limit)
-    live = frames.kind == "camera" or _from_pipe(odometry)
+    live = frames.kind == "camera" or from_pipe(odometry)
+    link = link_of(given, track=odometry is not None, live=live)
+    drive = drive_of(odometry, frames if places else None, video_start, limit, link)
     if out is not None:
         check_out(out)
     check_pictures(picture)
@@ -146,64 +149,14 @@ def localize(
             drawn = track_picture(picture, *localizer.positions, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
-            unix = live if drive is None else drive.unix
-            written = waypoint_file(out, track=drive is not None, unix=unix, live=live)
+            written = waypoint_file(out, track=drive is not None, unix=live if drive is None else drive.unix, live=live)
             writers.append(closes.enter_context(written))
+        if link is not None:
+            writers.append(closes.enter_context(opened(link)).send)
         count = _tell(answers, writers, as_json=as_json, tables=frames.kind == "images")
     for path in (out, picture):
         if path is not None:
             messages.print(f"Wrote {path}: {count} answers", soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Drive:
-    moments: "Iterator[Moment]"
-    count: int | None
-    unix: bool
-
-
-def _drive_of(
-    odometry: Path | None, frames: "Frames | None", video_start: float | None, limit: int | None
-) -> _Drive | None:
-    """What --track asks for, with or without IMAGES."""
-    from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.prefetch import arriving_lines
-    from geodtr.runtime.tracking.odometry import follow_odometry, read_odometry
-    from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
-
-    if odometry is None:
-        if frames is None:
-            raise ConfigError("Give images to localise, or --track ODOMETRY.csv, whose column image lists them.")
-        if video_start is not None:
-            raise ConfigError("--video-start aligns a video with odometry: give --track as well.")
-        return None
-    if frames is not None and frames.kind == "images":
-        raise ConfigError(
-            "Give either images or --track: images that belong to odometry stand in its column image. One video or "
-            "one camera can be given beside it."
-        )
-    if frames is not None and frames.kind == "camera" and not _from_pipe(odometry):
-        raise ConfigError(f"A camera's odometry must come as it drives: tail -f {odometry} | ... --track -")
-    if video_start is not None and (frames is None or frames.kind != "video"):
-        raise ConfigError("--video-start needs a video beside --track.")
-    if video_start is not None and not isfinite(video_start):
-        raise ConfigError(f"--video-start is {video_start}; a finite number of seconds is needed.")
-    if _from_pipe(odometry):
-        name = "standard input"
-        driven = follow_odometry(arriving_lines(sys.stdin.fileno(), name), name, Path())
-    else:
-        driven = read_odometry(odometry)
-    if frames is None:
-        return _Drive(by_row(driven), driven.count, driven.unix)
-    if driven.images:
-        raise ConfigError(f"{driven.name} has a column image, and IMAGES are given too. Drop one of the two.")
-    if frames.kind == "camera":
-        return _Drive(by_arrival(frames.frames, driven, limit), None, driven.unix)
-    return _Drive(by_time(frames.frames, driven, video_start), None, driven.unix)
-
-
-def _from_pipe(odometry: Path | None) -> bool:
-    return str(odometry) == "-"
 
 
 def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:

@@ -9,7 +9,7 @@ Knows scores, places and motions; knows nothing of images, galleries or files.
 """
 
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import hypot, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ class Tracker:
 
     def move(self, motion: Motion) -> None:
         """Move every particle by `motion` without an estimate: odometry often has a higher rate than frames."""
-        self._gone += abs(motion.distance)
+        self._gone += hypot(motion.distance, motion.right)
         if self._particles is not None:
             self._particles = self._particles.move(motion, self._options.noise, self._random)
 

@@ -38,11 +38,14 @@ _ALLOWED = ", ".join(" or ".join(group) for group in _GROUPS) + f", and {IMAGE} 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What happened since the step before: `seconds` passed, `distance` metres forward, `turn` degrees clockwise."""
+    """What happened since the step before: `seconds` passed, `distance` metres forward and `right` metres to the right,
+    `turn` degrees clockwise.
+    """
 
     seconds: float
     distance: float
     turn: float
+    right: float = 0.0
 
 
 STANDING = Motion(0.0, 0.0, 0.0)

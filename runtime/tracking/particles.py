@@ -58,13 +58,16 @@ class Particles:
         turn_error = np.sqrt(
             (noise.turn_share * motion.turn) ** 2 + (noise.turn_drift * root) ** 2 + (noise.turning * unseen) ** 2
         )
-        distance_error = np.hypot(noise.distance_share * motion.distance, noise.acceleration * unseen)
+        gone = np.hypot(motion.distance, motion.right)
+        distance_error = np.hypot(noise.distance_share * gone, noise.acceleration * unseen)
         turn = motion.turn + turn_error * random.standard_normal(count)
         forward = self.scale * motion.distance + distance_error * random.standard_normal(count)
         drift = noise.drift * root * random.standard_normal((2, count))
         # On an arc, the chord points along the mean of the headings at its ends.
         course = np.radians(self.heading + turn / 2)
-        lat, lon = moved(self.lat, self.lon, forward * np.sin(course) + drift[0], forward * np.cos(course) + drift[1])
+        right, sine, cosine = self.scale * motion.right, np.sin(course), np.cos(course)
+        east, north = forward * sine + right * cosine + drift[0], forward * cosine - right * sine + drift[1]
+        lat, lon = moved(self.lat, self.lon, east, north)
         scale = self.scale + noise.scale_drift * root * random.standard_normal(count)
         return replace(self, lat=lat, lon=lon, heading=np.mod(self.heading + turn, 360), scale=scale)
 

@@ -85,12 +85,12 @@ def track_moments(
         *before, last = moment.motions or (STANDING,)
         for motion in before:
             tracker.move(motion)
-        point = tracker.step(last, None if located is None else _sighting(located))
+        point = tracker.step(last, None if located is None else sighting_of(located))
         shown = None if located is None else replace(located, candidates=located.candidates[:top])
         yield Tracked(moment.time, None if moment.frame is None else moment.frame.name, point, shown)
 
 
-def _sighting(located: Localisation) -> Sighting:
+def sighting_of(located: Localisation) -> Sighting:
     """What the filter takes of a frame's answer."""
     places = [candidate.place for candidate in located.candidates]
     lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))

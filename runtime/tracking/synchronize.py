@@ -73,11 +73,14 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
         )
 
 
-def by_arrival(frames: Iterable[Frame], odometry: Odometry, limit: int | None = None) -> Iterator[Moment]:
+def by_arrival(
+    frames: Iterable[Frame], odometry: Odometry, limit: int | None = None, *, may_pause: bool = False
+) -> Iterator[Moment]:
     """A moment for each frame as it arrives, at the time of the latest row of odometry; once the frames have ended, for
     each row. It ends with the odometry, or with the frame that reaches `limit`.
 
-    Waits for the first row without a limit; raises DataError when later none arrives for PATIENCE.
+    Waits for the first row without a limit; raises DataError when later none arrives for PATIENCE, unless the odometry
+    `may_pause`.
     """
     rows = BackgroundReader(odometry.steps, "odometry")
     first = rows.next(None)
@@ -90,14 +93,14 @@ def by_arrival(frames: Iterable[Frame], odometry: Odometry, limit: int | None = 
             now, came = come[-1].time, time.monotonic()
         elif rows.over:
             return
-        elif time.monotonic() - came > PATIENCE:
+        elif not may_pause and time.monotonic() - came > PATIENCE:
             raise _silent(odometry)
         yield Moment(now, tuple(step.motion for step in come), frame)
         if number == limit:
             return
     while True:
         try:
-            step = rows.next(PATIENCE)
+            step = rows.next(None if may_pause else PATIENCE)
         except TimeoutError:
             raise _silent(odometry) from None
         if step is None:
@@ -113,7 +116,7 @@ def _part(step: Step, since: float, until: float) -> Motion:
     """What lies between two times of the motion that leads to a row."""
     motion = step.motion
     share = (until - since) / motion.seconds
-    return Motion(until - since, motion.distance * share, motion.turn * share)
+    return Motion(until - since, motion.distance * share, motion.turn * share, motion.right * share)
 
 
 def _frame_of(step: Step) -> Frame | None:

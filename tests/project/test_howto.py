@@ -71,6 +71,11 @@ def test_a_jetson_s_bundles_are_built_on_a_workstation(folder: Path) -> None:
     follow("jetson.md", folder)
 
 
+def test_an_autopilot_may_be_absent(folder: Path) -> None:
+    follow("autopilot.md", folder)
+    assert (folder / "try.tlog").stat().st_size > 0
+
+
 def test_ci(folder: Path) -> None:
     follow("ci.md", folder)
     snippets = re.findall(r"^```python\n(.*?)^```", (HOWTO / "ci.md").read_text(), re.M | re.S)

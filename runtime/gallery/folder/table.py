@@ -5,6 +5,7 @@ write-ahead mode one process writes while others read, each the state from when 
 """
 
 import filecmp
+import os
 import re
 import shutil
 import sqlite3
@@ -22,13 +23,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.files import check_regular
+from geodtr.runtime.errors import GalleryError, UserError
+from geodtr.runtime.files import check_regular, lock_file, open_regular, write_bytes
+from geodtr.runtime.gallery.folder.log import has_lost_commit
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.row import ROW, Row, as_tile
 from geodtr.runtime.sources.tile import Tile
 
 FILE_NAME = "references.sqlite"
+LOCK = "writer.lock"
+KEPT_LOG = f"set-aside-{FILE_NAME}-wal-"
+"""The beginning of a copy's name; its end is the CRC-32 of its content."""
 DAMAGES = (sqlite3.DatabaseError, msgspec.DecodeError, UnicodeDecodeError)
 """What reading a damaged table raises; the last where SQLite's own message quotes what it found."""
 _PAGE = 4096
@@ -255,7 +260,23 @@ def _checked(gallery: Path) -> tuple[Path, Path]:
     # may be one that a full disk cut; the log has it whole.
     if path.stat().st_size % _PAGE and not logged:
         raise GalleryError(f"{path} is cut short. Copy the gallery again, or build it again.")
+    if logged:
+        _keep_log(gallery, wal)
     return path, wal
+
+
+def _keep_log(gallery: Path, wal: Path) -> None:
+    """Copy a damaged log of a killed writer before it is opened, because SQLite would delete it with all that it cannot
+    read. A writer that is alive has done so.
+    """
+    with suppress(OSError, UserError):  # of a folder that is read-only SQLite deletes nothing either
+        descriptor = open_regular(gallery / LOCK, os.O_RDONLY, GalleryError)
+        try:
+            log = wal.read_bytes() if lock_file(descriptor, shared=True) == "ours" else b""
+        finally:
+            os.close(descriptor)
+        if has_lost_commit(log, _PAGE):
+            write_bytes(gallery / f"{KEPT_LOG}{zlib.crc32(log):08x}", log)
 
 
 def _copy(files: Sequence[Path], folder: Path) -> bool:

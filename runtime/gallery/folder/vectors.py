@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.files import check_regular, open_regular, sync
+from geodtr.runtime.files import check_regular, open_regular, sync, write_bytes
 from geodtr.runtime.names import Storage
 from geodtr.runtime.search.quantize import Compressed, compress
 from geodtr.runtime.spec import Descriptors
@@ -124,6 +124,14 @@ class DescriptorFiles:
         """Rename them, so that a person can look at them."""
         for path in self._leftovers():
             path.rename(path.with_name(f"set-aside-{path.name}"))
+
+    def set_rest_aside(self, slots: int) -> None:
+        """Copy the float32 rows behind the first `slots`, which the next ones will replace."""
+        exact = next(self._files())
+        with os.fdopen(open_regular(exact.path, os.O_RDONLY, GalleryError), "rb") as file:
+            file.seek(slots * exact.row_bytes)
+            if rest := file.read():
+                write_bytes(self.folder / f"set-aside-{exact.path.name}-from-row-{slots}", rest)
 
     def _leftovers(self) -> list[Path]:
         beside = [replace(self, generation=self.generation + step) for step in (-1, 1)]

@@ -15,6 +15,7 @@ from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     DAMAGES,
     FILE_NAME,
+    KEPT_LOG,
     check_manifest,
     count_references,
     integrity_faults,
@@ -56,6 +57,10 @@ def _faults(path: Path, manifest: GalleryManifest, closes: ExitStack, track: Tra
     database = open_snapshot(path, closes)
     # A text that is no UTF-8 any more is a row's fault, to be named like any other.
     database.text_factory = lambda text: text.decode(errors="replace")
+    for log in sorted(path.glob(f"{KEPT_LOG}*")):
+        yield Fault(
+            None, f"{log.name}: the log of a killed writer was damaged; what it had confirmed last may be missing"
+        )
     for text in integrity_faults(database):
         yield Fault(None, f"{FILE_NAME}: {text}")
     try:

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     FILE_NAME,
+    KEPT_LOG,
+    LOCK,
     LONGEST,
     State,
     add_checksums,
@@ -45,8 +48,9 @@ from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 
-_LOCK = "writer.lock"
 _ROWS_AT_ONCE = 4096
+_TRIES, _PAUSE = 10, 0.02
+"""So often, and after so many seconds, is a lock tried again that a reader may hold for a moment (table.py)."""
 _LITTLE = 1 << 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -225,7 +229,7 @@ class FolderWriter:
     def discard(self) -> None:
         """Remove the gallery, and its folder unless something else is in it."""
         self._files(self.state).remove()
-        for name in (MANIFEST, _LOCK, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):
+        for name in (MANIFEST, LOCK, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
@@ -235,7 +239,8 @@ class FolderWriter:
         state with their checksums, numbers of rows with the files.
 
         Then what an interrupted compaction left is known by its generation, and is removed. By the state of an earlier
-        version, which has no checksum, nothing is deleted: it is moved aside.
+        version, which has no checksum, nothing is deleted: it is moved aside. So are descriptors whose references may
+        be in a log that was damaged.
         """
         for fault in integrity_faults(self._database, 1):
             raise sqlite3.DatabaseError(fault)
@@ -244,6 +249,8 @@ class FolderWriter:
         read_slots(self._database)
         files = self._files(state)
         files.check(state.slots)
+        if any(self.path.glob(f"{KEPT_LOG}*")):
+            files.set_rest_aside(state.slots)
         if has_checksums(self._database):
             files.remove_leftovers()
         else:
@@ -274,9 +281,14 @@ class FolderWriter:
 
 def _lock(path: Path, closes: ExitStack) -> None:
     """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends."""
-    file = open_regular(path / _LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
+    file = open_regular(path / LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
     closes.callback(os.close, file)
     lock = lock_file(file)
+    for _ in range(_TRIES):
+        if lock != "another's":
+            break
+        time.sleep(_PAUSE)
+        lock = lock_file(file)
     if lock == "another's":
         holder = os.pread(file, 20, 0).decode(errors="replace") or "unknown"
         raise GalleryError(

@@ -188,6 +188,22 @@ def test_a_gallery_of_an_earlier_version_opens_and_gets_checksums_from_its_first
         FolderWriter(path)
 
 
+@pytest.mark.parametrize("change", ["slots = 244", "generation = 3", "generation = 0", "slots = 1 << 62"])
+@pytest.mark.parametrize("checksums", [True, False])
+def test_no_writer_believes_a_state_that_was_changed(tmp_path: Path, checksums: bool, change: str) -> None:
+    path = build(tmp_path / "g", made_tiles(500))
+    if not checksums:
+        without_checksums(path)
+    before = (path / "descriptors-1.float32").read_bytes()
+    with closing(sqlite3.connect(path / "references.sqlite")) as database:
+        database.execute(f"UPDATE state SET {change}")
+        database.commit()
+    with pytest.raises(GalleryError):
+        FolderWriter(path)
+    assert verify(path)
+    assert (path / "descriptors-1.float32").read_bytes() == before
+
+
 def test_a_writer_deletes_nothing_that_no_writer_made(tmp_path: Path) -> None:
     path = build(tmp_path / "g", made_tiles(3))
     for name in ("descriptors-7.float32", "descriptors-1.notes"):

@@ -164,6 +164,10 @@ def test_particles_follow_the_odometry() -> None:
     np.testing.assert_allclose(east, np.pi / 2 * 10 * np.sqrt(0.5), rtol=1e-3)
     np.testing.assert_allclose(north, -np.pi / 2 * 10 * np.sqrt(0.5), rtol=1e-3)
     np.testing.assert_allclose(arc.heading, 180.0)
+    aside = start.move(Motion(1.0, 0.0, 0.0, right=7.0), exact, random)
+    east, north = east_north(aside.lat, aside.lon, *CENTRE)
+    np.testing.assert_allclose(east, 0.0, atol=1e-6)  # who looks east and slides to the right goes south
+    np.testing.assert_allclose(north, -7.0, rtol=1e-6)
 
 
 def test_resampling_is_proportional_to_the_weights() -> None:

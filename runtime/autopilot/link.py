@@ -1,0 +1,313 @@
+"""A link to an autopilot: positions out at a fixed rate, its reports in, all of it in a .tlog where one is asked for.
+
+A thread of its own speaks on the link, so that neither the engine nor a slow camera keeps a message waiting.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any
+
+from geodtr.runtime.autopilot.messages import (
+    RATES,
+    Position,
+    Stamp,
+    external_position,
+    global_position_sensor,
+    gps_input,
+    odometry,
+)
+from geodtr.runtime.autopilot.prediction import Gates, Predictor
+from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
+from geodtr.runtime.autopilot.transport import Transport, check_address
+from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
+from geodtr.runtime.errors import ConfigError, MissingDependency
+from geodtr.runtime.installation import install_hint
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.names import MavlinkMessage
+from geodtr.runtime.tracking.odometry import Odometry, Step
+
+PATIENCE = 5.0
+"""Seconds without a heartbeat after which an autopilot counts as silent."""
+_HEARTBEAT = 1.0
+_LONGEST_WAIT = 0.05  # seconds that closing may take
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Where positions go and how. Raises ConfigError naming a value that is not allowed.
+
+    Attributes
+    ----------
+    address
+        udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT, serial:DEVICE or serial:DEVICE:BAUD.
+    rate
+        Messages a second of a track; None is the kind's own, `RATES`.
+    tlog
+        A new file that gets every message, in and out.
+    """
+
+    address: str
+    kind: MavlinkMessage = "global-position-sensor"
+    rate: float | None = None
+    gates: Gates = field(default_factory=Gates)
+    tlog: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_address(self.address)
+        if self.kind not in RATES:
+            raise ConfigError(f"{self.kind!r} is no message; allowed are {', '.join(RATES)}.")
+        if self.rate is not None and not (isfinite(self.rate) and 0.1 <= self.rate <= 100):
+            raise ConfigError(f"The rate is {self.rate}; allowed are 0.1 to 100 messages a second.")
+
+
+class Link:
+    """A link to an autopilot, open inside `with`. Give it answers by `send`, and rows of odometry by `follow` unless
+    they are its own.
+
+    Sends whether or not an autopilot is heard; `report` takes its silence, its return and what else goes wrong in
+    flight, from another thread.
+    """
+
+    def __init__(self, options: LinkOptions, *, track: bool, live: bool = False, report: Callable[[str], None]) -> None:
+        """`track`: answers are points of a track, sent at a rate; else each is a fix and sent once. `live`: their times
+        are this computer's clock.
+
+        Raises MissingDependency without pymavlink, ConfigError for what only a track can give, what check_tlog raises.
+        """
+        try:
+            from pymavlink.dialects.v20 import common
+        except ModuleNotFoundError:
+            raise MissingDependency(f"MAVLink needs pymavlink: {install_hint('mavlink')}") from None
+        if not track and options.kind in ("gps-input", "odometry"):
+            raise ConfigError(
+                f"{options.kind} is for a steady stream, which only a track gives. Add odometry (--track), or send "
+                "global-position-sensor or external-position."
+            )
+        if track and options.gates.uncalibrated_sigma is None:
+            raise ConfigError(
+                "The radii of a track are the filter's own belief, uncalibrated, and so none of its positions would be "
+                "sent. State the standard deviation to claim at least, in metres: --uncalibrated-sigma 15"
+            )
+        if options.tlog is not None:
+            check_tlog(options.tlog)
+        self.sent = 0
+        self.held_back = Counter[str]()
+        """How many positions were not sent, by reason."""
+        self._options = options
+        self._track, self._live, self._report = track, live, report
+        self._predictor = Predictor(options.gates)
+        self._fixes: SimpleQueue[tuple[Waypoint, float | None]] = SimpleQueue()
+        self._vehicle = Vehicle()
+        self._mavlink = common
+        self._mav = common.MAVLink(_Outgoing(self._put), 1, common.MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY)
+        self._mav.robust_parsing = True  # bytes that are no message are skipped
+        self._own_odometry = self._silent = self._refused = False
+        self._next_request = 0.0
+        self._stopped = Event()
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, name="mavlink", daemon=True)
+
+    @property
+    def address(self) -> str:
+        return self._options.address
+
+    def odometry(self) -> Odometry:
+        """The vehicle's own, from its ATTITUDE and LOCAL_POSITION_NED, as it comes; it ends when the link is closed."""
+        self._own_odometry = True
+        return self._vehicle.odometry(self.address)
+
+    def follow(self, odometry: Odometry, *, paced: bool) -> Odometry:
+        """The same odometry, whose rows the link takes as they are read. `paced`: a recording, each of whose rows waits
+        for its time.
+        """
+        return replace(odometry, steps=self._followed(odometry.steps, paced))
+
+    def send(self, waypoint: Waypoint) -> None:
+        """Take an answer. Raises what broke the link's thread."""
+        if self._error is not None:
+            raise self._error
+        if self._track:
+            self._predictor.answer(waypoint)
+            return
+        taken = None
+        if self._live and waypoint.time_s is not None:
+            # A clock that was set back makes no answer older.
+            taken = time.monotonic() - max(0.0, time.time() - waypoint.time_s)
+        self._fixes.put((waypoint, taken))
+
+    def __enter__(self) -> "Link":
+        """Raises UserError when the link or the .tlog cannot be opened."""
+        self._transport = Transport(self.address)
+        try:
+            self._tlog = None if self._options.tlog is None else Tlog(self._options.tlog)
+        except BaseException:
+            self._transport.close()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what waits, and nothing more."""
+        self._stopped.set()
+        self._thread.join()
+        self._vehicle.close()
+
+    def _followed(self, rows: Iterable[Step], paced: bool) -> Iterator[Step]:
+        ahead: float | None = None
+        for row in rows:
+            if ahead is None:
+                ahead = time.monotonic() - row.time
+            if paced:
+                time.sleep(max(0.0, row.time + ahead - time.monotonic()))
+            self._predictor.move(row, time.monotonic())
+            yield row
+
+    def _run(self) -> None:
+        try:
+            self._speak()
+        except BaseException as error:  # raised again where the next answer is taken
+            self._error = error
+        finally:
+            self._transport.close()
+            if self._tlog is not None:
+                self._tlog.close()
+
+    def _speak(self) -> None:
+        period = 1 / (self._options.rate or RATES[self._options.kind])
+        began = now = time.monotonic()
+        next_heartbeat, next_position = now, now
+        while not self._stopped.is_set():
+            wait = min(next_heartbeat, next_position) - now
+            self._hear(self._transport.receive(min(max(0.0, wait), _LONGEST_WAIT)))
+            now = time.monotonic()
+            if now >= next_heartbeat:
+                self._send_heartbeat()
+                self._watch(now, began)
+                next_heartbeat = now + _HEARTBEAT
+            # Time stamps would jump when the autopilot's clock becomes known; a silent one is not waited for.
+            ready = self._vehicle.clock.known or now - began > PATIENCE
+            if ready and not self._track:
+                self._send_fixes(now)
+            if now >= next_position:
+                if ready and self._track:
+                    self._send_position(self._predictor.position(now), now)
+                next_position = max(next_position + period, now)  # no burst after a pause
+        self._send_fixes(time.monotonic())
+
+    def _hear(self, data: bytes) -> None:
+        if not data:
+            return
+        for message in self._mav.parse_buffer(data) or ():
+            now = time.monotonic()
+            if message.get_type() == "BAD_DATA":
+                continue
+            self._log(bytes(message.get_msgbuf()))
+            row = self._vehicle.hear(message, now)
+            if row is not None and self._own_odometry:
+                self._predictor.move(row, now)
+            if message.get_srcSystem() == self._vehicle.system:
+                self._answer(message, now)
+
+    def _answer(self, message: Any, now: float) -> None:
+        name = message.get_type()
+        if name == "HEARTBEAT":
+            self._mav.srcSystem = self._vehicle.system  # this program is a part of that vehicle
+            if now >= self._next_request:
+                self._next_request = now + PATIENCE
+                self._request()
+        elif name == "TIMESYNC" and message.tc1 == 0:
+            # By the clock that positions are stamped with: the offset that the autopilot measures is about zero.
+            stamp = self._vehicle.clock.stamp(now, time.time())
+            self._mav.send(self._mavlink.MAVLink_timesync_message(stamp.usec * 1000, message.ts1))
+        elif name == "COMMAND_ACK" and message.command == self._mavlink.MAV_CMD_EXTERNAL_POSITION_ESTIMATE:
+            refused = message.result != self._mavlink.MAV_RESULT_ACCEPTED
+            if refused and not self._refused:
+                self._report(f"The autopilot refuses external positions (MAV_RESULT {message.result}).")
+            self._refused = refused
+
+    def _request(self) -> None:
+        """Ask the autopilot for what is read of it, again and again: a request may be lost, and a reboot forgets it."""
+        for name, seconds in INTERVALS.items():
+            self._mav.send(
+                self._mavlink.MAVLink_command_long_message(
+                    self._vehicle.system,
+                    self._vehicle.component,
+                    self._mavlink.MAV_CMD_SET_MESSAGE_INTERVAL,
+                    0,
+                    getattr(self._mavlink, f"MAVLINK_MSG_ID_{name}"),
+                    seconds * 1e6,
+                    *(0.0,) * 5,
+                )
+            )
+
+    def _send_heartbeat(self) -> None:
+        common = self._mavlink
+        kind, none = common.MAV_TYPE_ONBOARD_CONTROLLER, common.MAV_AUTOPILOT_INVALID
+        self._mav.send(common.MAVLink_heartbeat_message(kind, none, 0, 0, common.MAV_STATE_ACTIVE, 3))
+
+    def _watch(self, now: float, began: float) -> None:
+        """Report an autopilot that falls silent, once, and that it is back; and why the .tlog ended."""
+        heard = self._vehicle.heard
+        silent = now - (began if heard is None else heard) > PATIENCE
+        if silent and not self._silent:
+            self._report(f"No autopilot heard at {self.address} for {PATIENCE:g} s. Positions are sent all the same.")
+        elif self._silent and not silent:
+            self._report(f"The autopilot at {self.address} is heard now.")
+        self._silent = silent
+        if self._tlog is not None and self._tlog.error is not None:
+            self._report(self._tlog.error)
+            self._tlog = None
+
+    def _send_fixes(self, now: float) -> None:
+        while not self._fixes.empty():
+            waypoint, taken = self._fixes.get()
+            age = 0.0 if taken is None else now - taken
+            self._send_position(self._options.gates.admit(waypoint, track=False, age=age), now)
+
+    def _send_position(self, position: Position | str, now: float) -> None:
+        if isinstance(position, str):
+            self.held_back[position] += 1
+            return
+        message = self._message(position, self._vehicle.clock.stamp(now, time.time()))
+        if message is None:
+            self.held_back["the autopilot has not reported its origin, attitude and local position"] += 1
+            return
+        self._mav.send(message)
+        self.sent += 1
+
+    def _message(self, position: Position, stamp: Stamp) -> Any | None:
+        """The message of the kind asked for; None where the vehicle has not reported yet what it needs."""
+        kind, vehicle = self._options.kind, self._vehicle
+        if kind == "global-position-sensor":
+            return global_position_sensor(position, stamp, vehicle.system, vehicle.component)
+        if kind == "gps-input":
+            return gps_input(position, stamp)
+        if kind == "external-position":
+            return external_position(position, stamp, vehicle.system, vehicle.component)
+        if vehicle.origin is None or vehicle.attitude is None or vehicle.down is None:
+            return None
+        return odometry(position, stamp, vehicle.origin, vehicle.attitude, vehicle.down)
+
+    def _put(self, message: bytes) -> None:
+        self._transport.send(message)
+        self._log(message)
+
+    def _log(self, message: bytes) -> None:
+        if self._tlog is not None:
+            self._tlog.write(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """The file that pymavlink writes to."""
+
+    write: Callable[[bytes], None]

@@ -1,0 +1,161 @@
+"""What may be sent now: the last answer, moved by the odometry since then, unless a gate holds it back.
+
+Knows answers, odometry and seconds; knows nothing of messages or links. A Predictor may be called from several threads.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from geodtr.runtime.autopilot.messages import SIGMAS_68, SIGMAS_95, Position
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.geodesy import moved
+from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.tracking.odometry import STANDING, Motion, Step
+from geodtr.runtime.tracking.particles import MotionNoise
+
+OLDEST = 5.0
+"""Seconds since the frame was taken, after which an answer is not sent any more."""
+HORIZON = 2.0
+"""Seconds that the vehicle is taken to go on as by the last row of odometry."""
+_LEAST = 0.1
+"""Metres of sigma: 0 would be taken for certainty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Which positions are sent. Raises ConfigError naming a value out of range.
+
+    Attributes
+    ----------
+    uncalibrated_sigma
+        Send positions without a calibrated radius too, with at least this standard deviation in metres; None sends
+        none. A track's radii are the filter's own belief: they are uncalibrated.
+    max_sigma
+        Hold back a position of a larger standard deviation, and a calibrated fix whose 95 % radius is wider than a
+        Gaussian's of this one, metres. A track's 95 % radius holds particles that the filter draws again at each
+        frame: whether it is tracking is the better gate.
+    send_lost
+        Send a track's position too while it is not tracking.
+    """
+
+    uncalibrated_sigma: float | None = None
+    max_sigma: float = 50.0
+    send_lost: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("uncalibrated_sigma", "max_sigma"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value}; a number of metres above 0 is needed.")
+        if self.uncalibrated_sigma is not None and self.uncalibrated_sigma > self.max_sigma:
+            raise ConfigError(
+                f"uncalibrated_sigma is {self.uncalibrated_sigma} m, above max_sigma, {self.max_sigma} m: no position "
+                "would be sent. Raise max_sigma."
+            )
+
+    def admit(self, answer: Waypoint, *, track: bool, grown: float = 0.0, age: float = 0.0) -> Position | str:
+        """The position that an answer may claim, or why it is held back. `track`: its radii are a filter's belief.
+        `grown`: metres of sigma that motion has added since.
+        """
+        if answer.lat is None or answer.lon is None or not (answer.reliable or (track and self.send_lost)):
+            return answer.state
+        if age > OLDEST:
+            return "too old"
+        believed = 0.0 if answer.within_68_m is None else answer.within_68_m / SIGMAS_68
+        if track or answer.within_68_m is None:
+            if self.uncalibrated_sigma is None:
+                return "uncalibrated"
+            believed = max(self.uncalibrated_sigma, believed)
+        sigma = math.hypot(believed, grown)
+        tail = 0.0 if track or answer.within_95_m is None else answer.within_95_m / SIGMAS_95
+        if max(sigma, tail) > self.max_sigma:
+            return "radius too wide"
+        return Position(answer.lat, answer.lon, max(sigma, _LEAST), age, reliable=answer.reliable)
+
+
+class Predictor:
+    """A track's position at any moment. All `now` are seconds of one clock that never jumps (time.monotonic); answers
+    and rows of odometry share another.
+    """
+
+    def __init__(self, gates: Gates) -> None:
+        self._gates = gates
+        self._noise = MotionNoise()
+        self._lock = Lock()
+        self._answer: Waypoint | None = None
+        self._rows = deque[Step]()
+        self._arrived = 0.0  # when the last row came
+        self._was_lost = False
+        self._resets = 0
+
+    def answer(self, waypoint: Waypoint) -> None:
+        """Take the filter's answer to a moment."""
+        with self._lock:
+            if waypoint.state == "tracking" and self._was_lost:
+                self._resets = (self._resets + 1) % 256
+            self._was_lost = waypoint.state == "lost" or (self._was_lost and waypoint.state != "tracking")
+            self._answer = waypoint
+
+    def move(self, row: Step, now: float) -> None:
+        """Take a row of odometry when it is there."""
+        with self._lock:
+            if self._rows and row.time <= self._rows[-1].time:
+                # The odometry's clock began again: what was known by the old one has no place in the new.
+                self._rows.clear()
+                self._answer = None
+            self._rows.append(row)
+            self._arrived = now
+            while self._rows[0].time < row.time - 2 * OLDEST:
+                self._rows.popleft()
+
+    def position(self, now: float) -> Position | str:
+        """The position that holds now, or why none may be sent."""
+        with self._lock:
+            answer = self._answer
+            if answer is None or answer.lat is None or answer.lon is None or answer.time_s is None:
+                return "no answer yet" if answer is None else answer.state
+            if not self._rows:
+                return "no odometry"
+            last, beyond = self._rows[-1], max(0.0, now - self._arrived)
+            age = last.time + beyond - answer.time_s
+            if beyond > HORIZON or age < 0:
+                return "the odometry has stopped" if beyond > HORIZON else "the odometry's clock jumped"
+            if age > OLDEST:
+                return "too old"
+            # A row leads to its time from the one before; of the first only a part may come after the answer.
+            motions = [_part(row.motion, row.time - answer.time_s) for row in self._rows if row.time > answer.time_s]
+            motions.append(_extended(last.motion, min(beyond, age)))
+            lat, lon, gone = _moved(answer.lat, answer.lon, answer.heading or 0.0, motions)
+            grown = math.hypot(self._noise.scale * gone, self._noise.drift * math.sqrt(age))
+            position = self._gates.admit(replace(answer, lat=lat, lon=lon), track=True, grown=grown)
+            return position if isinstance(position, str) else replace(position, reset_counter=self._resets)
+
+
+def _moved(lat: float, lon: float, heading: float, motions: Iterable[Motion]) -> tuple[float, float, float]:
+    """The place in degrees after `motions`, and the metres of the way there."""
+    gone = 0.0
+    for motion in motions:
+        # On an arc, the chord points along the mean of the headings at its ends.
+        course = math.radians(heading + motion.turn / 2)
+        east = motion.distance * math.sin(course) + motion.right * math.cos(course)
+        north = motion.distance * math.cos(course) - motion.right * math.sin(course)
+        lat, lon = (float(value) for value in moved(lat, lon, east, north))
+        heading += motion.turn
+        gone += math.hypot(motion.distance, motion.right)
+    return lat, lon, gone
+
+
+def _part(motion: Motion, seconds: float) -> Motion:
+    """What of a motion lies in its last `seconds`."""
+    return motion if seconds >= motion.seconds else _extended(motion, seconds)
+
+
+def _extended(motion: Motion, seconds: float) -> Motion:
+    """Going on for so many seconds at the speed and turn of `motion`."""
+    if motion.seconds <= 0:
+        return STANDING
+    share = seconds / motion.seconds
+    return Motion(seconds, motion.distance * share, motion.turn * share, motion.right * share)
