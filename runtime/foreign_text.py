@@ -15,14 +15,20 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 def visible(text: str) -> str:
-    """The text on one line, short, without a character that a terminal obeys or that hides others.
-
-    Control and format characters (ANSI escapes, bidi controls) and bytes that are not UTF-8 become escapes as in
-    Python's strings: `\\x1b`. Of a word of more than LONGEST_WORD characters, and a text of more than LONGEST_TEXT, the
-    middle is left out.
+    """`escape_controls` of the text, shortened: a word of more than LONGEST_WORD characters and a text of more than
+    LONGEST_TEXT lose their middle.
     """
     if len(text) > LONGEST_WORD:
         text = _shortened(" ".join(_shortened(word, LONGEST_WORD) for word in text.split(" ")), LONGEST_TEXT)
+    return escape_controls(text)
+
+
+def escape_controls(text: str) -> str:
+    """The text on one line, without a character that a terminal obeys or that hides others.
+
+    Control and format characters (ANSI escapes, bidi controls) and bytes that are not UTF-8 become escapes as in
+    Python's strings: `\\x1b`.
+    """
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() or category(letter) == "Zs" else escaped(letter) for letter in text)

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from geodtr.export.plots.colours import LIGHT
-from geodtr.runtime.foreign_text import visible
+from geodtr.runtime.foreign_text import escape_controls
 
 _RC = {
     "font.size": 12,
@@ -78,10 +78,10 @@ def label_ticks(axis: Axis, label: Callable[[float], str]) -> None:
 
 @themed
 def escape_texts(figure: Figure) -> None:
-    """Make the figure's texts visible: of a file name that is not UTF-8, matplotlib draws nothing and fails."""
+    """Escape controls in the figure's texts: of a file name that is not UTF-8, matplotlib draws nothing and fails."""
     for text in figure.findobj(Text):
         if isinstance(text, Text):
-            text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
+            text.set_text("\n".join(map(escape_controls, text.get_text().split("\n"))))
 
 
 def inline_svg(figure: Figure, alt: str) -> str:
@@ -95,7 +95,7 @@ def inline_svg(figure: Figure, alt: str) -> str:
     with rc_context({"svg.hashsalt": alt}), StringIO() as file:
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
         root = fromstring(file.getvalue())
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alt}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": escape_controls(alt)}
     root.remove(root[0])  # matplotlib's own style sheet, which a page would take for all of its elements
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

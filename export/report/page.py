@@ -23,7 +23,7 @@ from geodtr.export.plots.parity import (
 )
 from geodtr.export.report import words
 from geodtr.export.report.pictures import changed_queries
-from geodtr.runtime.foreign_text import visible
+from geodtr.runtime.foreign_text import escape_controls
 from geodtr.runtime.names import BRANCHES, Branch
 
 _PICTURED = 12
@@ -59,7 +59,7 @@ def page(result: ParityResult) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=lambda value: escape_controls(value) if type(value) is str else value,
     )
     environment.filters.update({each.__name__: each for each in _FILTERS})
     evidence, candidates = result.evidence, result.candidates

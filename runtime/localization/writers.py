@@ -16,7 +16,7 @@ from typing import Any
 from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
-from geodtr.runtime.foreign_text import visible
+from geodtr.runtime.foreign_text import escape_controls
 from geodtr.runtime.localization.result import Waypoint
 from geodtr.runtime.text_rows import RowWriter
 
@@ -160,7 +160,7 @@ def _add_point(parent: ET.Element, kind: str, waypoint: Waypoint, unix: bool) ->
         moment = datetime.fromtimestamp(waypoint.time_s, timezone.utc)
         ET.SubElement(point, _tag("time")).text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if waypoint.image is not None:
-        ET.SubElement(point, _tag("name")).text = visible(waypoint.image)
+        ET.SubElement(point, _tag("name")).text = escape_controls(waypoint.image)
     if waypoint.within_95_m is not None:
         ET.SubElement(point, _tag("desc")).text = f"95 % within {waypoint.within_95_m:.1f} m"
 

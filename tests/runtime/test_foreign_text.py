@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodtr.runtime.foreign_text import LONGEST_TEXT, as_cell, from_cell, visible
+from geodtr.runtime.foreign_text import LONGEST_TEXT, as_cell, escape_controls, from_cell, visible
 from geodtr.runtime.text_rows import new_csv, read_csv
 
 
@@ -27,10 +27,12 @@ from geodtr.runtime.text_rows import new_csv, read_csv
     ],
 )
 def test_a_terminal_obeys_nothing_that_is_shown(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert visible(text) == escape_controls(text) == shown
 
 
 def test_long_text_keeps_its_beginning_and_its_end() -> None:
+    picture = "data:image/jpeg;base64," + "x" * 700_000
+    assert escape_controls(picture) == picture, "of a page or a file"
     message = visible(f"manifest.json has the key {'x' * 700_000}. Build the bundle again.")
     assert len(message) < 1500
     assert message.startswith("manifest.json has the key x")
