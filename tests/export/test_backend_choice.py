@@ -135,6 +135,7 @@ def test_inspect_and_bench_show_the_table_of_the_manifest(chosen: Bundle, cli: C
 
 def test_the_table_fits_eighty_columns(chosen: Bundle, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # a pipe has no width
     printed = cli("bench", chosen.path, "--batch", "4", "--rounds", 2, "--openings", 0).out
     start = printed.index("timed when it was built")
     lines = [line for line in printed[start:].splitlines() if "not timed." not in line and "as fast:" not in line]
@@ -167,7 +168,7 @@ def test_a_backend_whose_engines_are_wrong_is_not_kept_and_named(
     reasons = {trial.runs_by: trial for trial in choice_of(built).trials}
     assert "aerial engine does not match its graph" in (reasons["onnxruntime"].reason or "")
     assert reasons["onnxruntime"].version
-    assert "onnxruntime: not timed. The compiled aerial engine does not compute" in result.out
+    assert "onnxruntime: not timed. The compiled aerial engine does not match" in result.out
 
 
 def test_what_a_vendors_library_raises_is_a_reason_like_another(
@@ -346,7 +347,7 @@ def test_a_manifest_from_before_has_no_choice_and_is_read(trained: Trained, tmp_
     written = json.loads((bundle / "manifest.json").read_text())
     del written["backend_choice"]
     (bundle / "manifest.json").write_text(json.dumps(written))
-    assert open_bundle(bundle).manifest == trained.bundles["fp32"].manifest
+    assert open_bundle(bundle).manifest == open_bundle(trained.bundles["fp32"].path).manifest
 
 
 @pytest.mark.parametrize(("won", "kept"), [(0, 0), (10, 0), (14, 0), (15, 1), (20, 1)])

@@ -82,6 +82,7 @@ def test_layers_are_listed_by_name_kind_and_time(trained: Trained, cli: Cli) -> 
 def test_the_table_fits_a_hundred_columns(trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("bench", trained.bundles["fp32"].path, trained.bundles["int8"].path, "--batch", "1", "--layers", *QUICK)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # a pipe has no width
     printed = cli(*command).out
     assert "img/s" in printed
     assert max(map(len, printed.splitlines())) <= 100

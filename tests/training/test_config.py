@@ -88,7 +88,7 @@ def test_an_unknown_preset_and_a_broken_file_are_named(tmp_path: Path, refused: 
     assert "geodtr-cvusa, " in refused("train", "--preset", "geodtr", "--data", "pairs:nowhere", "--out", "run")
     broken = tmp_path / "broken.toml"
     broken.write_text("epochs == 3")
-    assert "is not TOML" in refused("train", "--preset", broken, "--data", "pairs:nowhere", "--out", "run")
+    assert "configuration in TOML" in refused("train", "--preset", broken, "--data", "pairs:nowhere", "--out", "run")
     broken.write_text("recipe = 3")
     assert "to be a table" in refused("train", "--preset", broken, "--out", "run", "--seed", 1)
     assert "is not a preset" in refused("train", "--preset", "x" * 300, "--out", "run")

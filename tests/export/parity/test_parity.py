@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,7 @@ def test_the_exit_code_is_the_verdict(
 def test_tables_fit_a_terminal(trained: Trained, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = shutil.copytree(trained.bundles["int8"].path, tmp_path / "int8")
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # a pipe has no width
     command = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 40, "--layers")
     tables = [line for line in cli(*command).out.splitlines() if line.startswith(("int8  ", "ground/", "aerial/"))]
     assert len(tables) > 5
@@ -205,7 +207,8 @@ def test_a_bundle_that_cannot_be_written_is_judged(tmp_path: Path, cli: Cli, mon
         del manifest
         raise UserError(f"{bundle} cannot be written (Read-only file system).")
 
-    monkeypatch.setattr("geodtr.export.parity.record.write_manifest", refuse)
+    # By its name, the package has a function in the place of the module.
+    monkeypatch.setattr(import_module("geodtr.export.parity.record"), "write_manifest", refuse)
     result = cli("parity", reference, candidate, "--data", f"pairs:{tmp_path / 'pairs'}", "--no-stages")
     assert result.code in (0, 3)
     assert "R@1" in result.out

@@ -43,7 +43,7 @@ def test_search_has_the_results_of_sorting_all_scores(
 
 
 def test_asking_for_no_references_is_an_error() -> None:
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         search(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), 0)
 
 
