@@ -38,8 +38,9 @@ def demo(
     if report.quantisation is not None:
         output.print(f"int8: {int8_share(report.quantisation)}")
     error = report.position_error
+    output.print()
     output.print(
-        f"\nPosition of the best tile (fp32 engine, {report.options.test_pairs} panoramas): "
+        f"Position of the best tile (fp32 engine, {report.options.test_pairs} panoramas): "
         f"{percent(error.within_25_m)} % within 25 m; median {error.median:.0f} m, of the misses "
         f"{error.median_of_misses:.0f} m. A right tile counts as 0 m."
     )

@@ -91,5 +91,5 @@ def not_timed(candidate: Candidate, reason: str, version: str | None = None) -> 
 
 def none_left(entries: Mapping[Candidate, BackendTrialEntry]) -> BuildError:
     """The error when no candidate passed, with each one's reason."""
-    reasons = "".join(f"\n{entry.runs_by}: {entry.reason}" for entry in entries.values())
+    reasons = "".join(f" {entry.runs_by}: {entry.reason}" for entry in entries.values())
     return BuildError(f"No backend is left to keep; nothing was written.{reasons}")

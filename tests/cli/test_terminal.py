@@ -1,5 +1,6 @@
 """What a command prints: whole figures in any width, whole lines in a pipe, and nothing that a terminal obeys."""
 
+import ast
 import json
 import os
 import re
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from conftest import Outcome
 from tiny_world import TinyWorld, make_world
 
@@ -122,3 +124,16 @@ def test_commands_cut_nothing_at_any_width(
     shown = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     whole = re.compile(r"(?<!\S)[(-]?\d[\d.,]*(?!\S)")
     assert {*whole.findall(shown.partition("not shown")[0])} <= {*whole.findall(piped)}
+
+
+def test_no_command_prints_line_ends_within_text() -> None:
+    """The console would show them as escapes, because it cannot tell them from a foreign text's."""
+    calls = [node for path in (ROOT / "cli").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    printed = [
+        ast.unparse(argument)
+        for call in calls
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "print"
+        for argument in call.args
+    ]
+    assert len(printed) > 50
+    assert [text for text in printed if "\\n" in text] == []

@@ -46,7 +46,13 @@ def exported(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_checkpoint(imported, tmp_path_factory.mktemp("full") / "onnx").path
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.slow)])
+def test_the_graphs_embed_real_images_as_pytorch_does(imported: Path, exported: Path, cvusa_sample: Path) -> None:
+    check_cosines(imported, exported, cvusa_sample, "fp32")
+
+
+@pytest.mark.parametrize(
+    "precision", ["fp16", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("fp32", "int8"))]
+)
 def test_engines_embed_real_images_as_pytorch_does(
     imported: Path,
     exported: Path,
@@ -55,13 +61,17 @@ def test_engines_embed_real_images_as_pytorch_does(
     cli: Callable[..., Outcome],
     precision: Precision,
 ) -> None:
-    spec = f"cvusa:{cvusa_sample}"
     out = tmp_path / precision
-    calibration = ("--calibration", spec) if precision == "int8" else ()
+    calibration = ("--calibration", f"cvusa:{cvusa_sample}") if precision == "int8" else ()
     built = cli("build-engine", exported, "--precision", precision, *calibration, "--out", out)
     assert built.code == 0, built.err
-    reference, engine = embedders(load_checkpoint(imported).model), open_bundle(out).embedders()
-    pairs = read_test_set(spec)
+    check_cosines(imported, out, cvusa_sample, precision)
+
+
+def check_cosines(imported: Path, bundle: Path, sample: Path, precision: Precision) -> None:
+    """Compare a bundle's descriptors of real images with PyTorch's."""
+    reference, engine = embedders(load_checkpoint(imported).model), open_bundle(bundle).embedders()
+    pairs = read_test_set(f"cvusa:{sample}")
     for branch in BRANCHES:
         paths = pairs.paths(branch)
         cosine = np.sum(embed_files(reference[branch], paths) * embed_files(engine[branch], paths), axis=1)
@@ -103,12 +113,7 @@ def test_int8_engines_of_the_recipes_weights_are_built_though_arg_maxes_flip(
     built = cli("build-engine", tmp_path / "model.safetensors", *command)
     sys.stdout.write(f"{aerial}: int8 built in {time.perf_counter() - start:.0f} s\n")
     assert built.code == 0, built.err
-    reference = embedders(load_checkpoint(tmp_path / "model.safetensors").model)
-    engine = open_bundle(tmp_path / "int8").embedders()
-    for branch in BRANCHES:
-        paths = read_test_set(f"cvusa:{cvusa_sample}").paths(branch)
-        cosine = np.sum(embed_files(reference[branch], paths) * embed_files(engine[branch], paths), axis=1)
-        assert cosine.min() >= SMALLEST_COSINE["int8"]
+    check_cosines(tmp_path / "model.safetensors", tmp_path / "int8", cvusa_sample, "int8")
 
 
 def test_a_square_network_of_other_depth_comes_out_of_the_same_file_format(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rank_gradients
 import torch
 from checkout import SUPPORT
 from numpy.typing import NDArray
@@ -26,12 +27,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tmp_path: Path) -> None:
+    rank_gradients.main(str(tmp_path / "one"))
     script = str(SUPPORT / "rank_gradients.py")
-    gradients = []
-    for name, launcher in (("one", []), ("two", TWO_RANKS)):
-        subprocess.run([sys.executable, *launcher, script, tmp_path / name], check=True, capture_output=True)
-        gradients.append(torch.load(tmp_path / name, weights_only=True))
-    one, two = gradients
+    subprocess.run([sys.executable, *TWO_RANKS, script, tmp_path / "two"], check=True, capture_output=True)
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     assert len(one) == 15
     for key, expected in one.items():
         torch.testing.assert_close(two[key], expected, rtol=1e-9, atol=1e-12, msg=key)
