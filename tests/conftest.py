@@ -190,6 +190,23 @@ class Losses(Listener):
         self.skipped.append(skipped)
 
 
+class Stop(Exception):
+    """The crash that Stopping stands for."""
+
+
+class Stopping(Losses):
+    """Fails after some steps, like a crash."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def on_step(self, step: Step) -> None:
+        super().on_step(step)
+        if step.number == self._after:
+            raise Stop
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The exit code of a command and what it printed."""

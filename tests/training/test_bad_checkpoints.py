@@ -92,7 +92,7 @@ def test_a_model_whose_weights_are_not_numbers_is_refused(
     model = load_checkpoint(trained.checkpoint).model
     assert isinstance(model, GeoDTR)
     with torch.no_grad():
-        model.ground.layout.w1[0, 0, 0] = float("nan")
+        model.get_parameter("ground.layout.w1")[0, 0, 0] = float("nan")
     save_checkpoint(tmp_path / "nan.safetensors", model, "broken")
     message = refused("evaluate", tmp_path / "nan.safetensors", "--data", trained.test_set.name)
     assert "ground.layout.w1 holds values that are not finite" in message

@@ -24,7 +24,7 @@ from geodtr.training.evaluation.published import QUERIES, ROWS
 from geodtr.training.evaluation.transfer import Area, area
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.geodtr import GeoDTRBranch
+from geodtr.training.models.layout import LayoutBranch
 
 
 def test_two_data_sets_are_two_rows_with_their_areas(trained: Trained, cli: Callable[..., Outcome]) -> None:
@@ -188,7 +188,7 @@ def test_saliency_and_layouts_are_drawn(trained: Trained, tmp_path: Path, cli: C
 
 def test_an_explanation_matches_the_descriptor(trained: Trained) -> None:
     branch = load_checkpoint(trained.checkpoint).model.branch("ground")
-    assert isinstance(branch, GeoDTRBranch)
+    assert isinstance(branch, LayoutBranch)
     images = torch.rand(2, 3, 32, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         explanation, features = branch.explain(images), branch.backbone(images)

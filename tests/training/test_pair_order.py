@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Losses, World
+from conftest import Losses, Stop, Stopping, World
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.listener import Step
 from geodtr.training.loop import resume, train
 
 SETTINGS = (
@@ -19,23 +18,6 @@ SETTINGS = (
     "recipe.neighbours=12",
     "recipe.selected_neighbours=8",
 )
-
-
-class _Stop(Exception):
-    pass
-
-
-class _Stopping(Losses):
-    """Fails after some steps, as a crash would."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self._after = after
-
-    def on_step(self, step: Step) -> None:
-        super().on_step(step)
-        if step.number == self._after:
-            raise _Stop
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +48,8 @@ def test_a_crashed_run_goes_on_to_the_same_model(
     few: PairSet, whole: tuple[list[float], Path], tmp_path: Path, after: int
 ) -> None:
     settings = (*SETTINGS, "machine.save_minutes=1e-9") if after == 8 else SETTINGS
-    with pytest.raises(_Stop):
-        train(load_preset("world-sample4geo", settings), few, tmp_path / "run", listener=_Stopping(after))
+    with pytest.raises(Stop):
+        train(load_preset("world-sample4geo", settings), few, tmp_path / "run", listener=Stopping(after))
     checkpoint = resume(tmp_path / "run", few)
     assert checkpoint.read_bytes() == whole[1].read_bytes()
 
@@ -75,8 +57,8 @@ def test_a_crashed_run_goes_on_to_the_same_model(
 @pytest.mark.parametrize("damage", ["missing", "noise"])
 def test_lost_lists_are_reported(few: PairSet, tmp_path: Path, damage: str) -> None:
     settings = (*SETTINGS, "machine.save_minutes=1e-9")
-    with pytest.raises(_Stop):
-        train(load_preset("world-sample4geo", settings), few, tmp_path / "run", listener=_Stopping(8))
+    with pytest.raises(Stop):
+        train(load_preset("world-sample4geo", settings), few, tmp_path / "run", listener=Stopping(8))
     file = tmp_path / "run" / "neighbours.npz"
     file.unlink()
     if damage == "noise":

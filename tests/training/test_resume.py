@@ -9,33 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Losses, Outcome, World
+from conftest import Losses, Outcome, Stop, Stopping, World
 
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.listener import Step, Validation
+from geodtr.training.listener import Validation
 from geodtr.training.loop import resume, train
 
 COMMAND = [sys.executable, "-m", "geodtr.cli.main"]
 SETTINGS = ("recipe.epochs=6", "recipe.semantic=weak", "model.dropout=0.1")
-
-
-class _Stop(Exception):
-    pass
-
-
-class _Stopping(Losses):
-    """Fails after some steps, like a crash."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self._after = after
-
-    def on_step(self, step: Step) -> None:
-        super().on_step(step)
-        if step.number == self._after:
-            raise _Stop
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +40,8 @@ def test_a_crashed_run_repeats_its_losses_to_the_last_digit(
     few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path, setting: str
 ) -> None:
     losses, model = uninterrupted
-    first, second = _Stopping(after=8), Losses()
-    with pytest.raises(_Stop):
+    first, second = Stopping(after=8), Losses()
+    with pytest.raises(Stop):
         train(load_preset("world-tiny", [*SETTINGS, setting]), few, tmp_path / "run", listener=first)
     checkpoint = resume(tmp_path / "run", few, listener=second)
     assert first.losses == losses[:8]
@@ -97,8 +80,8 @@ def test_an_impossible_resume_is_refused(
 ) -> None:
     assert "holds no resumable run" in refused("resume", tmp_path)
     config = load_preset("world-tiny", ["recipe.epochs=2"], {"data.train": few.name.split(" ")[0], "data.limit": 48})
-    with pytest.raises(_Stop):
-        train(config, few, tmp_path / "run", listener=_Stopping(after=4))
+    with pytest.raises(Stop):
+        train(config, few, tmp_path / "run", listener=Stopping(after=4))
     state = tmp_path / "run" / "state.safetensors"
     whole = state.read_bytes()
     state.write_bytes(whole[:1000])
@@ -129,7 +112,7 @@ class _StoppingAtValidation(Losses):
 
     def on_validation(self, validation: Validation) -> None:
         super().on_validation(validation)
-        raise _Stop
+        raise Stop
 
 
 def test_a_run_that_crashed_while_validating_validates_again(world: World, few: PairSet, tmp_path: Path) -> None:
@@ -137,7 +120,7 @@ def test_a_run_that_crashed_while_validating_validates_again(world: World, few: 
     validation = world.test_set.first(40)
     whole, first, second = Losses(), _StoppingAtValidation(), Losses()
     train(config, few, tmp_path / "whole", validation=validation, listener=whole)
-    with pytest.raises(_Stop):
+    with pytest.raises(Stop):
         train(config, few, tmp_path / "run", validation=validation, listener=first)
     resume(tmp_path / "run", few, validation=validation, listener=second)
     assert first.losses + second.losses == whole.losses
@@ -155,8 +138,8 @@ def test_images_that_can_no_longer_be_read_do_not_change_a_run_in_silence(
     config = load_preset(
         "world-tiny", ["recipe.epochs=2"], {"data.train": f"pairs:{folder}", "data.limit": 32, "recipe.batch_size": 16}
     )
-    with pytest.raises(_Stop):
-        train(config, read_pairs(folder).first(32), tmp_path / "run", listener=_Stopping(after=3))
+    with pytest.raises(Stop):
+        train(config, read_pairs(folder).first(32), tmp_path / "run", listener=Stopping(after=3))
     image = folder / "ground" / "000003.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:300])

@@ -6,11 +6,20 @@ in the registry.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
+import msgspec
 from torch import Tensor, nn
 
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Depth = Annotated[int, msgspec.Meta(ge=1, le=100)]
+"""Sizes and repetitions in a configuration. Bounded, because modules take time and memory even where their tensors
+take none."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 Uniform = Callable[[Sequence[int]], Tensor]
 """Draws float32 from U(0, 1): shape [...] -> [B, ...], one row per image of the current batch.

@@ -18,7 +18,6 @@ STEM_STRIDE, DOWNSAMPLING = 4, 2
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 LayerScale = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 def convnext(

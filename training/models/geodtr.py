@@ -6,7 +6,7 @@ losses and training are out of scope.
 """
 
 from math import ceil
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import torch
@@ -14,17 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing
-from geodtr.training.models.base import CrossViewModel, Uniform
-from geodtr.training.models.explanation import Explanation
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.base import Count, Depth, Share
+from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of, transformer
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Counts = tuple[Count, Count, Count, Count]
-Depth = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Depths = tuple[Depth, Depth, Depth, Depth]
-"""Bounded, because modules take time and memory even where their tensors take none."""
 
 
 class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +48,7 @@ class GeoDTRConfig(
     layers: Depth = 2
     heads: Count = 4
     feed_forward: Count = 2048
-    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
+    dropout: Share = 0.3
     initialisation: Literal["official", "fan-in"] = "official"
 
 
@@ -102,17 +97,7 @@ class LayoutExtractor(nn.Module):
 
     def __init__(self, config: GeoDTRConfig, positions: int) -> None:
         super().__init__()
-        k, size = config.descriptors, positions // 2
-        if size < 1:
-            raise ConfigError(
-                "The input gives a single feature position; the layout extractor needs at least two. Use larger images."
-            )
-        if size % config.heads:
-            allowed = [heads for heads in range(1, size + 1) if size % heads == 0]
-            raise ConfigError(
-                f"{config.heads} heads do not divide the layout extractor's width {size} (half of {positions} "
-                f"positions); allowed here: {', '.join(map(str, allowed))}."
-            )
+        k, size = config.descriptors, half_of(positions)
         self.w1 = nn.Parameter(torch.empty(positions, k, size))
         self.b1 = nn.Parameter(torch.full((1, k, size), 0.1))
         self.w2 = nn.Parameter(torch.empty(size, k, positions))
@@ -122,11 +107,8 @@ class LayoutExtractor(nn.Module):
         for weight in (self.w1, self.w2, self.code):
             nn.init.normal_(weight, std=0.005 if config.initialisation == "official" else weight.shape[0] ** -0.5)
         self.dropout = nn.Dropout(config.dropout)
-        layer = nn.TransformerEncoderLayer(
-            size, config.heads, config.feed_forward, config.dropout, activation="gelu", batch_first=True
-        )
-        # The nested-tensor fast path rounds differently and cannot be exported.
-        self.encoder = nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(size), enable_nested_tensor=False)
+        of = f"the layout extractor's width (half of {positions} positions)"
+        self.encoder = transformer(size, of, config.heads, config.feed_forward, config.dropout, config.layers)
 
     def forward(self, features: Tensor) -> Tensor:
         saliency, channel = features.max(dim=1)
@@ -138,66 +120,15 @@ class LayoutExtractor(nn.Module):
         return F.hardtanh(descriptors.transpose(1, 2))
 
 
-class GeoDTRBranch(nn.Module):
-    """One view: normalised images [B, 3, H, W] -> unit descriptors [B, C*K], index = channel*K + k."""
-
-    def __init__(self, config: GeoDTRConfig, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.backbone = Backbone(config.backbone)
-        self.layout = LayoutExtractor(config, positions(config.backbone, preprocessing))
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.backbone(images).flatten(2)
-        return _describe(features, self.layout(features))
-
-    def with_counterfactual(self, images: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:
-        """Descriptors, and counterfactual descriptors from a random layout U(-1, 1) (section 3.4).
-
-        The layout extractor always computes in float32: it is a hundredth of the arithmetic, and its channel indices
-        and normalisations need the precision.
-        """
-        features = self.backbone(images).flatten(2)
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            layout = self.layout(features)
-            imagined = uniform(layout.shape[1:]) * 2 - 1
-            return _describe(features, layout), _describe(features, imagined)
-
-    def explain(self, images: Tensor) -> Explanation:
-        """Saliency and the K layout descriptors as maps over the feature grid (section 3.2)."""
-        grid = self.backbone(images)
-        features = grid.flatten(2)
-        layouts = self.layout(features).transpose(1, 2)
-        return Explanation(grid.amax(dim=1), layouts.unflatten(2, grid.shape[2:]))
-
-
-def _describe(features: Tensor, layout: Tensor) -> Tensor:
-    return F.normalize((features @ layout).flatten(1), dim=1)
-
-
-class GeoDTR(CrossViewModel):
+class GeoDTR(LayoutModel):
     """Two branches without shared weights."""
 
     def __init__(self, config: GeoDTRConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
-        super().__init__()
+        def make(how: Preprocessing) -> LayoutBranch:
+            return LayoutBranch(Backbone(config.backbone), LayoutExtractor(config, positions(config.backbone, how)))
+
+        super().__init__(make, config.backbone.widths[-1] * config.descriptors, ground, aerial)
         self.config = config
-        self.ground = GeoDTRBranch(config, ground)
-        self.aerial = GeoDTRBranch(config, aerial)
-        size = config.backbone.widths[-1] * config.descriptors
-        self.specs: dict[Branch, BranchSpec] = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=size),
-        }
-
-    def branch(self, branch: Branch) -> GeoDTRBranch:
-        return self.ground if branch == "ground" else self.aerial
-
-    def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
-        return self.branch(branch).with_counterfactual(images, uniform)
-
-    @property
-    def trunks(self) -> list[nn.Module]:
-        return [self.ground.backbone, self.aerial.backbone]
 
 
 def positions(backbone: BackboneConfig, preprocessing: Preprocessing) -> int:

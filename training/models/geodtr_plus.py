@@ -5,6 +5,7 @@ and its release. The defaults are the release's. Works on normalised images; fil
 scope.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models import convnext, geodtr
-from geodtr.training.models.base import CrossViewModel, Uniform
-from geodtr.training.models.explanation import Explanation
-from geodtr.training.models.geodtr import Count, Depth
+from geodtr.training.models.base import Count, Depth, Share, Uniform
+from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of, transformer
 
 Layers = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
@@ -32,7 +31,7 @@ class ConvNextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     widths: tuple[Count, Count, Count] = (96, 192, 384)
     blocks: tuple[Depth, Depth, Depth] = (3, 3, 9)
     layer_scale: convnext.LayerScale = 1e-6
-    stochastic_depth: convnext.Share = 0.1 * 14 / 17
+    stochastic_depth: Share = 0.1 * 14 / 17
 
 
 class ResidualConfig(geodtr.BackboneConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="residual"):
@@ -61,7 +60,7 @@ class GeoDTRPlusConfig(
     layers: Layers = 2
     heads: Count = 4
     feed_forward: Count = 512
-    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
+    dropout: Share = 0.3
     bottleneck: bool = True
     mask: Mask = "sigmoid"
 
@@ -83,31 +82,16 @@ class LayoutExtractor(nn.Module):
 
     def __init__(self, config: GeoDTRPlusConfig, channels: int, positions: int) -> None:
         super().__init__()
-        k, inner = config.descriptors, positions // 2
-        if inner < 1:
-            raise ConfigError(
-                "The input gives a single feature position; the layout extractor needs at least two. Use larger images."
-            )
+        k, inner = config.descriptors, half_of(positions)
         if config.mask == "orthogonal" and positions < k:
             raise ConfigError(f"{k} descriptors over {positions} positions cannot be orthogonal. Use larger images.")
-        if config.layers and channels % config.heads:
-            allowed = [heads for heads in range(1, channels + 1) if channels % heads == 0]
-            raise ConfigError(
-                f"{config.heads} heads do not divide the backbone's {channels} channels; allowed here: "
-                f"{', '.join(map(str, allowed))}."
-            )
         self.mask: Mask = config.mask
-        self.encoder: nn.TransformerEncoder | None = None
+        self.encoder: nn.Module | None = None
         if config.layers:
             self.position = nn.Parameter(torch.zeros(1, positions, channels))
             self.dropout = nn.Dropout(config.dropout)
-            layer = nn.TransformerEncoderLayer(
-                channels, config.heads, config.feed_forward, config.dropout, activation="gelu", batch_first=True
-            )
-            # The nested-tensor fast path rounds differently and cannot be exported.
-            self.encoder = nn.TransformerEncoder(
-                layer, config.layers, norm=nn.LayerNorm(channels), enable_nested_tensor=False
-            )
+            of = "the backbone's channels"
+            self.encoder = transformer(channels, of, config.heads, config.feed_forward, config.dropout, config.layers)
         self.pointwise = nn.Linear(channels, k)
         self.bottleneck = config.bottleneck
         if config.bottleneck:
@@ -156,66 +140,27 @@ def orthogonal(columns: Tensor) -> Tensor:
     return basis
 
 
-class GeoDTRPlusBranch(nn.Module):
-    """One view: normalised images [B, 3, H, W] -> unit descriptors [B, C*K], index = channel*K + k."""
+class GeoDTRPlusBranch(LayoutBranch):
+    """A branch whose random layouts are U(0, 1), of unit length where the extractor's are."""
 
-    def __init__(self, config: GeoDTRPlusConfig, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        backbone = config.backbone
-        if isinstance(backbone, ConvNextConfig):
-            self.backbone: nn.Module = ConvNextBackbone(backbone)
-        else:
-            self.backbone = geodtr.Backbone(backbone)
-        self.layout = LayoutExtractor(config, backbone.widths[-1], positions(backbone, preprocessing))
+    layout: LayoutExtractor
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.backbone(images).flatten(2)
-        return describe(features, self.layout(features))
-
-    def with_counterfactual(self, images: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:
-        """Descriptors, and counterfactual descriptors from a random layout U(0, 1). The extractor is in float32."""
-        features = self.backbone(images).flatten(2)
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            layout = self.layout(features)
-            imagined = self.layout.normalise(uniform(layout.shape[1:]))
-            return describe(features, layout), describe(features, imagined)
-
-    def explain(self, images: Tensor) -> Explanation:
-        """Saliency and the K layout descriptors as maps over the feature grid."""
-        grid = self.backbone(images)
-        layouts = self.layout(grid.flatten(2)).transpose(1, 2)
-        return Explanation(grid.amax(dim=1), layouts.unflatten(2, grid.shape[2:]))
+    def imagine(self, uniform: Uniform, shape: Sequence[int]) -> Tensor:
+        return self.layout.normalise(uniform(shape))
 
 
-def describe(features: Tensor, layout: Tensor) -> Tensor:
-    """[B, C, N] and [B, N, K] -> unit rows [B, C*K]."""
-    return F.normalize((features @ layout).flatten(1), dim=1)
-
-
-class GeoDTRPlus(CrossViewModel):
+class GeoDTRPlus(LayoutModel):
     """Two branches without shared weights."""
 
     def __init__(self, config: GeoDTRPlusConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
-        super().__init__()
+        stages = config.backbone
+
+        def make(how: Preprocessing) -> LayoutBranch:
+            backbone = ConvNextBackbone(stages) if isinstance(stages, ConvNextConfig) else geodtr.Backbone(stages)
+            return GeoDTRPlusBranch(backbone, LayoutExtractor(config, stages.widths[-1], positions(stages, how)))
+
+        super().__init__(make, stages.widths[-1] * config.descriptors, ground, aerial)
         self.config = config
-        self.ground = GeoDTRPlusBranch(config, ground)
-        self.aerial = GeoDTRPlusBranch(config, aerial)
-        size = config.backbone.widths[-1] * config.descriptors
-        self.specs = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=size),
-        }
-
-    def branch(self, branch: Branch) -> GeoDTRPlusBranch:
-        return self.ground if branch == "ground" else self.aerial
-
-    def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
-        return self.branch(branch).with_counterfactual(images, uniform)
-
-    @property
-    def trunks(self) -> list[nn.Module]:
-        return [self.ground.backbone, self.aerial.backbone]
 
 
 def positions(backbone: ConvNextConfig | ResidualConfig, preprocessing: Preprocessing) -> int:

@@ -5,19 +5,13 @@ the PyTorch form of GeoDTR's group, which reduces by the maximum and bounds the 
 that form's. Works on normalised images; files, losses and training are out of scope.
 """
 
-from typing import Annotated
-
 import msgspec
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing
-from geodtr.training.models.base import CrossViewModel, Uniform
-from geodtr.training.models.explanation import Explanation
-from geodtr.training.models.geodtr import Count, Depth
+from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.base import Count, Depth, Share
+from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of
 
 _POOLS = 4
 
@@ -31,7 +25,7 @@ class SafaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     descriptors: Count = 8
     widths: tuple[Count, Count, Count, Count, Count] = (64, 128, 256, 512, 512)
     convolutions: tuple[Depth, Depth, Depth, Depth, Depth] = (2, 2, 3, 3, 3)
-    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
+    dropout: Share = 0.2
 
 
 def vgg(config: SafaConfig) -> nn.Sequential:
@@ -54,12 +48,7 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, descriptors: int, positions: int) -> None:
         super().__init__()
-        inner = positions // 2
-        if inner < 1:
-            raise ConfigError(
-                f"The input gives {positions} feature positions; the position embedding needs at least two. Use larger "
-                "images."
-            )
+        inner = half_of(positions)
         self.w1 = nn.Parameter(torch.empty(positions, inner, descriptors))
         self.b1 = nn.Parameter(torch.full((1, inner, descriptors), 0.1))
         self.w2 = nn.Parameter(torch.empty(inner, positions, descriptors))
@@ -72,61 +61,15 @@ class PositionEmbedding(nn.Module):
         return torch.tanh(torch.einsum("bjk,jik->bik", inner, self.w2) + self.b2)
 
 
-class SafaBranch(nn.Module):
-    """One view: normalised images [B, 3, H, W] -> unit descriptors [B, C*K], index = channel*K + k."""
-
-    def __init__(self, config: SafaConfig, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.backbone = vgg(config)
-        self.layout = PositionEmbedding(config.descriptors, positions(preprocessing))
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.backbone(images).flatten(2)
-        return _describe(features, self.layout(features))
-
-    def with_counterfactual(self, images: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:
-        """Descriptors, and counterfactual descriptors from random weights U(-1, 1). The embedding is in float32."""
-        features = self.backbone(images).flatten(2)
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            layout = self.layout(features)
-            imagined = uniform(layout.shape[1:]) * 2 - 1
-            return _describe(features, layout), _describe(features, imagined)
-
-    def explain(self, images: Tensor) -> Explanation:
-        """Saliency and the K position embeddings as maps over the feature grid."""
-        grid = self.backbone(images)
-        layouts = self.layout(grid.flatten(2)).transpose(1, 2)
-        return Explanation(grid.amax(dim=1), layouts.unflatten(2, grid.shape[2:]))
-
-
-def _describe(features: Tensor, layout: Tensor) -> Tensor:
-    return F.normalize((features @ layout).flatten(1), dim=1)
-
-
-class Safa(CrossViewModel):
+class Safa(LayoutModel):
     """Two branches without shared weights."""
 
     def __init__(self, config: SafaConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
-        super().__init__()
+        def make(how: Preprocessing) -> LayoutBranch:
+            return LayoutBranch(vgg(config), PositionEmbedding(config.descriptors, positions(how)))
+
+        super().__init__(make, config.widths[-1] * config.descriptors, ground, aerial)
         self.config = config
-        self.ground = SafaBranch(config, ground)
-        self.aerial = SafaBranch(config, aerial)
-        size = config.widths[-1] * config.descriptors
-        self.specs = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=size),
-        }
-
-    def branch(self, branch: Branch) -> SafaBranch:
-        return self.ground if branch == "ground" else self.aerial
-
-    def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
-        return self.branch(branch).with_counterfactual(images, uniform)
-
-    @property
-    def trunks(self) -> list[nn.Module]:
-        return [self.ground.backbone, self.aerial.backbone]
 
 
 def positions(preprocessing: Preprocessing) -> int:

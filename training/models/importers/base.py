@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 from torch import Tensor
@@ -17,8 +17,6 @@ from geodtr.training.models.registry import ModelConfig
 
 Tensors = Mapping[str, Tensor]
 Notice = Callable[[str], None]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 P = TypeVar("P", bound=msgspec.Struct)
 
 
@@ -40,15 +38,19 @@ class Importer(ABC):
     """One release.
 
     `title` is the model's name in messages, `config` its configuration, `marks` what one of a file's keys begins with.
+    `renames` turn the release's names into this project's.
     """
 
     title: str
     config: type[ModelConfig]
     marks: tuple[str, ...]
+    renames: Sequence[tuple[re.Pattern[str], str]] = ()
 
-    @abstractmethod
     def rename(self, name: str) -> str:
-        """A release's name, without `module.` -> this project's."""
+        """A release's name, without `module.` -> this project's: all `renames` in order."""
+        for pattern, replacement in self.renames:
+            name = pattern.sub(replacement, name)
+        return name
 
     @abstractmethod
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
@@ -62,13 +64,6 @@ class Importer(ABC):
         """The tensors that the network has, in its shapes."""
         del config
         return tensors
-
-
-def rename_by(rules: Iterable[tuple[re.Pattern[str], str]], name: str) -> str:
-    """Apply all `rules` in order."""
-    for pattern, replacement in rules:
-        name = pattern.sub(replacement, name)
-    return name
 
 
 def read_parameters(file: Path | None, kind: type[P]) -> P:

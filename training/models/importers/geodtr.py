@@ -10,20 +10,18 @@ from pathlib import Path
 import msgspec
 
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.base import Count, Share
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTRConfig, positions
 from geodtr.training.models.importers.base import (
-    Count,
     Importer,
     Network,
     Notice,
-    Share,
     Tensors,
     check_stated,
     count,
     first_size,
     match_input,
     read_parameters,
-    rename_by,
     require,
 )
 
@@ -58,9 +56,7 @@ class GeoDTRImporter(Importer):
     title = "GeoDTR"
     config = GeoDTRConfig
     marks = ("ge_grd.", "ge_sat.")
-
-    def rename(self, name: str) -> str:
-        return rename_by(_RENAMES, name)
+    renames = _RENAMES
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
         del notice  # nothing is assumed

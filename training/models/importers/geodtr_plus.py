@@ -11,21 +11,19 @@ from typing import Any, Literal
 import msgspec
 
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.base import Count, Share
 from geodtr.training.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.geodtr_plus import ConvNextConfig, GeoDTRPlusConfig, Mask, ResidualConfig, positions
 from geodtr.training.models.importers.base import (
-    Count,
     Importer,
     Network,
     Notice,
-    Share,
     Tensors,
     check_stated,
     count,
     first_size,
     match_input,
     read_parameters,
-    rename_by,
     require,
 )
 from geodtr.training.models.importers.geodtr import residual_stages
@@ -71,9 +69,7 @@ class GeoDTRPlusImporter(Importer):
     title = "GeoDTR+"
     config = GeoDTRPlusConfig
     marks = ("GLE_grd.", "GLE_sat.")
-
-    def rename(self, name: str) -> str:
-        return rename_by(_RENAMES, name)
+    renames = _RENAMES
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
         del notice  # nothing is assumed

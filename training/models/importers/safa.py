@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from geodtr.training.models.base import Count
 from geodtr.training.models.importers.base import (
-    Count,
     Importer,
     Network,
     Notice,
@@ -19,7 +19,6 @@ from geodtr.training.models.importers.base import (
     first_size,
     match_input,
     read_parameters,
-    rename_by,
     require,
 )
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, AERIAL_SQUARE, GROUND
@@ -47,9 +46,7 @@ class SafaImporter(Importer):
     title = "SAFA"
     config = SafaConfig
     marks = ("spatial_aware_grd.", "spatial_aware_sat.")
-
-    def rename(self, name: str) -> str:
-        return rename_by(_RENAMES, name)
+    renames = _RENAMES
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
         options = read_parameters(parameters, _Parameters)
