@@ -199,7 +199,7 @@ def _import() -> Any:
     telemetry = "openvino_telemetry"
     if "openvino" in sys.modules or telemetry in sys.modules:
         return import_module("openvino")
-    sys.modules[telemetry] = None  # type: ignore[assignment]
+    sys.modules[telemetry] = None  # type: ignore[assignment] # by this, Python refuses its import
     try:
         return import_module("openvino")
     finally:

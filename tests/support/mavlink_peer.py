@@ -1,6 +1,6 @@
 """An autopilot at the other end of a loopback link: its own socket, pymavlink's own parser, and a link that may be bad.
 
-It flies east at a steady speed and reports what ArduPilot does; everything that it hears is kept.
+It moves east at a steady speed and reports what ArduPilot does. It keeps every message that it receives.
 """
 
 import heapq
