@@ -12,9 +12,9 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import memory_bytes
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
-from geodtr.training.distributed import Ranks
 from geodtr.training.models.base import CrossViewModel
 from geodtr.training.models.registry import outline
+from geodtr.training.parallel.distributed import Ranks
 
 _COPIES = 4
 """Of each parameter: its value, its gradient, and the optimiser's two moments."""

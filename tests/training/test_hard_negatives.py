@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from official import FIGURES
 
-from geodtr.training.hard_negatives import (
+from geodtr.training.run.hard_negatives import (
     Neighbours,
     fill_batches,
     most_similar,
