@@ -102,6 +102,7 @@ def positions(tiles: Sequence[Tile]) -> Values:
 
 
 def frame_of(lat: Values, lon: Values) -> Frame:
+    """The smallest frame around positions in degrees, across the 180th meridian too."""
     # The mean direction, for a mean of numbers is on the wrong side of the Earth for places about the 180th meridian.
     angles = np.radians(lon)
     middle = float(np.degrees(np.arctan2(np.sin(angles).sum(), np.cos(angles).sum())))
