@@ -45,13 +45,16 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 @contextmanager
-def readable(error_class: type[UserError]) -> Iterator[None]:
-    """Turn what a disk or its permissions refuse, asked what is at a place, into an `error_class` naming that place."""
+def readable(error_class: type[UserError], path: Path | None = None) -> Iterator[None]:
+    """Turn what a disk or its permissions refuse, asked what is at a place, into an `error_class` naming that place:
+    `path` where the system does not name it, as when an opened file is read.
+    """
     try:
         yield
     except OSError as error:
         raise error_class(
-            f"{error.filename} cannot be read ({error.strerror}). Check the path, and that you may look there."
+            f"{error.filename or path or 'A file'} cannot be read ({error.strerror}). Check the path, and that you may "
+            "look there."
         ) from None
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.files import readable
+from geodtr.runtime.files import check_file, readable
 
 _ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION})
 """All that a statement may do; recursion, pragmas and other files are refused when it is prepared."""
@@ -31,9 +31,8 @@ class ForeignFile:
         """Raise `error_class` where there is no such file, or another program is writing to it."""
         self._path, self._error_class, self._seconds = path, error_class, seconds
         self._deadline = 0.0
+        check_file(path, error_class)
         with readable(error_class):
-            if not path.is_file():
-                raise error_class(f"{path} is not a file. Check the path.")
             log = path.with_name(path.name + "-wal")
             if log.exists() and log.stat().st_size:
                 raise error_class(f"{path} is being written, for {log.name} is not empty. Close what writes to it.")

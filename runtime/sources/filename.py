@@ -5,7 +5,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.images.decode import SUFFIXES
-from geodtr.runtime.sources.footprint import Footprint
+from geodtr.runtime.sources.footprint import EDGES, Footprint
 from geodtr.runtime.sources.tile import Position, check_position
 
 # Whole numbers only: what stands beside must not be taken for a part of it, nor a part of it for what stands beside.
@@ -30,8 +30,6 @@ data sets for visual place recognition (Berton et al., CVPR 2022, "Deep visual g
 AerialVL's maps, which gives two corners.
 """
 
-_EDGES = {"south", "west", "north", "east"}
-
 
 def compile_pattern(text: str) -> re.Pattern[str]:
     """A user's pattern, such as "tile_{lat}_{lon}*": {lat}, {lon} and, if wanted, {heading} stand for numbers in
@@ -42,7 +40,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     Raises ConfigError when a field is missing or unknown, or comes twice.
     """
     fields = re.findall(r"\{(.*?)\}", text)
-    whole = set(fields) == _EDGES or {"lat", "lon"} <= set(fields) <= {"lat", "lon", "heading"}
+    whole = set(fields) == set(EDGES) or {"lat", "lon"} <= set(fields) <= {"lat", "lon", "heading"}
     if not whole or len(set(fields)) < len(fields):
         raise ConfigError(
             f"The pattern {text!r} cannot be used: it needs {{lat}} and {{lon}} once each, may have {{heading}}, and * "

@@ -5,9 +5,12 @@ from math import atan2, degrees
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError, ImageError
-from geodtr.runtime.geodesy import displacement
+from geodtr.runtime.geodesy import displacement, distance, wrapped
 from geodtr.runtime.images.decode import image_size
 from geodtr.runtime.sources.tile import Position, check_position
+
+EDGES = ("south", "west", "north", "east")
+"""What `Footprint.north_up` takes."""
 
 Corner = tuple[float, float]
 """Latitude and longitude in degrees."""
@@ -48,8 +51,8 @@ class Footprint:
         corners = (self.above_left, self.above_right, self.below_right, self.below_left)
         first = self.above_left[1]
         # Longitudes are counted on from the first, for a box may cross the 180th meridian.
-        lon = first + sum((corner[1] - first + 180) % 360 - 180 for corner in corners) / 4
-        return sum(corner[0] for corner in corners) / 4, (lon + 180) % 360 - 180
+        lon = first + sum(wrapped(corner[1] - first) for corner in corners) / 4
+        return sum(corner[0] for corner in corners) / 4, wrapped(lon)
 
     @property
     def heading(self) -> float:
@@ -74,8 +77,8 @@ class Footprint:
 
     def _metres_per_pixel(self, image: Path, where: str) -> float:
         height, width = image_size(image)
-        across = _length(self.above_left, self.above_right) + _length(self.below_left, self.below_right)
-        down = _length(self.above_left, self.below_left) + _length(self.above_right, self.below_right)
+        across = float(distance(*self.above_left, *self.above_right) + distance(*self.below_left, *self.below_right))
+        down = float(distance(*self.above_left, *self.below_left) + distance(*self.above_right, *self.below_right))
         x, y = across / 2 / width, down / 2 / height
         if not max(x, y) <= _LARGEST_STRETCH * min(x, y):
             raise DataError(
@@ -84,8 +87,3 @@ class Footprint:
                 "is the latitude."
             )
         return (x + y) / 2
-
-
-def _length(a: Corner, b: Corner) -> float:
-    east, north = displacement(*a, *b)
-    return float((east**2 + north**2) ** 0.5)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.runtime.errors import DataError, MissingDependency, UserError
-from geodtr.runtime.files import readable
+from geodtr.runtime.files import check_file, readable
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.vrt import local_vrt
 
@@ -72,9 +72,7 @@ def open_map(path: Path) -> Any:
         import rasterio
     except ModuleNotFoundError:
         raise MissingDependency(f"Cutting a map needs rasterio: {install_hint('geo')}") from None
-    with readable(DataError):
-        if not path.is_file():
-            raise DataError(f"{path} does not exist. Check the path.")
+    check_file(path, DataError)
     with gdal(DataError, f"{path} is not a map that can be read. Get it again."), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # the caller reports it
         if path.suffix.lower() != ".vrt":
@@ -116,11 +114,9 @@ def _open_file(path: Path) -> Any:
 
 
 def _driver(path: Path) -> str:
-    with readable(DataError):
-        if not path.is_file():
-            raise DataError(f"{path} is not a file. Check the path.")
-        with path.open("rb") as file:
-            head = file.read(16)
+    check_file(path, DataError)
+    with readable(DataError, path), path.open("rb") as file:
+        head = file.read(16)
     for signature, driver in _SIGNATURES.items():
         if head.startswith(signature):
             return driver

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
-from geodtr.runtime.geodesy import Values
+from geodtr.runtime.geodesy import Values, wrapped
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.bands import Bands, choose_bands
@@ -228,7 +228,7 @@ def _check_georeferenced(dataset: Any, path: Path) -> None:
 
 
 def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Values, Values]:
-    """As tile_grid.Locate, by the map's own reference system."""
+    """As `grid.Locate`, by the map's own reference system."""
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
@@ -243,7 +243,7 @@ def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Va
         lon, lat = (np.concatenate([np.asarray(piece[axis]) for piece in pieces]) for axis in (0, 1))
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise DataError(f"{path} reaches beyond what {_crs_name(dataset.crs)} can express. Cut it smaller first.")
-    return lat, np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
+    return lat, np.where(np.abs(lon) > 180, wrapped(lon), lon)
 
 
 def _lay_out(dataset: Any, path: Path, locate: Locate, options: GeoTiffOptions) -> Grid:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.geodesy import Values, earth_centred, local_axes
+from geodtr.runtime.sources.tile import MAX_TILES
 
 _SAMPLES = 257
 """Points at which a line across the map is measured: the scale of a projection changes slowly."""
@@ -21,9 +22,6 @@ _SLACK = 0.005
 """The share of the map's length that may be missing, or left over: a sheet of a round size in its projection's metres,
 which differ from metres on the ground by a part in a thousand, is cut as its owner expects.
 """
-
-_MOST = 5_000_000
-"""Tiles: more are a mistake in the size, or in the file."""
 
 _LARGEST_SHEAR = 0.02
 """Cosine of the angle between a map's rows and columns on the ground."""
@@ -99,7 +97,7 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
     map. Windows are whole pixels, so that a tile's size is right within half a pixel a side, and nothing is resampled
     that need not be. The outer tiles end with the map.
 
-    Raises DataError when the map is smaller than a tile, or would come to more than five million tiles.
+    Raises DataError when the map is smaller than a tile, or would come to more than MAX_TILES.
     """
     middle = np.full(_SAMPLES, width / 2)
     down = np.linspace(0, height, _SAMPLES)
@@ -107,7 +105,7 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
     rows = list[Values]()
     for row in centres_down:
         rows.append(_row(width, row, locate, tile_metres, stride_metres))
-        if len(rows[-1]) * len(centres_down) > _MOST:
+        if len(rows[-1]) * len(centres_down) > MAX_TILES:
             raise DataError(_too_many(tile_metres, stride_metres))
     x = np.concatenate([*rows, np.empty(0)])
     y = np.repeat(centres_down, [len(row) for row in rows])
@@ -121,7 +119,7 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
 
 
 def _too_many(tile: float, stride: float) -> str:
-    return f"Tiles of {tile:g} m, {stride:g} m apart, would be more than {_MOST:,}. Ask for a larger --tile-metres."
+    return f"Tiles of {tile:g} m, {stride:g} m apart, would be more than {MAX_TILES:,}. Ask for a larger --tile-metres."
 
 
 def _row(width: int, row: float, locate: Locate, tile_metres: float, stride_metres: float) -> Values:
@@ -136,7 +134,7 @@ def _spread(pixels: Values, places: tuple[Values, Values], tile: float, stride: 
     if room < -slack:
         return np.empty(0)
     steps = max(0, ceil((room - slack) / stride))
-    if steps > _MOST:
+    if steps > MAX_TILES:
         raise DataError(_too_many(tile, stride))
     centres = tile / 2 + np.linspace(0, room, steps + 1) if steps else np.array([metres[-1] / 2])
     return np.interp(centres, metres, pixels)

@@ -6,6 +6,7 @@ an image's bytes its format.
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.images.decode import decode_bytes
-from geodtr.runtime.sources.slippy import ALL_TILES, MAX_ZOOM, MapTiles, XyzOptions, choose_zoom, map_tiles
+from geodtr.runtime.sources.slippy import (
+    ALL_TILES,
+    MAX_BYTES,
+    MAX_ZOOM,
+    MapTiles,
+    XyzOptions,
+    check_count,
+    choose_zoom,
+    map_tiles,
+    name_in_file,
+    vector_tiles,
+)
 from geodtr.runtime.sqlite_file import ForeignFile
 
 SUFFIXES = frozenset({".mbtiles"})
-
-MAX_TILES = 5_000_000
-"""Of one zoom: more are a mistake in the zoom, or in the file."""
-
-MAX_BYTES = 32 << 20
-"""Of one tile's image."""
 
 _SECONDS = 60.0
 
@@ -36,10 +42,9 @@ def open_mbtiles(path: Path, options: XyzOptions = ALL_TILES) -> MapTiles:
     """
     if options.tms:
         raise ConfigError(f"{path} is MBTiles, whose rows always count from the south: leave --tms out.")
-    file = _open(path, DataError)
-    zoom = choose_zoom(str(path), list(_zooms(file)), options.zoom)
-    numbers, broken = _numbers(file, path, zoom)
-    file.close()
+    with closing(_open(path, DataError)) as file:
+        zoom = choose_zoom(str(path), list(_zooms(file)), options.zoom)
+        numbers, broken = _numbers(file, path, zoom)
     store = _Rows(path, zoom)
     if not numbers:
         raise DataError(f"{path} holds no map tiles of zoom {zoom}.")
@@ -74,19 +79,13 @@ def _numbers(file: ForeignFile, path: Path, zoom: int) -> tuple[list[tuple[int, 
             numbers.add((x, count - 1 - row))
         else:
             broken += 1
-        if len(numbers) + broken > MAX_TILES:
-            raise DataError(
-                f"{path} holds more than {MAX_TILES:,} tiles of zoom {zoom}. Choose a smaller zoom: --zoom Z"
-            )
+        check_count(path, zoom, len(numbers) + broken)
     return sorted(numbers), broken
 
 
 def _check_pictures(store: "_Rows", x: int, y: int) -> None:
     if store.content(x, y)[:2] == b"\x1f\x8b":
-        raise DataError(
-            f"{store.path} holds vector tiles, which are no pictures. Export an image layer: in QGIS, Generate XYZ "
-            "tiles (MBTiles)."
-        )
+        raise vector_tiles(store.path)
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class _Rows:
         return _Rows, (self.path, self.zoom)
 
     def name(self, x: int, y: int) -> str:
-        return f"{self.path}#{self.zoom}/{x}/{y}"
+        return name_in_file(self.path, self.zoom, x, y)
 
     def image(self, x: int, y: int) -> Image.Image:
         return decode_bytes(self.content(x, y), self.name(x, y)).image

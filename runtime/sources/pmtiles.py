@@ -17,15 +17,20 @@ from PIL import Image
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import decode_bytes
-from geodtr.runtime.sources.slippy import ALL_TILES, MapTiles, XyzOptions, choose_zoom, map_tiles
+from geodtr.runtime.sources.slippy import (
+    ALL_TILES,
+    MAX_BYTES,
+    MapTiles,
+    XyzOptions,
+    check_count,
+    choose_zoom,
+    map_tiles,
+    name_in_file,
+    vector_tiles,
+)
+from geodtr.runtime.sources.tile import MAX_TILES
 
 SUFFIXES = frozenset({".pmtiles"})
-
-MAX_TILES = 5_000_000
-"""Of one zoom, and entries of all directories: more are a mistake in the zoom, or in the file."""
-
-MAX_BYTES = 32 << 20
-"""Of one tile's image, and of one directory."""
 
 _HEADER = struct.Struct("<7sB11Q6B")
 _LARGEST = 1 << 61
@@ -62,7 +67,7 @@ def open_pmtiles(path: Path, options: XyzOptions = ALL_TILES) -> MapTiles:
         raise ConfigError(f"{path} is PMTiles, whose rows always count from the north: leave --tms out.")
     header = _read_header(path)
     if header.tile_type == _VECTOR:
-        raise DataError(f"{path} holds vector tiles, which are no pictures. Export an image layer.")
+        raise vector_tiles(path)
     entries = list(_entries(path, header, header.root, 1, [0]))
     first, run, offset, length = (np.concatenate(column) for column in zip(*entries, strict=True))
     starts = np.cumsum([0, *(4**zoom for zoom in range(_ZOOMS))])
@@ -72,8 +77,7 @@ def open_pmtiles(path: Path, options: XyzOptions = ALL_TILES) -> MapTiles:
     # A run may go on in the next zoom.
     begin = np.maximum(first[inside], starts[zoom]) - starts[zoom]
     run = np.minimum((first + run)[inside], starts[zoom + 1]) - starts[zoom] - begin
-    if run.sum(dtype=np.float64) > MAX_TILES:
-        raise DataError(f"{path} holds more than {MAX_TILES:,} tiles of zoom {zoom}. Choose a smaller zoom: --zoom Z")
+    check_count(path, zoom, run.sum(dtype=np.float64))
     along = np.repeat(begin - np.cumsum(run) + run, run) + np.arange(run.sum())
     x, y = _on_curve(along, zoom)
     places = np.stack([np.repeat(header.data + offset[inside], run), np.repeat(length[inside], run)], axis=1)
@@ -102,7 +106,7 @@ def _entries(
 ) -> Iterator[tuple[Numbers, Numbers, Numbers, Numbers]]:
     """The entries of the directory at `place` and of those below: first number, run, offset and length, each [N].
 
-    `count` holds the number of entries so far, of the whole file.
+    `count` holds the number of entries so far, of the whole file: MAX_TILES at most.
     """
     first, run, length, offset = _directory(_unpacked(path, *place, header.directory_compression), path)
     count[0] += len(first)
@@ -161,7 +165,7 @@ def _on_curve(along: Numbers, zoom: int) -> tuple[Numbers, Numbers]:
 
 def _read(path: Path, offset: int, length: int) -> bytes:
     """Those bytes of the file, fewer where it ends."""
-    with readable(DataError), path.open("rb") as file:
+    with readable(DataError, path), path.open("rb") as file:
         if offset > path.stat().st_size:  # seek raises at places beyond what a disk can hold
             return b""
         file.seek(offset)
@@ -169,7 +173,8 @@ def _read(path: Path, offset: int, length: int) -> bytes:
 
 
 def _unpacked(path: Path, offset: int, length: int, compression: int) -> bytes:
-    """Bytes of the file, decompressed. Raises DataError when they are not there, damaged, or above MAX_BYTES."""
+    """Bytes of the file, decompressed: a tile's image or a directory. Raises DataError when they are not
+    there, damaged, or above MAX_BYTES."""
     if length > MAX_BYTES or offset >= _LARGEST:
         raise DataError(f"{path} names {length:,} bytes at {offset:,}; allowed are up to {MAX_BYTES:,}. Get it again.")
     content = _read(path, offset, length)
@@ -197,7 +202,7 @@ class _Places:
     compression: int
 
     def name(self, x: int, y: int) -> str:
-        return f"{self.path}#{self.zoom}/{x}/{y}"
+        return name_in_file(self.path, self.zoom, x, y)
 
     def image(self, x: int, y: int) -> Image.Image:
         offset, length = self.places[np.searchsorted(self.keys, x << self.zoom | y)].tolist()

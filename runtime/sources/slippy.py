@@ -8,16 +8,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import atan, cos, degrees, pi, radians, sinh
+from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
-from geodtr.runtime.geodesy import SEMI_MAJOR
+from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import MAX_TILES, Tile
 
 MAX_ZOOM = 30
+
+MAX_BYTES = 32 << 20
+"""Of one tile's image in a file of many."""
 
 LARGEST_MERGED = 8192
 """Pixels a side of a reference that is merged: 200 MB, in each of several threads."""
@@ -63,10 +67,11 @@ def place(x: float, y: float, zoom: int) -> tuple[float, float]:
 
 
 def metres_per_pixel(lat: float, zoom: int, side: int) -> float:
-    """Metres on the ground of a pixel at `lat` (degrees) in tiles of `side` pixels: C cos(lat) / (side 2^z), where C is
-    the equator's length. Source: OpenStreetMap wiki, Zoom levels; on the ellipsoid right within 0.7 %.
+    """Metres on the ground of a pixel at `lat` (degrees) in tiles of `side` pixels, the mean of its two sides. It is
+    360 / (side 2^z) degrees wide, and cos(lat) times as many high: `place`, derived.
     """
-    return 2 * pi * SEMI_MAJOR * cos(radians(lat)) / (side * (1 << zoom))
+    north, east = metres_per_degree(lat)
+    return float(east + north * cos(radians(lat))) / 2 * 360 / (side * (1 << zoom))
 
 
 class TileStore(Protocol):
@@ -121,6 +126,25 @@ def choose_zoom(where: str, zooms: Sequence[int], asked: int | None) -> int:
         return zooms[0]
     held = f"{where} holds the zooms {', '.join(map(str, zooms))}" if zooms else f"{where} holds no map tiles"
     raise DataError(f"{held}; " + ("choose one: --zoom Z" if asked is None else f"there is no {asked}."))
+
+
+def check_count(path: Path, zoom: int, count: float) -> None:
+    """Raise DataError where a file holds more tiles of a zoom than MAX_TILES."""
+    if count > MAX_TILES:
+        raise DataError(f"{path} holds more than {MAX_TILES:,} tiles of zoom {zoom}. Choose a smaller zoom: --zoom Z")
+
+
+def vector_tiles(path: Path) -> DataError:
+    """The error of a file of vector tiles."""
+    return DataError(
+        f"{path} holds vector tiles, which are no pictures. Export an image layer: in QGIS, Generate XYZ tiles "
+        "(MBTiles)."
+    )
+
+
+def name_in_file(path: Path, zoom: int, x: int, y: int) -> str:
+    """What a person would call a tile's image in a file of many."""
+    return f"{path}#{zoom}/{x}/{y}"
 
 
 def map_tiles(

@@ -15,6 +15,9 @@ from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.decode import Decoded, decode
 
+MAX_TILES = 5_000_000
+"""Of one source: more are a mistake in the zoom or the size, or in the file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:

@@ -12,7 +12,7 @@ from math import isfinite
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.sources.footprint import Corner, Footprint
+from geodtr.runtime.sources.footprint import EDGES, Corner, Footprint
 from geodtr.runtime.sources.tile import Tile, check_position
 from geodtr.runtime.text_rows import read_csv
 
@@ -43,7 +43,6 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     },
 }
 _KNOWN = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
-_EDGES = ("south", "west", "north", "east")
 _DIAGONALS = (("above_left", "below_right"), ("below_left", "above_right"))
 
 
@@ -88,7 +87,7 @@ def _header(written: Sequence[str], path: Path) -> list[str]:
     doubled = {name for name in header if header.count(name) > 1}
     if doubled:
         raise DataError(f"{path} names the columns {', '.join(sorted(doubled))} twice. Rename or remove one of each.")
-    edges = [name for name in _EDGES if name in header]
+    edges = [name for name in EDGES if name in header]
     corners = [name for name in _CORNERS if f"{name}_lat" in header or f"{name}_lon" in header]
     half = [name for name in corners if not (f"{name}_lat" in header and f"{name}_lon" in header)]
     if half or (0 < len(edges) < 4) or (corners and not any(set(pair) <= set(corners) for pair in _DIAGONALS)):
@@ -130,7 +129,7 @@ def _tile(values: Mapping[str, str], folder: Path, where: str) -> Tile:
 
 def _footprint(values: Mapping[str, str], where: str) -> Footprint | None:
     """By the edges or corners in a row; None where it has no such columns, or all of their cells are empty."""
-    edges = {name: _number(values, name, where) for name in _EDGES if name in values}
+    edges = {name: _number(values, name, where) for name in EDGES if name in values}
     corners = {name: _corner(values, name, where) for name in _CORNERS if f"{name}_lat" in values}
     given = [*edges.values(), *corners.values()]
     if all(each is None for each in given):

@@ -45,7 +45,7 @@ def local_vrt(path: Path) -> tuple[bytes, list[Path]]:
     Raises DataError when it is no such XML, is larger than MAX_BYTES, holds an element that is not known here, or
     names a file outside its folder.
     """
-    with readable(DataError):
+    with readable(DataError, path):
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MB. Split the list of sheets.")
         content = path.read_bytes()

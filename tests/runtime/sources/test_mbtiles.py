@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, UserError
-from geodtr.runtime.sources import mbtiles
+from geodtr.runtime.sources import mbtiles, slippy
 from geodtr.runtime.sources.mbtiles import open_mbtiles
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.slippy import XyzOptions
@@ -164,9 +164,16 @@ def test_values_of_gigabytes_and_too_many_tiles_are_refused(
     large = _write(tmp_path / "large.mbtiles", [(17, 0, 0, bytes(2 << 20))])
     with pytest.raises(UserError, match=r"large\.mbtiles"):
         open_mbtiles(large)
-    monkeypatch.setattr(mbtiles, "MAX_TILES", 5)
+    monkeypatch.setattr(slippy, "MAX_TILES", 5)
     with pytest.raises(DataError, match="more than 5 tiles"):
         open_mbtiles(path)
+
+
+def test_a_refused_file_is_closed(path: Path) -> None:
+    with pytest.raises(DataError, match="there is no 3") as error:
+        open_mbtiles(path, XyzOptions(zoom=3))
+    assert error.tb, "its frames are alive, and their connection would be"
+    assert path not in [file.resolve() for file in Path("/proc/self/fd").iterdir()]
 
 
 def test_what_is_no_mbtiles_or_being_written_is_refused(tmp_path: Path, path: Path) -> None:

@@ -112,6 +112,13 @@ def test_several_zooms_vector_tiles_and_too_many_tiles_are_refused(
         open_pmtiles(path)
 
 
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path: Path) -> None:
+    """Linux has a file that opens and cannot be read at its beginning, as a disk's broken sector."""
+    (tmp_path / "map.pmtiles").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=r"map\.pmtiles cannot be read"):
+        open_pmtiles(tmp_path / "map.pmtiles")
+
+
 def test_hostile_directories_end_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "MAX_BYTES", 1 << 20)
     itself = directory([(0, 0, 100, 0)])
