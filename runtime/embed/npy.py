@@ -13,10 +13,10 @@ import numpy as np
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.files import check_new_file, new_pair
+from geodtr.runtime.files.text_rows import new_csv
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
-from geodtr.runtime.text_rows import new_csv
 
 SUFFIX = ".npy"
 COLUMNS = ("row", "name", "time", "left_out")

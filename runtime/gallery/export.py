@@ -9,10 +9,10 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.files.text_rows import new_csv
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.tile import Tile
-from geodtr.runtime.text_rows import new_csv
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
 

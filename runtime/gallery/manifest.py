@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from geodtr import __version__
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import check_regular, write_bytes
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Index, Storage
 

@@ -13,12 +13,12 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
-from geodtr.runtime.foreign_text import escape_controls
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.files.foreign_text import escape_controls
+from geodtr.runtime.files.text_rows import RowWriter
 from geodtr.runtime.localization.result import Waypoint
-from geodtr.runtime.text_rows import RowWriter
 
 SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
 _GPX = "http://www.topografix.com/GPX/1/1"

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.images.decode import Decoded, decode
 
 MAX_TILES = 5_000_000

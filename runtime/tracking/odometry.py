@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.foreign_text import from_cell
+from geodtr.runtime.files.foreign_text import from_cell
 
 TIMES = ("time_s", "time_unix_s")
 SPEEDS: Mapping[str, float] = {"speed_m_s": 1.0, "speed_km_h": 1 / 3.6}

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.documents import read_document
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_new_folder, check_regular, write_bytes
+from geodtr.runtime.files.documents import read_document
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
