@@ -17,6 +17,7 @@ from checkout import SHARED
 from hypothesis import is_hypothesis_test, settings
 
 from geodtr.cli.main import run
+from geodtr.export import timing
 from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.build.source import export_checkpoint
@@ -95,6 +96,14 @@ def exported_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph_export, "export_network", export_network)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_timing() -> Iterator[None]:
+    """Time a few milliseconds a turn: no test asks how fast this machine is, and parity would wait seconds for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "_TURN", 0.005)
         yield
 
 
