@@ -37,12 +37,8 @@ def table_of(out: Path) -> Path:
 
 def check_out(out: Path) -> None:
     """Ask before the work: raise ConfigError unless `out` ends in .npy, OutputExists when it or its table is there."""
-    if out.suffix != SUFFIX:
-        raise ConfigError(
-            f"{out} does not end in {SUFFIX}, which is what is written. Name it {out.with_suffix(SUFFIX)}."
-        )
-    for path in (out, table_of(out)):
-        check_new_file(path)
+    check_new_file(out, (SUFFIX,))
+    check_new_file(table_of(out))
 
 
 def embed_to(

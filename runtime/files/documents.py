@@ -3,10 +3,7 @@
 Every document is parsed here.
 """
 
-import errno
 import json
-import os
-import stat
 import sys
 from collections.abc import Callable
 from math import isfinite
@@ -14,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+
+from geodtr.runtime.files.reading import open_to_read, too_large
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,12 +42,10 @@ def read_document(path: Path, most: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file. Raises OSError when it is another kind of file (a pipe would block its reader), or
     has more than `most` bytes.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with open_to_read(path, most) as file:
         content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    if len(content) > most:  # it has grown since
+        raise too_large(path, most)
     return content
 
 

@@ -44,8 +44,8 @@ def escaped(letter: str) -> str:
 def as_cell(value: object) -> object:
     """A value for a CSV: text that a spreadsheet would evaluate begins with an apostrophe, which `from_cell` removes.
 
-    Text that begins with apostrophes and then such a character gets one more, so that every text comes back. Numbers
-    stay numbers.
+    Text that begins with apostrophes or spaces and then such a character gets one too, so that every text comes back.
+    Numbers stay numbers.
     """
     return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
@@ -56,7 +56,7 @@ def from_cell(cell: str) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    bare = text.lstrip("'")
+    bare = text.lstrip(" '")  # some skip spaces
     return bare.startswith(_FORMULA) and _NUMBER.fullmatch(bare) is None
 
 

@@ -1,16 +1,22 @@
 """Rows of text files, read with their line numbers and without a byte-order mark, and CSV files written.
 
-Text that a spreadsheet would evaluate is marked when it is written, and read back unchanged.
+Text that a spreadsheet would evaluate is marked when it is written, and the mark removed when it is read.
 """
 
 import csv
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.foreign_text import as_cell, from_cell
+from geodtr.runtime.files.reading import open_to_read
+
+MAX_BYTES = 1 << 30
+"""Of a file: a million rows of a thousand bytes."""
 
 
 def read_csv(path: Path) -> list[tuple[int, list[str]]]:
@@ -19,19 +25,30 @@ def read_csv(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def csv_rows(path: Path, most: int | None = None) -> Iterator[tuple[int, list[str]]]:
-    """All rows that are not empty, cells stripped, each with its line number in the file, as they are read.
+    """The `rows_of` a file, as they are read.
 
-    Raises DataError when the file is not a CSV in UTF-8, cannot be read, or has more than `most` rows below its header.
+    Raises DataError as `rows_of` does, when the file cannot be read, or has more than `most` rows below its header.
     """
-    count = 0
-    with _explained(path, "a CSV"), path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, skipinitialspace=True)
+    with open_text(path, newline="") as file:
+        for count, row in enumerate(rows_of(file, str(path))):
+            if most is not None and count > most:
+                raise DataError(f"{path} has more than {most:,} rows. Split it.")
+            yield row
+
+
+def rows_of(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """All rows that are not empty, each with the number of its line, as the lines come; no cell begins or ends with
+    space.
+
+    Raises DataError, beginning with `name`, when they are no CSV in UTF-8.
+    """
+    try:
+        reader = csv.reader(lines, skipinitialspace=True)
         for row in reader:
             if row:
-                count += 1
-                if most is not None and count > most + 1:
-                    raise DataError(f"{path} has more than {most:,} rows. Split it.")
-                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
+                yield reader.line_num, [from_cell(cell).strip() for cell in row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None
 
 
 @contextmanager
@@ -42,33 +59,52 @@ def new_csv(path: Path) -> "Iterator[RowWriter]":
 
 
 class RowWriter:
-    """Writes rows whose text no spreadsheet evaluates (`as_cell`); `csv_rows` gives it back as it was."""
+    """Writes rows whose text no spreadsheet evaluates (`as_cell`). `csv_rows` gives it back as it was, but for space
+    at its ends, and for bytes that are not UTF-8, which it refuses: of a table in another encoding it would make names.
+    """
 
     def __init__(self, file: IO[str]) -> None:
-        self._writer: Any = csv.writer(file, lineterminator="\n")
+        self._writer: Any = csv.writer(_Rows(file), lineterminator="\r\n")
 
     def write(self, row: Iterable[object]) -> None:
         """Write one row."""
         self._writer.writerow(map(as_cell, row))
 
 
-def read_words(path: Path) -> list[tuple[int, list[str]]]:
-    """The words of all lines that have any, each line with its number.
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Lines that end in \\n, of a writer that thinks of \\r\\n: it quotes texts that hold either character of that."""
 
-    Raises DataError when the file is not text in UTF-8, or cannot be read.
-    """
-    with _explained(path, "text"):
-        text = path.read_text(encoding="utf-8-sig")
-    # Not splitlines(), which also breaks at characters that are no line's end to anybody else.
-    rows = ((number, line.split()) for number, line in enumerate(text.split("\n"), start=1))
+    file: IO[str]
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix("\r\n") + "\n")
+
+
+def read_words(path: Path) -> list[tuple[int, list[str]]]:
+    """The words of all lines that have any, each line with its number. Raises DataError as `read_lines` does."""
+    rows = ((number, line.split()) for number, line in enumerate(read_lines(path), start=1))
     return [(number, words) for number, words in rows if words]
 
 
-@contextmanager
-def _explained(path: Path, kind: str) -> Iterator[None]:
+def read_lines(path: Path) -> list[str]:
+    """All lines without space at their ends. Raises DataError when the file is not text in UTF-8, or cannot be read."""
     try:
-        yield
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not {kind} in UTF-8 ({error}).") from None
+        with open_text(path) as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 ({error}).") from None
+    # Not splitlines(), which also breaks at characters that are no line's end to anybody else.
+    return [line.strip() for line in text.split("\n")]
+
+
+@contextmanager
+def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file of text, or a pipe, without a byte-order mark; `newline` as open() has it. Raises DataError when it cannot
+    be read, then or within.
+    """
+    try:
+        with TextIOWrapper(open_to_read(path, MAX_BYTES, pipes=True), "utf-8-sig", newline=newline) as file:
+            yield file
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None

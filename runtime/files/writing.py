@@ -6,94 +6,24 @@ Knows paths and bytes; knows nothing of what they hold.
 import errno
 import fcntl
 import glob
-import hashlib
 import os
 import shutil
 import signal
-import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from geodtr.runtime.errors import OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.files.reading import open_regular
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
 _KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 Lock = Literal["ours", "another's", "none"]
 """`none`: the file system has no locks, so another process cannot be detected."""
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """One hex SHA-256 over the contents of all files, in order."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(bytes.fromhex(sha256(path)))
-    return digest.hexdigest()
-
-
-@contextmanager
-def readable(error_class: type[UserError], path: Path | None = None) -> Iterator[None]:
-    """Turn what a disk or its permissions refuse, asked what is at a place, into an `error_class` naming that place:
-    `path` where the system does not name it, as when an opened file is read.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise error_class(
-            f"{error.filename or path or 'A file'} cannot be read ({error.strerror}). Check the path, and that you may "
-            "look there."
-        ) from None
-
-
-def check_file(path: Path, error_class: type[UserError], remedy: str = "Check the path.") -> None:
-    """Raise `error_class` where there is no file at `path`."""
-    with readable(error_class):
-        if not path.is_file():
-            raise error_class(f"{path} is not a file. {remedy}")
-
-
-def check_regular(path: Path, error_class: type[UserError]) -> bool:
-    """Whether a file is at `path`. Raises `error_class` where anything else is: a symbolic link leads elsewhere, and a
-    pipe or a device may never end.
-    """
-    with readable(error_class):
-        try:
-            regular = stat.S_ISREG(path.lstat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-    if not regular:
-        raise _not_regular(path, error_class)
-    return True
-
-
-def open_regular(path: Path, flags: int, error_class: type[UserError]) -> int:
-    """A descriptor of the file `path`. Raises FileNotFoundError, or `error_class` as check_regular does."""
-    check_regular(path, error_class)  # a device is not even opened
-    try:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _not_regular(path, error_class) from None
-        raise
-
-
-def _not_regular(path: Path, error_class: type[UserError]) -> UserError:
-    return error_class(
-        f"{path} is a symbolic link, a folder, a pipe or a device where only a file may be. Put the file itself there."
-    )
 
 
 @contextmanager
@@ -219,12 +149,22 @@ def check_new_folder(path: Path) -> None:
     check_writable(path)
 
 
-def check_new_file(path: Path) -> None:
-    """Likewise for a file: raise OutputExists when anything lies where it shall be, UserError when nothing can."""
+def check_new_file(path: Path, endings: Sequence[str] = ()) -> None:
+    """Likewise for a file: raise OutputExists when anything lies where it shall be, UserError when nothing can,
+    ConfigError as `check_ending` does where there are `endings` to have.
+    """
+    if endings:
+        check_ending(path, endings)
     with _answered(path):
         if path.exists() or path.is_symlink():
             raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
     check_writable(path)
+
+
+def check_ending(path: Path, endings: Sequence[str]) -> None:
+    """Raise ConfigError unless the name of the output file `path` ends in one of `endings`, in either case."""
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{path} does not end in {' or '.join(endings)}, which is what is written. Rename it.")
 
 
 def check_writable(path: Path) -> None:

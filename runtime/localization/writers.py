@@ -28,9 +28,7 @@ _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 def check_out(path: Path) -> None:
     """Raise ConfigError when `path`'s ending names no format, OutputExists when it is taken."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed are {', '.join(SUFFIXES)}.")
-    check_new_file(path)
+    check_new_file(path, SUFFIXES)
 
 
 @contextmanager

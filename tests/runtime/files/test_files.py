@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodtr.runtime.errors import OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.files import check_new_file, check_new_folder, new_file, new_folder, write_bytes
 
 
@@ -118,6 +118,13 @@ def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path) -> None:
     write_bytes(tmp_path / "rows.npy", b"rows")
     assert (tmp_path / "outside").read_bytes() == b"mine"
     assert (tmp_path / "rows.npy").read_bytes() == b"rows"
+
+
+def test_an_output_ends_in_what_is_written(tmp_path: Path) -> None:
+    check_new_file(tmp_path / "a.CSV", (".csv", ".gpx"))
+    for name in ("a", "a.txt", "csv", ".csv"):
+        with pytest.raises(ConfigError, match=r"does not end in \.csv or \.gpx"):
+            check_new_file(tmp_path / name, (".csv", ".gpx"))
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:

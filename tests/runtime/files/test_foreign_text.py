@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.foreign_text import LONGEST_TEXT, as_cell, escape_controls, from_cell, visible
 from geodtr.runtime.files.text_rows import new_csv, read_csv
+
+_UTF8 = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_text_like_a_formula_comes_back_from_a_cell(text: str) -> None:
     assert from_cell(str(as_cell(text))) == text
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\uff1d1", "'=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\uff1d1", "'=1", " =1", " '=1"])
 def test_a_spreadsheet_sees_text_where_a_formula_could_be(text: str) -> None:
     assert as_cell(text) == f"'{text}"
 
@@ -69,6 +72,28 @@ def test_a_csv_gives_back_what_was_written(tmp_path: Path) -> None:
         for row in rows:
             table.write(row)
     assert [row for _, row in read_csv(tmp_path / "a.csv")] == rows
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(max_size=6, alphabet="=+-@\t'\"1 \n\r,\v") | st.text(_UTF8, max_size=9), min_size=1))
+def test_a_csv_gives_back_any_text_but_space_at_its_ends(tmp_path: Path, row: list[str]) -> None:
+    with new_csv(tmp_path / "a.csv") as table:
+        table.write(["header"])
+        table.write(row)
+    assert read_csv(tmp_path / "a.csv")[1][1] == [text.strip() for text in row]
+
+
+def test_what_is_no_file_keeps_no_reader_of_rows_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    assert read_csv(tmp_path / "a.csv") == [], "nobody writes to it"
+    out, into = os.pipe()
+    os.write(into, b"a,b\n")
+    os.close(into)
+    assert read_csv(Path(f"/dev/fd/{out}")) == [(1, ["a", "b"])]
+    os.close(out)
+    for endless in ("/dev/zero", str(tmp_path)):
+        with pytest.raises(DataError, match="it is not a regular file"):
+            read_csv(Path(endless))
 
 
 def test_a_csv_keeps_the_bytes_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
