@@ -34,6 +34,7 @@ test-nightly: install
 
 check: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --quiet --preview --select DOC201,DOC402,DOC501 geodtr # sections of the public names' docstrings
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/words.py $(PLAIN)
 	$(BIN)/mypy $(PACKAGES)

@@ -24,10 +24,10 @@ def visible(text: str) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """The text on one line, without a character that a terminal obeys or that hides others.
+    r"""The text on one line, without a character that a terminal obeys or that hides others.
 
     Control and format characters (ANSI escapes, bidi controls) and bytes that are not UTF-8 become escapes as in
-    Python's strings: `\\x1b`.
+    Python's strings: `\x1b`.
     """
     if text.isprintable():
         return text

@@ -110,6 +110,7 @@ def positions(tiles: Sequence[Tile]) -> Values:
 
 
 def frame_of(lat: Values, lon: Values) -> Frame:
+    """The smallest frame around positions in degrees, across the 180th meridian too."""
     # The mean direction, for a mean of numbers is on the wrong side of the Earth for places about the 180th meridian.
     middle = wrapped(circular_mean(lon, np.ones_like(lon)))
     offsets = wrapped(lon - middle)

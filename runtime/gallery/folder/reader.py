@@ -1,4 +1,6 @@
-"""A gallery folder opened for reading. Its files:
+"""A gallery folder opened for reading.
+
+Its files:
 
 gallery.json         the manifest (gallery/manifest.py)
 references.sqlite    one row per reference: id, file, position, further values (table.py)
