@@ -73,7 +73,7 @@ class RowWriter:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Lines that end in \\n, of a writer that thinks of \\r\\n: it quotes texts that hold either character of that."""
+    """Ends each row in a line feed. Its writer thinks of CR LF, for it quotes the texts that hold what ends rows."""
 
     file: IO[str]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from geodtr.runtime.errors import DataError, MissingDependency, UserError
@@ -102,7 +103,7 @@ def _open_file(path: Path) -> Any:
         dataset.close()
         raise DataError(
             f"{path} names another file for its overviews, which may be anywhere. Build them again: "
-            f"rio overview --build auto {path}"
+            f"rio overview --build auto {quote(str(path))}"
         )
     for suffix in (".ovr", ".OVR", ".msk", ".MSK"):
         beside = path.with_name(path.name + suffix)

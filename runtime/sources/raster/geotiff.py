@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from shlex import quote
 from typing import Any, overload
 
 import numpy as np
@@ -214,12 +215,12 @@ def _check_georeferenced(dataset: Any, path: Path) -> None:
     if dataset.gcps[0] or (dataset.crs is None and dataset.rpcs):
         raise DataError(
             f"{path} gives control points in place of a position for each pixel. Warp it first, for example: "
-            f"gdalwarp -t_srs EPSG:3857 {path} NEW.tif"
+            f"gdalwarp -t_srs EPSG:3857 {quote(str(path))} NEW.tif"
         )
     if dataset.crs is None:
         raise DataError(
             f"{path} does not say in which coordinate reference system it is. If you know it: "
-            f"rio edit-info --crs EPSG:CODE {path}"
+            f"rio edit-info --crs EPSG:CODE {quote(str(path))}"
         )
     to_map = dataset.transform
     # A world file may say anything, infinity included; no reference system has places a million kilometres apart.
@@ -263,7 +264,7 @@ def _pixels_drawn(dataset: Any, path: Path, grid: Grid, asked: int | None) -> in
     if largest / overview > LARGEST_WINDOW:
         raise DataError(
             f"{path}: a tile would be {largest:,} pixels of the map wide; up to {LARGEST_WINDOW:,} are read for one. "
-            f"Ask for a smaller --tile-metres, or build overviews: rio overview --build auto {path}"
+            f"Ask for a smaller --tile-metres, or build overviews: rio overview --build auto {quote(str(path))}"
         )
     return drawn
 

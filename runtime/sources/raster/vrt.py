@@ -7,6 +7,7 @@ its own folder, and say how they lie, are warped and scaled.
 import os
 from io import BytesIO
 from pathlib import Path
+from shlex import quote
 from xml.etree import ElementTree
 
 from geodtr.runtime.errors import DataError
@@ -64,7 +65,7 @@ def local_vrt(path: Path) -> tuple[bytes, list[Path]]:
             what = element.tag if kind is None else f"{element.tag} {kind}"
             raise DataError(
                 f"{path} has the element {what[:40]!r}, which a list of sheets does not need. Write the map as a file: "
-                f"rio convert {path} NEW.tif"
+                f"rio convert {quote(str(path))} NEW.tif"
             )
         if element.tag in _FILES:
             sheet = _sheet(element, path)

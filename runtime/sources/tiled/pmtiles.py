@@ -173,8 +173,9 @@ def _read(path: Path, offset: int, length: int) -> bytes:
 
 
 def _unpacked(path: Path, offset: int, length: int, compression: int) -> bytes:
-    """Bytes of the file, decompressed: a tile's image or a directory. Raises DataError when they are not
-    there, damaged, or above MAX_BYTES."""
+    """Decompressed bytes of the file: a tile's image or a directory. Raises DataError when they are not there,
+    damaged, or above MAX_BYTES.
+    """
     if length > MAX_BYTES or offset >= _LARGEST:
         raise DataError(f"{path} names {length:,} bytes at {offset:,}; allowed are up to {MAX_BYTES:,}. Get it again.")
     content = _read(path, offset, length)
