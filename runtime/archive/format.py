@@ -20,8 +20,8 @@ import msgspec
 from msgspec import Struct
 
 from geodtr.runtime.archive.keys import SIGNATURE_BYTES
-from geodtr.runtime.documents import MAX_BYTES, decode_json, encode_json
 from geodtr.runtime.errors import ArchiveError
+from geodtr.runtime.files.documents import MAX_BYTES, decode_json, encode_json
 
 FORMAT = 1
 INDEX, SIGNATURE = "index.json", "signature"

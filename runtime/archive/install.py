@@ -21,7 +21,7 @@ from geodtr.runtime.archive.keys import as_pem, is_signed, read_public
 from geodtr.runtime.doctor import examine_bundle
 from geodtr.runtime.errors import ArchiveError
 from geodtr.runtime.files import locked, make_folder, new_folder, readable, sha256, sync, write_bytes
-from geodtr.runtime.foreign_text import escape_controls
+from geodtr.runtime.files.foreign_text import escape_controls
 from geodtr.runtime.progress import Track, untracked
 
 CURRENT, PREVIOUS, VERSIONS, TRUSTED = "current", "previous", "versions", "trusted.pem"

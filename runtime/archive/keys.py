@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodtr.runtime.documents import read_document
 from geodtr.runtime.errors import ArchiveError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
+from geodtr.runtime.files.documents import read_document
 from geodtr.runtime.installation import naming_extras
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
-from geodtr.runtime.foreign_text import escape_controls
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.files.foreign_text import escape_controls
+from geodtr.runtime.files.text_rows import RowWriter
 from geodtr.runtime.localization.result import Waypoint
-from geodtr.runtime.text_rows import RowWriter
 
 SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
 _GPX = "http://www.topografix.com/GPX/1/1"
@@ -28,9 +28,7 @@ _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 def check_out(path: Path) -> None:
     """Raise ConfigError when `path`'s ending names no format, OutputExists when it is taken."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed are {', '.join(SUFFIXES)}.")
-    check_new_file(path)
+    check_new_file(path, SUFFIXES)
 
 
 @contextmanager

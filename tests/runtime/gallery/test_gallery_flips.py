@@ -14,7 +14,7 @@ import pytest
 from tiny_gallery import SIZE, build, descriptors_of, made_tiles
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery.folder import table
+from geodtr.runtime.gallery.folder import opening
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.sources.tile import Tile
@@ -54,7 +54,7 @@ class Intact:
 
 @pytest.fixture
 def intact(monkeypatch: pytest.MonkeyPatch) -> Iterator[Intact]:
-    monkeypatch.setattr(table, "_PAGE", 512)
+    monkeypatch.setattr(opening, "_PAGE", 512)
     memory = Path("/dev/shm")  # thousands of writers run one after the other, each of which waits for its disk
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Intact(Path(folder) / "g")
