@@ -3,6 +3,7 @@
 Knows addresses and bytes; knows nothing of messages.
 """
 
+import os
 import re
 import select
 import socket
@@ -186,7 +187,9 @@ class _Serial:
         return data
 
     def send(self, data: bytes) -> None:
-        self._port.write(data)
+        # pyserial's own write would try a full buffer again until there is room.
+        if os.write(self.fileno(), data) < len(data):
+            raise ConnectionResetError  # a part of a message would garble the next one
 
     def close(self) -> None:
         self._port.close()

@@ -4,6 +4,7 @@ import math
 import os
 import pty
 import resource
+import select
 import signal
 import socket
 import sys
@@ -442,6 +443,50 @@ def test_a_serial_line_is_spoken() -> None:
     finally:
         transport.close()
         os.close(theirs)
+
+
+def test_a_serial_line_that_takes_no_bytes_drops_messages_and_holds_nothing_up() -> None:
+    ours, theirs = pty.openpty()
+    transport = Transport(f"serial:{os.ttyname(theirs)}:57600")
+    message = bytes(range(100))
+    taken = list[bool]()
+
+    def send(count: int) -> None:
+        taken.extend(transport.send(message) for _ in range(count))
+
+    def send_in_time(count: int) -> None:
+        taken.clear()
+        thread = Thread(target=send, args=(count,), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    def read_all() -> bytes:
+        data = b""
+        while select.select([ours], [], [], 0.1)[0]:
+            data += os.read(ours, 1 << 16)
+        return data
+
+    def open_again() -> None:
+        for _ in range(40):
+            transport.receive(0.05)
+
+    try:
+        send_in_time(1000)
+        whole = taken.index(False)
+        assert 0 < whole < 1000
+        assert not any(taken[whole:])
+        open_again()
+        send_in_time(10)
+        assert not any(taken), "the buffer is still full"
+        assert read_all().startswith(message * whole)
+        send_in_time(10)
+        assert taken == [True] * 10, "it was full, and not broken"
+        assert read_all() == message * 10
+    finally:
+        os.close(ours)
+        os.close(theirs)
+        transport.close()
 
 
 def test_udpin_answers_the_last_that_spoke() -> None:
