@@ -36,7 +36,7 @@ from geodtr.runtime.tracking.odometry import Odometry, Step
 PATIENCE = 5.0
 """Seconds without a heartbeat after which an autopilot counts as silent."""
 _HEARTBEAT = 1.0
-_LONGEST_WAIT = 0.05  # seconds that closing may take
+_LONGEST_WAIT = 0.05  # seconds until closing is noticed, unless TCP is dialled again or a name looked up meanwhile
 
 
 @dataclass(frozen=True, slots=True)

@@ -377,6 +377,12 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
         LinkOptions(address)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
+def test_a_host_name_that_cannot_be_asked_for_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="host name"):
+        LinkOptions(f"udpout:{host}:14550")
+
+
 @pytest.mark.parametrize("address", ["tcp:127.0.0.1:1", "serial:/dev/no-such-line", "udpout:no-such-host.invalid:1"])
 def test_an_address_that_cannot_be_opened_is_named(address: str) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
