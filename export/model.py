@@ -85,9 +85,9 @@ def open_model(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> Model:
         )
     import torch
 
-    from geodtr.training.distributed import Ranks
     from geodtr.training.models.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import embedders
+    from geodtr.training.parallel.distributed import Ranks
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -16,16 +16,16 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.distributed import Ranks, join_ranks
-from geodtr.training.interruption import defer_signals
 from geodtr.training.listener import Listener
 from geodtr.training.memory import check_memory
 from geodtr.training.pair_images import PairImages
-from geodtr.training.pair_order import PairOrder
+from geodtr.training.parallel.distributed import Ranks, join_ranks
 from geodtr.training.pretrained import first_weights
+from geodtr.training.run.folder import RunFolder, pairs_sha256, read_run
+from geodtr.training.run.interruption import defer_signals
+from geodtr.training.run.pair_order import PairOrder
+from geodtr.training.run.state import SavedRun, is_finished, load_state
 from geodtr.training.run_files import LAST, STATE
-from geodtr.training.run_folder import RunFolder, pairs_sha256, read_run
-from geodtr.training.run_state import SavedRun, is_finished, load_state
 from geodtr.training.trainer import Trainer
 
 _GIGABYTE = 1e9

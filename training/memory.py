@@ -4,6 +4,7 @@ Source: PyTorch's hooks on what the backward pass keeps, on its device meta, whi
 """
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -11,9 +12,9 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import memory_bytes
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
-from geodtr.training.distributed import Ranks
 from geodtr.training.models.base import CrossViewModel
 from geodtr.training.models.registry import outline
+from geodtr.training.parallel.distributed import Ranks
 
 _COPIES = 4
 """Of each parameter: its value, its gradient, and the optimiser's two moments."""
@@ -31,14 +32,23 @@ def check_memory(config: TrainConfig, ranks: Ranks) -> None:
     if weights > there:
         raise ConfigError(
             f"The model has {count:,} parameters. To train it takes at least {_gb(weights)}; {where} has {_gb(there)}. "
-            "Make it smaller: model.descriptors, model.feed_forward, model.backbone, or the input sizes."
+            f"{_smaller(config)}"
         )
-    activations = _kept(network, config) * config.recipe.views * pairs
-    if weights + activations > there:
+    of_a_pair = _kept(network, config) * config.recipe.views
+    if weights + of_a_pair * pairs > there:
+        fit = (there - weights) // of_a_pair * ranks.count
+        lower = f"Lower recipe.micro_batch (now {config.micro_batch}): at most {fit} fit." if fit else _smaller(config)
         raise ConfigError(
-            f"{pairs} pairs per forward pass take at least {_gb(weights + activations)}; {where} has {_gb(there)}. "
-            f"Lower recipe.micro_batch (now {config.micro_batch}): about {int(pairs * there / activations)} fit."
+            f"{pairs} pairs per forward pass take at least {_gb(weights + of_a_pair * pairs)}; {where} has "
+            f"{_gb(there)}. {lower}"
         )
+
+
+def _smaller(config: TrainConfig) -> str:
+    """The remedy that names the sizes which this kind of model has."""
+    values = ((name, getattr(config.model, name)) for name in config.model.__struct_fields__)
+    sizes = [f"model.{name}" for name, value in values if type(value) is int or isinstance(value, tuple | Struct)]
+    return f"Make it smaller: {', '.join(sizes)}, or the input sizes."
 
 
 def _kept(network: CrossViewModel, config: TrainConfig) -> int:

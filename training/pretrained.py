@@ -55,8 +55,8 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
     pretrained = _find_pretrained(config.model)
     if pretrained is None:
         raise ConfigError(
-            f'recipe.pretrained is "{source}", but model.backbone is not the network that such weights are for. Set '
-            "recipe.pretrained=none."
+            f'recipe.pretrained is "{source}", but there are such weights only for a ResNet-34, ConvNeXt-T, ConvNeXt-B '
+            "or VGG-16 of the published sizes, and the model has another one. Set recipe.pretrained=none."
         )
     tensors = _download(pretrained.weights) if source == "imagenet" else _read(Path(source), pretrained.title)
     renamed = {pretrained.rename(name): tensor for name, tensor in tensors.items()}

@@ -20,15 +20,15 @@ from geodtr.training.augment.layout_simulation import (
     draw_second_layout,
 )
 from geodtr.training.augment.photometric import change_semantic, draw_semantic
-from geodtr.training.branch_threads import BranchThreads, can_run_in_threads
 from geodtr.training.config import TrainConfig
-from geodtr.training.distributed import Ranks, share_batch_norm
-from geodtr.training.grad_cache import Gradients, Outputs, backpropagate, backward
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pair_images import PairBatch, PairImages
+from geodtr.training.parallel.branch_threads import BranchThreads, can_run_in_threads
+from geodtr.training.parallel.distributed import Ranks, share_batch_norm
+from geodtr.training.parallel.grad_cache import Gradients, Outputs, backpropagate, backward
 from geodtr.training.qat import simulate_int8
 from geodtr.training.seeding import Purpose, generator, seed_of
 

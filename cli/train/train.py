@@ -70,8 +70,8 @@ def train(
     read_preset(preset)
     _check(data, validation)
     from geodtr.training.config import DataSpecs, load_preset
-    from geodtr.training.distributed import is_rank_zero
     from geodtr.training.loop import train as run_training
+    from geodtr.training.parallel.distributed import is_rank_zero
 
     if is_rank_zero():
         check_new_folder(out)
@@ -118,8 +118,8 @@ def resume(
     _check(data, validation)
     from geodtr.training.config import DataSpecs
     from geodtr.training.loop import resume as go_on
-    from geodtr.training.run_folder import read_run
-    from geodtr.training.run_state import is_finished, load_state
+    from geodtr.training.run.folder import read_run
+    from geodtr.training.run.state import is_finished, load_state
 
     config = read_run(run)
     if is_finished(load_state(run / STATE).state):
@@ -212,7 +212,7 @@ def _check(*specs: str | None) -> None:
 
 def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
     from geodtr.training.data.spec import read_test_set, read_training_set
-    from geodtr.training.distributed import is_rank_zero
+    from geodtr.training.parallel.distributed import is_rank_zero
 
     pair_set = read_training_set(specs.train, specs.limit or None)
     validation_set = read_test_set(specs.validation) if specs.validation else None
@@ -228,8 +228,8 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     from geodtr.cli.train.bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
     from geodtr.runtime.progress import untracked
-    from geodtr.training.distributed import is_rank_zero
     from geodtr.training.listener import Listeners
+    from geodtr.training.parallel.distributed import is_rank_zero
 
     if not is_rank_zero():
         yield untracked, LeftOut()
@@ -239,7 +239,7 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
 
 
 def _done(checkpoint: Path) -> None:
-    from geodtr.training.distributed import is_rank_zero
+    from geodtr.training.parallel.distributed import is_rank_zero
     from geodtr.training.run_files import BEST
 
     if is_rank_zero():

@@ -5,8 +5,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from geodtr.training.distributed import join_ranks, share_batch_norm
-from geodtr.training.grad_cache import Outputs, backward
+from geodtr.training.parallel.distributed import join_ranks, share_batch_norm
+from geodtr.training.parallel.grad_cache import Outputs, backward
 
 PAIRS, MICRO_BATCH = 8, 4
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from official import FIGURES
 
-from geodtr.training.hard_negatives import (
+from geodtr.training.run.hard_negatives import (
     Neighbours,
     fill_batches,
     most_similar,
     nearest_in_space,
-    nearest_on_sphere,
+    nearest_on_earth,
 )
 
 
@@ -43,7 +43,7 @@ def _descriptors() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def test_neighbours_on_the_map_are_the_true_ones(figures: dict[str, Any]) -> None:
-    neighbours = nearest_on_sphere(np.array(figures["lat"]), np.array(figures["lon"]), figures["gps_k"])
+    neighbours = nearest_on_earth(np.array(figures["lat"]), np.array(figures["lon"]), figures["gps_k"])
     assert neighbours.tolist() == _lists(figures["gps_lists_true_haversine"])
 
 

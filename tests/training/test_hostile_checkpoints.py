@@ -1,6 +1,7 @@
 """Files of weights that ask for more than they hold are refused by name, before memory is taken for them."""
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_bundle import write_pairs
 
-from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training import memory
 from geodtr.training.config import load_preset
@@ -22,6 +23,7 @@ from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
 from geodtr.training.models.official import import_official
 from geodtr.training.models.registry import build_model, outline
+from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets import preset_names
 from geodtr.training.pretrained import first_weights
 
@@ -172,3 +174,26 @@ def test_a_setting_that_asks_for_more_memory_than_there_is_is_refused_with_numbe
     command = ("train", "--preset", "world-tiny", "--data", f"pairs:{pairs}", "--out", tmp_path / "run")
     message = refused(*command, "--set", setting)
     assert named in message
+
+
+@pytest.mark.parametrize("preset", ["world-tiny", "world-sample4geo", "world-safa"])
+def test_the_named_micro_batch_fits_and_the_named_sizes_exist(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ranks = Ranks()
+
+    def message(settings: list[str]) -> str:
+        with pytest.raises(ConfigError) as error:
+            memory.check_memory(load_preset(preset, settings), ranks)
+        return str(error.value)
+
+    # The weights take most of the memory: what they leave counts.
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 1)
+    least = float(re.search(r"at least ([\d.]+) GB", message([]))[1])  # type: ignore[index]
+    monkeypatch.setattr(memory, "memory_bytes", lambda: int((least + 0.3) * 1e9))
+    most = int(re.search(r"at most (\d+) fit", message(["recipe.batch_size=100000"]))[1])  # type: ignore[index]
+    memory.check_memory(load_preset(preset, [f"recipe.batch_size={most}"]), ranks)
+    assert "fit" in message([f"recipe.batch_size={most + 1}"])
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 1)
+    config = load_preset(preset).model
+    named = re.findall(r"model\.(\w+)", message([]))
+    assert named and all(hasattr(config, name) for name in named)

@@ -25,7 +25,6 @@ from geodtr.training.augment.layout_simulation import (
     draw_heading_errors,
     draw_layout,
     draw_second_layout,
-    reversed_change,
 )
 from geodtr.training.config import load_preset
 from geodtr.training.loop import train
@@ -33,6 +32,11 @@ from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 
 STRENGTHS: tuple[Layout, ...] = ("strong", "weak", "any-angle", "none")
+
+
+def reversed_change(change: LayoutChange) -> LayoutChange:
+    """The inverse of `change`. A mirrored change is its own inverse: the mirror reverses the direction of rotation."""
+    return LayoutChange(torch.where(change.mirrored, change.turn, -change.turn), change.mirrored)
 
 
 def _change(turn: float, mirrored: bool) -> LayoutChange:

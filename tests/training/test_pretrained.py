@@ -85,7 +85,7 @@ def test_without_a_network_and_without_a_file_the_error_names_the_remedy(
 
 
 def test_what_is_no_resnet_34_is_refused(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.backbone is not"):
+    with pytest.raises(ConfigError, match=r"only for a ResNet-34, .*the model has another one"):
         _read("world-tiny", "imagenet")
     with pytest.raises(ConfigError, match="allowed are none, imagenet, or an existing file"):
         _read("geodtr-cvusa", tmp_path / "absent.pth")

@@ -9,9 +9,9 @@ from contextlib import nullcontext
 import torch
 
 from geodtr.training.config import TrainConfig
-from geodtr.training.distributed import Ranks
 from geodtr.training.models.embedder import exact_float32
 from geodtr.training.pair_images import PairImages
+from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.trainer import Trainer
 from gpu.report import Report
 from gpu.setting import SMALL, Setting

@@ -14,8 +14,8 @@ from PIL import Image
 from geodtr.runtime.names import Branch
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import KINDS
-from geodtr.training.distributed import Ranks
 from geodtr.training.pair_images import PairImages
+from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.trainer import Trainer
 from gpu.report import Report
 from gpu.setting import Setting

@@ -55,7 +55,7 @@ class Setting:
 
     @property
     def device(self) -> "torch.device":
-        from geodtr.training.distributed import Ranks
+        from geodtr.training.parallel.distributed import Ranks
 
         return Ranks().device
 

@@ -79,11 +79,6 @@ def draw_heading_errors(degrees: float, pairs: int, generator: torch.Generator) 
     return (torch.rand(pairs, generator=generator) * 2 - 1) * (degrees / 360)
 
 
-def reversed_change(change: LayoutChange) -> LayoutChange:
-    """The inverse of `change`. A mirrored change is its own inverse: the mirror reverses the direction of rotation."""
-    return LayoutChange(torch.where(change.mirrored, change.turn, -change.turn), change.mirrored)
-
-
 def change_columns(images: Tensor, change: LayoutChange) -> Tensor:
     """Apply `change` to panoramas or polar-transformed tiles: mirror about column 0, then shift columns circularly.
 

@@ -17,12 +17,12 @@ from geodtr.runtime.recall import recall
 from geodtr.training.config import TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import embed_pairs
-from geodtr.training.interruption import Interruption
 from geodtr.training.listener import Listener, Validation
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import embedders
+from geodtr.training.run.interruption import Interruption
+from geodtr.training.run.state import RunState, SavedRun, save_state
 from geodtr.training.run_files import BEST, CONFIG, LAST, STATE, check_run
-from geodtr.training.run_state import RunState, SavedRun, save_state
 from geodtr.training.trainer import Trainer
 
 T = TypeVar("T")

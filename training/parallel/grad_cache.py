@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from geodtr.training.distributed import Ranks
+from geodtr.training.parallel.distributed import Ranks
 
 Outputs = tuple[Tensor, ...]
 """Outputs of a micro-batch, each [b, ...]: one row per pair of this rank."""

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geodtr.runtime.geodesy import earth_centred
+from geodtr.runtime.search.exact import search
 from geodtr.runtime.spec import Descriptors
 
 Neighbours = NDArray[np.int64]
@@ -19,18 +21,14 @@ Neighbours = NDArray[np.int64]
 
 _SKIPS = 1024
 """So many pairs in a row that do not fit end an epoch, as in the release."""
-_BLOCK = 1024
 
 
-def nearest_on_sphere(lat: NDArray[np.float64], lon: NDArray[np.float64], count: int) -> Neighbours:
-    """The `count` nearest others of each place on a sphere, at most all; degrees, [T].
+def nearest_on_earth(lat: NDArray[np.float64], lon: NDArray[np.float64], count: int) -> Neighbours:
+    """The `count` nearest others of each place, at most all; degrees (WGS 84), [T].
 
     The release of Sample4Geo takes degrees for radians here, and gets other lists.
     """
-    phi, theta = np.radians(lat), np.radians(lon)
-    return nearest_in_space(
-        np.stack([np.cos(phi) * np.cos(theta), np.cos(phi) * np.sin(theta), np.sin(phi)], axis=1), count
-    )
+    return nearest_in_space(earth_centred(lat, lon).T, count)
 
 
 def nearest_in_space(points: NDArray[np.float64], count: int) -> Neighbours:
@@ -49,12 +47,7 @@ def most_similar(queries: Descriptors, references: Descriptors, truth: NDArray[n
     count = min(count, len(references) - 1)
     asking = references.copy()
     asking[truth] = queries
-    neighbours = np.empty((len(references), count), np.int64)
-    for start in range(0, len(references), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        order = np.argsort(-(asking[rows] @ references.T), axis=1, kind="stable")[:, : count + 1]
-        neighbours[rows] = _without_self(order, np.arange(start, start + len(order)))
-    return neighbours
+    return _without_self(search(asking, references, count + 1).rows, np.arange(len(references)))
 
 
 def _without_self(found: Neighbours, own: NDArray[np.int64]) -> Neighbours:

@@ -19,15 +19,15 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.hard_negatives import (
+from geodtr.training.models.embedder import embedders
+from geodtr.training.pair_images import PairImages
+from geodtr.training.run.hard_negatives import (
     Neighbours,
     fill_batches,
     most_similar,
     nearest_in_space,
-    nearest_on_sphere,
+    nearest_on_earth,
 )
-from geodtr.training.models.embedder import embedders
-from geodtr.training.pair_images import PairImages
 from geodtr.training.run_files import NEIGHBOURS
 from geodtr.training.seeding import Purpose, generator, seed_of
 from geodtr.training.trainer import Trainer
@@ -79,6 +79,7 @@ class PairOrder:
         if self._recipe.negatives == "nearby" or not made_after:
             return self._nearby
         stored = self._read()
+        self._trainer.ranks.wait()  # until all have read: what rank 0 writes then would change their answer
         if stored is None or stored[0] != made_after:
             if epoch != made_after or self._trainer.step != epoch * self.per_epoch:
                 raise CheckpointError(
@@ -133,4 +134,4 @@ def _nearby(pair_set: PairSet, rows: NDArray[np.int64], count: int) -> Neighbour
     if len(degrees) < len(pairs):
         return None
     lat, lon = np.array(degrees, np.float64).T
-    return nearest_on_sphere(lat, lon, count)
+    return nearest_on_earth(lat, lon, count)
