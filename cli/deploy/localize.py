@@ -223,7 +223,7 @@ def _show_tiles(located: "Localisation") -> None:
     for candidate in located.candidates:
         place = candidate.place
         position = "" if place.lat is None else f"{place.lat:.6f}, {place.lon:.6f}"
-        rows.add_row(place.file, f"{candidate.score:.4f}", position)
+        rows.add_row(place.id, f"{candidate.score:.4f}", position)
     output.print(rows)
     output.print(f" {_fix_of(located)}", soft_wrap=True)
 

@@ -17,8 +17,9 @@ from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.result import Candidate, Waypoint
 from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
+from geodtr.runtime.sources.tile import Tile
 
 TRACK = (
     Waypoint("searching", time_s=1.7e9),
@@ -97,6 +98,44 @@ def test_csv_has_a_column_for_everything(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == [waypoint.state for waypoint in TRACK]
     assert (rows[0]["lat"], rows[2]["lon"]) == ("", "-14.999")
+
+
+CANDIDATES = tuple(
+    Candidate(row, Tile(f"map.tif#{row},0,8,8", "map.tif", -30.0, -15.0 + row / 1000), 0.9 - row / 10, 90.0)
+    for row in range(3)
+)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".geojson", ".csv"])
+def test_candidates_and_their_scores_are_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"fixes{suffix}"
+    fix = Waypoint("fix", "a.png", None, -30.0, -15.0, spread_m=12.5, margin=0.25, candidates=CANDIDATES)
+    with waypoint_file(path, track=False) as write:
+        write(fix)
+        write(Waypoint("no fix", "b.png", candidates=CANDIDATES[:1]))
+    if suffix == ".csv":
+        with path.open(newline="") as file:
+            first, second = csv.DictReader(file)
+        assert (first["spread_m"], first["margin"]) == ("12.5", "0.25")
+        assert [first[f"{name}_2"] for name in ("tile", "score", "lat", "lon")] == [
+            "map.tif#1,0,8,8",
+            "0.8",
+            "-30.0",
+            "-14.999",
+        ]
+        assert (second["tile_1"], second["tile_2"], second["score_3"]) == ("map.tif#0,0,8,8", "", "")
+        return
+    text = path.read_text()
+    first = json.loads(text)["features"][0]["properties"] if suffix == ".geojson" else json.loads(text.splitlines()[0])
+    assert (first["spread_m"], first["margin"]) == (12.5, 0.25)
+    assert first["candidates"][1] == {
+        "tile": "map.tif#1,0,8,8",
+        "file": "map.tif",
+        "score": 0.8,
+        "lat": -30.0,
+        "lon": -14.999,
+        "heading": 90.0,
+    }
 
 
 def test_json_lines_can_be_read_while_they_are_written(tmp_path: Path) -> None:
