@@ -146,7 +146,7 @@ def localize(
         if picture is not None:
             from geodtr.export.plots.track import track_picture
 
-            drawn = track_picture(picture, *localizer.positions, track=drive is not None, live=live)
+            drawn = track_picture(picture, localizer.gallery, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
             written = waypoint_file(out, track=drive is not None, unix=live if drive is None else drive.unix, live=live)

@@ -177,10 +177,13 @@ def test_a_picture_shows_tiles_states_and_doubt(tmp_path: Path) -> None:
     with Image.open(tmp_path / "track.png") as picture:
         assert min(picture.size) > 1000
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
-    assert {ImageColor.getrgb(colour) for colour in (TILE, SURE, *COLOURS.values())} <= colours
+    assert {ImageColor.getrgb(colour) for colour in (TILE, *SURE.values(), *COLOURS.values())} <= colours
     legend = figure.axes[0].get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["tile", "95 % within", "tracking", "searching", "lost"]
+    assert {text.get_text() for text in legend.get_texts()} == {
+        *("tile", "68 % within", "95 % within", "start", "end"),
+        *("tracking", "searching", "lost"),
+    }
 
 
 def test_a_picture_has_east_on_the_right_and_north_up() -> None:
