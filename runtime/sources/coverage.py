@@ -56,6 +56,12 @@ class Frame:
         west, east = (-180.0, 180.0) if whole else (self.west, east)
         return {"south": self.south, "west": west, "north": self.north, "east": east}
 
+    def wider(self, east: float, north: float) -> "Frame":
+        """With so many metres more on each side; its latitudes may lie beyond the poles."""
+        per_north, per_east = (float(value) for value in metres_per_degree((self.south + self.north) / 2))
+        up, right = north / per_north, east / max(per_east, 1e-9)
+        return Frame(self.south - up, self.west - right, self.north + up, self.east + right)
+
     @property
     def size(self) -> tuple[float, float]:
         """Width and height in metres, in the box's middle."""

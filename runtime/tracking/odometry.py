@@ -46,6 +46,15 @@ class Motion:
     turn: float
     right: float = 0.0
 
+    def lasting(self, seconds: float) -> "Motion":
+        """So many seconds at the same speed and turn: a part of it, or going on; STANDING where its speed is unknown,
+        because it took no time.
+        """
+        if self.seconds <= 0:
+            return STANDING
+        share = seconds / self.seconds
+        return Motion(seconds, self.distance * share, self.turn * share, self.right * share)
+
 
 STANDING = Motion(0.0, 0.0, 0.0)
 

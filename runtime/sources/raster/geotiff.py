@@ -93,6 +93,7 @@ class MapCut(Sequence[Tile]):
             return MapCut(self.path, self.grid[index], self.pixels)
         tile = self.grid[index]
         window = [tile.column, tile.row, tile.width, tile.height]
+        drawn = {} if self.pixels is None else {"pixels": self.pixels}
         return Tile(
             id=f"{self.path.name}#{','.join(map(str, window))}",
             file=str(self.path),
@@ -100,7 +101,7 @@ class MapCut(Sequence[Tile]):
             lon=tile.lon,
             heading=tile.heading,
             metres_per_pixel=tile.metres / (self.pixels or max(tile.width, tile.height)),
-            more={"window": window, **({"flipped": True} if tile.flipped else {})},
+            more={"window": window, **drawn, **({"flipped": True} if tile.flipped else {})},
         )
 
 

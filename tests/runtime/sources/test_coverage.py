@@ -173,7 +173,7 @@ def test_the_edges_of_a_map_name_round_degrees_where_they_are() -> None:
 
 
 def test_many_tiles_are_dots_and_are_not_read() -> None:
-    tiles = [Tile("bad", "bad.png", tile.lat, tile.lon) for tile in _grid(60, 60, 10)]
+    tiles = [Tile("bad", "bad.png", tile.lat, tile.lon) for tile in _grid(150, 140, 10)]
     drawn = coverage_plot(Painted(tiles), measure(tiles))
     assert drawn.unreadable == ()
     assert (pixels_of(drawn.figure) == BLUE).all(axis=2).sum() > 10_000
