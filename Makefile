@@ -9,7 +9,8 @@ PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
 # A process a core, up to four: each wants two gigabytes. One that has nothing left takes half of another's tests.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+THREADS := 1
+PYTEST := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Folders whose prose is free of the words in tools/words.txt.
 PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples tests README.md
@@ -17,7 +18,7 @@ PLAIN := runtime training calibration export benchmarks tools docs cli geodtr ex
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
-.PHONY: demo test test-all test-nightly check docs check-tensorrt gpu-bundle install pins clean
+.PHONY: demo test test-all test-nightly test-seeds check docs check-tensorrt gpu-bundle install pins clean
 
 demo: .venv/demo-installed
 	$(BIN)/geodtr-export demo --out demo
@@ -31,6 +32,12 @@ test-all: install
 # Everything, and ten times as many examples of each property.
 test-nightly: install
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow"
+
+# No test depends on the model that some seed gives on some machine, nor on the number of threads.
+test-seeds: install
+	$(PYTEST)
+	GEODTR_TEST_SEED=1 $(MAKE) test THREADS=2
+	GEODTR_TEST_SEED=2 $(MAKE) test
 
 check: install
 	$(BIN)/ruff check .
