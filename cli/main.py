@@ -22,7 +22,7 @@ from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
 from geodtr.cli.build import export as engines
 from geodtr.cli.console import messages
-from geodtr.cli.deploy import doctor, gallery, localize
+from geodtr.cli.deploy import archive, doctor, gallery, localize
 from geodtr.cli.deploy import embed as flight
 from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
@@ -56,6 +56,7 @@ for module in (
     doctor,
     gallery,
     flight,
+    archive,
     localize,
 ):
     module.add_to(app)
@@ -189,6 +190,7 @@ def _explain_files_cut_short() -> None:
 
 
 def _end_cut_short(number: int) -> None:
+    del number
     os.write(2, b"Error: A file was cut short by another process while it was read. Copy it again, and repeat.\n")
     os._exit(2)
 

@@ -14,9 +14,9 @@ from maps import UTM, picture, utm_map
 from PIL import Image
 from pmtiles_file import pmtiles as packed
 
-from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.sources.slippy import XyzOptions
+from geodtr.runtime.sources.tiled.slippy import XyzOptions
 from geodtr.runtime.sources.tile import check_tiles
 
 _WORLD = "0.5\n0\n0\n-0.5\n600000\n5330000\n"

@@ -16,7 +16,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import decode, image_size, pixels_in_place
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.images.video import read_video
-from geodtr.runtime.sources.folder import FolderOptions, open_folder
+from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
 from geodtr.runtime.spec import Preprocessing
 
 _RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
