@@ -101,6 +101,6 @@ def retrieved(capture: "cv2.VideoCapture", name: str, moment: float) -> Seen:
     import cv2
 
     there, pixels = capture.retrieve()
-    if not there:
+    if not there or pixels is None or not pixels.size:  # a damaged file may give a frame of no pixels
         return Seen(name, ImageError(f"{name} cannot be decoded: truncated or corrupt."), moment)
     return Seen(name, np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8), moment)

@@ -226,17 +226,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="folder for inputs that fail")
     given_ = parser.parse_args(arguments)
     parts = given_.kind or [""]
-    chosen = [name for name in KINDS if any(part.lower() in name.lower() for part in parts)]
-    if not chosen:
+    names = [name for name in KINDS if any(part.lower() in name.lower() for part in parts)]
+    if not names:
         parser.error(f"no kind is called {' or '.join(parts)}; known are {', '.join(KINDS)}")
     given_.keep.mkdir(exist_ok=True)
     print(f"{'kind':36}{'fed':>8}{'accepted':>10}{'refused':>10}{'failed':>8}{'s':>8}")
     shares = {
-        name: given_.count // len(chosen) + (place < given_.count % len(chosen)) for place, name in enumerate(chosen)
+        name: given_.count // len(names) + (place < given_.count % len(names)) for place, name in enumerate(names)
     }
     total = Count("in all")
-    for _, names in groupby(chosen, key=lambda name: KINDS[name].partition(".")[0]):
-        for count in _apart({name: shares[name] for name in names}, given_.seed, given_.keep):
+    for _, group in groupby(names, key=lambda name: KINDS[name].partition(".")[0]):
+        for count in _apart({name: shares[name] for name in group}, given_.seed, given_.keep):
             _print(count)
             for each in ("fed", "accepted", "refused", "failures", "seconds"):
                 setattr(total, each, getattr(total, each) + getattr(count, each))

@@ -29,7 +29,7 @@ def _packed(messages: list[Any]) -> bytes:
     return b"".join(message.pack(speaker) for message in messages)
 
 
-def _said() -> list[Any]:
+def _stated() -> list[Any]:
     heartbeat = common.MAVLink_heartbeat_message(
         common.MAV_TYPE_QUADROTOR, common.MAV_AUTOPILOT_ARDUPILOTMEGA, 0, 0, common.MAV_STATE_ACTIVE, 3
     )
@@ -63,12 +63,12 @@ def _extreme() -> st.SearchStrategy[bytes]:
         st.builds(common.MAVLink_gps_global_origin_message, signed, signed, signed),
         st.builds(common.MAVLink_timesync_message, st.sampled_from([0, 1]), st.integers(-(2**63), 2**63 - 1)),
     )
-    return st.lists(one, min_size=1, max_size=8).map(lambda messages: _packed([*_said(), *messages]))
+    return st.lists(one, min_size=1, max_size=8).map(lambda messages: _packed([*_stated(), *messages]))
 
 
 def link(root: Path) -> Kind:
     """All that came is heard, followed by a filter, answered, and kept; the record must be readable."""
-    valid = _packed(_said())
+    valid = _packed(_stated())
 
     def use(given: tuple[MavlinkMessage, bytes]) -> None:
         kind, data = given

@@ -67,10 +67,10 @@ def changed_table(draw: st.DrawFn, content: str) -> bytes:
 def changed_text(draw: st.DrawFn, content: str, words: Sequence[str] = ()) -> bytes:
     """A text with up to three of its numbers, or any of `words`, replaced, and perhaps a line that comes twice."""
     for _ in range(draw(st.integers(1, 3))):
-        found = [match.span() for match in _NUMBER.finditer(content)]
-        found += [match.span() for word in words for match in re.finditer(re.escape(word), content)]
-        if found:
-            start, end = draw(st.sampled_from(found))
+        spans = [match.span() for match in _NUMBER.finditer(content)]
+        spans += [match.span() for word in words for match in re.finditer(re.escape(word), content)]
+        if spans:
+            start, end = draw(st.sampled_from(spans))
             content = content[:start] + draw(CELLS) + content[end:]
     if draw(st.integers(0, 9)) == 0:
         lines = content.splitlines(keepends=True)

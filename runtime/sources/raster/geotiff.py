@@ -17,7 +17,7 @@ from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.raster.bands import Bands, choose_bands
 from geodtr.runtime.sources.raster.empty import black_share, find_marks
-from geodtr.runtime.sources.raster.gdal import gdal, local_only, open_map
+from geodtr.runtime.sources.raster.gdal import gdal, open_map
 from geodtr.runtime.sources.raster.grid import Grid, Locate, is_sheared, lay_out
 from geodtr.runtime.sources.raster.warp import conformal_system, warp
 from geodtr.runtime.sources.tile import Tile
@@ -170,7 +170,8 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
     read, or when no tile is left; ConfigError for bands that it does not have; MissingDependency without rasterio.
     """
     dataset = open_map(path)
-    with local_only():
+    # All of it: GDAL reads some of a map's tags only when they are asked for.
+    with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
         _check_georeferenced(dataset, path)
         bands = choose_bands(dataset, options.bands, options.stretch, str(path))
         notes = [f"{path.name} is {dataset.width} x {dataset.height} pixels in {_crs_name(dataset.crs)}."]

@@ -144,7 +144,7 @@ def test_pycuda_serves_where_cuda_bindings_is_not_installed(
 
 
 @pytest.mark.parametrize(
-    ("complaint", "fault", "said"),
+    ("complaint", "fault", "message"),
     [
         ("Error Code 1: Cuda Runtime (invalid argument)", "cudaSuccess", "it could not run a batch: Error Code 1"),
         ("Error Code 2: OutOfMemory (Requested size was 99 bytes.)", "cudaSuccess", "no memory left.*--max-batch"),
@@ -153,16 +153,16 @@ def test_pycuda_serves_where_cuda_bindings_is_not_installed(
     ],
 )
 def test_what_fails_while_a_plan_runs_is_one_message(
-    build: Callable[..., Bundle], images: Images, machine: Machine, complaint: str, fault: str, said: str
+    build: Callable[..., Bundle], images: Images, machine: Machine, complaint: str, fault: str, message: str
 ) -> None:
     bundle = build()
     for warm in (False,) if complaint else (False, True):  # a captured graph runs without the library
         embedder = bundle.embedder("ground")
         expected = embedder.embed(images) if warm else None
         machine.trt.run_fails, machine.gpu.fault = complaint, fake_cuda.cudaError_t[fault]
-        with pytest.raises(UserError, match=said) as error:
+        with pytest.raises(UserError, match=message) as error:
             embedder.embed(images)
-        assert "no memory" in said or "ground.plan" in str(error.value)
+        assert "no memory" in message or "ground.plan" in str(error.value)
         machine.trt.run_fails, machine.gpu.fault = "", fake_cuda.cudaError_t.cudaSuccess
         if expected is not None:
             np.testing.assert_allclose(embedder.embed(images), expected, atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 from listening import listening
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images.video import read_video
+from geodtr.runtime.images.video import read_video, retrieved
 
 _PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:9.0,\n{}/a.ts\n#EXT-X-ENDLIST\n",
@@ -37,3 +37,13 @@ def test_a_path_that_reads_like_an_address_is_a_file(tmp_path: Path, monkeypatch
         (seen,) = read_video(path)
         assert isinstance(seen.image, ImageError)
         assert listener.requests == []
+
+
+def test_a_frame_of_no_pixels_is_one_that_cannot_be_decoded() -> None:
+    """As OpenCV gives for a damaged AVI."""
+
+    class Capture:
+        def retrieve(self) -> tuple[bool, None]:
+            return True, None
+
+    assert isinstance(retrieved(Capture(), "a.avi#3", 0.3).image, ImageError)  # type: ignore[arg-type]

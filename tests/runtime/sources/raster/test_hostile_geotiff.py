@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 import warnings
@@ -99,6 +100,26 @@ def test_a_pipe_or_device_that_gdal_would_read_with_a_map_is_named(tmp_path: Pat
         (tmp_path / name).symlink_to(target)
     with pytest.raises(DataError, match=re.escape(f"{name} is a pipe or a device")):
         open_geotiff(path, GeoTiffOptions(30))
+
+
+@pytest.mark.parametrize("name", ["map.tif", "map.tif.ovr"])
+@pytest.mark.parametrize("number", [3, 54_914])
+def test_a_tag_that_gdal_does_not_know_is_no_fault_or_is_named(tmp_path: Path, name: str, number: int) -> None:
+    """GDAL reports some of them only where it is asked for something else."""
+    path = utm_map(tmp_path / "map.tif", picture(60, 60))
+    utm_map(tmp_path / "map.tif.ovr", picture(30, 30))
+    whole = (tmp_path / name).read_bytes()
+    (start,) = struct.unpack("<I", whole[4:8])
+    (tags,) = struct.unpack("<H", whole[start : start + 2])
+    for tag in range(tags):
+        at = start + 2 + 12 * tag
+        for changed in (struct.pack("<H", number) + whole[at + 2 : at + 4], whole[at : at + 2] + b"\0\0"):
+            (tmp_path / name).write_bytes(whole[:at] + changed + whole[at + 4 :])
+            try:
+                source = open_geotiff(path, GeoTiffOptions(30))
+                source.read(source.tiles[0])
+            except UserError as error:
+                assert "map.tif" in str(error)
 
 
 @settings(max_examples=60, deadline=None)
