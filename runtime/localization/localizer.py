@@ -37,6 +37,9 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 
+_Applicable = tuple[FixCalibration | None, str | None]
+"""A calibration, or why none applies."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Query:
@@ -110,7 +113,7 @@ class Localizer:
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
         self._engine = Lock()
-        self._calibration, self._uncalibrated = self._applicable()
+        self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
 
     @property
     def positions(self) -> tuple[Floats, Floats]:
@@ -119,13 +122,20 @@ class Localizer:
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions under which a calibration applies to these fixes."""
+        """The conditions under which a calibration applies to fixes without a prior."""
+        return self.conditions_near(None)
+
+    def conditions_near(self, near: float | None) -> Conditions:
+        """The conditions under which a calibration applies to these fixes: without a prior, or with one of the radius
+        `near` in metres.
+        """
         return Conditions(
             embedding_id=self._embedding_id,
             places_sha256=places_sha256(*self.positions),
             candidates=CANDIDATES,
             headings=self._headings,
             neighbourhood_m=NEIGHBOURHOOD,
+            near_m=near,
         )
 
     def require_positions(self, what: str) -> None:
@@ -277,28 +287,31 @@ class Localizer:
         headings = [None if np.isnan(heading) else float(heading) for heading in hits.headings]
         shown = zip(hits.rows[:top].tolist(), tiles, hits.scores.tolist(), headings, strict=False)
         candidates = tuple(Candidate(*each) for each in shown)
-        uncalibrated = self._uncalibrated
+        radius = None if near is None else near.radius
+        if radius not in self._calibrations:
+            self._calibrations[radius] = self._applicable(radius)
+        calibration, uncalibrated = self._calibrations[radius]
         if near is not None and not candidates:
             uncalibrated = "no tile lies within the prior"
         elif fix is None:
             uncalibrated = "no tile found has a position"
-        elif near is not None:
-            uncalibrated = "a prior leaves other tiles to choose from than the calibration had"
         elif query.doubt is not None:
             uncalibrated = f"the model was not trained on such images: {query.doubt}"
         elif self._headings > 1 and headings[0] is None:
             uncalibrated = "the image is no full turn, so no headings were searched"
-        elif self._calibration is not None:
-            fix = self._calibration.apply(fix)
+        elif calibration is not None:
+            fix = calibration.apply(fix)
         heading = headings[0] if headings else None
         return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt)
 
-    def _applicable(self) -> tuple[FixCalibration | None, str | None]:
+    def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""
-        calibration = read_calibration(self.gallery)
+        calibration = read_calibration(self.gallery, near)
+        if calibration is None and near is not None:
+            return None, f"the gallery has no calibration for a prior of {near:g} m (--near {near:g})"
         if calibration is None:
             return None, "the gallery has no calibration"
-        difference = calibration.conditions.difference(self.conditions)
+        difference = calibration.conditions.difference(self.conditions_near(near))
         return (calibration, None) if difference is None else (None, difference)
 
 
