@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geodtr.runtime.documents import MAX_XML_BYTES, decode_xml, decode_yaml, read_document
 from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.files.documents import MAX_XML_BYTES, decode_xml, decode_yaml, read_document
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.images.video import check_opencv
 

@@ -10,8 +10,8 @@ from math import isfinite
 
 import msgspec
 
-from geodtr.runtime.documents import decode_xml
 from geodtr.runtime.errors import ImageError
+from geodtr.runtime.files.documents import decode_xml
 
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
 GPANO = "http://ns.google.com/photos/1.0/panorama/"

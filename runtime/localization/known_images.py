@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.files.text_rows import csv_rows
 from geodtr.runtime.geodesy import Near, moved
 from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.images.frames import Frame
@@ -18,9 +19,8 @@ from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.sources.exif import find_in_exif
+from geodtr.runtime.sources.positioned.exif import find_in_exif
 from geodtr.runtime.sources.tile import check_position
-from geodtr.runtime.text_rows import csv_rows
 
 MAX_IMAGES = 1_000_000
 _MOST_OFF = 0.05
