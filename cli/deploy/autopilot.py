@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
-from geodtr.export.options import option
+from geodtr.export.options import flag_of, option, options_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import MavlinkMessage
 
@@ -57,9 +57,9 @@ def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | Non
 
     options = AutopilotOptions(**given)
     if options.mavlink is None:
-        if given:
-            flag = next(iter(given)).replace("_", "-")
-            raise ConfigError(f"--{flag} is for positions that are sent: give --mavlink ADDRESS as well.")
+        for each, _ in options_of(options):
+            if each.name in given:
+                raise ConfigError(f"{flag_of(each)} is for positions that are sent: give --mavlink ADDRESS as well.")
         return None
     gates = Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost)
     link = LinkOptions(options.mavlink, options.message, options.mavlink_rate, gates, options.tlog)

@@ -15,29 +15,6 @@ longer do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waypoint:
-    """One frame's result. `state` is "fix" or "no fix" for a single image, or a track's state.
-
-    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
-    metres: for a single image the calibrated claim, for a track the filter's own estimate. Unknown values are None.
-    """
-
-    state: Literal["fix", "no fix"] | TrackState
-    image: str | None = None
-    time_s: float | None = None
-    lat: float | None = None
-    lon: float | None = None
-    heading: float | None = None
-    within_68_m: float | None = None
-    within_95_m: float | None = None
-
-    @property
-    def reliable(self) -> bool:
-        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
-        return self.state in ("fix", "tracking") and self.lat is not None
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
     """A tile that may match a query: its gallery row, its tile, and its cosine similarity (-1..1).
 
@@ -48,6 +25,33 @@ class Candidate:
     place: Tile
     score: float
     heading: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """One frame's result. `state` is "fix" or "no fix" for a single image, or a track's state.
+
+    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
+    metres: for a single image the calibrated claim, for a track the filter's own estimate. `spread_m` and `margin` are
+    the image's own fix's, `candidates` its nearest tiles, best first. Unknown values are None.
+    """
+
+    state: Literal["fix", "no fix"] | TrackState
+    image: str | None = None
+    time_s: float | None = None
+    lat: float | None = None
+    lon: float | None = None
+    heading: float | None = None
+    within_68_m: float | None = None
+    within_95_m: float | None = None
+    spread_m: float | None = None
+    margin: float | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
+        return self.state in ("fix", "tracking") and self.lat is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Localisation:
         """The result as a flat record."""
         fix = self.fix
         if fix is None:
-            return Waypoint("no fix", self.image, self.time, heading=self.heading)
+            return Waypoint("no fix", self.image, self.time, heading=self.heading, candidates=self.candidates)
         within = {radius.share: radius.metres for radius in fix.within}
         return Waypoint(
             state="fix",
@@ -83,4 +87,7 @@ class Localisation:
             heading=self.heading,
             within_68_m=within.get(0.68),
             within_95_m=within.get(0.95),
+            spread_m=fix.spread,
+            margin=fix.margin,
+            candidates=self.candidates,
         )
