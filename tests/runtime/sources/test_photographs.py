@@ -1,7 +1,7 @@
 """A photograph's position, heading, tilt, height and ground size, each with its origin; unknown stays unknown."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import atan, degrees, hypot
 from pathlib import Path
 
@@ -28,7 +28,7 @@ NADIR = {
 }
 
 
-def photo(path: Path, dji: dict[str, object] | None = None, focal: int | None = None, direction: str = "") -> Path:
+def photo(path: Path, dji: Mapping[str, object] | None = None, focal: int | None = None, direction: str = "") -> Path:
     exif = Image.Exif()
     if focal is not None:
         exif.get_ifd(0x8769)[0xA405] = focal
