@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, ConsoleDimensions
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.foreign_text import visible
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.files.foreign_text import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress

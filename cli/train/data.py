@@ -141,7 +141,7 @@ def data_show(
     import numpy as np
 
     from geodtr.export.plots.files import check_pictures, save_picture
-    from geodtr.export.plots.sheet import spread
+    from geodtr.export.plots.sheets.sheet import spread
     from geodtr.runtime.errors import DataError, ImageError
     from geodtr.runtime.images.preprocess import load_image
     from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
@@ -151,7 +151,7 @@ def data_show(
     parse_spec(spec)
     preset = preset or find_preset(spec)
     read_preset(preset)
-    from geodtr.export.plots.pairs import augmented_rows, draw_pairs
+    from geodtr.export.plots.sheets.pairs import augmented_rows, draw_pairs
     from geodtr.training.config import load_preset
 
     config = load_preset(preset)

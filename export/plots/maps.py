@@ -19,6 +19,7 @@ from PIL import Image
 
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.numbers import clipped
+from geodtr.runtime.geodesy import wrapped
 from geodtr.runtime.sources.coverage import Frame, positions
 from geodtr.runtime.sources.tile import Tile
 
@@ -117,7 +118,7 @@ def _label_degrees(axis: Axis, origin: float, metres: float, low: float, high: f
     decimals = max(0, -floor(log10(values[1] - values[0]) + 1e-6))
     at = (values - origin) * metres
     shown = (low <= at) & (at <= high)
-    labels = [f"{(value + 180) % 360 - 180:.{decimals}f}°" for value in values[shown]]
+    labels = [f"{wrapped(value):.{decimals}f}°" for value in values[shown]]
     axis.set_ticks(at[shown], labels)
 
 

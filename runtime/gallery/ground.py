@@ -12,8 +12,8 @@ from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.coverage import Frame, measure
 from geodtr.runtime.sources.mosaic import Mosaic, lay_mosaic
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.sources.slippy import MapTiles, XyzOptions
 from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions
 
 MOST = 2000
 """Tiles that are read one by one: some ten seconds."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.foreign_text import escape_controls
+from geodtr.runtime.files.foreign_text import escape_controls
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.result import Waypoint, record, runs
 
@@ -169,7 +169,7 @@ def _placemark(
 
 
 def _described(waypoint: Waypoint) -> str:
-    lines = [waypoint.state]
+    lines: list[str] = [waypoint.state]
     if waypoint.within_68_m is not None and waypoint.within_95_m is not None:
         lines.append(f"68 % within {waypoint.within_68_m:.1f} m, 95 % within {waypoint.within_95_m:.1f} m")
     lines += [f"{each.score:.4f} {escape_controls(each.place.id)}" for each in waypoint.candidates]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import ground_of
 from geodtr.runtime.localization.result import Waypoint, record

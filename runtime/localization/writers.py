@@ -11,14 +11,14 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.files.text_rows import RowWriter
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.localization.gis import geojson, gpx, kml
 from geodtr.runtime.localization.result import Waypoint, record
 from geodtr.runtime.localization.web_map import web_map
-from geodtr.runtime.text_rows import RowWriter
 
 SUFFIXES = (".jsonl", ".csv", ".geojson", ".gpx", ".kml", ".html")
 _OF_A_CANDIDATE = ("tile", "score", "lat", "lon")
@@ -27,9 +27,7 @@ _OF_A_CANDIDATE = ("tile", "score", "lat", "lon")
 
 def check_out(path: Path) -> None:
     """Raise ConfigError when `path`'s ending names no format, OutputExists when it is taken."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed are {', '.join(SUFFIXES)}.")
-    check_new_file(path)
+    check_new_file(path, SUFFIXES)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.coverage import Frame, positions
-from geodtr.runtime.sources.geotiff import GeoTiff
 from geodtr.runtime.sources.overview import read_overview
+from geodtr.runtime.sources.raster.geotiff import GeoTiff
 from geodtr.runtime.sources.tile import Tile
 
 

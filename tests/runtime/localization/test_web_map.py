@@ -14,7 +14,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.localization.result import Candidate, Waypoint
+from geodtr.runtime.localization.result import Candidate, TrackState, Waypoint
 from geodtr.runtime.localization.web_map import web_map
 from geodtr.runtime.localization.writers import waypoint_file
 from geodtr.runtime.sources.tile import Tile
@@ -54,7 +54,7 @@ def _document(page: bytes) -> dict[str, Any]:
 def _drive(count: int = 12) -> list[Waypoint]:
     """Eastwards, lost in the middle, with an evil name and an evil tile."""
     lat, lon = moved(-30.0, -15.0, [20.0 * step for step in range(count)], [0.0] * count)
-    states = ["searching"] * 2 + ["tracking"] * 4 + ["lost"] * 2 + ["tracking"] * (count - 8)
+    states: list[TrackState] = ["searching"] * 2 + ["tracking"] * 4 + ["lost"] * 2 + ["tracking"] * (count - 8)
     tile = Tile(EVIL, EVIL, float(lat[0]), float(lon[0]))
     return [
         Waypoint(

@@ -14,12 +14,12 @@ from pmtiles_file import pmtiles
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.sources.coverage import measure, positions
-from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.mosaic import cut_side, lay_mosaic
 from geodtr.runtime.sources.overview import read_overview
+from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.sources.slippy import XyzOptions
 from geodtr.runtime.sources.tile import Tile, TileSource
+from geodtr.runtime.sources.tiled.slippy import XyzOptions
 
 
 def _slope(width: int, height: int) -> np.ndarray[Any, Any]:
