@@ -35,7 +35,7 @@ SMALL = TransGeoConfig(width=64, layers=2, heads=1, feed_forward=32, descriptor_
 
 
 def _sharper(x: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    weights = np.float32(x / np.sqrt(x.shape[1]))
+    weights = (x / np.sqrt(x.shape[1])).astype(np.float32)
     weights[: 2 * len(weights) // 3] *= np.float32(1.25)
     return np.asarray(weights, np.float64)
 
