@@ -34,14 +34,15 @@ INPUTS: dict[Branch, tuple[str, int, int]] = {
 SMALL = TransGeoConfig(width=64, layers=2, heads=1, feed_forward=32, descriptor_size=16)
 
 
-def _sharper(x: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    weights = np.float32(x / np.sqrt(x.shape[1]))
-    weights[: 2 * len(weights) // 3] *= np.float32(1.25)
-    return np.asarray(weights, np.float64)
+def _sharper(x: official.Values) -> official.Values:
+    weights = official.scaled(x / np.sqrt(x.shape[1]), 1)
+    attending = 2 * len(weights) // 3
+    weights[:attending] = official.scaled(weights[:attending], 1.25)
+    return weights
 
 
-def _visible(x: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(np.float32(0.02 * x) * np.float32(25), np.float64)
+def _visible(x: official.Values) -> official.Values:
+    return official.scaled(0.02 * x, 25)
 
 
 EXCEPTIONS: official.Exceptions = {
