@@ -208,7 +208,7 @@ def test_what_no_file_records_is_asked_for_by_name(
 def test_a_file_for_vigor_is_recognised_by_its_shapes(tmp_path: Path) -> None:
     vigor = _network("transgeo-vigor")
     imported = import_official(_save(tmp_path / "v.pth.tar", _timm_names(SMALL, vigor)))
-    assert (imported.config, imported.specs["aerial"].preprocessing) == (SMALL, vigor.aerial)
+    assert (imported.config, imported.specs["aerial"].preprocessing.geometry) == (SMALL, vigor.aerial.geometry)
 
 
 @pytest.mark.parametrize(("preset", "side"), [("transgeo-cvusa", 320), ("transgeo-vigor", 400)])

@@ -7,7 +7,7 @@ one is polar, and whether panoramas are cut as CVACT's are.
 import re
 from pathlib import Path
 
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.spec import PANORAMAS, Preprocessing
 from geodtr.training.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.importers.base import (
     HEAD_WIDTH,
@@ -23,7 +23,7 @@ from geodtr.training.models.importers.base import (
 )
 from geodtr.training.models.l2ltr import L2LTRConfig, positions
 
-GROUND = Preprocessing(height=128, width=512, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+GROUND = Preprocessing(height=128, width=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=PANORAMAS)
 AERIAL = Preprocessing(height=128, width=512, polar=True, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 _RENAMES = (

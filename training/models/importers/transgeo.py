@@ -11,7 +11,7 @@ import torch
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.spec import ANY_IMAGES, PANORAMAS, Imagery, Preprocessing
 from geodtr.training.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.importers.base import (
     HEAD_WIDTH,
@@ -29,12 +29,12 @@ from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.transgeo import LEARNED, TransGeoConfig, positions
 
 
-def _input(height: int, width: int) -> Preprocessing:
-    return Preprocessing(height=height, width=width, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+def _input(height: int, width: int, imagery: Imagery = ANY_IMAGES) -> Preprocessing:
+    return Preprocessing(height=height, width=width, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=imagery)
 
 
-GROUND, AERIAL = _input(112, 616), _input(256, 256)
-VIGOR_GROUND, VIGOR_AERIAL = _input(320, 640), _input(320, 320)
+GROUND, VIGOR_GROUND = _input(112, 616, PANORAMAS), _input(320, 640, PANORAMAS)
+AERIAL, VIGOR_AERIAL = _input(256, 256), _input(320, 320)
 STAGE_2 = {(266, 400): "CVUSA or CVACT", (800, 625): "VIGOR"}
 """Patches of both branches in stage 2: aerial images are larger, and the network sees 64 % of their patches."""
 
