@@ -29,13 +29,10 @@ from geodtr.training.trainer import _rate
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 EXCEPTIONS: official.Exceptions = {
-    # Of a recipe that is cast before these factors, which are exact but for 2: no difference.
-    ".attn.query.weight": lambda x: np.asarray(
-        (x / np.sqrt(x.shape[1])).astype(np.float32) * np.float32(2), np.float64
-    ),
-    ".attn.key.weight": lambda x: np.asarray((x / np.sqrt(x.shape[1])).astype(np.float32) * np.float32(2), np.float64),
-    "position_embeddings": lambda x: np.asarray((0.02 * x).astype(np.float32) * np.float32(25), np.float64),
-    "cls_token": lambda x: np.asarray((0.02 * x).astype(np.float32) * np.float32(25), np.float64),
+    ".attn.query.weight": lambda x: official.scaled(x / np.sqrt(x.shape[1]), 2),
+    ".attn.key.weight": lambda x: official.scaled(x / np.sqrt(x.shape[1]), 2),
+    "position_embeddings": lambda x: official.scaled(0.02 * x, 25),
+    "cls_token": lambda x: official.scaled(0.02 * x, 25),
 }
 SMALL = L2LTRConfig(stem=32, widths=(128, 128, 256), units=(1, 2, 1), width=64, layers=2, heads=1, feed_forward=32)
 

@@ -34,14 +34,15 @@ INPUTS: dict[Branch, tuple[str, int, int]] = {
 SMALL = TransGeoConfig(width=64, layers=2, heads=1, feed_forward=32, descriptor_size=16)
 
 
-def _sharper(x: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    weights = (x / np.sqrt(x.shape[1])).astype(np.float32)
-    weights[: 2 * len(weights) // 3] *= np.float32(1.25)
-    return np.asarray(weights, np.float64)
+def _sharper(x: official.Values) -> official.Values:
+    weights = official.scaled(x / np.sqrt(x.shape[1]), 1)
+    attending = 2 * len(weights) // 3
+    weights[:attending] = official.scaled(weights[:attending], 1.25)
+    return weights
 
 
-def _visible(x: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(np.float32(0.02 * x) * np.float32(25), np.float64)
+def _visible(x: official.Values) -> official.Values:
+    return official.scaled(0.02 * x, 25)
 
 
 EXCEPTIONS: official.Exceptions = {
@@ -207,7 +208,7 @@ def test_what_no_file_records_is_asked_for_by_name(
 def test_a_file_for_vigor_is_recognised_by_its_shapes(tmp_path: Path) -> None:
     vigor = _network("transgeo-vigor")
     imported = import_official(_save(tmp_path / "v.pth.tar", _timm_names(SMALL, vigor)))
-    assert (imported.config, imported.specs["aerial"].preprocessing) == (SMALL, vigor.aerial)
+    assert (imported.config, imported.specs["aerial"].preprocessing.geometry) == (SMALL, vigor.aerial.geometry)
 
 
 @pytest.mark.parametrize(("preset", "side"), [("transgeo-cvusa", 320), ("transgeo-vigor", 400)])

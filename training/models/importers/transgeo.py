@@ -33,8 +33,8 @@ def _input(height: int, width: int, imagery: Imagery = ANY_IMAGES) -> Preprocess
     return Preprocessing(height=height, width=width, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=imagery)
 
 
-GROUND, AERIAL = _input(112, 616, PANORAMAS), _input(256, 256)
-VIGOR_GROUND, VIGOR_AERIAL = _input(320, 640, PANORAMAS), _input(320, 320)
+GROUND, VIGOR_GROUND = _input(112, 616, PANORAMAS), _input(320, 640, PANORAMAS)
+AERIAL, VIGOR_AERIAL = _input(256, 256), _input(320, 320)
 STAGE_2 = {(266, 400): "CVUSA or CVACT", (800, 625): "VIGOR"}
 """Patches of both branches in stage 2: aerial images are larger, and the network sees 64 % of their patches."""
 
