@@ -54,7 +54,8 @@ def _document(page: bytes) -> dict[str, Any]:
 def _drive(count: int = 12) -> list[Waypoint]:
     """Eastwards, lost in the middle, with an evil name and an evil tile."""
     lat, lon = moved(-30.0, -15.0, [20.0 * step for step in range(count)], [0.0] * count)
-    states: list[TrackState] = ["searching"] * 2 + ["tracking"] * 4 + ["lost"] * 2 + ["tracking"] * (count - 8)
+    parts: list[tuple[TrackState, int]] = [("searching", 2), ("tracking", 4), ("lost", 2), ("tracking", count - 8)]
+    states = [state for state, steps in parts for _ in range(steps)]
     tile = Tile(EVIL, EVIL, float(lat[0]), float(lon[0]))
     return [
         Waypoint(
