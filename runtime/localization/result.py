@@ -62,8 +62,9 @@ class Localisation:
 
     `image` and `time` are the frame's (images/frames.py): a path, or `drive.mp4#57` at 5.7 seconds; both None
     for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
-    unless headings were searched and the image is a full turn. `uncalibrated` is the reason why the fix
-    claims no radius; None where it claims one.
+    unless headings were searched and the image is a full turn, or its file states one. `uncalibrated` is the reason why
+    the fix claims no radius; None where it claims one. `doubt` is why the image is none that the model was trained on;
+    None where nothing speaks against it.
     """
 
     image: str | None
@@ -72,6 +73,7 @@ class Localisation:
     fix: Fix | None
     heading: float | None
     uncalibrated: str | None
+    doubt: str | None = None
 
     @property
     def waypoint(self) -> Waypoint:
