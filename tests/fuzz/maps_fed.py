@@ -16,8 +16,8 @@ from pmtiles_file import pmtiles as packed
 
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.sources.tiled.slippy import XyzOptions
 from geodtr.runtime.sources.tile import check_tiles
+from geodtr.runtime.sources.tiled.slippy import XyzOptions
 
 _WORLD = "0.5\n0\n0\n-0.5\n600000\n5330000\n"
 _BLOCK = [(17, x, y) for x in range(70, 74) for y in range(40, 43)]
