@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
-from geodtr.export.options import flag_of, option, options_of
+from geodtr.export.options import flag_of, from_given, option, options_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import MavlinkMessage
 
@@ -55,11 +55,11 @@ def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | Non
     from geodtr.runtime.autopilot.link import Link, LinkOptions
     from geodtr.runtime.autopilot.prediction import Gates
 
-    options = AutopilotOptions(**given)
+    options: AutopilotOptions = from_given(AutopilotOptions, given)
     if options.mavlink is None:
-        for each, _ in options_of(options):
-            if each.name in given:
-                raise ConfigError(f"{flag_of(each)} is for positions that are sent: give --mavlink ADDRESS as well.")
+        flags = [flag_of(each) for each, _ in options_of(AutopilotOptions) if each.name in given]
+        if flags:
+            raise ConfigError(f"{flags[0]} is for positions that are sent: give --mavlink ADDRESS as well.")
         return None
     gates = Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost)
     link = LinkOptions(options.mavlink, options.message, options.mavlink_rate, gates, options.tlog)

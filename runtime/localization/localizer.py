@@ -27,24 +27,29 @@ from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame, preprocess_frame
+from geodtr.runtime.images.intake import AS_TAKEN, Intake
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
-from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
+from geodtr.runtime.localization.headings import TurnedHits, align, best_turns, turn
 from geodtr.runtime.localization.result import Candidate, Localisation
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 
+_Applicable = tuple[FixCalibration | None, str | None]
+"""A calibration, or why none applies."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Query:
     """An image preprocessed for the engine, uint8 [N, H, W, 3], rotated to each of N headings; `headings` is None if
-    headings are not searched.
+    headings are neither searched nor stated by the file. `doubt`: see Localisation.
     """
 
     images: Images
     headings: Floats | None
+    doubt: str | None
 
 
 class Localizer:
@@ -63,7 +68,13 @@ class Localizer:
     """
 
     def __init__(
-        self, bundle: Bundle, gallery: Gallery, options: EngineOptions = DEFAULT_OPTIONS, *, headings: int = 1
+        self,
+        bundle: Bundle,
+        gallery: Gallery,
+        options: EngineOptions = DEFAULT_OPTIONS,
+        *,
+        headings: int = 1,
+        intake: Intake = AS_TAKEN,
     ) -> None:
         """Open the ground engine for a gallery.
 
@@ -77,14 +88,17 @@ class Localizer:
             Options of the engine.
         headings
             Number of rotations of a panorama to search if its heading is unknown; 1 if images are aligned to north.
-            Images that are not full panoramas are never rotated.
+            Images that are not full panoramas are never rotated. With 1, a panorama whose file states its heading
+            (GPano) is aligned by it.
+        intake
+            What is known of all images, and whether one that the model was not trained on is refused.
 
         Raises
         ------
         EmbeddingSpaceMismatch
             Another model built the gallery.
         ConfigError
-            The model's panorama has fewer columns than `headings`.
+            The model's panorama has fewer columns than `headings`, or the model cannot take what `intake` states.
         GalleryError
             The calibration cannot be read.
         """
@@ -93,11 +107,13 @@ class Localizer:
         self._how = self._embedder.spec.preprocessing
         if not 1 <= headings <= self._how.width:
             raise ConfigError(f"headings is {headings}; allowed are 1 to {self._how.width}, the model's columns.")
+        intake.check(self._how.imagery)
+        self._intake = intake
         self.gallery = gallery
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
         self._engine = Lock()
-        self._calibration, self._uncalibrated = self._applicable()
+        self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
 
     @property
     def positions(self) -> tuple[Floats, Floats]:
@@ -106,13 +122,20 @@ class Localizer:
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions under which a calibration applies to these fixes."""
+        """The conditions under which a calibration applies to fixes without a prior."""
+        return self.conditions_near(None)
+
+    def conditions_near(self, near: float | None) -> Conditions:
+        """The conditions under which a calibration applies to these fixes: without a prior, or with one of the radius
+        `near` in metres.
+        """
         return Conditions(
             embedding_id=self._embedding_id,
             places_sha256=places_sha256(*self.positions),
             candidates=CANDIDATES,
             headings=self._headings,
             neighbourhood_m=NEIGHBOURHOOD,
+            near_m=near,
         )
 
     def require_positions(self, what: str) -> None:
@@ -131,6 +154,7 @@ class Localizer:
         options: EngineOptions = DEFAULT_OPTIONS,
         *,
         headings: int = 1,
+        intake: Intake = AS_TAKEN,
     ) -> "Localizer":
         """Open a bundle folder and a gallery, a folder or in Milvus (see open_gallery).
 
@@ -138,7 +162,7 @@ class Localizer:
         """
         opened = open_gallery(gallery)
         try:
-            return cls(open_bundle(Path(bundle)), opened, options, headings=headings)
+            return cls(open_bundle(Path(bundle)), opened, options, headings=headings, intake=intake)
         except BaseException:
             opened.close()
             raise
@@ -175,8 +199,9 @@ class Localizer:
             `top` is less than 1.
         """
         frame = _framed(image)
-        (hits,) = self._search([self._load(frame)], top, near)
-        return self._answer(frame, hits, top, near)
+        query = self._load(frame)
+        (hits,) = self._search([query], top, near)
+        return self._answer(frame, query, hits, top, near)
 
     def locate_frames(
         self,
@@ -199,8 +224,8 @@ class Localizer:
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
                 results = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, _), hits in zip(loaded, results, strict=True):
-                    yield self._answer(frame, hits, top, near)
+                for (frame, query), hits in zip(loaded, results, strict=True):
+                    yield self._answer(frame, query, hits, top, near)
 
     def locate_live(
         self,
@@ -223,13 +248,19 @@ class Localizer:
                 yield located
 
     def _load(self, frame: Frame) -> _Query:
-        """Decode, preprocess and turn one image."""
-        decoded = decode_frame(frame)
-        pixels = preprocess_frame(frame, decoded, self._how)
-        if self._headings > 1 and is_full_turn(*decoded.image.size):
+        """Decode, check, preprocess and turn one image."""
+        taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called)
+        pixels = preprocess_frame(frame, taken.image, self._how)
+        turns = None
+        if self._headings > 1 and taken.full_turn:
             turns = turn(pixels, self._headings)
-            return _Query(turns.images, turns.headings)
-        return _Query(pixels[None], None)
+        elif taken.heading is not None:
+            turns = align(pixels, taken.heading)
+        return (
+            _Query(pixels[None], None, taken.doubt)
+            if turns is None
+            else _Query(turns.images, turns.headings, taken.doubt)
+        )
 
     def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[TurnedHits]:
         """The nearest tiles of each query over its headings, at least as many as a fix needs."""
@@ -247,7 +278,7 @@ class Localizer:
             start = part.stop
         return results
 
-    def _answer(self, frame: Frame, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
+    def _answer(self, frame: Frame, query: _Query, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
         tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
         lat, lon = (
             np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
@@ -256,26 +287,31 @@ class Localizer:
         headings = [None if np.isnan(heading) else float(heading) for heading in hits.headings]
         shown = zip(hits.rows[:top].tolist(), tiles, hits.scores.tolist(), headings, strict=False)
         candidates = tuple(Candidate(*each) for each in shown)
-        uncalibrated = self._uncalibrated
+        radius = None if near is None else near.radius
+        if radius not in self._calibrations:
+            self._calibrations[radius] = self._applicable(radius)
+        calibration, uncalibrated = self._calibrations[radius]
         if near is not None and not candidates:
             uncalibrated = "no tile lies within the prior"
         elif fix is None:
             uncalibrated = "no tile found has a position"
-        elif near is not None:
-            uncalibrated = "a prior leaves other tiles to choose from than the calibration had"
+        elif query.doubt is not None:
+            uncalibrated = f"the model was not trained on such images: {query.doubt}"
         elif self._headings > 1 and headings[0] is None:
             uncalibrated = "the image is no full turn, so no headings were searched"
-        elif self._calibration is not None:
-            fix = self._calibration.apply(fix)
+        elif calibration is not None:
+            fix = calibration.apply(fix)
         heading = headings[0] if headings else None
-        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated)
+        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt)
 
-    def _applicable(self) -> tuple[FixCalibration | None, str | None]:
+    def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""
-        calibration = read_calibration(self.gallery)
+        calibration = read_calibration(self.gallery, near)
+        if calibration is None and near is not None:
+            return None, f"the gallery has no calibration for a prior of {near:g} m (--near {near:g})"
         if calibration is None:
             return None, "the gallery has no calibration"
-        difference = calibration.conditions.difference(self.conditions)
+        difference = calibration.conditions.difference(self.conditions_near(near))
         return (calibration, None) if difference is None else (None, difference)
 
 
