@@ -89,11 +89,18 @@ def localize(
     threads: Threads = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write .jsonl, .geojson, .gpx or .csv.", show_default=False),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write .jsonl, .csv, .geojson, .gpx, .kml, or .html, a map.",
+            show_default=False,
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE.png", help="Draw the answers over the tiles.", show_default=False),
+        typer.Option(
+            "--picture", metavar="FILE.png", help="Draw the answers on the map of the tiles.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each frame.")] = False,
     *,
@@ -150,7 +157,8 @@ def localize(
             drawn = track_picture(picture, localizer.gallery, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
-            written = waypoint_file(out, track=drive is not None, unix=live if drive is None else drive.unix, live=live)
+            unix = live if drive is None else drive.unix
+            written = waypoint_file(out, track=drive is not None, unix=unix, live=live, gallery=localizer.gallery)
             writers.append(closes.enter_context(written))
         if link is not None:
             writers.append(closes.enter_context(opened(link)).send)

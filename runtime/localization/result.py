@@ -3,8 +3,10 @@
 Values only: knows nothing of search or writing.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from itertools import groupby
+from typing import Any, Literal
 
 from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.sources.tile import Tile
@@ -93,3 +95,26 @@ class Localisation:
             margin=fix.margin,
             candidates=self.candidates,
         )
+
+
+def runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
+    """Successive waypoints that are reliable, in runs: what a map joins by a line."""
+    return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
+
+
+def record(waypoint: Waypoint) -> dict[str, Any]:
+    """A waypoint as values that JSON has, its candidates as a flat list."""
+    values = {field.name: getattr(waypoint, field.name) for field in fields(waypoint)}
+    return values | {"candidates": [_flat(candidate) for candidate in waypoint.candidates]}
+
+
+def _flat(candidate: Candidate) -> dict[str, Any]:
+    place = candidate.place
+    return {
+        "tile": place.id,
+        "file": place.file,
+        "score": candidate.score,
+        "lat": place.lat,
+        "lon": place.lon,
+        "heading": candidate.heading,
+    }

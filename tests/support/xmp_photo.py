@@ -1,5 +1,6 @@
 """Photographs whose XMP states what they show."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from geodtr.runtime.images.xmp import DJI, GPANO
 from geodtr.runtime.spec import Images
 
 
-def packet(gpano: dict[str, object] | None = None, dji: dict[str, object] | None = None) -> bytes:
+def packet(gpano: Mapping[str, object] | None = None, dji: Mapping[str, object] | None = None) -> bytes:
     """An XMP packet with properties as attributes (GPano) and as elements (DJI)."""
     attributes = "".join(f' GPano:{name}="{value}"' for name, value in (gpano or {}).items())
     elements = "".join(f"<drone-dji:{name}>{value}</drone-dji:{name}>" for name, value in (dji or {}).items())

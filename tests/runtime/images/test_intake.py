@@ -24,6 +24,7 @@ from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.spec import PANORAMAS, Imagery, Images, Preprocessing
 from geodtr.training.config import load_preset
+from geodtr.training.presets import preset_names
 
 PANORAMA = Imagery(projection="panorama", field_of_view=360, aspect=4.0)
 
@@ -152,6 +153,13 @@ def test_a_bundle_states_what_its_preset_was_trained_on(tiny: TinyWorld) -> None
     assert config.ground.imagery == Imagery(projection="panorama", field_of_view=360, aspect=5.5)
     assert load_preset("world-tiny").aerial.imagery.tile_metres == 60
     assert open_bundle(tiny.bundle).manifest.ground.spec.preprocessing.imagery == PANORAMA
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_states_its_images_and_the_ground_of_its_tiles(name: str) -> None:
+    config = load_preset(name)
+    assert config.ground.imagery.projection != "any"
+    assert config.aerial.imagery.tile_metres is not None
 
 
 @pytest.mark.parametrize("values", [{"aspect": 0.0}, {"field_of_view": 400.0}, {"tile_metres": float("nan")}])
