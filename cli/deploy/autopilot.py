@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +55,11 @@ def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | Non
     from geodtr.runtime.autopilot.link import Link, LinkOptions
     from geodtr.runtime.autopilot.prediction import Gates
 
-    options = AutopilotOptions(**given)
+    own = {each.name: given[each.name] for each in fields(AutopilotOptions) if each.name in given}
+    options = AutopilotOptions(**own)
     if options.mavlink is None:
-        if given:
-            flag = next(iter(given)).replace("_", "-")
+        if own:
+            flag = next(iter(own)).replace("_", "-")
             raise ConfigError(f"--{flag} is for positions that are sent: give --mavlink ADDRESS as well.")
         return None
     gates = Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost)
