@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,mavlink,ray,search,docs,dev
+EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,mavlink,sign,ray,search,docs,dev
 DEMO_EXTRAS := cpu,train,export
 ROOMS := runtime calibration training export cli
 PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
@@ -9,7 +9,8 @@ PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
 # A process a core, up to four: each wants two gigabytes. One that has nothing left takes half of another's tests.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+THREADS := 1
+PYTEST := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Folders whose prose is free of the words in tools/words.txt.
 PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples tests README.md
@@ -17,7 +18,7 @@ PLAIN := runtime training calibration export benchmarks tools docs cli geodtr ex
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
-.PHONY: demo test test-all test-nightly check docs check-tensorrt gpu-bundle install pins clean
+.PHONY: demo test test-all test-nightly test-seeds check docs check-tensorrt gpu-bundle install pins clean
 
 demo: .venv/demo-installed
 	$(BIN)/geodtr-export demo --out demo
@@ -32,8 +33,15 @@ test-all: install
 test-nightly: install
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow"
 
+# No test depends on the model that some seed gives on some machine, nor on the number of threads.
+test-seeds: install
+	$(PYTEST)
+	GEODTR_TEST_SEED=1 $(MAKE) test THREADS=2
+	GEODTR_TEST_SEED=2 $(MAKE) test
+
 check: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --quiet --preview --select DOC201,DOC402,DOC501 geodtr # sections of the public names' docstrings
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/words.py $(PLAIN)
 	$(BIN)/mypy $(PACKAGES)

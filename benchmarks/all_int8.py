@@ -10,7 +10,7 @@ import onnx
 
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
 from geodtr.export.calibration_pool import read_pool
-from geodtr.export.parity.pairings import change
+from geodtr.export.parity.measures.pairings import change
 from geodtr.export.precision.cosine_selection import describe
 from geodtr.export.precision.int8 import Int8Quantiser
 from geodtr.runtime.bundle import open_bundle

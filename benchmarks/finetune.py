@@ -16,12 +16,10 @@ from geodtr.cli.console import track
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.finetune import finetune_config
-from geodtr.runtime.names import Dialect
+from geodtr.runtime.names import DIALECTS
 from geodtr.training.data.spec import absolute, read_training_set
 from geodtr.training.loop import train
 from geodtr.training.run_files import CONFIG, resolve_checkpoint
-
-DIALECTS: tuple[Dialect, ...] = ("cpu-7bit", "cpu-8bit", "tensorrt")
 
 
 def main(run: str, train_spec: str, spec: str, work: str) -> None:

@@ -184,7 +184,7 @@ def fly(
 def _received(position: Position, now: float, region: Region) -> tuple[Floats, float]:
     """What the autopilot makes of the bytes: metres east and north of the region's centre, and sigma."""
     sender, receiver = common.MAVLink(None, 1, 197), common.MAVLink(None)
-    (message,) = receiver.parse_buffer(global_position_sensor(position, Stamp(round(now * 1e6))).pack(sender))
+    (message,) = receiver.parse_buffer(global_position_sensor(position, Stamp(round(now * 1e6)), 0, 0).pack(sender))
     east, north = east_north(message.lat / 1e7, message.lon / 1e7, region.lat, region.lon)
     return np.array([float(east), float(north)]), float(message.eph)
 

@@ -144,7 +144,7 @@ def _report_second(answers: list[Localisation], truth: list[FrameTruth]) -> None
     # Two degrees of freedom: 95 % of the squared normalised errors are below 5.99.
     print(
         f"             within the covariance's 95 %: {(np.array(normal) < 5.99).mean():.0%}; errors are "
-        f"{math.sqrt(np.median(normal) / 1.386):.1f} times as large as it says"
+        f"{math.sqrt(np.median(normal) / 1.386):.1f} times as large as it claims"
     )
 
 

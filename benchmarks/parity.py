@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from geodtr.export.parity.descriptors import Compared, compare_descriptors
-from geodtr.export.parity.pairings import ranking
+from geodtr.export.parity.measures.descriptors import Compared, compare_descriptors
+from geodtr.export.parity.measures.pairings import ranking
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.data.pair_set import Pair, PairSet

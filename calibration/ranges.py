@@ -13,10 +13,10 @@ from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, first, s
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.names import BRANCHES, Branch, Choice, Method
 from geodtr.runtime.progress import Track, untracked
 

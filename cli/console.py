@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, ConsoleDimensions
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.foreign_text import visible
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.files.foreign_text import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -45,13 +45,20 @@ class Speaker(Console):
         return size if self.is_terminal else ConsoleDimensions(_UNLIMITED, size.height)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        try:
+        how = {"crop": False, **how}
+        if not self.stderr:
             with _reporting_output():
-                super().print(*objects, **{"crop": False, **how})
-        except UserError:
-            if not self.stderr:
-                raise
-            self.quiet = True  # nobody can read it, and the work goes on
+                super().print(*objects, **how)
+            return
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            self.quiet = True
+
+    def on_broken_pipe(self) -> None:
+        if not self.stderr:
+            super().on_broken_pipe()
+        self.quiet = True  # nobody can read it, and the work goes on
 
 
 # No markup and no emoji: a file name may hold brackets and colons.

@@ -21,7 +21,7 @@ from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
 from geodtr.cli.build import export as engines
 from geodtr.cli.console import messages
-from geodtr.cli.deploy import doctor, gallery, localize
+from geodtr.cli.deploy import archive, doctor, gallery, localize
 from geodtr.cli.deploy import embed as flight
 from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
@@ -55,6 +55,7 @@ for module in (
     doctor,
     gallery,
     flight,
+    archive,
     localize,
 ):
     module.add_to(app)

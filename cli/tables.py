@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geodtr.cli.console import output
-from geodtr.runtime.foreign_text import visible
+from geodtr.runtime.files.foreign_text import visible
 
 _SHORTEST_NAME = 16
 """Columns of the terminal that a name gets before a figure beside it is left out; longer names are folded."""

@@ -27,12 +27,12 @@ from geodtr.export.parity import Gates, compare, record
 from geodtr.export.parity.result import ParityFigures
 from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.export.plots.files import save_picture
-from geodtr.export.plots.retrieval import SheetRow, draw_sheet
-from geodtr.export.plots.sheet import spread
+from geodtr.export.plots.sheets.retrieval import SheetRow, draw_sheet
+from geodtr.export.plots.sheets.sheet import spread
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import check_new_folder, write_bytes
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by

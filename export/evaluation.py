@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geodtr.export.model import Model
-from geodtr.export.plots.retrieval import SheetRow, retrieved
+from geodtr.export.plots.sheets.retrieval import SheetRow, retrieved
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, recall
 from geodtr.training.data.pair_set import PairSet, Skipped

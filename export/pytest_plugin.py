@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that names the folder of reports."""
     parser.getgroup("geodtr", "parity of engines").addoption(
         "--geodtr-report",
         metavar="DIR",

@@ -6,7 +6,7 @@ from types import TracebackType
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from geodtr.export.plots.retrieval import draw_sheet, retrieved
+from geodtr.export.plots.sheets.retrieval import draw_sheet, retrieved
 from geodtr.training.listener import Listener, Step, Validation
 
 _QUERIES, _TILES = 6, 5

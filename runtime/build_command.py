@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.runtime.documents import decode_json, read_document
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.manifest import FILE_NAME, BackendEntry, Manifest
 from geodtr.runtime.names import BACKENDS, PRECISIONS, Backend, Dialect, asked_as
 

@@ -45,6 +45,10 @@ class BuildError(UserError):
     """A backend could not build an engine, or built one that differs from the request: nothing is written."""
 
 
+class ArchiveError(UserError):
+    """An archive is damaged, not signed by a trusted key, or cannot be installed; or a key file holds no key."""
+
+
 class GalleryError(UserError):
     """A gallery is missing, corrupt, or lacks what the call needs."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import asin, asinh, atan2, atanh, cos, cosh, degrees, hypot, isfinite, nan, radians, sin, sinh, sqrt, tanh
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from geodtr.runtime.errors import ConfigError
 
 Values = NDArray[np.float64]
+_Degrees = TypeVar("_Degrees", float, Values)
 
 SEMI_MAJOR = 6_378_137.0
 """Radius of the equator, metres."""
@@ -135,7 +137,7 @@ def _between(
     """Metres east and north from places a to b by the length of a degree at the latitude `true_at`."""
     a, b, c, d = (np.asarray(value, np.float64) for value in (lat_a, lon_a, lat_b, lon_b))
     north, east = metres_per_degree(true_at)
-    return ((d - b + 180) % 360 - 180) * east, (c - a) * north
+    return wrapped(d - b) * east, (c - a) * north
 
 
 def earth_centred(lat: ArrayLike, lon: ArrayLike) -> Values:
@@ -168,7 +170,12 @@ def moved(lat_0: ArrayLike, lon_0: ArrayLike, east: ArrayLike, north: ArrayLike)
     """Latitudes and longitudes in degrees, so many metres east and north of `lat_0`, `lon_0`; broadcasts."""
     lat_0, lon_0, east, north = (np.asarray(value, np.float64) for value in (lat_0, lon_0, east, north))
     per_north, per_east = metres_per_degree(lat_0)
-    return np.clip(lat_0 + north / per_north, -90, 90), np.mod(lon_0 + east / per_east + 180, 360) - 180
+    return np.clip(lat_0 + north / per_north, -90, 90), wrapped(lon_0 + east / per_east)
+
+
+def wrapped(degrees: _Degrees) -> _Degrees:
+    """A longitude, or a difference of two, the short way round: -180 and above, below 180."""
+    return (degrees + 180) % 360 - 180
 
 
 def circular_mean(degrees: NDArray[np.float64], weight: NDArray[np.float64]) -> float:

@@ -28,6 +28,7 @@ EXTRA_OF = {
     "matplotlib": "plots",
     "tensorboard": "train",
     "tomli_w": "train",
+    "cryptography": "sign",
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",

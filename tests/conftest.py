@@ -17,6 +17,7 @@ from checkout import SHARED
 from hypothesis import is_hypothesis_test, settings
 
 from geodtr.cli.main import run
+from geodtr.export import timing
 from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.build.source import export_checkpoint
@@ -41,6 +42,9 @@ pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes"]
 
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """The precisions that the trained model is built in for all tests."""
+
+SEED = int(os.environ.get("GEODTR_TEST_SEED", "0"))
+"""Of the trained model: no test may need the one that some seed gives on some machine."""
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 if NIGHTLY:
@@ -98,6 +102,14 @@ def exported_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_timing() -> Iterator[None]:
+    """Time a few milliseconds a turn: no test asks how fast this machine is, and parity would wait seconds for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "_TURN", 0.005)
+        yield
+
+
 def _hash(network: torch.nn.Module, how: Preprocessing) -> str:
     """Hash everything that defines a network's result: its classes, their plain attributes, and its tensors."""
     digest = sha256(repr((network, how)).encode())
@@ -139,7 +151,7 @@ class Trained:
 def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     # A copy, because parity writes its verdicts into bundles.
     root = tmp_path_factory.mktemp("trained")
-    shutil.copytree(build_once("trained", _train), root, dirs_exist_ok=True)
+    shutil.copytree(build_once(f"trained-{SEED}", _train), root, dirs_exist_ok=True)
     return Trained(
         world.train_set,
         world.test_set,
@@ -162,7 +174,7 @@ def _write_worlds(root: Path) -> None:
 
 def _train(root: Path) -> None:
     world = _world()
-    checkpoint = train(load_preset("world-tiny"), world.train_set, root / "run")
+    checkpoint = train(load_preset("world-tiny", [f"recipe.seed={SEED}"]), world.train_set, root / "run")
     onnx = export_checkpoint(checkpoint, root / "onnx")
     for precision in BUILT:
         plan = plan_of(precision, Calibration(pool_of(world.train_set)), keep_cosine=0.9998)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from geodtr.runtime.documents import DocumentError, decode_toml
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files.documents import DocumentError, decode_toml
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic

@@ -1,5 +1,4 @@
-"""How a parity run looks in a terminal: what was found, what changed and how surely, where it was lost, the
-verdicts."""
+"""A parity run in a terminal: what was found, what changed and how surely, where it was lost, the verdicts."""
 
 from collections import Counter
 from typing import TYPE_CHECKING

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
-from geodtr.export.options import option
+from geodtr.export.options import flag_of, from_given, option, options_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import MavlinkMessage
 
@@ -55,12 +55,11 @@ def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | Non
     from geodtr.runtime.autopilot.link import Link, LinkOptions
     from geodtr.runtime.autopilot.prediction import Gates
 
-    own = {each.name: given[each.name] for each in fields(AutopilotOptions) if each.name in given}
-    options = AutopilotOptions(**own)
+    options: AutopilotOptions = from_given(AutopilotOptions, given)
     if options.mavlink is None:
-        if own:
-            flag = next(iter(own)).replace("_", "-")
-            raise ConfigError(f"--{flag} is for positions that are sent: give --mavlink ADDRESS as well.")
+        for each, _ in options_of(options):
+            if each.name in given:
+                raise ConfigError(f"{flag_of(each)} is for positions that are sent: give --mavlink ADDRESS as well.")
         return None
     gates = Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost)
     link = LinkOptions(options.mavlink, options.message, options.mavlink_rate, gates, options.tlog)

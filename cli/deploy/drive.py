@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
+    """The moments of a drive, how many there are if that is known, and whether their clock is Unix time."""
+
     moments: "Iterator[Moment]"
     count: int | None
     unix: bool

@@ -152,7 +152,7 @@ def localize(
         if picture is not None:
             from geodtr.export.plots.track import track_picture
 
-            drawn = track_picture(picture, *localizer.positions, track=drive is not None, live=live)
+            drawn = track_picture(picture, localizer.gallery, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
             written = waypoint_file(out, track=drive is not None, unix=live if drive is None else drive.unix, live=live)
@@ -231,7 +231,7 @@ def _show_tiles(located: "Localisation") -> None:
     for candidate in located.candidates:
         place = candidate.place
         position = "" if place.lat is None else f"{place.lat:.6f}, {place.lon:.6f}"
-        rows.add_row(place.file, f"{candidate.score:.4f}", position)
+        rows.add_row(place.id, f"{candidate.score:.4f}", position)
     output.print(rows)
     output.print(f" {_fix_of(located)}", soft_wrap=True)
 

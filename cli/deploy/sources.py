@@ -55,7 +55,7 @@ class _Folder:
     skip_unpositioned: bool = option(False, "Leave out images without a position, or with a wrong one.", shown=False)
 
     def options(self) -> "Options":
-        from geodtr.runtime.sources.folder import ORIGINS, FolderOptions
+        from geodtr.runtime.sources.positioned.folder import ORIGINS, FolderOptions
 
         if self.positions is None:
             return FolderOptions(None, self.pattern, self.skip_unpositioned)
@@ -76,7 +76,7 @@ class _Map:
 
     def options(self) -> "Options":
         from geodtr.runtime.errors import ConfigError
-        from geodtr.runtime.sources.geotiff import GeoTiffOptions
+        from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
 
         if self.tile_metres is None:
             raise ConfigError("Say how large a map's tile is on the ground, for example --tile-metres 60")
@@ -109,7 +109,7 @@ class _MapTiles:
     step: int | None = _option("Distance between references, in tiles.", "N", "as --merge")
 
     def options(self) -> "Options":
-        from geodtr.runtime.sources.slippy import XyzOptions
+        from geodtr.runtime.sources.tiled.slippy import XyzOptions
 
         return XyzOptions(self.zoom, self.tms, self.merge, self.step)
 

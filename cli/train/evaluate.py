@@ -154,7 +154,7 @@ def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:
 
 def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
     from geodtr.export.plots.files import save_picture
-    from geodtr.export.plots.retrieval import draw_sheet
+    from geodtr.export.plots.sheets.retrieval import draw_sheet
 
     rows = [row for result in results for row in result.sheet]
     names = ", ".join(result.label for result in results)
@@ -178,7 +178,7 @@ def visualize(
     check_pictures(out)
     check_source(model)
     pair_set = read_test_set(data)
-    from geodtr.export.plots.layouts import draw_layouts, explain_pairs
+    from geodtr.export.plots.sheets.layouts import draw_layouts, explain_pairs
 
     report_skipped(pair_set.name, pair_set.skipped)
     explained, bad = explain_pairs(model, pair_set, pairs)

@@ -126,6 +126,7 @@ def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
 
 
 def engine_entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> EngineEntry:
+    """The manifest's entry for an engine's file, and for what a backend compiled from it."""
     compiled = None
     if made is not None:
         compiled = CompiledEntry(**_file(made.file), layers=made.layers, wider=made.wider)

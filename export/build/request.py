@@ -219,7 +219,7 @@ def plan_of(
     dialect: Dialect | None = None,
 ) -> Float | Quantized:
     """The plan of a precision that is not searched for. Raises ConfigError where there is nothing to calibrate on."""
-    if precision == "fp32" or precision == "fp16":  # noqa: PLR1714 (which mypy does not follow)
+    if precision == "fp32" or precision == "fp16":  # noqa: PLR1714 (mypy does not narrow what is left)
         return Float(precision)
     assert precision != "mixed"
     return Quantized(needed(calibration, precision), precision, keep_cosine, dialect)

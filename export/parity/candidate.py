@@ -6,15 +6,15 @@ import msgspec
 
 from geodtr.export.build.batches import batch_invariance
 from geodtr.export.model import Model
-from geodtr.export.parity.audit import audit
-from geodtr.export.parity.describing import describe, paths_of
-from geodtr.export.parity.descriptors import compare_descriptors
 from geodtr.export.parity.gates import Gates, Measured, judge
-from geodtr.export.parity.layers import layer_agreements
+from geodtr.export.parity.measures.audit import audit
+from geodtr.export.parity.measures.describing import describe, paths_of
+from geodtr.export.parity.measures.descriptors import compare_descriptors
+from geodtr.export.parity.measures.layers import layer_agreements
+from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
 from geodtr.export.parity.remedy import Comparison, next_step
 from geodtr.export.parity.result import Candidate, CandidateEvidence, LayerAgreement
 from geodtr.export.parity.run import Run
-from geodtr.export.parity.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.manifest import Ratio, Speed

@@ -11,11 +11,11 @@ from geodtr.export.bench.measure import packages
 from geodtr.export.model import Model, distinct_names
 from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
 from geodtr.export.parity.gates import AS_PROMISED, Gates
-from geodtr.export.parity.layers import check_layers
-from geodtr.export.parity.pairings import median_margin
+from geodtr.export.parity.measures.layers import check_layers
+from geodtr.export.parity.measures.pairings import median_margin
+from geodtr.export.parity.measures.stages import float32_graphs
 from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference, together
 from geodtr.export.parity.run import begin, check_pairs
-from geodtr.export.parity.stages import float32_graphs
 from geodtr.export.timing import Timing, time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import BundleError, MissingDependency

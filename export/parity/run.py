@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from geodtr.export.cosines import finite_rows
 from geodtr.export.model import Model
-from geodtr.export.parity.describing import describe
-from geodtr.export.parity.pairings import ranking
-from geodtr.export.parity.stages import RUNS_BY, Described, as_written, described
+from geodtr.export.parity.measures.describing import describe
+from geodtr.export.parity.measures.pairings import ranking
+from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, described
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import DataError, DescriptorError
 from geodtr.runtime.names import BRANCHES

@@ -22,11 +22,9 @@ def check_pictures(*paths: Path | None, plotted: bool = True) -> None:
     """
     wanted = [path for path in paths if path is not None]
     for path in wanted:
-        if path.suffix.lower() != ".png":
-            raise ConfigError(f"{path} does not end in .png; pictures are written as PNG files.")
         if wanted.count(path) > 1:
             raise ConfigError(f"{path} is named for two pictures; give each a file of its own.")
-        check_new_file(path)
+        check_new_file(path, (".png",))
     if wanted and plotted:
         require_matplotlib()
 

@@ -3,20 +3,25 @@
 Knows positions and metres; the caller draws the content. A point of the figure is a pixel of the file.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
+from PIL import Image
 
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.numbers import clipped
-from geodtr.runtime.sources.coverage import Frame
+from geodtr.runtime.geodesy import wrapped
+from geodtr.runtime.sources.coverage import Frame, positions
+from geodtr.runtime.sources.tile import Tile
 
 Floats = NDArray[np.float64]
 _LONGER, _LEAST = 1000, 400
@@ -39,6 +44,34 @@ class Map:
     def place(self, lat: Floats, lon: Floats) -> Floats:
         """Where places in degrees, [N], lie on the axes, [N, 2]."""
         return np.stack(self.frame.metres(lat, lon), axis=-1)
+
+    @property
+    def shown(self) -> tuple[Frame, tuple[int, int]]:
+        """All that the axes show, and its size in pixels."""
+        (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
+        size = round((right - left) * self.pixels), round((top - bottom) * self.pixels)
+        return self.frame.wider(-left, -bottom), size
+
+    def add_picture(self, picture: Image.Image, opacity: float = 1.0, zorder: float = 0.5) -> None:
+        """Draw a picture of all that is shown."""
+        extent = (*self.axes.get_xlim(), *self.axes.get_ylim())
+        self.axes.imshow(
+            np.asarray(picture), extent=extent, interpolation="nearest", aspect="auto", alpha=opacity, zorder=zorder
+        )
+
+    def add_outlines(self, sides: Sequence[tuple[Tile, float]], colour: str, width: float) -> None:
+        """Draw the edges of tiles whose sides in metres are known."""
+        places = self.place(*positions([tile for tile, _ in sides]).T)
+        half = np.array([side for _, side in sides])[:, None, None] / 2
+        heading = np.radians([tile.heading or 0.0 for tile, _ in sides])
+        up = np.stack([np.sin(heading), np.cos(heading)], axis=-1)[:, None]
+        right = np.stack([np.cos(heading), -np.sin(heading)], axis=-1)[:, None]
+        across, along = np.array([-1, 1, 1, -1])[:, None], np.array([-1, -1, 1, 1])[:, None]
+        corners = places[:, None] + half * (across * right + along * up)
+        edges = PolyCollection(
+            list(corners), facecolors="none", edgecolors=colour, linewidths=width, zorder=0.6, label="tile"
+        )
+        self.axes.add_collection(edges, autolim=False)
 
     def add_words(self, title: str, note: str) -> None:
         """A title and a note above the map; below it a legend of everything on it that has a label."""
@@ -85,7 +118,7 @@ def _label_degrees(axis: Axis, origin: float, metres: float, low: float, high: f
     decimals = max(0, -floor(log10(values[1] - values[0]) + 1e-6))
     at = (values - origin) * metres
     shown = (low <= at) & (at <= high)
-    labels = [f"{(value + 180) % 360 - 180:.{decimals}f}°" for value in values[shown]]
+    labels = [f"{wrapped(value):.{decimals}f}°" for value in values[shown]]
     axis.set_ticks(at[shown], labels)
 
 

@@ -7,7 +7,7 @@ from geodtr.runtime.manifest import Ratio
 
 
 def percent(share: float) -> str:
-    """89.2"""
+    """In percent, as in: 89.2."""
     return f"{100 * share:.1f}"
 
 
@@ -32,11 +32,12 @@ def cosine(value: float) -> str:
 
 
 def times(ratio: Ratio) -> str:
-    """1.82 × (1.75 to 1.90)"""
+    """As in: 1.82 × (1.75 to 1.90)."""
     return f"{ratio.median:.2f} × ({ratio.lowest:.2f} to {ratio.highest:.2f})"
 
 
 def megabytes(size: int) -> str:
+    """Bytes as megabytes, as in: 89.2."""
     return f"{size / 1e6:.1f}"
 
 
@@ -46,7 +47,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """a, b and c"""
+    """As in: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

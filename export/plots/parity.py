@@ -206,7 +206,7 @@ def _agreement(candidate: Candidate, branch: Branch) -> BranchAgreement:
 
 
 def _signed(value: float) -> str:
-    """+2, 0, −0.5"""
+    """As in: +2, 0, −0.5."""
     return signed(f"{value:+g}")
 
 

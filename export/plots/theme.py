@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from geodtr.export.plots.colours import LIGHT
-from geodtr.runtime.foreign_text import escape_controls
+from geodtr.runtime.files.foreign_text import escape_controls
 
 _RC = {
     "font.size": 12,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from geodtr.export.backends.base import ignore_warning
 from geodtr.export.precision.trial_engines import Blocks
 from geodtr.export.statistics import Drop, decide, is_within, pairs_to_decide
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import Undecided, UserError
 from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Branch, Verdict
 from geodtr.runtime.progress import Track, untracked

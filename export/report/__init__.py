@@ -5,8 +5,8 @@ from pathlib import Path
 
 from geodtr.export.parity.result import ParityResult
 from geodtr.export.plots.files import require_matplotlib
-from geodtr.runtime.errors import ConfigError, MissingDependency
-from geodtr.runtime.files import check_new_file, check_writable, write_bytes
+from geodtr.runtime.errors import MissingDependency
+from geodtr.runtime.files import check_ending, check_new_file, check_writable, write_bytes
 from geodtr.runtime.installation import install_hint
 
 __all__ = ["check_replaceable", "check_report", "replace_report", "write_report"]
@@ -27,8 +27,7 @@ def check_replaceable(out: Path) -> None:
     Raises ConfigError when its name does not end in .html, UserError when nothing can be written there,
     MissingDependency without Jinja2 or matplotlib.
     """
-    if out.suffix.lower() != ".html":
-        raise ConfigError(f"{out} does not end in .html; the report is written as an HTML file.")
+    check_ending(out, (".html",))
     check_writable(out)
     if find_spec("jinja2") is None:
         raise MissingDependency(f"The report is written by Jinja2, which is not installed: {install_hint('export')}")

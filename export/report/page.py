@@ -23,7 +23,7 @@ from geodtr.export.plots.parity import (
 )
 from geodtr.export.report import words
 from geodtr.export.report.pictures import changed_queries
-from geodtr.runtime.foreign_text import escape_controls
+from geodtr.runtime.files.foreign_text import escape_controls
 from geodtr.runtime.names import BRANCHES, Branch
 
 _PICTURED = 12

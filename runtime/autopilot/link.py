@@ -36,7 +36,7 @@ from geodtr.runtime.tracking.odometry import Odometry, Step
 PATIENCE = 5.0
 """Seconds without a heartbeat after which an autopilot counts as silent."""
 _HEARTBEAT = 1.0
-_LONGEST_WAIT = 0.05  # seconds that closing may take
+_LONGEST_WAIT = 0.05  # seconds until closing is noticed, unless TCP is dialled again or a name looked up meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,12 @@ class Link:
         return self._options.address
 
     def odometry(self) -> Odometry:
-        """The vehicle's own, from its ATTITUDE and LOCAL_POSITION_NED, as it comes; it ends when the link is closed."""
+        """The vehicle's own, from its ATTITUDE and LOCAL_POSITION_NED, as it comes; it ends when the link is closed.
+        Raises what broke the link's thread.
+        """
         self._own_odometry = True
-        return self._vehicle.odometry(self.address)
+        odometry = self._vehicle.odometry(self.address)
+        return replace(odometry, steps=self._until_broken(odometry.steps))
 
     def follow(self, odometry: Odometry, *, paced: bool) -> Odometry:
         """The same odometry, whose rows the link takes as they are read. `paced`: a recording, each of whose rows waits
@@ -131,8 +134,7 @@ class Link:
 
     def send(self, waypoint: Waypoint) -> None:
         """Take an answer. Raises what broke the link's thread."""
-        if self._error is not None:
-            raise self._error
+        self._check()
         if self._track:
             self._predictor.answer(waypoint)
             return
@@ -156,10 +158,19 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what waits, and nothing more."""
+        """Send what waits, and nothing more. Raises what broke the link's thread, unless another error is under way."""
         self._stopped.set()
         self._thread.join()
-        self._vehicle.close()
+        if error is None:
+            self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _until_broken(self, rows: Iterable[Step]) -> Iterator[Step]:
+        yield from rows
+        self._check()
 
     def _followed(self, rows: Iterable[Step], paced: bool) -> Iterator[Step]:
         ahead: float | None = None
@@ -174,9 +185,10 @@ class Link:
     def _run(self) -> None:
         try:
             self._speak()
-        except BaseException as error:  # raised again where the next answer is taken
+        except BaseException as error:  # raised again in the caller's thread
             self._error = error
         finally:
+            self._vehicle.close()
             self._transport.close()
             if self._tlog is not None:
                 self._tlog.close()
@@ -202,6 +214,7 @@ class Link:
                     self._send_position(self._predictor.position(now), now)
                 next_position = max(next_position + period, now)  # no burst after a pause
         self._send_fixes(time.monotonic())
+        self._watch_record()
 
     def _hear(self, data: bytes) -> None:
         if not data:
@@ -255,7 +268,7 @@ class Link:
         self._mav.send(common.MAVLink_heartbeat_message(kind, none, 0, 0, common.MAV_STATE_ACTIVE, 3))
 
     def _watch(self, now: float, began: float) -> None:
-        """Report an autopilot that falls silent, once, and that it is back; and why the .tlog ended."""
+        """Report an autopilot that falls silent, once, and that it is back; and a .tlog that ended."""
         heard = self._vehicle.heard
         silent = now - (began if heard is None else heard) > PATIENCE
         if silent and not self._silent:
@@ -263,6 +276,10 @@ class Link:
         elif self._silent and not silent:
             self._report(f"The autopilot at {self.address} is heard now.")
         self._silent = silent
+        self._watch_record()
+
+    def _watch_record(self) -> None:
+        """Report why the .tlog ended, once."""
         if self._tlog is not None and self._tlog.error is not None:
             self._report(self._tlog.error)
             self._tlog = None

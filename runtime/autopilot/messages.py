@@ -55,7 +55,7 @@ class Stamp:
     unix: float | None = None
 
 
-def global_position_sensor(position: Position, stamp: Stamp, system: int = 0, component: int = 0) -> Any:
+def global_position_sensor(position: Position, stamp: Stamp, system: int, component: int) -> Any:
     """GLOBAL_POSITION_SENSOR (296), for PX4's EKF2_AGP; no altitude is claimed."""
     from pymavlink.dialects.v20 import common
 
@@ -147,7 +147,7 @@ def odometry(
     )
 
 
-def external_position(position: Position, stamp: Stamp, system: int = 1, component: int = 1) -> Any:
+def external_position(position: Position, stamp: Stamp, system: int, component: int) -> Any:
     """MAV_CMD_EXTERNAL_POSITION_ESTIMATE (43003) as a COMMAND_INT, the only form that ArduPilot takes it in."""
     from pymavlink.dialects.v20 import common
 

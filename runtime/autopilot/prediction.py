@@ -13,8 +13,8 @@ from geodtr.runtime.autopilot.messages import SIGMAS_68, SIGMAS_95, Position
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.result import Waypoint
-from geodtr.runtime.tracking.odometry import STANDING, Motion, Step
-from geodtr.runtime.tracking.particles import MotionNoise
+from geodtr.runtime.tracking.odometry import Motion, Step
+from geodtr.runtime.tracking.particles import MotionNoise, chord
 
 OLDEST = 5.0
 """Seconds since the frame was taken, after which an answer is not sent any more."""
@@ -126,8 +126,9 @@ class Predictor:
             if age > OLDEST:
                 return "too old"
             # A row leads to its time from the one before; of the first only a part may come after the answer.
-            motions = [_part(row.motion, row.time - answer.time_s) for row in self._rows if row.time > answer.time_s]
-            motions.append(_extended(last.motion, min(beyond, age)))
+            after = [(row.motion, row.time - answer.time_s) for row in self._rows if row.time > answer.time_s]
+            motions = [motion.lasting(min(seconds, motion.seconds)) for motion, seconds in after]
+            motions.append(last.motion.lasting(min(beyond, age)))
             lat, lon, gone = _moved(answer.lat, answer.lon, answer.heading or 0.0, motions)
             grown = math.hypot(self._noise.scale * gone, self._noise.drift * math.sqrt(age))
             position = self._gates.admit(replace(answer, lat=lat, lon=lon), track=True, grown=grown)
@@ -138,24 +139,8 @@ def _moved(lat: float, lon: float, heading: float, motions: Iterable[Motion]) ->
     """The place in degrees after `motions`, and the metres of the way there."""
     gone = 0.0
     for motion in motions:
-        # On an arc, the chord points along the mean of the headings at its ends.
-        course = math.radians(heading + motion.turn / 2)
-        east = motion.distance * math.sin(course) + motion.right * math.cos(course)
-        north = motion.distance * math.cos(course) - motion.right * math.sin(course)
+        east, north = chord(heading, motion.turn, motion.distance, motion.right)
         lat, lon = (float(value) for value in moved(lat, lon, east, north))
         heading += motion.turn
         gone += math.hypot(motion.distance, motion.right)
     return lat, lon, gone
-
-
-def _part(motion: Motion, seconds: float) -> Motion:
-    """What of a motion lies in its last `seconds`."""
-    return motion if seconds >= motion.seconds else _extended(motion, seconds)
-
-
-def _extended(motion: Motion, seconds: float) -> Motion:
-    """Going on for so many seconds at the speed and turn of `motion`."""
-    if motion.seconds <= 0:
-        return STANDING
-    share = seconds / motion.seconds
-    return Motion(seconds, motion.distance * share, motion.turn * share, motion.right * share)

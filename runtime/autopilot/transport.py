@@ -3,6 +3,7 @@
 Knows addresses and bytes; knows nothing of messages.
 """
 
+import os
 import re
 import select
 import socket
@@ -18,6 +19,7 @@ _NETWORK = re.compile(r"(udpout|udpin|tcp):([^:\s]+):(\d{1,5})")
 _SERIAL = re.compile(r"serial:(/[^:\s]+)(?::(\d+))?")
 _LARGEST = 1 << 16
 _AGAIN = 1.0  # seconds between two attempts to open
+_CONNECT = 2.0  # seconds that a TCP peer has to answer
 
 
 class Port(Protocol):
@@ -97,6 +99,12 @@ def check_address(address: str) -> None:
         raise ConfigError(f"{address!r} is no address of an autopilot; allowed are {ALLOWED}.")
     if network is not None and not 0 < int(network[3]) < 65536:
         raise ConfigError(f"{address!r} has the port {network[3]}; allowed are 1 to 65535.")
+    try:
+        (network[2] if network else "").encode("idna")  # as the system is asked for it
+    except UnicodeError:
+        raise ConfigError(
+            f"{address!r} has no host name; allowed are parts of 1 to 63 characters with dots between them."
+        ) from None
 
 
 def _opened(address: str) -> Port:
@@ -144,7 +152,7 @@ class _Udp:
 
 class _Tcp:
     def __init__(self, host: str, port: int) -> None:
-        self._socket = socket.create_connection((host, port), timeout=5)
+        self._socket = socket.create_connection((host, port), timeout=_CONNECT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
 
@@ -186,7 +194,9 @@ class _Serial:
         return data
 
     def send(self, data: bytes) -> None:
-        self._port.write(data)
+        # pyserial's own write would try a full buffer again until there is room.
+        if os.write(self.fileno(), data) < len(data):
+            raise ConnectionResetError  # a part of a message would garble the next one
 
     def close(self) -> None:
         self._port.close()

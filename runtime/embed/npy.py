@@ -13,10 +13,10 @@ import numpy as np
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.files import check_new_file, new_pair
+from geodtr.runtime.files.text_rows import new_csv
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
-from geodtr.runtime.text_rows import new_csv
 
 SUFFIX = ".npy"
 COLUMNS = ("row", "name", "time", "left_out")
@@ -37,12 +37,8 @@ def table_of(out: Path) -> Path:
 
 def check_out(out: Path) -> None:
     """Ask before the work: raise ConfigError unless `out` ends in .npy, OutputExists when it or its table is there."""
-    if out.suffix != SUFFIX:
-        raise ConfigError(
-            f"{out} does not end in {SUFFIX}, which is what is written. Name it {out.with_suffix(SUFFIX)}."
-        )
-    for path in (out, table_of(out)):
-        check_new_file(path)
+    check_new_file(out, (SUFFIX,))
+    check_new_file(table_of(out))
 
 
 def embed_to(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery.location import command
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.names import Storage
@@ -272,7 +273,7 @@ def check_hits(name: str, queries: Descriptors, hits: Hits) -> None:
     if not (np.abs(hits.scores) <= _LONGEST * np.linalg.norm(queries, axis=1, keepdims=True)).all():
         raise GalleryError(
             f"{name} holds descriptors that are not of unit length: it was damaged. See which: "
-            f"geodtr-export gallery verify {name}"
+            f"{command('verify', name)}"
         )
 
 

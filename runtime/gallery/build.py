@@ -15,7 +15,7 @@ import msgspec
 from geodtr.runtime.embed.pipeline import batches_ahead
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
 from geodtr.runtime.gallery.base import GalleryWriter
-from geodtr.runtime.gallery.location import GalleryLocation
+from geodtr.runtime.gallery.location import GalleryLocation, command
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy, require_space
 from geodtr.runtime.gallery.registry import change_gallery, create_gallery, holds_gallery
 from geodtr.runtime.images.preprocess import as_input
@@ -104,7 +104,7 @@ def add_to_gallery(
         if not writer.finished:
             raise GalleryError(
                 f"{gallery} is not finished. Finish it first: "
-                f"geodtr-export gallery build BUNDLE {writer.manifest.source} --out {gallery}"
+                f"{command('build', 'BUNDLE', writer.manifest.source, '--out', gallery)}"
             )
         return _embed(writer, source, embedder, on_bad_tile, track)
 
@@ -120,8 +120,8 @@ def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) 
     try:
         if writer.finished:
             raise OutputExists(
-                f"{out} exists and is finished. Add to it (geodtr-export gallery add BUNDLE {out} SOURCE), or name "
-                "another output."
+                f"{out} exists and is finished. Add to it ({command('add', 'BUNDLE', out, 'SOURCE')}), or name another "
+                "output."
             )
         for name in ("source", "storage", "index", "made_by", "descriptor_size"):
             before, now = getattr(writer.manifest, name), getattr(manifest, name)

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from geodtr.runtime.errors import ConfigError, MissingDependency
+from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.files.text_rows import new_csv
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.tile import Tile
-from geodtr.runtime.text_rows import new_csv
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
 
@@ -26,12 +26,9 @@ def export_gallery(gallery: Gallery, out: Path) -> None:
     Raises ConfigError when the suffix is another, OutputExists, UserError when the file cannot be written,
     MissingDependency.
     """
-    writer = _WRITERS.get(out.suffix.lower())
-    if writer is None:
-        raise ConfigError(f"{out} has an unknown suffix: allowed are names that end in {', '.join(_WRITERS)}.")
-    check_new_file(out)
+    check_new_file(out, tuple(_WRITERS))
     with new_file(out) as file:
-        writer(gallery, file)
+        _WRITERS[out.suffix.lower()](gallery, file)
 
 
 def _write_csv(gallery: Gallery, path: Path) -> None:

@@ -4,6 +4,7 @@ Light: the command line reads locations before anything is loaded. What is done 
 """
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,11 @@ _IN_A_FILE = "gallery"
 _SCHEMES = {"milvus": "http", "milvus+https": "https"}
 _PORTS = {"http": 19530, "https": 443}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+
+def command(*words: object) -> str:
+    """The command line of `geodtr-export gallery` with these words, as a shell takes it."""
+    return f"geodtr-export gallery {shlex.join(map(str, words))}"
 
 
 class GalleryLocation:

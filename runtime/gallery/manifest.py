@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from geodtr import __version__
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import check_regular, write_bytes
+from geodtr.runtime.files.documents import decode_json, read_document
+from geodtr.runtime.gallery.location import command
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Index, Storage
 
@@ -57,7 +58,7 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
     except (FileNotFoundError, NotADirectoryError):
         raise GalleryError(
             f"{gallery} is not a gallery: it holds no {FILE_NAME}. "
-            f"Build one: geodtr-export gallery build BUNDLE SPEC --out {gallery}"
+            f"Build one: {command('build', 'BUNDLE', 'SPEC', '--out', gallery)}"
         ) from None
     except OSError as error:
         raise GalleryError(f"{path} cannot be read ({error.strerror}).") from None
@@ -85,5 +86,5 @@ def require_space(gallery: str, manifest: GalleryManifest, embedding_id: str) ->
         raise EmbeddingSpaceMismatch(
             f"{gallery} was built by a model with embedding id {manifest.made_by.embedding_id}, the bundle's is "
             f"{embedding_id}: their descriptors cannot be compared. Build a gallery with this bundle: "
-            f"geodtr-export gallery build BUNDLE {manifest.source} --out GALLERY"
+            f"{command('build', 'BUNDLE', manifest.source, '--out', 'GALLERY')}"
         )

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.documents import decode_json
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.sources.tile import Tile
 
 Row = tuple[str, str, float | None, float | None, float | None, float | None, str]

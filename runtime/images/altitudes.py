@@ -6,8 +6,8 @@ from math import isfinite
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.files.text_rows import csv_rows
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.text_rows import csv_rows
 
 _MOST = 1_000_000
 

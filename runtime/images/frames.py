@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.files.text_rows import read_lines
 from geodtr.runtime.images.camera import read_camera
 from geodtr.runtime.images.decode import Decoded, decode, list_images
 from geodtr.runtime.images.preprocess import as_input
@@ -139,12 +140,9 @@ def _listed(place: str) -> list[str]:
         return _contents(place)
     path = Path(place[1:])
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a list of files in UTF-8 ({error}).") from None
-    except OSError as error:
-        raise DataError(f"The list {path} cannot be read ({error.strerror}). Check the path behind the @.") from None
-    named = [line.strip() for line in lines if line.strip()]
+        named = [line for line in read_lines(path) if line]
+    except DataError as error:
+        raise DataError(f"{error} Name a list of files behind the @.") from None
     if not named:
         raise DataError(f"{path} lists nothing; a line of it is an image, a folder or a video.")
     return [

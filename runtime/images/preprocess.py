@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import ImageError
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.images.decode import PREPARED_KEY, Decoded, decode, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.resize_area import resize_area

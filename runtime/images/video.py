@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 
 
 def check_opencv(what: str = "Videos and cameras need") -> None:
-    """Raise MissingDependency, which says `what` needs it, unless OpenCV is installed."""
+    """Raise MissingDependency, which names `what` needs it, unless OpenCV is installed."""
     try:
         import cv2  # noqa: F401 (only to see whether it can be imported)
     except ImportError as error:

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import ConfigError, GalleryError
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import distance, east_north
 from geodtr.runtime.localization.fix import NEIGHBOURHOOD, Fix, Floats, Radius

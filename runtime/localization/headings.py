@@ -53,7 +53,7 @@ def is_full_turn(width: int, height: int) -> bool:
 @dataclass(frozen=True, slots=True)
 class TurnedHits:
     """The nearest references of one image over all its turns, best first: `rows` int64 [K], `scores` float32 [K], and
-    the heading that found each, float64 [K] in degrees, which is that of the turn `turns`, int64 [K].
+    the heading that found each, float64 [K] in degrees, by the turn `turns`, int64 [K].
     """
 
     rows: NDArray[np.int64]

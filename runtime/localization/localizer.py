@@ -23,6 +23,7 @@ from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
@@ -31,14 +32,13 @@ from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame,
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
 from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
+from geodtr.runtime.localization.matching import Features, Sift
 from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
 from geodtr.runtime.localization.refine import RefineOptions, Refiner
 from geodtr.runtime.localization.result import Candidate, Localisation, Nadir, Refined
-from geodtr.runtime.localization.sift import Features, Sift
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.sources.reread import TilePixels
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
@@ -339,7 +339,7 @@ class Localizer:
                 yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width)
 
     def _seen_from_above(self, found: _Found, candidates: Sequence[Candidate]) -> Nadir | None:
-        """What a nadir frame says beside its place, with the second stage's answer."""
+        """What a nadir frame shows beside its place, with the second stage's answer."""
         if self._nadir is None:
             return None
         width = candidates[0].ground_metres if candidates and self._nadir.ground_sizes > 1 else None
@@ -360,7 +360,7 @@ class Localizer:
         if tile is None:
             return options.tile_metres or 1.0, pixels
         with suppress(ImageError):
-            pixels = TilePixels().read(tile).image.width
+            pixels = Reread().read(tile).image.width
         if options.tile_metres is not None:
             return options.tile_metres, pixels
         if tile.metres_per_pixel is None:

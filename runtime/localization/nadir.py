@@ -86,7 +86,7 @@ class NadirOptions:
     def widths(self, altitude: float | None = None) -> Floats:
         """The widths on the ground that are searched for a frame of this altitude, metres [M], rising.
 
-        Raises ImageError when nothing says how much ground it shows.
+        Raises ImageError when it is not known how much ground it shows.
         """
         known = self.altitude if altitude is None else altitude
         if known is not None and self.fov is not None:
@@ -131,7 +131,7 @@ def suppose(
 ) -> Hypotheses:
     """Crop a frame, RGB, to the ground that a tile shows, `tile_metres` in `tile_pixels`, for every supposition.
 
-    Raises ImageError where a frame shows too little of a tile's ground, or nothing says how much it shows.
+    Raises ImageError where a frame shows too little of a tile's ground, or it is not known how much it shows.
     """
     images, resolution = [], tile_metres / tile_pixels
     widths = options.widths(altitude)
@@ -163,8 +163,8 @@ def sharpened(hits: Hits, row: int, best: int, supposed: Hypotheses, options: Na
     """The pose under which reference `row` matches best: hypothesis `best`, moved to the top of a parabola through its
     score and its neighbours', where these found the reference as well. `hits` of the H hypotheses, [H, K].
     """
-    found = hits.rows == row
-    scores = np.where(found.any(axis=1), np.where(found, hits.scores, -np.inf).max(axis=1), np.nan)
+    same = hits.rows == row
+    scores = np.where(same.any(axis=1), np.where(same, hits.scores, -np.inf).max(axis=1), np.nan)
     table = scores.reshape(options.ground_sizes, options.steps)
     size, step = divmod(best, options.steps)
     heading, width = supposed.headings[best], supposed.widths[best]

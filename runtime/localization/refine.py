@@ -16,13 +16,13 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.geodesy import Near, distance, east_north, moved
 from geodtr.runtime.images.nadir import from_crop, north_up
 from geodtr.runtime.images.video import check_opencv
 from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.localization.matching import F, Matcher, Matches
 from geodtr.runtime.localization.result import Candidate, Refined
-from geodtr.runtime.localization.sift import F, Matcher, Matches
-from geodtr.runtime.sources.reread import TilePixels
 from geodtr.runtime.sources.tile import Tile
 
 _CANVAS = 600
@@ -96,7 +96,7 @@ class Refiner(Generic[F]):
         """
         check_opencv("The second stage needs")
         self._gallery, self._matcher, self._options, self._fov = gallery, matcher, options, fov
-        self._pixels = TilePixels()
+        self._pixels = Reread()
         self._lock = Lock()
         self._cache: OrderedDict[tuple[int, int], tuple[F, tuple[int, int], float]] = OrderedDict()
 
@@ -119,20 +119,20 @@ class Refiner(Generic[F]):
 
     def _places(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The best candidate of each place, best first."""
-        chosen = list[Candidate]()
+        places = list[Candidate]()
         for candidate in candidates:
             tile = candidate.place
             if tile.lat is None or tile.lon is None or tile.metres_per_pixel is None:
                 continue
             near = (
                 distance(tile.lat, tile.lon, other.place.lat, other.place.lon) < self._side(other)  # type: ignore[arg-type]
-                for other in chosen
+                for other in places
             )
             if not any(near):
-                chosen.append(candidate)
-            if len(chosen) == self._options.places:
+                places.append(candidate)
+            if len(places) == self._options.places:
                 break
-        return chosen
+        return places
 
     def _side(self, candidate: Candidate) -> float:
         """Metres of a tile's side."""
@@ -173,9 +173,9 @@ class Refiner(Generic[F]):
             assert tile.lon is not None
             middle = np.array([float(part) for part in east_north(tile.lat, tile.lon, lat, lon)])
             corner = side / 2 + middle * (1, -1) / resolution - np.array(size) / 2
-            found = _inside(self._matcher.match(described, features, corner, reach), to_frame, scene.frame.size)
-            offset = (found.tile - np.array(size) / 2) * (resolution, -resolution)
-            pixels.append(found.frame)
+            matches = _inside(self._matcher.match(described, features, corner, reach), to_frame, scene.frame.size)
+            offset = (matches.tile - np.array(size) / 2) * (resolution, -resolution)
+            pixels.append(matches.frame)
             places.append(middle + _clockwise(offset, tile.heading or 0.0))
         # Tiles overlap: what two of them show counts once.
         together = np.concatenate([np.concatenate(pixels), np.concatenate(places)], axis=1)
@@ -187,16 +187,20 @@ class Refiner(Generic[F]):
         import cv2
 
         threshold = _THRESHOLD * scene.resolution
-        found, mask = cv2.findHomography(pixels, places, cv2.USAC_MAGSAC, threshold, maxIters=4000, confidence=0.9999)
-        inside = np.zeros(len(pixels), np.bool_) if found is None else mask.ravel().astype(np.bool_)
+        # To metres east and south: OpenCV's USAC takes a mirrored plane for an impossible one.
+        homography, mask = cv2.findHomography(
+            pixels, places * (1, -1), cv2.USAC_MAGSAC, threshold, maxIters=4000, confidence=0.9999
+        )
+        inside = np.zeros(len(pixels), np.bool_) if homography is None else mask.ravel().astype(np.bool_)
         inliers = int(inside.sum())
         if inliers < self._options.min_inliers:
             return self._few(inliers, scene.candidate)
-        pixels, places, homography = pixels[inside], places[inside], np.asarray(found, np.float64)
+        pixels, places = pixels[inside], places[inside]
+        to_ground = np.asarray(np.diag((1.0, -1.0, 1.0)) @ homography, np.float64)
         if self._fov is None:
-            solved = _middle(pixels, places, homography, scene)
+            solved = _middle(pixels, places, to_ground, scene)
         else:
-            solved = _camera(pixels, places, homography, scene, self._fov)
+            solved = _camera(pixels, places, to_ground, scene, self._fov)
         fault = _fault(solved, pixels, scene)
         if fault is not None:
             return f"{inliers} features agree, but {fault}"

@@ -15,31 +15,6 @@ longer do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waypoint:
-    """One frame's result. `state` is "fix" or "no fix" for a single image, or a track's state.
-
-    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
-    metres: for a single image the calibrated claim, for a track the filter's own estimate. `altitude_m` is above the
-    ground. Unknown values are None.
-    """
-
-    state: Literal["fix", "no fix"] | TrackState
-    image: str | None = None
-    time_s: float | None = None
-    lat: float | None = None
-    lon: float | None = None
-    heading: float | None = None
-    within_68_m: float | None = None
-    within_95_m: float | None = None
-    altitude_m: float | None = None
-
-    @property
-    def reliable(self) -> bool:
-        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
-        return self.state in ("fix", "tracking") and self.lat is not None
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
     """A tile that may match a query: its gallery row, its tile, and its cosine similarity (-1..1).
 
@@ -95,6 +70,35 @@ class Nadir:
 
 
 @dataclass(frozen=True, slots=True)
+class Waypoint:
+    """One frame's result. `state` is "fix" or "no fix" for a single image, or a track's state.
+
+    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
+    metres: for a single image the calibrated claim, for a track the filter's own estimate. `spread_m` and `margin` are
+    the image's own fix's, `candidates` its nearest tiles, best first; `altitude_m` is above the ground. Unknown values
+    are None.
+    """
+
+    state: Literal["fix", "no fix"] | TrackState
+    image: str | None = None
+    time_s: float | None = None
+    lat: float | None = None
+    lon: float | None = None
+    heading: float | None = None
+    within_68_m: float | None = None
+    within_95_m: float | None = None
+    spread_m: float | None = None
+    margin: float | None = None
+    altitude_m: float | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
+        return self.state in ("fix", "tracking") and self.lat is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Localisation:
     """A query image and its nearest tiles, best first.
 
@@ -127,9 +131,17 @@ class Localisation:
                 lon=refined.lon,
                 heading=refined.heading,
                 altitude_m=refined.altitude,
+                candidates=self.candidates,
             )
         if fix is None or (nadir is not None and nadir.unrefined is not None):
-            return Waypoint("no fix", self.image, self.time, heading=self.heading, altitude_m=altitude)
+            return Waypoint(
+                state="no fix",
+                image=self.image,
+                time_s=self.time,
+                heading=self.heading,
+                altitude_m=altitude,
+                candidates=self.candidates,
+            )
         within = {radius.share: radius.metres for radius in fix.within}
         return Waypoint(
             state="fix",
@@ -141,4 +153,7 @@ class Localisation:
             within_68_m=within.get(0.68),
             within_95_m=within.get(0.95),
             altitude_m=altitude,
+            spread_m=fix.spread,
+            margin=fix.margin,
+            candidates=self.candidates,
         )

@@ -7,20 +7,22 @@ import io
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, fields
+from dataclasses import fields
 from datetime import datetime, timezone
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from geodtr.runtime.documents import encode_json
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files import check_new_file, make_folder, write_bytes
-from geodtr.runtime.foreign_text import escape_controls
-from geodtr.runtime.localization.result import Waypoint
-from geodtr.runtime.text_rows import RowWriter
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.files.foreign_text import escape_controls
+from geodtr.runtime.files.text_rows import RowWriter
+from geodtr.runtime.localization.result import Candidate, Waypoint
 
 SUFFIXES = (".jsonl", ".geojson", ".gpx", ".csv")
+_OF_A_CANDIDATE = ("tile", "score", "lat", "lon")
+"""Columns of a CSV, each with the candidate's rank behind its name: tile_1, score_1."""
 _GPX = "http://www.topografix.com/GPX/1/1"
 _SCHEMA = "http://www.topografix.com/GPX/1/1/gpx.xsd"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -28,9 +30,7 @@ _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 def check_out(path: Path) -> None:
     """Raise ConfigError when `path`'s ending names no format, OutputExists when it is taken."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed are {', '.join(SUFFIXES)}.")
-    check_new_file(path)
+    check_new_file(path, SUFFIXES)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _grown(path: Path) -> Iterator[Callable[[Waypoint], object]]:
     make_folder(path.parent)
     try:
         with path.open("xb", buffering=0) as stream:
-            yield lambda waypoint: stream.write(encode_json(waypoint) + b"\n")
+            yield lambda waypoint: stream.write(encode_json(record(waypoint)) + b"\n")
     except OSError as error:
         if error.filename not in (None, str(path)):
             raise
@@ -91,13 +91,31 @@ def runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
     return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
 
 
+def record(waypoint: Waypoint) -> dict[str, Any]:
+    """A waypoint as values that JSON has, its candidates as a flat list."""
+    values = {field.name: getattr(waypoint, field.name) for field in fields(waypoint)}
+    return values | {"candidates": [_flat(candidate) for candidate in waypoint.candidates]}
+
+
+def _flat(candidate: Candidate) -> dict[str, Any]:
+    place = candidate.place
+    return {
+        "tile": place.id,
+        "file": place.file,
+        "score": candidate.score,
+        "lat": place.lat,
+        "lon": place.lon,
+        "heading": candidate.heading,
+    }
+
+
 def geojson(waypoints: Sequence[Waypoint], *, track: bool) -> dict[str, Any]:
     """A FeatureCollection (RFC 7946): a Point for each waypoint with a position, and of a track one line of them all,
     broken where it was lost.
     """
     features = list[dict[str, Any]]()
     for waypoint in waypoints:
-        properties = {name: value for name, value in asdict(waypoint).items() if name not in ("lat", "lon")}
+        properties = {name: value for name, value in record(waypoint).items() if name not in ("lat", "lon")}
         place = None if waypoint.lat is None else {"type": "Point", "coordinates": _at(waypoint)}
         features.append({"type": "Feature", "geometry": place, "properties": properties})
     if track:
@@ -174,9 +192,13 @@ def _csv_bytes(waypoints: Sequence[Waypoint], *, track: bool, unix: bool) -> byt
     del track, unix
     text = io.StringIO()
     writer = RowWriter(text)
-    writer.write(field.name for field in fields(Waypoint))
+    most = max((len(waypoint.candidates) for waypoint in waypoints), default=0)
+    candidates = [f"{name}_{number}" for number in range(1, most + 1) for name in _OF_A_CANDIDATE]
+    writer.write([*(field.name for field in fields(Waypoint) if field.name != "candidates"), *candidates])
     for waypoint in waypoints:
-        writer.write(astuple(waypoint))
+        *values, found = record(waypoint).values()
+        cells = [each[name] for each in found for name in _OF_A_CANDIDATE]
+        writer.write([*values, *cells, *[None] * (len(candidates) - len(cells))])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

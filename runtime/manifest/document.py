@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 
 from geodtr import __version__
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import check_regular, write_bytes
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, SourceEntry
 from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geodtr.runtime.geodesy import SEMI_MAJOR, Values, earth_centred, local_axes, metres_per_degree
+from geodtr.runtime.geodesy import (
+    SEMI_MAJOR,
+    Values,
+    circular_mean,
+    earth_centred,
+    local_axes,
+    metres_per_degree,
+    wrapped,
+)
 from geodtr.runtime.sources.tile import Tile
 
 _SAMPLE = 256
@@ -36,7 +44,7 @@ class Frame:
     def west_of(self, lon: Values) -> Values:
         """The longitudes counted on from `west`, across the 180th meridian too."""
         middle = (self.west + self.east) / 2
-        return (lon - middle + 180) % 360 - 180 + middle
+        return wrapped(lon - middle) + middle
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -47,6 +55,12 @@ class Frame:
         east = self.east if whole or self.east <= 180 else self.east - 360
         west, east = (-180.0, 180.0) if whole else (self.west, east)
         return {"south": self.south, "west": west, "north": self.north, "east": east}
+
+    def wider(self, east: float, north: float) -> "Frame":
+        """With so many metres more on each side; its latitudes may lie beyond the poles."""
+        per_north, per_east = (float(value) for value in metres_per_degree((self.south + self.north) / 2))
+        up, right = north / per_north, east / max(per_east, 1e-9)
+        return Frame(self.south - up, self.west - right, self.north + up, self.east + right)
 
     @property
     def size(self) -> tuple[float, float]:
@@ -102,10 +116,10 @@ def positions(tiles: Sequence[Tile]) -> Values:
 
 
 def frame_of(lat: Values, lon: Values) -> Frame:
+    """The smallest frame around positions in degrees, across the 180th meridian too."""
     # The mean direction, for a mean of numbers is on the wrong side of the Earth for places about the 180th meridian.
-    angles = np.radians(lon)
-    middle = float(np.degrees(np.arctan2(np.sin(angles).sum(), np.cos(angles).sum())))
-    offsets = (lon - middle + 180) % 360 - 180
+    middle = wrapped(circular_mean(lon, np.ones_like(lon)))
+    offsets = wrapped(lon - middle)
     west = middle + float(offsets.min())
     turn = 360.0 if west < -180 else 0.0
     return Frame(float(lat.min()), west + turn, float(lat.max()), middle + float(offsets.max()) + turn)

@@ -12,16 +12,16 @@ from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import SUFFIXES as IMAGE_SUFFIXES
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.sources.folder import FolderOptions, open_folder
-from geodtr.runtime.sources.geotiff import SUFFIXES as MAP_SUFFIXES
-from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
-from geodtr.runtime.sources.mbtiles import SUFFIXES as MBTILES_SUFFIXES
-from geodtr.runtime.sources.mbtiles import open_mbtiles
-from geodtr.runtime.sources.pmtiles import SUFFIXES as PMTILES_SUFFIXES
-from geodtr.runtime.sources.pmtiles import open_pmtiles
-from geodtr.runtime.sources.slippy import ALL_TILES, XyzOptions
+from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
+from geodtr.runtime.sources.raster.geotiff import SUFFIXES as MAP_SUFFIXES
+from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.tile import TileSource
-from geodtr.runtime.sources.xyz import is_xyz, open_xyz
+from geodtr.runtime.sources.tiled.mbtiles import SUFFIXES as MBTILES_SUFFIXES
+from geodtr.runtime.sources.tiled.mbtiles import open_mbtiles
+from geodtr.runtime.sources.tiled.pmtiles import SUFFIXES as PMTILES_SUFFIXES
+from geodtr.runtime.sources.tiled.pmtiles import open_pmtiles
+from geodtr.runtime.sources.tiled.slippy import ALL_TILES, XyzOptions
+from geodtr.runtime.sources.tiled.xyz import is_xyz, open_xyz
 
 Kind = Literal["folder", "geotiff", "mbtiles", "pmtiles", "xyz"]
 Options = FolderOptions | GeoTiffOptions | XyzOptions

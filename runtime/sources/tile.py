@@ -11,9 +11,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.images.decode import Decoded, decode
+
+MAX_TILES = 5_000_000
+"""Of one source: more are a mistake in the zoom or the size, or in the file."""
 
 
 @dataclass(frozen=True, slots=True)

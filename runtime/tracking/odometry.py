@@ -9,7 +9,6 @@ Units stand in the header. Yaw and its rate are positive clockwise as seen from 
 zero does not matter, only its changes are used. A row without an image is odometry alone.
 """
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.foreign_text import from_cell
+from geodtr.runtime.files.text_rows import open_text, rows_of
 
 TIMES = ("time_s", "time_unix_s")
 SPEEDS: Mapping[str, float] = {"speed_m_s": 1.0, "speed_km_h": 1 / 3.6}
@@ -46,6 +45,15 @@ class Motion:
     distance: float
     turn: float
     right: float = 0.0
+
+    def lasting(self, seconds: float) -> "Motion":
+        """So many seconds at the same speed and turn: a part of it, or going on; STANDING where its speed is unknown,
+        because it took no time.
+        """
+        if self.seconds <= 0:
+            return STANDING
+        share = seconds / self.seconds
+        return Motion(seconds, self.distance * share, self.turn * share, self.right * share)
 
 
 STANDING = Motion(0.0, 0.0, 0.0)
@@ -81,12 +89,9 @@ def read_odometry(path: Path) -> Odometry:
     interval. Raises DataError naming the line and column of a value that is not a finite number, of a time that does
     not increase, and of a column that is missing, unknown or repeated.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            coming = follow_odometry(file, str(path), path.parent)
-            steps = tuple(islice(coming.steps, MAX_ROWS + 1))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    with open_text(path, newline="") as file:
+        coming = follow_odometry(file, str(path), path.parent)
+        steps = tuple(islice(coming.steps, MAX_ROWS + 1))
     if len(steps) > MAX_ROWS:
         raise DataError(f"{path} has more than {MAX_ROWS:,} rows, a day at 10 Hz. Split it.")
     if not steps:
@@ -99,7 +104,7 @@ def follow_odometry(lines: Iterable[str], name: str, folder: Path) -> Odometry:
 
     The header is waited for now. Raises DataError as read_odometry does, of a row when it is taken.
     """
-    rows = _rows(name, lines)
+    rows = rows_of(lines, name)
     try:
         _, header = next(rows)
     except StopIteration:
@@ -167,14 +172,3 @@ def _number(cells: dict[str, str], name: str, where: str) -> float:
     if not least <= value <= _LARGEST:
         raise DataError(f"{where}: {name} is {cells[name]}; allowed are {least:.0f} to {_LARGEST:.0f}.")
     return value
-
-
-def _rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """All rows that are not empty, cells stripped, with their line numbers."""
-    try:
-        reader = csv.reader(lines)
-        for row in reader:
-            if row:
-                yield reader.line_num, [from_cell(cell.strip()) for cell in row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None

@@ -15,6 +15,17 @@ from geodtr.runtime.tracking.odometry import Motion
 Floats = NDArray[np.float64]
 
 
+def chord(
+    heading: float | Floats, turn: float | Floats, forward: float | Floats, right: float | Floats
+) -> tuple[Floats, Floats]:
+    """Metres east and north after so many forward and to the right, on an arc that begins at `heading` (degrees): its
+    chord points along the mean of the headings at its ends.
+    """
+    course = np.radians(heading + turn / 2)
+    sine, cosine = np.sin(course), np.cos(course)
+    return forward * sine + right * cosine, forward * cosine - right * sine
+
+
 @dataclass(frozen=True, slots=True)
 class MotionNoise:
     """How far odometry may be off, each a standard deviation: shares of what was measured, and what adds up with time.
@@ -63,11 +74,8 @@ class Particles:
         turn = motion.turn + turn_error * random.standard_normal(count)
         forward = self.scale * motion.distance + distance_error * random.standard_normal(count)
         drift = noise.drift * root * random.standard_normal((2, count))
-        # On an arc, the chord points along the mean of the headings at its ends.
-        course = np.radians(self.heading + turn / 2)
-        right, sine, cosine = self.scale * motion.right, np.sin(course), np.cos(course)
-        east, north = forward * sine + right * cosine + drift[0], forward * cosine - right * sine + drift[1]
-        lat, lon = moved(self.lat, self.lon, east, north)
+        east, north = chord(self.heading, turn, forward, self.scale * motion.right)
+        lat, lon = moved(self.lat, self.lon, east + drift[0], north + drift[1])
         scale = self.scale + noise.scale_drift * root * random.standard_normal(count)
         return replace(self, lat=lat, lon=lon, heading=np.mod(self.heading + turn, 360), scale=scale)
 

@@ -30,7 +30,8 @@ class Tracked:
 
     @property
     def waypoint(self) -> Waypoint:
-        point = self.point
+        point, located = self.point, self.located
+        fix = None if located is None else located.fix
         return Waypoint(
             state=point.state,
             image=self.image,
@@ -40,6 +41,9 @@ class Tracked:
             heading=point.heading,
             within_68_m=point.within_68,
             within_95_m=point.within_95,
+            spread_m=None if fix is None else fix.spread,
+            margin=None if fix is None else fix.margin,
+            candidates=() if located is None else located.candidates,
         )
 
 

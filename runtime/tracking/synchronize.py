@@ -56,12 +56,12 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
         if now < began:
             continue
         while ahead is not None and ahead.time <= now:
-            motions.append(_part(ahead, done, ahead.time))
+            motions.append(ahead.motion.lasting(ahead.time - done))
             done, ahead = ahead.time, next(steps, None)
         if now > done:
             if ahead is None:
                 break
-            motions.append(_part(ahead, done, now))
+            motions.append(ahead.motion.lasting(now - done))
             done = now
         yield Moment(done, tuple(motions), frame)
         motions.clear()
@@ -110,13 +110,6 @@ def by_arrival(
 
 def _silent(odometry: Odometry) -> DataError:
     return DataError(f"{odometry.name} has given no row for {PATIENCE:g} s: the odometry has stopped.")
-
-
-def _part(step: Step, since: float, until: float) -> Motion:
-    """What lies between two times of the motion that leads to a row."""
-    motion = step.motion
-    share = (until - since) / motion.seconds
-    return Motion(until - since, motion.distance * share, motion.turn * share, motion.right * share)
 
 
 def _frame_of(step: Step) -> Frame | None:

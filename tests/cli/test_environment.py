@@ -65,6 +65,17 @@ def test_closed_streams_are_reported(tiny: TinyWorld) -> None:
     assert "standard input cannot be read (Bad file descriptor)" in message
 
 
+def test_a_closed_standard_error_does_not_end_the_work(tiny: TinyWorld) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        printed = run(*localize(tiny, tiny.bundle.parent / "photos", "--json"), code=0, stderr=writer)
+        run("gallery", "info", tiny.gallery / "gone", stderr=writer)
+    finally:
+        os.close(writer)
+    assert json.loads(printed)["image"]
+
+
 def test_a_file_opened_later_never_gets_the_number_of_a_closed_stream(tiny: TinyWorld, tmp_path: Path) -> None:
     out = tmp_path / "e.npy"
 

@@ -17,6 +17,11 @@ from mavlink_peer import Peer
 from pymavlink import mavutil
 from tiny_world import SPACING, TinyWorld, make_world
 
+from geodtr.cli.deploy.autopilot import AutopilotOptions
+from geodtr.export.options import options_of
+from geodtr.runtime.autopilot.link import LinkOptions
+from geodtr.runtime.autopilot.messages import RATES
+from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.calibration import Cell, FixCalibration, write_calibration
 from geodtr.runtime.localization.localizer import Localizer
@@ -51,6 +56,15 @@ def video(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.write(cv2.cvtColor(tiny.panorama(SEEN, seed=frame), cv2.COLOR_RGB2BGR))
     writer.release()
     return path
+
+
+def test_help_names_the_defaults_that_the_link_has() -> None:
+    options, link = AutopilotOptions(), LinkOptions("udpout:127.0.0.1:14550")
+    assert (options.message, options.mavlink_rate, options.tlog) == (link.kind, link.rate, link.tlog)
+    assert Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost) == link.gates
+    shown = next(how.shown for each, how in options_of(options) if each.name == "mavlink_rate")
+    own = RATES[link.kind]
+    assert shown == ", ".join([f"{own:g}", *(f"{kind} {rate:g}" for kind, rate in RATES.items() if rate != own)])
 
 
 def asked(world: TinyWorld) -> tuple[object, ...]:

@@ -38,6 +38,11 @@ COMMANDS = (
     "gallery info",
     "gallery verify",
     "gallery export",
+    "bundle key",
+    "bundle pack",
+    "bundle unpack",
+    "bundle rollback",
+    "bundle verify",
     "localize",
 )
 MISSING = (
@@ -78,6 +83,10 @@ MISSING = (
     "gallery calibrate gone gone --data pairs:gone",
     "gallery info gone",
     "gallery verify gone",
+    "bundle pack gone --key gone --out o",
+    "bundle unpack gone . --trust gone",
+    "bundle rollback gone",
+    "bundle verify gone",
     "gallery export gone --out o.csv",
     "localize image.png --bundle gone --gallery gone",
 )
@@ -149,7 +158,7 @@ def test_a_missing_path_is_reported_before_anything_slow_is_imported(tmp_path: P
 
 def test_every_command_that_takes_a_path_is_among_those_above() -> None:
     named = {command for command in commands(get_command(app)) if any(line.startswith(command) for line in MISSING)}
-    assert commands(get_command(app)) - named == {"demo", "world"}, "these write only"
+    assert commands(get_command(app)) - named == {"demo", "world", "bundle key"}, "these write only"
 
 
 def test_bundles_run_without_pytorch() -> None:

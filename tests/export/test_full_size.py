@@ -46,13 +46,13 @@ def exported(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_checkpoint(imported, tmp_path_factory.mktemp("full") / "onnx").path
 
 
+@pytest.mark.slow
 def test_the_graphs_embed_real_images_as_pytorch_does(imported: Path, exported: Path, cvusa_sample: Path) -> None:
     check_cosines(imported, exported, cvusa_sample, "fp32")
 
 
-@pytest.mark.parametrize(
-    "precision", ["fp16", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("fp32", "int8"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", SMALLEST_COSINE)
 def test_engines_embed_real_images_as_pytorch_does(
     imported: Path,
     exported: Path,

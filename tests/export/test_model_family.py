@@ -53,7 +53,7 @@ def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pyt
     return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), pairs)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_an_engine_keeps_the_model_s_descriptors_and_recall(
     exported: Exported, tmp_path: Path, precision: Precision
 ) -> None:
@@ -90,7 +90,7 @@ def test_nvidias_builder_takes_every_precision(exported: Exported, tmp_path: Pat
 @pytest.mark.parametrize(
     "settings",
     [
-        ("model.bottleneck=false", "model.mask=normalised"),
+        pytest.param(("model.bottleneck=false", "model.mask=normalised"), marks=pytest.mark.slow),
         ("model.mask=orthogonal", "model.layers=0"),
     ],
 )

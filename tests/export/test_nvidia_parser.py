@@ -34,8 +34,9 @@ from geodtr.training.presets import preset_names
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("nvidia")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
-FULL_SIZE = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if not name.startswith("world-")]
-SMALL = [name for name in preset_names() if name.startswith("world-")]
+OFTEN = [name for name in preset_names() if name.startswith("world-") and name not in ("world-demo", "world-large")]
+"""Presets of small networks, one for each model."""
+SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name not in OFTEN]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_raw_tiles_become_a_plan(model: Model, tmp_path: Path) -> None:
     assert build_plan(bundle.path / "aerial.onnx", bundle.manifest.aerial.spec, TensorRtOptions())
 
 
-@pytest.mark.parametrize("preset", [*SMALL, *FULL_SIZE])
+@pytest.mark.parametrize("preset", [*OFTEN, *SELDOM])
 def test_the_graphs_of_every_preset_become_plans(tmp_path: Path, preset: str) -> None:
     config = load_preset(preset)
     network = build_model(config.model, config.ground, config.aerial)

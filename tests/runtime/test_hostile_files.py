@@ -29,7 +29,7 @@ from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.writers import geojson, gpx
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.sources.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.tracking.odometry import read_odometry

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from PIL import Image
 
-from geodtr.runtime.sources.folder import FolderOptions, open_folder
+from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
 
 AS_FOUND = FolderOptions()
 LATITUDES = st.floats(-90, 90).map(lambda value: round(value, 6))

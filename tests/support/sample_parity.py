@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from geodtr.export.build.batches import BatchInvariance
 from geodtr.export.cosines import cosines
-from geodtr.export.parity.agreement import agreements
 from geodtr.export.parity.gates import AS_PROMISED, Gates, Measured, judge
-from geodtr.export.parity.pairings import median_margin, pairing, ranking
+from geodtr.export.parity.measures.agreement import agreements
+from geodtr.export.parity.measures.pairings import median_margin, pairing, ranking
+from geodtr.export.parity.measures.stages import chain, described
 from geodtr.export.parity.result import (
     BranchAudit,
     Candidate,
@@ -27,7 +28,6 @@ from geodtr.export.parity.result import (
     StageName,
     together,
 )
-from geodtr.export.parity.stages import chain, described
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES, Branch, Precision

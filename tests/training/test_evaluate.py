@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geodtr.export.build.source import export_checkpoint
-from geodtr.export.plots.retrieval import retrieved
+from geodtr.export.plots.sheets.retrieval import retrieved
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import rank
 from geodtr.training.data.pair_set import Pair, PairSet

@@ -36,7 +36,7 @@ def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tm
         torch.testing.assert_close(two[key], expected, rtol=1e-9, atol=1e-12, msg=key)
 
 
-@pytest.mark.parametrize("micro_batch", [16, 8])
+@pytest.mark.parametrize("micro_batch", [16, pytest.param(8, marks=pytest.mark.slow)])
 def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_batch: int) -> None:
     command = ["train", "--data", data, "--validation", data, "--preset", "world-tiny", "--epochs", "3"]
     command += ["--set", f"recipe.micro_batch={micro_batch}"]
@@ -61,7 +61,7 @@ def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_b
     np.testing.assert_allclose(two["validation/at_10"], one["validation/at_10"], atol=0.02)
 
 
-@pytest.mark.parametrize("cache_gb", [4, 0])
+@pytest.mark.parametrize("cache_gb", [4, pytest.param(0, marks=pytest.mark.slow)])
 def test_an_unreadable_image_is_named_by_any_process(tmp_path: Path, cache_gb: float) -> None:
     write_world(tmp_path / "pairs", WorldSet(pairs=16, height=32, width=128))
     broken = tmp_path / "pairs" / "ground" / "000003.png"

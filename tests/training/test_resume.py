@@ -50,7 +50,10 @@ def test_a_crashed_run_repeats_its_losses_to_the_last_digit(
     assert checkpoint.read_bytes() == model
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGKILL))],
+)
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_model(
     few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path, number: signal.Signals
 ) -> None:

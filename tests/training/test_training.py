@@ -135,7 +135,9 @@ def test_validation_keeps_the_best_epoch(world: World, few: PairSet, tmp_path: P
     assert result.at_1 == max(validation.recall.at_1 for validation in heard.validations)
 
 
-@pytest.mark.parametrize("setting", ["machine.compile=true", "machine.channels_last=false"])
+@pytest.mark.parametrize(
+    "setting", [pytest.param("machine.compile=true", marks=pytest.mark.slow), "machine.channels_last=false"]
+)
 def test_what_only_changes_speed_does_not_change_the_model(few: PairSet, tmp_path: Path, setting: str) -> None:
     losses = []
     for name, settings in (("plain", []), ("other", [setting])):

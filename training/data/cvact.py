@@ -14,8 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import DataError, MissingDependency
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
 from geodtr.training.data.pair_set import Pair, PairSet, existing

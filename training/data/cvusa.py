@@ -8,7 +8,7 @@ Source: the release of Zhai et al. (CVPR 2017); the README and resources/CVUSA_c
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.text_rows import read_csv
+from geodtr.runtime.files.text_rows import read_csv
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 LISTS = {

@@ -9,6 +9,7 @@ import msgspec
 
 
 def main() -> None:
+    """Print the index; see the module."""
     import numpy as np
     from scipy.io import loadmat
 

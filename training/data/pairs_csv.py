@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.text_rows import csv_rows, new_csv
+from geodtr.runtime.files.text_rows import csv_rows, new_csv
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 FILE_NAME = "pairs.csv"

@@ -11,8 +11,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Geometry
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped, existing

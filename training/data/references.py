@@ -1,6 +1,6 @@
 """The references of a data set as gallery tiles."""
 
-from geodtr.runtime.sources.filename import find_in_name
+from geodtr.runtime.sources.positioned.filename import find_in_name
 from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import parse_spec

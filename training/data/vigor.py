@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.text_rows import read_words
+from geodtr.runtime.files.text_rows import read_words
 from geodtr.training.data.pair_set import Pair, PairSet, existing
 
 

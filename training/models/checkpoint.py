@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import sha256, write_bytes
+from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.base import CrossViewModel
 from geodtr.training.models.registry import Model, ModelConfig, build_model, outline

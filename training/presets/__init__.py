@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from geodtr.runtime.documents import MAX_TOML_BYTES, decode_toml, read_document
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files.documents import MAX_TOML_BYTES, decode_toml, read_document
 
 
 def preset_names() -> list[str]:

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from geodtr.runtime.documents import decode_json
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files.documents import decode_json
 from geodtr.training.models.checkpoint import fill_strictly
 from geodtr.training.models.registry import Model
 

@@ -77,15 +77,18 @@ def hall_roof_colours(colours: Colours, tone: Floats) -> Floats:
 
 
 def house_roof_colours(colours: Colours, tone: Floats) -> Floats:
+    """The colours of houses' pitched roofs, [M, 3]."""
     return _choice(colours.roofs, tone)
 
 
 def wall_colours(colours: Colours, tone: Floats) -> Floats:
+    """The colours of houses' walls, [M, 3]."""
     # The fraction that is left after selecting the roof.
     return _choice(colours.walls, np.mod(tone * len(colours.roofs), 1))
 
 
 def car_colours(tone: Floats) -> Floats:
+    """The colours of cars, [M, 3]."""
     return _choice(_PAINTS, tone)
 
 

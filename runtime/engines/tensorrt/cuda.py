@@ -121,7 +121,7 @@ def _out_of_memory(size: int) -> UserError:
 
 
 def _version(number: int) -> str:
-    """12060 -> 12.6"""
+    """As in: 12060 is 12.6."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 

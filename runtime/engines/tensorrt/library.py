@@ -111,12 +111,12 @@ def check_installation(library: Library) -> str:
 
 
 def parse(version: str) -> tuple[int, ...]:
-    """10.16.1.11 -> (10, 16, 1, 11)"""
+    """As in: 10.16.1.11 is (10, 16, 1, 11)."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def dots(version: tuple[int, ...]) -> str:
-    """(8, 9) -> 8.9"""
+    """As in: (8, 9) is 8.9."""
     return ".".join(map(str, version))
 
 

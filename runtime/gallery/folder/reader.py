@@ -1,4 +1,6 @@
-"""A gallery folder opened for reading. Its files:
+"""A gallery folder opened for reading.
+
+Its files:
 
 gallery.json         the manifest (gallery/manifest.py)
 references.sqlite    one row per reference: id, file, position, further values (table.py)
@@ -20,21 +22,21 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.documents import read_document
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_new_folder, check_regular, write_bytes
+from geodtr.runtime.files.documents import read_document
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.folder.opening import open_snapshot, table_errors
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     State,
     as_stored,
     check_manifest,
-    open_snapshot,
     read_slots,
     read_state,
-    readable,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
+from geodtr.runtime.gallery.location import command
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
@@ -102,7 +104,7 @@ class FolderGallery(PositionedRows):
         packed = 0 if compressed is None else compressed.values.nbytes
         # A scale and an error of 4 bytes belong to each compressed row.
         packed += 0 if compressed is None else 8 * len(compressed.values)
-        with self._lock, readable(self.path):
+        with self._lock, table_errors(self.path):
             finished = read_state(self._database).finished
             (positioned,) = self._database.execute("SELECT count(lat) FROM reference").fetchone()
         return GalleryInfo(
@@ -126,7 +128,7 @@ class FolderGallery(PositionedRows):
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
         """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
         query = f"SELECT {COLUMNS} FROM reference WHERE slot = ?"
-        with self._lock, readable(self.path):
+        with self._lock, table_errors(self.path):
             return [as_stored(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
 
     def all_tiles(self) -> Iterator[Tile]:
@@ -181,7 +183,7 @@ class FolderGallery(PositionedRows):
         return int(row) if self._slots is None else int(self._slots[row])
 
     def _read_positions(self) -> Positions:
-        with readable(self.path):
+        with table_errors(self.path):
             cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
             try:
                 read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
@@ -204,7 +206,7 @@ def open_folder(path: Path) -> FolderGallery:
     manifest = read_gallery_manifest(path)
     seen: State | None = None
     while True:
-        with readable(path), ExitStack() as closes:
+        with table_errors(path), ExitStack() as closes:
             database = open_snapshot(path, closes)
             check_manifest(path, database)
             state = read_state(database)
@@ -221,6 +223,6 @@ def open_folder(path: Path) -> FolderGallery:
                 continue
             if mapped.compressed is not None and not mapped.compressed.possible:
                 raise GalleryError(
-                    f"{path}: {files.paths[-1].name} is damaged. Write it again: geodtr-export gallery compact {path}"
+                    f"{path}: {files.paths[-1].name} is damaged. Write it again: {command('compact', path)}"
                 )
             return FolderGallery(path, manifest, database, mapped, closes.pop_all())

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_regular, open_regular, sync, write_bytes
+from geodtr.runtime.gallery.location import command
 from geodtr.runtime.names import Storage
 from geodtr.runtime.search.quantize import Compressed, compress
 from geodtr.runtime.spec import Descriptors
@@ -192,7 +193,7 @@ def _check_length(file: _File, slots: int) -> None:
 def _cut_short(path: Path, held: int, needed: int) -> GalleryError:
     return GalleryError(
         f"{path} is cut short: it has {held:,} bytes where {needed:,} are needed. Copy the gallery again, or see what "
-        f"is left: geodtr-export gallery verify {path.parent}"
+        f"is left: {command('verify', path.parent)}"
     )
 
 

@@ -11,15 +11,14 @@ import numpy as np
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_regular
 from geodtr.runtime.gallery.base import Fault
+from geodtr.runtime.gallery.folder.opening import KEPT_LOG, open_snapshot
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     DAMAGES,
     FILE_NAME,
-    KEPT_LOG,
     check_manifest,
     count_references,
     integrity_faults,
-    open_snapshot,
     read_slots,
     read_state,
 )

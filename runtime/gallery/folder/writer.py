@@ -6,12 +6,7 @@ the disk, an interrupted one has no effect. The next writer drops its leftovers.
 A writer verifies the gallery's state before it changes anything: FolderWriter._verify.
 """
 
-import errno
-import os
-import shlex
-import shutil
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -19,28 +14,24 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.files import lock_file, new_folder, open_regular
+from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_descriptors
+from geodtr.runtime.gallery.folder.access import lock, refusals
+from geodtr.runtime.gallery.folder.opening import KEPT_LOG, LOCK, create, open_for_writing, table_errors, transaction
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     FILE_NAME,
-    KEPT_LOG,
-    LOCK,
-    LONGEST,
     State,
     add_checksums,
     check_manifest,
-    create,
     has_checksums,
     integrity_faults,
-    open_for_writing,
     read_slots,
     read_state,
-    readable,
-    transaction,
     write_state,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
+from geodtr.runtime.gallery.location import command
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
 from geodtr.runtime.gallery.row import as_row, checksum
@@ -49,10 +40,6 @@ from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 
 _ROWS_AT_ONCE = 4096
-_TRIES, _PAUSE = 10, 0.02
-"""So often, and after so many seconds, is a lock tried again that a reader may hold for a moment (table.py)."""
-_LITTLE = 1 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FolderWriter:
@@ -65,8 +52,8 @@ class FolderWriter:
         """
         self.path = path
         self.manifest = read_gallery_manifest(path)
-        with ExitStack() as closes, readable(path), _refusals(path):
-            _lock(path, closes)
+        with ExitStack() as closes, table_errors(path), refusals(path):
+            lock(path, closes)
             self._database = closes.enter_context(closing(open_for_writing(path)))
             with transaction(self._database):  # fails where the folder is read-only
                 self._verify()
@@ -83,7 +70,7 @@ class FolderWriter:
                 f"--index {manifest.index} needs Milvus: a folder is searched exactly. Leave the option out, or name a "
                 "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
             )
-        with new_folder(path) as folder, _refusals(path, folder):
+        with new_folder(path) as folder, refusals(path, folder):
             write_gallery_manifest(folder, manifest)
             create(folder)
             DescriptorFiles(folder, 1, manifest.descriptor_size, manifest.storage).create()
@@ -123,7 +110,7 @@ class FolderWriter:
         check_tiles(str(self.path), tiles)
         missing = list[Tile]()
         for tile in tiles:
-            with readable(self.path):
+            with table_errors(self.path):
                 held = self._database.execute(f"SELECT {COLUMNS} FROM reference WHERE id = ?", (tile.id,)).fetchone()
             if held is None:
                 missing.append(tile)
@@ -131,8 +118,8 @@ class FolderWriter:
                 raise GalleryError(
                     f"{self.path} holds a tile {tile.id!r} already, from {held[1]!r} at {held[2]}, {held[3]}; now it "
                     f"is {tile.file!r} at {tile.lat}, {tile.lon}. To replace it, remove the old one first: "
-                    f"geodtr-export gallery remove {self.path} {tile.id!r}. To keep both, give the new ones ids of "
-                    "their own: --id-prefix NAME/"
+                    f"{command('remove', self.path, tile.id)}. To keep both, give the new ones ids of their own: "
+                    "--id-prefix NAME/"
                 )
         return missing
 
@@ -188,7 +175,7 @@ class FolderWriter:
                 if not count:
                     raise GalleryError(
                         f"{self.path} holds no reference {pattern!r}; nothing was removed. See its ids: "
-                        f"geodtr-export gallery export {self.path} --out ids.csv"
+                        f"{command('export', self.path, '--out', 'ids.csv')}"
                     )
                 removed += count
         return removed
@@ -222,7 +209,7 @@ class FolderWriter:
                     new.remove()
                 raise
         old.remove()
-        with _refusals(self.path):
+        with refusals(self.path):
             self._database.execute("VACUUM")
         return Compacted(len(slots), state.slots - len(slots))
 
@@ -268,74 +255,12 @@ class FolderWriter:
             (bad,) = self._database.execute("SELECT id FROM reference WHERE slot = ?", (slot,)).fetchone()
             raise GalleryError(
                 f"{self.path}: the descriptor of tile {bad!r}, row {slot}, was damaged: it is not finite or longer "
-                f"than 1. Nothing was changed. See all that is damaged: geodtr-export gallery verify {self.path}. "
-                f"Remove it: geodtr-export gallery remove {self.path} {shlex.quote(bad)}. Then compact again."
+                f"than 1. Nothing was changed. See all that is damaged: {command('verify', self.path)}. "
+                f"Remove it: {command('remove', self.path, bad)}. Then compact again."
             )
 
     @contextmanager
     def _change(self) -> Iterator[State]:
         """A transaction with its initial state."""
-        with readable(self.path), _refusals(self.path), transaction(self._database):
+        with table_errors(self.path), refusals(self.path), transaction(self._database):
             yield self.state
-
-
-def _lock(path: Path, closes: ExitStack) -> None:
-    """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends."""
-    file = open_regular(path / LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
-    closes.callback(os.close, file)
-    lock = lock_file(file)
-    for _ in range(_TRIES):
-        if lock != "another's":
-            break
-        time.sleep(_PAUSE)
-        lock = lock_file(file)
-    if lock == "another's":
-        holder = os.pread(file, 20, 0).decode(errors="replace") or "unknown"
-        raise GalleryError(
-            f"{path} is being written by another process (number {holder}). Wait until it is done, or stop it; it can "
-            "be read meanwhile."
-        )
-    if lock == "none":
-        raise GalleryError(f"{path} is on a file system without locks, which cannot exclude a second writer. Move it.")
-    with suppress(OSError):  # a full disk: the lock holds without the process number
-        os.ftruncate(file, 0)
-        os.pwrite(file, str(os.getpid()).encode(), 0)
-
-
-@contextmanager
-def _refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
-    """Convert errors of the disk or its permissions into a GalleryError; `folder`: where `path` is while it is made."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise GalleryError(f"{error.filename} is missing. Copy the gallery again, or build it again.") from None
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise _no_space(path) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise _read_only(path) from None
-        raise
-    except sqlite3.DataError:
-        raise GalleryError(
-            f"{path} keeps {LONGEST:,} bytes of a tile at most: its id, its file and its JSON must be shorter."
-        ) from None
-    except sqlite3.OperationalError as error:
-        # SQLite has several messages for a file that it cannot enlarge.
-        if "full" in str(error) or shutil.disk_usage(folder or path).free < _LITTLE:
-            raise _no_space(path) from None
-        if "disk I/O" in str(error):  # a limit on file sizes, among other causes
-            raise _no_space(path) from None
-        if "readonly" in str(error) or not os.access(folder or path, os.W_OK):
-            raise _read_only(path) from None
-        raise
-
-
-def _no_space(path: Path) -> GalleryError:
-    return GalleryError(
-        f"No space is left on the disk of {path}, or ulimit -f allows no larger file. All that was acknowledged is "
-        "kept. Free some, and repeat the command: it goes on from there."
-    )
-
-
-def _read_only(path: Path) -> GalleryError:
-    return GalleryError(f"{path} cannot be written: it is read-only for you. Copy it to a place that you may write to.")

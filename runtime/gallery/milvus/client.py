@@ -24,8 +24,6 @@ LONGEST_TEXT = 65_535
 """Maximum size of a text field in bytes of UTF-8."""
 
 Entity = dict[str, Any]
-Consistency = Literal["Strong", "Bounded"]
-"""Strong includes all earlier confirmed changes and waits for them; Bounded may miss the last seconds."""
 
 KEY, VECTOR = "row", "descriptor"
 _UNKNOWN = -1e9

@@ -12,7 +12,7 @@ from typing import Any
 
 from geodtr.runtime.errors import GalleryError, MissingDependency
 from geodtr.runtime.files import locked
-from geodtr.runtime.gallery.location import TOKEN, MilvusLocation
+from geodtr.runtime.gallery.location import TOKEN, MilvusLocation, command
 from geodtr.runtime.installation import install_hint
 
 _TIMEOUT = 5.0
@@ -77,7 +77,7 @@ def _check_file(place: MilvusLocation, file: Path, may_create: bool) -> None:
         )
     if not may_create and not (file / _LOCK).is_file():
         raise GalleryError(
-            f"{place} holds no gallery. Build one: geodtr-export gallery build BUNDLE SOURCE --out {place}"
+            f"{place} holds no gallery. Build one: {command('build', 'BUNDLE', 'SOURCE', '--out', place)}"
         )
     if not file.parent.is_dir():
         raise GalleryError(f"{place} cannot be created: {file.parent} is not a folder.")

@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 
 from geodtr.runtime.errors import GalleryError
+from geodtr.runtime.gallery.location import command
 from geodtr.runtime.gallery.manifest import GalleryManifest, decode_manifest
 from geodtr.runtime.gallery.milvus.client import VECTOR, Collection, Entity, Field
 from geodtr.runtime.gallery.row import ROW, Row
@@ -51,7 +52,7 @@ def read_manifest(collection: Collection) -> tuple[GalleryManifest, bool]:
         held = ", ".join(collection.others()[:10]) or "none"
         raise GalleryError(
             f"{place} does not exist: the database has no collection {place.collection!r} (it has: {held}). Build it: "
-            f"geodtr-export gallery build BUNDLE SOURCE --out {place}"
+            f"{command('build', 'BUNDLE', 'SOURCE', '--out', place)}"
         )
     properties = collection.properties()
     if MANIFEST not in properties:

@@ -12,7 +12,7 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, OutputExists
 from geodtr.runtime.gallery.base import Compacted, check_descriptors
-from geodtr.runtime.gallery.location import MilvusLocation
+from geodtr.runtime.gallery.location import MilvusLocation, command
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import KEY, LONGEST_TEXT, Collection
 from geodtr.runtime.gallery.milvus.connection import remove_file
@@ -132,7 +132,7 @@ class MilvusWriter:
                 raise GalleryError(
                     f"{self.name} holds a tile {entity['id']!r} already, from {entity['file']!r} at {entity['lat']}, "
                     f"{entity['lon']}; now {tile.id!r} is {tile.file!r} at {tile.lat}, {tile.lon}. To replace it, "
-                    f"remove the old one first: geodtr-export gallery remove {self.name} {entity['id']!r}"
+                    f"remove the old one first: {command('remove', self.name, entity['id'])}"
                 )
         return missing
 
@@ -175,7 +175,7 @@ class MilvusWriter:
             if not rows:
                 raise GalleryError(
                     f"{self.name} holds no reference {pattern!r}; nothing was removed. See its ids: "
-                    f"geodtr-export gallery export {self.name} --out ids.csv"
+                    f"{command('export', self.name, '--out', 'ids.csv')}"
                 )
             removed |= rows
         self._written = True

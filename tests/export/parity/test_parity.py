@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tiny_bundle import write_bundle, write_pairs
 
 from geodtr.export.model import distinct_names, open_model
-from geodtr.export.parity import Gates, ParityResult, audit, compare, run
-from geodtr.export.parity.pairings import change, ranking
+from geodtr.export.parity import Gates, ParityResult, compare, run
+from geodtr.export.parity.measures import audit
+from geodtr.export.parity.measures.pairings import change, ranking
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import DataError, UserError
 from geodtr.runtime.manifest import Manifest, read_manifest

@@ -4,6 +4,7 @@ import math
 import os
 import pty
 import resource
+import select
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ from pymavlink import mavutil
 from pymavlink.dialects.v20 import ardupilotmega, common
 
 from geodtr.runtime.autopilot import link as links
+from geodtr.runtime.autopilot import transport as transports
 from geodtr.runtime.autopilot.link import Link, LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.autopilot.transport import Transport
@@ -30,6 +32,7 @@ from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, 
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.localization.result import TrackState, Waypoint
 from geodtr.runtime.names import MavlinkMessage
+from geodtr.runtime.prefetch import BackgroundReader
 from geodtr.runtime.tracking.odometry import STANDING, Motion, Odometry, Step
 
 ALLOWED = Gates(uncalibrated_sigma=8.0)
@@ -338,6 +341,21 @@ def test_a_full_disk_ends_the_record_and_not_the_flight(tmp_path: Path) -> None:
     assert "BAD_DATA" not in names
 
 
+def test_a_record_that_ends_with_the_last_messages_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "flight.tlog"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with Peer(reports=False) as peer, linked(peer.address, track=False, tlog=path) as (link, reported):
+            wait_until(lambda: path.stat().st_size > 0)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+            link.send(FIX)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert [str(path) in text for text in reported] == [True]
+
+
 def test_a_record_that_cannot_be_made_stops_before_the_flight(tmp_path: Path) -> None:
     taken = tmp_path / "taken.tlog"
     taken.write_bytes(b"")
@@ -357,6 +375,12 @@ def test_a_record_that_cannot_be_made_stops_before_the_flight(tmp_path: Path) ->
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="allowed are"):
         LinkOptions(address)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
+def test_a_host_name_that_cannot_be_asked_for_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="host name"):
+        LinkOptions(f"udpout:{host}:14550")
 
 
 @pytest.mark.parametrize("address", ["tcp:127.0.0.1:1", "serial:/dev/no-such-line", "udpout:no-such-host.invalid:1"])
@@ -401,6 +425,34 @@ def test_a_recording_is_played_at_its_own_speed() -> None:
     assert time.monotonic() - began >= 0.3
 
 
+@contextmanager
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Link, Event]]:
+    """An open link whose thread ends with an error, and when it does."""
+    monkeypatch.setattr(links, "PATIENCE", 0.1)
+    broken = Event()
+
+    def report(_: str) -> None:
+        broken.set()
+        raise RuntimeError("the thread broke")
+
+    options = LinkOptions(f"udpout:127.0.0.1:{free_port()}", gates=ALLOWED)
+    with Link(options, track=True, report=report) as link:
+        yield link, broken
+
+
+def test_an_error_of_the_links_thread_ends_its_odometry(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="the thread broke"), breaking(monkeypatch) as (link, _):
+        BackgroundReader(link.odometry().steps, "odometry").next(10)
+
+
+def test_an_error_of_the_links_thread_is_raised_when_the_link_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="the thread broke"), breaking(monkeypatch) as (_, broken):
+        assert broken.wait(10)
+    with pytest.raises(ZeroDivisionError), breaking(monkeypatch) as (_, broken):
+        assert broken.wait(10)
+        _ = 1 / 0
+
+
 def test_tcp_is_spoken_and_dialled_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         transport = Transport(f"tcp:127.0.0.1:{server.getsockname()[1]}")
@@ -442,6 +494,52 @@ def test_a_serial_line_is_spoken() -> None:
     finally:
         transport.close()
         os.close(theirs)
+
+
+def test_a_serial_line_that_takes_no_bytes_drops_messages_and_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transports, "_AGAIN", 0.0)
+    ours, theirs = pty.openpty()
+    transport = Transport(f"serial:{os.ttyname(theirs)}:57600")
+    message = bytes(range(100))
+    taken = list[bool]()
+
+    def send(count: int) -> None:
+        taken.extend(transport.send(message) for _ in range(count))
+
+    def send_in_time(count: int) -> None:
+        taken.clear()
+        thread = Thread(target=send, args=(count,), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    def read_all() -> bytes:
+        data = b""
+        while select.select([ours], [], [], 0.1)[0]:
+            data += os.read(ours, 1 << 16)
+        return data
+
+    try:
+        send_in_time(1000)
+        whole = taken.index(False)
+        assert whole > 0
+        for _ in range(50):  # the kernel moves bytes on a while later, which makes room
+            transport.receive(0.1)
+            send_in_time(10)
+            if not any(taken):
+                break
+        assert not any(taken), "nobody reads"
+        assert read_all().startswith(message * whole)
+        transport.receive(0.1)
+        send_in_time(10)
+        assert taken == [True] * 10
+        assert read_all() == message * 10
+    finally:
+        os.close(ours)
+        os.close(theirs)
+        transport.close()
 
 
 def test_udpin_answers_the_last_that_spoke() -> None:

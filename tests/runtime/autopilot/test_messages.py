@@ -46,7 +46,7 @@ def test_px4_gets_degrees_metres_and_microseconds_and_no_altitude() -> None:
 
 
 def test_its_bytes_are_as_specified() -> None:
-    data = global_position_sensor(HERE, NOON).pack(common.MAVLink(None, 7, 197))
+    data = global_position_sensor(HERE, NOON, 0, 0).pack(common.MAVLink(None, 7, 197))
     assert data[0] == 0xFD
     assert int.from_bytes(data[7:10], "little") == 296
     assert (data[5], data[6]) == (7, 197)
@@ -59,7 +59,7 @@ def test_its_bytes_are_as_specified() -> None:
 
 
 def test_an_unreliable_position_is_called_unhealthy() -> None:
-    assert parsed(global_position_sensor(Position(1.0, 2.0, 30.0, reliable=False), NOON)).flags == 1
+    assert parsed(global_position_sensor(Position(1.0, 2.0, 30.0, reliable=False), NOON, 0, 0)).flags == 1
 
 
 def test_gps_input_claims_a_position_and_nothing_else() -> None:
@@ -117,8 +117,8 @@ def test_a_command_resets_ardupilots_position() -> None:
 @pytest.mark.parametrize(("lat", "lon"), [(90.0, 180.0), (-90.0, -180.0), (0.0, 0.0)])
 def test_the_ends_of_the_earth_fit(lat: float, lon: float) -> None:
     place = Position(lat, lon, 1.0)
-    for message in (global_position_sensor(place, NOON), gps_input(place, NOON)):
+    for message in (global_position_sensor(place, NOON, 0, 0), gps_input(place, NOON)):
         read = parsed(message)
         assert (read.lat, read.lon) == (round(lat * 1e7), round(lon * 1e7))
-    command = parsed(external_position(place, NOON))
+    command = parsed(external_position(place, NOON, 1, 1))
     assert (command.x, command.y) == (round(lat * 1e7), round(lon * 1e7))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,16 @@ def test_a_source_with_another_record_of_a_tile_is_refused(tmp_path: Path) -> No
     with FolderWriter(tmp_path / "g") as writer, pytest.raises(GalleryError, match="'001' already"):
         writer.add(moved.tiles, descriptors_of(["x"]))
     assert verify(tmp_path / "g") == ()
+
+
+def test_a_remedy_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    path = tmp_path / "my maps"
+    tile = Tile("it's 1.png", "a.png")
+    build(path, MadeTiles([tile]))
+    with pytest.raises(GalleryError, match="gallery remove") as error:
+        add_to_gallery(path, MadeTiles([replace(tile, file="b.png")]), TinyEmbedder(), MADE_BY.embedding_id)
+    remedy = str(error.value).split("remove the old one first: ")[1].split(". To keep")[0]
+    assert shlex.split(remedy) == ["geodtr-export", "gallery", "remove", str(path), tile.id]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2.0])

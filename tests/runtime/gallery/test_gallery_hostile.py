@@ -18,7 +18,7 @@ from tiny_gallery import build, descriptors_of, made_tiles
 
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import BundleError, GalleryError
-from geodtr.runtime.gallery.folder import table
+from geodtr.runtime.gallery.folder import opening
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
@@ -121,7 +121,7 @@ def test_a_table_with_anything_of_another_s_in_it_is_refused(tmp_path: Path, cha
 
 
 def test_pages_that_name_each_other_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_DEADLINE", 0.5)
+    monkeypatch.setattr(opening, "_DEADLINE", 0.5)
     path = build(tmp_path / "g", made_tiles(300))
     with closing(sqlite3.connect(path / "references.sqlite")) as database:
         (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'reference'").fetchone()

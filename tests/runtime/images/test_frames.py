@@ -71,6 +71,13 @@ def test_a_missing_list_is_named(tmp_path: Path) -> None:
         seen(f"@{tmp_path / 'gone.txt'}")
 
 
+def test_a_line_of_a_list_ends_where_a_file_s_line_does(tmp_path: Path) -> None:
+    """A name may hold what Unicode calls a line's end."""
+    (tmp_path / "list.txt").write_bytes("a\u2028b.png\r\nc\x0bd.png\re.png".encode())
+    frames = open_frames([f"@{tmp_path / 'list.txt'}"]).frames
+    assert [Path(frame.name).name for frame in frames] == ["a\u2028b.png", "c\x0bd.png", "e.png"]
+
+
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no images"):
         seen(tmp_path)

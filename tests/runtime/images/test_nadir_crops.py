@@ -1,4 +1,4 @@
-"""A nadir frame becomes an aerial image: north up, at a tile's resolution, whatever its heading."""
+"""A nadir frame becomes an aerial image: north up, at a tile's resolution, at any heading."""
 
 from pathlib import Path
 

@@ -48,7 +48,8 @@ class Ground:
         x, y = (np.rint(part - 0.5).astype(int) for part in (middle + east * scale, middle - north * scale))
         pixels = self.picture[np.clip(y, 0, len(self.picture) - 1), np.clip(x, 0, len(self.picture) - 1)]
         noise = np.random.default_rng(seed).normal(0, 4, pixels.shape)
-        return np.clip(pixels * 0.8 + 20 + noise, 0, 255).astype(np.uint8).reshape(camera.height, camera.width, 3)
+        frame = np.clip(pixels * 0.8 + 20 + noise, 0, 255).astype(np.uint8)
+        return np.asarray(frame.reshape(camera.height, camera.width, 3))
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def ground(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Ground:
         )
         for cells in (5 * ACROSS, 24 * ACROSS)
     ]
-    picture = (sum(layers) / 2).astype(np.uint8)
-    rows = [("file", "lat", "lon", "metres_per_pixel")]
+    picture = ((layers[0] + layers[1]) / 2).astype(np.uint8)
+    rows: list[tuple[str, ...]] = [("file", "lat", "lon", "metres_per_pixel")]
     (folder / "tiles").mkdir()
     for row in range(ACROSS):
         for column in range(ACROSS):
@@ -224,7 +225,7 @@ def test_the_second_stage_needs_tiles_that_can_be_read(ground: Ground, tmp_path:
             Localizer.open(
                 ground.bundle, ground.gallery, nadir=replace(OPTIONS, tile_metres=TILE), refine=RefineOptions()
             ) as localizer,
-            pytest.raises(ImageError, match="must be where they were"),
+            pytest.raises(ImageError, match="does not exist"),
         ):
             localizer.locate(ground.photograph((0, 0), CAMERA))
     finally:

@@ -17,8 +17,9 @@ from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.result import Candidate, Waypoint
 from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
+from geodtr.runtime.sources.tile import Tile
 
 TRACK = (
     Waypoint("searching", time_s=1.7e9),
@@ -99,6 +100,44 @@ def test_csv_has_a_column_for_everything(tmp_path: Path) -> None:
     assert (rows[0]["lat"], rows[2]["lon"]) == ("", "-14.999")
 
 
+CANDIDATES = tuple(
+    Candidate(row, Tile(f"map.tif#{row},0,8,8", "map.tif", -30.0, -15.0 + row / 1000), 0.9 - row / 10, 90.0)
+    for row in range(3)
+)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".geojson", ".csv"])
+def test_candidates_and_their_scores_are_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"fixes{suffix}"
+    fix = Waypoint("fix", "a.png", None, -30.0, -15.0, spread_m=12.5, margin=0.25, candidates=CANDIDATES)
+    with waypoint_file(path, track=False) as write:
+        write(fix)
+        write(Waypoint("no fix", "b.png", candidates=CANDIDATES[:1]))
+    if suffix == ".csv":
+        with path.open(newline="") as file:
+            first, second = csv.DictReader(file)
+        assert (first["spread_m"], first["margin"]) == ("12.5", "0.25")
+        assert [first[f"{name}_2"] for name in ("tile", "score", "lat", "lon")] == [
+            "map.tif#1,0,8,8",
+            "0.8",
+            "-30.0",
+            "-14.999",
+        ]
+        assert (second["tile_1"], second["tile_2"], second["score_3"]) == ("map.tif#0,0,8,8", "", "")
+        return
+    text = path.read_text()
+    first = json.loads(text)["features"][0]["properties"] if suffix == ".geojson" else json.loads(text.splitlines()[0])
+    assert (first["spread_m"], first["margin"]) == (12.5, 0.25)
+    assert first["candidates"][1] == {
+        "tile": "map.tif#1,0,8,8",
+        "file": "map.tif",
+        "score": 0.8,
+        "lat": -30.0,
+        "lon": -14.999,
+        "heading": 90.0,
+    }
+
+
 def test_json_lines_can_be_read_while_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "track.jsonl"
     with pytest.raises(KeyboardInterrupt), waypoint_file(path, track=True) as write:
@@ -138,10 +177,13 @@ def test_a_picture_shows_tiles_states_and_doubt(tmp_path: Path) -> None:
     with Image.open(tmp_path / "track.png") as picture:
         assert min(picture.size) > 1000
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
-    assert {ImageColor.getrgb(colour) for colour in (TILE, SURE, *COLOURS.values())} <= colours
+    assert {ImageColor.getrgb(colour) for colour in (TILE, *SURE.values(), *COLOURS.values())} <= colours
     legend = figure.axes[0].get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["tile", "95 % within", "tracking", "searching", "lost"]
+    assert {text.get_text() for text in legend.get_texts()} == {
+        *("tile", "68 % within", "95 % within", "start", "end"),
+        *("tracking", "searching", "lost"),
+    }
 
 
 def test_a_picture_has_east_on_the_right_and_north_up() -> None:

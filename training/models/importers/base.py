@@ -10,8 +10,8 @@ from typing import TypeVar
 import msgspec
 from torch import Tensor
 
-from geodtr.runtime.documents import decode_json, read_document
 from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.registry import ModelConfig
 

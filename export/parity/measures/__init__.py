@@ -1,0 +1,1 @@
+"""What parity compares: descriptors, ranks, layers, stages and precisions of two models."""

@@ -1,0 +1,1 @@
+"""Sheets of images, put together by Pillow."""

@@ -1,0 +1,70 @@
+"""Pack a bundle and a gallery that was built with it, with the gallery's calibration, into one signed archive."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+
+from geodtr import __version__
+from geodtr.runtime.archive.format import FORMAT, FileEntry, Index, encode_index, write_archive
+from geodtr.runtime.archive.keys import read_private
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.errors import ArchiveError
+from geodtr.runtime.files import check_new_file, check_regular, new_file, sha256
+from geodtr.runtime.gallery.folder.reader import open_folder
+from geodtr.runtime.gallery.folder.writer import FolderWriter
+from geodtr.runtime.gallery.manifest import require_space
+from geodtr.runtime.progress import Track, untracked
+
+_OF_THE_MOMENT = ("writer.lock", "references.sqlite-shm")
+"""Files of a gallery that are of its processes, not of its content."""
+
+
+def pack(
+    bundle: Path, gallery: Path | None, key: Path, out: Path, *, note: str = "", track: Track = untracked
+) -> Index:
+    """Write the archive `out` of `bundle` and, if given, `gallery`, signed by the private key in the file `key`.
+
+    The gallery is held against other writers meanwhile.
+    Raises OutputExists when `out` exists, BundleError and GalleryError when a folder is damaged or in use,
+    EmbeddingSpaceMismatch when the gallery was built with another model, ArchiveError when a file's name is too long.
+    """
+    check_new_file(out)
+    signer = read_private(key)
+    manifest = open_bundle(bundle).manifest
+    with ExitStack() as held:
+        folders = {"bundle": bundle}
+        if gallery is not None:
+            with open_folder(gallery) as opened:
+                require_space(opened.name, opened.manifest, manifest.embedding_id)
+            held.enter_context(FolderWriter(gallery))
+            folders["gallery"] = gallery
+        paths = [(name, folder, path) for name, folder in folders.items() for path in _files(folder)]
+        entries = [
+            (FileEntry(f"{name}/{path.relative_to(folder)}", path.stat().st_size, sha256(path)), path)
+            for name, folder, path in track(paths, "Hashing files", len(paths))
+        ]
+        index = Index(
+            format=FORMAT,
+            toolkit=__version__,
+            created=datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ"),
+            embedding_id=manifest.embedding_id,
+            note=note,
+            files=tuple(entry for entry, _ in entries),
+        )
+        content = encode_index(index)
+        with new_file(out) as temporary, temporary.open("wb") as file:
+            write_archive(file, content, signer.sign(content), list(track(entries, "Packing files", len(entries))))
+    return index
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        name = path.name
+        if path.is_dir() and not path.is_symlink():
+            continue
+        # What starts with a dot is unfinished, and what a writer set aside is not of the gallery.
+        if name in _OF_THE_MOMENT or name.startswith((".", "set-aside-")):
+            continue
+        if check_regular(path, ArchiveError) and path.stat().st_size:
+            yield path

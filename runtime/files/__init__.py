@@ -1,0 +1,42 @@
+"""Files and folders: read with care, written whole or not at all; and documents, rows of text and SQLite in them."""
+
+from geodtr.runtime.files.reading import check_file, check_regular, hash_files, open_regular, readable, sha256
+from geodtr.runtime.files.writing import (
+    Lock,
+    check_ending,
+    check_new_file,
+    check_new_folder,
+    check_writable,
+    lock_file,
+    locked,
+    make_folder,
+    new_file,
+    new_folder,
+    new_pair,
+    scratch_in,
+    sync,
+    write_bytes,
+)
+
+__all__ = [
+    "Lock",
+    "check_ending",
+    "check_file",
+    "check_new_file",
+    "check_new_folder",
+    "check_regular",
+    "check_writable",
+    "hash_files",
+    "lock_file",
+    "locked",
+    "make_folder",
+    "new_file",
+    "new_folder",
+    "new_pair",
+    "open_regular",
+    "readable",
+    "scratch_in",
+    "sha256",
+    "sync",
+    "write_bytes",
+]

@@ -1,0 +1,281 @@
+"""Durable or absent: files and folders are written beside their place, synced, and renamed. And locks on them.
+
+Knows paths and bytes; knows nothing of what they hold.
+"""
+
+import errno
+import fcntl
+import glob
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.files.reading import open_regular
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
+_KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
+
+Lock = Literal["ours", "another's", "none"]
+"""`none`: the file system has no locks, so another process cannot be detected."""
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
+
+    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part. What a
+    killed process left of the same file is taken over.
+    Raises UserError when the place cannot be written.
+    """
+    path = path.resolve()
+    with _explained(path), ExitStack() as closes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_file(path, closes)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+@contextmanager
+def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
+    the process has a handler for waits until both have their places.
+    """
+    with _signals_held() as hold, new_file(first) as one, new_file(second) as other:
+        yield one, other
+        hold()
+        # What the disk refuses, it refuses before either has its place.
+        sync(one)
+        sync(other)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """From the call of the function that it yields, signals wait for the end of the context. Only Python's main thread
+    can have it so.
+    """
+    before: dict[int, Any] = {}
+    came = list[int]()
+
+    def hold() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+
+    try:
+        yield hold
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill; on a clean exit it is synced and renamed to `path`, otherwise nothing is left. What a
+    killed process left of the same folder is cleared away.
+
+    Raises OutputExists when `path` holds anything (an empty folder is taken over), UserError when it cannot be written.
+    """
+    check_new_folder(path)
+    path = path.resolve()
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = f".{path.name[:_KEPT]}.unfinished-"
+        _remove_abandoned(path.parent, unfinished)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=unfinished))
+        try:
+            with locked(temporary):
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                for entry in sorted(temporary.rglob("*")):
+                    sync(entry)
+                sync(temporary)
+                check_new_folder(path)
+                temporary.replace(path)
+                sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside a folder from `new_folder`.
+
+    It is removed together with that folder even if the process is killed, and it uses the disk that the user named.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        yield Path(scratch)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` durably: after the call it is on disk whole, or `path` is as it was."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder `path` unless it is there. Raises UserError when it cannot be made."""
+    with _explained(path.resolve()):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Ask before the work, not after: raise OutputExists when the folder `path` holds anything or is a file, UserError
+    when it cannot be written.
+    """
+    with _answered(path):
+        if path.is_dir():
+            if any(path.iterdir()):
+                raise OutputExists(
+                    f"{path} exists and is not empty. Name another output folder, or remove it yourself."
+                )
+        elif path.exists() or path.is_symlink():
+            raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
+    check_writable(path)
+
+
+def check_new_file(path: Path, endings: Sequence[str] = ()) -> None:
+    """Likewise for a file: raise OutputExists when anything lies where it shall be, UserError when nothing can,
+    ConfigError as `check_ending` does where there are `endings` to have.
+    """
+    if endings:
+        check_ending(path, endings)
+    with _answered(path):
+        if path.exists() or path.is_symlink():
+            raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
+    check_writable(path)
+
+
+def check_ending(path: Path, endings: Sequence[str]) -> None:
+    """Raise ConfigError unless the name of the output file `path` ends in one of `endings`, in either case."""
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{path} does not end in {' or '.join(endings)}, which is what is written. Rename it.")
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError when nothing can be written at `path`, which may be there already."""
+    path = path.resolve()
+    with _answered(path):
+        places = path.parents if path.is_file() else (path, *path.parents)
+        nearest = next(place for place in places if place.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+        # A name that is too long is found only where its folder is, and some folders are still to be made.
+        for name in path.relative_to(nearest).parts:
+            with suppress(FileNotFoundError):
+                (nearest / name).lstat()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[Lock]:
+    """Hold the file or folder `path` against other processes while the context lasts, if none of them holds it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield lock_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
+    """Hold an open file or folder against other processes until it is closed, if none of them holds it; `shared` with
+    others that share it.
+    """
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "another's"
+    except OSError:
+        return "none"
+    return "ours"
+
+
+def _temporary_file(path: Path, closes: ExitStack) -> Path:
+    """An empty file beside `path`, held until `closes` is closed.
+
+    Its name is always the same, so that the next process finds what a killed one left without looking through the
+    folder. Where another process holds that, or something else is there, the name is a random one.
+    """
+    begin, end = f".{path.name[:_KEPT]}.unfinished", path.suffix[:_KEPT]
+    temporary = path.with_name(begin + end)
+    with suppress(OSError, UserError):
+        descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT, UserError)
+        closes.callback(os.close, descriptor)
+        # Else it is another's, or was until now and has become the file that it was made for.
+        if lock_file(descriptor) == "ours" and os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+            os.ftruncate(descriptor, 0)
+            return temporary
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{begin}-", suffix=end)
+    os.close(handle)
+    return Path(name)
+
+
+def _remove_abandoned(parent: Path, unfinished: str) -> None:
+    """Remove the folders that were begun under such a name and that no living process holds."""
+    for folder in parent.glob(f"{glob.escape(unfinished)}*"):
+        with suppress(FileNotFoundError), locked(folder) as lock:  # another may clear it away meanwhile
+            if lock == "ours":
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _answered(path: Path) -> Iterator[None]:
+    """Turn what a disk or its permissions refuse, asked about `path`, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what a disk or its permissions refuse around `path` into a UserError; errors of other places pass."""
+    try:
+        yield
+    except OSError as error:
+        place = path.parent if error.filename is None else Path(os.fsdecode(error.filename))
+        elsewhere = path.parent not in (place, *place.parents) and place not in path.parents
+        # NumPy reports a write that the disk cut short without an error number.
+        if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
+            raise UserError(
+                f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
+            ) from None
+        if error.errno == errno.EFBIG and not elsewhere:
+            raise UserError(
+                f"{path} is larger than a file may be here: nothing was written. Raise ulimit -f."
+            ) from None
+        if error.errno in _REFUSED and not elsewhere:
+            raise _refused(path, error) from None
+        raise
+
+
+def _refused(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written ({error.strerror}). Name a place that you may write to.")
+
+
+def sync(path: Path) -> None:
+    """Put what was written to the file or folder `path` on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

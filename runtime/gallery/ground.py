@@ -1,0 +1,97 @@
+"""What a gallery's tiles show of the ground, from the files that they were built from, where these are still there."""
+
+import re
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from geodtr.runtime.errors import ImageError, UserError
+from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.images.decode import Decoded, decode
+from geodtr.runtime.sources.coverage import Frame, measure
+from geodtr.runtime.sources.mosaic import Mosaic, lay_mosaic
+from geodtr.runtime.sources.raster.geotiff import GeoTiff, reopen_geotiff
+from geodtr.runtime.sources.registry import open_source
+from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions
+
+MOST = 2000
+"""Tiles that are read one by one: some ten seconds."""
+_BEYOND = 0.1
+"""Of the frame's size: how far outside a tile may have its centre and still show something within."""
+_PLACE = re.compile(r"(?:(?P<file>.+)#|(?P<folder>.+)[/\\])\d+[/\\]\d+[/\\](?P<y>\d{1,10})[^/\\]*", re.DOTALL)
+"""What a map tile's origin looks like: town.mbtiles#18/71/92, or a file tiles/18/71/92.png."""
+_MERGED = re.compile(r"\+(\d{1,2})$")
+
+
+def ground_of(gallery: Gallery, frame: Frame, size: tuple[int, int]) -> Mosaic:
+    """The ground within a frame as a picture of `size` pixels. Where there are more than MOST tiles, only maps that
+    tiles were cut from are read.
+    """
+    wide, high = frame.size
+    beyond = _BEYOND * max(wide, high)
+    x, y = frame.metres(gallery.lat, gallery.lon)
+    inside = (-beyond <= x) & (x <= wide + beyond) & (-beyond <= y) & (y <= high + beyond)
+    rows = np.flatnonzero(inside)  # a tile without a position, NaN, is never inside
+    tiles = gallery.tiles(rows[:: 1 + len(rows) // MOST].tolist())
+    if len(rows) > MOST:
+        tiles = [tile for tile in tiles if "window" in tile.more]
+    return lay_mosaic(Reread(), tiles, frame, size, apart=measure(tiles).spacing_metres)
+
+
+class Reread:
+    """The pixels of tiles from the files that they came from, where these are still there. Safe to call from several
+    threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._sources: dict[object, tuple[MapTiles, frozenset[object]] | UserError] = {}
+        self._maps: dict[str, GeoTiff | UserError] = {}
+
+    def read(self, tile: Tile) -> Decoded:
+        """Raises ImageError when the file is gone, holds no such tile any more, or is a map that needs options."""
+        if "window" in tile.more:
+            return self._map(tile.file).read(tile)
+        if "zoom" not in tile.more:
+            return decode(Path(tile.file))
+        origin = _PLACE.fullmatch(tile.file)
+        zoom, x, y = (tile.more.get(name) for name in ("zoom", "x", "y"))
+        if origin is None or not all(isinstance(number, int) for number in (zoom, x, y)):
+            raise ImageError(f"{tile.file} is not where a map tile is.")
+        merged = _MERGED.search(tile.id)
+        place, merge = origin["file"] or origin["folder"], int(merged[1]) if merged else 1
+        tms = origin["folder"] is not None and int(origin["y"]) != y
+        source, held = self._source(Path(place), zoom, merge, tms)
+        if (x, y) not in held:
+            raise ImageError(f"{place} holds no tile {zoom}/{x}/{y} any more.")
+        return source.read(tile)
+
+    def _map(self, file: str) -> GeoTiff:
+        with self._lock:
+            if file not in self._maps:
+                try:
+                    self._maps[file] = reopen_geotiff(Path(file))
+                except UserError as error:
+                    self._maps[file] = error
+            opened = self._maps[file]
+        if isinstance(opened, UserError):
+            raise ImageError(str(opened))
+        return opened
+
+    def _source(self, place: Path, zoom: int | None, merge: int, tms: bool) -> tuple[MapTiles, frozenset[object]]:
+        key = (place, zoom, merge, tms)
+        with self._lock:
+            if key not in self._sources:
+                try:
+                    opened = open_source(place, XyzOptions(zoom, tms, merge, step=1))
+                    assert isinstance(opened, MapTiles)
+                    corners = frozenset((tile.more["x"], tile.more["y"]) for tile in opened.tiles)
+                    self._sources[key] = opened, corners
+                except UserError as error:
+                    self._sources[key] = error
+            source = self._sources[key]
+        if isinstance(source, UserError):
+            raise ImageError(str(source))
+        return source

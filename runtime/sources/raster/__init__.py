@@ -1,0 +1,1 @@
+"""Maps in one file, cut into tiles of a ground size."""

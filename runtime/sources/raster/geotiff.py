@@ -1,0 +1,296 @@
+"""A map in one file, cut into tiles of a ground size. Needs rasterio (extra `geo`)."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from shlex import quote
+from typing import Any, overload
+
+import numpy as np
+
+from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.geodesy import Values, wrapped
+from geodtr.runtime.images.decode import Decoded
+from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.raster.bands import Bands, choose_bands
+from geodtr.runtime.sources.raster.empty import black_share, find_marks
+from geodtr.runtime.sources.raster.gdal import gdal, local_only, open_map
+from geodtr.runtime.sources.raster.grid import Grid, Locate, is_sheared, lay_out
+from geodtr.runtime.sources.raster.warp import conformal_system, warp
+from geodtr.runtime.sources.tile import Tile
+
+SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".j2k"})
+"""A .vrt is GDAL's list of the sheets that make one map (gdalbuildvrt)."""
+
+LARGEST_TILE = 4096
+"""Pixels a side in which a tile is drawn, at most: some 200 MB while it is read, in each of several threads."""
+
+LARGEST_WINDOW = 16_384
+"""Pixels a side that are read for one tile, at most: three bands of them are 800 MB, which GDAL reads in pieces."""
+
+_BLACK_WORTH_SAYING = 0.02
+
+_PIECE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class GeoTiffOptions:
+    """How a map is cut: tiles of `tile_metres` on the ground, centres at most `stride_metres` apart (a tile's size
+    where it is None), drawn in `tile_pixels` (as many as the map has where it is None, up to LARGEST_TILE).
+
+    `bands` are the three to read as red, green and blue, or one that is grey; `stretch` the values that become 0 and
+    255, needed where the map does not hold 8-bit ones. A tile of which more than the share `max_empty` has no data is
+    left out: by the map's own marks, and where every band that is read is `nodata`.
+    Raises ConfigError naming a value out of range.
+    """
+
+    tile_metres: float
+    stride_metres: float | None = None
+    tile_pixels: int | None = None
+    bands: tuple[int, ...] | None = None
+    stretch: tuple[float, float] | None = None
+    max_empty: float = 0.2
+    nodata: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, metres in (("tile", self.tile_metres), ("stride", self.stride_metres)):
+            if metres is not None and not (isfinite(metres) and metres > 0):
+                raise ConfigError(f"The {name} is {metres:g} m; it must be above 0.")
+        if self.tile_pixels is not None and not 1 <= self.tile_pixels <= LARGEST_TILE:
+            raise ConfigError(f"Tiles of {self.tile_pixels} pixels are asked for; allowed are 1 to {LARGEST_TILE}.")
+        if self.bands is not None and len(self.bands) not in (1, 3):
+            raise ConfigError(f"{len(self.bands)} bands are asked for; name three (red, green, blue), or a grey one.")
+        if self.stretch is not None and not (all(map(isfinite, self.stretch)) and self.stretch[0] < self.stretch[1]):
+            raise ConfigError(f"The stretch is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
+        if not 0 <= self.max_empty <= 1:
+            raise ConfigError(f"The largest empty share is {self.max_empty:g}; it must lie within 0 and 1.")
+        if self.nodata is not None and not isfinite(self.nodata):
+            raise ConfigError(f"The value without data is {self.nodata:g}; a finite number is needed.")
+
+
+@dataclass(frozen=True, slots=True)
+class MapCut(Sequence[Tile]):
+    """The tiles of the map `path`, made when they are asked for: there may be millions. Each is drawn in `pixels`, the
+    map's own where that is None.
+    """
+
+    path: Path
+    grid: Grid
+    pixels: int | None
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+    @overload
+    def __getitem__(self, index: slice) -> "MapCut": ...
+    def __getitem__(self, index: int | slice) -> "Tile | MapCut":
+        if isinstance(index, slice):
+            return MapCut(self.path, self.grid[index], self.pixels)
+        tile = self.grid[index]
+        window = [tile.column, tile.row, tile.width, tile.height]
+        drawn = {} if self.pixels is None else {"pixels": self.pixels}
+        return Tile(
+            id=f"{self.path.name}#{','.join(map(str, window))}",
+            file=str(self.path),
+            lat=tile.lat,
+            lon=tile.lon,
+            heading=tile.heading,
+            metres_per_pixel=tile.metres / (self.pixels or max(tile.width, tile.height)),
+            more={"window": window, **drawn, **({"flipped": True} if tile.flipped else {})},
+        )
+
+
+@dataclass(frozen=True)
+class GeoTiff:
+    """A TileSource over a map. Reading is safe from threads: each has a handle of its own, which ends with it.
+
+    `warped_to` is the reference system into which the map is warped while it is read, None where it is read as it is.
+    """
+
+    path: Path
+    tiles: Sequence[Tile]
+    notes: tuple[str, ...]
+    bands: Bands
+    warped_to: str | None = None
+    _handles: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type["GeoTiff"], tuple[Any, ...]]:
+        """Handles stay behind when it is sent to another process."""
+        return GeoTiff, (self.path, self.tiles, self.notes, self.bands, self.warped_to)
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self, tile: Tile) -> Decoded:
+        """The tile, rotated to its `heading`; if it is drawn in other pixels than the map's, resampled bilinearly
+        with antialiasing, from overviews where the map has them.
+
+        Raises ImageError naming the map and the window that cannot be read.
+        """
+        from rasterio.enums import Resampling
+        from rasterio.windows import Window
+
+        window = tile.more["window"]
+        side = tile.more.get("pixels") or max(window[2:])
+        how = Resampling.nearest if self.bands.palette is not None else Resampling.bilinear
+        with gdal(ImageError, f"{tile.id} cannot be read from {self.path}: truncated or corrupt. Get it again."):
+            values = self._handle().read(
+                list(self.bands.indexes),
+                window=Window(*window),
+                out_shape=(len(self.bands.indexes), side, side),
+                resampling=how,
+            )
+        pixels = self.bands.to_rgb(values)
+        return Decoded.of(np.ascontiguousarray(pixels[::-1]) if tile.more.get("flipped") else pixels)
+
+    def _handle(self) -> Any:
+        """This thread's own opened dataset: GDAL's must not be shared."""
+        if not hasattr(self._handles, "dataset"):
+            try:
+                dataset = open_map(self.path)
+            except DataError as error:
+                raise ImageError(str(error)) from None
+            self._handles.dataset = dataset if self.warped_to is None else warp(dataset, self.warped_to, self.bands)
+        return self._handles.dataset
+
+
+def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracked) -> GeoTiff:
+    """Cut the map `path` into tiles, whose ids are its name and their windows in pixels (column, row, width, height).
+
+    A map whose rows and columns are not at right angles on the ground is warped while it is read; its windows are in
+    the warped map. Only where the map marks some of its pixels as empty is it read here, thinned out. Raises
+    DataError when the file is no map, has no position or no values that make a picture, when a tile is too large to be
+    read, or when no tile is left; ConfigError for bands that it does not have; MissingDependency without rasterio.
+    """
+    dataset = open_map(path)
+    with local_only():
+        _check_georeferenced(dataset, path)
+        bands = choose_bands(dataset, options.bands, options.stretch, str(path))
+        notes = [f"{path.name} is {dataset.width} x {dataset.height} pixels in {_crs_name(dataset.crs)}."]
+        warped_to = None
+        locate = partial(_locate, dataset, path)
+        if is_sheared(dataset.width, dataset.height, locate):
+            warped_to = _conformal(dataset, locate)
+            dataset = warp(dataset, warped_to, bands)
+            locate = partial(_locate, dataset, path)
+            notes.append(
+                "Its rows and columns are not at right angles on the ground: it is warped while it is read, and what "
+                "lies beyond its edges has no data."
+            )
+        grid = _lay_out(dataset, path, locate, options)
+        pixels = _pixels_drawn(dataset, path, grid, options.tile_pixels)
+        if pixels != options.tile_pixels:
+            notes.append(f"Tiles are drawn in {pixels} pixels a side, fewer than the map has.")
+        marks = find_marks(dataset, bands, options.nodata)
+        with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
+            kept = grid[marks.empty_shares(dataset, grid, track) <= options.max_empty] if marks else grid
+            black = 0.0 if marks else black_share(dataset, bands)
+        if not len(kept):
+            raise DataError(
+                f"{path}: each of {len(grid)} tiles is more than {options.max_empty:.0%} empty. Allow more: "
+                "--max-empty 0.9"
+            )
+        if len(kept) < len(grid):
+            notes.append(
+                f"{len(grid) - len(kept)} of {len(grid)} tiles are left out: more than {options.max_empty:.0%} of each "
+                "has no data."
+            )
+        if black > _BLACK_WORTH_SAYING:
+            notes.append(
+                f"Some {black:.0%} of it is plain black and not marked as without data, so that tiles of it are kept. "
+                "Leave them out: --nodata 0"
+            )
+        dataset.close()
+    return GeoTiff(path, MapCut(path, kept, pixels), tuple(notes), bands, warped_to)
+
+
+def reopen_geotiff(path: Path) -> GeoTiff:
+    """The map `path` for reading tiles that were cut before, with its bands as they are without options.
+
+    Raises DataError when it cannot be read any more, ConfigError when it needs options to be drawn.
+    """
+    dataset = open_map(path)
+    with local_only():
+        bands = choose_bands(dataset, None, None, str(path))
+        locate = partial(_locate, dataset, path)
+        warped_to = None
+        if is_sheared(dataset.width, dataset.height, locate):
+            warped_to = _conformal(dataset, locate)
+        dataset.close()
+    return GeoTiff(path, (), (), bands, warped_to)
+
+
+def _conformal(dataset: Any, locate: Locate) -> str:
+    """The system into which a map is warped."""
+    lat, lon = locate(np.array([dataset.width / 2]), np.array([dataset.height / 2]))
+    return conformal_system(float(lat[0]), float(lon[0]))
+
+
+def _check_georeferenced(dataset: Any, path: Path) -> None:
+    if dataset.gcps[0] or (dataset.crs is None and dataset.rpcs):
+        raise DataError(
+            f"{path} gives control points in place of a position for each pixel. Warp it first, for example: "
+            f"gdalwarp -t_srs EPSG:3857 {quote(str(path))} NEW.tif"
+        )
+    if dataset.crs is None:
+        raise DataError(
+            f"{path} does not say in which coordinate reference system it is. If you know it: "
+            f"rio edit-info --crs EPSG:CODE {quote(str(path))}"
+        )
+    to_map = dataset.transform
+    # A world file may say anything, infinity included; no reference system has places a million kilometres apart.
+    if to_map.is_identity or to_map.is_degenerate or not all(abs(value) < 1e9 for value in to_map):
+        raise DataError(f"{path} does not say where its pixels lie: its geotransform is missing or void.")
+
+
+def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Values, Values]:
+    """As `grid.Locate`, by the map's own reference system."""
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    to_map = dataset.transform
+    x, y = to_map.a * columns + to_map.b * rows + to_map.c, to_map.d * columns + to_map.e * rows + to_map.f
+    with gdal(DataError, f"{path} cannot be brought from {_crs_name(dataset.crs)} to WGS 84."):
+        # In pieces, for rasterio makes lists of them.
+        pieces = [
+            transform(dataset.crs, CRS.from_epsg(4326), x[start : start + _PIECE], y[start : start + _PIECE])
+            for start in range(0, len(x), _PIECE)
+        ]
+        lon, lat = (np.concatenate([np.asarray(piece[axis]) for piece in pieces]) for axis in (0, 1))
+    if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
+        raise DataError(f"{path} reaches beyond what {_crs_name(dataset.crs)} can express. Cut it smaller first.")
+    return lat, np.where(np.abs(lon) > 180, wrapped(lon), lon)
+
+
+def _lay_out(dataset: Any, path: Path, locate: Locate, options: GeoTiffOptions) -> Grid:
+    stride = options.tile_metres if options.stride_metres is None else options.stride_metres
+    try:
+        return lay_out(dataset.width, dataset.height, locate, options.tile_metres, stride)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _pixels_drawn(dataset: Any, path: Path, grid: Grid, asked: int | None) -> int | None:
+    """A tile's side, None for the map's own. Raises DataError when a tile needs too many of the map's pixels."""
+    largest = int(max(grid.width.max(), grid.height.max()))
+    drawn = asked or (LARGEST_TILE if largest > LARGEST_TILE else None)
+    thinned = largest / drawn if drawn else 1.0
+    overview = max((factor for factor in dataset.overviews(1) if factor <= thinned), default=1)
+    if largest / overview > LARGEST_WINDOW:
+        raise DataError(
+            f"{path}: a tile would be {largest:,} pixels of the map wide; up to {LARGEST_WINDOW:,} are read for one. "
+            f"Ask for a smaller --tile-metres, or build overviews: rio overview --build auto {quote(str(path))}"
+        )
+    return drawn
+
+
+def _crs_name(crs: Any) -> str:
+    with gdal(DataError, f"{crs} is not a reference system that can be understood."):
+        authority = crs.to_authority()
+    return ":".join(authority) if authority else "a reference system of its own"

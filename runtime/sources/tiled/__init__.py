@@ -1,0 +1,1 @@
+"""Map tiles of the web's scheme: a folder of them, or one file."""

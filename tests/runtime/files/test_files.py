@@ -1,0 +1,185 @@
+"""Durable or absent: what is written is whole, what fails or is interrupted leaves nothing."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.files import check_new_file, check_new_folder, new_file, new_folder, write_bytes
+
+
+@settings(max_examples=25, deadline=None)
+@given(first=st.binary(max_size=2000), second=st.binary(max_size=2000))
+def test_a_file_is_replaced_whole(tmp_path_factory: pytest.TempPathFactory, first: bytes, second: bytes) -> None:
+    path = tmp_path_factory.mktemp("files") / "deep" / "file.bin"
+    write_bytes(path, first)
+    write_bytes(path, second)
+    assert path.read_bytes() == second
+    assert _names(path.parent) == ["file.bin"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fail() -> None:
+        with new_file(path) as temporary:
+            temporary.write_bytes(b"half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert _names(tmp_path) == ["file"]
+
+
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    def fill(fail: bool) -> None:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "part").write_text("x")
+            assert not (tmp_path / "out").exists()
+            if fail:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill(fail=True)
+    assert _names(tmp_path) == []
+    fill(fail=False)
+    assert _names(tmp_path / "out") == ["part"]
+    with pytest.raises(OutputExists, match="not empty"):
+        fill(fail=False)
+
+
+def test_temporary_files_of_a_killed_process_are_removed_but_not_of_a_running_one(tmp_path: Path) -> None:
+    fill = (
+        "import sys, time; from pathlib import Path; from geodtr.runtime.files import new_folder\n"
+        "with new_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'part').write_text('x'); print('begun', flush=True); time.sleep(60)\n"
+    )
+    (tmp_path / ".out.mine").write_text("a file of the user's own")
+    line = [sys.executable, "-c", fill, str(tmp_path / "out")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "begun\n"
+        with pytest.raises(KeyError), new_folder(tmp_path / "out"):
+            raise KeyError
+        assert len(_names(tmp_path)) == 2
+        killed.kill()
+    assert len(_names(tmp_path)) == 2
+    with new_folder(tmp_path / "out"):
+        pass
+    assert _names(tmp_path) == [".out.mine", "out"]
+
+
+def test_what_a_killed_process_left_of_a_file_is_gone_after_the_next(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom geodtr.runtime.files import new_file\n"
+        "with new_file(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'much more than the next one writes')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    for name in ("rows.npy", "x" * 200 + "\N{GRINNING FACE}" * 10 + ".csv"):
+        path = tmp_path / name
+        subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+        assert len(_names(tmp_path)) == 1
+        with new_file(path) as temporary:
+            assert temporary.stat().st_size == 0
+            assert temporary.suffix == path.suffix
+            temporary.write_bytes(b"next")
+        assert path.read_bytes() == b"next"
+        assert _names(tmp_path) == [name]
+        path.unlink()
+
+
+def test_two_may_write_a_file_at_once_and_the_last_to_finish_stays(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    with new_file(path) as first:
+        first.write_bytes(b"first")
+        with new_file(path) as second:
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+        write_bytes(path, b"third")
+    assert path.read_bytes() == b"first"
+    assert _names(tmp_path) == ["rows.npy"]
+
+
+def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"mine")
+    with new_file(tmp_path / "rows.npy") as temporary:
+        name = temporary.name
+    (tmp_path / name).symlink_to(tmp_path / "outside")
+    write_bytes(tmp_path / "rows.npy", b"rows")
+    assert (tmp_path / "outside").read_bytes() == b"mine"
+    assert (tmp_path / "rows.npy").read_bytes() == b"rows"
+
+
+def test_an_output_ends_in_what_is_written(tmp_path: Path) -> None:
+    check_new_file(tmp_path / "a.CSV", (".csv", ".gpx"))
+    for name in ("a", "a.txt", "csv", ".csv"):
+        with pytest.raises(ConfigError, match=r"does not end in \.csv or \.gpx"):
+            check_new_file(tmp_path / name, (".csv", ".gpx"))
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_bytes(tmp_path / "file" / "inside", b"x")
+
+
+@pytest.mark.parametrize("check", [check_new_file, check_new_folder])
+@pytest.mark.parametrize("place", ["/sys/out", "/sys/some/out", "/proc/out", "file/out"])
+def test_an_output_that_cannot_be_written_is_named_before_any_work(
+    tmp_path: Path, check: Callable[[Path], None], place: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        check(tmp_path / place)
+    check(tmp_path / "new" / "out")
+    assert _names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "geodtr.cli.main", "world", "out", "--pairs", "5000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Interrupted" in printed
+    assert "Traceback" not in printed
+    assert _names(tmp_path) == []
+
+
+def test_the_current_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(Path()) as folder:
+        (folder / "part").write_text("x")
+    assert _names(tmp_path / "here") == ["part"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_file(tmp_path / "big.npy"), Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(UserError, match="No space"):
+        fill()
+    assert _names(tmp_path) == []
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
