@@ -17,8 +17,9 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.decode import decode
+from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.preprocess import preprocess
-from geodtr.runtime.localization.headings import best_turns, is_full_turn, turn
+from geodtr.runtime.localization.headings import best_turns, turn
 from geodtr.runtime.search.exact import search
 from geodtr.runtime.spec import Descriptors, Embedder, Images
 from geodtr.training.data.pair_set import PairSet

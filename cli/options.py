@@ -58,7 +58,11 @@ Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Use eve
 FirstImages = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
 ]
-IMAGES_HELP = "Images, folders of them, videos, @LIST (a file that names one of these a line), camera:INDEX."
+IMAGES_HELP = (
+    "Images, folders of them, videos, @LIST (a file that names one of these a line), or one camera: camera:INDEX, an "
+    "address (rtsp://, udp://), or gst:PIPELINE."
+)
+
 Headings = Annotated[
     int, typer.Option("--headings", min=1, metavar="N", help="Turns of a panorama to search; 1 where it is north up.")
 ]

@@ -59,3 +59,9 @@ MavlinkMessage = Literal["global-position-sensor", "gps-input", "odometry", "ext
 Verdict = Literal["passed", "failed", "undecided"]
 """The result of a parity gate. Undecided: the pairs prove neither that the engine keeps its recall nor that it does
 not."""
+
+Shape = Literal["as-taken", "equirectangular"]
+"""The form of images before they are checked: as the model takes them, or of the whole sphere, to be cropped."""
+
+Mismatch = Literal["refuse", "warn"]
+"""What happens to an image that the model was not trained on."""

@@ -42,6 +42,36 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     resize: Resize
 
 
+Projection = Literal["any", "panorama", "perspective", "nadir"]
+
+
+class Imagery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the images of a branch show, as they were taken. What is "any" or None is not known, and is not checked.
+
+    `projection`: a "panorama" has a heading at each column, a "nadir" image looks straight down. `field_of_view`:
+    horizontal, in degrees. `aspect`: width over height, before `rows` are cropped. `tile_metres`: side of an aerial
+    tile on the ground.
+    Raises ValueError naming a value out of range.
+    """
+
+    projection: Projection = "any"
+    field_of_view: float | None = None
+    aspect: float | None = None
+    tile_metres: float | None = None
+
+    def __post_init__(self) -> None:
+        most = {"field_of_view": 360.0, "aspect": 100.0, "tile_metres": 1e6}
+        for name, limit in most.items():
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= limit:
+                raise ValueError(f"{name} is {value:g}; it must be above 0, and at most {limit:g}")
+
+
+ANY_IMAGES = Imagery()
+PANORAMAS = Imagery(projection="panorama", field_of_view=360.0)
+"""What is known of a model whose data set is not."""
+
+
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a decoded image becomes a network input of `height` x `width` pixels.
 
@@ -51,7 +81,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing.
     `colour`, `layout` and `dtype` have one legal value each: they are recorded so that a bundle with another value is
     refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1) are applied inside the network's
-    graph, never by the caller.
+    graph, never by the caller. `imagery` states which images the model was trained on.
     Raises ValueError naming a value out of range.
     """
 
@@ -65,6 +95,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     colour: Literal["RGB"] = "RGB"
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
+    imagery: Imagery = ANY_IMAGES
 
     def __post_init__(self) -> None:
         for name, size in (("height", self.height), ("width", self.width)):

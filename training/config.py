@@ -38,6 +38,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         change on top of the first; they are negatives of each other (the hard-sample generation of GeoDTR+).
     warmup
         Share of all steps over which the learning rate rises linearly. It then follows a cosine to zero.
+    schedule
+        When the learning rate changes: at each "step", at each step with a first one of 0 ("step-from-zero", as in
+        L2LTR's release), or at each "epoch", with a first one of 0 too if there is a warm-up (TransGeo's release).
+    epsilon
+        AdamW's term for numerical stability.
+    clip_norm
+        Largest norm of all gradients together; inf for any.
+    sharpness
+        Radius of ASAM, whose steps take the gradient at a worse point nearby; 0 for ordinary steps. Takes twice the
+        time (TransGeo: 2.5).
     loss
         "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has.
     hardest
@@ -46,7 +56,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Weight of the counterfactual loss; 0 disables it.
     negatives
         Pairs that share a batch: "random" ones, "nearby" ones on the map, or "similar" ones. The latter are nearby ones
-        until descriptors are compared after `compare_every` epochs, and again after as many (Sample4Geo).
+        until descriptors are compared after `compare_every` epochs, and again after as many (Sample4Geo). "mined":
+        half of each batch is random, and each pair of it has a similar one by their last descriptors (TransGeo).
     neighbours, selected_neighbours
         Length of the list of each tile, and how many of it follow a pair in its batch: the nearest half, and as many
         random ones.
@@ -70,14 +81,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learning_rate: Positive
     weight_decay: NotNegative = 0.03
     warmup: Share = 0.08
+    schedule: Literal["step", "step-from-zero", "epoch"] = "step"
+    epsilon: Positive = 1e-6
     clip_norm: Positive = 1.0
+    sharpness: NotNegative = 0.0
     loss: Literal["triplet", "infonce"] = "triplet"
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     triplet_alpha: Positive = 10.0
     hardest: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     counterfactual_beta: Positive = 5.0
     counterfactual_weight: NotNegative = 1.0
-    negatives: Literal["random", "nearby", "similar"] = "random"
+    negatives: Literal["random", "nearby", "similar", "mined"] = "random"
     neighbours: Count = 128
     selected_neighbours: Annotated[int, msgspec.Meta(ge=0)] = 64
     compare_every: Count = 4
@@ -161,6 +175,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 'recipe.loss "infonce" trains a temperature, which only the model "sample4geo" has. Set '
                 "recipe.loss=triplet."
+            )
+        if self.recipe.negatives == "mined" and (self.recipe.batch_size % 2 or self.recipe.views != 1):
+            raise ConfigError(
+                f'recipe.negatives "mined" gives half of a batch partners, one view each; recipe.batch_size is '
+                f"{self.recipe.batch_size} and recipe.views {self.recipe.views}. Make it even, with one view."
             )
         if self.recipe.start and self.recipe.pretrained != "none":
             raise ConfigError("recipe.start and recipe.pretrained both set initial weights. Set only one of them.")

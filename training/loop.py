@@ -5,13 +5,16 @@ resuming does not change it. With several processes it differs by the order of s
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 
+import msgspec
 import torch
 
 from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError
 from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.images.decode import image_size
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
@@ -30,6 +33,7 @@ from geodtr.training.trainer import Trainer
 
 _GIGABYTE = 1e9
 _SAMPLE = 16
+_SAME_ASPECT = 0.02
 
 
 def train(
@@ -73,7 +77,9 @@ def train(
         if ranks.is_rank_zero:
             check_new_folder(out)
         ranks.wait()
-        return _run(config, pair_set, out, validation, None, ranks, track, listener or Listener())
+        return _run(
+            _with_aspect(config, pair_set), pair_set, out, validation, None, ranks, track, listener or Listener()
+        )
 
 
 def resume(
@@ -155,6 +161,23 @@ def _run(
                     raise run.interrupted()
         listener.on_end()
     return out / LAST
+
+
+def _with_aspect(config: TrainConfig, pair_set: PairSet) -> TrainConfig:
+    """The configuration with the aspect that the panoramas have, where they are not as it states: bundles record it."""
+    if pair_set.made_from is not None:  # prepared images keep nothing of the original's shape
+        return config
+    aspects = list[float]()
+    for pair in pair_set.pairs[:_SAMPLE]:
+        with suppress(ImageError):  # reported when training reads it
+            height, width = image_size(pair.ground)
+            aspects.append(width / height)
+    stated = config.ground.imagery.aspect
+    measured = median(aspects) if aspects else stated
+    if measured is None or (stated is not None and abs(measured / stated - 1) < _SAME_ASPECT):
+        return config
+    imagery = msgspec.structs.replace(config.ground.imagery, aspect=round(measured, 3))
+    return msgspec.structs.replace(config, ground=msgspec.structs.replace(config.ground, imagery=imagery))
 
 
 def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | None) -> None:

@@ -25,7 +25,8 @@ def check_memory(config: TrainConfig, ranks: Ranks) -> None:
     """Raise ConfigError, with numbers, when the run needs more memory than its GPU or this machine has."""
     network = outline(config.model, config.ground, config.aerial)
     count = sum(parameter.numel() for parameter in network.parameters())
-    weights, pairs = 4 * _COPIES * count, config.micro_batch // ranks.count
+    copies = _COPIES + (1 if config.recipe.sharpness else 0)  # ASAM puts the values back
+    weights, pairs = 4 * copies * count, config.micro_batch // ranks.count
     gpu = ranks.device.type == "cuda"
     there = torch.cuda.get_device_properties(ranks.device).total_memory if gpu else memory_bytes()
     where = "this GPU" if gpu else "this machine"

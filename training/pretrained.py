@@ -16,9 +16,11 @@ from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.geodtr import RESNET34, Backbone
 from geodtr.training.models.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
 from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_scales
+from geodtr.training.models.l2ltr import L2LTRConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.safa import SafaConfig, vgg
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
+from geodtr.training.models.transgeo import TransGeoConfig
 from geodtr.training.models.weights import check_tensors, read_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
@@ -75,6 +77,8 @@ def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
 
 def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
     """None if the backbone is not the network that there are weights for."""
+    if isinstance(config, L2LTRConfig | TransGeoConfig):
+        return None
     both = ("ground.backbone", "aerial.backbone")
     if isinstance(config, Sample4GeoConfig):
         whole = Sample4GeoConfig()

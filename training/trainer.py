@@ -20,9 +20,10 @@ from geodtr.training.augment.layout_simulation import (
     draw_second_layout,
 )
 from geodtr.training.augment.photometric import change_semantic, draw_semantic
-from geodtr.training.config import TrainConfig
+from geodtr.training.config import Recipe, TrainConfig
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
+from geodtr.training.mining import LastDescriptors
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pair_images import PairBatch, PairImages
@@ -31,6 +32,7 @@ from geodtr.training.parallel.distributed import Ranks, share_batch_norm
 from geodtr.training.parallel.grad_cache import Gradients, Outputs, backpropagate, backward
 from geodtr.training.qat import simulate_int8
 from geodtr.training.seeding import Purpose, generator, seed_of
+from geodtr.training.sharpness import climbed
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,12 +59,14 @@ class Trainer:
             for trunk in self.model.trunks:
                 trunk.compile()
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=1e-6
+            self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=recipe.epsilon
         )
         self.branches = BranchThreads(
             # Ranks exchange statistics at each batch normalisation, and all need the same order.
             parallel=device.type == "cpu" and ranks.count == 1 and can_run_in_threads(self.model)
         )
+        self.memory: LastDescriptors | None = None
+        self._described: tuple[Tensor, Tensor] | None = None
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
     def steps(self, images: PairImages, batches: Sequence[Tensor], epoch: int) -> Iterator[Step]:
@@ -72,14 +76,16 @@ class Trainer:
         parts = images.batches([part[share] for rows in batches for part in torch.split(rows, micro_batch)])
         count = recipe.batch_size // micro_batch
         end = time.perf_counter()
-        for _ in batches:
+        for rows in batches:
             begin = end
             batch = [next(parts) for _ in range(count)]
             waited = time.perf_counter() - begin
             self.step += 1
-            rate = recipe.learning_rate * _rate(self.step - 1, self.total, recipe.warmup)
+            rate = recipe.learning_rate * _rate(self.step - 1, self.total, recipe)
             with self.branches.step():
                 loss, gradient = self.update(batch, rate)
+            if self.memory is not None and self._described is not None:
+                self.memory.store(rows, *self._described)
             end = time.perf_counter()
             yield Step(
                 number=self.step,
@@ -109,6 +115,8 @@ class Trainer:
         def loss_of(outputs: Outputs) -> Tensor:
             half = len(outputs) // 2
             (ground, *imagined_ground), (aerial, *imagined_aerial) = outputs[:half], outputs[half:]
+            if self._described is None:  # in the first pass of a step, with the weights as they are
+                self._described = ground.detach(), aerial.detach()
             if recipe.loss == "infonce":
                 assert self.model.logit_scale is not None, "the configuration is checked"
                 loss = info_nce(ground, aerial, self.model.logit_scale, recipe.label_smoothing, tiles=tiles)
@@ -121,10 +129,23 @@ class Trainer:
                         loss = loss + weight * counterfactual(real, other, recipe.counterfactual_beta)
             return loss
 
+        def descend() -> Tensor:
+            return backward(
+                self.model,
+                forward,
+                len(batch),
+                loss_of,
+                ranks=ranks,
+                scale=self.scaler.scale,
+                propagate=self._propagate,
+            )
+
+        self._described = None
         self.optimizer.zero_grad(set_to_none=True)
-        loss = backward(
-            self.model, forward, len(batch), loss_of, ranks=ranks, scale=self.scaler.scale, propagate=self._propagate
-        ).item()
+        loss = descend().item()
+        if recipe.sharpness:
+            with climbed(self.model.parameters(), recipe.sharpness):
+                descend()
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"The loss is {loss} at step {self.step} of {self.total}. Lower recipe.learning_rate (now "
@@ -212,9 +233,12 @@ def _hardest(step: int, total: int, last: float) -> float:
     return float(last ** min(1.0, 2 * step / total))
 
 
-def _rate(step: int, total: int, warmup: float) -> float:
-    """Factor of the learning rate at `step`: a linear warm-up, then a cosine to zero."""
-    rising = max(1, round(warmup * total))
+def _rate(step: int, total: int, recipe: Recipe) -> float:
+    """Factor of the learning rate at `step`: a linear warm-up, then a cosine to zero, by step or by epoch."""
+    first = 1 if recipe.schedule == "step" else 0
+    if recipe.schedule == "epoch":
+        step, total = step * recipe.epochs // total, recipe.epochs
+    rising = max(first, round(recipe.warmup * total))
     if step < rising:
-        return (step + 1) / rising
+        return (step + first) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))

@@ -73,7 +73,11 @@ def unpack(
     """
     from geodtr.runtime.archive.install import unpack as install
 
-    _show(install(archive, folder, trust or (), allow_older=allow_older, elsewhere=elsewhere, track=track), as_json)
+    _show(
+        install(archive, folder, trust or (), allow_older=allow_older, elsewhere=elsewhere, track=track),
+        folder,
+        as_json,
+    )
 
 
 @bundle.command()
@@ -81,7 +85,7 @@ def rollback(folder: Folder, as_json: AsJson = False) -> None:
     """Return to the version before the current one. A second time returns to the newer one."""
     from geodtr.runtime.archive.install import rollback as go_back
 
-    _show(go_back(folder), as_json)
+    _show(go_back(folder), folder, as_json)
 
 
 @bundle.command()
@@ -89,10 +93,12 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     """Read every file of the current version and compare it with what was signed."""
     from geodtr.runtime.archive.install import verify as read_all
 
-    _show(read_all(folder), as_json)
+    _show(read_all(folder), folder, as_json)
 
 
-def _show(version: "Version", as_json: bool) -> None:
+def _show(version: "Version", folder: Path, as_json: bool) -> None:
+    from geodtr.runtime.archive.install import CURRENT
+
     if as_json:
         show_json(version)
         return
@@ -102,9 +108,9 @@ def _show(version: "Version", as_json: bool) -> None:
     output.print(f"files      {len(index.files)}, {index.size / 1e6:.1f} MB", soft_wrap=True)
     if index.note:
         output.print(f"note       {index.note}", soft_wrap=True)
-    output.print(f"bundle     {version.path / 'bundle'}", soft_wrap=True)
+    output.print(f"bundle     {folder / CURRENT / 'bundle'}", soft_wrap=True)
     if index.has_gallery:
-        output.print(f"gallery    {version.path / 'gallery'}", soft_wrap=True)
+        output.print(f"gallery    {folder / CURRENT / 'gallery'}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

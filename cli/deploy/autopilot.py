@@ -57,9 +57,9 @@ def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | Non
 
     options: AutopilotOptions = from_given(AutopilotOptions, given)
     if options.mavlink is None:
-        for each, _ in options_of(options):
-            if each.name in given:
-                raise ConfigError(f"{flag_of(each)} is for positions that are sent: give --mavlink ADDRESS as well.")
+        flags = [flag_of(each) for each, _ in options_of(AutopilotOptions) if each.name in given]
+        if flags:
+            raise ConfigError(f"{flags[0]} is for positions that are sent: give --mavlink ADDRESS as well.")
         return None
     gates = Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost)
     link = LinkOptions(options.mavlink, options.message, options.mavlink_rate, gates, options.tlog)

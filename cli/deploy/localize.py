@@ -11,7 +11,8 @@ from geodtr.cli.console import messages, output, show_line, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
-from geodtr.cli.deploy.nadir import NadirArguments, View, nadir_of, with_given_altitudes
+from geodtr.cli.deploy.image_options import PANEL, ImageOptions
+from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -38,7 +39,11 @@ _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 
 @with_options(
-    {"Frames that look down: --view nadir": (NadirArguments,), "Autopilot: --mavlink ADDRESS": (AutopilotOptions,)}
+    {
+        PANEL: (ImageOptions,),
+        "Frames that look down: --view nadir": (NadirArguments,),
+        "Autopilot: --mavlink ADDRESS": (AutopilotOptions,),
+    }
 )
 def localize(
     bundle: Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)],
@@ -92,11 +97,18 @@ def localize(
     threads: Threads = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write .jsonl, .geojson, .gpx or .csv.", show_default=False),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write .jsonl, .csv, .geojson, .gpx, .kml, or .html, a map.",
+            show_default=False,
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE.png", help="Draw the answers over the tiles.", show_default=False),
+        typer.Option(
+            "--picture", metavar="FILE.png", help="Draw the answers on the map of the tiles.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each frame.")] = False,
     *,
@@ -118,8 +130,7 @@ def localize(
     from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import track_moments
 
-    nadir, refine = nadir_of(view, given)
-    prior = None if near is None else _parse_near(near)
+    prior, taking = None if near is None else _parse_near(near), taking_of(view, given)
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
     frames = with_given_altitudes(open_frames(places or [], every=every, limit=limit), given)
@@ -131,7 +142,7 @@ def localize(
     check_pictures(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
-            Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, nadir=nadir, refine=refine)
+            Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, **taking)
         )
         _warn_of(localizer.gallery, place)
         if picture is not None:
@@ -155,7 +166,8 @@ def localize(
             drawn = track_picture(picture, localizer.gallery, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
-            written = waypoint_file(out, track=drive is not None, unix=live if drive is None else drive.unix, live=live)
+            unix = live if drive is None else drive.unix
+            written = waypoint_file(out, track=drive is not None, unix=unix, live=live, gallery=localizer.gallery)
             writers.append(closes.enter_context(written))
         if link is not None:
             writers.append(closes.enter_context(opened(link)).send)
@@ -203,7 +215,7 @@ def _tell(
     from geodtr.runtime.localization.result import Localisation
 
     count = 0
-    uncalibrated = set[str]()
+    uncalibrated, doubts = set[str](), 0
     for answer in answers:
         count += 1
         for write in writers:
@@ -216,12 +228,20 @@ def _tell(
             _show_tiles(answer)
         else:
             output.print(f"{answer.image}  {_fix_of(answer)}", soft_wrap=True)
+        located = answer if isinstance(answer, Localisation) else answer.located
+        if located is not None and located.doubt is not None:
+            doubts += 1
+            if doubts == 1:
+                warn(f"{located.image}: the model was not trained on such images: {located.doubt}.")
+            continue
         reason = None
         if isinstance(answer, Localisation) and answer.fix is not None and answer.nadir is None:
             reason = answer.uncalibrated
         if reason is not None and reason not in uncalibrated:
             uncalibrated.add(reason)
             warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
+    if doubts > 1:
+        warn(f"{doubts} of {count} images are none that the model was trained on; do not rely on their positions.")
     return count
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geodtr.cli.deploy.image_options import ImageOptions, intake_of
 from geodtr.export.options import flag_of, option, options_of
 from geodtr.runtime.errors import ConfigError
 
@@ -27,6 +28,7 @@ class NadirArguments:
         shown=False,
     )
     fov: float | None = option(None, "Angle of the frame's width.", metavar="DEGREES", shown=False)
+    """As of street-level images, whose option it is."""
     frame_metres: str | None = option(
         None,
         "Range of the frame's width on the ground, where the altitude is unknown.",
@@ -51,6 +53,14 @@ class NadirArguments:
 _REFINING = {"refine_places": "places", "refine_tiles": "tiles", "min_inliers": "min_inliers"}
 
 
+def taking_of(view: View, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How images were taken, as arguments of Localizer.open: what is known of street-level images, or of frames that
+    look straight down.
+    """
+    nadir, refine = nadir_of(view, given)
+    return {"intake": intake_of(given)} if nadir is None else {"nadir": nadir, "refine": refine}
+
+
 def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None, RefineOptions | None]":
     """What --view nadir asks for: how frames are searched, and the second stage."""
     from geodtr.runtime.localization.nadir import NadirOptions
@@ -59,9 +69,12 @@ def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None
     own = {name: value for name, value in given.items() if name in _NAMES}
     flags = {each.name: flag_of(each) for each, _ in options_of(NadirArguments)}
     if view != "nadir":
-        if own:
-            raise ConfigError(f"{flags[next(iter(own))]} is for frames that look straight down: give --view nadir.")
+        if others := [name for name in own if name != "fov"]:
+            raise ConfigError(f"{flags[others[0]]} is for frames that look straight down: give --view nadir.")
         return None, None
+    for each, _ in options_of(ImageOptions):
+        if each.name in given and each.name != "fov":
+            raise ConfigError(f"{flag_of(each)} is for street-level images: leave it out with --view nadir.")
     options = NadirArguments(**own)
     if not options.refine and (unused := [flags[name] for name in _REFINING if name in own]):
         raise ConfigError(f"{unused[0]} is for the second stage: give --refine as well.")

@@ -14,8 +14,11 @@ from geodtr.cli.tables import table
 from geodtr.export.options import flag_of, from_given, option, options_of
 
 if TYPE_CHECKING:
+    from geodtr.runtime.bundle import Bundle
     from geodtr.runtime.sources.coverage import Coverage
+    from geodtr.runtime.sources.ground_size import Advice
     from geodtr.runtime.sources.registry import OpenedSource, Options
+    from geodtr.runtime.sources.tile import TileSource
 
 
 Source = Annotated[
@@ -180,15 +183,26 @@ def preview(
         Path | None,
         typer.Option("--out", metavar="PATH", help="Picture of the coverage to write, PNG.", show_default="none"),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            help="Recommend tile size and overlap for this bundle's model, and cut a map so by default.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what tiles a source would give a gallery: how many, where, how far apart; no bundle is needed."""
     from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.runtime.sources.coverage import measure
+    from geodtr.runtime.sources.ground_size import side_of
 
     check_pictures(out)
-    opened = open_given(source, given)
+    advice = None if bundle is None else _advice_of(bundle)
+    opened = open_given(source, given if advice is None else _as_advised(source, given, advice))
     coverage = measure(opened.tiles)
+    side = side_of(opened)
     unreadable: tuple[str, ...] = ()
     if out is not None:
         from geodtr.export.plots.coverage import coverage_plot
@@ -198,19 +212,71 @@ def preview(
         save_picture(drawn.figure, out)
     if as_json:
         measured = asdict(coverage) | {"frame": None if coverage.frame is None else coverage.frame.bounds}
-        show_json({"source": opened.name, "notes": opened.notes, "coverage": measured, "unreadable": unreadable})
+        show_json(
+            {
+                "source": opened.name,
+                "notes": opened.notes,
+                "coverage": measured,
+                "tile_metres": side,
+                "recommended_tile_metres": None if advice is None else advice.tile_metres,
+                "unreadable": unreadable,
+            }
+        )
     else:
-        _show(opened.name, coverage)
+        _show(opened.name, coverage, side)
+    if advice is not None:
+        messages.print(
+            f"Recommended for this model: {advice.options}; for --track, --overlap {advice.overlap_of_tracks:g}",
+            soft_wrap=True,
+        )
+        for fault in advice.faults(side, coverage.spacing_metres):
+            warn(fault)
     if unreadable:
         warn(f"{len(unreadable)} tiles cannot be read and are dots in the picture, the first: {unreadable[0]}")
     if out is not None:
         messages.print(f"Wrote {out}")
 
 
-def _show(name: str, coverage: "Coverage") -> None:
+def _advice_of(bundle: Path) -> "Advice":
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.errors import BundleError
+    from geodtr.runtime.sources.ground_size import Advice
+
+    metres = open_bundle(bundle).manifest.aerial.spec.preprocessing.imagery.tile_metres
+    if metres is None:
+        raise BundleError(
+            f"{bundle} does not state the ground size of its model's training tiles. Leave --bundle out, or train with "
+            "it stated: --set aerial.imagery.tile_metres=60"
+        )
+    return Advice(metres)
+
+
+def _as_advised(source: str, given: Mapping[str, Any], advice: "Advice") -> Mapping[str, Any]:
+    """The options that the user gave, and for a map whose tile has no size the recommended ones."""
+    from geodtr.runtime.sources.raster.geotiff import SUFFIXES
+
+    if Path(source).suffix.lower() not in SUFFIXES or "tile_metres" in given:
+        return given
+    overlap = {} if {"overlap", "stride"} & set(given) else {"overlap": advice.overlap}
+    return {**given, "tile_metres": advice.tile_metres, **overlap}
+
+
+def warn_of_ground_size(bundle: "Bundle", source: "TileSource") -> None:
+    """Warn where tiles to be embedded cover other ground than the training tiles of the model."""
+    from geodtr.runtime.sources.ground_size import Advice, side_of
+
+    metres = bundle.manifest.aerial.spec.preprocessing.imagery.tile_metres
+    if metres is not None:
+        for fault in Advice(metres).faults(side_of(source)):
+            warn(fault)
+
+
+def _show(name: str, coverage: "Coverage", side: float | None) -> None:
     rows = table(name, ("", "coverage"))
     rows.add_row("tiles", str(coverage.tiles))
     rows.add_row("with a position", str(coverage.positioned))
+    if side is not None:
+        rows.add_row("side of a tile", f"{side:.1f} m")
     if coverage.frame is not None:
         bounds = coverage.frame.bounds
         rows.add_row("at another's place", str(coverage.doubled))

@@ -37,7 +37,10 @@ def import_checkpoint(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the preset.", show_default=False),
     ] = None,
 ) -> None:
-    """Import an official checkpoint (GeoDTR, GeoDTR+, Sample4Geo, SAFA): strictly, and without executing code in it."""
+    """Import an official checkpoint: strictly, and without executing code in it.
+
+    Of GeoDTR, GeoDTR+, Sample4Geo, SAFA, L2LTR or TransGeo.
+    """
     from geodtr.runtime.errors import CheckpointError, ConfigError
     from geodtr.runtime.files import check_file, check_new_file
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.calibration.operators import WEIGHTED
-from geodtr.export.graph.structure import QUANTISERS, GraphError, behind_last, tensor_types
+from geodtr.export.graph.structure import QUANTISERS, SUMS, GraphError, behind_last, tensor_types
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder
 
@@ -78,7 +78,7 @@ def _sides(value: Any) -> list[int]:
 
 
 def check_fp16(graph: Any) -> None:
-    """Raise GraphError unless weights are half precision while the L2 norm, LayerNorm and softmax stay float32.
+    """Raise GraphError unless weights are half precision while L2 norm, LayerNorm, GroupNorm and softmax stay float32.
 
     Weights in 8 bits count by what they are dequantised to. Asserted on tensor types: CPU kernels compute FP16 in
     float32 inside and would hide an overflow.
@@ -90,7 +90,7 @@ def check_fp16(graph: Any) -> None:
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
     if not all(types.get(node.input[1]) == half for node in convolutions):
         raise GraphError("an FP16 graph holds a convolution whose weights are not FP16")
-    islands = [node for node in graph.graph.node if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2")]
+    islands = [node for node in graph.graph.node if node.op_type in SUMS]
     for node in islands:
         if {types.get(node.input[0]), types.get(node.output[0])} != {onnx.TensorProto.FLOAT}:
             raise GraphError(f"an FP16 graph computes {node.op_type} {node.name} in half precision")

@@ -12,6 +12,7 @@ from torch import nn
 
 from geodtr.export.graph.checks import OPSET
 from geodtr.runtime.spec import INPUT, OUTPUT, Preprocessing
+from geodtr.training.models.base import Folds
 
 _LARGEST_BATCH = 1 << 15
 _TRACED_BATCH = 2
@@ -24,7 +25,7 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
     """
     import onnxslim
 
-    network = copy.deepcopy(network).cpu().eval()
+    network = _folded(copy.deepcopy(network).cpu().eval())
     example = torch.zeros((_TRACED_BATCH, how.height, how.width, 3), dtype=torch.uint8)
     with _plain_attention(), _quiet():
         program = torch.onnx.export(
@@ -40,6 +41,14 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
         return onnxslim.slim(_dividing_by_rows(program.model_proto))
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """`network` with plain weights in place of those that it computes; quantisers look at what is stored."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Folds):
+            network.set_submodule(name, module.folded())
+    return network
 
 
 def _dividing_by_rows(graph: Any) -> Any:

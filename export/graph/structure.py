@@ -5,6 +5,8 @@ from typing import Any
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT
 
+SUMS = ("LayerNormalization", "InstanceNormalization", "Softmax", "ReduceL2")
+"""Operators that add over many values: they stay float32."""
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 

@@ -21,6 +21,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import ground_of
 from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.web_map import side_shown
 from geodtr.runtime.localization.writers import collected
 from geodtr.runtime.sources.coverage import Frame, frame_of
 from geodtr.runtime.sources.mosaic import Mosaic
@@ -31,10 +32,6 @@ TILE, CANDIDATE = "#b4b9bf", LIGHT["s3"]
 SURE = {95: "#c4dbf0", 68: "#93bfe6"}
 """The colours of the ground within which so many per cent of the answers lie."""
 COLOURS = {"fix": LIGHT["s1"], "tracking": LIGHT["s1"], "searching": "#de8c14", "lost": LIGHT["bad"]}
-_LEAST = 50.0
-"""Metres shown at least."""
-_EDGE = 0.05
-"""Of the spread of the answers, around them."""
 _FADED = 0.6
 """The opacity of the ground, and of what lies on it."""
 _LEGIBLE = 10
@@ -75,7 +72,7 @@ def track_plot(
     if not placed:
         raise ConfigError("No answer has a position, so there is nothing to draw. Search where there are tiles.")
     frame = frame_of(*_places_of(placed))
-    side = _side(frame, placed)
+    side = side_shown(frame, placed)
     wide, high = frame.size
     drawn = new_map(frame, ((side - wide) / 2, (side - high) / 2))
     note = f"{len(placed)} of {len(waypoints)} answers with a position"
@@ -103,13 +100,6 @@ def track_plot(
             drawn.axes.plot([], [], color=colour, linewidth=3, label=state)
     drawn.add_words("Where the images were taken", note)
     return drawn.figure
-
-
-def _side(frame: Frame, placed: Sequence[Waypoint]) -> float:
-    """Metres that the map shows: the answers, with half of their circles whole."""
-    spread = max(*frame.size, _LEAST)
-    radii = [waypoint.within_95_m for waypoint in placed if waypoint.reliable and waypoint.within_95_m is not None]
-    return (spread + 2 * min(float(np.median(radii)) if radii else 0.0, spread)) * (1 + 2 * _EDGE)
 
 
 def _draw_tiles(drawn: Map, lat: Floats, lon: Floats) -> None:

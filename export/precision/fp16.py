@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from geodtr.calibration.activations import Range
-from geodtr.export.graph.structure import QUANTISERS, GraphError, before_first, behind_last
+from geodtr.export.graph.structure import QUANTISERS, SUMS, GraphError, before_first, behind_last
 
 LARGEST = 65504.0
-_FP32_OPS = ("LayerNormalization", "Softmax", "ReduceL2")
 
 
 def to_fp16(graph: Any) -> Any:
     """A `ModelProto` with half-precision weights and arithmetic for float32 ones; the given graph is left as it is.
 
-    Float32 stay the normalisation of pixels, LayerNorm, softmax, and L2 norms: the final one's sum of squares passes
-    65,504 on real images. Integers stay what they are: of Q/DQ nodes the scales become half, and with them, from opset
-    19 on, what these nodes read and give (ONNX, DequantizeLinear: the output has the type of the scale).
+    Float32 stay the normalisation of pixels, LayerNorm, GroupNorm, softmax, and L2 norms: the final one's sum of
+    squares passes 65,504 on real images. Integers stay what they are: of Q/DQ nodes the scales become half, and with
+    them, from opset 19 on, what these nodes read and give (ONNX, DequantizeLinear: the output has the type of the
+    scale).
     """
     import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -27,7 +27,7 @@ def to_fp16(graph: Any) -> Any:
         onnx.shape_inference.infer_shapes(graph),  # a copy; tensors of unknown type would get no casts
         keep_io_types=True,
         disable_shape_infer=True,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FP32_OPS],
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *SUMS],
         node_block_list=[node.name for node in islands],
     )
     return _join_islands(converted)

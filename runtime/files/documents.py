@@ -1,18 +1,23 @@
-"""JSON and TOML from files that are not trusted: up to a size, a depth and an integer of 64 bits, each key once.
+"""JSON, TOML, YAML and XML from files that are not trusted: up to a size and a depth; numbers of at most 64 bits, and
+each key once, where documents state those.
 
 Every document is parsed here.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 import msgspec
 
+from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files.reading import open_to_read, too_large
+from geodtr.runtime.installation import install_hint
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +30,9 @@ MAX_BYTES = 8 << 20
 """Size of a document where its reader names no other: a manifest has some 10 kB."""
 MAX_TOML_BYTES = 64 << 10
 """Size of a TOML document: a configuration has 2 kB, and the parser's time grows with the square of a key's parts."""
+MAX_YAML_BYTES = 64 << 10
+"""A camera's calibration has 2 kB, and the parser without C takes seconds for this size."""
+MAX_XML_BYTES = 1 << 20
 MAX_DEPTH = 64
 _LARGEST = 2**64 - 1
 _DIGITS = len(str(_LARGEST))
@@ -96,6 +104,83 @@ def decode_toml(text: str) -> dict[str, Any]:
         raise DocumentError(_TOO_LARGE) from None
     _check_values(values)
     return values
+
+
+def decode_yaml(text: str, tags: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})) -> Any:
+    """Parse YAML of plain values; `tags` makes something of the mapping behind a tag. Aliases are refused, as a few
+    lines of them fill any memory. Raises msgspec.DecodeError; MissingDependency without PyYAML.
+    """
+    yaml = _yaml()
+    if len(text) > MAX_YAML_BYTES:
+        raise DocumentError(f"it has more than {MAX_YAML_BYTES:,} characters")
+
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+
+    class Loader(base):  # type: ignore[valid-type, misc] # the package is optional
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            _without_doubles([(key, None) for key in keys if isinstance(key, str)])
+            return dict(super().construct_mapping(node, deep=deep))
+
+    for tag, make in tags.items():
+        Loader.add_constructor(tag, lambda loader, node, make=make: make(loader.construct_mapping(node, deep=True)))
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=base):
+            if isinstance(event, yaml.AliasEvent):
+                raise DocumentError("it has an alias (*), which is not followed")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise DocumentError(_TOO_DEEP)
+        values = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise msgspec.DecodeError(" ".join(str(error).split())) from None
+    except (ValueError, OverflowError, AttributeError, TypeError) as error:
+        # What PyYAML raises of dates, integers and tags that are none.
+        raise error if isinstance(error, msgspec.DecodeError) else msgspec.DecodeError(str(error)) from None
+    return values
+
+
+def decode_xml(content: bytes) -> Element:
+    """Parse XML. Document types are refused, and with them entities. Raises msgspec.DecodeError."""
+    if len(content) > MAX_XML_BYTES:
+        raise DocumentError(f"it has more than {MAX_XML_BYTES:,} bytes")
+    parser = XMLParser(target=_ShallowBuilder())
+    try:
+        parser.feed(content)
+        root: Element = parser.close()
+    except (ParseError, ValueError, LookupError) as error:
+        raise error if isinstance(error, DocumentError) else msgspec.DecodeError(str(error)) from None
+    return root
+
+
+class _ShallowBuilder(TreeBuilder):
+    """Refuses what could make a tree larger than its text."""
+
+    depth = 0
+
+    def start(self, tag: str, attrs: dict[Any, Any], /) -> Element:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise DocumentError(_TOO_DEEP)
+        return super().start(tag, attrs)
+
+    def end(self, tag: str, /) -> Element:
+        self.depth -= 1
+        return super().end(tag)
+
+    def doctype(self, *_: str | None) -> None:
+        raise DocumentError("it declares a document type, which is not read")
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependency(
+            f"YAML needs PyYAML, which cannot be imported ({error}): {install_hint('video')}"
+        ) from None
+    return yaml
 
 
 def _finite(value: Any) -> Any:

@@ -1,15 +1,17 @@
-"""A camera's newest frames, read with OpenCV, which is imported inside the calls.
+"""The newest frames of a camera, a network stream or a GStreamer pipeline, read with OpenCV inside the calls.
 
 A separate thread grabs every frame and drops it unless one is requested, so a requested frame is always new, regardless
 of how long the caller took for the last one. Waiting for a silent camera ends after a timeout.
 """
 
+import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from threading import Event
 
-from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images.video import Seen, opened, retrieved
+from geodtr.runtime.errors import ImageError, MissingDependency
+from geodtr.runtime.images.video import Seen, check_opencv, opened, retrieved
 from geodtr.runtime.prefetch import BackgroundReader
 
 STARTING = 15.0
@@ -18,16 +20,61 @@ PATIENCE = 5.0
 """Timeout between frames, in seconds."""
 
 
-def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
+_INDEX = re.compile(r"camera:(\d{1,3})")
+_STREAM = re.compile(r"(rtsps?|udp)://.+", re.DOTALL)
+_PIPELINE = "gst:"
+_SECRET = re.compile(r"(?<=://)[^/@]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Where frames come from without end: `source` is a device's index, the address of a stream, or a pipeline.
+
+    `name` is what messages and results call it; the password of an address is not part of it.
+    """
+
+    name: str
+    source: int | str
+    pipeline: bool = False
+
+
+def camera_of(place: str) -> Camera | None:
+    """The camera that `camera:INDEX`, an address (rtsp, rtsps, udp) or `gst:PIPELINE` names; None for another place."""
+    index = _INDEX.fullmatch(place)
+    if index is not None:
+        return Camera(place, int(index[1]))
+    if _STREAM.fullmatch(place):
+        return Camera(_SECRET.sub("", place), place)
+    return Camera(place, place.removeprefix(_PIPELINE), pipeline=True) if place.startswith(_PIPELINE) else None
+
+
+def has_gstreamer() -> bool:
+    """Whether OpenCV was built with GStreamer; the wheels on PyPI are not."""
+    import cv2
+
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
+
+
+def check_camera(camera: Camera) -> None:
+    """Raise MissingDependency where OpenCV is not installed, or lacks what the camera needs."""
+    check_opencv()
+    if camera.pipeline and not has_gstreamer():
+        raise MissingDependency(
+            f"{camera.name} needs an OpenCV that was built with GStreamer, which pip's is not. On a Jetson, take "
+            "JetPack's: apt-get install python3-opencv, and an environment with --system-site-packages."
+        )
+
+
+def read_camera(camera: Camera, every: int = 1) -> Generator[Seen, None, None]:
     """The camera's next frame at each request, among every `every`-th one, without end.
 
-    `name` is `camera:index#number`; numbers count the camera's frames, so a gap means that the caller was busy. `time`
+    `name` is `camera#number`; numbers count the camera's frames, so a gap means that the caller was busy. `time`
     is the clock's, in seconds since 1970-01-01T00:00Z. If the camera cannot be opened, stops, or is silent for
     PATIENCE, the last item holds an ImageError in place of the image.
     """
     wanted, stopped = Event(), Event()
     wanted.set()
-    frames = BackgroundReader(_frames(index, every, wanted, stopped), "camera")
+    frames = BackgroundReader(_frames(camera, every, wanted, stopped), "camera")
     patience = STARTING
     try:
         while (seen := frames.next(patience)) is not None:
@@ -35,22 +82,28 @@ def read_camera(index: int, every: int = 1) -> Generator[Seen, None, None]:
             patience = PATIENCE
             wanted.set()
     except TimeoutError:
-        why = f"camera:{index} has given no frame for {patience:g} s: stalled, or lost."
-        yield Seen(f"camera:{index}", ImageError(why), None)
+        why = f"{camera.name} has given no frame for {patience:g} s: stalled, or lost."
+        yield Seen(camera.name, ImageError(why), None)
     finally:
         stopped.set()
         frames.join(1)  # a camera that hangs keeps its thread, which ends with the process
 
 
-def _frames(index: int, every: int, wanted: Event, stopped: Event) -> Iterator[Seen]:
+_WHY: Mapping[type, str] = {
+    int: "Is it plugged in, may you read it, does another program hold it?",
+    str: "Does it send, is it in reach, are the address and the password right?",
+}
+
+
+def _frames(camera: Camera, every: int, wanted: Event, stopped: Event) -> Iterator[Seen]:
     """Run in the thread: decode only the requested frames."""
     import cv2
 
-    name = f"camera:{index}"
+    name = camera.name
     try:
-        with opened(index) as capture:
+        with opened(camera.source, pipeline=camera.pipeline) as capture:
             if not capture.isOpened():
-                why = f"{name} cannot be opened. Is it plugged in, may you read it, does another program hold it?"
+                why = f"{name} cannot be opened. {_WHY[type(camera.source)]}"
                 yield Seen(name, ImageError(why), None)
                 return
             number = 0

@@ -35,7 +35,8 @@ PREPARED_KEY = "geodtr-preprocessing"
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image in memory, RGB and upright, with its file's note on preprocessing: None for an original image.
+    """An image in memory, RGB and upright, with its file's note on preprocessing, None for an original image, and its
+    XMP packet, None where it has none.
 
     It stays a Pillow image, because converting it to an array copies it. A WebP image also holds the file's bytes and
     the decoder's canvases, three times the pixels.
@@ -43,6 +44,7 @@ class Decoded:
 
     image: Image.Image
     prepared: str | None
+    xmp: bytes | None = None
 
     @classmethod
     def of(cls, pixels: Images) -> "Decoded":
@@ -86,11 +88,11 @@ def _upright(image: Image.Image, name: str) -> Decoded:
             f"({', '.join(sorted(_MODES))}). Convert it to 8-bit RGB first."
         )
     image.load()
-    note = image.info.get(PREPARED_KEY)
+    note, xmp = image.info.get(PREPARED_KEY), image.info.get("xmp")
     # Neither copies an image that needs nothing: the copies took longer than decoding a panorama.
     ImageOps.exif_transpose(image, in_place=True)
     upright = image if image.mode == "RGB" else image.convert("RGB")
-    return Decoded(upright, note if isinstance(note, str) else None)
+    return Decoded(upright, note if isinstance(note, str) else None, xmp if isinstance(xmp, bytes) else None)
 
 
 def pixels_in_place(image: Image.Image) -> Images:

@@ -4,7 +4,6 @@ Knows names and what is behind them; knows nothing of engines.
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -15,14 +14,12 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files.text_rows import read_lines
-from geodtr.runtime.images.camera import read_camera
+from geodtr.runtime.images.camera import camera_of, check_camera, read_camera
 from geodtr.runtime.images.decode import Decoded, decode, list_images
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.images.video import VIDEO_SUFFIXES, check_opencv, read_video
 from geodtr.runtime.prefetch import Bulk
 from geodtr.runtime.spec import Images, Preprocessing
-
-_CAMERA = re.compile(r"camera:(\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,11 +79,13 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     not the only source, MissingDependency when there are videos or cameras and OpenCV is not installed.
     """
     plain = list(chain.from_iterable(map(_listed, places)))
-    cameras = [place for place in plain if _camera(place) is not None]
+    cameras = [camera for place in plain if (camera := camera_of(place)) is not None]
     if cameras and len(plain) > 1:
-        raise ConfigError(f"{cameras[0]} is not the only source. A camera has no end: name it alone.")
-    videos = [place for place in plain if _is_video(place)]
-    if cameras or videos:
+        raise ConfigError(f"{cameras[0].name} is not the only source. A camera has no end: name it alone.")
+    videos = [place for place in plain if camera_of(place) is None and _is_video(place)]
+    if cameras:
+        check_camera(cameras[0])
+    elif videos:
         check_opencv()
     count = None if cameras or videos else min(len(plain), len(plain) if limit is None else limit)
     frames = islice(_read(plain, every), limit)
@@ -145,30 +144,29 @@ def _listed(place: str) -> list[str]:
         raise DataError(f"{error} Name a list of files behind the @.") from None
     if not named:
         raise DataError(f"{path} lists nothing; a line of it is an image, a folder or a video.")
-    return [
-        each for line in named for each in _contents(line if _camera(line) is not None else str(path.parent / line))
-    ]
+    cameras = [camera_of(line) for line in named]
+    for camera in cameras:  # a pipeline of somebody else's list may write files, an address may be anybody's
+        if camera is not None and isinstance(camera.source, str):
+            raise DataError(f"{path} lists {camera.name}. Name an address or a pipeline on the command line itself.")
+    each = zip(named, cameras, strict=True)
+    return [one for line, camera in each for one in _contents(line if camera else str(path.parent / line))]
 
 
 def _contents(place: str) -> list[str]:
     # Not Path.is_dir, which raises where access is denied: such an image yields its own error later.
-    return [str(path) for path in list_images(Path(place))] if os.path.isdir(place) else [place]  # noqa: PTH112
+    is_folder = camera_of(place) is None and os.path.isdir(place)  # noqa: PTH112
+    return [str(path) for path in list_images(Path(place))] if is_folder else [place]
 
 
 def _read(places: Sequence[str], every: int) -> Iterator[Frame]:
     for place in places:
-        index = _camera(place)
-        if index is not None:
-            yield from (Frame(*seen) for seen in read_camera(index, every))
+        camera = camera_of(place)
+        if camera is not None:
+            yield from (Frame(*seen) for seen in read_camera(camera, every))
         elif _is_video(place):
             yield from (Frame(*seen) for seen in read_video(Path(place), every))
         else:
             yield Frame(place, Path(place))
-
-
-def _camera(place: str) -> int | None:
-    match = _CAMERA.fullmatch(place)
-    return None if match is None else int(match[1])
 
 
 def _is_video(place: str) -> bool:

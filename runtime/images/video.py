@@ -73,8 +73,9 @@ def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:
 
 
 @contextmanager
-def opened(source: Path | int) -> "Generator[cv2.VideoCapture, None, None]":
-    """A file's or a camera's capture, released at the end; check whether it opened.
+def opened(source: Path | int | str, *, pipeline: bool = False) -> "Generator[cv2.VideoCapture, None, None]":
+    """A capture, released at the end, of a file, a camera, or an address (a GStreamer `pipeline`); check whether it
+    opened.
 
     A file is opened by FFmpeg under its absolute path: FFmpeg takes `http:/host` for an address, and lets a file name
     other files alone, no addresses (its protocol whitelist for files).
@@ -86,6 +87,8 @@ def opened(source: Path | int) -> "Generator[cv2.VideoCapture, None, None]":
         # standard error when a backend that was asked for cannot open a file.
         others = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
         capture = cv2.VideoCapture(str(source.absolute()), cv2.CAP_FFMPEG if others else cv2.CAP_ANY)
+    elif isinstance(source, str):
+        capture = cv2.VideoCapture(source, cv2.CAP_GSTREAMER if pipeline else cv2.CAP_FFMPEG)
     else:
         capture = cv2.VideoCapture(source)
     try:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geodtr.runtime.errors import ConfigError, GalleryError
+from geodtr.runtime.errors import ConfigError, GalleryError, OutputExists
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import distance, east_north
@@ -27,6 +27,10 @@ SHARES = (0.68, 0.95)
 MIN_QUERIES = 60
 """Fewer calibration images leave no cell with enough of them for a claim at 95 %."""
 
+LEAST_RADIUS = 1.0
+"""Metres. Neither maps nor images are positioned better; a set whose tiles are listed at its images' own positions
+measures 0."""
+
 _CELL = 60
 _MOST_CELLS = 25
 _LEAST_MARGIN, _LEAST_SPREAD = -2.0, 0.0  # two cosines differ by no more than 2
@@ -34,7 +38,8 @@ _LEAST_MARGIN, _LEAST_SPREAD = -2.0, 0.0  # two cosines differ by no more than 2
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Under which fixes were measured; a fix made under others is not calibrated. `places_sha256` covers the position
-    of every tile: a gallery that gained, lost or moved one answers differently.
+    of every tile: a gallery that gained, lost or moved one answers differently. `near_m`: radius of the prior, None
+    without one.
     """
 
     embedding_id: str
@@ -42,6 +47,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     candidates: int
     headings: int
     neighbourhood_m: float
+    near_m: float | None = None
 
     def difference(self, other: "Conditions") -> str | None:
         """What of `other` differs, in words; None when nothing does."""
@@ -64,7 +70,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class FixCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was measured, on which data and under which conditions. Cells rise by margin, then by spread."""
+    """What was measured, on which data and under which conditions. Cells rise by margin, then by spread.
+
+    `bias_east_m`, `bias_north_m`: the median offset of the fixes from the images' positions; a map or the positions
+    themselves may be shifted. None in calibrations of earlier versions.
+    """
 
     schema: Literal[1] = 1
     conditions: Conditions
@@ -72,6 +82,16 @@ class FixCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     queries: int
     shares: tuple[float, ...]
     cells: tuple[Cell, ...]
+    bias_east_m: float | None = None
+    bias_north_m: float | None = None
+
+    @property
+    def bias(self) -> tuple[float, float] | None:
+        """Metres, and the direction in degrees clockwise from north in which fixes are off."""
+        if self.bias_east_m is None or self.bias_north_m is None:
+            return None
+        direction = math.degrees(math.atan2(self.bias_east_m, self.bias_north_m)) % 360
+        return math.hypot(self.bias_east_m, self.bias_north_m), direction
 
     def within(self, margin: float, spread: float) -> tuple[Radius, ...]:
         """The radii that a fix of this margin and spread may claim."""
@@ -79,7 +99,7 @@ class FixCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         cells = [cell for cell in self.cells if cell.margin == row]
         cell = max((cell for cell in cells if cell.spread_m <= spread), key=lambda cell: cell.spread_m)
         claims = zip(self.shares, cell.radii_m, strict=True)
-        return tuple(Radius(share, metres) for share, metres in claims if metres is not None)
+        return tuple(Radius(share, max(metres, LEAST_RADIUS)) for share, metres in claims if metres is not None)
 
     def apply(self, fix: Fix) -> Fix:
         """The same fix with the radii that it may claim."""
@@ -131,7 +151,9 @@ def calibrate(
         if not 0 < share < 1:
             raise ConfigError(f"A share is {share}; it must lie between 0 and 1.")
     margin, spread = (np.array([getattr(fix, name) for fix in fixes]) for name in ("margin", "spread"))
-    error = distance([fix.lat for fix in fixes], [fix.lon for fix in fixes], lat, lon)
+    places = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
+    fixed = np.array([fix.lat for fix in fixes]), np.array([fix.lon for fix in fixes])
+    error = distance(*fixed, *places)
     order = np.random.default_rng(seed).permutation(len(fixes))
     drawn, measured = np.split(order, [len(fixes) // 3])
 
@@ -146,20 +168,44 @@ def calibrate(
             inside = measured[(in_row & (spread >= near) & (spread < far))[measured]]
             radii = tuple(_radius(error[inside], share) for share in shares)
             cells.append(Cell(margin=low, spread_m=near, queries=len(inside), radii_m=radii))
+    east, north = (float(np.median(offsets)) for offsets in east_north(*fixed, *places))
     return FixCalibration(
-        conditions=conditions, data=data, queries=len(fixes), shares=tuple(shares), cells=tuple(cells)
+        conditions=conditions,
+        data=data,
+        queries=len(fixes),
+        shares=tuple(shares),
+        cells=tuple(cells),
+        bias_east_m=east,
+        bias_north_m=north,
     )
+
+
+def file_of(near: float | None) -> str:
+    """The name of the calibration for priors of this radius in metres, or for none."""
+    return FILE_NAME if near is None else f"fixes-near-{near:g}.json"
 
 
 def write_calibration(gallery: Gallery, calibration: FixCalibration) -> str:
     """Keep it with the gallery, indented for people; an older one is replaced. Returns where it lies."""
-    return gallery.attach(FILE_NAME, msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
+    content = msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n"
+    return gallery.attach(file_of(calibration.conditions.near_m), content)
 
 
-def read_calibration(gallery: Gallery) -> FixCalibration | None:
-    """The gallery's calibration, None where it has none. Raises GalleryError when it cannot be read."""
-    path = f"{gallery.name}/{FILE_NAME}"
-    content = gallery.attached(FILE_NAME)
+def check_replaces(gallery: Gallery, near: float | None, *, replace: bool) -> None:
+    """Raise OutputExists where the gallery has such a calibration, and it is not to be replaced."""
+    if not replace and gallery.attached(file_of(near)) is not None:
+        raise OutputExists(
+            f"{gallery.name} has a calibration, {file_of(near)}. To measure it again and replace it: --replace"
+        )
+
+
+def read_calibration(gallery: Gallery, near: float | None = None) -> FixCalibration | None:
+    """The gallery's calibration for priors of the radius `near` in metres, or for none; None where it has none.
+
+    Raises GalleryError when it cannot be read.
+    """
+    path = f"{gallery.name}/{file_of(near)}"
+    content = gallery.attached(file_of(near))
     if content is None:
         return None
     try:

@@ -41,13 +41,11 @@ def turn(panorama: Images, count: int) -> Turns:
     return Turns(np.stack([np.roll(panorama, shift, axis=1) for shift in shifts]), shifts * (360.0 / width))
 
 
-def is_full_turn(width: int, height: int) -> bool:
-    """Whether an image as it was taken, of so many pixels, can show all around: it is at least twice as wide as high.
-
-    A narrower one whose rows and columns have one pitch sees less than 360 degrees: its ends do not meet, and rolling
-    it would make a picture of nowhere.
-    """
-    return width >= 2 * height
+def align(panorama: Images, heading: float) -> Turns:
+    """Roll a preprocessed panorama of a known heading, in degrees, to north, by whole columns as `turn` does."""
+    width = panorama.shape[1]
+    shift = round(heading / 360 * width) % width
+    return Turns(np.roll(panorama, shift, axis=1)[None], np.array([heading % 360]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame, preprocess_frame
+from geodtr.runtime.images.intake import AS_TAKEN, Intake
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
-from geodtr.runtime.localization.headings import TurnedHits, best_turns, is_full_turn, turn
+from geodtr.runtime.localization.headings import TurnedHits, align, best_turns, turn
 from geodtr.runtime.localization.matching import Features, Sift
 from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
 from geodtr.runtime.localization.refine import RefineOptions, Refiner
@@ -42,15 +43,20 @@ from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
+_Applicable = tuple[FixCalibration | None, str | None]
+"""A calibration, or why none applies."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Query:
     """An image preprocessed for the engine, uint8 [N, H, W, 3], rotated to each of N headings; `headings` is None if
-    headings are not searched. Of a nadir frame they are its suppositions, and `frame` is kept for the second stage.
+    headings are neither searched nor stated by the file. `doubt`: see Localisation. Of a nadir frame they are its
+    suppositions, and `frame` is kept for the second stage.
     """
 
     images: Images
     headings: Floats | None
+    doubt: str | None = None
     supposed: Hypotheses | None = None
     frame: Image.Image | None = None
 
@@ -87,6 +93,7 @@ class Localizer:
         options: EngineOptions = DEFAULT_OPTIONS,
         *,
         headings: int = 1,
+        intake: Intake = AS_TAKEN,
         nadir: NadirOptions | None = None,
         refine: RefineOptions | None = None,
     ) -> None:
@@ -102,7 +109,11 @@ class Localizer:
             Options of the engine.
         headings
             Number of rotations of a panorama to search if its heading is unknown; 1 if images are aligned to north.
-            Images that are not full panoramas are never rotated.
+            Images that are not full panoramas are never rotated. With 1, a panorama whose file states its heading
+            (GPano) is aligned by it.
+        intake
+            What is known of all images, and whether one that the model was not trained on is refused; street-level
+            images alone are checked.
         nadir
             How frames that look straight down are searched; None for street-level images.
         refine
@@ -113,8 +124,8 @@ class Localizer:
         EmbeddingSpaceMismatch
             Another model built the gallery.
         ConfigError
-            The model's panorama has fewer columns than `headings`; the options do not go together; or the size of the
-            tiles on the ground is not known.
+            The model's panorama has fewer columns than `headings`, or the model cannot take what `intake` states; the
+            options do not go together; or the size of the tiles on the ground is not known.
         GalleryError
             The calibration cannot be read.
         MissingDependency
@@ -129,6 +140,8 @@ class Localizer:
         self._how = self._embedder.spec.preprocessing
         if not 1 <= headings <= self._how.width:
             raise ConfigError(f"headings is {headings}; allowed are 1 to {self._how.width}, the model's columns.")
+        intake.check(self._how.imagery)
+        self._intake = intake
         self.gallery = gallery
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
@@ -138,7 +151,7 @@ class Localizer:
         self._refiner: Refiner[Features] | None = None
         if nadir is not None and refine is not None:
             self._refiner = Refiner(gallery, Sift(), refine, nadir.fov)
-        self._calibration, self._uncalibrated = self._applicable()
+        self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
 
     @property
     def positions(self) -> tuple[Floats, Floats]:
@@ -147,13 +160,20 @@ class Localizer:
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions under which a calibration applies to these fixes."""
+        """The conditions under which a calibration applies to fixes without a prior."""
+        return self.conditions_near(None)
+
+    def conditions_near(self, near: float | None) -> Conditions:
+        """The conditions under which a calibration applies to these fixes: without a prior, or with one of the radius
+        `near` in metres.
+        """
         return Conditions(
             embedding_id=self._embedding_id,
             places_sha256=places_sha256(*self.positions),
             candidates=CANDIDATES,
             headings=self._headings,
             neighbourhood_m=NEIGHBOURHOOD,
+            near_m=near,
         )
 
     def require_positions(self, what: str) -> None:
@@ -172,6 +192,7 @@ class Localizer:
         options: EngineOptions = DEFAULT_OPTIONS,
         *,
         headings: int = 1,
+        intake: Intake = AS_TAKEN,
         nadir: NadirOptions | None = None,
         refine: RefineOptions | None = None,
     ) -> "Localizer":
@@ -181,7 +202,9 @@ class Localizer:
         """
         opened = open_gallery(gallery)
         try:
-            return cls(open_bundle(Path(bundle)), opened, options, headings=headings, nadir=nadir, refine=refine)
+            return cls(
+                open_bundle(Path(bundle)), opened, options, headings=headings, intake=intake, nadir=nadir, refine=refine
+            )
         except BaseException:
             opened.close()
             raise
@@ -267,20 +290,21 @@ class Localizer:
                 yield located
 
     def _load(self, frame: Frame) -> _Query:
-        """Decode, preprocess and turn one image."""
-        decoded = decode_frame(frame)
+        """Decode, check, preprocess and turn one image."""
         if self._nadir is not None:
-            try:
-                supposed = suppose(decoded.image, frame.altitude, self._nadir, *self._tile, self._how)
-            except ImageError as error:
-                raise ImageError(f"{frame.called}: {error}") from None
-            kept = None if self._refiner is None else decoded.image
-            return _Query(supposed.images, supposed.headings, supposed, kept)
-        pixels = preprocess_frame(frame, decoded, self._how)
-        if self._headings > 1 and is_full_turn(*decoded.image.size):
+            return self._load_nadir(frame, self._nadir)
+        taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called)
+        pixels = preprocess_frame(frame, taken.image, self._how)
+        turns = None
+        if self._headings > 1 and taken.full_turn:
             turns = turn(pixels, self._headings)
-            return _Query(turns.images, turns.headings)
-        return _Query(pixels[None], None)
+        elif taken.heading is not None:
+            turns = align(pixels, taken.heading)
+        return (
+            _Query(pixels[None], None, taken.doubt)
+            if turns is None
+            else _Query(turns.images, turns.headings, taken.doubt)
+        )
 
     def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[_Found]:
         """The nearest tiles of each query over its headings, at least as many as a fix needs."""
@@ -307,24 +331,37 @@ class Localizer:
         )
         fix = fuse(hits.scores[:CANDIDATES], lat, lon)
         every = tuple(self._candidates(found, tiles))
-        candidates, heading = every[:top], every[0].heading if every else None
-        uncalibrated = self._uncalibrated
+        candidates, heading, query = every[:top], every[0].heading if every else None, found.query
+        radius = None if near is None else near.radius
+        if radius not in self._calibrations:
+            self._calibrations[radius] = self._applicable(radius)
+        calibration, uncalibrated = self._calibrations[radius]
         if near is not None and not candidates:
             uncalibrated = "no tile lies within the prior"
         elif fix is None:
             uncalibrated = "no tile found has a position"
         elif self._nadir is not None:
             uncalibrated = "a calibration is of street-level images, and this is a nadir frame"
-        elif near is not None:
-            uncalibrated = "a prior leaves other tiles to choose from than the calibration had"
+        elif query.doubt is not None:
+            uncalibrated = f"the model was not trained on such images: {query.doubt}"
         elif self._headings > 1 and heading is None:
             uncalibrated = "the image is no full turn, so no headings were searched"
-        elif self._calibration is not None:
-            fix = self._calibration.apply(fix)
+        elif calibration is not None:
+            fix = calibration.apply(fix)
         nadir = self._seen_from_above(found, every)
         if self._nadir is not None and self._nadir.steps == 1:
             heading = None  # given, or not searched
-        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, nadir)
+        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir)
+
+    def _load_nadir(self, frame: Frame, options: NadirOptions) -> _Query:
+        """Decode one frame and crop it for all its suppositions."""
+        decoded = decode_frame(frame)
+        try:
+            supposed = suppose(decoded.image, frame.altitude, options, *self._tile, self._how)
+        except ImageError as error:
+            raise ImageError(f"{frame.called}: {error}") from None
+        kept = None if self._refiner is None else decoded.image
+        return _Query(supposed.images, supposed.headings, None, supposed, kept)
 
     def _candidates(self, found: _Found, tiles: Sequence[Tile]) -> Iterator[Candidate]:
         """The tiles found, each with the pose under which it was; of a nadir frame a tile's own heading is added."""
@@ -370,12 +407,14 @@ class Localizer:
             )
         return tile.metres_per_pixel * pixels, pixels
 
-    def _applicable(self) -> tuple[FixCalibration | None, str | None]:
+    def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""
-        calibration = read_calibration(self.gallery)
+        calibration = read_calibration(self.gallery, near)
+        if calibration is None and near is not None:
+            return None, f"the gallery has no calibration for a prior of {near:g} m (--near {near:g})"
         if calibration is None:
             return None, "the gallery has no calibration"
-        difference = calibration.conditions.difference(self.conditions)
+        difference = calibration.conditions.difference(self.conditions_near(near))
         return (calibration, None) if difference is None else (None, difference)
 
 

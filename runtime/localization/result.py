@@ -3,8 +3,10 @@
 Values only: knows nothing of search or writing.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from itertools import groupby
+from typing import Any, Literal
 
 from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.sources.tile import Tile
@@ -104,8 +106,9 @@ class Localisation:
 
     `image` and `time` are the frame's (images/frames.py): a path, or `drive.mp4#57` at 5.7 seconds; both None
     for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
-    unless headings were searched and the image is a full turn. `uncalibrated` is the reason why the fix
-    claims no radius; None where it claims one. `nadir` is for frames that look straight down.
+    unless headings were searched and the image is a full turn, or its file states one. `uncalibrated` is the reason why
+    the fix claims no radius; None where it claims one. `doubt` is why the image is none that the model was trained on;
+    None where nothing speaks against it. `nadir` is for frames that look straight down.
     """
 
     image: str | None
@@ -114,6 +117,7 @@ class Localisation:
     fix: Fix | None
     heading: float | None
     uncalibrated: str | None
+    doubt: str | None = None
     nadir: Nadir | None = None
 
     @property
@@ -157,3 +161,26 @@ class Localisation:
             margin=fix.margin,
             candidates=self.candidates,
         )
+
+
+def runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
+    """Successive waypoints that are reliable, in runs: what a map joins by a line."""
+    return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
+
+
+def record(waypoint: Waypoint) -> dict[str, Any]:
+    """A waypoint as values that JSON has, its candidates as a flat list."""
+    values = {field.name: getattr(waypoint, field.name) for field in fields(waypoint)}
+    return values | {"candidates": [_flat(candidate) for candidate in waypoint.candidates]}
+
+
+def _flat(candidate: Candidate) -> dict[str, Any]:
+    place = candidate.place
+    return {
+        "tile": place.id,
+        "file": place.file,
+        "score": candidate.score,
+        "lat": place.lat,
+        "lon": place.lon,
+        "heading": candidate.heading,
+    }

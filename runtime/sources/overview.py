@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.geodesy import wrapped
 from geodtr.runtime.sources.coverage import Frame
 from geodtr.runtime.sources.raster.bands import Bands, alpha_band, choose_bands
 from geodtr.runtime.sources.raster.gdal import gdal, open_map
@@ -51,11 +52,11 @@ def _pixels(dataset: Any, frame: Frame, width: int, height: int) -> tuple[Floats
     lat, lon = np.meshgrid(
         np.linspace(frame.north, frame.south, _NODES), np.linspace(frame.west, frame.east, _NODES), indexing="ij"
     )
-    around = (lon.ravel() + 180) % 360 - 180
+    around = wrapped(lon.ravel())
     x, y = (np.array(each) for each in transform(CRS.from_epsg(4326), dataset.crs, around, lat.ravel()))
     if dataset.crs.is_geographic:
         middle = (dataset.bounds.left + dataset.bounds.right) / 2
-        x = (x - middle + 180) % 360 - 180 + middle
+        x = wrapped(x - middle) + middle
     known = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)
     into = ~dataset.transform

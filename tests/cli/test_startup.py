@@ -43,6 +43,7 @@ COMMANDS = (
     "bundle unpack",
     "bundle rollback",
     "bundle verify",
+    "photos",
     "localize",
 )
 MISSING = (

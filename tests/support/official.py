@@ -27,6 +27,11 @@ def state_dict(shapes: dict[str, list[int]], exceptions: Exceptions = MappingPro
     return {name: _weight(name, shape, exceptions) for name, shape in shapes.items()}
 
 
+def scaled(x: Values, factor: float) -> Values:
+    """`x` in float32, then times `factor` in float32."""
+    return np.asarray(np.asarray(x, np.float32) * np.float32(factor), np.float64)
+
+
 def shapes_of(model: str) -> dict[str, list[int]]:
     """Every key and shape of a release's state dict."""
     shapes: dict[str, list[int]] = json.loads((FIGURES / model / "state_dict.json").read_text())

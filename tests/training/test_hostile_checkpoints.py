@@ -176,7 +176,7 @@ def test_a_setting_that_asks_for_more_memory_than_there_is_is_refused_with_numbe
     assert named in message
 
 
-@pytest.mark.parametrize("preset", ["world-tiny", "world-sample4geo", "world-safa"])
+@pytest.mark.parametrize("preset", ["world-tiny", "world-sample4geo", "world-safa", "world-l2ltr"])
 def test_the_named_micro_batch_fits_and_the_named_sizes_exist(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     ranks = Ranks()

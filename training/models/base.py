@@ -6,13 +6,14 @@ in the registry.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 from torch import Tensor, nn
 
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec
+from geodtr.runtime.spec import BranchSpec, Preprocessing
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Depth = Annotated[int, msgspec.Meta(ge=1, le=100)]
@@ -20,6 +21,8 @@ Depth = Annotated[int, msgspec.Meta(ge=1, le=100)]
 take none."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+M = TypeVar("M", bound=nn.Module)
 
 Uniform = Callable[[Sequence[int]], Tensor]
 """Draws float32 from U(0, 1): shape [...] -> [B, ...], one row per image of the current batch.
@@ -52,3 +55,37 @@ class CrossViewModel(nn.Module, ABC):
     def trunks(self) -> list[nn.Module]:
         """The modules with most of the arithmetic; these are worth compiling."""
         return [self.branch("ground"), self.branch("aerial")]
+
+
+class TwoNetworks(CrossViewModel, Generic[M]):
+    """Two branches without shared weights, each made by `make` for its input."""
+
+    def __init__(
+        self, make: Callable[[Preprocessing], M], descriptor_size: int, ground: Preprocessing, aerial: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.ground = make(ground)
+        self.aerial = make(aerial)
+        self.specs: dict[Branch, BranchSpec] = {
+            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=descriptor_size),
+            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=descriptor_size),
+        }
+
+    def branch(self, branch: Branch) -> M:
+        return self.ground if branch == "ground" else self.aerial
+
+
+@runtime_checkable
+class Folds(Protocol):
+    """A module that computes its weights of others: an exported graph would compute them again for each batch."""
+
+    def folded(self) -> nn.Module:
+        """A module with plain weights that gives the same."""
+        ...
+
+
+def check_heads(width: int, of: str, heads: int) -> None:
+    """Raise ConfigError when `heads` do not divide the width of `of`."""
+    if width % heads:
+        allowed = [number for number in range(1, width + 1) if width % number == 0]
+        raise ConfigError(f"{heads} heads do not divide {width}, {of}; allowed here: {', '.join(map(str, allowed))}.")

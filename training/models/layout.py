@@ -3,7 +3,7 @@
 Two branches without shared weights. A model gives the backbone and the module that makes weights of features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing
-from geodtr.training.models.base import CrossViewModel, Uniform
+from geodtr.training.models.base import TwoNetworks, Uniform, check_heads
 from geodtr.training.models.explanation import Explanation
 
 
@@ -59,26 +58,8 @@ def _describe(features: Tensor, layout: Tensor) -> Tensor:
     return F.normalize((features @ layout).flatten(1), dim=1)
 
 
-class LayoutModel(CrossViewModel):
-    """Two branches without shared weights, each made by `make` for its input."""
-
-    def __init__(
-        self,
-        make: Callable[[Preprocessing], LayoutBranch],
-        descriptor_size: int,
-        ground: Preprocessing,
-        aerial: Preprocessing,
-    ) -> None:
-        super().__init__()
-        self.ground = make(ground)
-        self.aerial = make(aerial)
-        self.specs: dict[Branch, BranchSpec] = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=descriptor_size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=descriptor_size),
-        }
-
-    def branch(self, branch: Branch) -> LayoutBranch:
-        return self.ground if branch == "ground" else self.aerial
+class LayoutModel(TwoNetworks[LayoutBranch]):
+    """Two branches without shared weights."""
 
     def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
         return self.branch(branch).with_counterfactual(images, uniform)
@@ -100,9 +81,7 @@ def half_of(positions: int) -> int:
 
 def transformer(width: int, of: str, heads: int, feed_forward: int, dropout: float, layers: int) -> nn.Module:
     """A transformer encoder with a norm behind it. Raises ConfigError when `heads` do not divide the width of `of`."""
-    if width % heads:
-        allowed = [number for number in range(1, width + 1) if width % number == 0]
-        raise ConfigError(f"{heads} heads do not divide {width}, {of}; allowed here: {', '.join(map(str, allowed))}.")
+    check_heads(width, of, heads)
     layer = nn.TransformerEncoderLayer(width, heads, feed_forward, dropout, activation="gelu", batch_first=True)
     # The nested-tensor fast path rounds differently and cannot be exported.
     return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)

@@ -1,10 +1,12 @@
 """Import of official checkpoints: the file is read without executing code, and its keys tell whose it is.
 
-A file holds the state dict as `model_state_dict`, with keys `module....`, or is the state dict itself.
+A file holds the state dict as `model_state_dict` or `state_dict`, with keys `module....`, as two of them by branch, or
+is the state dict itself.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,12 +15,24 @@ from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.importers.base import Importer, Network, Notice
 from geodtr.training.models.importers.geodtr import GeoDTRImporter
 from geodtr.training.models.importers.geodtr_plus import GeoDTRPlusImporter
+from geodtr.training.models.importers.l2ltr import L2LTRImporter
 from geodtr.training.models.importers.safa import SafaImporter
 from geodtr.training.models.importers.sample4geo import Sample4GeoImporter
+from geodtr.training.models.importers.transgeo import TransGeoImporter
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.models.weights import check_tensors, read_weights
 
-IMPORTERS: tuple[Importer, ...] = (GeoDTRImporter(), GeoDTRPlusImporter(), Sample4GeoImporter(), SafaImporter())
+IMPORTERS: tuple[Importer, ...] = (
+    GeoDTRImporter(),
+    GeoDTRPlusImporter(),
+    Sample4GeoImporter(),
+    SafaImporter(),
+    L2LTRImporter(),
+    TransGeoImporter(),
+)
+_STATE_DICTS = ("model_state_dict", "state_dict")
+_BRANCHES = ("model_grd", "model_sat")
+"""What files call their state dict, or the state dicts of two networks, which then begin all keys."""
 
 
 def import_official(
@@ -44,10 +58,10 @@ def import_official(
     importer = _recognise(tensors, path)
     tensors = {importer.rename(name): tensor for name, tensor in tensors.items()}
     check_tensors(tensors, path)
-    if network is None:
-        network = importer.infer(tensors, parameters, path, notice)
-    elif not isinstance(network.config, importer.config):
+    if network is not None and not isinstance(network.config, importer.config):
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
+    importer.refuse(tensors, network, path)
+    network = network or importer.infer(tensors, parameters, path, notice)
     converted = importer.convert(tensors, network.config)
     shapes = {name: tensor.shape for name, tensor in converted.items()}
     check_fits(network.config, network.ground, network.aerial, shapes, path)
@@ -67,18 +81,25 @@ def find_parameters(path: Path) -> Path | None:
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     content = read_weights(path)
-    state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
+    state = _find_state_dict(content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path} has no model_state_dict, and is no state dict itself.")
+        raise CheckpointError(f"{path} has no {' or '.join(_STATE_DICTS)}, and is no state dict itself.")
     tensors = {}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(
                 f"{path} holds {name!r}, which is not a named tensor. Expected is a state dict, bare or as "
-                "model_state_dict."
+                f"{' or '.join(_STATE_DICTS)}."
             )
         tensors[name.removeprefix("module.")] = tensor
     return tensors
+
+
+def _find_state_dict(content: Mapping[Any, Any]) -> Any:
+    parts = {key: content[key] for key in _BRANCHES if isinstance(content.get(key), Mapping)}
+    if parts:
+        return {f"{key}.{name}": tensor for key, part in parts.items() for name, tensor in part.items()}
+    return next((content[key] for key in _STATE_DICTS if key in content), content)
 
 
 def _recognise(names: Mapping[str, Tensor], path: Path) -> Importer:

@@ -9,11 +9,13 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
+from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
 from geodtr.training.models.safa import Safa, SafaConfig
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
+from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
 
-Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa
-ModelConfig = GeoDTRConfig | GeoDTRPlusConfig | Sample4GeoConfig | SafaConfig
+Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo
+ModelConfig = GeoDTRConfig | GeoDTRPlusConfig | Sample4GeoConfig | SafaConfig | L2LTRConfig | TransGeoConfig
 """All models and their configurations, distinguished by `name`."""
 
 _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing], Model]] = {
@@ -21,6 +23,8 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     GeoDTRPlusConfig: GeoDTRPlus,
     Sample4GeoConfig: Sample4Geo,
     SafaConfig: Safa,
+    L2LTRConfig: L2LTR,
+    TransGeoConfig: TransGeo,
 }
 
 

@@ -17,7 +17,18 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import check_file
 
+_NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 _ARCHIVE = b"PK\x03\x04"
+
+
+class _NumPyNumber:
+    """Stands for a NumPy scalar, such as the best recall so far, and for its type: the value is needed by nobody."""
+
+    def __init__(self, *parts: object) -> None:
+        """Forgets them."""
+
+    def __setstate__(self, state: object) -> None:
+        """Forgets it."""
 
 
 def read_weights(path: Path) -> Any:
@@ -27,8 +38,9 @@ def read_weights(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         _check_archive(path)
-        with warnings.catch_warnings():  # PyTorch's own, of kinds of tensors that are refused by `check_tensors`
-            warnings.simplefilter("ignore")
+        numbers = torch.serialization.safe_globals([(_NumPyNumber, name) for name in _NUMPY])
+        with warnings.catch_warnings(), numbers:
+            warnings.simplefilter("ignore")  # PyTorch's own, of kinds of tensors that are refused by `check_tensors`
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise

@@ -19,6 +19,7 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.mining import LastDescriptors, mined_order, shuffled
 from geodtr.training.models.embedder import embedders
 from geodtr.training.pair_images import PairImages
 from geodtr.training.run.hard_negatives import (
@@ -49,7 +50,10 @@ class PairOrder:
         _, first, inverse = np.unique(images.pair_set.tiles, return_index=True, return_inverse=True)
         self._tiles: NDArray[np.int64] = inverse.astype(np.int64)
         self._nearby: Neighbours | None = None
-        if self._recipe.negatives != "random":
+        if self._recipe.negatives == "mined":
+            size = trainer.model.specs["ground"].descriptor_size
+            trainer.memory = LastDescriptors.empty(len(images), size)
+        elif self._recipe.negatives != "random":
             self._nearby = _nearby(images.pair_set, first, self._recipe.neighbours)
             if self._nearby is None and self._recipe.negatives == "nearby":
                 raise ConfigError(
@@ -64,8 +68,18 @@ class PairOrder:
         if recipe.negatives == "random":
             order = torch.randperm(len(self._images), generator=generator(recipe.seed, Purpose.ORDER, epoch))
             return torch.split(order[: count * size], size)
-        neighbours = self._neighbours(epoch)
         drawn = random.Random(seed_of(recipe.seed, Purpose.ORDER, epoch))
+        memory = self._trainer.memory
+        if memory is not None:
+            if memory.epoch != epoch:  # else it is of a run that is resumed within the epoch
+                mined = (
+                    mined_order(memory.ground, memory.aerial, self._tiles.tolist(), size, drawn)
+                    if epoch
+                    else shuffled(len(self._images), size, drawn)
+                )
+                memory.epoch, memory.order = epoch, np.array(mined, np.int64)
+            return torch.split(torch.from_numpy(memory.order), size)
+        neighbours = self._neighbours(epoch)
         filled = fill_batches(self._tiles.tolist(), neighbours, size, recipe.selected_neighbours, drawn)
         # The release drops the pairs that are left over. Here an epoch has a fixed number of steps.
         rows = [row for batch in filled for row in batch]

@@ -16,11 +16,12 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.documents import decode_json
+from geodtr.training.mining import LastDescriptors
 from geodtr.training.models.checkpoint import fill_strictly
 from geodtr.training.models.registry import Model
 
 _HEADER_KEY = "geodtr-run"
-_WEIGHTS, _MOMENTS = "weights/", "optimizer/"
+_WEIGHTS, _MOMENTS, _MEMORY = "weights/", "optimizer/", "last-descriptors/"
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,8 +52,8 @@ class SavedRun:
     tensors: dict[str, Tensor]
     path: Path
 
-    def restore(self, model: Model, optimizer: torch.optim.Optimizer) -> None:
-        """Fill `model` and `optimizer`. Raises CheckpointError when the weights do not fit the model."""
+    def restore(self, model: Model, optimizer: torch.optim.Optimizer, memory: LastDescriptors | None) -> None:
+        """Fill `model`, `optimizer` and `memory`. Raises CheckpointError when the tensors do not fit them."""
         weights = _below(_WEIGHTS, self.tensors)
         fill_strictly(model, weights, self.path)
         moments = _below(_MOMENTS, self.tensors)
@@ -63,14 +64,39 @@ class SavedRun:
             for index, (name, _) in enumerate(model.named_parameters())
         }
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if memory is not None:
+            self._remember(memory)
+
+    def _remember(self, memory: LastDescriptors) -> None:
+        stored = {name: tensor.numpy() for name, tensor in _below(_MEMORY, self.tensors).items()}
+        if {"ground", "aerial", "order", "epoch"} != stored.keys() or any(
+            stored[name].shape != memory.ground.shape for name in ("ground", "aerial")
+        ):
+            raise CheckpointError(
+                f"{self.path} does not hold the last descriptors of these pairs. Train again with another --out."
+            )
+        memory.ground[:], memory.aerial[:] = stored["ground"], stored["aerial"]
+        memory.order, memory.epoch = stored["order"], int(stored["epoch"])
 
 
-def save_state(path: Path, state: RunState, model: Model, optimizer: torch.optim.Optimizer) -> None:
+def save_state(
+    path: Path,
+    state: RunState,
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    memory: LastDescriptors | None,
+) -> None:
     """Write the state to `path` atomically."""
     tensors = {_WEIGHTS + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, tensor in optimizer.state[parameter].items():
             tensors[f"{_MOMENTS}{name}/{key}"] = tensor.contiguous()
+    if memory is not None:
+        tensors[f"{_MEMORY}ground"], tensors[f"{_MEMORY}aerial"] = map(torch.from_numpy, (memory.ground, memory.aerial))
+        tensors[f"{_MEMORY}order"], tensors[f"{_MEMORY}epoch"] = (
+            torch.from_numpy(memory.order),
+            torch.tensor(memory.epoch),
+        )
     write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(state).decode()}))
 
 

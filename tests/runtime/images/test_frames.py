@@ -1,9 +1,11 @@
 """Images from folders, lists, videos and cameras; a truncated source is reported at the position of the fault."""
 
 import re
+import socket
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import cv2
 import numpy as np
@@ -229,6 +231,61 @@ def test_a_missing_camera_is_named() -> None:
     (frame,) = seen("camera:97")
     assert isinstance(frame.image, ImageError)
     assert "camera:97 cannot be opened" in str(frame.image)
+
+
+def test_an_address_and_a_pipeline_keep_their_slashes(tmp_path: Path) -> None:
+    named = "rtsp://127.0.0.1:1/stream/1"
+    (frame,) = seen(named)
+    assert isinstance(frame.image, ImageError)
+    assert f"{named} cannot be opened" in str(frame.image)
+    (frame,) = seen("rtsp://pilot:secret@127.0.0.1:1/x")
+    assert "secret" not in frame.name + str(frame.image)
+    with pytest.raises(DataError, match=r"some\.txt lists rtsp://127"):
+        (tmp_path / "some.txt").write_text(named + "\n")
+        seen(f"@{tmp_path / 'some.txt'}")
+
+
+def test_a_pipeline_needs_an_opencv_with_gstreamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = "nvarguscamerasrc ! video/x-raw(memory:NVMM), width=1280 ! nvvidconv ! appsink"
+    monkeypatch.setattr(camera, "has_gstreamer", lambda: False)
+    with pytest.raises(MissingDependency, match=r"built with GStreamer.*apt-get install python3-opencv"):
+        seen(f"gst:{pipeline}")
+    video, opened = write_video(tmp_path / "drive.avi"), list[tuple[object, ...]]()
+
+    def played(*source: object) -> PlayedCamera:
+        opened.append(source)
+        return PlayedCamera(video)
+
+    monkeypatch.setattr(camera, "has_gstreamer", lambda: True)
+    monkeypatch.setattr(cv2, "VideoCapture", played)
+    assert open_frames([f"gst:{pipeline}"]).kind == "camera"
+    assert seen(f"gst:{pipeline}", limit=1)[0].name == f"gst:{pipeline}#0"
+    assert opened == [(pipeline, cv2.CAP_GSTREAMER)]
+
+
+def test_frames_that_arrive_by_udp_are_a_cameras(tmp_path: Path) -> None:
+    content = write_video(tmp_path / "drive.ts", "mp4v").read_bytes()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stopped = Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not stopped.is_set():
+                for start in range(0, len(content), 1316):
+                    out.sendto(content[start : start + 1316], ("127.0.0.1", port))
+                    time.sleep(0.005)
+
+    sender = Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        first, second = seen(f"udp://127.0.0.1:{port}", limit=2)
+    finally:
+        stopped.set()
+        sender.join()
+    assert first.name.startswith(f"udp://127.0.0.1:{port}#")
+    assert pixels(second).ndim == 3
 
 
 def test_without_opencv_a_video_names_the_extra_and_images_need_none(

@@ -16,6 +16,7 @@ from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
 from geodtr.runtime.localization.calibration import (
     FILE_NAME,
+    LEAST_RADIUS,
     Conditions,
     FixCalibration,
     calibrate,
@@ -175,7 +176,7 @@ def test_a_share_without_enough_measurements_has_no_radius() -> None:
 def test_identical_fixes_can_be_calibrated() -> None:
     fixes = [Fix(1.0, 2.0, 0.0, 0.0)] * 300
     calibration = calibrate(fixes, np.full(300, 1.0), np.full(300, 2.0), CONDITIONS, data="alike")
-    assert [claim.metres for claim in calibration.apply(fixes[0]).within] == [0, 0]
+    assert [claim.metres for claim in calibration.apply(fixes[0]).within] == [LEAST_RADIUS, LEAST_RADIUS]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.polar import polar_transform
-from geodtr.runtime.localization.headings import best_turns, is_full_turn, turn
+from geodtr.runtime.localization.headings import best_turns, turn
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 from geodtr.training.world.colours import draw_look, photograph

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists
-from geodtr.runtime.geodesy import moved
+from geodtr.runtime.geodesy import distance, moved
+from geodtr.runtime.localization.gis import geojson, gpx, kml
 from geodtr.runtime.localization.result import Candidate, Waypoint
-from geodtr.runtime.localization.writers import SUFFIXES, geojson, gpx, waypoint_file
+from geodtr.runtime.localization.writers import SUFFIXES, waypoint_file
 from geodtr.runtime.sources.tile import Tile
 
+KML = "{http://www.opengis.net/kml/2.2}"
 TRACK = (
     Waypoint("searching", time_s=1.7e9),
     Waypoint("searching", "a.png", 1.7e9 + 1, -30.0, -15.0, 10.0, 500.0, 900.0),
@@ -28,6 +31,12 @@ TRACK = (
     Waypoint("tracking", None, 1.7e9 + 3.5, -30.0, -14.998, 12.0, 6.0, 10.0),
     Waypoint("lost", "c.png", 1.7e9 + 4, -30.0, -14.997, 12.0, 60.0, 100.0),
     Waypoint("tracking", "d.png", 1.7e9 + 5, -30.001, -14.99, 12.0, 6.0, 10.0),
+)
+
+
+CANDIDATES = tuple(
+    Candidate(row, Tile(f"map.tif#{row},0,8,8", "map.tif", -30.0, -15.0 + row / 1000), 0.9 - row / 10, 90.0)
+    for row in range(3)
 )
 
 
@@ -62,6 +71,30 @@ def test_a_geojson_line_is_cut_at_the_180th_meridian() -> None:
     np.testing.assert_allclose(third, [(180, -17.2 - 0.2 * 2 / 3), (179.9, -17.4)])
 
 
+def test_kml_has_the_track_its_states_and_its_times() -> None:
+    root = ET.fromstring(kml(TRACK, track=True, unix=True))
+    marks = root.findall(f"{KML}Document/{KML}Placemark")
+    assert [[child.tag.removeprefix(KML) for child in mark] for mark in marks[:2]] == [
+        ["name", "styleUrl", "LineString"],
+        ["name", "description", "TimeStamp", "styleUrl", "Point"],
+    ]
+    assert marks[0].findtext(f"{KML}LineString/{KML}coordinates") == "-14.9990000,-30.0000000 -14.9980000,-30.0000000"
+    assert [mark.findtext(f"{KML}styleUrl") for mark in marks[1:]] == [f"#{point.state}" for point in TRACK[1:]]
+    assert marks[1].findtext(f"{KML}TimeStamp/{KML}when") == "2023-11-14T22:13:21.000Z"
+
+
+def test_kml_has_circles_and_candidates_of_fixes() -> None:
+    fix = Waypoint("fix", "a<b>.png", None, -30.0, 179.9999, None, 20.0, 40.0, candidates=CANDIDATES)
+    point, *circles = ET.fromstring(kml([fix, Waypoint("no fix")], track=False)).iter(f"{KML}Placemark")
+    assert point.findtext(f"{KML}name") == "a<b>.png"
+    assert "0.9000 map.tif#0,0,8,8<br>" in (point.findtext(f"{KML}description") or "")
+    for circle, radius in zip(circles, (20, 40), strict=True):
+        text = next(circle.iter(f"{KML}coordinates")).text or ""
+        lon, lat = np.array([place.split(",") for place in text.split()], np.float64).T
+        np.testing.assert_allclose(distance(-30.0, 179.9999, lat, lon), radius, rtol=0.001)
+        assert (lon[0], lat[0]) == (lon[-1], lat[-1])
+
+
 @settings(max_examples=100, deadline=None)
 @example(name="", lat=90.0, lon=180.0, time=0.0)
 @given(name=st.text(), lat=st.floats(-90, 90), lon=st.floats(-180, 180), time=st.floats(0, 4e9))
@@ -69,6 +102,8 @@ def test_any_name_and_position_makes_valid_gpx_and_geojson(name: str, lat: float
     points = (Waypoint("tracking", name, time, lat, lon),)
     check_gpx(gpx(points, track=True, unix=True))
     check_gpx(gpx(points, track=False))
+    for track in (True, False):
+        assert ET.fromstring(kml(points, track=track, unix=True)).find(f"{KML}Document") is not None
     assert json.loads(json.dumps(geojson(points, track=True)))["features"][0]["properties"]["image"] == name
 
 
@@ -98,12 +133,6 @@ def test_csv_has_a_column_for_everything(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == [waypoint.state for waypoint in TRACK]
     assert (rows[0]["lat"], rows[2]["lon"]) == ("", "-14.999")
-
-
-CANDIDATES = tuple(
-    Candidate(row, Tile(f"map.tif#{row},0,8,8", "map.tif", -30.0, -15.0 + row / 1000), 0.9 - row / 10, 90.0)
-    for row in range(3)
-)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".geojson", ".csv"])
@@ -164,7 +193,7 @@ def test_nothing_that_exists_is_overwritten_and_nothing_half_written(tmp_path: P
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\.kml.*\.gpx"), waypoint_file(tmp_path / "out.kml", track=False):
+    with pytest.raises(ConfigError, match=r"\.shp.*\.gpx"), waypoint_file(tmp_path / "out.shp", track=False):
         pass
     with pytest.raises(ConfigError, match=r"\.png"):
         check_pictures(tmp_path / "out.gif")

@@ -5,14 +5,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import Outcome
 from maps import UTM, picture, write_map
 from PIL import Image
 from rasterio import Affine
+from tiny_bundle import write_bundle
 from trees import vigor
 
 from geodtr.runtime.installation import install_hint
+from geodtr.runtime.manifest import read_manifest, write_manifest
+from geodtr.runtime.spec import Imagery
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set
 
@@ -180,3 +184,43 @@ def test_a_data_sets_tiles_take_their_positions_from_names(cli: Cli, tmp_path: P
 def test_a_data_set_takes_no_options(refused: Callable[..., str], tmp_path: Path) -> None:
     root = vigor(tmp_path / "vigor", [("Chicago", "p,41,-87.5,.jpg", ["a.png", "b.png", "c.png", "d.png"])])
     assert "leave the options out" in refused("gallery", "preview", f"vigor:{root}", "--zoom", 3)
+
+
+def trained_on(metres: float, folder: Path) -> Path:
+    """A bundle that states the ground size of its training tiles."""
+    bundle = write_bundle(folder / "bundle")
+    manifest = read_manifest(bundle)
+    spec = manifest.aerial.spec
+    how = msgspec.structs.replace(spec.preprocessing, imagery=Imagery(tile_metres=metres))
+    aerial = msgspec.structs.replace(manifest.aerial, spec=msgspec.structs.replace(spec, preprocessing=how))
+    write_manifest(bundle, msgspec.structs.replace(manifest, aerial=aerial))
+    return bundle
+
+
+def test_preview_recommends_what_the_bundle_was_trained_on(cli: Cli, ortho: Path, tmp_path: Path) -> None:
+    bundle = trained_on(40, tmp_path)
+    advised = cli("gallery", "preview", ortho, "--bundle", bundle, "--json")
+    assert advised.code == 0, advised.err
+    assert "--tile-metres 40 --overlap 20; for --track, --overlap 32" in advised.err
+    report = json.loads(advised.out)
+    assert report["tile_metres"] == pytest.approx(40, rel=0.01)
+    assert report["coverage"]["spacing_metres"] <= 20.5
+    assert "trained on tiles" not in advised.err
+    other = cli("gallery", "preview", ortho, "--tile-metres", 60, "--bundle", bundle)
+    assert "trained on tiles of 40 m, and these cover 60 m" in other.err
+    assert "Tile centres are" in other.err
+    assert "60.0 m" in other.out
+
+
+def test_building_a_gallery_of_another_ground_size_warns(cli: Cli, ortho: Path, tmp_path: Path) -> None:
+    bundle, out = trained_on(40, tmp_path), tmp_path / "map"
+    built = cli("gallery", "build", bundle, ortho, "--tile-metres", 75, "--out", out)
+    assert built.code == 0, built.err
+    assert "trained on tiles of 40 m, and these cover 75 m" in built.err
+    assert "trained on" not in cli("gallery", "add", bundle, out, ortho, "--tile-metres", 40, "--id-prefix", "b/").err
+
+
+def test_a_bundle_that_states_no_ground_size_recommends_nothing(cli: Cli, ortho: Path, tmp_path: Path) -> None:
+    refused = cli("gallery", "preview", ortho, "--bundle", write_bundle(tmp_path / "bundle"))
+    assert refused.code == 2
+    assert "--set aerial.imagery.tile_metres=60" in refused.err

@@ -19,6 +19,9 @@ Tensors = Mapping[str, Tensor]
 Notice = Callable[[str], None]
 P = TypeVar("P", bound=msgspec.Struct)
 
+HEAD_WIDTH = 64
+"""Of each head of a vision transformer, in every variant that the releases of L2LTR and TransGeo have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -60,6 +63,10 @@ class Importer(ABC):
         CheckpointError when the two contradict each other, or the tensors are none of this model's.
         """
 
+    def refuse(self, tensors: Tensors, network: Network | None, path: Path) -> None:
+        """Raise CheckpointError for weights of a variant that is not supported, which `network` does not describe."""
+        del tensors, network, path
+
     def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
         """The tensors that the network has, in its shapes."""
         del config
@@ -87,6 +94,15 @@ def check_stated(options: msgspec.Struct, inferred: Mapping[str, object], path: 
                 f"The parameters of {path} have {name} = {stated}, but its weights have {value}: the files do not "
                 "match. Give the right file with --parameters."
             )
+
+
+def settings_of(config: msgspec.Struct, default: msgspec.Struct) -> str:
+    """The options that make a preset's `default` network the one of `config`; empty if it is."""
+    return "".join(
+        f' --set "model.{name}={list(value) if isinstance(value, tuple) else value}"'
+        for name in config.__struct_fields__
+        if (value := getattr(config, name)) != getattr(default, name)
+    )
 
 
 def require(tensors: Tensors, wanted: Mapping[str, int], path: Path, title: str) -> None:

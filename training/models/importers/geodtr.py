@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.spec import PANORAMAS, Preprocessing
 from geodtr.training.models.base import Count, Share
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTRConfig, positions
 from geodtr.training.models.importers.base import (
@@ -25,7 +25,7 @@ from geodtr.training.models.importers.base import (
     require,
 )
 
-GROUND = Preprocessing(height=122, width=671)
+GROUND = Preprocessing(height=122, width=671, imagery=PANORAMAS)
 AERIAL_POLAR = Preprocessing(height=122, width=671, polar=True)
 AERIAL_SQUARE = Preprocessing(height=256, width=256)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.spec import ANY_IMAGES, PANORAMAS, Imagery, Preprocessing
 from geodtr.training.models.base import Count, Share
 from geodtr.training.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.geodtr_plus import ConvNextConfig, GeoDTRPlusConfig, Mask, ResidualConfig, positions
@@ -30,12 +30,12 @@ from geodtr.training.models.importers.geodtr import residual_stages
 from geodtr.training.models.registry import ModelConfig
 
 
-def _input(height: int, width: int, polar: bool = False) -> Preprocessing:
-    return Preprocessing(height=height, width=width, polar=polar, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+def _input(height: int, width: int, polar: bool = False, imagery: Imagery = ANY_IMAGES) -> Preprocessing:
+    return Preprocessing(height=height, width=width, polar=polar, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=imagery)
 
 
-GROUND, AERIAL_POLAR, AERIAL_SQUARE = _input(122, 671), _input(122, 671, polar=True), _input(256, 256)
-VIGOR_GROUND, VIGOR_AERIAL = _input(320, 640), _input(320, 320)
+GROUND, VIGOR_GROUND = _input(122, 671, imagery=PANORAMAS), _input(320, 640, imagery=PANORAMAS)
+AERIAL_POLAR, AERIAL_SQUARE, VIGOR_AERIAL = _input(122, 671, polar=True), _input(256, 256), _input(320, 320)
 
 _RENAMES = (
     (re.compile(r"^backbone_grd\."), "ground.backbone."),

@@ -17,6 +17,7 @@ from geodtr.training.models.importers.base import (
     count,
     first_size,
     require,
+    settings_of,
 )
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
@@ -50,11 +51,10 @@ class Sample4GeoImporter(Importer):
             widths=tuple(first_size(tensors, f"encoder.features.{stage}.0.layer_scale") for stage in stages),
             blocks=tuple(count(tensors, rf"encoder\.features\.{stage}\.(\d+)\.") for stage in stages),
         )
-        sizes = f' --set "model.widths={list(config.widths)}" --set "model.blocks={list(config.blocks)}"'
         unknown = (
             f"{path} is a checkpoint of Sample4Geo, which does not record the size of its images. Name it: --preset "
             "sample4geo-cvusa (for CVUSA and CVACT) or --preset sample4geo-vigor"
-            + ("" if config == Sample4GeoConfig() else sizes)
+            + settings_of(config, Sample4GeoConfig())
         )
         return Network(config, GROUND, AERIAL, unknown=unknown)
 

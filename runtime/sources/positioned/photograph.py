@@ -1,0 +1,184 @@
+"""What a photograph states of itself: where it was taken, where it looked, how high, and the ground that it covers.
+
+Each value has its origin, the tag it was read from; what no tag states stays unknown. Sources: EXIF 2.32; DJI's XMP.
+"""
+
+from dataclasses import dataclass
+from math import atan, cos, degrees, hypot, isfinite, radians, sqrt, tan
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images.xmp import DJI, Properties, number_of, panorama_of, read_properties
+from geodtr.runtime.sources.positioned.exif import find_in_exif
+
+_DIAGONAL_35 = sqrt(36**2 + 24**2)
+"""Of a 35 mm frame in millimetres, which equivalent focal lengths relate to (CIPA DCG-001)."""
+
+_STEEPEST = 10.0
+"""Degrees of tilt up to which the image covers as much ground as one taken straight down, within some per cent."""
+
+_AGREE = 100.0
+"""Metres by which XMP and EXIF may differ: EXIF's seconds are coarse, and some cameras keep the last fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A value and the tag that states it."""
+
+    value: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """What is known of one photograph; None where nothing states it.
+
+    Attributes
+    ----------
+    lat, lon
+        Degrees, WGS 84.
+    heading
+        Direction of the upper edge of a nadir image, else of the line of sight, in degrees clockwise from north.
+    tilt
+        Angle between the line of sight and straight down, in degrees; 90 looks at the horizon.
+    height
+        Metres above the place of take-off, which is the ground below only where the land is flat.
+    field_of_view
+        Horizontal, in degrees.
+    ground_metres
+        Width of the ground in the image, in metres, for a tilt up to 10 degrees.
+    rtk
+        Whether the position was corrected to centimetres.
+    """
+
+    file: str
+    lat: Stated | None = None
+    lon: Stated | None = None
+    heading: Stated | None = None
+    tilt: Stated | None = None
+    height: Stated | None = None
+    field_of_view: Stated | None = None
+    ground_metres: Stated | None = None
+    rtk: bool | None = None
+
+
+def read_photograph(path: Path) -> Photograph:
+    """Read the tags of `path`; no pixels are decoded.
+
+    Raises ImageError where it is no image or its XMP states what cannot be, DataError where its EXIF does, or where the
+    two give places more than 100 m apart.
+    """
+    try:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
+            size, packet = image.size, image.info.get("xmp")
+            exif = image.getexif()
+            camera, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
+    except OSError as error:
+        raise ImageError(f"{path} is not an image that can be read ({error}).") from None
+    except Exception as error:  # on damaged tags, Pillow's readers raise errors of many types
+        raise ImageError(f"{path} has tags that cannot be read ({error}). Replace or remove it.") from None
+    properties, of = read_properties(packet if isinstance(packet, bytes) else None), str(path)
+    lat, lon = _position(path, properties, of)
+    tilt, yaw = _gimbal(properties, of)
+    height = _stated(properties, "RelativeAltitude", of)
+    if height is not None and height.value < 0:
+        raise ImageError(f"{of}: its XMP has RelativeAltitude {height.value:g}; a height above take-off is needed.")
+    view = _field_of_view(camera, size)
+    return Photograph(
+        file=of,
+        lat=lat,
+        lon=lon,
+        heading=yaw or _panorama_heading(properties, of) or _image_direction(gps),
+        tilt=tilt,
+        height=height,
+        field_of_view=view,
+        ground_metres=_ground(height, view, tilt),
+        rtk=_rtk(properties, of),
+    )
+
+
+def _position(path: Path, properties: Properties, of: str) -> tuple[Stated | None, Stated | None]:
+    """Of EXIF, else of DJI's XMP, which is finer: it counts where both are there and agree."""
+    at = find_in_exif(path)
+    lat = _stated(properties, "GpsLatitude", of)
+    lon = _stated(properties, "GpsLongitude", of) or _stated(properties, "GpsLongtitude", of)  # DJI's own spelling
+    if lat is None or lon is None or (lat.value == 0 and lon.value == 0):
+        if at is None:
+            return None, None
+        return Stated(at.lat, "EXIF GPSLatitude"), Stated(at.lon, "EXIF GPSLongitude")
+    if not (abs(lat.value) <= 90 and abs(lon.value) <= 180):
+        raise DataError(f"{of}: its XMP has GpsLatitude {lat.value:g} and GpsLongitude {lon.value:g}; no such place.")
+    if at is not None:
+        apart = float(distance(at.lat, at.lon, lat.value, lon.value))
+        if apart > _AGREE:
+            raise DataError(
+                f"{of}: its EXIF gives {at.lat:.6f}, {at.lon:.6f} and its XMP {lat.value:.6f}, {lon.value:.6f}, "
+                f"{apart:.0f} m apart. Remove the wrong one."
+            )
+    return lat, lon
+
+
+def _gimbal(properties: Properties, of: str) -> tuple[Stated | None, Stated | None]:
+    """Tilt and heading; DJI writes 0 for all angles where it does not know them."""
+    pitch, yaw, roll = (_stated(properties, f"Gimbal{name}Degree", of) for name in ("Pitch", "Yaw", "Roll"))
+    if pitch is None or not any(each is not None and each.value for each in (pitch, yaw, roll)):
+        return None, None
+    tilt = Stated(abs(pitch.value + 90), pitch.origin)
+    if yaw is None:
+        return tilt, None
+    # Upside down: the upper edge points the other way.
+    upside_down = roll is not None and cos(radians(roll.value)) < 0
+    return tilt, Stated((yaw.value + (180 if upside_down else 0)) % 360, yaw.origin)
+
+
+def _stated(properties: Properties, name: str, of: str) -> Stated | None:
+    value = number_of(properties, DJI, name, of)
+    return None if value is None else Stated(value, f"XMP {name}")
+
+
+def _rtk(properties: Properties, of: str) -> bool | None:
+    """DJI's flag is 50 for a fixed solution, below for others."""
+    flag = number_of(properties, DJI, "RtkFlag", of)
+    return None if flag is None else flag == 50
+
+
+def _panorama_heading(properties: Properties, of: str) -> Stated | None:
+    panorama = panorama_of(properties, of)
+    heading = None if panorama is None else panorama.heading
+    return None if heading is None else Stated(heading, "XMP PoseHeadingDegrees")
+
+
+def _image_direction(gps: Any) -> Stated | None:
+    """The camera's direction from true north; a magnetic one is off by an unknown declination."""
+    reference = str(gps.get(ExifTags.GPS.GPSImgDirectionRef, "")).strip("\0 ").upper()
+    value = _number(gps.get(ExifTags.GPS.GPSImgDirection))
+    if reference != "T" or value is None or not 0 <= value <= 360:
+        return None
+    return Stated(value % 360, "EXIF GPSImgDirection")
+
+
+def _field_of_view(camera: Any, size: tuple[int, int]) -> Stated | None:
+    """By the equivalent focal length, which relates to the diagonal; 0 is unknown (EXIF 2.32, 4.6.5)."""
+    focal = _number(camera.get(ExifTags.Base.FocalLengthIn35mmFilm))
+    if focal is None or focal <= 0 or 0 in size:
+        return None
+    width = _DIAGONAL_35 * size[0] / hypot(*size)
+    return Stated(degrees(2 * atan(width / (2 * focal))), "EXIF FocalLengthIn35mmFilm")
+
+
+def _ground(height: Stated | None, view: Stated | None, tilt: Stated | None) -> Stated | None:
+    if height is None or view is None or tilt is None or tilt.value > _STEEPEST or not height.value:
+        return None
+    return Stated(2 * height.value * tan(radians(view.value) / 2), f"{height.origin}, {view.origin}")
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type] # a tag may hold anything
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return number if isfinite(number) else None

@@ -1,0 +1,161 @@
+"""Calibrating on a user's own photographs, by EXIF or a table, and under a prior; never over a good calibration."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from PIL import Image
+from tiny_world import TinyWorld, make_world
+from xmp_photo import write_photo
+
+from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.gallery.registry import open_gallery
+from geodtr.runtime.geodesy import moved
+from geodtr.runtime.localization.calibration import FILE_NAME, read_calibration
+from geodtr.runtime.localization.known_images import read_known_images
+
+EAST = 6.0
+"""Metres by which the photographs' positions are off."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return make_world(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(made: TinyWorld, tmp_path: Path) -> TinyWorld:
+    """With a gallery that a test may write into."""
+    gallery = shutil.copytree(made.gallery, tmp_path / "gallery")
+    return TinyWorld(made.bundle, gallery, made.tiles, made.lat, made.lon)
+
+
+def gps(lat: float, lon: float) -> Image.Exif:
+    exif = Image.Exif()
+
+    def parts(degrees: float) -> tuple[float, float, float]:
+        whole, minutes = divmod(abs(degrees) * 60, 60)
+        return whole, int(minutes), round(minutes % 1 * 60, 5)
+
+    exif[0x8825] = {1: "N" if lat >= 0 else "S", 2: parts(lat), 3: "E" if lon >= 0 else "W", 4: parts(lon)}
+    return exif
+
+
+def photographs(tiny: TinyWorld, folder: Path, count: int = 64) -> Path:
+    """Panoramas at the tiles' centres whose GPS tags are EAST metres off to the west."""
+    folder.mkdir()
+    for row in range(count):
+        lat, lon = (float(value) for value in moved(tiny.lat[row], tiny.lon[row], -EAST, 0))
+        write_photo(folder / f"{row:02}.jpg", tiny.panorama(row, seed=row), exif=gps(lat, lon))
+    return folder
+
+
+def table(tiny: TinyWorld, path: Path, north: float = 0.0, count: int = 64) -> Path:
+    lines = ["ground,lat,lon,altitude"]
+    for row in range(count):
+        image = tiny.photograph(path.parent / "images" / f"{row}.png", row)
+        lines.append(f"{image.relative_to(path.parent)},{tiny.lat[row] + north},{tiny.lon[row]},12")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_geotagged_photographs_calibrate_and_report_the_bias(
+    tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    folder = photographs(tiny, tmp_path / "photos")
+    command = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", folder)
+    printed = cli(*command)
+    assert printed.code == 0, printed.err
+    assert "bias (median): 6.0 m towards 90°" in printed.out
+    with open_gallery(tiny.gallery) as gallery:
+        kept = read_calibration(gallery)
+    assert kept is not None
+    assert kept.queries == 64
+    assert kept.bias is not None
+    assert kept.bias[0] == pytest.approx(EAST, abs=0.1)
+    assert kept.bias[1] == pytest.approx(90, abs=1)
+
+
+def test_a_calibration_is_replaced_only_on_request(
+    tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome], refused: Callable[..., str]
+) -> None:
+    command = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", table(tiny, tmp_path / "known.csv"))
+    assert cli(*command).code == 0
+    before = (tiny.gallery / FILE_NAME).read_bytes()
+    assert "--replace" in refused(*command)
+    assert (tiny.gallery / FILE_NAME).read_bytes() == before
+    assert cli(*command, "--limit", 62, "--replace").code == 0
+    assert (tiny.gallery / FILE_NAME).read_bytes() != before
+
+
+def test_images_off_the_map_calibrate_nothing(tiny: TinyWorld, tmp_path: Path, refused: Callable[..., str]) -> None:
+    data = table(tiny, tmp_path / "known.csv", north=1.0)
+    message = refused("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", data)
+    assert "64 of 64 images were taken off the gallery's map" in message
+    assert "0.png" in message
+    assert not (tiny.gallery / FILE_NAME).exists()
+
+
+def test_a_radius_of_0_metres_is_never_claimed(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    data = table(tiny, tmp_path / "known.csv")
+    assert cli("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", data).code == 0
+    image = tmp_path / "images" / "3.png"
+    answer = json.loads(cli("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json").out)
+    assert all(claim["metres"] >= 1 for claim in answer["fix"]["within"])
+
+
+def test_a_prior_is_calibrated_by_itself(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    data = table(tiny, tmp_path / "known.csv")
+    calibrate = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", data)
+    near = (float(tiny.lat[3]), float(tiny.lon[3]))
+    command = ("localize", tmp_path / "images" / "3.png", "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
+    assert cli(*calibrate, "--near", 150).code == 0
+    under = json.loads(cli(*command, "--near", f"{near[0]},{near[1]},150").out)
+    assert [claim["share"] for claim in under["fix"]["within"]] == [0.68, 0.95]
+    assert json.loads(cli(*command).out)["uncalibrated"] == "the gallery has no calibration"
+    other = json.loads(cli(*command, "--near", f"{near[0]},{near[1]},300").out)
+    assert other["uncalibrated"] == "the gallery has no calibration for a prior of 300 m (--near 300)"
+    assert cli(*calibrate).code == 0
+    assert json.loads(cli(*command).out)["uncalibrated"] is None
+    assert cli(*calibrate, "--near", "-1").code == 2
+
+
+def test_photographs_without_a_position_stop_or_are_left_out_by_name(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 32, 3), np.uint8)
+    write_photo(tmp_path / "none.jpg", pixels)
+    write_photo(tmp_path / "zero.jpg", pixels, exif=gps(0, 0))
+    good = write_photo(tmp_path / "good.jpg", pixels, exif=gps(-30.5, 15.25))
+
+    def stop(reason: str) -> None:
+        raise ImageError(reason)
+
+    with pytest.raises(ImageError, match=r"none\.jpg: its EXIF has no GPS tags"):
+        read_known_images(tmp_path, stop)
+    left_out = list[str]()
+    (known,) = read_known_images(tmp_path, left_out.append)
+    assert (known.image, round(known.lat, 6), round(known.lon, 6)) == (good, -30.5, 15.25)
+    assert [("none.jpg" in reason, "zero.jpg" in reason) for reason in left_out] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ground,lat\na.png,1\n", "needed are ground, lat and lon"),
+        ("ground,lat,lon\na.png,1\n", "line 2: 2 values"),
+        ("ground,lat,lon\na.png,x,2\n", "line 2: lat 'x'"),
+        ("ground,lat,lon\na.png,91,2\n", "line 2: lat is 91"),
+        ("ground,lat,lon\na.png,nan,2\n", "line 2: lat is nan"),
+        ("", "needed are"),
+    ],
+)
+def test_a_bad_table_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "known.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=reason):
+        read_known_images(path, lambda _: None)
+    with pytest.raises(DataError, match="neither a folder"):
+        read_known_images(tmp_path / "known.txt", lambda _: None)

@@ -1,0 +1,126 @@
+"""A photograph's position, heading, tilt, height and ground size, each with its origin; unknown stays unknown."""
+
+import json
+from collections.abc import Callable, Mapping
+from math import atan, degrees, hypot
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from xmp_photo import packet, write_photo
+
+from geodtr.runtime.errors import DataError, ImageError, UserError
+from geodtr.runtime.sources.positioned.photograph import Photograph, Stated, read_photograph
+
+WIDTH, HEIGHT = 40, 30
+NADIR = {
+    "GpsLatitude": "+48.100010",
+    "GpsLongtitude": "+11.500000",
+    "RelativeAltitude": "+119.98",
+    "GimbalPitchDegree": "-90.00",
+    "GimbalYawDegree": "+30.50",
+    "GimbalRollDegree": "+0.00",
+    "RtkFlag": "50",
+}
+
+
+def photo(path: Path, dji: Mapping[str, object] | None = None, focal: int | None = None, direction: str = "") -> Path:
+    exif = Image.Exif()
+    if focal is not None:
+        exif.get_ifd(0x8769)[0xA405] = focal
+        exif[0x8769] = exif.get_ifd(0x8769)
+    gps: dict[int, object] = {1: "N", 2: (48.0, 6.0, 0.0), 3: "E", 4: (11.0, 30.0, 0.0)}
+    if direction:
+        gps |= {16: direction, 17: 123.5}
+    exif[0x8825] = gps
+    xmp = b"" if dji is None else packet(dji=dji)
+    return write_photo(path, np.zeros((HEIGHT, WIDTH, 3), np.uint8), xmp, exif)
+
+
+def test_a_drones_nadir_photograph_states_all_with_its_origin(tmp_path: Path) -> None:
+    known = read_photograph(photo(tmp_path / "a.jpg", NADIR, focal=24))
+    view = degrees(2 * atan(hypot(36, 24) * WIDTH / hypot(WIDTH, HEIGHT) / 48))
+    assert known.lat == Stated(48.10001, "XMP GpsLatitude")
+    assert known.lon == Stated(11.5, "XMP GpsLongtitude")
+    assert known.heading == Stated(30.5, "XMP GimbalYawDegree")
+    assert known.tilt == Stated(0.0, "XMP GimbalPitchDegree")
+    assert known.height == Stated(119.98, "XMP RelativeAltitude")
+    assert known.field_of_view is not None
+    assert known.field_of_view.value == pytest.approx(view)
+    assert known.ground_metres is not None
+    assert known.ground_metres.value == pytest.approx(119.98 * hypot(36, 24) * 0.8 / 24)
+    assert known.ground_metres.origin == "XMP RelativeAltitude, EXIF FocalLengthIn35mmFilm"
+    assert known.rtk
+
+
+def test_what_no_tag_states_stays_unknown(tmp_path: Path) -> None:
+    plain = read_photograph(write_photo(tmp_path / "a.jpg", np.zeros((8, 8, 3), np.uint8)))
+    assert plain == Photograph(str(tmp_path / "a.jpg"))
+    zeros = {f"Gimbal{name}Degree": "0.00" for name in ("Pitch", "Yaw", "Roll")}
+    known = read_photograph(photo(tmp_path / "b.jpg", zeros, focal=0, direction="M"))
+    assert (known.heading, known.tilt, known.field_of_view, known.ground_metres) == (None, None, None, None)
+    assert known.lat == Stated(48.1, "EXIF GPSLatitude")
+    oblique = read_photograph(photo(tmp_path / "c.jpg", {**NADIR, "GimbalPitchDegree": "-45"}, focal=24))
+    assert oblique.tilt is not None
+    assert (oblique.tilt.value, oblique.ground_metres) == (45, None)
+    true_north = read_photograph(photo(tmp_path / "d.jpg", direction="T"))
+    assert true_north.heading == Stated(123.5, "EXIF GPSImgDirection")
+
+
+def test_a_gimbal_that_is_upside_down_points_the_other_way(tmp_path: Path) -> None:
+    known = read_photograph(photo(tmp_path / "a.jpg", {**NADIR, "GimbalRollDegree": "180.0"}))
+    assert known.heading == Stated(210.5, "XMP GimbalYawDegree")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"RelativeAltitude": "-3.5"}, "RelativeAltitude -3.5"),
+        ({"RelativeAltitude": "high"}, "RelativeAltitude 'high'"),
+        ({"GimbalYawDegree": "nan"}, "GimbalYawDegree 'nan'"),
+        ({"GpsLatitude": "48.2"}, "EXIF gives 48.100000, 11.500000 and its XMP 48.200000"),
+        ({"GpsLatitude": "148"}, "no such place"),
+    ],
+)
+def test_tags_that_cannot_be_are_named(
+    tmp_path: Path, change: dict[str, object], reason: str, cli: Callable[..., Outcome]
+) -> None:
+    path = photo(tmp_path / "a.jpg", {**NADIR, **change})
+    with pytest.raises((DataError, ImageError), match=rf"a\.jpg.*{reason}"):
+        read_photograph(path)
+    assert cli("photos", path).code == 2
+    skipped = cli("photos", tmp_path, "--on-error", "skip", "--json")
+    assert (skipped.code, skipped.out) == (0, "")
+    assert "a.jpg" in skipped.err
+
+
+def test_the_command_prints_values_with_their_origin(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    path = photo(tmp_path / "a.jpg", NADIR, focal=24)
+    printed = cli("photos", path)
+    assert printed.code == 0
+    assert "48.100010°" in printed.out
+    assert "XMP GimbalYawDegree" in printed.out
+    answer = json.loads(cli("photos", tmp_path, "--json").out)
+    assert answer["heading"] == {"value": 30.5, "origin": "XMP GimbalYawDegree"}
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_photograph_is_read_or_named(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "a.jpg"
+    if not path.exists():
+        photo(path, NADIR, focal=24)
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(whole[:place] + data.draw(st.binary(min_size=1, max_size=6)) + whole[place + 1 :])
+    try:
+        known = read_photograph(damaged)
+    except UserError as error:
+        assert "damaged.jpg" in str(error)
+    else:
+        assert isinstance(known, Photograph)

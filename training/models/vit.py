@@ -1,0 +1,91 @@
+"""Parts of vision transformers that L2LTR and TransGeo share: tokens of an image, and layers over them.
+
+Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Pre-norm layers, exact GELU.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geodtr.training.models.base import check_heads
+
+EPSILON = 1e-6
+"""Of every LayerNorm."""
+_INITIAL_STD = 0.02
+
+
+class Tokens(nn.Module):
+    """Features [B, C, h, w] -> tokens [B, extra + h*w, width]: learned ones first, then the positions in rows.
+
+    `embedding` is the convolution that makes the features; each token gets its row of the position table.
+    """
+
+    def __init__(self, embedding: nn.Conv2d, extra: int, positions: int) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.learned = nn.Parameter(torch.empty(1, extra, embedding.out_channels))
+        self.position = nn.Parameter(torch.empty(1, extra + positions, embedding.out_channels))
+        for table in (self.learned, self.position):
+            nn.init.trunc_normal_(table, std=_INITIAL_STD)
+
+    def forward(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(features).flatten(2).transpose(1, 2)
+        # Not len(): tracing would take it for a constant, without a warning.
+        learned = self.learned.expand(embedded.shape[0], -1, -1)
+        return torch.cat([learned, embedded], dim=1) + self.position
+
+
+class Attention(nn.Module):
+    """Multi-head attention [B, N, C] -> [B, N, C]. Keys may come from other tokens than queries and values."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        check_heads(width, "the width of the tokens", heads)
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, tokens: Tensor, keys_from: Tensor) -> Tensor:
+        query, key, value = map(self._split, (self.query(tokens), self.key(keys_from), self.value(tokens)))
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return attended
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """[B, N, C] -> [B, heads, N, C / heads]."""
+        batch, number, width = tokens.shape
+        return tokens.view(batch, number, self.heads, width // self.heads).transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """Tokens [B, N, C] -> [B, N, C]: attention, then a feed-forward network, each added to what it reads."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.attention = Attention(width, heads)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, feed_forward),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(feed_forward, width),
+            nn.Dropout(dropout),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                initialise(module)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normalised = self.attention_norm(tokens)
+        return self.feed(tokens + self.attention(normalised, normalised))
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """The second half of the layer."""
+        fed: Tensor = tokens + self.feed_forward(self.feed_forward_norm(tokens))
+        return fed
+
+
+def initialise(linear: nn.Linear) -> None:
+    """As in DeiT: weights from a truncated normal distribution, no bias."""
+    nn.init.trunc_normal_(linear.weight, std=_INITIAL_STD)
+    nn.init.zeros_(linear.bias)
