@@ -91,8 +91,8 @@ class Waypoint:
     within_95_m: float | None = None
     spread_m: float | None = None
     margin: float | None = None
-    altitude_m: float | None = None
     candidates: tuple[Candidate, ...] = ()
+    altitude_m: float | None = None
 
     @property
     def reliable(self) -> bool:
