@@ -18,7 +18,7 @@ PLAIN := runtime training calibration export benchmarks tools docs cli geodtr ex
 comma := ,
 INSTALLED = $(shell $(BIN)/python -c "import geodtr, pathlib; print(pathlib.Path(geodtr.__path__[-1]).parent)")
 
-.PHONY: demo test test-all test-nightly test-seeds check docs check-tensorrt gpu-bundle install pins clean
+.PHONY: demo test test-all test-nightly test-seeds fuzz check docs check-tensorrt gpu-bundle install pins clean
 
 demo: .venv/demo-installed
 	$(BIN)/geodtr-export demo --out demo
@@ -32,6 +32,10 @@ test-all: install
 # Everything, and ten times as many examples of each property.
 test-nightly: install
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow"
+
+# 10,000 damaged and hostile inputs; more or others: make fuzz FUZZ="--count 100000 --seed 7 --kind GeoTIFF".
+fuzz: install
+	PYTHONPATH=tests/support OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/fuzz/campaign.py $(FUZZ)
 
 # No test depends on the model that some seed gives on some machine, nor on the number of threads.
 test-seeds: install

@@ -1,5 +1,6 @@
 """The command `geodtr-export`: one file a group of commands, heavy imports inside the call that needs them."""
 
+import ctypes
 import errno
 import io
 import logging
@@ -87,6 +88,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
     _open_streams()
+    _explain_files_cut_short()
     # Pillow warns of odd metadata in images that it reads well; a user can do nothing about it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -177,6 +179,24 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _explain_files_cut_short() -> None:
+    """End in a message where another process cuts a file that is mapped here, such as a gallery's descriptors.
+
+    The system reports it (SIGBUS) in the middle of a library's code, which Python's own handlers would repeat without
+    end. Reading copies instead would take a search three to five times as long.
+    """
+    ctypes.CDLL(None).signal(signal.SIGBUS, _END_CUT_SHORT)
+
+
+def _end_cut_short(number: int) -> None:
+    del number
+    os.write(2, b"Error: A file was cut short by another process while it was read. Copy it again, and repeat.\n")
+    os._exit(2)
+
+
+_END_CUT_SHORT = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end_cut_short)
 
 
 def _let_go_of_streams() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.errors import BundleError
+from geodtr.runtime.errors import BundleError, UserError
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Images
 
@@ -85,6 +85,8 @@ def explained(library: str, name: Path) -> Iterator[None]:
     """Turn an error that an engine's library raises while it runs into a BundleError of one line."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # the libraries' exceptions share no base class
         reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         raise BundleError(f"{library} cannot run {name}: {reason}. Build the bundle again.") from error

@@ -57,6 +57,36 @@ def test_a_full_disk_under_standard_output_is_reported(tiny: TinyWorld, line: st
         assert "No space left on device" in run(*words, stdout=full)
 
 
+_CUT_WHILE_READ = """
+import os, sys
+from geodtr.runtime.search import exact
+from geodtr.__main__ import main
+
+cut, product = sys.argv.pop(), exact.product
+
+def product_of_cut(queries):
+    real = product(queries)
+    def multiply(rows):
+        os.truncate(cut, 0)  # the rows were taken: their file's length is not asked again
+        return real.multiply(rows)
+    return type(real)(multiply, real.threads)
+
+exact.product = product_of_cut
+main()
+"""
+
+
+def test_descriptors_cut_short_while_they_are_read_end_in_a_message(tiny: TinyWorld, tmp_path: Path) -> None:
+    gallery = tmp_path / "gallery"
+    shutil.copytree(tiny.gallery, gallery)
+    words = ("localize", tiny.bundle.parent / "photos", "--bundle", tiny.bundle, "--gallery", gallery)
+    line = [sys.executable, "-c", _CUT_WHILE_READ, *map(str, words), str(next(gallery.glob("descriptors-*.float32")))]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done
+    assert "A file was cut short by another process" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_closed_streams_are_reported(tiny: TinyWorld) -> None:
     message = run("gallery", "info", tiny.gallery, stdout=None, preexec_fn=lambda: os.close(1))
     assert "Standard output cannot be written (Bad file descriptor)" in message

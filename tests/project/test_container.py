@@ -31,12 +31,13 @@ def test_its_steps_make_a_system_that_locates_an_image(tmp_path: Path) -> None:
     subprocess.run(["debootstrap", "--variant=minbase", "bookworm", base], check=True, capture_output=True)
     # As on this machine: how its apt and pip reach their archives.
     shutil.copytree(APT / "apt.conf.d", base / "etc/apt/apt.conf.d", dirs_exist_ok=True)
-    names = [name for name in os.environ if name.lower().endswith("_proxy") or name in ("PIP_CERT", "PIP_INDEX_URL")]
+    names = [name for name in os.environ if name.lower().endswith("_proxy") or name == "PIP_INDEX_URL"]
     network = {name: os.environ[name] for name in names}
-    for file in ("/etc/resolv.conf", "/etc/hosts", os.environ.get("PIP_CERT", "")):
-        if Path(file).is_file():
-            (base / file.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, base / file.lstrip("/"))
+    for file in ("/etc/resolv.conf", "/etc/hosts"):
+        shutil.copy(file, base / file.lstrip("/"))
+    if "PIP_CERT" in os.environ:  # under another name: a package of Debian writes the usual one
+        shutil.copy(os.environ["PIP_CERT"], base / "etc" / "pip.pem")
+        network["PIP_CERT"] = "/etc/pip.pem"
     subprocess.run(["git", "clone", "--quiet", ROOT, context], check=True)
     image = dockerfile.build(FILE, context, base, tmp_path, network)
     tiny = make_world(image.root / "data" / "world", 3)

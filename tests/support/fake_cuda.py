@@ -21,6 +21,7 @@ class cudaError_t(IntEnum):
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
+    cudaErrorIllegalAddress = 700
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -44,6 +45,7 @@ class FakeGpu:
         self.name, self.capability, self.driver = b"Fake GPU", (8, 7), 12060
         self.error = _OK  # the result of every device query
         self.free_bytes = 1 << 40
+        self.fault = _OK  # the result of waiting for work
         self.refuses_capture = False
         self.memory = dict[int, ctypes.Array[ctypes.c_uint8]]()  # never reused: an address is one allocation
         self.freed = set[int]()
@@ -142,7 +144,7 @@ def cudaStreamSynchronize(stream: int) -> tuple[cudaError_t]:
     work, fake_gpu.streams[stream] = fake_gpu.streams[stream], []
     for item in work:
         item()
-    return (_OK,)
+    return (fake_gpu.fault,)
 
 
 def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream: int) -> tuple[cudaError_t]:

@@ -32,6 +32,8 @@ class FakeSettings:
         self.without_metadata = False  # layers list the graph's nodes only in their names
         self.without_names = False  # layer names do not list them either
         self.build_fails = False
+        self.load_fails = self.run_fails = ""  # the error that the library logs
+        self.logger: Any = None
         self.always_wrong = False
         self.fuses_wrongly = ""  # graphs with this operator give wrong descriptors unless reductions are outputs
         self.caches_used = list[bytes]()
@@ -45,6 +47,13 @@ def fake_reset() -> FakeSettings:
     global fake_settings
     fake_settings = FakeSettings()
     return fake_settings
+
+
+def fake_fails(complaint: str) -> bool:
+    """Log the error, if there is one."""
+    if complaint:
+        fake_settings.logger.log(fake_settings.logger.Severity.ERROR, complaint)
+    return bool(complaint)
 
 
 def fake_library(real: Any, version: str, *, compiles: bool = False) -> ModuleType:
@@ -157,11 +166,13 @@ def _initializers(graph: bytes) -> list[str]:
 
 class Runtime:
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
+        self._logger = fake_settings.logger = logger
         self.engine_host_code_allowed = False
         self.DLA_core = -1
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> "ICudaEngine | None":
+        if fake_fails(fake_settings.load_fails):
+            return None
         about, _, graph = serialized_engine.partition(b"\n")
         held = json.loads(about)
         if held["host_code"] and not self.engine_host_code_allowed:
@@ -272,6 +283,8 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
+        if fake_fails(fake_settings.run_fails):
+            return False
         gpu = fake_cuda.fake_gpu
         shape, takes, gives = self._shape, self._addresses["images"], self._addresses["descriptors"]
         size, width = int(np.prod(shape)), self._engine.get_tensor_shape("descriptors")[1]

@@ -67,7 +67,9 @@ class Engine(fake_tensorrt.ICudaEngine):
 
 
 class Runtime(fake_tensorrt.Runtime):
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
+        if fake_tensorrt.fake_fails(fake_tensorrt.fake_settings.load_fails):
+            return None
         about, _, graph = serialized_engine.partition(b"\n")
         return Engine(json.loads(about), graph)
 

@@ -113,9 +113,11 @@ class _Refused(Exception):
     """A provider that is there cannot reach a device."""
 
 
-def _out_of_memory(size: int) -> UserError:
+def out_of_memory(size: int = 0) -> UserError:
+    """The GPU's memory is used up; `size` in bytes is what was asked for, 0 where that is unknown."""
+    wanted = f"{size / 1e6:.0f} MB of " if size else ""
     return UserError(
-        f"The GPU has no {size / 1e6:.0f} MB of memory left. End what else uses it, or build for smaller batches: "
+        f"The GPU has no {wanted}memory left. End what else uses it, or build for smaller batches: "
         "geodtr-export build-engine ... --max-batch N"
     )
 
@@ -161,10 +163,10 @@ class _Runtime:
         return np.ctypeslib.as_array(raw)
 
     def ask(self, result: tuple[Any, ...], size: int = 0) -> Any:
-        """The value that a call gave. Raises UserError when `size` bytes were too many, RuntimeError otherwise."""
+        """The value that a call gave. Raises UserError when the memory was too little, RuntimeError otherwise."""
         error, *values = result
         if int(error) == _OUT_OF_MEMORY:
-            raise _out_of_memory(size)
+            raise out_of_memory(size)
         if int(error):
             raise RuntimeError(f"CUDA: {_name(self.cudart, error)}")
         return values[0] if values else None
@@ -206,7 +208,7 @@ class _RuntimeStream:
         self._cuda.ask(self._cudart.cudaStreamBeginCapture(self._stream, mode))
         try:
             work()
-        except RuntimeError:
+        except (RuntimeError, UserError):
             captured = False
         else:
             captured = True
@@ -260,7 +262,7 @@ class _PyCuda:
         try:
             array: NDArray[np.uint8] = self.driver.pagelocked_empty(size, np.uint8)
         except self.driver.MemoryError:
-            raise _out_of_memory(size) from None
+            raise out_of_memory(size) from None
         return array
 
 
@@ -269,7 +271,7 @@ class _PyCudaMemory:
         try:
             self._owner = driver.mem_alloc(size)
         except driver.MemoryError:
-            raise _out_of_memory(size) from None
+            raise out_of_memory(size) from None
         self.address, self.size = int(self._owner), size
 
 

@@ -3,20 +3,26 @@
 What stands above the calls into TensorRT is tested through fakes; none of it has run on a GPU yet.
 """
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.runtime.build_command import recompile_command
-from geodtr.runtime.engines.base import EngineFiles
+from geodtr.runtime.engines.base import EngineFiles, explained
+from geodtr.runtime.engines.tensorrt.cuda import out_of_memory
 from geodtr.runtime.engines.tensorrt.library import Library
-from geodtr.runtime.errors import BundleError
+from geodtr.runtime.errors import BundleError, UserError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry
 from geodtr.runtime.spec import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     import tensorrt as trt
+
+
+_NO_MEMORY = r"out ?of ?memory"
+"""TensorRT's "Error Code 2: OutOfMemory", CUDA's "out of memory"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,12 @@ class Log:
     @property
     def why(self) -> str:
         return "; ".join(self.complaints) or "it gives no reason"
+
+    def failed(self, what: str) -> Exception:
+        """The error for what the library could not do; what it complained of is forgotten with it."""
+        why = self.why
+        self.complaints.clear()
+        return out_of_memory() if re.search(_NO_MEMORY, why, re.IGNORECASE) else RuntimeError(f"{what}: {why}")
 
 
 def open_log(library: Library) -> Log:
@@ -67,12 +79,16 @@ def load_plan(plan: bytes, how: TensorRtEntry, log: Log, weights: Path | None) -
 
 
 def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, log: Log) -> "trt.ICudaEngine":
-    """The engine of a bundle's plan. Raises BundleError when there is none, or it does not match the manifest."""
+    """The engine of a bundle's plan. Raises BundleError when there is none, or it does not match the manifest;
+    UserError when the GPU's memory is too little.
+    """
     if engine.compiled is None:
         raise BundleError(refusal(engine, backend, "the bundle contains no plan"))
-    plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
+    with explained(log.library.name, engine.compiled):
+        plan = load_plan(engine.compiled.read_bytes(), how, log, engine.graph if how.stripped else None)
     if plan is None:
-        raise BundleError(refusal(engine, backend, f"{log.library.name} refuses it: {log.why}"))
+        error = log.failed(f"{log.library.name} refuses it")
+        raise error if isinstance(error, UserError) else BundleError(refusal(engine, backend, str(error)))
     takes_images, *gives = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
     takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]

@@ -10,12 +10,14 @@ What stands above the calls into TensorRT and CUDA is tested through fakes; none
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from geodtr.runtime.engines.base import EngineFiles, EngineOptions, LayerTime, longest_first
+from geodtr.runtime.engines.base import EngineFiles, EngineOptions, LayerTime, explained, longest_first
 from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda
 from geodtr.runtime.engines.tensorrt.library import RTX, check_installation, library_of
 from geodtr.runtime.engines.tensorrt.machine_cache import runtime_cache
@@ -59,8 +61,9 @@ def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, option
                 else None
                 for engine in engines
             ]
-            rtx = RtxContexts(library.trt, plans, files)
-    shared = _Plans(cuda, plans, [engine.spec for engine in engines], how, log, rtx)
+            with explained(library.name, _file(engines[0])):
+                rtx = RtxContexts(library.trt, plans, files)
+    shared = _Plans(cuda, plans, engines, how, log, rtx)
     return [TensorRtEmbedder(shared, index) for index in range(len(engines))]
 
 
@@ -87,9 +90,12 @@ class TensorRtEmbedder:
         return self._plans.specs[self._index]
 
     def embed(self, images: Images) -> Descriptors:
-        """[B, H, W, 3] -> [B, D], unit rows. More images than the profile's largest batch are cut into several."""
+        """[B, H, W, 3] -> [B, D], unit rows. More images than the profile's largest batch are cut into several.
+
+        Raises BundleError for what the library or CUDA cannot do, UserError when the GPU's memory is too little.
+        """
         rows = np.empty((len(images), self.spec.descriptor_size), np.float32)
-        with self._plans.cuda.active():
+        with self._plans.active(self._index):
             lane = self._plans.lane()
             for start in range(0, len(images), self._plans.how.max_batch):
                 part = slice(start, start + self._plans.how.max_batch)
@@ -98,7 +104,7 @@ class TensorRtEmbedder:
 
     def layer_times(self, images: Images, calls: int) -> list[LayerTime]:
         """What each layer takes for a call with `images`, the longest first."""
-        with self._plans.cuda.active():
+        with self._plans.active(self._index):
             return longest_first(self._plans.lane().layer_times(self._index, images, calls))
 
 
@@ -109,15 +115,22 @@ class _Plans:
         self,
         cuda: Cuda,
         engines: Sequence["trt.ICudaEngine"],
-        specs: Sequence[BranchSpec],
+        files: Sequence[EngineFiles],
         how: TensorRtEntry,
         log: Log,
         rtx: RtxContexts | None,
     ) -> None:
-        self.cuda, self.engines, self.specs, self.how, self.log, self.rtx = cuda, engines, specs, how, log, rtx
+        self.cuda, self.engines, self.how, self.log, self.rtx = cuda, engines, how, log, rtx
+        self.specs, self._names = [file.spec for file in files], [_file(file) for file in files]
         self.exposed = [exposed(engine) for engine in engines]
         self.making = threading.Lock()
         self._lanes = threading.local()
+
+    @contextmanager
+    def active(self, index: int) -> Iterator[None]:
+        """Run an engine: on the device, and with its name in what fails."""
+        with explained(self.log.library.name, self._names[index]), self.cuda.active():
+            yield
 
     def context(self, index: int) -> "trt.IExecutionContext":
         """A new one of an engine, without scratch memory yet."""
@@ -127,7 +140,7 @@ class _Plans:
             strategy = self.log.library.trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self.engines[index].create_execution_context(strategy)
         if context is None:
-            raise RuntimeError(f"{self.log.library.name} gives no execution context: {self.log.why}")
+            raise self.log.failed("it gives no execution context")
         return context
 
     def lane(self) -> "_Lane":
@@ -219,7 +232,7 @@ class _Batch:
             ]
             ready += [context.set_tensor_address(name, memory.address) for name, memory in self._exposed]
             if not all(ready):
-                raise RuntimeError(f"{plans.log.library.name} refuses a batch of {size}: {plans.log.why}")
+                raise plans.log.failed(f"it refuses a batch of {size}")
             self._context = context
             self._compute()
             lane.stream.synchronise()
@@ -249,8 +262,12 @@ class _Batch:
     def _compute(self) -> None:
         self._lane.stream.to_device(self._lane.images, self.images)
         if not self._context.execute_async_v3(self._lane.stream.handle):
-            raise RuntimeError(f"{self._lane.plans.log.library.name} could not run a batch: {self._lane.plans.log.why}")
+            raise self._lane.plans.log.failed("it could not run a batch")
         self._lane.stream.to_host(self.rows, self._lane.rows)
+
+
+def _file(engine: EngineFiles) -> Path:
+    return engine.compiled or engine.graph
 
 
 def _image_bytes(spec: BranchSpec) -> int:

@@ -3,9 +3,11 @@
 A map may name other files: a list of sheets, overviews, masks. Each file that GDAL would open is looked at before.
 """
 
+import os
+import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from shlex import quote
@@ -98,6 +100,7 @@ def _checked_vrt(path: Path, *state: int) -> bytes:
 def _open_file(path: Path) -> Any:
     import rasterio
 
+    _check_files_beside(path)
     dataset = rasterio.open(path, driver=_driver(path))
     if dataset.tags(ns="OVERVIEWS"):
         dataset.close()
@@ -112,6 +115,35 @@ def _open_file(path: Path) -> Any:
         if there:
             _open_file(beside).close()
     return dataset
+
+
+def _check_files_beside(path: Path) -> None:
+    """Raise DataError where a pipe or a device has the map's name with another ending: GDAL opens such side files
+    (.aux.xml, .tfw) by itself, and would wait for what never comes.
+    """
+    with readable(DataError):
+        others = _never_ending(path.parent, path.parent.stat().st_mtime_ns)
+    for name in others:
+        if name.lower().startswith(f"{path.stem}.".lower()):
+            beside = path.with_name(name)
+            raise DataError(
+                f"{beside} is a pipe or a device, and GDAL would read it with {path.name}. Move it elsewhere."
+            )
+
+
+@lru_cache(maxsize=16)
+def _never_ending(folder: Path, changed: int) -> tuple[str, ...]:
+    """The pipes and devices in the folder, once until it changes: it may hold ten thousand sheets."""
+    del changed
+    names = list[str]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_file() and not entry.is_dir():
+                with suppress(OSError):  # a link that leads nowhere
+                    mode = entry.stat().st_mode
+                    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                        names.append(entry.name)
+    return tuple(names)
 
 
 def _driver(path: Path) -> str:

@@ -18,7 +18,7 @@ from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Recompile
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda
-from geodtr.runtime.errors import MissingDependency, UserError
+from geodtr.runtime.errors import BundleError, MissingDependency, UserError
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
 
@@ -141,6 +141,41 @@ def test_pycuda_serves_where_cuda_bindings_is_not_installed(
     machine.gpu.error = fake_cuda.cudaError_t.cudaErrorNoDevice
     with pytest.raises(MissingDependency, match="cuInit failed"):
         open_cuda()
+
+
+@pytest.mark.parametrize(
+    ("complaint", "fault", "said"),
+    [
+        ("Error Code 1: Cuda Runtime (invalid argument)", "cudaSuccess", "it could not run a batch: Error Code 1"),
+        ("Error Code 2: OutOfMemory (Requested size was 99 bytes.)", "cudaSuccess", "no memory left.*--max-batch"),
+        ("", "cudaErrorIllegalAddress", "CUDA: cudaErrorIllegalAddress"),
+        ("", "cudaErrorMemoryAllocation", "no memory left.*--max-batch"),
+    ],
+)
+def test_what_fails_while_a_plan_runs_is_one_message(
+    build: Callable[..., Bundle], images: Images, machine: Machine, complaint: str, fault: str, said: str
+) -> None:
+    bundle = build()
+    for warm in (False,) if complaint else (False, True):  # a captured graph runs without the library
+        embedder = bundle.embedder("ground")
+        expected = embedder.embed(images) if warm else None
+        machine.trt.run_fails, machine.gpu.fault = complaint, fake_cuda.cudaError_t[fault]
+        with pytest.raises(UserError, match=said) as error:
+            embedder.embed(images)
+        assert "no memory" in said or "ground.plan" in str(error.value)
+        machine.trt.run_fails, machine.gpu.fault = "", fake_cuda.cudaError_t.cudaSuccess
+        if expected is not None:
+            np.testing.assert_allclose(embedder.embed(images), expected, atol=1e-6)
+
+
+def test_what_fails_while_a_plan_is_loaded_is_one_message(build: Callable[..., Bundle], machine: Machine) -> None:
+    bundle = build()
+    machine.trt.load_fails = "Error Code 1: Serialization (magic tag does not match)"
+    with pytest.raises(BundleError, match=r"TensorRT refuses it: Error Code 1.*Build it here"):
+        bundle.embedder("ground")
+    machine.trt.load_fails = "[defaultAllocator.cpp] Cuda Runtime (out of memory)"
+    with pytest.raises(UserError, match=r"no memory left.*--max-batch"):
+        bundle.embedder("ground")
 
 
 def test_one_module_knows_cuda() -> None:

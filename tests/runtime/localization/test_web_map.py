@@ -51,11 +51,11 @@ def _document(page: bytes) -> dict[str, Any]:
     return held
 
 
-def _drive(count: int = 12) -> list[Waypoint]:
+def _drive() -> list[Waypoint]:
     """Eastwards, lost in the middle, with an evil name and an evil tile."""
-    lat, lon = moved(-30.0, -15.0, [20.0 * step for step in range(count)], [0.0] * count)
-    parts: list[tuple[TrackState, int]] = [("searching", 2), ("tracking", 4), ("lost", 2), ("tracking", count - 8)]
-    states = [state for state, steps in parts for _ in range(steps)]
+    sure: tuple[TrackState, ...] = ("tracking", "tracking", "tracking")
+    states: tuple[TrackState, ...] = ("searching", "searching", *sure, "lost", "lost", *sure)
+    lat, lon = moved(-30.0, -15.0, [20.0 * step for step in range(len(states))], [0.0] * len(states))
     tile = Tile(EVIL, EVIL, float(lat[0]), float(lon[0]))
     return [
         Waypoint(

@@ -1,5 +1,6 @@
 """Maps that lack data, are damaged, or change while they are read are refused by name; large ones need no memory."""
 
+import os
 import re
 import subprocess
 import sys
@@ -84,6 +85,20 @@ def test_a_map_that_is_gone_when_it_is_read_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ImageError, match=r"map\.tif is not a file"):
         source.read(source.tiles[0])
+
+
+@pytest.mark.parametrize("name", ["map.tif.aux.xml", "map.aux", "map.xml", "map.tfw", "map.TFW", "map.tif.ovr"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_a_pipe_or_device_that_gdal_would_read_with_a_map_is_named(tmp_path: Path, name: str, target: str) -> None:
+    path = utm_map(tmp_path / "map.tif", picture(60, 60))
+    os.mkfifo(tmp_path / "other.xml")  # no map's
+    assert len(open_geotiff(path, GeoTiffOptions(30)).tiles) == 1
+    if target == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(DataError, match=re.escape(f"{name} is a pipe or a device")):
+        open_geotiff(path, GeoTiffOptions(30))
 
 
 @settings(max_examples=60, deadline=None)
