@@ -40,6 +40,7 @@ def test_its_steps_make_a_system_that_locates_an_image(tmp_path: Path) -> None:
         network["PIP_CERT"] = "/etc/pip.pem"
     subprocess.run(["git", "clone", "--quiet", ROOT, context], check=True)
     image = dockerfile.build(FILE, context, base, tmp_path, network)
+    (image.root / "data" / "world").mkdir()
     tiny = make_world(image.root / "data" / "world", 3)
     tiny.photograph(image.root / "data" / "photo.png", 4)
     program = "/opt/geodtr/bin/geodtr-export"
