@@ -11,7 +11,8 @@ from geodtr.cli.console import messages, output, show_line, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
-from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
+from geodtr.cli.deploy.image_options import PANEL, ImageOptions
+from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -31,17 +32,21 @@ if TYPE_CHECKING:
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame
-    from geodtr.runtime.localization.result import Localisation, Waypoint
+    from geodtr.runtime.localization.result import Localisation, Refined, Waypoint
     from geodtr.runtime.tracking.run import Tracked
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 
-@with_options({PANEL: (ImageOptions,), "Autopilot: --mavlink ADDRESS": (AutopilotOptions,)})
+@with_options(
+    {
+        PANEL: (ImageOptions,),
+        "Frames that look down: --view nadir": (NadirArguments,),
+        "Autopilot: --mavlink ADDRESS": (AutopilotOptions,),
+    }
+)
 def localize(
-    bundle: Annotated[
-        Path, typer.Option("--bundle", help="The bundle whose ground branch embeds.", show_default=False)
-    ],
+    bundle: Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)],
     place: Annotated[
         GalleryLocation,
         typer.Option(
@@ -55,6 +60,9 @@ def localize(
     places: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
     ] = None,
+    view: Annotated[
+        View, typer.Option("--view", help="What the images show: the surroundings, or the ground straight below.")
+    ] = "ground",
     top: Annotated[int, typer.Option("--top", min=1, help="Number of tiles per image.")] = 5,
     headings: Headings = 1,
     near: Annotated[
@@ -106,7 +114,8 @@ def localize(
     *,
     given: Mapping[str, Any],
 ) -> None:
-    """Find where street-level images were taken: the nearest tiles, best first, and one position out of them.
+    """Find where street-level images or nadir frames were taken: the nearest tiles, best first, and one position out of
+    them.
 
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
@@ -121,10 +130,10 @@ def localize(
     from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import track_moments
 
-    prior, intake = None if near is None else _parse_near(near), intake_of(given)
+    prior, taking = None if near is None else _parse_near(near), taking_of(view, given)
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
-    frames = open_frames(places or [], every=every, limit=limit)
+    frames = with_given_altitudes(open_frames(places or [], every=every, limit=limit), given)
     live = frames.kind == "camera" or from_pipe(odometry)
     link = link_of(given, track=odometry is not None, live=live)
     drive = drive_of(odometry, frames if places else None, video_start, limit, link)
@@ -133,7 +142,7 @@ def localize(
     check_pictures(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
-            Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, intake=intake)
+            Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, **taking)
         )
         _warn_of(localizer.gallery, place)
         if picture is not None:
@@ -225,7 +234,9 @@ def _tell(
             if doubts == 1:
                 warn(f"{located.image}: the model was not trained on such images: {located.doubt}.")
             continue
-        reason = answer.uncalibrated if isinstance(answer, Localisation) and answer.fix is not None else None
+        reason = None
+        if isinstance(answer, Localisation) and answer.fix is not None and answer.nadir is None:
+            reason = answer.uncalibrated
         if reason is not None and reason not in uncalibrated:
             uncalibrated.add(reason)
             warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
@@ -246,13 +257,34 @@ def _show_tiles(located: "Localisation") -> None:
 
 
 def _fix_of(located: "Localisation") -> str:
-    fix = located.fix
+    fix, nadir = located.fix, located.nadir
     heading = "" if located.heading is None else f", heading {located.heading:.0f}°"
+    if nadir is not None:
+        if nadir.ground_metres is not None:
+            heading += f", {nadir.ground_metres:.0f} m wide"
+        if nadir.altitude is not None:
+            heading += f", altitude {nadir.altitude:.0f} m"
+        if nadir.refined is not None:
+            return _refined_of(nadir.refined)
+        if nadir.unrefined is not None:
+            return f"no position: {nadir.unrefined}"
     if fix is None:
         return f"no position{heading}: {located.uncalibrated}"
     claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
     position = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
     return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
+
+
+def _refined_of(refined: "Refined") -> str:
+    """The second stage's position with its standard deviations."""
+    whose = "camera above" if refined.camera else "the middle shows"
+    east, _, north = refined.covariance_m2
+    pose = f"heading {refined.heading:.1f}°, {refined.ground_metres:.1f} m wide"
+    if refined.altitude is not None and refined.tilt is not None:
+        pose += f", altitude {refined.altitude:.1f} m, tilt {refined.tilt:.1f}°"
+    sure = f"sigma {east**0.5:.2f} m east, {north**0.5:.2f} m north"
+    agreeing = f"{refined.inliers} of {refined.matches} features agree"
+    return f"{whose} {refined.lat:.7f}, {refined.lon:.7f}, {pose} ({sure}; {agreeing})"
 
 
 def _show_point(tracked: "Tracked") -> None:

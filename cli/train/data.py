@@ -35,6 +35,27 @@ def world(
     messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
 
 
+def flight(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Number of nadir frames.", show_default=False)],
+    side: Annotated[float, typer.Option("--side", metavar="METRES", help="Side of the map.")] = 600.0,
+    stride: Annotated[
+        float, typer.Option("--stride", metavar="METRES", help="Distance between tiles, which are 60 m wide.")
+    ] = 30.0,
+    tilt: Annotated[float, typer.Option("--tilt", metavar="DEGREES", help="Largest tilt of the camera.")] = 10.0,
+    region: Annotated[
+        str, typer.Option("--region", help="Where in the world: another region is unseen ground.")
+    ] = "coast",
+    seed: Seed = 0,
+) -> None:
+    """Render a generated map as tiles, and nadir frames of it in other light and season, with the truth about each."""
+    from geodtr.training.world.flight import FlightSet, write_flight
+
+    options = FlightSet(frames=frames, side=side, stride=stride, tilt=tilt, region=region, seed=seed)
+    table = write_flight(out, options, track=track)
+    messages.print(f"Wrote {out / 'tiles'}, a source of tiles, and {_count(frames, 'frame')} with {table}")
+
+
 data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
 Specs = Annotated[
     list[str],
@@ -227,4 +248,5 @@ def _few(entries: list[str]) -> str:
 
 def add_to(app: typer.Typer) -> None:
     app.command()(world)
+    app.command()(flight)
     app.add_typer(data, name="data")

@@ -11,6 +11,7 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.coverage import Frame, measure
 from geodtr.runtime.sources.mosaic import Mosaic, lay_mosaic
+from geodtr.runtime.sources.raster.geotiff import GeoTiff, reopen_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions
@@ -47,9 +48,12 @@ class Reread:
     def __init__(self) -> None:
         self._lock = Lock()
         self._sources: dict[object, tuple[MapTiles, frozenset[object]] | UserError] = {}
+        self._maps: dict[str, GeoTiff | UserError] = {}
 
     def read(self, tile: Tile) -> Decoded:
-        """Raises ImageError when the file is gone, or holds no such tile any more."""
+        """Raises ImageError when the file is gone, holds no such tile any more, or is a map that needs options."""
+        if "window" in tile.more:
+            return self._map(tile.file).read(tile)
         if "zoom" not in tile.more:
             return decode(Path(tile.file))
         origin = _PLACE.fullmatch(tile.file)
@@ -63,6 +67,18 @@ class Reread:
         if (x, y) not in held:
             raise ImageError(f"{place} holds no tile {zoom}/{x}/{y} any more.")
         return source.read(tile)
+
+    def _map(self, file: str) -> GeoTiff:
+        with self._lock:
+            if file not in self._maps:
+                try:
+                    self._maps[file] = reopen_geotiff(Path(file))
+                except UserError as error:
+                    self._maps[file] = error
+            opened = self._maps[file]
+        if isinstance(opened, UserError):
+            raise ImageError(str(opened))
+        return opened
 
     def _source(self, place: Path, zoom: int | None, merge: int, tms: bool) -> tuple[MapTiles, frozenset[object]]:
         key = (place, zoom, merge, tms)

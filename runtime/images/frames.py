@@ -29,12 +29,14 @@ class Frame:
     `name` identifies it: its path, or `drive.mp4#57` for frame 57 (counted from 0) of a video; empty for a single
     image. `image` is a file, or pixels (uint8 RGB [h, w, 3]), an ImageError where a source breaks off, or None once its
     pixels were used and dropped. `time` is in seconds: since the start of the video, for a camera since
-    1970-01-01T00:00Z; None for files and plain pixels.
+    1970-01-01T00:00Z; None for files and plain pixels. `altitude` is the camera's in metres above the ground, where it
+    is known.
     """
 
     name: str
     image: Path | Images | ImageError | None
     time: float | None = None
+    altitude: float | None = None
 
     @property
     def called(self) -> str:

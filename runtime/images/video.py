@@ -32,14 +32,12 @@ class Seen(NamedTuple):
     time: float | None
 
 
-def check_opencv() -> None:
-    """Raise MissingDependency unless OpenCV is installed."""
+def check_opencv(what: str = "Videos and cameras need") -> None:
+    """Raise MissingDependency, which names `what` needs it, unless OpenCV is installed."""
     try:
         import cv2  # noqa: F401 (only to see whether it can be imported)
     except ImportError as error:
-        raise MissingDependency(
-            f"Videos and cameras need OpenCV, which cannot be imported ({error}): {install_hint('video')}"
-        ) from None
+        raise MissingDependency(f"{what} OpenCV, which cannot be imported ({error}): {install_hint('video')}") from None
 
 
 def read_video(path: Path, every: int = 1) -> Generator[Seen, None, None]:

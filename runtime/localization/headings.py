@@ -51,12 +51,13 @@ def align(panorama: Images, heading: float) -> Turns:
 @dataclass(frozen=True, slots=True)
 class TurnedHits:
     """The nearest references of one image over all its turns, best first: `rows` int64 [K], `scores` float32 [K], and
-    the heading that found each, float64 [K] in degrees.
+    the heading that found each, float64 [K] in degrees, by the turn `turns`, int64 [K].
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     headings: NDArray[np.float64]
+    turns: NDArray[np.int64]
 
 
 def best_turns(hits: Hits, headings: NDArray[np.float64]) -> TurnedHits:
@@ -67,4 +68,5 @@ def best_turns(hits: Hits, headings: NDArray[np.float64]) -> TurnedHits:
     _, first = np.unique(rows, return_index=True)
     kept = np.sort(first)[:top]
     best = order[kept]
-    return TurnedHits(rows[kept], hits.scores.ravel()[best], headings[best // max(1, top)])
+    turns = best // max(1, top)
+    return TurnedHits(rows[kept], hits.scores.ravel()[best], headings[turns], turns)

@@ -1,4 +1,4 @@
-"""Localisation: the most similar tiles for street-level images, and one position fused from them.
+"""Localisation: the most similar tiles for street-level images or nadir frames, and one position fused from them.
 
 from geodtr.runtime.localization.localizer import Localizer
 
@@ -8,7 +8,7 @@ print(localizer.locate("street.jpg").fix)
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,14 @@ from threading import Lock
 from types import TracebackType
 
 import numpy as np
+from PIL import Image
 
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
@@ -31,10 +33,14 @@ from geodtr.runtime.images.intake import AS_TAKEN, Intake
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
 from geodtr.runtime.localization.headings import TurnedHits, align, best_turns, turn
-from geodtr.runtime.localization.result import Candidate, Localisation
+from geodtr.runtime.localization.matching import Features, Sift
+from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
+from geodtr.runtime.localization.refine import RefineOptions, Refiner
+from geodtr.runtime.localization.result import Candidate, Localisation, Nadir, Refined
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
 _Applicable = tuple[FixCalibration | None, str | None]
@@ -44,16 +50,29 @@ _Applicable = tuple[FixCalibration | None, str | None]
 @dataclass(frozen=True, slots=True)
 class _Query:
     """An image preprocessed for the engine, uint8 [N, H, W, 3], rotated to each of N headings; `headings` is None if
-    headings are neither searched nor stated by the file. `doubt`: see Localisation.
+    headings are neither searched nor stated by the file. `doubt`: see Localisation. Of a nadir frame they are its
+    suppositions, and `frame` is kept for the second stage.
     """
 
     images: Images
     headings: Floats | None
-    doubt: str | None
+    doubt: str | None = None
+    supposed: Hypotheses | None = None
+    frame: Image.Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The nearest tiles of a query, and of which of its rotations or suppositions each is: `hits` of each of them."""
+
+    query: _Query
+    best: TurnedHits
+    hits: Hits
 
 
 class Localizer:
-    """Finds the references that match a query image, with a bundle's ground branch and a gallery.
+    """Finds the references that match a query image, with a bundle and a gallery: by the ground branch, or with `nadir`
+    by the aerial branch, for frames that look straight down.
 
     Bundle and gallery must be of the same embedding space. Safe to call from several threads: they decode and search
     in parallel, and use the engine one after another.
@@ -75,8 +94,10 @@ class Localizer:
         *,
         headings: int = 1,
         intake: Intake = AS_TAKEN,
+        nadir: NadirOptions | None = None,
+        refine: RefineOptions | None = None,
     ) -> None:
-        """Open the ground engine for a gallery.
+        """Open the engine for a gallery.
 
         A fix claims a radius if the gallery has a calibration (`fixes.json`) for exactly these conditions.
 
@@ -91,19 +112,31 @@ class Localizer:
             Images that are not full panoramas are never rotated. With 1, a panorama whose file states its heading
             (GPano) is aligned by it.
         intake
-            What is known of all images, and whether one that the model was not trained on is refused.
+            What is known of all images, and whether one that the model was not trained on is refused; street-level
+            images alone are checked.
+        nadir
+            How frames that look straight down are searched; None for street-level images.
+        refine
+            How a second stage confirms or refuses each nadir frame's places; None leaves it out.
 
         Raises
         ------
         EmbeddingSpaceMismatch
             Another model built the gallery.
         ConfigError
-            The model's panorama has fewer columns than `headings`, or the model cannot take what `intake` states.
+            The model's panorama has fewer columns than `headings`, or the model cannot take what `intake` states; the
+            options do not go together; or the size of the tiles on the ground is not known.
         GalleryError
             The calibration cannot be read.
+        MissingDependency
+            `refine` needs OpenCV.
         """
         require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
-        self._embedder = bundle.embedder("ground", options)
+        if nadir is not None and headings != 1:
+            raise ConfigError("Headings of a panorama and a nadir frame do not go together: set its rotations.")
+        if nadir is None and refine is not None:
+            raise ConfigError("The second stage is for frames that look straight down: give nadir options as well.")
+        self._embedder = bundle.embedder("ground" if nadir is None else "aerial", options)
         self._how = self._embedder.spec.preprocessing
         if not 1 <= headings <= self._how.width:
             raise ConfigError(f"headings is {headings}; allowed are 1 to {self._how.width}, the model's columns.")
@@ -113,6 +146,11 @@ class Localizer:
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
         self._engine = Lock()
+        self._nadir = nadir
+        self._tile = (0.0, 0) if nadir is None else self._measure_tile(nadir)
+        self._refiner: Refiner[Features] | None = None
+        if nadir is not None and refine is not None:
+            self._refiner = Refiner(gallery, Sift(), refine, nadir.fov)
         self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
 
     @property
@@ -155,6 +193,8 @@ class Localizer:
         *,
         headings: int = 1,
         intake: Intake = AS_TAKEN,
+        nadir: NadirOptions | None = None,
+        refine: RefineOptions | None = None,
     ) -> "Localizer":
         """Open a bundle folder and a gallery, a folder or in Milvus (see open_gallery).
 
@@ -162,7 +202,9 @@ class Localizer:
         """
         opened = open_gallery(gallery)
         try:
-            return cls(open_bundle(Path(bundle)), opened, options, headings=headings, intake=intake)
+            return cls(
+                open_bundle(Path(bundle)), opened, options, headings=headings, intake=intake, nadir=nadir, refine=refine
+            )
         except BaseException:
             opened.close()
             raise
@@ -199,9 +241,8 @@ class Localizer:
             `top` is less than 1.
         """
         frame = _framed(image)
-        query = self._load(frame)
-        (hits,) = self._search([query], top, near)
-        return self._answer(frame, query, hits, top, near)
+        (found,) = self._search([self._load(frame)], top, near)
+        return self._answer(frame, found, top, near)
 
     def locate_frames(
         self,
@@ -218,14 +259,15 @@ class Localizer:
         Threads decode ahead while the engine runs. Images for which `on_error` returns are left out. `count`, if known,
         is for `track`. Raises ImageError, naming the bad image, if `on_error` does.
         """
-        size = max(1, BATCH_SIZE // self._headings)
+        rotated = self._headings if self._nadir is None else self._nadir.steps * self._nadir.ground_sizes
+        size = max(1, BATCH_SIZE // rotated)
         with closing(work_ahead(self._load, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
                 results = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, query), hits in zip(loaded, results, strict=True):
-                    yield self._answer(frame, query, hits, top, near)
+                for (frame, _), found in zip(loaded, results, strict=True):
+                    yield self._answer(frame, found, top, near)
 
     def locate_live(
         self,
@@ -249,6 +291,8 @@ class Localizer:
 
     def _load(self, frame: Frame) -> _Query:
         """Decode, check, preprocess and turn one image."""
+        if self._nadir is not None:
+            return self._load_nadir(frame, self._nadir)
         taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called)
         pixels = preprocess_frame(frame, taken.image, self._how)
         turns = None
@@ -262,31 +306,32 @@ class Localizer:
             else _Query(turns.images, turns.headings, taken.doubt)
         )
 
-    def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[TurnedHits]:
+    def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[_Found]:
         """The nearest tiles of each query over its headings, at least as many as a fix needs."""
         if top < 1:
             raise ConfigError(f"top is {top}; it must be at least 1.")
         with self._engine:
             descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
         hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
-        results = list[TurnedHits]()
+        results = list[_Found]()
         start = 0
         for query in queries:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
-            results.append(best_turns(Hits(hits.rows[part], hits.scores[part]), headings))
+            own = Hits(hits.rows[part], hits.scores[part])
+            results.append(_Found(query, best_turns(own, headings), own))
             start = part.stop
         return results
 
-    def _answer(self, frame: Frame, query: _Query, hits: TurnedHits, top: int, near: Near | None) -> Localisation:
+    def _answer(self, frame: Frame, found: _Found, top: int, near: Near | None) -> Localisation:
+        hits = found.best
         tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
         lat, lon = (
             np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
         )
         fix = fuse(hits.scores[:CANDIDATES], lat, lon)
-        headings = [None if np.isnan(heading) else float(heading) for heading in hits.headings]
-        shown = zip(hits.rows[:top].tolist(), tiles, hits.scores.tolist(), headings, strict=False)
-        candidates = tuple(Candidate(*each) for each in shown)
+        every = tuple(self._candidates(found, tiles))
+        candidates, heading, query = every[:top], every[0].heading if every else None, found.query
         radius = None if near is None else near.radius
         if radius not in self._calibrations:
             self._calibrations[radius] = self._applicable(radius)
@@ -295,14 +340,72 @@ class Localizer:
             uncalibrated = "no tile lies within the prior"
         elif fix is None:
             uncalibrated = "no tile found has a position"
+        elif self._nadir is not None:
+            uncalibrated = "a calibration is of street-level images, and this is a nadir frame"
         elif query.doubt is not None:
             uncalibrated = f"the model was not trained on such images: {query.doubt}"
-        elif self._headings > 1 and headings[0] is None:
+        elif self._headings > 1 and heading is None:
             uncalibrated = "the image is no full turn, so no headings were searched"
         elif calibration is not None:
             fix = calibration.apply(fix)
-        heading = headings[0] if headings else None
-        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt)
+        nadir = self._seen_from_above(found, every)
+        if self._nadir is not None and self._nadir.steps == 1:
+            heading = None  # given, or not searched
+        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir)
+
+    def _load_nadir(self, frame: Frame, options: NadirOptions) -> _Query:
+        """Decode one frame and crop it for all its suppositions."""
+        decoded = decode_frame(frame)
+        try:
+            supposed = suppose(decoded.image, frame.altitude, options, *self._tile, self._how)
+        except ImageError as error:
+            raise ImageError(f"{frame.called}: {error}") from None
+        kept = None if self._refiner is None else decoded.image
+        return _Query(supposed.images, supposed.headings, None, supposed, kept)
+
+    def _candidates(self, found: _Found, tiles: Sequence[Tile]) -> Iterator[Candidate]:
+        """The tiles found, each with the pose under which it was; of a nadir frame a tile's own heading is added."""
+        best, supposed = found.best, found.query.supposed
+        for row, tile, score, heading, turned in zip(
+            best.rows.tolist(), tiles, best.scores.tolist(), best.headings, best.turns.tolist(), strict=False
+        ):
+            if supposed is None or self._nadir is None:
+                yield Candidate(row, tile, score, None if np.isnan(heading) else float(heading))
+            else:
+                pose = sharpened(found.hits, row, turned, supposed, self._nadir)
+                yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width)
+
+    def _seen_from_above(self, found: _Found, candidates: Sequence[Candidate]) -> Nadir | None:
+        """What a nadir frame shows beside its place, with the second stage's answer."""
+        if self._nadir is None:
+            return None
+        width = candidates[0].ground_metres if candidates and self._nadir.ground_sizes > 1 else None
+        answer: Refined | str | None = None
+        if self._refiner is not None and found.query.frame is not None:
+            answer = self._refiner.refine(found.query.frame, candidates)
+        return Nadir(
+            ground_metres=width,
+            altitude=None if width is None else self._nadir.altitude_of(width),
+            refined=answer if isinstance(answer, Refined) else None,
+            unrefined=answer if isinstance(answer, str) else None,
+        )
+
+    def _measure_tile(self, options: NadirOptions) -> tuple[float, int]:
+        """Metres and pixels of a tile's side, as the first tile has them. Raises ConfigError where they are unknown."""
+        tile = next(self.gallery.all_tiles(), None)
+        pixels = 2 * self._how.height if self._how.polar else max(self._how.height, self._how.width)
+        if tile is None:
+            return options.tile_metres or 1.0, pixels
+        with suppress(ImageError):
+            pixels = Reread().read(tile).image.width
+        if options.tile_metres is not None:
+            return options.tile_metres, pixels
+        if tile.metres_per_pixel is None:
+            raise ConfigError(
+                f"{self.gallery.name} does not say how large its tiles are on the ground, which a nadir frame must be "
+                "cropped to. Give the side of a tile in metres: --tile-metres 60"
+            )
+        return tile.metres_per_pixel * pixels, pixels
 
     def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""

@@ -21,12 +21,54 @@ class Candidate:
     """A tile that may match a query: its gallery row, its tile, and its cosine similarity (-1..1).
 
     `heading` is the query's heading that matched, in degrees clockwise from north; None if headings were not searched.
+    `ground_metres` is the width on the ground under which a nadir frame matched.
     """
 
     row: int
     place: Tile
     score: float
     heading: float | None = None
+    ground_metres: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """A nadir frame's position by features that it has in common with the map, in degrees (WGS 84).
+
+    It is the camera's, the point below it, if `camera`; otherwise the position that the frame's middle shows. `heading`
+    is where the frame's upper edge points, degrees clockwise from north; `ground_metres` the width that the frame shows
+    around its middle, or would show without tilt. `altitude` is in metres above the ground and `tilt` in degrees from
+    the vertical, None without a field of view. `inliers` of `matches` agree, found around the tile `tile`.
+    `covariance_m2` is the position's in metres squared: east east, east north, north north. It follows from how far the
+    inliers scatter, and knows nothing of an error of the map, or of heights that the map does not show.
+    """
+
+    lat: float
+    lon: float
+    camera: bool
+    heading: float
+    ground_metres: float
+    altitude: float | None
+    tilt: float | None
+    tile: str
+    matches: int
+    inliers: int
+    covariance_m2: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Nadir:
+    """What is known of a frame that looks straight down, beside its place.
+
+    `ground_metres` is the width on the ground under which it matches best, None if only one was searched; `altitude`
+    the metres above the ground at which it shows so much, None without a field of view. `refined` is the second
+    stage's answer; `unrefined` is the reason why it has none, both None if it was not asked.
+    """
+
+    ground_metres: float | None
+    altitude: float | None
+    refined: Refined | None = None
+    unrefined: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +77,8 @@ class Waypoint:
 
     Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
     metres: for a single image the calibrated claim, for a track the filter's own estimate. `spread_m` and `margin` are
-    the image's own fix's, `candidates` its nearest tiles, best first. Unknown values are None.
+    the image's own fix's, `candidates` its nearest tiles, best first; `altitude_m` is above the ground. Unknown values
+    are None.
     """
 
     state: Literal["fix", "no fix"] | TrackState
@@ -49,6 +92,7 @@ class Waypoint:
     spread_m: float | None = None
     margin: float | None = None
     candidates: tuple[Candidate, ...] = ()
+    altitude_m: float | None = None
 
     @property
     def reliable(self) -> bool:
@@ -64,7 +108,7 @@ class Localisation:
     for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
     unless headings were searched and the image is a full turn, or its file states one. `uncalibrated` is the reason why
     the fix claims no radius; None where it claims one. `doubt` is why the image is none that the model was trained on;
-    None where nothing speaks against it.
+    None where nothing speaks against it. `nadir` is for frames that look straight down.
     """
 
     image: str | None
@@ -74,13 +118,34 @@ class Localisation:
     heading: float | None
     uncalibrated: str | None
     doubt: str | None = None
+    nadir: Nadir | None = None
 
     @property
     def waypoint(self) -> Waypoint:
-        """The result as a flat record."""
-        fix = self.fix
-        if fix is None:
-            return Waypoint("no fix", self.image, self.time, heading=self.heading, candidates=self.candidates)
+        """The result as a flat record: the second stage's position where it was asked, and none where it refuses."""
+        fix, nadir = self.fix, self.nadir
+        altitude = None if nadir is None else nadir.altitude
+        if nadir is not None and nadir.refined is not None:
+            refined = nadir.refined
+            return Waypoint(
+                state="fix",
+                image=self.image,
+                time_s=self.time,
+                lat=refined.lat,
+                lon=refined.lon,
+                heading=refined.heading,
+                altitude_m=refined.altitude,
+                candidates=self.candidates,
+            )
+        if fix is None or (nadir is not None and nadir.unrefined is not None):
+            return Waypoint(
+                state="no fix",
+                image=self.image,
+                time_s=self.time,
+                heading=self.heading,
+                altitude_m=altitude,
+                candidates=self.candidates,
+            )
         within = {radius.share: radius.metres for radius in fix.within}
         return Waypoint(
             state="fix",
@@ -91,6 +156,7 @@ class Localisation:
             heading=self.heading,
             within_68_m=within.get(0.68),
             within_95_m=within.get(0.95),
+            altitude_m=altitude,
             spread_m=fix.spread,
             margin=fix.margin,
             candidates=self.candidates,

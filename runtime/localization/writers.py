@@ -98,7 +98,8 @@ def _csv_bytes(waypoints: Sequence[Waypoint]) -> bytes:
     candidates = [f"{name}_{number}" for number in range(1, most + 1) for name in _OF_A_CANDIDATE]
     writer.write([*(field.name for field in fields(Waypoint) if field.name != "candidates"), *candidates])
     for waypoint in waypoints:
-        *values, ranked = record(waypoint).values()
+        values = record(waypoint)
+        ranked = values.pop("candidates")
         cells = [each[name] for each in ranked for name in _OF_A_CANDIDATE]
-        writer.write([*values, *cells, *[None] * (len(candidates) - len(cells))])
+        writer.write([*values.values(), *cells, *[None] * (len(candidates) - len(cells))])
     return text.getvalue().encode("utf-8", "surrogateescape")

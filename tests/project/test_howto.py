@@ -67,6 +67,11 @@ def test_a_geotiff(folder: Path) -> None:
     assert json.loads((folder / "fixes.geojson").read_text())["features"]
 
 
+def test_a_drone_that_looks_down(folder: Path) -> None:
+    follow("nadir.md", folder)
+    assert len((folder / "fixes.jsonl").read_text().splitlines()) == 6
+
+
 def test_a_jetson_s_bundles_are_built_on_a_workstation(folder: Path) -> None:
     follow("jetson.md", folder)
 

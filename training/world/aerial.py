@@ -14,7 +14,7 @@ from geodtr.training.world.colours import (
     tree_colours,
 )
 from geodtr.training.world.cover import ground_cover
-from geodtr.training.world.objects import Boxes, Trees, tops
+from geodtr.training.world.objects import Boxes, Shown, Trees, tops
 from geodtr.training.world.scene import Scene, Surface
 from geodtr.training.world.views import Points, Seen, View, seen
 
@@ -32,8 +32,12 @@ def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
     x = centre[:, :1] + np.tile(steps, side)
     y = centre[:, 1:] - np.repeat(steps, side)
     height, shown = tops(scene.things, x, y)
-    points = Points(x, y, height.reshape(x.shape))
-    cover = ground_cover(scene, x, y)
+    return view_from_above(scene, look, Points(x, y, height.reshape(x.shape)), shown)
+
+
+def view_from_above(scene: Scene, look: Look, points: Points, shown: Shown) -> View:
+    """The colours of points that are seen from above, each the ground or the top of the object that is `shown`."""
+    cover = ground_cover(scene, points.x, points.y)
     colour = ground_colours(look, cover)
 
     pixels = colour.reshape(-1, 3)
@@ -47,7 +51,7 @@ def aerial_view(scene: Scene, look: Look, *, centre: Floats, side: int) -> View:
     pixels[crowns.pixel] = _crowns(scene.trees, crowns)
     pixels[_shaded(scene, look, points)] *= _SHADE
 
-    kind = shown.kind.reshape(x.shape)
+    kind = shown.kind.reshape(points.x.shape)
     return View(colour, np.where(kind > 0, kind, cover.surface))
 
 

@@ -3,7 +3,6 @@
 The number of processes does not change the result.
 """
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from geodtr.training.world.arrays import Positions
 from geodtr.training.world.regions import choose_positions, find_region
 from geodtr.training.world.render import render
 from geodtr.training.world.terrain import World
-from geodtr.training.world.workers import run_jobs
+from geodtr.training.world.workers import checked_workers, run_jobs
 
 HEIGHTS = range(16, 1025)
 WIDTHS = range(32, 4097)
@@ -91,7 +90,7 @@ def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, t
     ConfigError
         The region has no room for so many pairs.
     """
-    workers = _checked_workers(workers)
+    workers = checked_workers(workers)
     region = find_region(world_set.region)
     with new_folder(out) as folder:
         positions = choose_positions(World(world_set.seed, region.style), region, world_set.pairs)
@@ -134,11 +133,3 @@ def _render_and_write(job: _Job) -> list[float]:
 def _image(branch: Branch, index: int) -> str:
     """The path of an image relative to the data set's folder."""
     return f"{branch}/{index:06d}.png"
-
-
-def _checked_workers(workers: int | None) -> int:
-    if workers is None:
-        return os.cpu_count() or 1
-    if workers < 1:
-        raise ConfigError(f"workers is {workers}; allowed are whole numbers from 1.")
-    return workers

@@ -53,25 +53,27 @@ class Scene:
         return {Surface.HALL: self.halls, Surface.HOUSE: self.houses, Surface.CAR: self.cars, Surface.TREE: self.trees}
 
 
-def build_scene(world: World, positions: Positions, cars: Feature) -> Scene:
-    """Everything within sight of `positions`, [B, 2] world metres, with the cars of one moment."""
+def build_scene(world: World, positions: Positions, cars: Feature, reach: float = _REACH) -> Scene:
+    """Everything within `reach` metres of `positions`, [B, 2] world metres, with the cars of one moment."""
     frame = world.frame(positions)
-    lattice = Lattice.around(positions, _REACH + _MOTTLE_CELL, _MOTTLE_CELL)
+    lattice = Lattice.around(positions, reach + _MOTTLE_CELL, _MOTTLE_CELL)
     (mottle,) = world.draw(Feature.MOTTLE, lattice.cells(), 1)
-    halls = _build(world, frame, Feature.HALLS, world.style.halls, apart_from=None)
-    houses = _build(world, frame, Feature.HOUSES, world.style.houses, apart_from=halls)
-    trees = _plant(world, frame, halls, houses)
-    return Scene(world, frame, Mottle(lattice, mottle), halls, houses, trees, _park(world, frame, cars))
+    halls = _build(world, frame, Feature.HALLS, world.style.halls, reach, apart_from=None)
+    houses = _build(world, frame, Feature.HOUSES, world.style.houses, reach, apart_from=halls)
+    trees = _plant(world, frame, reach, halls, houses)
+    return Scene(world, frame, Mottle(lattice, mottle), halls, houses, trees, _park(world, frame, cars, reach))
 
 
 def another_moment(scene: Scene, cars: Feature) -> Scene:
-    """The same locations with other cars."""
-    return replace(scene, cars=_park(scene.world, scene.frame, cars))
+    """The same locations with other cars, within sight."""
+    return replace(scene, cars=_park(scene.world, scene.frame, cars, _REACH))
 
 
-def _build(world: World, frame: Frame, feature: Feature, buildings: Buildings, apart_from: Boxes | None) -> Boxes:
+def _build(
+    world: World, frame: Frame, feature: Feature, buildings: Buildings, reach: float, apart_from: Boxes | None
+) -> Boxes:
     """Buildings parallel to their nearest road, where land use, roads and `apart_from` leave room."""
-    lattice = Lattice.around(frame.origins, _REACH, buildings.cell)
+    lattice = Lattice.around(frame.origins, reach, buildings.cell)
     present, east, north, first, second, tall, tone = world.draw(feature, lattice.cells(), 7)
     x, y = _shifted(lattice, east, north, 0.1 * buildings.cell)
     shortest, longest = buildings.side
@@ -90,10 +92,10 @@ def _build(world: World, frame: Frame, feature: Feature, buildings: Buildings, a
     return Boxes(lattice, x, y, roads.east, roads.north, length / 2, width / 2, height, tone)
 
 
-def _plant(world: World, frame: Frame, halls: Boxes, houses: Boxes) -> Trees:
+def _plant(world: World, frame: Frame, reach: float, halls: Boxes, houses: Boxes) -> Trees:
     """Trees by land use, and rows of trees along the roads of some blocks, clear of roads and buildings."""
     plants = world.style.plants
-    lattice = Lattice.around(frame.origins, _REACH, _TREE_CELL)
+    lattice = Lattice.around(frame.origins, reach, _TREE_CELL)
     present, east, north, wide, tall, tone = world.draw(Feature.TREES, lattice.cells(), 6)
     radius = 1.0 + 1.4 * wide
     x, y = _shifted(lattice, east, north, _TREE_CELL - 2 * radius)
@@ -107,9 +109,9 @@ def _plant(world: World, frame: Frame, halls: Boxes, houses: Boxes) -> Trees:
     return Trees(lattice, x, y, radius, height, needles < plants.conifers, tone)
 
 
-def _park(world: World, frame: Frame, cars: Feature) -> Boxes:
+def _park(world: World, frame: Frame, cars: Feature, reach: float) -> Boxes:
     """Cars on paved roads, along the road and off its centre line."""
-    lattice = Lattice.around(frame.origins, _REACH, _CAR_CELL)
+    lattice = Lattice.around(frame.origins, reach, _CAR_CELL)
     present, tone = world.draw(cars, lattice.cells(), 2)
     x, y = lattice.centres()
     roads = world.roads(frame, x, y)

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from geodtr.runtime.errors import UserError
+from geodtr.runtime.errors import ConfigError, UserError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -41,6 +41,15 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gen
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def checked_workers(workers: int | None) -> int:
+    """The number of processes, one per core where it is None. Raises ConfigError when it is below 1."""
+    if workers is None:
+        return os.cpu_count() or 1
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; allowed are whole numbers from 1.")
+    return workers
 
 
 @contextmanager

@@ -116,20 +116,19 @@ class GeoTiff:
     tiles: Sequence[Tile]
     notes: tuple[str, ...]
     bands: Bands
-    tile_pixels: int | None
     warped_to: str | None = None
     _handles: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type["GeoTiff"], tuple[Any, ...]]:
         """Handles stay behind when it is sent to another process."""
-        return GeoTiff, (self.path, self.tiles, self.notes, self.bands, self.tile_pixels, self.warped_to)
+        return GeoTiff, (self.path, self.tiles, self.notes, self.bands, self.warped_to)
 
     @property
     def name(self) -> str:
         return str(self.path)
 
     def read(self, tile: Tile) -> Decoded:
-        """The tile, rotated to its `heading`; if `tile_pixels` differs from the map's resolution, resampled bilinearly
+        """The tile, rotated to its `heading`; if it is drawn in other pixels than the map's, resampled bilinearly
         with antialiasing, from overviews where the map has them.
 
         Raises ImageError naming the map and the window that cannot be read.
@@ -138,7 +137,7 @@ class GeoTiff:
         from rasterio.windows import Window
 
         window = tile.more["window"]
-        side = self.tile_pixels or max(window[2:])
+        side = tile.more.get("pixels") or max(window[2:])
         how = Resampling.nearest if self.bands.palette is not None else Resampling.bilinear
         with gdal(ImageError, f"{tile.id} cannot be read from {self.path}: truncated or corrupt. Get it again."):
             values = self._handle().read(
@@ -178,8 +177,7 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
         warped_to = None
         locate = partial(_locate, dataset, path)
         if is_sheared(dataset.width, dataset.height, locate):
-            lat, lon = locate(np.array([dataset.width / 2]), np.array([dataset.height / 2]))
-            warped_to = conformal_system(float(lat[0]), float(lon[0]))
+            warped_to = _conformal(dataset, locate)
             dataset = warp(dataset, warped_to, bands)
             locate = partial(_locate, dataset, path)
             notes.append(
@@ -210,7 +208,29 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
                 "Leave them out: --nodata 0"
             )
         dataset.close()
-    return GeoTiff(path, MapCut(path, kept, pixels), tuple(notes), bands, pixels, warped_to)
+    return GeoTiff(path, MapCut(path, kept, pixels), tuple(notes), bands, warped_to)
+
+
+def reopen_geotiff(path: Path) -> GeoTiff:
+    """The map `path` for reading tiles that were cut before, with its bands as they are without options.
+
+    Raises DataError when it cannot be read any more, ConfigError when it needs options to be drawn.
+    """
+    dataset = open_map(path)
+    with local_only():
+        bands = choose_bands(dataset, None, None, str(path))
+        locate = partial(_locate, dataset, path)
+        warped_to = None
+        if is_sheared(dataset.width, dataset.height, locate):
+            warped_to = _conformal(dataset, locate)
+        dataset.close()
+    return GeoTiff(path, (), (), bands, warped_to)
+
+
+def _conformal(dataset: Any, locate: Locate) -> str:
+    """The system into which a map is warped."""
+    lat, lon = locate(np.array([dataset.width / 2]), np.array([dataset.height / 2]))
+    return conformal_system(float(lat[0]), float(lon[0]))
 
 
 def _check_georeferenced(dataset: Any, path: Path) -> None:

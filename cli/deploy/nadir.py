@@ -1,0 +1,126 @@
+"""The options of `localize` for frames that look straight down."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from geodtr.cli.deploy.image_options import ImageOptions, intake_of
+from geodtr.export.options import flag_of, option, options_of
+from geodtr.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from geodtr.runtime.images.frames import Frames
+    from geodtr.runtime.localization.nadir import NadirOptions
+    from geodtr.runtime.localization.refine import RefineOptions
+
+View = Literal["ground", "nadir"]
+
+
+@dataclass(frozen=True, slots=True)
+class NadirArguments:
+    """What the group of options holds; bounds are checked by `NadirOptions` and `RefineOptions`."""
+
+    altitude: str | None = option(
+        None,
+        "Above the ground: of all frames, or a CSV with the columns file and altitude.",
+        metavar="METRES|FILE.csv",
+        shown=False,
+    )
+    fov: float | None = option(None, "Angle of the frame's width.", metavar="DEGREES", shown=False)
+    """As of street-level images, whose option it is."""
+    frame_metres: str | None = option(
+        None,
+        "Range of the frame's width on the ground, where the altitude is unknown.",
+        metavar="LOW,HIGH",
+        shown=False,
+    )
+    size_error: float = option(0.2, "Uncertainty of a size that the altitude gives.", metavar="SHARE")
+    ground_sizes: int = option(3, "Ground sizes to search.", metavar="N")
+    rotations: int = option(16, "Rotations to search.", metavar="N")
+    heading: float | None = option(
+        None, "Where the frame's upper edge points; no rotation is searched.", metavar="DEGREES", shown="unknown"
+    )
+    tile_metres: float | None = option(
+        None, "Side of the gallery's tiles.", metavar="METRES", shown="as the gallery has it"
+    )
+    refine: bool = option(False, "Fix a position in metres by features of the best tiles, or refuse.", shown=False)
+    refine_places: int = option(3, "Places to try with --refine.", metavar="N")
+    refine_tiles: int = option(5, "Tiles to match at each place.", metavar="N")
+    min_inliers: int = option(15, "Features that must agree.", metavar="N")
+
+
+_REFINING = {"refine_places": "places", "refine_tiles": "tiles", "min_inliers": "min_inliers"}
+
+
+def taking_of(view: View, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How images were taken, as arguments of Localizer.open: what is known of street-level images, or of frames that
+    look straight down.
+    """
+    nadir, refine = nadir_of(view, given)
+    return {"intake": intake_of(given)} if nadir is None else {"nadir": nadir, "refine": refine}
+
+
+def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None, RefineOptions | None]":
+    """What --view nadir asks for: how frames are searched, and the second stage."""
+    from geodtr.runtime.localization.nadir import NadirOptions
+    from geodtr.runtime.localization.refine import RefineOptions
+
+    own = {name: value for name, value in given.items() if name in _NAMES}
+    flags = {each.name: flag_of(each) for each, _ in options_of(NadirArguments)}
+    if view != "nadir":
+        if others := [name for name in own if name != "fov"]:
+            raise ConfigError(f"{flags[others[0]]} is for frames that look straight down: give --view nadir.")
+        return None, None
+    for each, _ in options_of(ImageOptions):
+        if each.name in given and each.name != "fov":
+            raise ConfigError(f"{flag_of(each)} is for street-level images: leave it out with --view nadir.")
+    options = NadirArguments(**own)
+    if not options.refine and (unused := [flags[name] for name in _REFINING if name in own]):
+        raise ConfigError(f"{unused[0]} is for the second stage: give --refine as well.")
+    if options.fov is None and options.frame_metres is None:
+        raise ConfigError(
+            "--view nadir must know how much ground a frame shows: give --altitude 80 --fov 70 (metres above the "
+            "ground, degrees), or a range of the frame's width in metres, --frame-metres 60,140."
+        )
+    if options.altitude is not None and options.fov is None:
+        raise ConfigError("--altitude gives the frame's size on the ground together with --fov: give both.")
+    number = _number(options.altitude)
+    nadir = NadirOptions(
+        altitude=number,
+        frame_metres=None if options.frame_metres is None else _range(options.frame_metres),
+        **{
+            name: getattr(options, name)
+            for name in ("fov", "size_error", "ground_sizes", "rotations", "heading", "tile_metres")
+        },
+    )
+    refine = RefineOptions(**{field: getattr(options, name) for name, field in _REFINING.items()})
+    return nadir, refine if options.refine else None
+
+
+def with_given_altitudes(frames: "Frames", given: Mapping[str, Any]) -> "Frames":
+    """The frames with the altitudes of the CSV that --altitude names."""
+    from geodtr.runtime.images.altitudes import read_altitudes, with_altitudes
+
+    path = given.get("altitude")
+    if path is None or _number(path) is not None:
+        return frames
+    return replace(frames, frames=with_altitudes(frames.frames, read_altitudes(Path(path))))
+
+
+_NAMES = {each.name for each in fields(NadirArguments)}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--frame-metres is {text!r}; two numbers are needed, for example 60,140.") from None
+    return low, high

@@ -1,0 +1,188 @@
+"""Frames that look straight down: each is supposed to have several headings and ground sizes, all searched at once.
+
+A nadir frame is an aerial image, so the aerial branch embeds it. Knows crops, scores and hypotheses; knows nothing of
+galleries.
+"""
+
+from dataclasses import dataclass
+from math import isfinite, radians, tan
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.images.nadir import north_up, share_covered
+from geodtr.runtime.images.preprocess import preprocess
+from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.spec import Images, Preprocessing
+
+MOST = 1024
+"""Hypotheses for one frame: they are embedded in one batch."""
+
+_LEAST_COVERED = 0.1
+"""A frame that shows less of a tile is not searched: the fill would decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class NadirOptions:
+    """How frames that look straight down are searched: at `rotations` equal steps of a full turn, times `ground_sizes`.
+
+    A frame's ground size is the width that it shows, in metres. It is known by the altitude (metres above the ground;
+    the frame's own, or `altitude` for all) and `fov` (degrees, the angle of the frame's width), uncertain by the share
+    `size_error`; or lies within `frame_metres`, a range. Sizes are spread evenly, each larger by the same factor.
+    `heading` is for frames whose upper edge points in a known direction (degrees clockwise from north); then no
+    rotation is searched. `tile_metres` is the side of the gallery's tiles on the ground, as the tiles say where it is
+    None. Raises ConfigError naming a value out of range.
+    """
+
+    altitude: float | None = None
+    fov: float | None = None
+    frame_metres: tuple[float, float] | None = None
+    size_error: float = 0.2
+    ground_sizes: int = 3
+    rotations: int = 16
+    heading: float | None = None
+    tile_metres: float | None = None
+
+    def __post_init__(self) -> None:
+        bounds: tuple[tuple[str, float | None, float, float, str], ...] = (
+            ("altitude", self.altitude, 1, 20_000, " m above the ground"),
+            ("fov", self.fov, 1, 170, " degrees"),
+            ("size error", self.size_error, 0, 1, ""),
+            ("number of ground sizes", self.ground_sizes, 1, MOST, ""),
+            ("number of rotations", self.rotations, 1, 360, ""),
+            ("heading", self.heading, -360, 360, " degrees"),
+            ("tile's side", self.tile_metres, 1, 100_000, " m"),
+        )
+        for name, value, low, high, unit in bounds:
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"The {name} is {value:g}; allowed are {low:g} to {high:g}{unit}.")
+        if self.ground_sizes * self.steps > MOST:
+            raise ConfigError(
+                f"{self.steps} rotations x {self.ground_sizes} ground sizes are more than {MOST}, which are embedded "
+                "in one batch. Search fewer."
+            )
+        if self.frame_metres is not None:
+            low, high = self.frame_metres
+            if not (0 < low <= high and isfinite(high)):
+                raise ConfigError(
+                    f"The frame's width on the ground is {low:g} to {high:g} m; it must be above 0, and rise."
+                )
+
+    @property
+    def steps(self) -> int:
+        """How many headings are searched."""
+        return self.rotations if self.heading is None else 1
+
+    @property
+    def headings(self) -> Floats:
+        """The headings that are searched, degrees [N]."""
+        if self.heading is not None:
+            return np.array([self.heading % 360])
+        return np.arange(self.rotations, dtype=np.float64) * (360 / self.rotations)
+
+    def widths(self, altitude: float | None = None) -> Floats:
+        """The widths on the ground that are searched for a frame of this altitude, metres [M], rising.
+
+        Raises ImageError when it is not known how much ground it shows.
+        """
+        known = self.altitude if altitude is None else altitude
+        if known is not None and self.fov is not None:
+            if not known > 0:
+                raise ImageError(f"its altitude is {known:g} m; it must be above 0, over the ground.")
+            width = 2 * known * tan(radians(self.fov) / 2)
+            low, high = width / (1 + self.size_error), width * (1 + self.size_error)
+        elif self.frame_metres is not None:
+            low, high = self.frame_metres
+        else:
+            raise ImageError(
+                "how much ground it shows is not known: give the altitude above the ground and the field of view of "
+                "the frame's width (--altitude 80 --fov 70), or a range of its width in metres (--frame-metres 60,140)."
+            )
+        if self.ground_sizes == 1:
+            return np.array([float(np.sqrt(low * high))])
+        return np.asarray(np.geomspace(low, high, self.ground_sizes), np.float64)
+
+    def altitude_of(self, width: float) -> float | None:
+        """The altitude at which a frame shows this width; None where the field of view is unknown."""
+        return None if self.fov is None else width / (2 * tan(radians(self.fov) / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """A frame on the supposition of each of H headings and widths: `images` for the engine, uint8 [H, h, w, 3], by
+    width and within it by heading.
+    """
+
+    images: Images
+    headings: Floats
+    widths: Floats
+
+
+def suppose(
+    frame: Image.Image,
+    altitude: float | None,
+    options: NadirOptions,
+    tile_metres: float,
+    tile_pixels: int,
+    how: Preprocessing,
+) -> Hypotheses:
+    """Crop a frame, RGB, to the ground that a tile shows, `tile_metres` in `tile_pixels`, for every supposition.
+
+    Raises ImageError where a frame shows too little of a tile's ground, or it is not known how much it shows.
+    """
+    images, resolution = [], tile_metres / tile_pixels
+    widths = options.widths(altitude)
+    for width in widths:
+        covered = share_covered(frame.size, width / frame.width, tile_metres)
+        if covered < _LEAST_COVERED:
+            raise ImageError(
+                f"it shows {width:.0f} m x {width * frame.height / frame.width:.0f} m of ground, and tiles are "
+                f"{tile_metres:g} m wide. Build a gallery of smaller tiles, or check the altitude."
+            )
+        crops = north_up(frame, width / frame.width, options.headings.tolist(), tile_pixels, resolution)
+        images += [preprocess(Image.fromarray(crop), how) for crop in crops]
+    return Hypotheses(
+        np.stack(images),
+        np.tile(options.headings, options.ground_sizes),
+        np.repeat(widths, options.steps),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """The heading (degrees clockwise from north) and the width on the ground (metres) of a frame."""
+
+    heading: float
+    width: float
+
+
+def sharpened(hits: Hits, row: int, best: int, supposed: Hypotheses, options: NadirOptions) -> Pose:
+    """The pose under which reference `row` matches best: hypothesis `best`, moved to the top of a parabola through its
+    score and its neighbours', where these found the reference as well. `hits` of the H hypotheses, [H, K].
+    """
+    same = hits.rows == row
+    scores = np.where(same.any(axis=1), np.where(same, hits.scores, -np.inf).max(axis=1), np.nan)
+    table = scores.reshape(options.ground_sizes, options.steps)
+    size, step = divmod(best, options.steps)
+    heading, width = supposed.headings[best], supposed.widths[best]
+    if options.steps >= 4:
+        turned = (step + np.arange(-1, 2)) % options.steps
+        heading = heading + 360 / options.steps * _top(table[size, turned])
+    if 0 < size < options.ground_sizes - 1:
+        factor = supposed.widths[-1] / supposed.widths[0]
+        width = width * factor ** (_top(table[size - 1 : size + 2, step]) / (options.ground_sizes - 1))
+    return Pose(float(heading % 360), float(width))
+
+
+def _top(scores: NDArray[np.floating]) -> float:
+    """Where a parabola through three equally spaced scores is highest, from -0.5 to 0.5 steps from the middle one; 0
+    where a score is missing.
+    """
+    before, middle, after = (float(score) for score in scores)
+    bend = before - 2 * middle + after
+    if not bend < 0:  # NaN, or flat
+        return 0.0
+    return min(0.5, max(-0.5, (before - after) / (2 * bend)))

@@ -1,0 +1,278 @@
+"""Frames that look straight down are found at any heading and scale, and fixed in metres by a second stage."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from numpy.typing import NDArray
+from PIL import Image
+from tiny_world import CENTRE, TinyWorld, make_world
+
+from geodtr.runtime.bundle import open_bundle
+from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.manifest import made_by
+from geodtr.runtime.geodesy import distance, moved
+from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.nadir import NadirOptions
+from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.sources.registry import open_source
+from geodtr.runtime.spec import Images
+from geodtr.training.world.nadir import Camera
+
+TILE, SIDE, ACROSS = 64.0, 128, 5
+"""Metres and pixels of a tile, and tiles across the map."""
+FOV = 70.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A map of smooth noise in tiles of 64 m, north up, and its gallery."""
+
+    bundle: Path
+    gallery: Path
+    picture: Images
+
+    def photograph(self, place: tuple[float, float], camera: Camera, seed: int = 0) -> Images:
+        """The frame of a camera above `place`, metres east and north of the map's middle, over flat ground."""
+        columns, rows = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+        east, north = (camera.ground(columns.ravel(), rows.ravel()) + place).T
+        scale, middle = SIDE / TILE, len(self.picture) / 2
+        x, y = (np.rint(part - 0.5).astype(int) for part in (middle + east * scale, middle - north * scale))
+        pixels = self.picture[np.clip(y, 0, len(self.picture) - 1), np.clip(x, 0, len(self.picture) - 1)]
+        noise = np.random.default_rng(seed).normal(0, 4, pixels.shape)
+        frame = np.clip(pixels * 0.8 + 20 + noise, 0, 255).astype(np.uint8)
+        return np.asarray(frame.reshape(camera.height, camera.width, 3))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return make_world(tmp_path_factory.mktemp("tiny"), 2)
+
+
+@pytest.fixture(scope="module")
+def ground(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    folder = tmp_path_factory.mktemp("ground")
+    random = np.random.default_rng(1)
+    size = ACROSS * SIDE
+    layers = [
+        np.asarray(
+            Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8)).resize(
+                (size, size), Image.Resampling.BICUBIC
+            ),
+            np.float64,
+        )
+        for cells in (5 * ACROSS, 24 * ACROSS)
+    ]
+    picture = ((layers[0] + layers[1]) / 2).astype(np.uint8)
+    rows: list[tuple[str, ...]] = [("file", "lat", "lon", "metres_per_pixel")]
+    (folder / "tiles").mkdir()
+    for row in range(ACROSS):
+        for column in range(ACROSS):
+            name = f"{row}{column}.png"
+            part = picture[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
+            Image.fromarray(part).save(folder / "tiles" / name)
+            at = moved(*CENTRE, (column - ACROSS // 2) * TILE, (ACROSS // 2 - row) * TILE)
+            rows.append((name, *(f"{float(part):.9f}" for part in at), str(TILE / SIDE)))
+    with (folder / "tiles" / "tiles.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    bundle = open_bundle(tiny.bundle)
+    source = open_source(folder / "tiles")
+    build_gallery(folder / "gallery", source, bundle.embedder("aerial"), made_by(bundle.manifest))
+    return Ground(tiny.bundle, folder / "gallery", picture)
+
+
+CAMERA = Camera(70.0, 0.0, fov=FOV, height=240, width=320)
+OPTIONS = NadirOptions(fov=FOV, altitude=70.0, ground_sizes=3, rotations=16)
+
+
+@pytest.mark.parametrize(("heading", "altitude"), [(0.0, 70.0), (100.0, 78.0), (222.0, 62.0), (337.0, 70.0)])
+def test_heading_and_altitude_are_found(ground: Ground, heading: float, altitude: float) -> None:
+    frame = ground.photograph((TILE, -TILE), replace(CAMERA, heading=heading, altitude=altitude))
+    with Localizer.open(ground.bundle, ground.gallery, nadir=OPTIONS) as localizer:
+        answer = localizer.locate(frame)
+    best = answer.candidates[0]
+    assert best.place.id == "33.png"
+    assert answer.heading is not None
+    assert abs((answer.heading - heading + 180) % 360 - 180) < 8
+    assert answer.nadir is not None
+    assert answer.nadir.altitude == pytest.approx(altitude, rel=0.09)
+    assert answer.nadir.ground_metres == pytest.approx(2 * altitude * math.tan(math.radians(35)), rel=0.09)
+    assert answer.waypoint.altitude_m == answer.nadir.altitude
+    assert answer.uncalibrated == "a calibration is of street-level images, and this is a nadir frame"
+
+
+def test_what_is_not_searched_stays_unknown(ground: Ground) -> None:
+    frame = ground.photograph((0, 0), replace(CAMERA, heading=40.0))
+    with Localizer.open(
+        ground.bundle, ground.gallery, nadir=replace(OPTIONS, heading=40.0, ground_sizes=1)
+    ) as localizer:
+        answer = localizer.locate(frame)
+    assert answer.candidates[0].place.id == "22.png"
+    assert answer.heading is None
+    assert answer.nadir is not None
+    assert (answer.nadir.ground_metres, answer.nadir.altitude) == (None, None)
+    ranged = NadirOptions(frame_metres=(70, 140), ground_sizes=5)
+    with Localizer.open(ground.bundle, ground.gallery, nadir=ranged) as localizer:
+        answer = localizer.locate(frame)
+    assert answer.nadir is not None
+    assert answer.nadir.ground_metres == pytest.approx(98, rel=0.1)
+    assert answer.nadir.altitude is None  # of an unknown lens
+
+
+def test_a_frame_s_own_altitude_counts(ground: Ground) -> None:
+    frame = ground.photograph((0, 0), replace(CAMERA, altitude=50.0))
+    with Localizer.open(ground.bundle, ground.gallery, nadir=NadirOptions(fov=FOV)) as localizer:
+        answer = localizer.locate(Frame("a.png", frame, altitude=50.0))
+        assert answer.nadir is not None
+        assert answer.nadir.altitude == pytest.approx(50, rel=0.1)
+        with pytest.raises(ImageError, match=r"b\.png: how much ground it shows is not known.*--altitude"):
+            localizer.locate(Frame("b.png", frame))
+        with pytest.raises(ImageError, match="shows 7 m x 5 m of ground, and tiles are 64 m wide"):
+            localizer.locate(Frame("c.png", frame, altitude=6.0))
+
+
+def test_the_size_of_tiles_must_be_known(tiny: TinyWorld) -> None:
+    with pytest.raises(ConfigError, match="--tile-metres"):
+        Localizer.open(tiny.bundle, tiny.gallery, nadir=OPTIONS)
+    Localizer.open(tiny.bundle, tiny.gallery, nadir=replace(OPTIONS, tile_metres=50.0)).close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"altitude": -3.0}, "altitude is -3"),
+        ({"altitude": float("nan")}, "altitude is nan"),
+        ({"fov": 180.0}, "fov is 180; allowed are 1 to 170"),
+        ({"rotations": 0}, "rotations is 0"),
+        ({"ground_sizes": 100}, "more than 1024"),
+        ({"frame_metres": (90.0, 60.0)}, "90 to 60 m"),
+    ],
+)
+def test_options_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NadirOptions(**change)  # type: ignore[arg-type]
+
+
+POSES = [(8.0, 45.0, (3.0, -5.0)), (0.0, 200.0, (-66.0, 60.0)), (5.0, 301.0, (64.0, 6.0))]
+
+
+@pytest.mark.parametrize(("tilt", "heading", "middle"), POSES)
+def test_a_second_stage_fixes_the_camera_in_metres(
+    ground: Ground, tilt: float, heading: float, middle: tuple[float, float]
+) -> None:
+    camera = replace(CAMERA, tilt=tilt, heading=heading, towards=120.0, altitude=72.0)
+    aside, angle = 72 * math.tan(math.radians(tilt)), math.radians(heading + 120)
+    place = (middle[0] - aside * math.sin(angle), middle[1] - aside * math.cos(angle))
+    frame = ground.photograph(place, camera)
+    lat, lon = moved(*CENTRE, *place)
+    with Localizer.open(ground.bundle, ground.gallery, nadir=OPTIONS, refine=RefineOptions()) as localizer:
+        answer = localizer.locate(frame)
+    assert answer.nadir is not None
+    refined = answer.nadir.refined
+    assert refined is not None, answer.nadir.unrefined
+    assert refined.camera
+    assert distance(refined.lat, refined.lon, lat, lon) < 1
+    assert refined.heading == pytest.approx(heading, abs=1)
+    assert refined.altitude == pytest.approx(72, rel=0.02)
+    assert refined.tilt == pytest.approx(tilt, abs=1)
+    ee, en, nn = refined.covariance_m2
+    assert 0 < ee < 1
+    assert 0 < nn < 1
+    assert en**2 < ee * nn
+    assert refined.inliers >= 15
+    assert (answer.waypoint.lat, answer.waypoint.lon) == (refined.lat, refined.lon)
+
+
+def test_without_a_field_of_view_the_middle_is_fixed(ground: Ground) -> None:
+    camera = replace(CAMERA, tilt=6.0, towards=90.0)
+    frame = ground.photograph((0, 0), camera)
+    lat, lon = moved(*CENTRE, 70 * math.tan(math.radians(6)), 0)
+    options = NadirOptions(frame_metres=(80, 120))
+    with Localizer.open(ground.bundle, ground.gallery, nadir=options, refine=RefineOptions()) as localizer:
+        answer = localizer.locate(frame)
+    assert answer.nadir is not None
+    refined = answer.nadir.refined
+    assert refined is not None, answer.nadir.unrefined
+    assert (refined.camera, refined.altitude, refined.tilt) == (False, None, None)
+    assert distance(refined.lat, refined.lon, lat, lon) < 1
+
+
+def test_a_frame_of_another_place_is_refused(ground: Ground) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
+    elsewhere = np.asarray(Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC))
+    with Localizer.open(ground.bundle, ground.gallery, nadir=OPTIONS, refine=RefineOptions()) as localizer:
+        answer = localizer.locate(elsewhere)
+    assert answer.nadir is not None
+    assert answer.nadir.refined is None
+    assert answer.nadir.unrefined is not None
+    assert "15 are needed" in answer.nadir.unrefined
+    assert answer.waypoint.state == "no fix"
+
+
+def test_the_second_stage_needs_tiles_that_can_be_read(ground: Ground, tmp_path: Path) -> None:
+    moved_away = ground.gallery.parent / "tiles"
+    hidden = moved_away.rename(tmp_path / "hidden")
+    try:
+        with (
+            Localizer.open(
+                ground.bundle, ground.gallery, nadir=replace(OPTIONS, tile_metres=TILE), refine=RefineOptions()
+            ) as localizer,
+            pytest.raises(ImageError, match="does not exist"),
+        ):
+            localizer.locate(ground.photograph((0, 0), CAMERA))
+    finally:
+        hidden.rename(moved_away)
+
+
+def test_a_street_level_localizer_has_no_second_stage(ground: Ground) -> None:
+    with pytest.raises(ConfigError, match="nadir options"):
+        Localizer.open(ground.bundle, ground.gallery, refine=RefineOptions())
+    with pytest.raises(ConfigError, match="rotations"):
+        Localizer.open(ground.bundle, ground.gallery, nadir=OPTIONS, headings=4)
+    with pytest.raises(ConfigError, match="min_inliers is 2; allowed are 6"):
+        RefineOptions(min_inliers=2)
+
+
+def test_the_command_takes_altitudes_and_prints_the_fix(
+    ground: Ground, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    places: list[NDArray[np.float64]] = [np.array([0.0, 5.0]), np.array([62.0, -64.0])]
+    rows = ["file,altitude"]
+    for number, place in enumerate(places):
+        camera = replace(CAMERA, heading=60.0, altitude=65.0 + 10 * number)
+        Image.fromarray(ground.photograph((place[0], place[1]), camera)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{camera.altitude}")
+    (tmp_path / "frames.csv").write_text("\n".join(rows))
+    command = ("localize", tmp_path, "--bundle", ground.bundle, "--gallery", ground.gallery, "--view", "nadir")
+    known = (*command, "--altitude", tmp_path / "frames.csv", "--fov", 70)
+    printed = cli(*known)
+    assert printed.code == 0, printed.err
+    assert "altitude 6" in printed.out
+    assert "m wide" in printed.out
+    refined = cli(*known, "--refine", "--out", tmp_path / "fixes.jsonl")
+    assert refined.code == 0, refined.err
+    assert "features agree" in refined.out
+    first = json.loads((tmp_path / "fixes.jsonl").read_text().splitlines()[0])
+    lat, lon = moved(*CENTRE, 0, 5)
+    assert distance(first["lat"], first["lon"], lat, lon) < 1
+    assert first["altitude_m"] == pytest.approx(65, rel=0.03)
+
+
+def test_the_command_refuses_what_does_not_go_together(
+    ground: Ground, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    command = ("localize", tmp_path / "a.png", "--bundle", ground.bundle, "--gallery", ground.gallery)
+    assert "give --view nadir" in refused(*command, "--altitude", 80)
+    assert "--frame-metres 60,140" in refused(*command, "--view", "nadir")
+    assert "together with --fov" in refused(*command, "--view", "nadir", "--altitude", 80, "--frame-metres", "60,90")
+    assert "two numbers" in refused(*command, "--view", "nadir", "--frame-metres", "60")
+    assert "give --refine" in refused(*command, "--view", "nadir", "--frame-metres", "60,90", "--min-inliers", 20)
+    assert "cannot be read" in refused(*command, "--view", "nadir", "--fov", 70, "--altitude", tmp_path / "no.csv")

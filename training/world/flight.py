@@ -1,0 +1,235 @@
+"""Write a generated flight: a map as a folder of tiles, and nadir frames with ground truth.
+
+The number of processes does not change the result.
+"""
+
+import csv
+import math
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files import new_folder
+from geodtr.runtime.progress import Track, untracked
+from geodtr.training.world.aerial import EXTENT, aerial_view
+from geodtr.training.world.arrays import Positions
+from geodtr.training.world.colours import draw_look, photograph
+from geodtr.training.world.hashing import Feature
+from geodtr.training.world.nadir import Camera, nadir_frame
+from geodtr.training.world.regions import Region, find_region
+from geodtr.training.world.scene import build_scene
+from geodtr.training.world.terrain import World
+from geodtr.training.world.workers import checked_workers, run_jobs
+
+FRAMES, TILES = "frames.csv", "tiles/tiles.csv"
+
+_TILES_PER_JOB, _FRAMES_PER_JOB = 16, 4
+_INSIDE = EXTENT
+"""Metres by which every frame's position is inside the map."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlightSet:
+    """What to render: `frames` at random places of a square map, each with a random heading, altitude, tilt and blur,
+    and with other light, season and cars than the map. Raises ConfigError for values out of range.
+    """
+
+    frames: int
+    side: float = 600.0
+    """Side of the map in metres."""
+    stride: float = 30.0
+    """Metres between tiles' centres; a tile is 60 m wide."""
+    tile_pixels: int = 240
+    altitude: tuple[float, float] = (60.0, 120.0)
+    """Metres above the ground, at most 300."""
+    tilt: float = 10.0
+    """Largest angle between the camera's axis and the vertical, degrees."""
+    blur: float = 3.0
+    """Longest motion during the exposure, pixels."""
+    gap: float = 0.12
+    """Log-normal sigma of each ground material's colour, in the map and in each frame."""
+    fov: float = 70.0
+    """Angle of the frame's width, degrees."""
+    height: int = 300
+    width: int = 400
+    region: str = "coast"
+    """A name in regions.REGIONS."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.altitude
+        for name, value, least, most in (
+            ("frames", self.frames, 1, 1_000_000),
+            ("side", self.side, 3 * EXTENT, find_region(self.region).side),
+            ("stride", self.stride, 1, EXTENT),
+            ("tile_pixels", self.tile_pixels, 16, 2048),
+            ("the lowest altitude", low, 20, 300),
+            ("the highest altitude", high, low, 300),
+            ("tilt", self.tilt, 0, 20),
+            ("blur", self.blur, 0, 50),
+            ("gap", self.gap, 0, 1),
+            ("fov", self.fov, 10, 100),
+            ("height", self.height, 16, 4096),
+            ("width", self.width, 16, 4096),
+            ("seed", self.seed, 0, math.inf),
+        ):
+            if not least <= value <= most:
+                raise ConfigError(f"{name} is {value:g}; allowed are {least:g} to {most:g}.")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTruth:
+    """One row of frames.csv. `lat` and `lon` are of the point below the camera; `altitude` and `ground_metres`, the
+    width that the frame would show without tilt, are in metres; angles in degrees as Camera's, `fov` of the width.
+    """
+
+    file: str
+    lat: float
+    lon: float
+    altitude: float
+    ground_metres: float
+    fov: float
+    heading: float
+    tilt: float
+    towards: float
+    blur: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    folder: Path
+    flight: FlightSet
+    first: int
+    positions: Positions
+    """World metres [B, 2] of tiles' centres, or of cameras."""
+    frames: bool
+
+
+def write_flight(out: Path, flight: FlightSet, *, workers: int | None = None, track: Track = untracked) -> Path:
+    """Write tiles/ with tiles.csv and frames/ with frames.csv into the folder `out`; return out/frames.csv.
+
+    tiles/ is a source of a gallery. A failed or interrupted call leaves no files. Raises OutputExists when `out` is not
+    empty.
+    """
+    workers = checked_workers(workers)
+    region = find_region(flight.region)
+    steps = math.ceil((flight.side - EXTENT) / flight.stride - 1e-9)
+    line = (np.arange(steps + 1) - steps / 2) * flight.stride
+    centre = np.array([region.east, region.north])
+    tiles = centre + np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    random = np.random.default_rng(np.random.SeedSequence(flight.seed, spawn_key=(region.number, 0)))
+    reach = flight.side / 2 - _INSIDE
+    cameras = centre + random.uniform(-reach, reach, (flight.frames, 2))
+    with new_folder(out) as folder:
+        (folder / "tiles").mkdir()
+        (folder / "frames").mkdir()
+        jobs = [
+            *_jobs(folder, flight, tiles, _TILES_PER_JOB, frames=False),
+            *_jobs(folder, flight, cameras, _FRAMES_PER_JOB, frames=True),
+        ]
+        count = len(tiles) + flight.frames
+        with closing(run_jobs(_render_and_write, jobs, min(workers, len(jobs)))) as done:
+            each = (camera for rendered in done for camera in rendered)
+            poses = [camera for camera in track(each, "Rendering", count) if camera is not None]
+        _write_tables(folder, flight, region, tiles, cameras, poses)
+    return out / FRAMES
+
+
+def _jobs(folder: Path, flight: FlightSet, positions: Positions, size: int, *, frames: bool) -> list[_Job]:
+    starts = range(0, len(positions), size)
+    return [_Job(folder, flight, start, positions[start : start + size], frames) for start in starts]
+
+
+def _render_and_write(job: _Job) -> list[tuple[Camera, float] | None]:
+    """A camera and its blur for each frame, None for each tile."""
+    world = World(0, find_region(job.flight.region).style)
+    if not job.frames:
+        for row, pixels in enumerate(_tiles(world, job), job.first):
+            Image.fromarray(pixels).save(job.folder / "tiles" / f"{row:06d}.png")
+        return [None] * len(job.positions)
+    poses = list[tuple[Camera, float] | None]()
+    for row, position in enumerate(job.positions, job.first):
+        random = np.random.default_rng(np.random.SeedSequence(job.flight.seed, spawn_key=(1, row)))
+        camera, blur = _draw_camera(job.flight, random)
+        pixels = nadir_frame(world, position, camera, random, gap=job.flight.gap, blur=blur)
+        Image.fromarray(pixels).save(job.folder / _frame_name(row))
+        poses.append((camera, blur))
+    return poses
+
+
+def _tiles(world: World, job: _Job) -> NDArray[np.uint8]:
+    """One picture of the whole map: each tile has the same look, and its own noise."""
+    side = job.flight.tile_pixels
+    same = [np.random.default_rng((job.flight.seed, 2)) for _ in job.positions]
+    look = draw_look(world.style, same, job.flight.gap)
+    scene = build_scene(world, job.positions, Feature.CARS_SEEN_FROM_ABOVE)
+    view = aerial_view(scene, look, centre=np.zeros((len(job.positions), 2), np.float32), side=side)
+    own = [np.random.default_rng((job.flight.seed, 3, job.first + row)) for row in range(len(job.positions))]
+    return photograph(view.colour, look, own).reshape(-1, side, side, 3)
+
+
+def _draw_camera(flight: FlightSet, random: np.random.Generator) -> tuple[Camera, float]:
+    camera = Camera(
+        altitude=random.uniform(*flight.altitude),
+        heading=random.uniform(0, 360),
+        fov=flight.fov,
+        tilt=flight.tilt * math.sqrt(random.random()),
+        towards=random.uniform(0, 360),
+        height=flight.height,
+        width=flight.width,
+    )
+    return camera, random.uniform(0, flight.blur)
+
+
+def _write_tables(
+    folder: Path,
+    flight: FlightSet,
+    region: Region,
+    tiles: Positions,
+    cameras: Positions,
+    poses: list[tuple[Camera, float]],
+) -> None:
+    with (folder / TILES).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "lat", "lon", "heading", "metres_per_pixel"))
+        for row, (lat, lon) in enumerate(region.coordinates(tiles).tolist()):
+            place = (f"{lat:.8f}", f"{lon:.8f}", 0, EXTENT / flight.tile_pixels)
+            writer.writerow((f"{row:06d}.png", *place))
+    with (folder / FRAMES).open("w", newline="") as file:
+        rows = csv.DictWriter(file, [field.name for field in fields(FrameTruth)])
+        rows.writeheader()
+        for row, ((camera, blur), (lat, lon)) in enumerate(
+            zip(poses, region.coordinates(cameras).tolist(), strict=True)
+        ):
+            width = 2 * camera.altitude * math.tan(math.radians(camera.fov) / 2)
+            truth = FrameTruth(
+                file=_frame_name(row),
+                lat=round(lat, 8),
+                lon=round(lon, 8),
+                altitude=round(camera.altitude, 3),
+                ground_metres=round(width, 3),
+                fov=camera.fov,
+                heading=round(camera.heading, 3) % 360,
+                tilt=round(camera.tilt, 3),
+                towards=round(camera.towards, 3) % 360,
+                blur=round(blur, 2),
+            )
+            rows.writerow(asdict(truth))
+
+
+def read_truth(path: Path) -> list[FrameTruth]:
+    """The rows of a frames.csv."""
+    with path.open(newline="") as file:
+        return [
+            FrameTruth(row["file"], *(float(row[field.name]) for field in fields(FrameTruth)[1:]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def _frame_name(row: int) -> str:
+    return f"frames/{row:06d}.png"
