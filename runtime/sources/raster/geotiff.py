@@ -31,6 +31,7 @@ LARGEST_TILE = 4096
 LARGEST_WINDOW = 16_384
 """Pixels a side that are read for one tile, at most: three bands of them are 800 MB, which GDAL reads in pieces."""
 
+_CORRUPT = "{path} cannot be read: truncated or corrupt. Get it again."
 _BLACK_WORTH_SAYING = 0.02
 
 _PIECE = 100_000
@@ -170,7 +171,7 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
     """
     dataset = open_map(path)
     # All of it: GDAL reads some of a map's tags only when they are asked for.
-    with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
+    with gdal(DataError, _CORRUPT.format(path=path)):
         _check_georeferenced(dataset, path)
         bands = choose_bands(dataset, options.bands, options.stretch, str(path))
         notes = [f"{path.name} is {dataset.width} x {dataset.height} pixels in {_crs_name(dataset.crs)}."]
@@ -217,7 +218,7 @@ def reopen_geotiff(path: Path) -> GeoTiff:
     Raises DataError when it cannot be read any more, ConfigError when it needs options to be drawn.
     """
     dataset = open_map(path)
-    with local_only():
+    with gdal(DataError, _CORRUPT.format(path=path)):
         bands = choose_bands(dataset, None, None, str(path))
         locate = partial(_locate, dataset, path)
         warped_to = None
