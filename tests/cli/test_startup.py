@@ -44,6 +44,7 @@ COMMANDS = (
     "bundle rollback",
     "bundle verify",
     "photos",
+    "flight",
     "localize",
 )
 MISSING = (
@@ -75,6 +76,7 @@ MISSING = (
     "bench gone",
     "bench model.safetensors --data pairs:gone",
     "doctor gone",
+    "photos gone",
     "embed gone image.png --branch ground --out o.npy",
     "gallery build gone . --out o",
     "gallery add gone gone .",
@@ -159,7 +161,7 @@ def test_a_missing_path_is_reported_before_anything_slow_is_imported(tmp_path: P
 
 def test_every_command_that_takes_a_path_is_among_those_above() -> None:
     named = {command for command in commands(get_command(app)) if any(line.startswith(command) for line in MISSING)}
-    assert commands(get_command(app)) - named == {"demo", "world", "bundle key"}, "these write only"
+    assert commands(get_command(app)) - named == {"demo", "world", "flight", "bundle key"}, "these write only"
 
 
 def test_bundles_run_without_pytorch() -> None:

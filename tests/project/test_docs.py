@@ -73,6 +73,7 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for row in range(9):
         tiny.photograph(folder / "images" / f"{row}.png", row)
     tiny.photograph(folder / "street.png", 3)
+    tiny.photograph(folder / "flight" / "frames" / "000000.png", 3)
     write_drive(tiny, folder)
     (folder / "run").mkdir()
     config = load_preset("world-tiny")
