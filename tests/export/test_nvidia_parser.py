@@ -34,8 +34,8 @@ from geodtr.training.presets import preset_names
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("nvidia")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
-OFTEN = [name for name in preset_names() if name.startswith("world-") and name not in ("world-demo", "world-large")]
-"""Presets of small networks, one for each model."""
+OFTEN = ["world-tiny"]
+"""The other models' graphs in every precision: test_model_family.py."""
 SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name not in OFTEN]
 
 

@@ -57,7 +57,10 @@ def test_preprocessed_pixels_of_real_images_are_the_official_ones(conformance: P
         np.testing.assert_array_equal(load_image(pair.ground, GROUND), ground)
 
 
-@pytest.mark.parametrize(("branch", "side", "pixels"), [("aerial", "sat", "polar"), ("ground", "grd", "ground")])
+@pytest.mark.parametrize(
+    ("branch", "side", "pixels"),
+    [("aerial", "sat", "polar"), pytest.param("ground", "grd", "ground", marks=pytest.mark.slow)],
+)
 def test_embeddings_of_real_images_are_the_official_ones(
     release_model: GeoDTR, conformance: Path, branch: Branch, side: str, pixels: str
 ) -> None:

@@ -36,7 +36,8 @@ def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tm
         torch.testing.assert_close(two[key], expected, rtol=1e-9, atol=1e-12, msg=key)
 
 
-@pytest.mark.parametrize("micro_batch", [16, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", [16, 8])
 def test_two_processes_give_the_losses_of_one(data: str, tmp_path: Path, micro_batch: int) -> None:
     command = ["train", "--data", data, "--validation", data, "--preset", "world-tiny", "--epochs", "3"]
     command += ["--set", f"recipe.micro_batch={micro_batch}"]

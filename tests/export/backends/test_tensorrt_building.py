@@ -236,6 +236,7 @@ def test_a_stripped_plan_with_another_graph_is_refused(build: Callable[..., Bund
         open_bundle(bundle.path).embedder("ground")
 
 
+@pytest.mark.slow
 def test_another_models_weights_are_put_into_refittable_plans_without_compiling(
     model: Model, build: Callable[..., Bundle], images: Images, machine: Machine, tmp_path: Path
 ) -> None:

@@ -174,6 +174,7 @@ def test_without_pairs_to_measure_recall_on_the_error_names_the_option(
     assert "--recall-on" in refused(*command, "--out", tmp_path / "auto")
 
 
+@pytest.mark.slow
 def test_too_few_pairs_to_prove_the_tolerance_are_undecided_unless_accepted(
     wide: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
