@@ -93,8 +93,8 @@ class ForeignFile:
         """Turn SQLite's errors into the file's."""
         try:
             yield
-        # OverflowError: of a number that no column holds. DataError: of a value that is too large.
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        # OverflowError: of a number that no column holds. UnicodeDecodeError: of a message with a damaged name in it.
+        except (sqlite3.Error, OverflowError, MemoryError, UnicodeDecodeError) as error:
             why = "it takes too long to read" if str(error) == "interrupted" else str(error)[:200]
             raise self._error_class(
                 f"{self._path} cannot be read as the SQLite file that it should be ({why}). Get it again."

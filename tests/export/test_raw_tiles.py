@@ -49,7 +49,9 @@ def test_an_engine_with_the_polar_transform_has_the_recall_of_the_others(
     for bundle, smallest in ((exported, 0.9999), (engine, 0.98)):
         opened = open_bundle(bundle)
         assert opened.manifest.embedding_id == trained.onnx.manifest.embedding_id
-        assert opened.manifest.aerial.spec.preprocessing == Preprocessing(height=64, width=64)
+        assert opened.manifest.aerial.spec.preprocessing == Preprocessing(
+            height=64, width=64, imagery=trained.onnx.manifest.aerial.spec.preprocessing.imagery
+        )
         cosine = np.sum(embed_files(opened.embedder("aerial"), paths) * expected, axis=1)
         assert cosine.min() > smallest
     (engine / "aerial.onnx").unlink()

@@ -166,7 +166,7 @@ def whole(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 _PREPARE = f"""
 import sys
 from pathlib import Path
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.spec import Imagery, Preprocessing
 from geodtr.training.data.prepare import prepare
 from geodtr.training.data.spec import read_test_set
 prepare(Path(sys.argv[1]), read_test_set(sys.argv[2]), {HOW!r}, jobs=2)
