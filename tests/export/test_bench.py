@@ -1,6 +1,7 @@
 """`bench` reports its measurements, and the speed gate rejects slow engines. No test asserts a duration."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -79,14 +80,20 @@ def test_layers_are_listed_by_name_kind_and_time(trained: Trained, cli: Cli) -> 
         assert "QLinearConv" in {layer["kind"] for layer in entry["layers"]}
 
 
-def test_the_table_fits_a_hundred_columns(trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_tables_fit_the_terminal_and_cut_no_figure(
+    trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
     command = ("bench", trained.bundles["fp32"].path, trained.bundles["int8"].path, "--batch", "1", "--layers", *QUICK)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")  # a pipe has no width
     printed = cli(*command).out
     assert "img/s" in printed
-    assert max(map(len, printed.splitlines())) <= 100
+    assert ("not shown in" in printed) == (width < 100)
     assert "…" not in printed
+    figures = [line for line in printed.splitlines() if re.search(r"  [0-9.,]+", line)]
+    assert len(figures) >= 4
+    assert max(map(len, figures)) <= width
 
 
 @pytest.mark.parametrize(
