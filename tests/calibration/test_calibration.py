@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from geodtr.calibration.activations import measure_activations
 from geodtr.calibration.operators import operators
 from geodtr.calibration.select import at_random, coreset, first, stratified
-from geodtr.calibration.thresholds import Histogram, threshold_of
+from geodtr.calibration.thresholds import BINS, Histogram, threshold_of
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.names import METHODS, Method
@@ -35,7 +35,7 @@ def test_a_histogram_does_not_depend_on_the_order_of_its_values(values: np.ndarr
     for part in np.array_split(values, parts):
         streamed = streamed.add(part)
     np.testing.assert_array_equal(streamed.counts, whole.counts)
-    if low < high:
+    if (high - low) / BINS >= np.finfo(np.float32).tiny:  # else the tensor counts as constant
         assert whole.counts.sum() == len(values)
 
 

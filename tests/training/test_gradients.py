@@ -127,7 +127,7 @@ def test_two_views_of_a_pair_are_negatives_of_each_other() -> None:
     again = Trainer(config, Ranks(), total=10)
     again.step = 1
     loss, _ = again.update([batch], rate=1e-3)
-    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-4)  # two threads add in another order
     parts = PairBatch(batch.ground[:8], batch.aerial[:8], batch.tiles[:8])
     assert np.isfinite(Trainer(_cut(config), Ranks(), total=10).update([parts, parts], rate=1e-3)).all()
 
