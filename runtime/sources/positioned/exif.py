@@ -51,7 +51,7 @@ def _degrees(tags: Mapping[int, Any], value: _GPS, reference: _GPS, allowed: str
     try:
         degrees, minutes, seconds = (float(part) for part in tags[value])
         # A rational 0/0 is no number.
-        known = side in allowed and side != "" and all(map(isfinite, (degrees, minutes, seconds)))
+        known = side in tuple(allowed) and all(map(isfinite, (degrees, minutes, seconds)))
         sign = _SIGNS[side] if known else None
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         sign = None

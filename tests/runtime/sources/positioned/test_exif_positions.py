@@ -61,6 +61,7 @@ def test_exif_is_read_if_names_give_nothing_or_on_request(tmp_path: Path) -> Non
         ({"GPSLongitude": None, "GPSLongitudeRef": None}, "lacks GPSLongitude, GPSLongitudeRef"),
         ({"GPSLatitudeRef": None}, "lacks GPSLatitudeRef"),
         ({"GPSLatitudeRef": "X"}, "GPSLatitude"),
+        ({"GPSLatitudeRef": "NS"}, "GPSLatitude"),
         ({"GPSLatitude": (IFDRational(1, 0), IFDRational(0), IFDRational(0))}, "GPSLatitude 1/0, 0/1, 0/1"),
         ({"GPSLongitude": (IFDRational(11), IFDRational(30), IFDRational(0, 0))}, "GPSLongitude 11/1, 30/1, 0/0"),
         ({"GPSLongitudeRef": "\x01"}, "GPSLongitudeRef '\\x01'"),
