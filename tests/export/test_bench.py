@@ -12,6 +12,7 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
+from geodtr.cli.console import output
 from geodtr.export.bench.measure import run_bench
 from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Float
@@ -85,9 +86,9 @@ def test_tables_fit_the_terminal_and_cut_no_figure(
     trained: Trained, cli: Cli, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     command = ("bench", trained.bundles["fp32"].path, trained.bundles["int8"].path, "--batch", "1", "--layers", *QUICK)
-    monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # a pipe has no width
-    printed = cli(*command).out
+    monkeypatch.setattr(output, "_force_terminal", True)  # a pipe has no width
+    monkeypatch.setattr(output, "_width", width)
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", cli(*command).out)
     assert "img/s" in printed
     assert ("not shown in" in printed) == (width < 100)
     assert "…" not in printed

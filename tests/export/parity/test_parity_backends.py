@@ -27,8 +27,10 @@ BUILT: tuple[tuple[Backend, Precision], ...] = (
     ("openvino", "fp16"),
     ("openvino", "int8"),
 )
-ACCEPTING = Gates(accept_undecided=True, max_drop={"fp16": 0.5})
-"""So few pairs cannot prove a drop within half a point: what is measured must be."""
+ACCEPTING = Gates(accept_undecided=True, max_drop={"fp16": 0.5, "int8": 2, "fp8": 2})
+"""So few pairs cannot prove a drop within half a point, and by chance the measured one is beyond it: 4 of 500 hits were
+lost and 1 gained with one of three training seeds.
+"""
 each_engine = pytest.mark.parametrize("number", range(len(BUILT)), ids=["-".join(each) for each in BUILT])
 
 
@@ -73,7 +75,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
     write_world(root / "held-out", WorldSet(pairs=2000, region="plateau"))
     train_set = read_pairs(root / "demo" / "world" / "train")
     engines = build_all(root / "demo" / "onnx", train_set, 0.9995, root)
-    return compare(open_model(root / "demo" / "run"), engines, read_pairs(root / "held-out"), gates=ACCEPTING)
+    gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5})
+    return compare(open_model(root / "demo" / "run"), engines, read_pairs(root / "held-out"), gates=gates)
 
 
 @pytest.mark.slow
