@@ -26,8 +26,8 @@ from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.sources.registry import open_source
-from geodtr.training.world.aerial import EXTENT
 from geodtr.training.world.flight import FRAMES, FlightSet, FrameTruth, read_truth, write_flight
+from geodtr.training.world.views.aerial import EXTENT
 
 WRONG = 15.0
 """Metres beyond which a fix is wrong, not inaccurate."""

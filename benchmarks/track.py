@@ -31,15 +31,15 @@ from geodtr.runtime.spec import Images
 from geodtr.runtime.tracking.filter import TrackOptions
 from geodtr.runtime.tracking.odometry import read_odometry
 from geodtr.runtime.tracking.run import Tracked, track_odometry
-from geodtr.training.world.aerial import aerial_view
 from geodtr.training.world.arrays import Positions
 from geodtr.training.world.colours import draw_look, photograph
-from geodtr.training.world.ground import draw_sky, ground_view
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.regions import Region, choose_positions, find_region
 from geodtr.training.world.render import Differences
 from geodtr.training.world.scene import build_scene
 from geodtr.training.world.terrain import World
+from geodtr.training.world.views.aerial import aerial_view
+from geodtr.training.world.views.ground import draw_sky, ground_view
 
 Floats = NDArray[np.float64]
 SECONDS, SPEED = 0.5, 10.0

@@ -109,7 +109,7 @@ def is_signed(message: bytes, signature: bytes, keys: Sequence["Ed25519PublicKey
 def from_library() -> None:
     """Raise MissingDependency, with the command that installs it, without the library that signs."""
     with naming_extras():
-        import cryptography  # noqa: F401
+        import cryptography  # noqa: F401 (only to see whether it can be imported)
 
 
 def _read(path: Path) -> bytes:

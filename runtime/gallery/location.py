@@ -27,7 +27,7 @@ def command(*words: object) -> str:
 
 
 class GalleryLocation:
-    """Where a gallery is, or shall be: one of the two kinds below. `str` gives what its user typed."""
+    """Where a gallery is, or will be: one of the two kinds below. `str` gives what its user typed."""
 
     __slots__ = ()
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.backbones.vit import EPSILON, Layer, Tokens
 from geodtr.training.models.base import Count, Depth, Share, TwoNetworks
-from geodtr.training.models.vit import EPSILON, Layer, Tokens
 
 _STRIDE, _EXPANSION = 16, 4
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
-from geodtr.training.models import convnext
+from geodtr.training.models.backbones import convnext
 from geodtr.training.models.base import Count, CrossViewModel, Depth
 
 _STAGES = msgspec.Meta(min_length=1, max_length=8)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.backbones.vit import EPSILON, Layer, Tokens, initialise
 from geodtr.training.models.base import Count, Depth, TwoNetworks
-from geodtr.training.models.vit import EPSILON, Layer, Tokens, initialise
 
 LEARNED = 2
 """The class token and the distillation token, in this order before the patches."""

@@ -16,14 +16,14 @@ from PIL import Image
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.world.aerial import EXTENT, aerial_view
 from geodtr.training.world.arrays import Positions
 from geodtr.training.world.colours import draw_look, photograph
 from geodtr.training.world.hashing import Feature
-from geodtr.training.world.nadir import Camera, nadir_frame
 from geodtr.training.world.regions import Region, find_region
 from geodtr.training.world.scene import build_scene
 from geodtr.training.world.terrain import World
+from geodtr.training.world.views.aerial import EXTENT, aerial_view
+from geodtr.training.world.views.nadir import Camera, nadir_frame
 from geodtr.training.world.workers import checked_workers, run_jobs
 
 FRAMES, TILES = "frames.csv", "tiles/tiles.csv"

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.spec import Images
-from geodtr.training.world.aerial import aerial_view
 from geodtr.training.world.arrays import Codes, Generators, Positions
 from geodtr.training.world.colours import draw_look, photograph
-from geodtr.training.world.ground import draw_sky, ground_view
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.scene import another_moment, build_scene
 from geodtr.training.world.terrain import World
+from geodtr.training.world.views.aerial import aerial_view
+from geodtr.training.world.views.ground import draw_sky, ground_view
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class FolderOptions:
     def __post_init__(self) -> None:
         if self.pattern is not None and self.positions not in (None, "names"):
             raise ConfigError(
-                f"A pattern reads names, and positions shall come from {self.positions}: give one of them."
+                f"A pattern reads names, and positions are to come from {self.positions}: give one of them."
             )
 
 

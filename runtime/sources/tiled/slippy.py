@@ -44,11 +44,10 @@ class XyzOptions:
         if self.zoom is not None and not 0 <= self.zoom <= MAX_ZOOM:
             raise ConfigError(f"The zoom is {self.zoom}; allowed are 0 to {MAX_ZOOM}.")
         if not 1 <= self.merge <= 16:
-            raise ConfigError(f"{self.merge} x {self.merge} tiles shall be merged; allowed are 1 to 16.")
+            raise ConfigError(f"--merge is {self.merge}; allowed are 1 to 16.")
         if self.step is not None and not 1 <= self.step <= self.merge:
             raise ConfigError(
-                f"References shall begin {self.step} tiles apart; allowed are 1 to {self.merge}, the tiles that each "
-                "merges (--merge)."
+                f"--step is {self.step}; allowed are 1 to {self.merge}, the tiles that each merges (--merge)."
             )
 
 

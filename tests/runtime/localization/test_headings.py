@@ -14,11 +14,11 @@ from geodtr.runtime.localization.headings import best_turns, turn
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 from geodtr.training.world.colours import draw_look, photograph
-from geodtr.training.world.ground import draw_sky, ground_view
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.regions import choose_positions, find_region
 from geodtr.training.world.scene import build_scene
 from geodtr.training.world.terrain import World
+from geodtr.training.world.views.ground import draw_sky, ground_view
 
 HEIGHT, WIDTH = 24, 96
 

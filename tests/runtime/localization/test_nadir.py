@@ -25,7 +25,7 @@ from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.spec import Images
-from geodtr.training.world.nadir import Camera
+from geodtr.training.world.views.nadir import Camera
 
 TILE, SIDE, ACROSS = 64.0, 128, 5
 """Metres and pixels of a tile, and tiles across the map."""

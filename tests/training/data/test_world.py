@@ -20,13 +20,13 @@ from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.progress import untracked
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.world.aerial import EXTENT
 from geodtr.training.world.dataset import WorldSet, write_world
-from geodtr.training.world.ground import CAMERA
 from geodtr.training.world.regions import APART, REGIONS, Region, choose_positions
 from geodtr.training.world.render import Differences, Rendering, render
 from geodtr.training.world.scene import Surface
 from geodtr.training.world.terrain import World
+from geodtr.training.world.views.aerial import EXTENT
+from geodtr.training.world.views.ground import CAMERA
 
 T = TypeVar("T")
 Surfaces = NDArray[np.uint8]

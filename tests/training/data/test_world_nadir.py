@@ -11,14 +11,14 @@ from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.nadir import north_up
 from geodtr.runtime.sources.registry import open_source
-from geodtr.training.world.aerial import EXTENT, aerial_view
 from geodtr.training.world.colours import draw_look, photograph
 from geodtr.training.world.flight import FlightSet, read_truth, write_flight
 from geodtr.training.world.hashing import Feature
-from geodtr.training.world.nadir import Camera, nadir_frame
 from geodtr.training.world.regions import find_region
 from geodtr.training.world.scene import build_scene
 from geodtr.training.world.terrain import World
+from geodtr.training.world.views.aerial import EXTENT, aerial_view
+from geodtr.training.world.views.nadir import Camera, nadir_frame
 
 REGION = find_region("coast")
 POSITION = np.array([REGION.east + 100.0, REGION.north + 300.0])

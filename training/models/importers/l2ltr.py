@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from geodtr.runtime.spec import PANORAMAS, Preprocessing
-from geodtr.training.models.convnext import IMAGENET_MEAN, IMAGENET_STD
+from geodtr.training.models.backbones.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.importers.base import (
     HEAD_WIDTH,
     Importer,

@@ -12,7 +12,7 @@ import torch
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.spec import ANY_IMAGES, PANORAMAS, Imagery, Preprocessing
-from geodtr.training.models.convnext import IMAGENET_MEAN, IMAGENET_STD
+from geodtr.training.models.backbones.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.importers.base import (
     HEAD_WIDTH,
     Importer,

@@ -16,7 +16,7 @@ from geodtr.training.world.colours import (
 from geodtr.training.world.cover import ground_cover
 from geodtr.training.world.objects import Boxes, Shown, Trees, tops
 from geodtr.training.world.scene import Scene, Surface
-from geodtr.training.world.views import Points, Seen, View, seen
+from geodtr.training.world.views.points import Points, Seen, View, seen
 
 EXTENT = 60.0
 """Side of a tile in metres."""

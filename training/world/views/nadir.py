@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.spec import Images
-from geodtr.training.world.aerial import view_from_above
 from geodtr.training.world.arrays import Floats
 from geodtr.training.world.colours import draw_look, photograph
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.objects import Shown, Things, tops
 from geodtr.training.world.scene import Surface, build_scene
 from geodtr.training.world.terrain import World
-from geodtr.training.world.views import Points
+from geodtr.training.world.views.aerial import view_from_above
+from geodtr.training.world.views.points import Points
 
 _TALLEST = 15.0
 """Metres: no object is taller."""

@@ -25,7 +25,7 @@ from geodtr.training.world.hashing import Feature
 from geodtr.training.world.objects import Boxes, Shown, Things, tops
 from geodtr.training.world.scene import SIGHT, Scene, Surface
 from geodtr.training.world.style import Style
-from geodtr.training.world.views import Points, Seen, View, seen
+from geodtr.training.world.views.points import Points, Seen, View, seen
 
 CAMERA = 2.0
 """Height of the camera above the ground in metres."""
