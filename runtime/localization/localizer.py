@@ -8,66 +8,42 @@ print(localizer.locate("street.jpg").fix)
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, stop
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.base import Gallery
-from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame, preprocess_frame
+from geodtr.runtime.images.frames import PIXELS, Frame, as_frames
 from geodtr.runtime.images.intake import AS_TAKEN, Intake
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
-from geodtr.runtime.localization.headings import TurnedHits, align, best_turns, turn
-from geodtr.runtime.localization.matching import Features, Sift
-from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
-from geodtr.runtime.localization.refine import RefineOptions, Refiner
-from geodtr.runtime.localization.result import Candidate, Localisation, Nadir, Refined
+from geodtr.runtime.localization.headings import best_turns
+from geodtr.runtime.localization.nadir import NadirOptions
+from geodtr.runtime.localization.overhead import NadirView
+from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.localization.street import StreetView
+from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
 _Applicable = tuple[FixCalibration | None, str | None]
 """A calibration, or why none applies."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """An image preprocessed for the engine, uint8 [N, H, W, 3], rotated to each of N headings; `headings` is None if
-    headings are neither searched nor stated by the file. `doubt`: see Localisation. Of a nadir frame they are its
-    suppositions, and `frame` is kept for the second stage.
-    """
-
-    images: Images
-    headings: Floats | None
-    doubt: str | None = None
-    supposed: Hypotheses | None = None
-    frame: Image.Image | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The nearest tiles of a query, and of which of its rotations or suppositions each is: `hits` of each of them."""
-
-    query: _Query
-    best: TurnedHits
-    hits: Hits
 
 
 class Localizer:
@@ -134,23 +110,19 @@ class Localizer:
         require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
         if nadir is not None and headings != 1:
             raise ConfigError("Headings of a panorama and a nadir frame do not go together: set its rotations.")
+        if nadir is not None and intake != AS_TAKEN:
+            raise ConfigError("What is known of street-level images does not go together with nadir frames.")
         if nadir is None and refine is not None:
             raise ConfigError("The second stage is for frames that look straight down: give nadir options as well.")
         self._embedder = bundle.embedder("ground" if nadir is None else "aerial", options)
-        self._how = self._embedder.spec.preprocessing
-        if not 1 <= headings <= self._how.width:
-            raise ConfigError(f"headings is {headings}; allowed are 1 to {self._how.width}, the model's columns.")
-        intake.check(self._how.imagery)
-        self._intake = intake
+        how = self._embedder.spec.preprocessing
+        self._view: View[Any] = (
+            StreetView(how, headings, intake) if nadir is None else NadirView(how, gallery, nadir, refine)
+        )
         self.gallery = gallery
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
         self._engine = Lock()
-        self._nadir = nadir
-        self._tile = (0.0, 0) if nadir is None else self._measure_tile(nadir)
-        self._refiner: Refiner[Features] | None = None
-        if nadir is not None and refine is not None:
-            self._refiner = Refiner(gallery, Sift(), refine, nadir.fov)
         self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
 
     @property
@@ -241,7 +213,7 @@ class Localizer:
             `top` is less than 1.
         """
         frame = _framed(image)
-        (found,) = self._search([self._load(frame)], top, near)
+        (found,) = self._search([self._view.load(frame)], top, near)
         return self._answer(frame, found, top, near)
 
     def locate_frames(
@@ -259,9 +231,8 @@ class Localizer:
         Threads decode ahead while the engine runs. Images for which `on_error` returns are left out. `count`, if known,
         is for `track`. Raises ImageError, naming the bad image, if `on_error` does.
         """
-        rotated = self._headings if self._nadir is None else self._nadir.steps * self._nadir.ground_sizes
-        size = max(1, BATCH_SIZE // rotated)
-        with closing(work_ahead(self._load, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
+        size = max(1, BATCH_SIZE // self._view.most)
+        with closing(work_ahead(self._view.load, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
@@ -289,123 +260,47 @@ class Localizer:
             else:
                 yield located
 
-    def _load(self, frame: Frame) -> _Query:
-        """Decode, check, preprocess and turn one image."""
-        if self._nadir is not None:
-            return self._load_nadir(frame, self._nadir)
-        taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called)
-        pixels = preprocess_frame(frame, taken.image, self._how)
-        turns = None
-        if self._headings > 1 and taken.full_turn:
-            turns = turn(pixels, self._headings)
-        elif taken.heading is not None:
-            turns = align(pixels, taken.heading)
-        return (
-            _Query(pixels[None], None, taken.doubt)
-            if turns is None
-            else _Query(turns.images, turns.headings, taken.doubt)
-        )
-
-    def _search(self, queries: Sequence[_Query], top: int, near: Near | None) -> list[_Found]:
-        """The nearest tiles of each query over its headings, at least as many as a fix needs."""
+    def _search(self, queries: Sequence[Query], top: int, near: Near | None) -> list[Found[Query]]:
+        """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
         if top < 1:
             raise ConfigError(f"top is {top}; it must be at least 1.")
         with self._engine:
             descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
         hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
-        results = list[_Found]()
+        results = list[Found[Query]]()
         start = 0
         for query in queries:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
             own = Hits(hits.rows[part], hits.scores[part])
-            results.append(_Found(query, best_turns(own, headings), own))
+            results.append(Found(query, best_turns(own, headings), own))
             start = part.stop
         return results
 
-    def _answer(self, frame: Frame, found: _Found, top: int, near: Near | None) -> Localisation:
+    def _answer(self, frame: Frame, found: Found[Query], top: int, near: Near | None) -> Localisation:
         hits = found.best
         tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
         lat, lon = (
             np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
         )
         fix = fuse(hits.scores[:CANDIDATES], lat, lon)
-        every = tuple(self._candidates(found, tiles))
-        candidates, heading, query = every[:top], every[0].heading if every else None, found.query
+        every = tuple(self._view.candidates(found, tiles))
+        candidates, heading, query = every[:top], self._view.heading(every), found.query
         radius = None if near is None else near.radius
         if radius not in self._calibrations:
             self._calibrations[radius] = self._applicable(radius)
         calibration, uncalibrated = self._calibrations[radius]
+        unclaimed = self._view.unclaimed(query, heading)
         if near is not None and not candidates:
             uncalibrated = "no tile lies within the prior"
         elif fix is None:
             uncalibrated = "no tile found has a position"
-        elif self._nadir is not None:
-            uncalibrated = "a calibration is of street-level images, and this is a nadir frame"
-        elif query.doubt is not None:
-            uncalibrated = f"the model was not trained on such images: {query.doubt}"
-        elif self._headings > 1 and heading is None:
-            uncalibrated = "the image is no full turn, so no headings were searched"
+        elif unclaimed is not None:
+            uncalibrated = unclaimed
         elif calibration is not None:
             fix = calibration.apply(fix)
-        nadir = self._seen_from_above(found, every)
-        if self._nadir is not None and self._nadir.steps == 1:
-            heading = None  # given, or not searched
+        nadir = self._view.nadir(found, every)
         return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir)
-
-    def _load_nadir(self, frame: Frame, options: NadirOptions) -> _Query:
-        """Decode one frame and crop it for all its suppositions."""
-        decoded = decode_frame(frame)
-        try:
-            supposed = suppose(decoded.image, frame.altitude, options, *self._tile, self._how)
-        except ImageError as error:
-            raise ImageError(f"{frame.called}: {error}") from None
-        kept = None if self._refiner is None else decoded.image
-        return _Query(supposed.images, supposed.headings, None, supposed, kept)
-
-    def _candidates(self, found: _Found, tiles: Sequence[Tile]) -> Iterator[Candidate]:
-        """The tiles found, each with the pose under which it was; of a nadir frame a tile's own heading is added."""
-        best, supposed = found.best, found.query.supposed
-        for row, tile, score, heading, turned in zip(
-            best.rows.tolist(), tiles, best.scores.tolist(), best.headings, best.turns.tolist(), strict=False
-        ):
-            if supposed is None or self._nadir is None:
-                yield Candidate(row, tile, score, None if np.isnan(heading) else float(heading))
-            else:
-                pose = sharpened(found.hits, row, turned, supposed, self._nadir)
-                yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width)
-
-    def _seen_from_above(self, found: _Found, candidates: Sequence[Candidate]) -> Nadir | None:
-        """What a nadir frame shows beside its place, with the second stage's answer."""
-        if self._nadir is None:
-            return None
-        width = candidates[0].ground_metres if candidates and self._nadir.ground_sizes > 1 else None
-        answer: Refined | str | None = None
-        if self._refiner is not None and found.query.frame is not None:
-            answer = self._refiner.refine(found.query.frame, candidates)
-        return Nadir(
-            ground_metres=width,
-            altitude=None if width is None else self._nadir.altitude_of(width),
-            refined=answer if isinstance(answer, Refined) else None,
-            unrefined=answer if isinstance(answer, str) else None,
-        )
-
-    def _measure_tile(self, options: NadirOptions) -> tuple[float, int]:
-        """Metres and pixels of a tile's side, as the first tile has them. Raises ConfigError where they are unknown."""
-        tile = next(self.gallery.all_tiles(), None)
-        pixels = 2 * self._how.height if self._how.polar else max(self._how.height, self._how.width)
-        if tile is None:
-            return options.tile_metres or 1.0, pixels
-        with suppress(ImageError):
-            pixels = Reread().read(tile).image.width
-        if options.tile_metres is not None:
-            return options.tile_metres, pixels
-        if tile.metres_per_pixel is None:
-            raise ConfigError(
-                f"{self.gallery.name} does not say how large its tiles are on the ground, which a nadir frame must be "
-                "cropped to. Give the side of a tile in metres: --tile-metres 60"
-            )
-        return tile.metres_per_pixel * pixels, pixels
 
     def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""
@@ -425,9 +320,9 @@ def _framed(image: Path | str | Images | Frame) -> Frame:
     return Frame("", image) if isinstance(image, np.ndarray) else Frame(str(image), Path(image))
 
 
-def _loaded(batch: Sequence[tuple[Frame, Future[_Query]]], on_error: OnBadFrame) -> list[tuple[Frame, _Query]]:
+def _loaded(batch: Sequence[tuple[Frame, Future[Query]]], on_error: OnBadFrame) -> list[tuple[Frame, Query]]:
     """The queries of those images that could be read."""
-    loaded = list[tuple[Frame, _Query]]()
+    loaded = list[tuple[Frame, Query]]()
     for frame, loading in batch:
         try:
             loaded.append((frame, loading.result()))

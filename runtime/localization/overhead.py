@@ -1,0 +1,103 @@
+"""Frames that look straight down: searched at several headings and ground sizes, and refined if that is asked for."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from PIL import Image
+
+from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.ground import Reread
+from geodtr.runtime.images.frames import Frame, decode_frame
+from geodtr.runtime.localization.matching import Features, Sift
+from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
+from geodtr.runtime.localization.refine import RefineOptions, Refiner
+from geodtr.runtime.localization.result import Candidate, Nadir, Refined
+from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.spec import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class NadirQuery(Query):
+    """A frame and what it is supposed to show; `frame` is kept for the second stage alone."""
+
+    supposed: Hypotheses
+    frame: Image.Image | None
+
+
+class NadirView:
+    """Frames for an aerial branch that preprocesses as `how`; `refine` is the second stage's, None leaves it out.
+
+    Raises ConfigError when the size of the gallery's tiles on the ground is not known, MissingDependency when the
+    second stage lacks OpenCV.
+    """
+
+    def __init__(
+        self, how: Preprocessing, gallery: Gallery, options: NadirOptions, refine: RefineOptions | None
+    ) -> None:
+        self._how, self._options = how, options
+        self._tile = _measure_tile(gallery, options, how)
+        self._refiner: Refiner[Features] | None = None
+        if refine is not None:
+            self._refiner = Refiner(gallery, Sift(), refine, options.fov)
+
+    @property
+    def most(self) -> int:
+        return self._options.steps * self._options.ground_sizes
+
+    def load(self, frame: Frame) -> NadirQuery:
+        decoded = decode_frame(frame)
+        try:
+            supposed = suppose(decoded.image, frame.altitude, self._options, *self._tile, self._how)
+        except ImageError as error:
+            raise ImageError(f"{frame.called}: {error}") from None
+        kept = None if self._refiner is None else decoded.image
+        return NadirQuery(supposed.images, supposed.headings, None, supposed, kept)
+
+    def candidates(self, found: Found[NadirQuery], tiles: Sequence[Tile]) -> Iterator[Candidate]:
+        """A tile's own heading is added to the frame's on it."""
+        best = found.best
+        for row, tile, score, turned in zip(
+            best.rows.tolist(), tiles, best.scores.tolist(), best.turns.tolist(), strict=False
+        ):
+            pose = sharpened(found.hits, row, turned, found.query.supposed, self._options)
+            yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width)
+
+    def heading(self, candidates: Sequence[Candidate]) -> float | None:
+        return candidates[0].heading if candidates and self._options.steps > 1 else None
+
+    def unclaimed(self, query: NadirQuery, heading: float | None) -> str:
+        del query, heading
+        return "a calibration is of street-level images, and this is a nadir frame"
+
+    def nadir(self, found: Found[NadirQuery], candidates: Sequence[Candidate]) -> Nadir:
+        width = candidates[0].ground_metres if candidates and self._options.ground_sizes > 1 else None
+        answer: Refined | str | None = None
+        if self._refiner is not None and found.query.frame is not None:
+            answer = self._refiner.refine(found.query.frame, candidates)
+        return Nadir(
+            ground_metres=width,
+            altitude=None if width is None else self._options.altitude_of(width),
+            refined=answer if isinstance(answer, Refined) else None,
+            unrefined=answer if isinstance(answer, str) else None,
+        )
+
+
+def _measure_tile(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tuple[float, int]:
+    """Metres and pixels of a tile's side, as the first tile has them. Raises ConfigError where they are unknown."""
+    tile = next(gallery.all_tiles(), None)
+    pixels = 2 * how.height if how.polar else max(how.height, how.width)
+    if tile is None:
+        return options.tile_metres or 1.0, pixels
+    with suppress(ImageError):
+        pixels = Reread().read(tile).image.width
+    if options.tile_metres is not None:
+        return options.tile_metres, pixels
+    if tile.metres_per_pixel is None:
+        raise ConfigError(
+            f"{gallery.name} does not say how large its tiles are on the ground, which a nadir frame must be cropped "
+            "to. Give the side of a tile in metres: --tile-metres 60"
+        )
+    return tile.metres_per_pixel * pixels, pixels
