@@ -61,7 +61,7 @@ def test_every_engine_has_the_recall_of_the_reference_model(
     trained: Trained, built: dict[Precision, Bundle], precision: Precision
 ) -> None:
     # 500 pairs cannot prove a drop within half a point, so the measured drop decides; by chance it is 0.6 with a seed.
-    gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5, "int8": 2})
+    gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5, "int8": 1})
     candidate = open_model(built[precision].path)
     result = compare(open_model(trained.checkpoint), [candidate], trained.test_set, stages=False, gates=gates)
     assert result.candidates[0].smallest_cosine >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}[precision]
