@@ -2,32 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, track, verdict, warn
-from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.deploy import sources
-from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
+from geodtr.cli.console import megabytes, messages, output, show_json, track, verdict, warn
+from geodtr.cli.deploy import known_images, sources
 from geodtr.cli.deploy.sources import Source, open_given, takes_source_options, warn_of_ground_size
 from geodtr.cli.options import (
     GALLERY_HELP,
-    SPEC_HELP,
     AsJson,
     BundlePath,
     GalleryPlace,
-    Headings,
     IndexAsked,
-    Limit,
     OnError,
     Threads,
     out_option,
     path_or_url,
 )
-from geodtr.cli.tables import table
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.names import Storage
 
@@ -35,7 +28,6 @@ if TYPE_CHECKING:
     from geodtr.runtime.bundle import Bundle
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.build import Added
-    from geodtr.runtime.localization.known_images import KnownImage
     from geodtr.runtime.sources.tile import Tile, TileSource
 
 _SHOWN = 20
@@ -185,100 +177,7 @@ def gallery_verify(place: GalleryPlace, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if faults else 0)
 
 
-@gallery.command("calibrate")
-@with_options({PANEL: (ImageOptions,)})
-def gallery_calibrate(
-    bundle: BundlePath,
-    place: GalleryPlace,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="SPEC",
-            help="Images of known position: a folder of photographs with GPS tags, a CSV ground,lat,lon, or a data "
-            f"set, {SPEC_HELP}",
-            show_default=False,
-        ),
-    ],
-    headings: Headings = 1,
-    near: Annotated[
-        float | None,
-        typer.Option(
-            "--near",
-            metavar="RADIUS",
-            help="Measure positions under a prior of RADIUS metres, whose centre is off by up to it.",
-            show_default="no prior",
-        ),
-    ] = None,
-    limit: Limit = None,
-    on_error: OnError = "stop",
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the gallery's calibration.")] = False,
-    as_json: AsJson = False,
-    *,
-    given: Mapping[str, Any],
-) -> None:
-    """Measure how far positions are off on images whose place is known, so that `localize` can claim a radius.
-
-    Use images that neither the model nor its settings have seen, taken as they will be in flight.
-    """
-    from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.localization.calibration import check_replaces, write_calibration
-    from geodtr.runtime.localization.known_images import measure
-    from geodtr.runtime.localization.localizer import Localizer
-
-    if near is not None and not (isfinite(near) and near > 0):
-        raise ConfigError(f"--near is {near:g}; a radius above 0 metres is needed.")
-    intake = intake_of(given)
-    known = _known_images(data, limit, on_error)
-    with Localizer.open(bundle, place, headings=headings, intake=intake) as localizer:
-        localizer.require_positions("a calibration")
-        check_replaces(localizer.gallery, near, replace=replace)
-        on_bad = _leave_out(on_error)
-        measured = measure(localizer, known, data, near_metres=near, on_bad=on_bad, track=track)
-        calibration = measured.calibration
-        if measured.off_the_map:
-            off = f"{measured.off_the_map} of {len(known)} images were taken off the gallery's map"
-            warn(f"{off}, where no tile can be right.")
-        written = write_calibration(localizer.gallery, calibration)
-    if as_json:
-        show_json(calibration)
-        return
-    shares = [f"{100 * share:g} % within (m)" for share in calibration.shares]
-    rows = table(f"{calibration.queries} positions of {data}", ("margin from", "spread from (m)", "measured", *shares))
-    for cell in calibration.cells:
-        radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
-        rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
-    output.print(rows)
-    if calibration.bias is not None:
-        metres, direction = calibration.bias
-        output.print(f" bias (median): {metres:.1f} m towards {direction:.0f}°")
-    messages.print(f"Wrote {written}", soft_wrap=True)
-
-
-def _known_images(data: str, limit: int | None, on_error: OnError) -> "list[KnownImage]":
-    from geodtr.runtime.localization.known_images import KnownImage, read_known_images
-    from geodtr.training.data.spec import is_spec, read_test_set
-
-    if not is_spec(data):
-        return read_known_images(Path(data), _leave_out(on_error))[:limit]
-    pair_set = read_test_set(data)
-    report_skipped(pair_set.name, pair_set.skipped)
-    pairs = (pair_set if limit is None else pair_set.first(limit)).pairs
-    return [
-        KnownImage(pair.ground, pair.lat, pair.lon) for pair in pairs if pair.lat is not None and pair.lon is not None
-    ]
-
-
-def _leave_out(on_error: OnError) -> "Callable[[str], None]":
-    """What happens to an image that cannot be measured."""
-    from geodtr.runtime.errors import ImageError
-
-    def leave_out(reason: str) -> None:
-        if on_error == "stop":
-            raise ImageError(f"{reason} To leave such images out: --on-error skip")
-        warn(f"Left out: {reason}")
-
-    return leave_out
+known_images.add_to(gallery)
 
 
 @gallery.command("export")

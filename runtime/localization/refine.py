@@ -5,11 +5,11 @@ of view the camera's own position is computed, tilt included; otherwise the posi
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import atan2, ceil, cos, degrees, hypot, log2, radians, sin, tan
+from math import ceil, cos, hypot, log2, radians, sin
 from threading import Lock
-from typing import Any, Generic
+from typing import Generic
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,7 @@ from geodtr.runtime.images.nadir import from_crop, north_up
 from geodtr.runtime.images.video import check_opencv
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.matching import F, Matcher, Matches
+from geodtr.runtime.localization.pose import camera_pose, fault_of, flat_pose
 from geodtr.runtime.localization.result import Candidate, Refined
 from geodtr.runtime.sources.tile import Tile
 
@@ -31,11 +32,6 @@ _THRESHOLD = 3.0
 """Pixels by which a match may miss the homography, at most."""
 _CACHED = 512
 """Tiles whose features are kept."""
-_LEAST_AREA = 0.02
-"""Share of the frame that the inliers' rectangle covers at least: all in one spot fix no scale."""
-_MOST_TILT = 30.0
-_MOST_RESCALED = 1.6
-"""Factor by which the ground size may differ from the supposed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +64,13 @@ class _Scene:
     side: int
 
     @property
-    def metres_per_pixel(self) -> float:
+    def ground_metres(self) -> float:
         assert self.candidate.ground_metres is not None  # a nadir frame's candidates have it
-        return self.candidate.ground_metres / self.frame.width
+        return self.candidate.ground_metres
+
+    @property
+    def metres_per_pixel(self) -> float:
+        return self.ground_metres / self.frame.width
 
     @property
     def heading(self) -> float:
@@ -198,22 +198,22 @@ class Refiner(Generic[F]):
         pixels, places = pixels[inside], places[inside]
         to_ground = np.asarray(np.diag((1.0, -1.0, 1.0)) @ homography, np.float64)
         if self._fov is None:
-            solved = _middle(pixels, places, to_ground, scene)
+            pose = flat_pose(pixels, places, to_ground, scene.frame.size)
         else:
-            solved = _camera(pixels, places, to_ground, scene, self._fov)
-        fault = _fault(solved, pixels, scene)
+            pose = camera_pose(pixels, places, to_ground, scene.frame.size, self._fov)
+        fault = fault_of(pose, pixels, scene.frame.size, scene.ground_metres)
         if fault is not None:
             return f"{inliers} features agree, but {fault}"
-        lat, lon = moved(*scene.anchor, *solved.place)
-        (ee, en), (_, nn) = solved.covariance.tolist()
+        lat, lon = moved(*scene.anchor, *pose.place)
+        (ee, en), (_, nn) = pose.covariance.tolist()
         return Refined(
             lat=float(lat),
             lon=float(lon),
             camera=self._fov is not None,
-            heading=solved.heading,
-            ground_metres=solved.width,
-            altitude=solved.altitude,
-            tilt=solved.tilt,
+            heading=pose.heading,
+            ground_metres=pose.width,
+            altitude=pose.altitude,
+            tilt=pose.tilt,
             tile=scene.candidate.place.id,
             matches=len(inside),
             inliers=inliers,
@@ -251,110 +251,6 @@ class Refiner(Generic[F]):
             if len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
         return entry
-
-
-@dataclass(frozen=True, slots=True)
-class _Solved:
-    """Metres east and north of the anchor with their covariance, and the rest of the pose; angles in degrees."""
-
-    place: Floats
-    covariance: Floats
-    heading: float
-    width: float
-    altitude: float | None
-    tilt: float | None
-
-
-def _middle(pixels: Floats, places: Floats, homography: Floats, scene: _Scene) -> _Solved:
-    """What the frame's middle shows, by the homography alone."""
-    size = np.array(scene.frame.size)
-    middle = size / 2
-
-    def mapped(entries: Floats, points: Floats) -> Floats:
-        lifted = np.column_stack([points, np.ones(len(points))]) @ np.append(entries, 1.0).reshape(3, 3).T
-        return np.asarray(lifted[:, :2] / lifted[:, 2:], np.float64)
-
-    entries = (homography / homography[2, 2]).ravel()[:8]
-    covariance = _covariance(
-        entries, lambda each: (mapped(each, pixels) - places).ravel(), lambda each: mapped(each, middle[None])[0]
-    )
-    here, above, right = mapped(entries, middle + np.array([(0, 0), (0, -1), (1, 0)]))
-    east, north = above - here
-    width = float(np.hypot(*(right - here))) * scene.frame.width
-    return _Solved(here, covariance, degrees(atan2(east, north)) % 360, width, None, None)
-
-
-def _camera(pixels: Floats, places: Floats, homography: Floats, scene: _Scene, fov: float) -> _Solved:
-    """Where the camera is, from points on the flat ground."""
-    import cv2
-
-    flat = _middle(pixels, places, homography, scene)
-    focal = scene.frame.width / (2 * tan(radians(fov) / 2))
-    lens: Any = np.array([(focal, 0, scene.frame.width / 2), (0, focal, scene.frame.height / 2), (0, 0, 1)])
-    ground = np.column_stack([places, np.zeros(len(places))])
-    angle = radians(flat.heading)
-    # World (east, north, up) to camera (right, down, ahead), as if it looked straight down.
-    down = np.array([(cos(angle), -sin(angle), 0), (-sin(angle), -cos(angle), 0), (0, 0, -1)])
-    height = flat.width / (2 * tan(radians(fov) / 2))
-    turn, _ = cv2.Rodrigues(down)
-    shift = -down @ np.append(flat.place, height)
-    _, turn, shift = cv2.solvePnP(
-        ground, pixels, lens, None, turn, shift.reshape(3, 1), useExtrinsicGuess=True, flags=cv2.SOLVEPNP_ITERATIVE
-    )
-    pose = np.concatenate([turn.ravel(), shift.ravel()])
-
-    def missed(each: Floats) -> Floats:
-        shown, _ = cv2.projectPoints(ground, each[:3], each[3:], lens, None)
-        return np.asarray(shown.reshape(-1, 2) - pixels, np.float64).ravel()
-
-    def camera(each: Floats) -> Floats:
-        return np.asarray(-cv2.Rodrigues(each[:3])[0].T @ each[3:], np.float64)
-
-    covariance = _covariance(pose, missed, lambda each: camera(each)[:2])
-    rotation, place = cv2.Rodrigues(pose[:3])[0], camera(pose)
-    above, axis = -rotation[1], rotation[2]
-    altitude = float(place[2])
-    return _Solved(
-        place=place[:2],
-        covariance=covariance,
-        heading=degrees(atan2(above[0], above[1])) % 360,
-        width=2 * altitude * tan(radians(fov) / 2),
-        altitude=altitude,
-        tilt=degrees(atan2(hypot(axis[0], axis[1]), -axis[2])),
-    )
-
-
-def _covariance(
-    parameters: Floats, residuals: Callable[[Floats], Floats], result: Callable[[Floats], Floats]
-) -> Floats:
-    """The covariance [2, 2] of `result`, by how far the residuals of a least squares solution scatter.
-
-    S = s^2 D (J^T J)^-1 D^T, with the derivatives J of the residuals and D of the result, taken numerically.
-    """
-    left = residuals(parameters)
-    steps = 1e-6 * np.maximum(np.abs(parameters), 1e-3)
-    shifted = parameters + np.diag(steps)
-    slopes = np.stack([(residuals(each) - left) / step for each, step in zip(shifted, steps, strict=True)], axis=1)
-    moves = np.stack(
-        [(result(each) - result(parameters)) / step for each, step in zip(shifted, steps, strict=True)], axis=1
-    )
-    variance = left @ left / max(1, len(left) - len(parameters))
-    return np.asarray(variance * moves @ np.linalg.pinv(slopes.T @ slopes) @ moves.T, np.float64)
-
-
-def _fault(solved: _Solved, pixels: Floats, scene: _Scene) -> str | None:
-    """Why a solution cannot be, or None."""
-    supposed = scene.candidate.ground_metres
-    assert supposed is not None  # a nadir frame's candidates have it
-    if not (np.isfinite(solved.place).all() and np.isfinite(solved.covariance).all()):
-        return "they give no finite position"
-    if np.prod(np.ptp(pixels, axis=0)) < _LEAST_AREA * scene.frame.width * scene.frame.height:
-        return "all are in one spot of the frame"
-    if not 1 / _MOST_RESCALED < solved.width / supposed < _MOST_RESCALED:
-        return f"they make the frame {solved.width:.0f} m wide, and {supposed:.0f} m are supposed"
-    if solved.tilt is not None and solved.tilt > _MOST_TILT:
-        return f"they tilt the camera by {solved.tilt:.0f} degrees"
-    return None
 
 
 def _inside(found: Matches, to_frame: Floats, size: tuple[int, int]) -> Matches:
