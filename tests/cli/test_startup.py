@@ -173,3 +173,17 @@ def test_bundles_run_without_pytorch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_network_is_built_without_what_takes_as_long_to_load_as_pytorch() -> None:
+    script = (
+        "import sys\n"
+        "import geodtr.export.model, geodtr.training.loop\n"
+        "from geodtr.training.config import load_preset\n"
+        "from geodtr.training.models.registry import build_model\n"
+        "config = load_preset('world-tiny')\n"
+        "build_model(config.model, config.ground, config.aerial)\n"
+        "print([name for name in ('torchvision', 'torch._dynamo', 'scipy') if name in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
