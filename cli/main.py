@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from math import isfinite
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -138,6 +139,7 @@ def _mention_dashes(arguments: Sequence[str]) -> None:
             messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", soft_wrap=True, markup=False)
 
 
+@cache
 def _command() -> Any:
     """The whole command line, each of whose options refuses numbers that nothing can be done with."""
     command = typer.main.get_command(app)
