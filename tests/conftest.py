@@ -75,6 +75,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Libraries would report as leaked what is kept at the end."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def conformance() -> Path:
     """Official figures of real images; tests that need them are skipped in a clone without them."""
