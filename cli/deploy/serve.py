@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -222,8 +223,7 @@ def _sourced(
             raise ConfigError("--track goes with --video or --camera: images of a folder have no times.")
         if not watch.is_dir():
             raise ConfigError(f"{watch} is not a folder. Name one of images to --watch.")
-        folder = watch
-        return Sourced(str(folder), lambda stopped: watched(folder, stopped), near=near, again=True, skip=True)
+        return Sourced(watch.resolve().name, partial(watched, watch), near=near, again=True, skip=True)
     known = None if camera is None else camera_of(camera)
     if camera is not None and known is None:
         raise ConfigError(
