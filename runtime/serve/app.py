@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 import geodtr
 from geodtr.runtime.errors import ImageError, UserError
-from geodtr.runtime.serve.batching import Batcher, Overloaded, Upload
+from geodtr.runtime.serve.batching import Batcher, Overloaded
 from geodtr.runtime.serve.current import Current, InUse, Replacing
 from geodtr.runtime.serve.guard import Guard, set_cookie
 from geodtr.runtime.serve.live import Live
@@ -130,18 +130,16 @@ class Api:
 
     async def locate(self, request: Request) -> Response:
         search = search_options(request)
-        self._require_room()
         upload = await self._bodies.image(request, self._options.image_bytes)
-        (reply,) = await self._answers(request, [upload], self._batcher.submit([upload], search))
+        (reply,) = await self._answers(request, self._batcher.submit([upload], search))
         if isinstance(reply, Exception):
             raise reply
         return as_json(reply)
 
     async def locate_batch(self, request: Request) -> Response:
         search = search_options(request)
-        self._require_room()
         uploads = await self._bodies.images(request, self._options.batch_bytes)
-        replies = await self._answers(request, uploads, self._batcher.submit(uploads, search))
+        replies = await self._answers(request, self._batcher.submit(uploads, search))
         for reply in replies:
             if isinstance(reply, Exception) and not isinstance(reply, ImageError):
                 raise reply
@@ -153,16 +151,8 @@ class Api:
         ]
         return as_json(BatchReply(items))
 
-    def _require_room(self) -> None:
-        """Refuse before the body is received."""
-        if (refusal := self._batcher.overloaded) is not None:
-            raise refusal
-
-    async def _answers(
-        self, request: Request, uploads: Sequence[Upload], futures: Sequence[Future[Reply]]
-    ) -> list[Reply | Exception]:
+    async def _answers(self, request: Request, futures: Sequence[Future[Reply]]) -> list[Reply | Exception]:
         """What became of each image; all are given up when the client goes away."""
-        del uploads
         waiting = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         gone = asyncio.ensure_future(_disconnected(request))
         try:
@@ -285,7 +275,7 @@ class Api:
 
 def gallery_reply(use: InUse, problem: str | None) -> GalleryReply:
     """The gallery in figures. `problem` names files, and is for those who may ask."""
-    info, ground = use.localizer.gallery.info, use.ground
+    info, ground = use.info, use.ground
     frame = ground.frame
     return GalleryReply(
         number=use.number,

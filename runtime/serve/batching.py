@@ -112,12 +112,6 @@ class Batcher:
                 self._decoders.submit(self._decode, job, upload)
         return [job.future for job in jobs]
 
-    @property
-    def overloaded(self) -> Overloaded | None:
-        """The refusal that one more image would get."""
-        with self._changed:
-            return Overloaded(self._pause()) if self._closing or self._accepted >= self._queue else None
-
     def locate(self, frame: Frame, decoded: Decoded, search: SearchOptions) -> tuple[Localisation, Reply]:
         """Answer a frame of the live view before all that waits. Raises ImageError, GalleryError."""
         job = _Job(search, self._in_use(), time.monotonic())

@@ -4,6 +4,7 @@ Knows files and localizers; knows nothing of HTTP.
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from threading import Event, Thread
 
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.base import Gallery, GalleryInfo
 from geodtr.runtime.gallery.folder.opening import LOCK
 from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, as_location
 from geodtr.runtime.gallery.manifest import FILE_NAME
@@ -32,11 +33,16 @@ class Replacing(UserError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InUse:
-    """A localizer with its gallery and its ground; `number` counts them since the start."""
+    """A localizer with its gallery and its ground.
+
+    `number` rises with each gallery. It begins with the time, so that no browser takes pictures that it keeps of
+    an earlier server's gallery for the gallery in use.
+    """
 
     number: int
     localizer: Localizer
     ground: Ground
+    info: GalleryInfo
     manifest: Manifest
     _mark: tuple[Path, os.stat_result] | None = field(repr=False)
 
@@ -124,8 +130,8 @@ class Current:
                 if before is not None and before.manifest == bundle.manifest
                 else self._open_localizer(bundle, gallery)
             )
-            number = 1 if before is None else before.number + 1
-            return InUse(number, localizer, Ground(gallery), bundle.manifest, self._mark(gallery))
+            number = int(time.time()) if before is None else before.number + 1
+            return InUse(number, localizer, Ground(gallery), gallery.info, bundle.manifest, self._mark(gallery))
         except BaseException:
             gallery.close()
             raise

@@ -25,7 +25,7 @@ class Metrics:
         self.accepted = Gauge("geodtr_accepted_images", "Accepted and not yet answered.", registry=registry)
         self.frames = Counter("geodtr_frames", "Frames of the live view, by state.", ("state",), registry=registry)
         self.viewers = Gauge("geodtr_viewers", "Clients that watch the live view.", registry=registry)
-        self.gallery = Gauge("geodtr_gallery_number", "Galleries since the start.", registry=registry)
+        self.gallery = Gauge("geodtr_gallery_number", "Rises with each gallery.", registry=registry)
         self.references = Gauge("geodtr_gallery_references", "Tiles of the gallery in use.", registry=registry)
 
     def observe(self, stages: Stages) -> None:

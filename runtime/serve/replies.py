@@ -72,7 +72,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Where an image was taken. `gallery` counts the galleries since the start, and changes when one is replaced.
+    """Where an image was taken. `gallery` is the number of the gallery, which rises when one is replaced.
 
     `uncalibrated` is the reason why the fix claims no radius, `warning` why the image is none that the model was made
     for; each is null where there is none. `heat` is the score at each of the nearest tiles, [lat, lon, score], if it

@@ -129,11 +129,11 @@ class Server(uvicorn.Server):
                 source = closes.enter_context(Source(request.sourced, current, batcher, self.live, report))
             api = Api(current, batcher, self.live, self.metrics, options, report)
 
-            def changed(changed: Current) -> None:
-                report(changed.problem or f"The gallery was replaced: {len(changed().localizer.gallery)} tiles.")
+            def tell(changed: Current) -> None:
+                report(changed.problem or f"The gallery was replaced: {changed().info.references} tiles.")
                 self.live.tell("gallery", gallery_reply(changed(), changed.problem))
 
-            current.watch(changed)
+            current.watch(tell)
             super().__init__(
                 uvicorn.Config(
                     api.app(),
