@@ -139,6 +139,8 @@ class Api:
     async def locate_batch(self, request: Request) -> Response:
         search = search_options(request)
         uploads = await self._bodies.images(request, self._options.batch_bytes)
+        if len(uploads) > self._options.queue:
+            raise Refused(413, f"{len(uploads)} images are more than the server accepts, {self._options.queue}.")
         replies = await self._answers(request, self._batcher.submit(uploads, search))
         for reply in replies:
             if isinstance(reply, Exception) and not isinstance(reply, ImageError):

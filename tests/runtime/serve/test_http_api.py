@@ -221,6 +221,8 @@ def test_overload_is_refused_with_a_time_and_loses_nothing_accepted(
         refused = running.locate(png(tiny.panorama(8)))
         assert refused.status == 503
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        body, headers = form(*[("a.png", png(tiny.panorama(9)))] * 4)
+        assert running.ask("/v1/locate/batch", body, headers).status == 413, "it would never be accepted"
         gate.opened.set()
         rows = [each.result().json["candidates"][0]["row"] for each in accepted]
         assert rows == [5, 6, 7]
