@@ -141,7 +141,9 @@ def _paths(options: ServeOptions) -> dict[str, Any]:
                 [_path("zoom"), _path("x"), _path("y"), gallery],
             )
         },
-        "/healthz": {"get": _operation("Whether all is well.", "Needs no token.", {200: _json("Health")})},
+        "/healthz": {
+            "get": _operation("Whether all is well.", "Needs no token.", {200: _json("Health")}) | {"security": []}
+        },
         "/metrics": {
             "get": _operation("Figures for Prometheus.", "", {200: {"text/plain": {"schema": {"type": "string"}}}})
         },
