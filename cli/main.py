@@ -23,7 +23,7 @@ from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
 from geodtr.cli.build import export as engines
 from geodtr.cli.console import messages
-from geodtr.cli.deploy import archive, doctor, gallery, localize, photos
+from geodtr.cli.deploy import archive, doctor, gallery, localize, photos, serve
 from geodtr.cli.deploy import embed as flight
 from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
@@ -60,6 +60,7 @@ for module in (
     archive,
     photos,
     localize,
+    serve,
 ):
     module.add_to(app)
 

@@ -46,6 +46,7 @@ COMMANDS = (
     "photos",
     "flight",
     "localize",
+    "serve",
 )
 MISSING = (
     "evaluate gone --data pairs:gone",
@@ -92,6 +93,7 @@ MISSING = (
     "bundle verify gone",
     "gallery export gone --out o.csv",
     "localize image.png --bundle gone --gallery gone",
+    "serve --bundle gone --gallery gone --port 0",
 )
 """Commands in a folder that holds a `model.safetensors` and an `image.png`, and nothing else."""
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "numpy", "PIL")
