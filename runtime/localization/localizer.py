@@ -9,7 +9,7 @@ print(localizer.locate("street.jpg").fix)
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -203,7 +203,7 @@ class Localizer:
         top
             Number of tiles to return; fewer if the gallery has fewer.
         near
-            Restricts the search to tiles within this radius.
+            Restricts the search to tiles within this radius; a frame's own prior, if it has one, takes its place.
 
         Raises
         ------
@@ -213,6 +213,7 @@ class Localizer:
             `top` is less than 1.
         """
         frame = _framed(image)
+        near = frame.near or near
         (found,) = self._search([self._view.load(frame)], top, near)
         return self._answer(frame, found, top, near)
 
@@ -235,10 +236,11 @@ class Localizer:
         with closing(work_ahead(self._view.load, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
-                loaded = _loaded(batch, on_error)
-                results = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, _), found in zip(loaded, results, strict=True):
-                    yield self._answer(frame, found, top, near)
+                for prior, alike in groupby(_loaded(batch, on_error), lambda each: each[0].near or near):
+                    loaded = list(alike)
+                    results = self._search([query for _, query in loaded], top, prior)
+                    for (frame, _), found in zip(loaded, results, strict=True):
+                        yield self._answer(frame, found, top, prior)
 
     def locate_live(
         self,
