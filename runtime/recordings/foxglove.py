@@ -116,8 +116,10 @@ class _Disk:
         self.full: OSError | None = None
         self._reserve = tempfile.TemporaryFile(dir=path.parent) if reserve else None  # noqa: SIM115 (closed when needed)
         if self._reserve is not None:
-            with suppress(OSError):  # a file system that reserves nothing, or has no room for it
-                os.posix_fallocate(self._reserve.fileno(), 0, reserve)
+            for size in (reserve, reserve // 4, reserve // 16):
+                with suppress(OSError):  # a file system that reserves nothing, or has no room for so much
+                    os.posix_fallocate(self._reserve.fileno(), 0, size)
+                    break
 
     def write(self, data: bytes) -> int:
         left = memoryview(data)
