@@ -17,7 +17,7 @@ import msgspec
 
 from geodtr.runtime.autopilot.messages import SIGMAS_68
 from geodtr.runtime.errors import MissingDependency
-from geodtr.runtime.files import check_new_file, new_file
+from geodtr.runtime.files import check_new_file, new_file, signals_held
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.installation import install_hint
@@ -82,7 +82,9 @@ def mcap_file(
             if refused is not None or disk.full is not None:
                 return
             try:
-                recorder.write(waypoint)
+                with signals_held() as hold:  # half a message would make all behind it unreadable
+                    hold()
+                    recorder.write(waypoint)
             except OSError as error:
                 if not live:
                     raise
@@ -100,7 +102,9 @@ def mcap_file(
             stopped = error
         if refused is not None:
             raise refused
-        recorder.finish()
+        with signals_held() as hold:
+            hold()
+            recorder.finish()
     if stopped is not None:
         raise stopped
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,26 @@ def test_an_interruption_is_the_end_of_a_flight_and_leaves_nothing_of_other_sour
     assert [each.name for each in tmp_path.iterdir()] == (["flight.mcap"] if live else [])
     if live:
         assert len(read(path)["/geodtr/answer"]) == 1
+
+
+def test_a_signal_waits_until_an_answer_is_recorded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "flight.mcap"
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    def raised(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, leave)
+    monkeypatch.setattr(foxglove._Recorder, "_tiles", raised)  # in the middle of an answer
+    try:
+        with pytest.raises(SystemExit), mcap_file(path, Pictures(), quiet, live=True) as write:
+            write(ANSWER)
+            raise AssertionError("the signal is lost")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert {"/geodtr/answer", "/geodtr/log"} <= read(path).keys()
 
 
 @contextmanager
