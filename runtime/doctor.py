@@ -20,6 +20,7 @@ from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, NewerManifest, UnreadManifest, read_manifest
 from geodtr.runtime.names import BACKENDS
 from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu
+from geodtr.runtime.self_check import check_arithmetic
 
 _PACKAGES = {"torch": "train", "onnx": "export"}
 """Packages beside the backends that decide which commands work, and the extra that brings each."""
@@ -42,7 +43,9 @@ def examine_bundle(bundle: Path) -> Diagnosis:
 
 
 def examine_machine() -> Diagnosis:
-    """What can be run here: Python, processor, GPU, backends. Failed when no backend works."""
+    """What can be run here: Python, processor, GPU, backends, and whether they compute exactly. Failed when no backend
+    works, or one is wrong.
+    """
     return _diagnosis(None, _machine_findings())
 
 
@@ -83,6 +86,7 @@ def _machine_findings() -> Iterator[Finding]:
     yield from itertools.chain.from_iterable(backends)
     if all(there.failed or there.remedy for there, *_ in backends):
         yield Finding(what="backends", found="No backend works here: no bundle can be run.", failed=True)
+    yield from check_arithmetic()
     for package, extra in _PACKAGES.items():
         try:
             yield Finding(what=package, found=version(package))

@@ -1,4 +1,4 @@
-"""Write the ONNX graphs of the matrix products in search (runtime/search/*.onnx): python tools/search_graphs.py
+"""Write the ONNX graphs of the products in search and doctor (runtime/search/*.onnx): python tools/search_graphs.py
 
 The graphs are committed, because the lean runtime has no onnx package to build them.
 """
@@ -12,12 +12,20 @@ FOLDER = Path(__file__).resolve().parents[1] / "runtime" / "search"
 
 
 def graphs() -> dict[str, bytes]:
-    """File name and content of each graph: MatMul gives a @ b, Gemm gives a @ b.T; float32, any size."""
-    a, b, scores = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in ("a", "b", "scores")
-    )
+    """File name and content of each graph: MatMul gives a @ b, Gemm gives a @ b.T, float32; MatMulInteger gives a @ b
+    in int32 of uint8 and int8; any size.
+    """
+    floats = (TensorProto.FLOAT,) * 3
     contents = {}
-    for operator, attributes in (("MatMul", {}), ("Gemm", {"transB": 1})):
+    for operator, attributes, types in (
+        ("MatMul", {}, floats),
+        ("Gemm", {"transB": 1}, floats),
+        ("MatMulInteger", {}, (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32)),
+    ):
+        a, b, scores = (
+            helper.make_tensor_value_info(name, kind, [None, None])
+            for name, kind in zip(("a", "b", "scores"), types, strict=True)
+        )
         node = helper.make_node(operator, ["a", "b"], ["scores"])
         node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         graph = helper.make_graph([node], "product", [a, b], [scores])

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.cli.console import messages, output, show_json, track
-from geodtr.cli.options import AsJson, BundlePath, out_option
+from geodtr.cli.options import GALLERY_HELP, AsJson, BundlePath, Headings, out_option, path_or_url
+from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
     from geodtr.runtime.archive.install import Version
 
-bundle = typer.Typer(no_args_is_help=True, help="Pack a bundle and its gallery into one signed file, and install it.")
+bundle = typer.Typer(
+    no_args_is_help=True,
+    help="Pack a bundle and its gallery into one signed file, and install it; or serve them by Triton.",
+)
 Folder = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="The folder on the device that holds the versions.", show_default=False)
 ]
@@ -94,6 +98,35 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     from geodtr.runtime.archive.install import verify as read_all
 
     _show(read_all(folder), folder, as_json)
+
+
+@bundle.command()
+def triton(
+    bundle: BundlePath,
+    out: Annotated[Path, out_option("Folder to write: a model repository.")],
+    gallery: Annotated[
+        GalleryLocation | None,
+        typer.Option(
+            "--gallery",
+            metavar="GALLERY",
+            help=f"Answer images too, from a gallery of the same model: {GALLERY_HELP}.",
+            parser=path_or_url,
+            show_default=False,
+        ),
+    ] = None,
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, metavar="N", help="Images of a batch at most.")] = 32,
+    delay: Annotated[
+        int, typer.Option("--delay", min=0, metavar="MICROSECONDS", help="Time that a request waits for others.")
+    ] = 2000,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tiles per image.")] = 5,
+    headings: Headings = 1,
+) -> None:
+    """Write a model repository for Triton Inference Server: a model for each branch, and one that answers images."""
+    from geodtr.runtime.triton.repository import TritonOptions, write_repository
+
+    options = TritonOptions(max_batch, delay, top, headings)
+    models = write_repository(bundle, gallery, out, options, track=track)
+    messages.print(f"Wrote {out}: {', '.join(models)}", soft_wrap=True)
 
 
 def _show(version: "Version", folder: Path, as_json: bool) -> None:

@@ -22,7 +22,7 @@ def doctor(
     """Check, without loading an engine, whether a bundle would run here; exit 1 when it would not.
 
     Looks at the manifest, the hash of every file, the backend and its version, GPU, driver and CPU. Each failure comes
-    with the command that mends it. Without BUNDLE: what this machine can run.
+    with the command that mends it. Without BUNDLE: what this machine can run, and whether its arithmetic is exact.
     """
     from geodtr.runtime.doctor import examine_bundle, examine_machine
 

@@ -52,7 +52,8 @@ def drive_of(
         raise ConfigError(f"{driven.name} has a column image, and IMAGES are given too. Drop one of the two.")
     if frames.kind == "camera":
         return Drive(by_arrival(frames.frames, driven, limit), None, driven.unix)
-    return Drive(by_time(frames.frames, driven, video_start), None, driven.unix)
+    start = 0.0 if frames.kind == "recording" else video_start  # its frames have times of their own
+    return Drive(by_time(frames.frames, driven, start), None, driven.unix)
 
 
 def _check(odometry: Path | None, frames: "Frames | None", video_start: float | None, link: "Link | None") -> None:
@@ -65,8 +66,8 @@ def _check(odometry: Path | None, frames: "Frames | None", video_start: float | 
         return
     if kind == "images":
         raise ConfigError(
-            "Give either images or --track: images that belong to odometry stand in its column image. One video or "
-            "one camera can be given beside it."
+            "Give either images or --track: images that belong to odometry stand in its column image. One video, "
+            "one camera or one recording can be given beside it."
         )
     if _from_link(odometry) and (link is None or kind != "camera"):
         raise ConfigError("--track mavlink takes the autopilot's own motion: give a camera and --mavlink ADDRESS.")

@@ -13,6 +13,7 @@ from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
 from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
+from geodtr.cli.deploy.recordings import RecordingOptions, playback_of
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -29,10 +30,15 @@ from geodtr.cli.tables import table
 from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
+    from geodtr.cli.deploy.drive import Drive
+    from geodtr.runtime.embed.pipeline import OnBadFrame
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
-    from geodtr.runtime.images.frames import Frame
+    from geodtr.runtime.geodesy import Near
+    from geodtr.runtime.images.frames import Frame, Frames
+    from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.result import Localisation, Refined, Waypoint
+    from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import Tracked
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
@@ -43,6 +49,7 @@ _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
         PANEL: (ImageOptions,),
         "Frames that look down: --view nadir": (NadirArguments,),
         "Autopilot: --mavlink ADDRESS": (AutopilotOptions,),
+        "Recordings: --bag FILE, --mcap FILE": (RecordingOptions,),
     }
 )
 def localize(
@@ -126,17 +133,17 @@ def localize(
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.writers import check_out, waypoint_file
-    from geodtr.runtime.progress import untracked
     from geodtr.runtime.tracking.filter import TrackOptions
-    from geodtr.runtime.tracking.run import track_moments
 
     prior, taking = None if near is None else parse_near(near), taking_of(view, given)
-    if not places and (every > 1 or limit is not None):
+    played = playback_of(given, images=bool(places), near=near is not None, every=every, limit=limit)
+    if not (places or played.frames) and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
-    frames = with_given_altitudes(open_frames(places or [], every=every, limit=limit), given)
+    frames = with_given_altitudes(played.frames or open_frames(places or [], every=every, limit=limit), given)
+    frames, taking = played.drawn(frames), played.undistorted(taking)
     live = frames.kind == "camera" or from_pipe(odometry)
     link = link_of(given, track=odometry is not None, live=live)
-    drive = drive_of(odometry, frames if places else None, video_start, limit, link)
+    drive = drive_of(odometry, frames if places or played.frames else None, video_start, limit, link)
     if out is not None:
         check_out(out)
     check_pictures(picture)
@@ -147,18 +154,8 @@ def localize(
         _warn_of(localizer.gallery, place)
         if picture is not None:
             localizer.require_positions("--picture")
-        on_bad = _skip if on_error == "skip" else stop
-        bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
-        answers: Iterator[Localisation | Tracked]
-        if drive is not None:
-            moments, options = bar(drive.moments, "Tracking", drive.count), TrackOptions(seed=seed)
-            answers = track_moments(localizer, moments, options, top, near=prior, on_error=on_bad)
-        elif live:
-            answers = localizer.locate_live(frames.frames, top, near=prior, on_error=on_bad, track=bar)
-        else:
-            answers = localizer.locate_frames(
-                frames.frames, top, near=prior, count=frames.count, on_error=on_bad, track=bar
-            )
+        tracking = None if drive is None else TrackOptions(seed=seed)
+        answers = _answers(localizer, frames, drive, tracking, top, prior, live, _skip if on_error == "skip" else stop)
         writers: list[Callable[[Waypoint], object]] = []
         if picture is not None:
             from geodtr.export.plots.track import track_picture
@@ -166,15 +163,39 @@ def localize(
             drawn = track_picture(picture, localizer.gallery, track=drive is not None, live=live)
             writers.append(closes.enter_context(drawn))
         if out is not None:
-            unix = live if drive is None else drive.unix
+            unix = live or frames.kind == "recording" if drive is None else drive.unix
             written = waypoint_file(out, track=drive is not None, unix=unix, live=live, gallery=localizer.gallery)
             writers.append(closes.enter_context(written))
+        writers += [closes.enter_context(writer) for writer in played.writers(live=live)]
         if link is not None:
             writers.append(closes.enter_context(opened(link)).send)
         count = _tell(answers, writers, as_json=as_json, tables=frames.kind == "images")
-    for path in (out, picture):
+    for path in (out, picture, played.mcap):
         if path is not None:
             messages.print(f"Wrote {path}: {count} answers", soft_wrap=True)
+
+
+def _answers(
+    localizer: "Localizer",
+    frames: "Frames",
+    drive: "Drive | None",
+    options: "TrackOptions | None",
+    top: int,
+    near: "Near | None",
+    live: bool,
+    on_error: "OnBadFrame",
+) -> "Iterator[Localisation | Tracked]":
+    """The answers to all frames, or to all moments of a drive."""
+    from geodtr.runtime.progress import untracked
+    from geodtr.runtime.tracking.run import track_moments
+
+    bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
+    if drive is not None:
+        moments = bar(drive.moments, "Tracking", drive.count)
+        return track_moments(localizer, moments, options, top, near=near, on_error=on_error)
+    if live:
+        return localizer.locate_live(frames.frames, top, near=near, on_error=on_error, track=bar)
+    return localizer.locate_frames(frames.frames, top, near=near, count=frames.count, on_error=on_error, track=bar)
 
 
 def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:

@@ -14,6 +14,7 @@ from geodtr.runtime.files.writing import (
     new_folder,
     new_pair,
     scratch_in,
+    signals_held,
     sync,
     write_bytes,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "readable",
     "scratch_in",
     "sha256",
+    "signals_held",
     "sync",
     "write_bytes",
 ]

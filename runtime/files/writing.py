@@ -54,7 +54,7 @@ def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
     """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
     the process has a handler for waits until both have their places.
     """
-    with _signals_held() as hold, new_file(first) as one, new_file(second) as other:
+    with signals_held() as hold, new_file(first) as one, new_file(second) as other:
         yield one, other
         hold()
         # What the disk refuses, it refuses before either has its place.
@@ -63,7 +63,7 @@ def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
 
 
 @contextmanager
-def _signals_held() -> Iterator[Callable[[], None]]:
+def signals_held() -> Iterator[Callable[[], None]]:
     """From the call of the function that it yields, signals wait for the end of the context. Only Python's main thread
     can have it so.
     """

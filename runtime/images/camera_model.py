@@ -104,7 +104,7 @@ def read_camera_model(file: Path | str) -> CameraModel:
         raise ConfigError(f"{path} is neither YAML nor OpenCV's XML ({error}).") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} holds no calibration. {_NEEDED}")
-    return _model(_chosen({key.lower(): value for key, value in values.items()}, camera, path), path)
+    return camera_model_of(_chosen({key.lower(): value for key, value in values.items()}, camera, path), path)
 
 
 def undistort(decoded: Decoded, camera: CameraModel, name: str) -> Decoded:
@@ -182,7 +182,8 @@ def _chosen(values: Mapping[str, Any], camera: str, path: Path) -> Mapping[str, 
     raise ConfigError(f"{path} holds {', '.join(several)}. Name one of them: {path}#{next(iter(several))}")
 
 
-def _model(values: Mapping[str, Any], path: Path) -> CameraModel:
+def camera_model_of(values: Mapping[str, Any], path: Path) -> CameraModel:
+    """The camera that a calibration's values describe; `path` names their origin. Raises ConfigError."""
     if "intrinsics" in values:
         if values.get("camera_model", "pinhole") != "pinhole":
             raise ConfigError(f"{path} has camera_model {values['camera_model']!r}; allowed: pinhole.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files.text_rows import read_lines
+from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.camera import camera_of, check_camera, read_camera
 from geodtr.runtime.images.decode import Decoded, decode, list_images
 from geodtr.runtime.images.preprocess import as_input
@@ -30,13 +31,14 @@ class Frame:
     image. `image` is a file, pixels (uint8 RGB [h, w, 3]), what was decoded from bytes, an ImageError where a source
     breaks off, or None once its pixels were used and dropped. `time` is in seconds: since the start of the video, for a
     camera since 1970-01-01T00:00Z; None for files and plain pixels. `altitude` is the camera's in metres above the
-    ground, where it is known.
+    ground, where it is known; `near` is a prior of this frame alone.
     """
 
     name: str
     image: Path | Images | Decoded | ImageError | None
     time: float | None = None
     altitude: float | None = None
+    near: Near | None = None
 
     @property
     def called(self) -> str:
@@ -64,12 +66,12 @@ class Frames:
     """The requested frames, in order, to be read once.
 
     `count` is None where only reading the source shows it. `kind` is the source of all frames: a single video, a camera
-    (each frame is the newest when it is requested), or images for anything else.
+    (each frame is the newest when it is requested), a recording, or images for anything else.
     """
 
     frames: Iterator[Frame]
     count: int | None
-    kind: Literal["images", "video", "camera"]
+    kind: Literal["images", "video", "camera", "recording"]
     endless: bool
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -226,7 +226,7 @@ class Localizer:
         top
             Number of tiles to return; fewer if the gallery has fewer.
         near
-            Restricts the search to tiles within this radius.
+            Restricts the search to tiles within this radius; a frame's own prior, if it has one, takes its place.
 
         Raises
         ------
@@ -297,8 +297,14 @@ class Localizer:
         self, prepared: Sequence[Prepared], descriptors: Descriptors, top: int = 5, *, near: Near | None = None
     ) -> list[Localisation]:
         """The answers out of what `embed` returned. Otherwise as locate."""
-        results = self._search([each.query for each in prepared], descriptors, top, near)
-        return [self._answer(each.frame, result, top, near) for each, result in zip(prepared, results, strict=True)]
+        answers, start = list[Localisation](), 0
+        for prior, alike in groupby(prepared, lambda each: each.frame.near or near):
+            group = list(alike)
+            end = start + sum(len(each.query.images) for each in group)
+            results = self._search([each.query for each in group], descriptors[start:end], top, prior)
+            answers += [self._answer(each.frame, own, top, prior) for each, own in zip(group, results, strict=True)]
+            start = end
+        return answers
 
     def _search(
         self, queries: Sequence[Query], descriptors: Descriptors, top: int, near: Near | None

@@ -49,10 +49,12 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
         start = began
     ahead = next(steps, None)
     motions = list[Motion]()
-    any_frame = False
-    for frame in frames:
+    any_frame, begun = False, start
+    for number, frame in enumerate(frames):
         # A source that breaks off knows no time of its last frame, and a damaged one may know a wrong one.
         now = done if frame.time is None else start + frame.time
+        if number == 0:
+            begun = now
         if now < began:
             continue
         while ahead is not None and ahead.time <= now:
@@ -68,8 +70,9 @@ def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = N
         any_frame = True
     if not any_frame:
         raise DataError(
-            f"No frame lies within the times of {odometry.name}, which begin at {began:g}: the frames' own begin at "
-            f"{start:g}. Set --video-start to the odometry's time when they began."
+            f"No frame lies within the times of {odometry.name}, which begin at {began:.10g}: the frames' own begin at "
+            f"{begun:.10g}. Set --video-start to the odometry's time when a video began; a recording's frames have "
+            "times of their own, and the odometry's must be of the same clock."
         )
 
 

@@ -15,7 +15,7 @@ from checkout import SUPPORT
 from conftest import Outcome
 from mavlink_peer import Peer
 from pymavlink import mavutil
-from tiny_world import SPACING, TinyWorld, make_world
+from tiny_world import SPACING, TinyWorld, claim_radii, make_world
 
 from geodtr.cli.deploy.autopilot import AutopilotOptions
 from geodtr.export.options import options_of
@@ -23,8 +23,6 @@ from geodtr.runtime.autopilot.link import LinkOptions
 from geodtr.runtime.autopilot.messages import RATES
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.calibration import Cell, FixCalibration, write_calibration
-from geodtr.runtime.localization.localizer import Localizer
 
 SEEN = 35
 """The tile that the camera looks at."""
@@ -39,11 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     """A world whose every fix claims 15.1 m at 68 % and 30 m at 95 %."""
     tiny = make_world(tmp_path_factory.mktemp("calibrated"))
-    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
-        cell = Cell(margin=-2.0, spread_m=0.0, queries=60, radii_m=(15.1, 30.0))
-        conditions, shares = localizer.conditions, (0.68, 0.95)
-        measured = FixCalibration(conditions=conditions, data="test", queries=90, shares=shares, cells=(cell,))
-        write_calibration(localizer.gallery, measured)
+    claim_radii(tiny, 15.1, 30.0)
     return tiny
 
 

@@ -81,6 +81,16 @@ def test_an_autopilot_may_be_absent(folder: Path) -> None:
     assert (folder / "try.tlog").stat().st_size > 0
 
 
+def test_recordings(folder: Path) -> None:
+    follow("recordings.md", folder)
+    assert (folder / "answers.mcap").stat().st_size > 10_000
+
+
+def test_a_repository_for_triton(folder: Path) -> None:
+    follow("triton.md", folder)
+    assert len(list((folder / "models").iterdir())) == 3
+
+
 def test_ci(folder: Path) -> None:
     follow("ci.md", folder)
     snippets = re.findall(r"^```python\n(.*?)^```", (HOWTO / "ci.md").read_text(), re.M | re.S)

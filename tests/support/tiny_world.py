@@ -19,6 +19,8 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.images.polar import polar_transform
+from geodtr.runtime.localization.calibration import Cell, FixCalibration, write_calibration
+from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.runtime.spec import INPUT, OUTPUT, Images, Preprocessing
@@ -77,6 +79,17 @@ def make_world(root: Path, across: int = 8, *, positioned: bool = True) -> TinyW
     gallery, opened = root / "gallery", open_bundle(bundle)
     build_gallery(gallery, ListedTiles("tiles", references), opened.embedder("aerial"), made_by(opened.manifest))
     return TinyWorld(bundle, gallery, tiles, lat, lon)
+
+
+def claim_radii(tiny: TinyWorld, *metres: float) -> None:
+    """A calibration by which every fix claims these radii, at 68 % and 95 %."""
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        cell = Cell(margin=-2.0, spread_m=0.0, queries=60, radii_m=metres)
+        shares = (0.68, 0.95)
+        calibration = FixCalibration(
+            conditions=localizer.conditions, data="test", queries=90, shares=shares, cells=(cell,)
+        )
+        write_calibration(localizer.gallery, calibration)
 
 
 def _texture(random: np.random.Generator) -> Images:

@@ -124,6 +124,14 @@ class FolderWriter:
                 )
         return missing
 
+    def first_held(self, tiles: Sequence[Tile]) -> str | None:
+        """The id of the first of `tiles` whose id the gallery holds; None where it holds none."""
+        with table_errors(self.path):
+            for tile in tiles:
+                if self._database.execute("SELECT 1 FROM reference WHERE id = ?", (tile.id,)).fetchone():
+                    return tile.id
+        return None
+
     def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
         """Append references with their descriptors, float32 [N, D], unit rows: all of them or none.
 

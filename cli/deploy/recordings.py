@@ -1,0 +1,140 @@
+"""The options of `localize` that read frames from a recording, and record answers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geodtr.cli.console import messages, warn
+from geodtr.export.options import flag_of, from_given, option
+from geodtr.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from geodtr.runtime.images.camera_model import CameraModel
+    from geodtr.runtime.images.frames import Frames
+    from geodtr.runtime.localization.result import Waypoint
+    from geodtr.runtime.recordings.bag import Recording
+    from geodtr.runtime.recordings.pictures import Pictures
+    from geodtr.runtime.recordings.truth import Truth
+
+_RADIUS = 500.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOptions:
+    """What the group of options holds."""
+
+    bag: Path | None = option(
+        None, "Localise the frames of a ROS 2 bag (a folder, .db3 or .mcap).", metavar="FILE|FOLDER", shown=False
+    )
+    topic: str | None = option(
+        None, "Topic with the images.", metavar="TOPIC", shown="the only one of type Image or CompressedImage"
+    )
+    camera_topic: str | None = option(
+        None, "Undistort by the calibration in this topic (CameraInfo).", metavar="TOPIC", shown=False
+    )
+    truth_topic: str | None = option(
+        None, "Report the distance from this topic's positions (NavSatFix).", metavar="TOPIC", shown=False
+    )
+    prior_topic: str | None = option(
+        None, "Search near the last position of this topic (NavSatFix).", metavar="TOPIC", shown=False
+    )
+    prior_radius: float | None = option(
+        None, "How far from it tiles are searched.", metavar="METRES", shown=f"{_RADIUS:g}"
+    )
+    mcap: Path | None = option(
+        None, "Record answers and small pictures in a new MCAP file, for Foxglove.", metavar="FILE.mcap", shown=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Playback:
+    """What the options ask for: `frames` of a recording with what else it knows, and the recording to write."""
+
+    frames: "Frames | None" = None
+    camera: "CameraModel | None" = None
+    truth: "Truth | None" = None
+    mcap: Path | None = None
+    pictures: "list[Pictures]" = field(default_factory=list)
+
+    def drawn(self, frames: "Frames") -> "Frames":
+        """The frames, each drawn as it passes where they are recorded."""
+        for pictures in self.pictures:
+            frames = pictures.of(frames)
+        return frames
+
+    def undistorted(self, taking: dict[str, Any]) -> dict[str, Any]:
+        """How images were taken, with the recording's camera."""
+        if self.camera is None:
+            return taking
+        if "intake" not in taking:
+            raise ConfigError("--camera-topic is for street-level images: leave it out with --view nadir.")
+        if taking["intake"].camera is not None:
+            raise ConfigError("--camera and --camera-topic both state the calibration: leave one out.")
+        return {"intake": replace(taking["intake"], camera=self.camera)}
+
+    def writers(self, *, live: bool) -> "Iterator[AbstractContextManager[Callable[[Waypoint], object]]]":
+        """What takes each answer."""
+        if self.truth is not None:
+            yield _compared(self.truth)
+        for pictures in self.pictures:
+            from geodtr.runtime.recordings.foxglove import mcap_file
+
+            assert self.mcap is not None  # there are pictures for it
+            yield mcap_file(self.mcap, pictures, warn, live=live, truth=self.truth)
+
+
+def playback_of(given: Mapping[str, Any], *, images: bool, near: bool, every: int, limit: int | None) -> Playback:
+    """What the options ask for; `images` and `near`: whether IMAGES and --near are given too."""
+    options: RecordingOptions = from_given(RecordingOptions, given)
+    pictures = list["Pictures"]()
+    if options.mcap is not None:
+        from geodtr.runtime.recordings.foxglove import check_mcap
+        from geodtr.runtime.recordings.pictures import Pictures
+
+        check_mcap(options.mcap)
+        pictures.append(Pictures())
+    if options.bag is None:
+        if flags := [flag_of(each) for each in fields(RecordingOptions) if each.name in given and each.name != "mcap"]:
+            raise ConfigError(f"{flags[0]} is for a recording: give --bag FILE as well.")
+        return Playback(mcap=options.mcap, pictures=pictures)
+    if images:
+        raise ConfigError("Give either IMAGES or --bag: a recording is the only source of frames.")
+    if options.prior_radius is not None and options.prior_topic is None:
+        raise ConfigError("--prior-radius is around the positions of a topic: give --prior-topic as well.")
+    if options.prior_topic is not None and near:
+        raise ConfigError("--near and --prior-topic both state a prior: leave one out.")
+    from geodtr.runtime.recordings.bag import Recording
+    from geodtr.runtime.recordings.truth import Truth
+
+    recording = Recording(options.bag)
+    prior = None if options.prior_topic is None else recording.track(options.prior_topic)
+    radius = _RADIUS if options.prior_radius is None else options.prior_radius
+    return Playback(
+        frames=recording.frames(
+            options.topic or _only_topic(recording), every=every, limit=limit, prior=prior, radius=radius
+        ),
+        camera=None if options.camera_topic is None else recording.camera(options.camera_topic),
+        truth=None if options.truth_topic is None else Truth(recording.track(options.truth_topic)),
+        mcap=options.mcap,
+        pictures=pictures,
+    )
+
+
+def _only_topic(recording: "Recording") -> str:
+    images = recording.images()
+    if len(images) == 1:
+        return images[0]
+    if images:
+        raise ConfigError(f"{recording.path} has several topics with images. Name one: --topic {' or '.join(images)}")
+    there = ", ".join(f"{topic.name} ({topic.type or 'no type'})" for topic in recording.topics.values())
+    raise ConfigError(f"{recording.path} has no topic of type Image or CompressedImage. It has {there or 'none'}.")
+
+
+@contextmanager
+def _compared(truth: "Truth") -> "Iterator[Callable[[Waypoint], object]]":
+    try:
+        yield truth.take
+    finally:
+        messages.print(truth.summary, soft_wrap=True)

@@ -1,0 +1,145 @@
+"""`localize --bag` and `--mcap`: a bag in, answers and a recording out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bags import BEGAN, CAMERA, GNSS, INFO, camera_info, drive_of, image, nav_sat_fix, write_bag
+from conftest import Outcome
+from mcap.reader import make_reader
+from tiny_world import SPACING, TinyWorld, make_world
+
+from geodtr.runtime.geodesy import distance
+
+ROWS = (18, 19, 20, 21, 22)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return make_world(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def bag(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    messages = [(INFO, camera_info(64, 16, 40.0, -0.2)), *drive_of(tiny, ROWS)]
+    return write_bag(tmp_path_factory.mktemp("bags") / "drive", messages, zipped="storage")
+
+
+def asked(world: TinyWorld, bag: Path, *more: object) -> tuple[object, ...]:
+    return ("localize", "--bundle", world.bundle, "--gallery", world.gallery, "--bag", bag, *more)
+
+
+def test_a_bag_is_localised_compared_and_recorded(
+    tiny: TinyWorld, bag: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    recorded, route = tmp_path / "answers.mcap", tmp_path / "answers.gpx"
+    printed = cli(*asked(tiny, bag, "--truth-topic", GNSS, "--mcap", recorded, "--out", route, "--json"))
+    assert printed.code == 0, printed.err
+    answers = [json.loads(line) for line in printed.out.splitlines()]
+    assert [answer["time"] for answer in answers] == [BEGAN + second for second in range(len(ROWS))]
+    errors = [
+        float(distance(answer["fix"]["lat"], answer["fix"]["lon"], tiny.lat[row] + 3 / 111_000, tiny.lon[row]))
+        for row, answer in zip(ROWS, answers, strict=True)
+    ]
+    assert max(errors) < SPACING / 5
+    assert f"median {sorted(errors)[2]:.1f} m" in printed.err
+    assert f"over {len(ROWS)} of {len(ROWS)} answers" in printed.err
+    assert f"Wrote {recorded}: {len(ROWS)} answers" in printed.err
+    assert "2023-11-14T22:13:20" in route.read_text()
+    with recorded.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None and summary.statistics is not None
+    counts = {
+        channel.topic: summary.statistics.channel_message_counts[key] for key, channel in summary.channels.items()
+    }
+    assert {counts[topic] for topic in ("/geodtr/fix", "/geodtr/image", "/geodtr/truth", "/geodtr/answer")} == {5}
+
+
+def test_a_receivers_last_position_bounds_the_search(tiny: TinyWorld, bag: Path, cli: Callable[..., Outcome]) -> None:
+    printed = cli(*asked(tiny, bag, "--prior-topic", GNSS, "--prior-radius", 1.2 * SPACING, "--top", 60, "--json"))
+    assert printed.code == 0, printed.err
+    for row, line in zip(ROWS, printed.out.splitlines(), strict=True):
+        tiles = json.loads(line)["candidates"]
+        assert 3 <= len(tiles) <= 5
+        for each in tiles:
+            assert distance(each["place"]["lat"], each["place"]["lon"], tiny.lat[row], tiny.lon[row]) < 1.3 * SPACING
+
+
+def test_a_calibration_in_the_bag_works_like_one_in_a_file(
+    tiny: TinyWorld, bag: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    file = tmp_path / "camera.yaml"
+    k = [40, 0, 32, 0, 40, 8, 0, 0, 1]
+    file.write_text(f"width: 64\nheight: 16\nk: {k}\nd: [-0.2, 0, 0, 0, 0]\ndistortion_model: plumb_bob\n")
+    by_topic, by_file = (
+        cli(*asked(tiny, bag, "--json", *how)) for how in (("--camera-topic", INFO), ("--camera", file))
+    )
+    assert by_topic.code == 0, by_topic.err
+    assert by_topic.out == by_file.out
+    assert by_topic.out != cli(*asked(tiny, bag, "--json")).out
+
+
+def test_a_drive_in_a_bag_is_tracked_by_odometry_of_the_same_clock(
+    tiny: TinyWorld, bag: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    odometry = tmp_path / "odometry.csv"
+    rows = [f"{BEGAN - 1 + step},{SPACING},0" for step in range(8)]
+    odometry.write_text("\n".join(["time_unix_s,speed_m_s,yaw_rate_deg_s", *rows]))
+    printed = cli(*asked(tiny, bag, "--track", odometry, "--headings", 8, "--truth-topic", GNSS, "--json"))
+    assert printed.code == 0, printed.err
+    assert [json.loads(line)["time"] for line in printed.out.splitlines()] == [BEGAN + second for second in range(5)]
+    odometry.write_text("time_s,speed_m_s,yaw_rate_deg_s\n0,1,0\n1,1,0")
+    assert "of the same clock" in cli(*asked(tiny, bag, "--track", odometry)).err
+
+
+def test_a_bad_frame_stops_or_is_left_out(tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    bad = image(tiny.panorama(3), BEGAN, "bayer_rggb8")
+    path = write_bag(tmp_path / "drive", [(CAMERA, bad), (CAMERA, image(tiny.panorama(3), BEGAN + 1))], "sqlite3")
+    printed = cli(*asked(tiny, path))
+    assert (printed.code, "bayer_rggb8" in printed.err, "image_proc" in printed.err) == (2, True, True)
+    left = cli(*asked(tiny, path, "--on-error", "skip", "--json"))
+    assert (left.code, len(left.out.splitlines()), "Left out" in left.err) == (0, 1, True)
+
+
+def test_wrong_uses_are_answered_in_words(
+    tiny: TinyWorld, bag: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    street = tiny.photograph(tmp_path / "street.png", 3)
+    taken = tmp_path / "taken.mcap"
+    taken.write_bytes(b"")
+    assert f"has no topic /front. It has {INFO}" in refused(*asked(tiny, bag, "--topic", "/front"))
+    assert "needed: sensor_msgs/msg/Image" in refused(*asked(tiny, bag, "--topic", GNSS))
+    assert "Give either IMAGES or --bag" in refused(*asked(tiny, bag, street))
+    assert "leave one out" in refused(*asked(tiny, bag, "--prior-topic", GNSS, "--near", "-30,-15,500"))
+    assert "give --prior-topic as well" in refused(*asked(tiny, bag, "--prior-radius", 5))
+    assert "must be above 0" in refused(*asked(tiny, bag, "--prior-topic", GNSS, "--prior-radius", 0))
+    assert "--video-start needs a video" in refused(*asked(tiny, bag, "--track", "-", "--video-start", 1))
+    assert "exists" in refused(*asked(tiny, bag, "--mcap", taken))
+    assert ".mcap" in refused(*asked(tiny, bag, "--mcap", tmp_path / "answers.bag"))
+    nadir = ("--view", "nadir", "--altitude", 80, "--fov", 70)
+    assert "leave it out with --view nadir" in refused(*asked(tiny, bag, *nadir, "--camera-topic", INFO))
+    assert "is no recording" in refused(*asked(tiny, tiny.gallery))
+    assert "give --bag FILE" in refused(*asked(tiny, bag)[:5], street, "--topic", CAMERA)
+    several = [(CAMERA, image(tiny.panorama(3), BEGAN)), ("/rear", image(tiny.panorama(3), BEGAN))]
+    path = write_bag(tmp_path / "several", several)
+    assert f"--topic {CAMERA} or /rear" in refused(*asked(tiny, path))
+    path = write_bag(tmp_path / "none", [(GNSS, nav_sat_fix(0, 0, BEGAN))])
+    assert f"no topic of type Image or CompressedImage. It has {GNSS}" in refused(*asked(tiny, path))
+
+
+def test_images_are_recorded_too(tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    streets = [tiny.photograph(tmp_path / f"{row}.png", row) for row in (1, 2)]
+    path = tmp_path / "answers.mcap"
+    printed = cli(*asked(tiny, path)[:5], *streets, "--mcap", path)
+    assert printed.code == 0, printed.err
+    with path.open("rb") as stream:
+        topics = [channel.topic for _, channel, _ in make_reader(stream).iter_messages()]
+    assert topics.count("/geodtr/image") == 2
+
+
+def test_frames_of_random_sizes_are_read_by_every(tiny: TinyWorld, cli: Callable[..., Outcome], bag: Path) -> None:
+    printed = cli(*asked(tiny, bag, "--every", 2, "--limit", 2, "--json"))
+    times = [json.loads(line)["time"] for line in printed.out.splitlines()]
+    assert np.array_equal(times, [BEGAN, BEGAN + 2])
