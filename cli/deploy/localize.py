@@ -11,6 +11,7 @@ from geodtr.cli.console import messages, output, show_line, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
+from geodtr.cli.deploy.flight import FlightOptions, prior_of, say_how_far_off, with_given_flight
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
 from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
 from geodtr.cli.options import (
@@ -30,7 +31,6 @@ from geodtr.runtime.gallery.location import GalleryLocation
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
-    from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame
     from geodtr.runtime.localization.result import Localisation, Refined, Waypoint
     from geodtr.runtime.tracking.run import Tracked
@@ -42,6 +42,7 @@ _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
     {
         PANEL: (ImageOptions,),
         "Frames that look down: --view nadir": (NadirArguments,),
+        "What is recorded of the images: --flight FILE": (FlightOptions,),
         "Autopilot: --mavlink ADDRESS": (AutopilotOptions,),
     }
 )
@@ -68,7 +69,10 @@ def localize(
     near: Annotated[
         str | None,
         typer.Option(
-            "--near", metavar="LAT,LON,RADIUS", help="Search only tiles within RADIUS metres.", show_default="all"
+            "--near",
+            metavar="LAT,LON,RADIUS",
+            help="Search only tiles within RADIUS metres; flight,RADIUS: of each image's recorded position.",
+            show_default="all",
         ),
     ] = None,
     odometry: Annotated[
@@ -130,16 +134,19 @@ def localize(
     from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import track_moments
 
-    prior, taking = None if near is None else _parse_near(near), taking_of(view, given)
+    (prior, radius), taking = prior_of(near, given), taking_of(view, given)
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
-    frames = with_given_altitudes(open_frames(places or [], every=every, limit=limit), given)
+    frames = with_given_altitudes(
+        with_given_flight(open_frames(places or [], every=every, limit=limit), places or [], given, radius, on_error),
+        given,
+    )
     live = frames.kind == "camera" or from_pipe(odometry)
     link = link_of(given, track=odometry is not None, live=live)
     drive = drive_of(odometry, frames if places else None, video_start, limit, link)
+    check_pictures(picture)
     if out is not None:
         check_out(out)
-    check_pictures(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, **taking)
@@ -186,19 +193,6 @@ def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
         warn(f"{path} is not finished: only {held.references} tiles can be found.")
 
 
-def _parse_near(text: str) -> "Near":
-    from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.geodesy import Near
-
-    try:
-        lat, lon, radius = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--near {text!r} is not LAT,LON,RADIUS: degrees, degrees and metres, for example -30.01,-15.02,500."
-        ) from None
-    return Near(lat, lon, radius)
-
-
 def _skip(frame: "Frame", error: "ImageError") -> None:
     del frame  # the message names it
     warn(f"Left out: {error}")
@@ -216,10 +210,15 @@ def _tell(
 
     count = 0
     uncalibrated, doubts = set[str](), 0
+    recorded, off = 0, list[float]()
     for answer in answers:
         count += 1
+        waypoint = answer.waypoint
         for write in writers:
-            write(answer.waypoint)
+            write(waypoint)
+        recorded += waypoint.gnss_lat is not None
+        if waypoint.reliable and waypoint.gnss_off_m is not None:
+            off.append(waypoint.gnss_off_m)
         if as_json:
             show_line(answer)
         elif not isinstance(answer, Localisation):
@@ -242,6 +241,7 @@ def _tell(
             warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
     if doubts > 1:
         warn(f"{doubts} of {count} images are none that the model was trained on; do not rely on their positions.")
+    say_how_far_off(off, recorded, count)
     return count
 
 

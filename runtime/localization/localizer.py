@@ -9,7 +9,7 @@ print(localizer.locate("street.jpg").fix)
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -40,7 +40,7 @@ from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.spec import Images
+from geodtr.runtime.spec import Descriptors, Images
 
 _Applicable = tuple[FixCalibration | None, str | None]
 """A calibration, or why none applies."""
@@ -203,7 +203,7 @@ class Localizer:
         top
             Number of tiles to return; fewer if the gallery has fewer.
         near
-            Restricts the search to tiles within this radius.
+            Restricts the search to tiles within this radius; a frame's own prior counts before it.
 
         Raises
         ------
@@ -213,7 +213,8 @@ class Localizer:
             `top` is less than 1.
         """
         frame = _framed(image)
-        (found,) = self._search([self._view.load(frame)], top, near)
+        near = frame.near or near
+        (found,) = self._search([self._view.load(frame)], top, [near])
         return self._answer(frame, found, top, near)
 
     def locate_frames(
@@ -236,9 +237,10 @@ class Localizer:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
                 loaded = _loaded(batch, on_error)
-                results = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, _), found in zip(loaded, results, strict=True):
-                    yield self._answer(frame, found, top, near)
+                priors = [frame.near or near for frame, _ in loaded]
+                results = self._search([query for _, query in loaded], top, priors) if loaded else []
+                for (frame, _), found, prior in zip(loaded, results, priors, strict=True):
+                    yield self._answer(frame, found, top, prior)
 
     def locate_live(
         self,
@@ -260,21 +262,22 @@ class Localizer:
             else:
                 yield located
 
-    def _search(self, queries: Sequence[Query], top: int, near: Near | None) -> list[Found[Query]]:
-        """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
+    def _search(self, queries: Sequence[Query], top: int, priors: Sequence[Near | None]) -> list[Found[Query]]:
+        """The nearest tiles of each query over its suppositions, under its prior, at least as many as a fix needs."""
         if top < 1:
             raise ConfigError(f"top is {top}; it must be at least 1.")
         with self._engine:
             descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
-        hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
         results = list[Found[Query]]()
-        start = 0
-        for query in queries:
-            part = slice(start, start + len(query.images))
-            headings = np.full(1, np.nan) if query.headings is None else query.headings
-            own = Hits(hits.rows[part], hits.scores[part])
-            results.append(Found(query, best_turns(own, headings), own))
-            start = part.stop
+        for near, queried, images in _by_prior(queries, priors, descriptors):
+            hits = self.gallery.search(images, max(top, CANDIDATES), near)
+            start = 0
+            for query in queried:
+                rows = slice(start, start + len(query.images))
+                headings = np.full(1, np.nan) if query.headings is None else query.headings
+                own = Hits(hits.rows[rows], hits.scores[rows])
+                results.append(Found(query, best_turns(own, headings), own))
+                start = rows.stop
         return results
 
     def _answer(self, frame: Frame, found: Found[Query], top: int, near: Near | None) -> Localisation:
@@ -300,7 +303,9 @@ class Localizer:
         elif calibration is not None:
             fix = calibration.apply(fix)
         nadir = self._view.nadir(found, every)
-        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir)
+        return Localisation(
+            frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir, frame.recorded
+        )
 
     def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""
@@ -318,6 +323,18 @@ def _framed(image: Path | str | Images | Frame) -> Frame:
     if isinstance(image, Frame):
         return image
     return Frame("", image) if isinstance(image, np.ndarray) else Frame(str(image), Path(image))
+
+
+def _by_prior(
+    queries: Sequence[Query], priors: Sequence[Near | None], descriptors: Descriptors
+) -> Iterator[tuple[Near | None, list[Query], Descriptors]]:
+    """Successive queries of one prior, with the descriptors of their images."""
+    start = 0
+    for near, group in groupby(zip(priors, queries, strict=True), key=lambda pair: pair[0]):
+        together = [query for _, query in group]
+        end = start + sum(len(query.images) for query in together)
+        yield near, together, descriptors[start:end]
+        start = end
 
 
 def _loaded(batch: Sequence[tuple[Frame, Future[Query]]], on_error: OnBadFrame) -> list[tuple[Frame, Query]]:
