@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -272,7 +273,8 @@ def _fix_of(located: "Localisation") -> str:
         return f"no position{heading}: {located.uncalibrated}"
     claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
     position = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
-    return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
+    moved = "" if fix.corrected_m is None else f", moved {hypot(*fix.corrected_m):.1f} m against the map's bias"
+    return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f}{moved})"
 
 
 def _refined_of(refined: "Refined") -> str:

@@ -6,6 +6,7 @@ Values only: knows nothing of search or writing.
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
+from math import hypot
 from typing import Any, Literal
 
 from geodtr.runtime.geodesy import distance
@@ -81,7 +82,7 @@ class Waypoint:
     metres: for a single image the calibrated claim, for a track the filter's own estimate. `spread_m` and `margin` are
     the image's own fix's, `candidates` its nearest tiles, best first; `altitude_m` is above the ground. `gnss_lat` and
     `gnss_lon` are where the image's tags or a flight record say that it was taken, and `gnss_off_m` is the distance
-    from there. Unknown values are None.
+    from there. `corrected_m` is how far a calibration moved the position against a bias. Unknown values are None.
     """
 
     state: Literal["fix", "no fix"] | TrackState
@@ -99,6 +100,7 @@ class Waypoint:
     gnss_lat: float | None = None
     gnss_lon: float | None = None
     gnss_off_m: float | None = None
+    corrected_m: float | None = None
 
     def beside(self, recorded: Recorded | None) -> "Waypoint":
         """The same with the recorded position of its frame, where one is known, and how far off it is."""
@@ -181,6 +183,7 @@ class Localisation:
             spread_m=fix.spread,
             margin=fix.margin,
             candidates=self.candidates,
+            corrected_m=None if fix.corrected_m is None else hypot(*fix.corrected_m),
         )
 
 

@@ -132,6 +132,16 @@ def test_a_track_stays_finite_anywhere(tiles: int, lat: float, lon: float, turn:
     assert 0 <= point.heading < 360
 
 
+@pytest.mark.parametrize(("frames", "state"), [(12, "searching"), (25, "tracking")])
+def test_a_place_must_lead_for_a_while_before_it_is_a_track(frames: int, state: TrackState) -> None:
+    """Where tiles are far apart, wrong places lead for some seconds and are left again."""
+    tracker = Tracker()
+    lat, lon = moved(*CENTRE, np.array([0.0, 5000.0]), np.zeros(2))
+    for _ in range(frames):
+        point = tracker.step(Motion(0.5, 0.0, 0.0), Sighting(np.array([0.9, 0.1], np.float32), lat, lon))
+    assert point.state == state
+
+
 def test_a_standing_vehicle_is_located() -> None:
     tracker = Tracker()
     lat, lon = moved(*CENTRE, np.array([0.0, 5000.0]), np.zeros(2))
