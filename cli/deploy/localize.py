@@ -15,6 +15,7 @@ from geodtr.cli.deploy.drive import drive_of, from_pipe
 from geodtr.cli.deploy.flight import FlightOptions, prior_of, say_how_far_off, with_given_flight
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
 from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
+from geodtr.cli.deploy.rig import RigOptions, opened_frames
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -41,7 +42,7 @@ _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 @with_options(
     {
-        PANEL: (ImageOptions,),
+        PANEL: (ImageOptions, RigOptions),
         "Frames that look down: --view nadir": (NadirArguments,),
         "What is recorded of the images: --flight FILE": (FlightOptions,),
         "Autopilot: --mavlink ADDRESS": (AutopilotOptions,),
@@ -128,7 +129,6 @@ def localize(
     from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.progress import untracked
@@ -139,7 +139,9 @@ def localize(
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
     frames = with_given_altitudes(
-        with_given_flight(open_frames(places or [], every=every, limit=limit), places or [], given, radius, on_error),
+        with_given_flight(
+            opened_frames(places or [], every, limit, bundle, view, given), places or [], given, radius, on_error
+        ),
         given,
     )
     live = frames.kind == "camera" or from_pipe(odometry)

@@ -63,6 +63,7 @@ KINDS = {
     ".ovr": "maps_fed.overviews",
     "MBTiles": "maps_fed.mbtiles",
     "PMTiles": "maps_fed.pmtiles",
+    "camera and rig files": "flights.rig_file",
     "flight record (.srt)": "flights.subtitles",
     "flight record (Airdata)": "flights.airdata_table",
     "flight record (DJI, converted)": "flights.converted_table",

@@ -1,4 +1,4 @@
-"""Flight records: DJI's text beside videos in every dialect, and tables of every program, damaged and hostile."""
+"""Flight records, DJI's text in every dialect and tables of every program, and rigs of cameras: damaged and hostile."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +8,12 @@ from flight_files import DIALECTS, airdata, converted, litchi, srt
 from hostile import changed_table, changed_text, damaged
 from hypothesis import strategies as st
 from kinds import Kind, Maker, of_file
+from rigs import angles, kalibr
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.flights.frames import Joining, read_flight
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.rig import read_rig
 
 
 def subtitles(root: Path) -> Kind:
@@ -33,6 +35,21 @@ def _table(program: Callable[..., str]) -> Maker:
 
 
 airdata_table, converted_table, litchi_table = (_table(program) for program in (airdata, converted, litchi))
+
+
+def rig_file(root: Path) -> Kind:
+    """Camchains and lists of cameras, read as a rig and as a camera."""
+    texts = [kalibr(root / "chain.yaml").read_text(), angles(root / "list.yaml").read_text()]
+    words = [word for text in texts for word in text.split()]
+    file = kalibr(root / "rig.yaml")
+    inputs = st.sampled_from(texts).flatmap(lambda text: changed_text(text, words) | damaged(text.encode(), len(text)))
+
+    def read() -> None:
+        rig = read_rig(file, 6.0, 64)
+        images = [np.zeros((camera.height, camera.width, 3), np.uint8) for camera in rig.cameras]
+        assert rig.join(images, ["a"] * len(images)).shape == (rig.size[1], rig.size[0], 3)
+
+    return of_file(file, inputs, read)
 
 
 def _read(file: Path) -> None:
