@@ -142,7 +142,7 @@ def undistort(decoded: Decoded, camera: CameraModel, name: str) -> Decoded:
 
 
 def describe_camera(camera: CameraModel) -> str:
-    """All that decides what `undistort` gives, as text: equal for equal cameras, regardless of the names of their files."""
+    """All that decides what `undistort` gives, as text: equal for equal cameras, whichever file they are from."""
     numbers = ", ".join(f"{value:.9g}" for value in (*camera.matrix, *camera.distortion))
     return f"{camera.lens} {camera.width}x{camera.height}: {numbers}"
 
