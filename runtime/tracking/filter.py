@@ -36,6 +36,7 @@ def sighted(tiles: int) -> int:
 _REACH = 3.0  # sights within which particles count as one cluster
 _TRACKING_SHARE, _LOST_SHARE = 0.7, 0.5  # of the particles in one cluster, in the short run
 _STEADY_SHARE, _UNSTEADY_SHARE = 0.6, 0.45  # and in the long run: where tiles are far apart, wrong clusters come and go
+_PLAIN = 0.1  # of the frames' belief: no wrong cluster explains so much in the short run, and it need not last
 _TRACKING, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
 _RELEVANT = 1e-3  # minimum weight of a tile
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
@@ -171,10 +172,11 @@ class Tracker:
             # Averages, because one misleading frame scatters the particles for a moment.
             self._share += self._options.fast * (cluster.share - self._share)
             self._steady += self._options.slow * (cluster.share - self._steady)
+        plain = self._fast >= _PLAIN
         if self._state == "tracking":
-            agreeing = self._share >= _LOST_SHARE and self._steady >= _UNSTEADY_SHARE
+            agreeing = self._share >= _LOST_SHARE and (plain or self._steady >= _UNSTEADY_SHARE)
             return "tracking" if agreeing and self._fast >= _LOST else "lost"
-        agreeing = self._share >= _TRACKING_SHARE and self._steady >= _STEADY_SHARE
+        agreeing = self._share >= _TRACKING_SHARE and (plain or self._steady >= _STEADY_SHARE)
         certain = agreeing and self._fast >= _TRACKING
         return "tracking" if certain else self._state
 
