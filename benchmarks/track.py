@@ -11,6 +11,7 @@ import csv
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from geodtr.export.plots.track import track_plot
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.build import build_gallery
+from geodtr.runtime.gallery.ground import ground_of
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.localizer import Localizer
@@ -81,7 +83,8 @@ def main() -> None:
     answers = list(track_odometry(localizer, drive, TrackOptions(seed=options.seed), track=track))
     taken = (time.perf_counter() - start) / len(answers)
     _report(answers, truth, taken)
-    picture = track_plot([answer.waypoint for answer in answers], *localizer.positions, track=True)
+    ground = partial(ground_of, localizer.gallery)
+    picture = track_plot([answer.waypoint for answer in answers], *localizer.positions, track=True, ground=ground)
     save_picture(picture, work / "track.png")
     print(f"Wrote {work / 'track.png'}")
 
@@ -109,6 +112,10 @@ def _report(answers: list[Tracked], truth: Floats, taken: float) -> None:
     if tracking.any():
         errors = by_track[tracking]
         print(f"  tracking   median {np.median(errors):7.1f} m   beyond 60 m: {(errors > 60).mean():.0%}")
+        claimed = np.array([point.within_95 for point in points], np.float64)[tracking]
+        print(
+            f"  beyond three times the claimed 95 % radius: {(errors > 3 * claimed).mean():.1%} of the tracking steps"
+        )
     print(f"tracking in {tracking.mean():.0%} of the steps")
     print(f"Error of the best tile of each frame / error of the track: {np.median(by_tile) / np.median(by_track):.1f}")
 

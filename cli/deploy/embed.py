@@ -1,11 +1,14 @@
 """The command that embeds images. It needs the lean runtime only."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geodtr.cli.console import messages, naming_files, track, warn
+from geodtr.cli.dataclass_options import with_options
+from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
 from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, out_option
 from geodtr.runtime.names import Branch
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.images.frames import Frame
 
 
+@with_options({PANEL: (ImageOptions,)})
 def embed(
     bundle: BundlePath,
     places: Annotated[list[str], typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)],
@@ -35,6 +39,8 @@ def embed(
         ),
     ] = None,
     threads: Threads = None,
+    *,
+    given: Mapping[str, Any],
 ) -> None:
     """Embed images into descriptors, in the order given. A folder means its images, sorted by name."""
     from geodtr.runtime.bundle import open_bundle
@@ -47,6 +53,7 @@ def embed(
     if batch is not None and latency_budget is not None:
         raise typer.BadParameter("--batch and --latency-budget both decide the batch size: give one of them.")
     check_out(out)
+    intake, doubts = intake_of(given), list[str]()
     frames = open_frames(places, every=every, limit=limit)
     embedder = open_bundle(bundle).embedder(branch, EngineOptions(threads=threads))
     if latency_budget is not None:
@@ -59,8 +66,13 @@ def embed(
             frames,
             batch_size=batch or BATCH_SIZE,
             on_error=stop if on_error == "stop" else _leave_out,
+            intake=intake,
+            on_doubt=lambda frame, doubt: doubts.append(f"{frame.called}: {doubt}"),
             track=track,
         )
+    if doubts:
+        more = f", and {len(doubts) - 1} more" if len(doubts) > 1 else ""
+        warn(f"The model was not trained on such images: {doubts[0]}{more}.")
     if written.left_out:
         warn(f"{written.left_out} images are left out; {table_of(out)} lists them with the reasons.")
     messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}, which names the image of each")

@@ -14,6 +14,7 @@ from geodtr.cli.options import SPEC_HELP, AsJson, BundlePath, GalleryPlace, Head
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
+    from geodtr.runtime.localization.calibration import FixCalibration
     from geodtr.runtime.localization.known_images import KnownImage
 
 
@@ -43,6 +44,12 @@ def calibrate(
     ] = None,
     limit: Limit = None,
     on_error: OnError = "stop",
+    correct_bias: Annotated[
+        bool,
+        typer.Option(
+            "--correct-bias", help="Move positions back by the median bias from now on; refused where it may be chance."
+        ),
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the gallery's calibration.")] = False,
     as_json: AsJson = False,
     *,
@@ -65,7 +72,7 @@ def calibrate(
         localizer.require_positions("a calibration")
         check_replaces(localizer.gallery, near, replace=replace)
         on_bad = _leave_out(on_error)
-        measured = measure(localizer, known, data, near_metres=near, on_bad=on_bad, track=track)
+        measured = measure(localizer, known, data, near_metres=near, on_bad=on_bad, correct=correct_bias, track=track)
         calibration = measured.calibration
         if measured.off_the_map:
             off = f"{measured.off_the_map} of {len(known)} images were taken off the gallery's map"
@@ -82,8 +89,18 @@ def calibrate(
     output.print(rows)
     if calibration.bias is not None:
         metres, direction = calibration.bias
-        output.print(f" bias (median): {metres:.1f} m towards {direction:.0f}°")
+        output.print(f" bias (median): {metres:.1f} m towards {direction:.0f}°{_interval_of(calibration)}")
     messages.print(f"Wrote {written}", soft_wrap=True)
+
+
+def _interval_of(calibration: "FixCalibration") -> str:
+    """How surely the bias is known, and whether positions are moved against it."""
+    interval = calibration.bias_interval_m
+    if interval is None:
+        return ""
+    low, high, south, north = interval
+    moved = "; positions are moved back by it" if calibration.corrected else ""
+    return f" (95 %: {low:.1f} to {high:.1f} m east, {south:.1f} to {north:.1f} m north){moved}"
 
 
 def _known_images(data: str, limit: int | None, on_error: OnError) -> "list[KnownImage]":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,11 @@ from geodtr.cli.console import messages, output, show_line, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
+from geodtr.cli.deploy.flight import FlightOptions, prior_of, say_how_far_off, with_given_flight
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
 from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
 from geodtr.cli.deploy.recordings import RecordingOptions, playback_of
+from geodtr.cli.deploy.rig import RigOptions, opened_frames
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -23,7 +26,6 @@ from geodtr.cli.options import (
     OnError,
     Seed,
     Threads,
-    parse_near,
     path_or_url,
 )
 from geodtr.cli.tables import table
@@ -46,8 +48,9 @@ _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 @with_options(
     {
-        PANEL: (ImageOptions,),
+        PANEL: (ImageOptions, RigOptions),
         "Frames that look down: --view nadir": (NadirArguments,),
+        "What is recorded of the images: --flight FILE": (FlightOptions,),
         "Autopilot: --mavlink ADDRESS": (AutopilotOptions,),
         "Recordings: --bag FILE, --mcap FILE": (RecordingOptions,),
     }
@@ -75,7 +78,10 @@ def localize(
     near: Annotated[
         str | None,
         typer.Option(
-            "--near", metavar="LAT,LON,RADIUS", help="Search only tiles within RADIUS metres.", show_default="all"
+            "--near",
+            metavar="LAT,LON,RADIUS",
+            help="Search only tiles within RADIUS metres; flight,RADIUS: of each image's recorded position.",
+            show_default="all",
         ),
     ] = None,
     odometry: Annotated[
@@ -130,23 +136,23 @@ def localize(
     from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.tracking.filter import TrackOptions
 
-    prior, taking = None if near is None else parse_near(near), taking_of(view, given)
+    (prior, radius), taking = prior_of(near, given), taking_of(view, given)
     played = playback_of(given, images=bool(places), near=near is not None, every=every, limit=limit)
     if not (places or played.frames) and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
-    frames = with_given_altitudes(played.frames or open_frames(places or [], every=every, limit=limit), given)
+    frames = played.frames or opened_frames(places or [], every, limit, bundle, view, given)
+    frames = with_given_altitudes(with_given_flight(frames, places or [], given, radius, on_error), given)
     frames, taking = played.drawn(frames), played.undistorted(taking)
     live = frames.kind == "camera" or from_pipe(odometry)
     link = link_of(given, track=odometry is not None, live=live)
     drive = drive_of(odometry, frames if places or played.frames else None, video_start, limit, link)
+    check_pictures(picture)
     if out is not None:
         check_out(out)
-    check_pictures(picture)
     with ExitStack() as closes:
         localizer = closes.enter_context(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, **taking)
@@ -224,10 +230,15 @@ def _tell(
 
     count = 0
     uncalibrated, doubts = set[str](), 0
+    recorded, off = 0, list[float]()
     for answer in answers:
         count += 1
+        waypoint = answer.waypoint
         for write in writers:
-            write(answer.waypoint)
+            write(waypoint)
+        recorded += waypoint.gnss_lat is not None
+        if waypoint.reliable and waypoint.gnss_off_m is not None:
+            off.append(waypoint.gnss_off_m)
         if as_json:
             show_line(answer)
         elif not isinstance(answer, Localisation):
@@ -250,6 +261,7 @@ def _tell(
             warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
     if doubts > 1:
         warn(f"{doubts} of {count} images are none that the model was trained on; do not rely on their positions.")
+    say_how_far_off(off, recorded, count)
     return count
 
 
@@ -280,7 +292,8 @@ def _fix_of(located: "Localisation") -> str:
         return f"no position{heading}: {located.uncalibrated}"
     claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
     position = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
-    return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f})"
+    moved = "" if fix.corrected_m is None else f", moved {hypot(*fix.corrected_m):.1f} m against the map's bias"
+    return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f}{moved})"
 
 
 def _refined_of(refined: "Refined") -> str:

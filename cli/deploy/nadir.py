@@ -78,12 +78,13 @@ def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None
     options = NadirArguments(**own)
     if not options.refine and (unused := [flags[name] for name in _REFINING if name in own]):
         raise ConfigError(f"{unused[0]} is for the second stage: give --refine as well.")
-    if options.fov is None and options.frame_metres is None:
+    recorded = "flight" in given  # then each frame may have a field of view and an altitude of its own
+    if options.fov is None and options.frame_metres is None and not recorded:
         raise ConfigError(
             "--view nadir must know how much ground a frame shows: give --altitude 80 --fov 70 (metres above the "
             "ground, degrees), or a range of the frame's width in metres, --frame-metres 60,140."
         )
-    if options.altitude is not None and options.fov is None:
+    if options.altitude is not None and options.fov is None and not recorded:
         raise ConfigError("--altitude gives the frame's size on the ground together with --fov: give both.")
     number = _number(options.altitude)
     nadir = NadirOptions(

@@ -1,4 +1,4 @@
-"""The command that shows what photographs state of themselves. It needs the lean runtime only."""
+"""The command that shows what photographs and flight records state. It needs the lean runtime only."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.cli.console import output, show_line, warn
+from geodtr.cli.deploy.flight import bad_entries, say_what_was_read
 from geodtr.cli.options import OnError
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
-    from geodtr.runtime.sources.positioned.photograph import Photograph, Stated
+    from geodtr.runtime.images.recorded import Recorded, Stated
 
 _UNITS = {
     "lat": "°",
@@ -25,20 +26,32 @@ _UNITS = {
 
 def photos(
     places: Annotated[
-        list[Path], typer.Argument(metavar="PHOTOS...", help="Photographs, or folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="PHOTOS...",
+            help="Photographs, folders of them, or flight records (.srt, .csv; see localize --flight).",
+            show_default=False,
+        ),
     ],
     on_error: OnError = "stop",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each photograph.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for each photograph, or entry of a record.")
+    ] = False,
 ) -> None:
-    """Show what photographs state by EXIF and XMP: position, heading, tilt, height, ground size, and the tag of each.
+    """Show what photographs state by EXIF and XMP: position, heading, tilt, height, ground size, and the tag of each;
+    and flight records: how they are understood, and what they state in the middle.
 
     What no tag states is left out.
     """
     from geodtr.runtime.errors import DataError, ImageError
+    from geodtr.runtime.flights.frames import READERS
     from geodtr.runtime.images.decode import list_images
     from geodtr.runtime.sources.positioned.photograph import read_photograph
 
     for path in [image for place in places for image in (list_images(place) if place.is_dir() else [place])]:
+        if path.suffix.lower() in READERS:
+            _show_flight(path, on_error, as_json=as_json)
+            continue
         try:
             photograph = read_photograph(path)
         except (DataError, ImageError) as error:
@@ -52,7 +65,7 @@ def photos(
             _show(photograph)
 
 
-def _show(photograph: "Photograph") -> None:
+def _show(photograph: "Recorded") -> None:
     rows = table(photograph.file, ("", "value", "from"))
     for name, unit in _UNITS.items():
         stated: Stated | None = getattr(photograph, name)
@@ -62,6 +75,20 @@ def _show(photograph: "Photograph") -> None:
     if photograph.rtk is not None:
         rows.add_row("rtk", "fixed" if photograph.rtk else "not fixed", "XMP RtkFlag")
     output.print(rows)
+
+
+def _show_flight(path: Path, on_error: OnError, *, as_json: bool) -> None:
+    from geodtr.runtime.flights.frames import read_flight
+
+    flight = read_flight(path, bad_entries(on_error))
+    say_what_was_read(flight)
+    times = flight.times.tolist() if as_json else [flight.times[len(flight.times) // 2]]
+    for time in times:
+        recorded = flight.at(time, f"{path} at {time:g} s")
+        if as_json:
+            show_line(recorded)
+        else:
+            _show(recorded)
 
 
 def add_to(app: typer.Typer) -> None:

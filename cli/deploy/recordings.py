@@ -99,7 +99,7 @@ def playback_of(given: Mapping[str, Any], *, images: bool, near: bool, every: in
         if flags := [flag_of(each) for each in fields(RecordingOptions) if each.name in given and each.name != "mcap"]:
             raise ConfigError(f"{flags[0]} is for a recording: give --bag FILE as well.")
         return Playback(mcap=options.mcap, pictures=pictures)
-    if images:
+    if images or "rig" in given:
         raise ConfigError("Give either IMAGES or --bag: a recording is the only source of frames.")
     if options.prior_radius is not None and options.prior_topic is None:
         raise ConfigError("--prior-radius is around the positions of a topic: give --prior-topic as well.")

@@ -104,6 +104,15 @@ def data_prepare(
         str | None,
         typer.Option("--preset", metavar="NAME", help="What to prepare for.", show_default="the data set's own"),
     ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            "--camera",
+            metavar="FILE",
+            help="Undistort ground images by a calibration of OpenCV, ROS or Kalibr (FILE#cam1), as localize does.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Limit = None,
     jobs: Jobs = None,
 ) -> None:
@@ -113,6 +122,7 @@ def data_prepare(
     """
     from time import perf_counter
 
+    from geodtr.runtime.images.camera_model import read_camera_model
     from geodtr.training.data.prepare import prepare
     from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
     from geodtr.training.presets import read_preset
@@ -123,10 +133,13 @@ def data_prepare(
     from geodtr.training.config import load_preset
 
     config = load_preset(preset)
+    model = None if camera is None else read_camera_model(camera)
     pair_set = read_training_set(spec, limit)
     start = perf_counter()
     try:
-        prepared = prepare(out, pair_set, {"ground": config.ground, "aerial": config.aerial}, jobs=jobs, track=track)
+        prepared = prepare(
+            out, pair_set, {"ground": config.ground, "aerial": config.aerial}, camera=model, jobs=jobs, track=track
+        )
     except SystemExit:
         messages.print(f"{out} is not finished: the same command goes on from here.")
         raise

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_new_file, make_folder
 
 SUFFIX = ".tlog"
@@ -18,9 +18,7 @@ SUFFIX = ".tlog"
 
 def check_tlog(path: Path) -> None:
     """Raise ConfigError when `path` does not end in .tlog, OutputExists when it is taken."""
-    if path.suffix.lower() != SUFFIX:
-        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'!r}; allowed is {SUFFIX}.")
-    check_new_file(path)
+    check_new_file(path, (SUFFIX,))
 
 
 class Tlog:

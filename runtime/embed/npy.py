@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, embed_frames, stop
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnBadFrame, OnDoubt, embed_frames, ignored, stop
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.files import check_new_file, new_pair
 from geodtr.runtime.files.text_rows import new_csv
 from geodtr.runtime.images.frames import Frame, Frames
+from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Embedder
 
@@ -48,6 +49,8 @@ def embed_to(
     *,
     batch_size: int = BATCH_SIZE,
     on_error: OnBadFrame = stop,
+    intake: Intake | None = None,
+    on_doubt: OnDoubt = ignored,
     track: Track = untracked,
 ) -> Written:
     """Write the descriptors of `source`, float32 [N, D], to `out`, and a table of row, name and time in seconds.
@@ -84,6 +87,8 @@ def embed_to(
                 batch_size=batch_size,
                 count=source.count,
                 on_error=leave_out,
+                intake=intake,
+                on_doubt=on_doubt,
                 track=track,
             ):
                 write(embedded.descriptors)

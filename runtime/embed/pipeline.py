@@ -15,7 +15,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from geodtr.runtime.errors import DescriptorError, ImageError
-from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, load_frame
+from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame, load_frame, preprocess_frame
+from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.prefetch import Bulk, work_ahead
 from geodtr.runtime.progress import Track, untracked
@@ -34,6 +35,15 @@ class OnError(Protocol):
 
 OnBadFrame = Callable[[Frame, ImageError], None]
 """As OnError, for an image that need not be a file."""
+
+
+OnDoubt = Callable[[Frame, str], object]
+"""Called, by a thread, with an image that the model was not trained on, and why it is none."""
+
+
+def ignored(frame: Frame, doubt: str) -> None:
+    """The default: doubts are the caller's affair."""
+    del frame, doubt
 
 
 def stop(path: Path | Frame, error: ImageError) -> None:
@@ -58,6 +68,8 @@ def embed_frames(
     count: int | None = None,
     description: str = "Embedding",
     on_error: OnBadFrame = stop,
+    intake: Intake | None = None,
+    on_doubt: OnDoubt = ignored,
     track: Track = untracked,
 ) -> Generator[Embedded, None, None]:
     """Embed images in order and yield each batch as soon as it is ready.
@@ -73,6 +85,10 @@ def embed_frames(
         Number of images, if known, for `track`.
     on_error
         Called for an image that cannot be read; if it returns, the image is skipped.
+    intake
+        What is known of all images: each is then converted and checked as `localize` does; None takes them as they are.
+    on_doubt
+        Called for an image that the model was not trained on where `intake` lets it pass, with the reason.
 
     Raises
     ------
@@ -81,7 +97,12 @@ def embed_frames(
     DescriptorError
         The named image's descriptor is not finite.
     """
-    load = partial(load_frame, how=embedder.spec.preprocessing)
+    how = embedder.spec.preprocessing
+    if intake is None:
+        load = partial(load_frame, how=how)
+    else:
+        intake.check(how.imagery)
+        load = partial(_load_checked, how=how, intake=intake, on_doubt=on_doubt)
     loaded = batches_ahead(
         as_frames(images),
         load,
@@ -102,6 +123,13 @@ def embed_frames(
                     "its model is broken. Build it in float32: geodtr-export build-engine ... --precision fp32"
                 )
             yield Embedded(frames, descriptors)
+
+
+def _load_checked(frame: Frame, how: Preprocessing, intake: Intake, on_doubt: OnDoubt) -> Images:
+    taken = intake.take(decode_frame(frame), how.imagery, frame.called, frame.recorded)
+    if taken.doubt is not None:
+        on_doubt(frame, taken.doubt)
+    return preprocess_frame(frame, taken.image, how)
 
 
 def embed_files(

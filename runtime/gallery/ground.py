@@ -1,17 +1,19 @@
 """What a gallery's tiles show of the ground, from the files that they were built from, where these are still there."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.errors import ImageError, UserError
+from geodtr.runtime.errors import ConfigError, ImageError, UserError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.coverage import Frame, measure
 from geodtr.runtime.sources.mosaic import Mosaic, lay_mosaic
-from geodtr.runtime.sources.raster.geotiff import GeoTiff, reopen_geotiff
+from geodtr.runtime.sources.raster.geotiff import GeoTiff, GeoTiffOptions, reopen_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions
@@ -56,12 +58,12 @@ class Reread:
     def __init__(self) -> None:
         self._lock = Lock()
         self._sources: dict[object, tuple[MapTiles, frozenset[object]] | UserError] = {}
-        self._maps: dict[str, GeoTiff | UserError] = {}
+        self._maps: dict[object, GeoTiff | UserError] = {}
 
     def read(self, tile: Tile) -> Decoded:
-        """Raises ImageError when the file is gone, holds no such tile any more, or is a map that needs options."""
+        """Raises ImageError when the file is gone, holds no such tile any more, or cannot be drawn."""
         if "window" in tile.more:
-            return self._map(tile.file).read(tile)
+            return self._map(tile).read(tile)
         if "zoom" not in tile.more:
             return decode(Path(tile.file))
         origin = _PLACE.fullmatch(tile.file)
@@ -76,14 +78,21 @@ class Reread:
             raise ImageError(f"{place} holds no tile {zoom}/{x}/{y} any more.")
         return source.read(tile)
 
-    def _map(self, file: str) -> GeoTiff:
+    def _map(self, tile: Tile) -> GeoTiff:
+        try:
+            options = GeoTiffOptions(
+                1.0, bands=_numbers(tile, "bands", int), stretch=_numbers(tile, "stretch", float, 2)
+            )
+        except (TypeError, ValueError, ConfigError) as error:
+            raise ImageError(f"{tile.id} does not say how it is drawn ({error}).") from None
+        key = (tile.file, options.bands, options.stretch)
         with self._lock:
-            if file not in self._maps:
+            if key not in self._maps:
                 try:
-                    self._maps[file] = reopen_geotiff(Path(file))
+                    self._maps[key] = reopen_geotiff(Path(tile.file), options.bands, options.stretch)
                 except UserError as error:
-                    self._maps[file] = error
-            opened = self._maps[file]
+                    self._maps[key] = error
+            opened = self._maps[key]
         if isinstance(opened, UserError):
             raise ImageError(str(opened))
         return opened
@@ -103,3 +112,11 @@ class Reread:
         if isinstance(source, UserError):
             raise ImageError(str(source))
         return source
+
+
+def _numbers(tile: Tile, name: str, kind: Callable[[Any], Any], count: int | None = None) -> Any:
+    """The numbers that a tile keeps by this name, as a tuple; None without any. Raises TypeError or ValueError."""
+    values = tile.more.get(name)
+    if values is not None and count not in (None, len(values)):
+        raise ValueError(f"{name} has {len(values)} numbers")
+    return None if values is None else tuple(kind(value) for value in values)

@@ -43,5 +43,7 @@ def read_altitudes(path: Path) -> dict[str, float]:
 
 
 def with_altitudes(frames: Iterable[Frame], altitudes: Mapping[str, float]) -> Iterator[Frame]:
-    """The frames, in order, each with its altitude where it is known."""
-    return (replace(frame, altitude=altitudes.get(str(Path(frame.name).absolute()))) for frame in frames)
+    """The frames, in order, each with its altitude where it is listed."""
+    return (
+        replace(frame, altitude=altitudes.get(str(Path(frame.name).absolute()), frame.altitude)) for frame in frames
+    )

@@ -83,9 +83,14 @@ def read_camera_model(file: Path | str) -> CameraModel:
 
     Raises ConfigError naming the file and what it lacks, MissingDependency where OpenCV or PyYAML is not installed.
     """
-    check_opencv()
     text, _, camera = str(file).partition("#")
     path = Path(text)
+    return camera_model_of(_chosen(read_calibration(path), camera, path), path)
+
+
+def read_calibration(path: Path) -> dict[str, Any]:
+    """The values of a calibration by name, in lower case. Raises as read_camera_model does."""
+    check_opencv()
     try:
         content = read_document(path, MAX_XML_BYTES)
     except FileNotFoundError:
@@ -104,7 +109,18 @@ def read_camera_model(file: Path | str) -> CameraModel:
         raise ConfigError(f"{path} is neither YAML nor OpenCV's XML ({error}).") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} holds no calibration. {_NEEDED}")
-    return camera_model_of(_chosen({key.lower(): value for key, value in values.items()}, camera, path), path)
+    return {key.lower(): value for key, value in values.items()}
+
+
+def calibrations_of(values: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """By name, the cameras of a file of Kalibr, their values by name in lower case; empty for other files. Raises
+    ConfigError where names are no text.
+    """
+    several = {key: value for key, value in values.items() if re.fullmatch(r"cam\d+", key) and isinstance(value, dict)}
+    for name, camera in several.items():
+        if not all(isinstance(key, str) for key in camera):
+            raise ConfigError(f"{path}: {name} has names that are no text. {_NEEDED}")
+    return {name: {key.lower(): value for key, value in camera.items()} for name, camera in several.items()}
 
 
 def undistort(decoded: Decoded, camera: CameraModel, name: str) -> Decoded:
@@ -123,6 +139,12 @@ def undistort(decoded: Decoded, camera: CameraModel, name: str) -> Decoded:
     maps = _maps(camera)
     pixels = cv2.remap(np.asarray(decoded.image), maps.x, maps.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return Decoded(Image.fromarray(np.asarray(pixels, np.uint8)), None, decoded.xmp)
+
+
+def describe_camera(camera: CameraModel) -> str:
+    """All that decides what `undistort` gives, as text: equal for equal cameras, whichever file they are from."""
+    numbers = ", ".join(f"{value:.9g}" for value in (*camera.matrix, *camera.distortion))
+    return f"{camera.lens} {camera.width}x{camera.height}: {numbers}"
 
 
 _NEEDED = (
@@ -172,7 +194,7 @@ def _maps(camera: CameraModel) -> _Maps:
 
 def _chosen(values: Mapping[str, Any], camera: str, path: Path) -> Mapping[str, Any]:
     """The mapping of one camera, where the file holds several."""
-    several = {key: value for key, value in values.items() if re.fullmatch(r"cam\d+", key) and isinstance(value, dict)}
+    several = calibrations_of(values, path)
     if not several:
         if camera:
             raise ConfigError(f"{path} holds one camera. Leave #{camera} out.")

@@ -18,6 +18,7 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.camera import camera_of, check_camera, read_camera
 from geodtr.runtime.images.decode import Decoded, decode, list_images
 from geodtr.runtime.images.preprocess import as_input
+from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.images.video import VIDEO_SUFFIXES, check_opencv, read_video
 from geodtr.runtime.prefetch import Bulk
 from geodtr.runtime.spec import Images, Preprocessing
@@ -31,13 +32,14 @@ class Frame:
     image. `image` is a file, pixels (uint8 RGB [h, w, 3]), what was decoded from bytes, an ImageError where a source
     breaks off, or None once its pixels were used and dropped. `time` is in seconds: since the start of the video, for a
     camera since 1970-01-01T00:00Z; None for files and plain pixels. `altitude` is the camera's in metres above the
-    ground, where it is known; `near` is a prior of this frame alone.
+    ground, where it is known. `recorded` is what its tags or a flight record state of it; `near` a prior of its own.
     """
 
     name: str
     image: Path | Images | Decoded | ImageError | None
     time: float | None = None
     altitude: float | None = None
+    recorded: Recorded | None = None
     near: Near | None = None
 
     @property

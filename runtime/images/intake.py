@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.camera_model import CameraModel, undistort
 from geodtr.runtime.images.decode import Decoded
+from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.images.xmp import gimbal_pitch_of, panorama_of, read_properties
 from geodtr.runtime.names import Mismatch, Shape
 from geodtr.runtime.spec import Imagery, Projection
@@ -74,8 +75,9 @@ class Intake:
                 "before."
             )
 
-    def take(self, decoded: Decoded, imagery: Imagery, name: str) -> Taken:
-        """Convert and check one image, which messages call `name`. An image that was prepared is taken as it is.
+    def take(self, decoded: Decoded, imagery: Imagery, name: str, recorded: Recorded | None = None) -> Taken:
+        """Convert and check one image, which messages call `name`. An image that was prepared is taken as it is. What
+        its own file does not state, `recorded` may.
 
         Raises ImageError where the image is not one for the model, the camera or the conversion.
         """
@@ -83,6 +85,8 @@ class Intake:
             return Taken(decoded, imagery.projection in ("any", "panorama") and is_full_turn(*decoded.image.size))
         properties = read_properties(decoded.xmp)
         panorama, pitch = panorama_of(properties, name), gimbal_pitch_of(properties, name)
+        if pitch is None and recorded is not None and recorded.tilt is not None:
+            pitch = recorded.tilt.value - 90
         projection, view = self._stated(None if panorama is None else panorama.field_of_view, pitch)
         if self.camera is not None:
             decoded = undistort(decoded, self.camera, name)
@@ -95,7 +99,11 @@ class Intake:
                 "it nevertheless: --mismatch warn"
             )
         full_turn = _is_full_turn(decoded, projection, view, imagery)
-        heading = panorama.heading if panorama is not None and full_turn else None
+        heading = panorama.heading if panorama is not None else None
+        heading = None if panorama is None else panorama.heading
+        if heading is None and recorded is not None and recorded.heading is not None:
+            heading = recorded.heading.value
+        heading = heading if full_turn else None
         return Taken(decoded, full_turn, heading, doubt)
 
     def _stated(self, from_file: float | None, pitch: float | None) -> tuple[Projection, float | None]:
@@ -136,7 +144,7 @@ def describe(imagery: Imagery) -> str:
 def _doubt(decoded: Decoded, projection: Projection, view: float | None, imagery: Imagery) -> str | None:
     """Why the image is none that the model was trained on."""
     if projection == "nadir" and imagery.projection in ("panorama", "perspective"):
-        return "the camera looked down (gimbal pitch in its XMP)"
+        return "the camera looked down (its gimbal's pitch)"
     if projection not in ("any", imagery.projection) and imagery.projection == "nadir":
         return f"it is a {projection} image"
     wanted = imagery.field_of_view

@@ -9,6 +9,7 @@ Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction, 2021.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Literal
 
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from geodtr.runtime.errors import ConfigError, GalleryError, OutputExists
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.gallery.base import Gallery
-from geodtr.runtime.geodesy import distance, east_north
+from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import NEIGHBOURHOOD, Fix, Floats, Radius
 
 FILE_NAME = "fixes.json"
@@ -31,6 +32,8 @@ LEAST_RADIUS = 1.0
 """Metres. Neither maps nor images are positioned better; a set whose tiles are listed at its images' own positions
 measures 0."""
 
+_Z = 2.2414
+"""Standard deviations within which 97.5 % of a normal distribution lie."""
 _CELL = 60
 _MOST_CELLS = 25
 _LEAST_MARGIN, _LEAST_SPREAD = -2.0, 0.0  # two cosines differ by no more than 2
@@ -73,7 +76,8 @@ class FixCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What was measured, on which data and under which conditions. Cells rise by margin, then by spread.
 
     `bias_east_m`, `bias_north_m`: the median offset of the fixes from the images' positions; a map or the positions
-    themselves may be shifted. None in calibrations of earlier versions.
+    themselves may be shifted. `bias_interval_m` holds it at 95 %: east from, to, north from, to. If `corrected`, fixes
+    are moved back by the bias, which was measured on other images than the radii.
     """
 
     schema: Literal[1] = 1
@@ -84,6 +88,8 @@ class FixCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cells: tuple[Cell, ...]
     bias_east_m: float | None = None
     bias_north_m: float | None = None
+    bias_interval_m: tuple[float, float, float, float] | None = None
+    corrected: bool = False
 
     @property
     def bias(self) -> tuple[float, float] | None:
@@ -102,8 +108,13 @@ class FixCalibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return tuple(Radius(share, max(metres, LEAST_RADIUS)) for share, metres in claims if metres is not None)
 
     def apply(self, fix: Fix) -> Fix:
-        """The same fix with the radii that it may claim."""
-        return Fix(fix.lat, fix.lon, fix.spread, fix.margin, self.within(fix.margin, fix.spread))
+        """The same fix with the radii that it may claim, moved back by the bias where that is to be corrected."""
+        within = self.within(fix.margin, fix.spread)
+        if not self.corrected or self.bias_east_m is None or self.bias_north_m is None:
+            return replace(fix, within=within)
+        lat, lon = moved(fix.lat, fix.lon, -self.bias_east_m, -self.bias_north_m)
+        corrected = (-self.bias_east_m, -self.bias_north_m)
+        return replace(fix, lat=float(lat), lon=float(lon), within=within, corrected_m=corrected)
 
 
 def places_sha256(lat: Floats, lon: Floats) -> str:
@@ -136,12 +147,16 @@ def calibrate(
     data: str,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
+    correct: bool = False,
 ) -> FixCalibration:
     """Measure `fixes` against where their images were taken, lat and lon [N] in degrees.
 
     A third of them, drawn by `seed`, decides where one cell ends and the next begins; the others are measured: errors
     that had drawn the borders themselves would flatter. The more fixes, the more cells, about 60 fixes each.
-    Raises ConfigError for fewer than MIN_QUERIES fixes, or a share that is not between 0 and 1.
+    With `correct`, the third measures the bias as well, and the others are measured without it.
+
+    Raises ConfigError for fewer than MIN_QUERIES fixes, a share that is not between 0 and 1, or a bias to correct that
+    may be chance.
     """
     if len(fixes) < MIN_QUERIES:
         raise ConfigError(
@@ -153,9 +168,15 @@ def calibrate(
     margin, spread = (np.array([getattr(fix, name) for fix in fixes]) for name in ("margin", "spread"))
     places = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
     fixed = np.array([fix.lat for fix in fixes]), np.array([fix.lon for fix in fixes])
-    error = distance(*fixed, *places)
     order = np.random.default_rng(seed).permutation(len(fixes))
     drawn, measured = np.split(order, [len(fixes) // 3])
+    east, north = east_north(*fixed, *places)
+    of = drawn if correct else order
+    bias = float(np.median(east[of])), float(np.median(north[of]))
+    interval = (*_median_interval(east[of]), *_median_interval(north[of]))
+    if correct:
+        _check_bias(*bias, interval)
+    error = np.hypot(east - bias[0], north - bias[1]) if correct else distance(*fixed, *places)
 
     wanted = min(_MOST_CELLS, max(1, len(measured) // _CELL))
     rows = math.isqrt(wanted)
@@ -168,16 +189,37 @@ def calibrate(
             inside = measured[(in_row & (spread >= near) & (spread < far))[measured]]
             radii = tuple(_radius(error[inside], share) for share in shares)
             cells.append(Cell(margin=low, spread_m=near, queries=len(inside), radii_m=radii))
-    east, north = (float(np.median(offsets)) for offsets in east_north(*fixed, *places))
     return FixCalibration(
         conditions=conditions,
         data=data,
         queries=len(fixes),
         shares=tuple(shares),
         cells=tuple(cells),
-        bias_east_m=east,
-        bias_north_m=north,
+        bias_east_m=bias[0],
+        bias_north_m=bias[1],
+        bias_interval_m=interval,
+        corrected=correct,
     )
+
+
+def _median_interval(values: Floats) -> tuple[float, float]:
+    """Between which the median lies at 97.5 %, so that two such hold together at 95 %: order statistics, without a
+    supposition on the values (David and Nagaraja, Order Statistics, 2003, 7.1), by the normal approximation of ranks.
+    """
+    rank = max(1, math.floor(len(values) / 2 - _Z * math.sqrt(len(values)) / 2))
+    ordered = np.sort(values)
+    return float(ordered[rank - 1]), float(ordered[len(values) - rank])
+
+
+def _check_bias(east: float, north: float, interval: tuple[float, float, float, float]) -> None:
+    """Raise ConfigError where the interval holds zero."""
+    west_end, east_end, south_end, north_end = interval
+    if west_end <= 0 <= east_end and south_end <= 0 <= north_end:
+        raise ConfigError(
+            f"The bias, {math.hypot(east, north):.1f} m, may be chance: it lies between {west_end:.1f} and "
+            f"{east_end:.1f} m east and between {south_end:.1f} and {north_end:.1f} m north (95 %), which holds zero. "
+            "Calibrate without --correct-bias, or on more images."
+        )
 
 
 def file_of(near: float | None) -> str:

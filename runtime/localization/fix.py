@@ -36,7 +36,8 @@ class Fix:
     `spread` is the weighted root mean square distance of all candidates from the position, in metres. `margin` is the
     cosine by which the best tile of the winning neighbourhood leads the best one elsewhere (the last candidate where
     there is none); negative where many tiles together outweigh a single one. `within` is empty without a calibration:
-    spread and margin alone do not say how far off a position is.
+    spread and margin alone do not say how far off a position is. `corrected_m` is how far a calibration moved the
+    position against a bias, metres east and north; None where it did not.
     """
 
     lat: float
@@ -44,6 +45,7 @@ class Fix:
     spread: float
     margin: float
     within: tuple[Radius, ...] = ()
+    corrected_m: tuple[float, float] | None = None
 
 
 def candidate_weights(scores: NDArray[np.floating]) -> Floats:

@@ -106,13 +106,14 @@ def measure(
     near_metres: float | None = None,
     on_bad: OnBadImage,
     seed: int = 0,
+    correct: bool = False,
     track: Track = untracked,
 ) -> Measured:
     """Localise images of known position and calibrate on how far off they are.
 
     With `near_metres`, each is searched under a prior of that radius whose centre is off by up to it, drawn by `seed`:
-    evenly over the circle. Raises DataError where more than 5 per cent of the images were taken off the map, and what
-    calibrating raises.
+    evenly over the circle. With `correct`, fixes will be moved back by their bias. Raises DataError where more than 5
+    per cent of the images were taken off the map, and what calibrating raises.
     """
     lat, lon = (np.array([getattr(each, name) for each in known], np.float64) for name in ("lat", "lon"))
     off = off_the_map(lat, lon, *localizer.positions)
@@ -126,7 +127,12 @@ def measure(
     fixed = [(row, answer.fix) for row, answer in located if answer.fix is not None]
     rows = [row for row, _ in fixed]
     calibration = calibrate(
-        [fix for _, fix in fixed], lat[rows], lon[rows], localizer.conditions_near(near_metres), data=data
+        [fix for _, fix in fixed],
+        lat[rows],
+        lon[rows],
+        localizer.conditions_near(near_metres),
+        data=data,
+        correct=correct,
     )
     return Measured(calibration, int(np.count_nonzero(off)))
 

@@ -346,7 +346,9 @@ class Localizer:
         elif calibration is not None:
             fix = calibration.apply(fix)
         nadir = self._view.nadir(found, every)
-        return Localisation(frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir)
+        return Localisation(
+            frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir, frame.recorded
+        )
 
     def _applicable(self, near: float | None) -> _Applicable:
         """The gallery's calibration, or the reason why none applies under these conditions."""

@@ -4,7 +4,7 @@ A nadir frame is an aerial image, so the aerial branch embeds it. Knows crops, s
 galleries.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, radians, tan
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.nadir import north_up, share_covered
 from geodtr.runtime.images.preprocess import preprocess
+from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images, Preprocessing
@@ -23,6 +24,9 @@ MOST = 1024
 
 _LEAST_COVERED = 0.1
 """A frame that shows less of a tile is not searched: the fill would decide."""
+
+_STEEPEST = 30.0
+"""Degrees of tilt up to which a frame looks down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,25 @@ class NadirOptions:
                 raise ConfigError(
                     f"The frame's width on the ground is {low:g} to {high:g} m; it must be above 0, and rise."
                 )
+
+    def of(self, recorded: Recorded | None) -> "NadirOptions":
+        """The options of one frame: its recorded heading and field of view stand in for unknown ones.
+
+        Raises ImageError where the record states that its camera did not look down.
+        """
+        if recorded is None:
+            return self
+        tilt, heading, view = recorded.tilt, recorded.heading, recorded.field_of_view
+        if tilt is not None and tilt.value > _STEEPEST:
+            raise ImageError(
+                f"its camera was tilted by {tilt.value:.0f}° from straight down ({tilt.origin}); up to {_STEEPEST:g}° "
+                "count as looking down."
+            )
+        return replace(
+            self,
+            heading=heading.value if self.heading is None and heading is not None else self.heading,
+            fov=view.value if self.fov is None and view is not None else self.fov,
+        )
 
     @property
     def steps(self) -> int:

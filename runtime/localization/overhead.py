@@ -21,9 +21,10 @@ from geodtr.runtime.spec import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class NadirQuery(Query):
-    """A frame and what it is supposed to show; `frame` is kept for the second stage alone."""
+    """A frame and what it is supposed to show, by its own `options`; `frame` is kept for the second stage alone."""
 
     supposed: Hypotheses
+    options: NadirOptions
     frame: Image.Image | None
 
 
@@ -50,11 +51,12 @@ class NadirView:
     def load(self, frame: Frame) -> NadirQuery:
         decoded = decode_frame(frame)
         try:
-            supposed = suppose(decoded.image, frame.altitude, self._options, *self._tile, self._how)
+            options = self._options.of(frame.recorded)
+            supposed = suppose(decoded.image, frame.altitude, options, *self._tile, self._how)
         except ImageError as error:
             raise ImageError(f"{frame.called}: {error}") from None
         kept = None if self._refiner is None else decoded.image
-        return NadirQuery(supposed.images, supposed.headings, None, supposed, kept)
+        return NadirQuery(supposed.images, supposed.headings, None, supposed, options, kept)
 
     def candidates(self, found: Found[NadirQuery], tiles: Sequence[Tile]) -> Iterator[Candidate]:
         """A tile's own heading is added to the frame's on it."""
@@ -62,7 +64,7 @@ class NadirView:
         for row, tile, score, turned in zip(
             best.rows.tolist(), tiles, best.scores.tolist(), best.turns.tolist(), strict=False
         ):
-            pose = sharpened(found.hits, row, turned, found.query.supposed, self._options)
+            pose = sharpened(found.hits, row, turned, found.query.supposed, found.query.options)
             yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width)
 
     def heading(self, candidates: Sequence[Candidate]) -> float | None:
@@ -79,7 +81,7 @@ class NadirView:
             answer = self._refiner.refine(found.query.frame, candidates)
         return Nadir(
             ground_metres=width,
-            altitude=None if width is None else self._options.altitude_of(width),
+            altitude=None if width is None else found.query.options.altitude_of(width),
             refined=answer if isinstance(answer, Refined) else None,
             unrefined=answer if isinstance(answer, str) else None,
         )

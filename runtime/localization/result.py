@@ -4,10 +4,13 @@ Values only: knows nothing of search or writing.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
+from math import hypot
 from typing import Any, Literal
 
+from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.sources.tile import Tile
 
@@ -77,8 +80,9 @@ class Waypoint:
 
     Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
     metres: for a single image the calibrated claim, for a track the filter's own estimate. `spread_m` and `margin` are
-    the image's own fix's, `candidates` its nearest tiles, best first; `altitude_m` is above the ground. Unknown values
-    are None.
+    the image's own fix's, `candidates` its nearest tiles, best first; `altitude_m` is above the ground. `gnss_lat` and
+    `gnss_lon` are where the image's tags or a flight record say that it was taken, and `gnss_off_m` is the distance
+    from there. `corrected_m` is how far a calibration moved the position against a bias. Unknown values are None.
     """
 
     state: Literal["fix", "no fix"] | TrackState
@@ -93,6 +97,19 @@ class Waypoint:
     margin: float | None = None
     candidates: tuple[Candidate, ...] = ()
     altitude_m: float | None = None
+    gnss_lat: float | None = None
+    gnss_lon: float | None = None
+    gnss_off_m: float | None = None
+    corrected_m: float | None = None
+
+    def beside(self, recorded: Recorded | None) -> "Waypoint":
+        """The same with the recorded position of its frame, where one is known, and how far off it is."""
+        at = None if recorded is None else recorded.position
+        if at is None:
+            return self
+        here = None if self.lat is None or self.lon is None else (self.lat, self.lon)
+        off = None if here is None else round(float(distance(*here, *at)), 3)
+        return replace(self, gnss_lat=at[0], gnss_lon=at[1], gnss_off_m=off)
 
     @property
     def reliable(self) -> bool:
@@ -108,7 +125,8 @@ class Localisation:
     for pixels without a file. `fix` is None where no tile found has a position. `heading` is the best tile's; None
     unless headings were searched and the image is a full turn, or its file states one. `uncalibrated` is the reason why
     the fix claims no radius; None where it claims one. `doubt` is why the image is none that the model was trained on;
-    None where nothing speaks against it. `nadir` is for frames that look straight down.
+    None where nothing speaks against it. `nadir` is for frames that look straight down. `recorded` is what the image's
+    tags or a flight record state, each value with its origin.
     """
 
     image: str | None
@@ -119,10 +137,15 @@ class Localisation:
     uncalibrated: str | None
     doubt: str | None = None
     nadir: Nadir | None = None
+    recorded: Recorded | None = None
 
     @property
     def waypoint(self) -> Waypoint:
         """The result as a flat record: the second stage's position where it was asked, and none where it refuses."""
+        return self._waypoint.beside(self.recorded)
+
+    @property
+    def _waypoint(self) -> Waypoint:
         fix, nadir = self.fix, self.nadir
         altitude = None if nadir is None else nadir.altitude
         if nadir is not None and nadir.refined is not None:
@@ -160,6 +183,7 @@ class Localisation:
             spread_m=fix.spread,
             margin=fix.margin,
             candidates=self.candidates,
+            corrected_m=None if fix.corrected_m is None else hypot(*fix.corrected_m),
         )
 
 

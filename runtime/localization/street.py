@@ -30,7 +30,7 @@ class StreetView:
         return self._headings
 
     def load(self, frame: Frame) -> Query:
-        taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called)
+        taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called, frame.recorded)
         pixels = preprocess_frame(frame, taken.image, self._how)
         if self._headings > 1 and taken.full_turn:
             turns = turn(pixels, self._headings)

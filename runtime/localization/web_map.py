@@ -80,6 +80,8 @@ def _answer(frame: Frame, waypoint: Waypoint) -> dict[str, Any]:
     for place in (answer, *answer["candidates"]):
         if place["lat"] is not None:
             place["x"], place["y"] = _metres(frame, place["lat"], place["lon"])
+    if answer["gnss_lat"] is not None:
+        answer["gnss_x"], answer["gnss_y"] = _metres(frame, answer["gnss_lat"], answer["gnss_lon"])
     return answer
 
 

@@ -35,6 +35,8 @@ def sighted(tiles: int) -> int:
 
 _REACH = 3.0  # sights within which particles count as one cluster
 _TRACKING_SHARE, _LOST_SHARE = 0.7, 0.5  # of the particles in one cluster, in the short run
+_STEADY_SHARE, _UNSTEADY_SHARE = 0.6, 0.45  # and in the long run: where tiles are far apart, wrong clusters come and go
+_PLAIN = 0.1  # of the frames' belief: no wrong cluster explains so much in the short run, and it need not last
 _TRACKING, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
 _RELEVANT = 1e-3  # minimum weight of a tile
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
@@ -115,7 +117,7 @@ class Tracker:
         self._particles: Particles | None = None
         self._state: TrackState = "searching"
         self._last: Cluster | None = None
-        self._slow = self._fast = self._share = self._gone = 0.0
+        self._slow = self._fast = self._share = self._steady = self._gone = 0.0
 
     def move(self, motion: Motion) -> None:
         """Move every particle by `motion` without an estimate: odometry often has a higher rate than frames."""
@@ -155,20 +157,27 @@ class Tracker:
         return replace(particles, weight=weight / weight.sum())
 
     def _judged(self, cluster: Cluster, *, odometry_alone: bool) -> TrackState:
-        """The state, by how many particles agree in the short run and how much of the frames they explain."""
+        """The state, by how many particles agree in the short and in the long run, and how much of the frames they
+        explain.
+        """
         last, self._last = self._last, cluster
         gone, self._gone = self._gone, 0.0
         reach = _REACH * self._options.sight
         if last is not None and distance(last.lat, last.lon, cluster.lat, cluster.lon) > reach + gone:
-            self._share = 0.0  # another cluster leads, farther away than the vehicle can have moved
+            self._share = self._steady = 0.0  # another cluster leads, farther away than the vehicle can have moved
         if odometry_alone:
-            self._share = min(self._share, cluster.share)  # it can lose a track, and never find one
+            # It can lose a track, and never find one.
+            self._share, self._steady = min(self._share, cluster.share), min(self._steady, cluster.share)
         else:
-            # A short-term average, because one misleading frame scatters the particles for a moment.
+            # Averages, because one misleading frame scatters the particles for a moment.
             self._share += self._options.fast * (cluster.share - self._share)
+            self._steady += self._options.slow * (cluster.share - self._steady)
+        plain = self._fast >= _PLAIN
         if self._state == "tracking":
-            return "lost" if self._share < _LOST_SHARE or self._fast < _LOST else "tracking"
-        certain = self._share >= _TRACKING_SHARE and self._fast >= _TRACKING
+            agreeing = self._share >= _LOST_SHARE and (plain or self._steady >= _UNSTEADY_SHARE)
+            return "tracking" if agreeing and self._fast >= _LOST else "lost"
+        agreeing = self._share >= _TRACKING_SHARE and (plain or self._steady >= _STEADY_SHARE)
+        certain = agreeing and self._fast >= _TRACKING
         return "tracking" if certain else self._state
 
     def _renewed(self, particles: Particles, seen: Sighting) -> Particles:

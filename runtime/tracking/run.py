@@ -46,7 +46,7 @@ class Tracked:
     def waypoint(self) -> Waypoint:
         point, located = self.point, self.located
         fix = None if located is None else located.fix
-        return Waypoint(
+        waypoint = Waypoint(
             state=point.state,
             image=self.image,
             time_s=self.time,
@@ -59,6 +59,7 @@ class Tracked:
             margin=None if fix is None else fix.margin,
             candidates=() if located is None else located.candidates,
         )
+        return waypoint if located is None else waypoint.beside(located.recorded)
 
 
 def track_odometry(

@@ -18,8 +18,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from geodtr.runtime.errors import DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder, locked, make_folder, new_file, write_bytes
-from geodtr.runtime.images.decode import PREPARED_KEY
-from geodtr.runtime.images.preprocess import describe, load_image
+from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
+from geodtr.runtime.images.decode import PREPARED_KEY, decode
+from geodtr.runtime.images.preprocess import as_input, describe, load_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
@@ -50,6 +51,7 @@ class _Job:
     source: Path
     target: Path
     how: Preprocessing
+    camera: CameraModel | None
 
 
 def prepare(
@@ -57,6 +59,7 @@ def prepare(
     pair_set: PairSet,
     preprocessing: Mapping[Branch, Preprocessing],
     *,
+    camera: CameraModel | None = None,
     jobs: int | None = None,
     track: Track = untracked,
 ) -> Prepared:
@@ -66,13 +69,15 @@ def prepare(
 
     Parameters
     ----------
+    camera
+        Calibration that ground images are undistorted by, as `localize --camera` does.
     jobs
         Number of threads, by default one per core.
 
     Raises
     ------
     OutputExists
-        `out` holds something else, another data set or another preprocessing.
+        `out` holds something else, another data set, or another preprocessing or camera.
     DataError
         Another process writes `out`.
     """
@@ -80,9 +85,10 @@ def prepare(
         source=pair_set.name,
         ground=preprocessing["ground"].geometry,
         aerial=preprocessing["aerial"].geometry,
+        camera=None if camera is None else describe_camera(camera),
     )
     work = [
-        _Job(branch, path, out / _target(branch, path), preprocessing[branch])
+        _Job(branch, path, out / _target(branch, path), preprocessing[branch], camera if branch == "ground" else None)
         for branch in BRANCHES
         for path in pair_set.images(branch)
     ]
@@ -120,7 +126,11 @@ def _write_image(job: _Job) -> bool:
         return False
     info = PngInfo()
     info.add_text(PREPARED_KEY, note)
-    image = Image.fromarray(load_image(job.source, job.how))
+    if job.camera is None:
+        pixels = load_image(job.source, job.how)
+    else:
+        pixels = as_input(undistort(decode(job.source), job.camera, str(job.source)), job.how)
+    image = Image.fromarray(pixels)
     with new_file(job.target) as file:
         image.save(file, "png", compress_level=_PNG_LEVEL, pnginfo=info)
     return True

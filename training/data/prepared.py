@@ -26,11 +26,12 @@ _MAX_BYTES = 256 << 20  # a million pairs
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Source and preprocessing of the images in a prepared folder."""
+    """Source and preprocessing of the images in a prepared folder; `camera` that ground images were undistorted by."""
 
     source: str
     ground: Geometry
     aerial: Geometry
+    camera: str | None = None
 
 
 class PreparedPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

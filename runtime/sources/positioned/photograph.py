@@ -1,10 +1,9 @@
 """What a photograph states of itself: where it was taken, where it looked, how high, and the ground that it covers.
 
-Each value has its origin, the tag it was read from; what no tag states stays unknown. Sources: EXIF 2.32; DJI's XMP.
+Sources: EXIF 2.32; DJI's XMP.
 """
 
-from dataclasses import dataclass
-from math import atan, cos, degrees, hypot, isfinite, radians, sqrt, tan
+from math import cos, isfinite, radians
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +11,15 @@ from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen, tilt_of, width_seen
 from geodtr.runtime.images.xmp import DJI, Properties, number_of, panorama_of, read_properties
 from geodtr.runtime.sources.positioned.exif import find_in_exif
-
-_DIAGONAL_35 = sqrt(36**2 + 24**2)
-"""Of a 35 mm frame in millimetres, which equivalent focal lengths relate to (CIPA DCG-001)."""
-
-_STEEPEST = 10.0
-"""Degrees of tilt up to which the image covers as much ground as one taken straight down, within some per cent."""
 
 _AGREE = 100.0
 """Metres by which XMP and EXIF may differ: EXIF's seconds are coarse, and some cameras keep the last fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """A value and the tag that states it."""
-
-    value: float
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Photograph:
-    """What is known of one photograph; None where nothing states it.
-
-    Attributes
-    ----------
-    lat, lon
-        Degrees, WGS 84.
-    heading
-        Direction of the upper edge of a nadir image, else of the line of sight, in degrees clockwise from north.
-    tilt
-        Angle between the line of sight and straight down, in degrees; 90 looks at the horizon.
-    height
-        Metres above the place of take-off, which is the ground below only where the land is flat.
-    field_of_view
-        Horizontal, in degrees.
-    ground_metres
-        Width of the ground in the image, in metres, for a tilt up to 10 degrees.
-    rtk
-        Whether the position was corrected to centimetres.
-    """
-
-    file: str
-    lat: Stated | None = None
-    lon: Stated | None = None
-    heading: Stated | None = None
-    tilt: Stated | None = None
-    height: Stated | None = None
-    field_of_view: Stated | None = None
-    ground_metres: Stated | None = None
-    rtk: bool | None = None
-
-
-def read_photograph(path: Path) -> Photograph:
+def read_photograph(path: Path) -> Recorded:
     """Read the tags of `path`; no pixels are decoded.
 
     Raises ImageError where it is no image or its XMP states what cannot be, DataError where its EXIF does, or where the
@@ -88,7 +41,7 @@ def read_photograph(path: Path) -> Photograph:
     if height is not None and height.value < 0:
         raise ImageError(f"{of}: its XMP has RelativeAltitude {height.value:g}; a height above take-off is needed.")
     view = _field_of_view(camera, size)
-    return Photograph(
+    return Recorded(
         file=of,
         lat=lat,
         lon=lon,
@@ -96,7 +49,7 @@ def read_photograph(path: Path) -> Photograph:
         tilt=tilt,
         height=height,
         field_of_view=view,
-        ground_metres=_ground(height, view, tilt),
+        ground_metres=ground_seen(height, view, tilt),
         rtk=_rtk(properties, of),
     )
 
@@ -127,7 +80,7 @@ def _gimbal(properties: Properties, of: str) -> tuple[Stated | None, Stated | No
     pitch, yaw, roll = (_stated(properties, f"Gimbal{name}Degree", of) for name in ("Pitch", "Yaw", "Roll"))
     if pitch is None or not any(each is not None and each.value for each in (pitch, yaw, roll)):
         return None, None
-    tilt = Stated(abs(pitch.value + 90), pitch.origin)
+    tilt = Stated(tilt_of(pitch.value), pitch.origin)
     if yaw is None:
         return tilt, None
     # Upside down: the upper edge points the other way.
@@ -166,14 +119,7 @@ def _field_of_view(camera: Any, size: tuple[int, int]) -> Stated | None:
     focal = _number(camera.get(ExifTags.Base.FocalLengthIn35mmFilm))
     if focal is None or focal <= 0 or 0 in size:
         return None
-    width = _DIAGONAL_35 * size[0] / hypot(*size)
-    return Stated(degrees(2 * atan(width / (2 * focal))), "EXIF FocalLengthIn35mmFilm")
-
-
-def _ground(height: Stated | None, view: Stated | None, tilt: Stated | None) -> Stated | None:
-    if height is None or view is None or tilt is None or tilt.value > _STEEPEST or not height.value:
-        return None
-    return Stated(2 * height.value * tan(radians(view.value) / 2), f"{height.origin}, {view.origin}")
+    return Stated(width_seen(focal, size), "EXIF FocalLengthIn35mmFilm")
 
 
 def _number(value: object) -> float | None:

@@ -1,7 +1,7 @@
 """A map in one file, cut into tiles of a ground size. Needs rasterio (extra `geo`)."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -75,12 +75,13 @@ class GeoTiffOptions:
 @dataclass(frozen=True, slots=True)
 class MapCut(Sequence[Tile]):
     """The tiles of the map `path`, made when they are asked for: there may be millions. Each is drawn in `pixels`, the
-    map's own where that is None.
+    map's own where that is None, with the bands and the stretch that were `asked` for, by which it can be read again.
     """
 
     path: Path
     grid: Grid
     pixels: int | None
+    asked: Mapping[str, Sequence[float]]
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -91,7 +92,7 @@ class MapCut(Sequence[Tile]):
     def __getitem__(self, index: slice) -> "MapCut": ...
     def __getitem__(self, index: int | slice) -> "Tile | MapCut":
         if isinstance(index, slice):
-            return MapCut(self.path, self.grid[index], self.pixels)
+            return MapCut(self.path, self.grid[index], self.pixels, self.asked)
         tile = self.grid[index]
         window = [tile.column, tile.row, tile.width, tile.height]
         drawn = {} if self.pixels is None else {"pixels": self.pixels}
@@ -102,7 +103,7 @@ class MapCut(Sequence[Tile]):
             lon=tile.lon,
             heading=tile.heading,
             metres_per_pixel=tile.metres / (self.pixels or max(tile.width, tile.height)),
-            more={"window": window, **drawn, **({"flipped": True} if tile.flipped else {})},
+            more={"window": window, **drawn, **self.asked, **({"flipped": True} if tile.flipped else {})},
         )
 
 
@@ -209,17 +210,21 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
                 "Leave them out: --nodata 0"
             )
         dataset.close()
-    return GeoTiff(path, MapCut(path, kept, pixels), tuple(notes), bands, warped_to)
+    given = {"bands": options.bands, "stretch": options.stretch}
+    drawn = {name: list(values) for name, values in given.items() if values is not None}
+    return GeoTiff(path, MapCut(path, kept, pixels, drawn), tuple(notes), bands, warped_to)
 
 
-def reopen_geotiff(path: Path) -> GeoTiff:
-    """The map `path` for reading tiles that were cut before, with its bands as they are without options.
+def reopen_geotiff(
+    path: Path, bands_asked: tuple[int, ...] | None = None, stretch: tuple[float, float] | None = None
+) -> GeoTiff:
+    """The map `path` for reading tiles that were cut before, with the bands and the stretch that were asked for then.
 
     Raises DataError when it cannot be read any more, ConfigError when it needs options to be drawn.
     """
     dataset = open_map(path)
     with gdal(DataError, _CORRUPT.format(path=path)):
-        bands = choose_bands(dataset, None, None, str(path))
+        bands = choose_bands(dataset, bands_asked, stretch, str(path))
         locate = partial(_locate, dataset, path)
         warped_to = None
         if is_sheared(dataset.width, dataset.height, locate):

@@ -361,7 +361,7 @@ def test_a_record_that_cannot_be_made_stops_before_the_flight(tmp_path: Path) ->
     taken.write_bytes(b"")
     for path, error, words in (
         (taken, OutputExists, "exists"),
-        (tmp_path / "flight.log", ConfigError, "allowed is .tlog"),
+        (tmp_path / "flight.log", ConfigError, "does not end in .tlog"),
         (taken / "below.tlog", UserError, "cannot be written"),
     ):
         with pytest.raises(error, match=words):

@@ -196,3 +196,17 @@ def test_pixels_of_a_camera_are_checked_by_their_shape(tiny: TinyWorld) -> None:
         pytest.raises(ImageError, match="The image: it has 40x30"),
     ):
         localizer.locate(pixels)
+
+
+def test_embed_checks_images_as_localize_does(
+    tiny: TinyWorld, cli: Callable[..., Outcome], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    photo, turn = tmp_path / "photo.png", tiny.photograph(tmp_path / "turn.png", 3)
+    Image.new("RGB", (64, 48)).save(photo)
+    command = ("embed", tiny.bundle, photo, turn, "--branch", "ground")
+    assert "photo.png: it has 64x48 pixels" in refused(*command, "--out", tmp_path / "none.npy")
+    skipped = cli(*command, "--out", tmp_path / "skipped.npy", "--on-error", "skip")
+    assert (skipped.code, len(np.load(tmp_path / "skipped.npy"))) == (0, 1)
+    warned = cli(*command, "--out", tmp_path / "all.npy", "--mismatch", "warn")
+    assert (warned.code, len(np.load(tmp_path / "all.npy"))) == (0, 2)
+    assert "was not trained on such images" in " ".join(warned.err.split())

@@ -63,6 +63,39 @@ def table(tiny: TinyWorld, path: Path, north: float = 0.0, count: int = 64) -> P
     return path
 
 
+def test_a_bias_can_be_corrected(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    """Fixes are moved back, which the calibration records and every output states."""
+    folder = photographs(tiny, tmp_path / "photos")
+    command = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", folder, "--correct-bias")
+    printed = cli(*command)
+    assert printed.code == 0, printed.err
+    assert " m towards 90° (95 %: 5.8 to 6.3 m east, " in printed.out
+    assert "positions are moved back by it" in printed.out
+    with open_gallery(tiny.gallery) as gallery:
+        kept = read_calibration(gallery)
+    assert kept is not None
+    assert kept.corrected
+    assert kept.bias_interval_m is not None
+    located = ("localize", folder / "09.jpg", "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+    out = tmp_path / "fix.csv"
+    assert "moved 6.1 m against the map's bias" in cli(*located, "--flight", "exif", "--out", out).out
+    header, row = (line.split(",") for line in out.read_text().splitlines())
+    values = dict(zip(header, row, strict=True))
+    assert float(values["corrected_m"]) == pytest.approx(EAST, abs=0.2)
+    assert float(values["gnss_off_m"]) < EAST - 2  # of a single image
+
+
+def test_a_bias_that_may_be_chance_is_not_corrected(
+    tiny: TinyWorld, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    data = table(tiny, tmp_path / "known.csv")
+    before = sorted(path.name for path in tiny.gallery.iterdir())
+    text = refused("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", data, "--correct-bias")
+    assert "may be chance" in text
+    assert "Calibrate without --correct-bias" in text
+    assert sorted(path.name for path in tiny.gallery.iterdir()) == before
+
+
 def test_geotagged_photographs_calibrate_and_report_the_bias(
     tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:

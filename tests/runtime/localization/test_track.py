@@ -132,6 +132,18 @@ def test_a_track_stays_finite_anywhere(tiles: int, lat: float, lon: float, turn:
     assert 0 <= point.heading < 360
 
 
+def test_a_place_that_explains_little_must_lead_for_a_while() -> None:
+    """Where tiles are far apart, wrong places lead for some seconds and are left again."""
+    tracker, random = Tracker(), np.random.default_rng(0)
+    states = list[TrackState]()
+    for _ in range(60):
+        east, north = random.uniform(-2000, 2000, (2, 20))
+        east[0] = north[0] = 0.0  # one of twenty equal tiles, the same in every frame
+        lat, lon = moved(*CENTRE, east, north)
+        states.append(tracker.step(Motion(0.5, 0.0, 0.0), Sighting(np.full(20, 0.5, np.float32), lat, lon)).state)
+    assert 20 < states.index("tracking") < 50
+
+
 def test_a_standing_vehicle_is_located() -> None:
     tracker = Tracker()
     lat, lon = moved(*CENTRE, np.array([0.0, 5000.0]), np.zeros(2))

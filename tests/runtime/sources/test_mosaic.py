@@ -1,13 +1,15 @@
 """The ground as one picture: a map lies where its tiles do, and tiles are found again where they came from."""
 
+import json
 import sqlite3
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from maps import MAPS, UTM, picture, upright, write_map
+from maps import MAPS, UTM, picture, upright, utm_map, write_map
 from PIL import Image
 from pmtiles_file import pmtiles
 
@@ -120,6 +122,24 @@ def test_tiles_are_read_again_from_where_they_came(tmp_path: Path) -> None:
         again = Reread()
         for tile in source.tiles:
             np.testing.assert_array_equal(again.read(tile).image, source.read(tile).image)
+
+
+def test_a_deep_map_is_read_again_with_its_bands_and_stretch(tmp_path: Path) -> None:
+    """As --refine and pictures of a map do; the tiles keep what was asked for."""
+    pixels = picture(60, 60, 4).astype(np.uint16) * 40
+    path = utm_map(tmp_path / "deep.tif", pixels)
+    sources = [
+        open_geotiff(path, GeoTiffOptions(15.0, bands=bands, stretch=stretch))
+        for bands, stretch in (((4, 2, 1), (0.0, 10_200.0)), ((3,), (500.0, 4000.5)))
+    ]
+    again = Reread()
+    for source in sources:
+        for tile in source.tiles:
+            kept = replace(tile, more=json.loads(json.dumps(dict(tile.more))))  # as a gallery gives it back
+            np.testing.assert_array_equal(again.read(kept).image, source.read(tile).image)
+    for more in ({"bands": 7}, {"bands": [None]}, {"bands": [9]}, {"stretch": [3]}, {"stretch": ["nan", 2]}):
+        with pytest.raises(ImageError):
+            again.read(replace(tile, more={"window": [0, 0, 9, 9], **more}))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from PIL import Image
 from xmp_photo import packet, write_photo
 
 from geodtr.runtime.errors import DataError, ImageError, UserError
-from geodtr.runtime.sources.positioned.photograph import Photograph, Stated, read_photograph
+from geodtr.runtime.images.recorded import Recorded, Stated
+from geodtr.runtime.sources.positioned.photograph import read_photograph
 
 WIDTH, HEIGHT = 40, 30
 NADIR = {
@@ -59,7 +60,7 @@ def test_a_drones_nadir_photograph_states_all_with_its_origin(tmp_path: Path) ->
 
 def test_what_no_tag_states_stays_unknown(tmp_path: Path) -> None:
     plain = read_photograph(write_photo(tmp_path / "a.jpg", np.zeros((8, 8, 3), np.uint8)))
-    assert plain == Photograph(str(tmp_path / "a.jpg"))
+    assert plain == Recorded(str(tmp_path / "a.jpg"))
     zeros = {f"Gimbal{name}Degree": "0.00" for name in ("Pitch", "Yaw", "Roll")}
     known = read_photograph(photo(tmp_path / "b.jpg", zeros, focal=0, direction="M"))
     assert (known.heading, known.tilt, known.field_of_view, known.ground_metres) == (None, None, None, None)
@@ -123,4 +124,4 @@ def test_a_damaged_photograph_is_read_or_named(tmp_path: Path, data: st.DataObje
     except UserError as error:
         assert "damaged.jpg" in str(error)
     else:
-        assert isinstance(known, Photograph)
+        assert isinstance(known, Recorded)

@@ -20,7 +20,9 @@ from PIL import Image
 
 from geodtr.cli import console
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.images.preprocess import load_image
+from geodtr.runtime.images.camera_model import read_camera_model, undistort
+from geodtr.runtime.images.decode import decode
+from geodtr.runtime.images.preprocess import as_input, load_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import load_preset
@@ -126,6 +128,24 @@ def test_a_prepared_set_loses_nothing_of_its_source(tmp_path: Path) -> None:
     assert prepared.ignored is not None
     assert done.pair_set.ignored is not None
     assert np.array_equal(prepared.ignored.reference, done.pair_set.ignored.reference)
+
+
+def test_ground_images_are_undistorted_as_localize_does(tmp_path: Path, cli: Cli, refused: Callable[..., str]) -> None:
+    folder, how = tmp_path / "pairs", load_preset("world-tiny").ground
+    write_world(folder, WorldSet(pairs=2, height=64, width=256))
+    first = read_test_set(f"pairs:{folder}").pairs[0].ground
+    camera = tmp_path / "camera.yaml"
+    camera.write_text("width: 256\nheight: 64\nk: [150, 0, 128, 0, 150, 32, 0, 0, 1]\nd: [-0.2, 0.05, 0, 0]\n")
+    out, command = tmp_path / "out", ("data", "prepare", f"pairs:{folder}", "--preset", "world-tiny", "--out")
+    done = cli(*command, out, "--camera", camera)
+    assert done.code == 0, done.err
+    expected = as_input(undistort(decode(first), read_camera_model(camera), "a"), how)
+    prepared = read_prepared(out).pairs[0].ground
+    np.testing.assert_array_equal(np.asarray(Image.open(prepared)), expected)
+    assert np.abs(expected.astype(int) - load_image(first, how)).max() > 10
+    assert "holds" in refused(*command, out)  # of another camera, which is none
+    camera.write_text(camera.read_text().replace("width: 256", "width: 250"))
+    assert "256x64 pixels" in cli(*command, tmp_path / "none", "--camera", camera).err
 
 
 def test_an_unreadable_image_is_left_out_and_listed(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:

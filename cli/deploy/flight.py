@@ -1,0 +1,119 @@
+"""The options of `localize` for what is recorded of its images: a drone's flight record, or the images' own tags."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodtr.cli.console import messages, warn
+from geodtr.cli.options import OnError, parse_near
+from geodtr.export.options import option
+from geodtr.runtime.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from geodtr.runtime.flights.record import Flight
+    from geodtr.runtime.geodesy import Near
+    from geodtr.runtime.images.frames import Frames
+
+TAGS = "exif"
+_RECORDED = "flight"
+
+
+@dataclass(frozen=True, slots=True)
+class FlightOptions:
+    """What the group of options holds."""
+
+    flight: str | None = option(
+        None,
+        "Record of the video's flight: a DJI drone's .SRT, or a .csv of Airdata, DJI's converters or Litchi; exif: "
+        "each photograph's own tags.",
+        metavar="FILE|exif",
+        shown=False,
+    )
+    flight_start: float | None = option(
+        None, "The record's time at the start of the video.", metavar="SECONDS", shown="as the record has it"
+    )
+
+
+def prior_of(near: str | None, given: Mapping[str, Any]) -> "tuple[Near | None, float | None]":
+    """What --near states: one prior for all frames, or the radius of a prior about each one's recorded position."""
+    if near is None:
+        return None, None
+    first, _, radius = near.partition(",")
+    if first.strip().lower() != _RECORDED:
+        return parse_near(near), None
+    if "flight" not in given:
+        raise ConfigError(f"--near {near} searches about recorded positions: give --flight as well.")
+    return None, parse_near(f"0,0,{radius}").radius
+
+
+def with_given_flight(
+    frames: "Frames", places: Sequence[str], given: Mapping[str, Any], radius: float | None, on_error: OnError
+) -> "Frames":
+    """The frames with what --flight names states of each."""
+    from geodtr.runtime.flights.frames import Joining, read_flight, with_flight, with_tags
+
+    named, start = given.get("flight"), given.get("flight_start")
+    if named is None:
+        if start is not None:
+            raise ConfigError("--flight-start is a time of a flight record: give --flight as well.")
+        if frames.kind == "video" and places and (beside := _beside(Path(places[0]))) is not None:
+            messages.print(f"A flight record is beside the video; to use it: --flight {beside}", soft_wrap=True)
+        return frames
+    joining = Joining(radius, "altitude" not in given, given.get("fov"))
+    if not places:
+        raise ConfigError("--flight is of IMAGES, and none are given: name the video, or the photographs.")
+    if named == TAGS:
+        if frames.kind != "images" or start is not None:
+            raise ConfigError("--flight exif takes the tags of photographs, which have no --flight-start and no video.")
+        return replace(frames, frames=with_tags(frames.frames, joining))
+    if frames.kind != "video":
+        raise ConfigError(f"--flight {named} belongs to one video: name it alone. Photographs have tags: --flight exif")
+    if start is not None and not isfinite(start):
+        raise ConfigError(f"--flight-start is {start}; a finite number of seconds is needed.")
+    flight = read_flight(Path(named), bad_entries(on_error))
+    joined = with_flight(frames.frames, flight, start, joining)
+    say_what_was_read(flight)
+    return replace(frames, frames=joined)
+
+
+def bad_entries(on_error: OnError) -> Any:
+    """What happens to what cannot be right in a record."""
+
+    def bad(reason: str) -> None:
+        if on_error == "stop":
+            raise DataError(f"{reason} To leave such entries out: --on-error skip")
+        warn(f"Left out: {reason}")
+
+    return bad
+
+
+def say_what_was_read(flight: "Flight") -> None:
+    """Where each value comes from, and how the file was understood."""
+    columns = ", ".join(
+        f"{field.replace('_', ' ')} by {column.origin} ({np.isfinite(column.values).mean():.0%})"
+        for field, column in flight.columns.items()
+    )
+    times = f"{flight.times[0]:g} to {flight.times[-1]:g} s"
+    messages.print(f"{flight.name}: {len(flight.times)} entries, {times}: {columns}", soft_wrap=True)
+    for note in flight.notes:
+        messages.print(f" {note}", soft_wrap=True)
+
+
+def say_how_far_off(metres: Sequence[float], recorded: int, count: int) -> None:
+    """Answers against the recorded positions, which are taken for the truth."""
+    if recorded:
+        off = ""
+        if metres:
+            middle, most = np.quantile(metres, (0.5, 0.95))
+            off = f"; {len(metres)} answers are off by {middle:.1f} m (median), 95 % by up to {most:.1f} m"
+        messages.print(f"Recorded positions: {recorded} of {count} images{off}", soft_wrap=True)
+
+
+def _beside(video: Path) -> Path | None:
+    """A flight record of the video's name."""
+    names = [video.with_suffix(suffix) for suffix in (".SRT", ".srt")]
+    return next((name for name in names if name.is_file()), None)

@@ -1,0 +1,70 @@
+"""The option of `localize` for a rig of cameras, and the opening of its sources."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geodtr.cli.console import messages
+from geodtr.cli.deploy.image_options import ImageOptions
+from geodtr.cli.deploy.nadir import View
+from geodtr.export.options import flag_of, option, options_of
+from geodtr.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from geodtr.runtime.images.frames import Frames
+    from geodtr.runtime.images.rig import Rig
+
+
+@dataclass(frozen=True, slots=True)
+class RigOptions:
+    """What the group of options holds."""
+
+    rig: str | None = option(
+        None,
+        "Join images of a rig into panoramas: a camchain of Kalibr, or cameras with angles. IMAGES are a folder or a "
+        "video for each camera, in its order.",
+        metavar="FILE",
+        shown=False,
+    )
+
+
+def opened_frames(
+    places: Sequence[str], every: int, limit: int | None, bundle: Path, view: View, given: Mapping[str, Any]
+) -> "Frames":
+    """The frames of IMAGES; with --rig, panoramas of the frames of each moment."""
+    from geodtr.runtime.images.frames import Frames, open_frames
+    from geodtr.runtime.images.rig import joined_frames
+
+    if "rig" not in given:
+        return open_frames(places, every=every, limit=limit)
+    others = [flag_of(each) for each, _ in options_of(ImageOptions) if each.name in given and each.name != "mismatch"]
+    if view != "ground" or others:
+        raise ConfigError(f"--rig makes panoramas of its own: leave {others[0] if others else '--view nadir'} out.")
+    rig = _rig_of(Path(given["rig"]), bundle)
+    if len(places) != len(rig.cameras):
+        raise ConfigError(
+            f"{rig.name} has {len(rig.cameras)} cameras, and {len(places)} sources are given. Name a folder or a video "
+            "for each, in the order of the file."
+        )
+    sources = [open_frames([place], every=every, limit=limit) for place in places]
+    kinds = {source.kind for source in sources}
+    if len(kinds) > 1 or "camera" in kinds:
+        raise ConfigError("The sources of a rig are either folders of images or videos, for all cameras alike.")
+    counts = [source.count for source in sources]
+    if len(set(counts)) > 1:
+        each = ", ".join(map(str, counts))
+        raise ConfigError(f"The sources of {rig.name} hold {each} images; a moment is one of each.")
+    if rig.missing:
+        messages.print(f"{rig.name}: {1 - rig.missing:.0%} of the panorama are seen{rig.gaps}", soft_wrap=True)
+    return Frames(joined_frames([source.frames for source in sources], rig), counts[0], sources[0].kind, endless=False)
+
+
+def _rig_of(file: Path, bundle: Path) -> "Rig":
+    from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.images.rig import read_rig
+
+    how = open_bundle(bundle).manifest.ground.spec.preprocessing
+    if how.imagery.projection in ("perspective", "nadir"):
+        raise ConfigError(f"--rig joins panoramas, and the model was trained on {how.imagery.projection} images.")
+    return read_rig(file, how.imagery.aspect or how.width / how.height, how.width)

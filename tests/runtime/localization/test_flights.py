@@ -1,0 +1,212 @@
+"""What is recorded of frames and photographs is used where it is asked for, and stands beside the answers."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Outcome
+from flight_files import HEADING, airdata, bracketed, srt
+from PIL import Image
+from tiny_world import CENTRE, SPACING, TinyWorld, make_world
+from xmp_photo import packet, write_photo
+
+from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.geodesy import Near, moved
+from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.recorded import Recorded, Stated
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.localization.nadir import NadirOptions
+
+FRAMES, RATE = 8, 1.0
+ROW = 32
+"""The first tile of the row that the drone flies along, eastwards, a tile a frame."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return make_world(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def video(tiny: TinyWorld) -> Path:
+    """Beside it, a record by which the drone flew 10 m south of where it did."""
+    path = tiny.bundle.parent / "DJI_0001.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), RATE, (64, 16))
+    for column in range(FRAMES):
+        writer.write(tiny.panorama(ROW + column, heading=HEADING)[..., ::-1].copy())
+    writer.release()
+    south = np.full(FRAMES, -10.0)
+    lat, lon = moved(tiny.lat[ROW : ROW + FRAMES], tiny.lon[ROW : ROW + FRAMES], np.zeros(FRAMES), south)
+    at = list(zip(lat.tolist(), lon.tolist(), strict=True))
+    at[6] = (0.0, 0.0)
+    text = srt(bracketed, at=at, seconds=1 / RATE).replace("gb_pitch: -90.0", "gb_pitch: -10.0")
+    path.with_suffix(".SRT").write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def asked(tiny: TinyWorld, video: Path) -> tuple[object, ...]:
+    return ("localize", video, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
+
+
+def answers_of(outcome: Outcome) -> list[dict[str, object]]:
+    assert outcome.code == 0, outcome.err
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def test_answers_stand_beside_recorded_positions(
+    asked: tuple[object, ...], video: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    record = video.with_suffix(".SRT")
+    out, html = tmp_path / "fixes.jsonl", tmp_path / "fixes.html"
+    outcome = cli(*asked, "--flight", record, "--json", "--out", out)
+    answers = answers_of(outcome)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    known = [row for row in rows if row["gnss_lat"] is not None]
+    assert len(known) == 7
+    assert all(abs(row["gnss_off_m"] - 10) < 5 for row in known)
+    assert "Recorded positions: 7 of 8 images; 7 answers are off by" in " ".join(outcome.err.split())
+    recorded = answers[0]["recorded"]
+    assert isinstance(recorded, dict)
+    assert recorded["height"] == {"value": 60.0, "origin": "SRT rel_alt"}
+    assert recorded["tilt"]["value"] == pytest.approx(80)
+    assert answers[6]["recorded"]["lat"] is None  # type: ignore[index]
+    cli(*asked, "--flight", record, "--out", html)
+    assert '"gnss_x"' in html.read_text()
+
+
+def test_a_radius_about_recorded_positions_is_a_prior(
+    asked: tuple[object, ...], video: Path, cli: Callable[..., Outcome]
+) -> None:
+    """Only one tile lies within 30 m; without a recorded position all are searched."""
+    answers = answers_of(cli(*asked, "--flight", video.with_suffix(".SRT"), "--near", "flight,30", "--json"))
+    assert [len(answer["candidates"]) for answer in answers] == [1, 1, 1, 1, 1, 1, 5, 1]  # type: ignore[arg-type]
+    assert "has no calibration for a prior of 30 m" in str(answers[0]["uncalibrated"])
+
+
+def test_a_record_beside_the_video_is_mentioned(asked: tuple[object, ...], cli: Callable[..., Outcome]) -> None:
+    assert "--flight" in cli(*asked, "--limit", 1).err
+
+
+def test_a_table_needs_the_video_s_start(
+    asked: tuple[object, ...], cli: Callable[..., Outcome], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    table = tmp_path / "flight.csv"
+    table.write_text(airdata(30, range(0)), encoding="utf-8")
+    assert "--flight-start SECONDS" in refused(*asked, "--flight", table)
+    answers = answers_of(cli(*asked, "--flight", table, "--flight-start", 1, "--json"))
+    assert answers[0]["recorded"]["lat"]["origin"] == "latitude"  # type: ignore[index]
+
+
+def test_faults_of_a_record_stop_or_are_left_out(
+    asked: tuple[object, ...], cli: Callable[..., Outcome], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    table = tmp_path / "flight.csv"
+    table.write_text(airdata()[:-40], encoding="utf-8")
+    assert "To leave such entries out: --on-error skip" in refused(*asked, "--flight", table)
+    outcome = cli(*asked, "--flight", table, "--on-error", "skip")
+    assert outcome.code == 0
+    assert "line 31: 4 values" in " ".join(outcome.err.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--flight-start", 3), "give --flight as well"),
+        (("--near", "flight,30"), "give --flight as well"),
+        (("--near", "flight,x"), "or flight,500"),
+        (("--near", "flight,-5", "--flight", "a.srt"), "must be above 0"),
+        (("--flight", "nowhere.srt"), "nowhere.srt cannot be read"),
+        (("--flight", "a.kml"), "allowed: .srt, .csv"),
+        (("--flight", "exif"), "takes the tags of photographs"),
+        (("--flight", "nowhere.csv", "--flight-start", "nan"), "a finite number"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    asked: tuple[object, ...], refused: Callable[..., str], more: tuple[object, ...], message: str
+) -> None:
+    assert message in refused(*asked, *more)
+
+
+def test_photographs_have_tags_of_their_own(tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    lat, lon = float(tiny.lat[5]), float(tiny.lon[5])
+    dji = {"GpsLatitude": lat, "GpsLongitude": lon, "RelativeAltitude": "+25.0"}
+    photo = write_photo(tmp_path / "a.jpg", tiny.panorama(5), packet(dji=dji))
+    command = ("localize", photo, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
+    (answer,) = answers_of(cli(*command, "--flight", "exif", "--near", "flight,30"))
+    assert [candidate["place"]["id"] for candidate in answer["candidates"]] == ["005.png"]  # type: ignore[attr-defined]
+    assert answer["recorded"]["height"]["origin"] == "XMP RelativeAltitude"  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def overhead(tiny: TinyWorld) -> Iterator[Localizer]:
+    with Localizer.open(tiny.bundle, tiny.gallery, nadir=NadirOptions(tile_metres=SPACING, rotations=8)) as localizer:
+        yield localizer
+
+
+def nadir_frame(tiny: TinyWorld, turn: int, recorded: Recorded) -> Frame:
+    """Tile 9 from 50 m, as an image whose upper edge points `turn` quarter turns from north."""
+    pixels = np.rot90(np.asarray(Image.fromarray(tiny.tiles[9]).resize((128, 128))), turn)
+    return Frame("a.mp4#3", np.ascontiguousarray(pixels), altitude=50.0, recorded=recorded)
+
+
+RECORDED = Recorded(
+    "a.mp4#3",
+    heading=Stated(90.0, "SRT gb_yaw"),
+    tilt=Stated(3.0, "SRT gb_pitch"),
+    field_of_view=Stated(2 * math.degrees(math.atan(0.5)), "SRT focal_len"),
+)
+
+
+def test_a_nadir_frame_is_searched_by_its_own_heading_and_field_of_view(tiny: TinyWorld, overhead: Localizer) -> None:
+    answer = overhead.locate(nadir_frame(tiny, 1, RECORDED))
+    assert answer.candidates[0].place.id == "009.png"
+    assert answer.heading == 90.0
+    wrong = overhead.locate(nadir_frame(tiny, 1, replace(RECORDED, heading=Stated(180.0, "SRT gb_yaw"))))
+    assert wrong.candidates[0].score < answer.candidates[0].score - 0.1
+    with pytest.raises(ImageError, match=r"a\.mp4#3: how much ground it shows is not known"):
+        overhead.locate(nadir_frame(tiny, 1, replace(RECORDED, field_of_view=None)))
+
+
+def test_a_frame_that_was_tilted_is_no_nadir_frame(tiny: TinyWorld, overhead: Localizer) -> None:
+    with pytest.raises(ImageError, match=r"a\.mp4#3: its camera was tilted by 65° from straight down \(SRT G\.PRY\)"):
+        overhead.locate(nadir_frame(tiny, 0, replace(RECORDED, tilt=Stated(65.0, "SRT G.PRY"))))
+
+
+def test_a_panorama_is_aligned_by_its_recorded_heading(tiny: TinyWorld) -> None:
+    frame = Frame("a", tiny.panorama(7, heading=120.0), recorded=Recorded("a", heading=Stated(120.0, "GIMBAL.yaw")))
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        answer = localizer.locate(frame)
+        assert (answer.candidates[0].place.id, answer.heading) == ("007.png", 120.0)
+        assert answer.candidates[0].score > localizer.locate(replace(frame, recorded=None)).candidates[0].score
+
+
+def test_frames_of_a_batch_may_have_priors_of_their_own(tiny: TinyWorld) -> None:
+    places = [(float(lat), float(lon)) for lat, lon in zip(tiny.lat, tiny.lon, strict=True)]
+    frames = [Frame(f"#{row}", tiny.panorama(row)) for row in (3, 4, 5)]
+    frames[1] = replace(frames[1], near=Near(*places[60], 20.0))
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        answers = list(localizer.locate_frames(frames, near=Near(*CENTRE, 5000.0)))
+        assert [answer.candidates[0].place.id for answer in answers] == ["003.png", "060.png", "005.png"]
+        assert answers[1] == localizer.locate(frames[1])
+
+
+def test_a_record_s_place_in_a_track(tiny: TinyWorld, video: Path, cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    drive = tmp_path / "drive.csv"
+    drive.write_text("time_s,speed_m_s,yaw_deg\n" + "".join(f"{step},50,90\n" for step in range(9)))
+    out = tmp_path / "track.csv"
+    command = ("localize", video, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--track", drive)
+    assert cli(*command, "--flight", video.with_suffix(".SRT"), "--out", out).code == 0
+    header, *rows = out.read_text().splitlines()
+    column = header.split(",").index("gnss_lat")
+    assert sum(bool(row.split(",")[column]) for row in rows) == 7
+
+
+def test_options_state_their_bounds() -> None:
+    with pytest.raises(ConfigError):
+        NadirOptions().of(replace(RECORDED, field_of_view=Stated(0.0, "SRT focal_len")))
