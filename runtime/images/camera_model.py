@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from math import atan, degrees, isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -76,6 +77,12 @@ class CameraModel:
     def field_of_view(self) -> float:
         """Horizontal, in degrees, of the undistorted image."""
         return degrees(2 * atan(self.width / (2 * _maps(self).focal_length)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that tell its values from another camera's; the file's name is none of them."""
+        values = (self.lens, self.width, self.height, self.matrix, self.distortion)
+        return sha256(repr(values).encode()).hexdigest()[:12]
 
 
 def read_camera_model(file: Path | str) -> CameraModel:

@@ -122,6 +122,7 @@ class Localizer:
         self.gallery = gallery
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
+        self._images = intake.conversion
         self._engine = Lock()
         self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
 
@@ -146,6 +147,7 @@ class Localizer:
             headings=self._headings,
             neighbourhood_m=NEIGHBOURHOOD,
             near_m=near,
+            images=self._images,
         )
 
     def require_positions(self, what: str) -> None:
