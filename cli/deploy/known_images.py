@@ -60,7 +60,7 @@ def calibrate(
     Use images that neither the model nor its settings have seen, taken as they will be in flight.
     """
     from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.localization.calibration import check_replaces, write_calibration
+    from geodtr.runtime.localization.calibration import LEAST_RADIUS, check_replaces, write_calibration
     from geodtr.runtime.localization.known_images import measure
     from geodtr.runtime.localization.localizer import Localizer
 
@@ -84,7 +84,7 @@ def calibrate(
     shares = [f"{100 * share:g} % within (m)" for share in calibration.shares]
     rows = table(f"{calibration.queries} positions of {data}", ("margin from", "spread from (m)", "measured", *shares))
     for cell in calibration.cells:
-        radii = ("-" if radius is None else f"{radius:.1f}" for radius in cell.radii_m)
+        radii = ("-" if radius is None else f"{max(radius, LEAST_RADIUS):.1f}" for radius in cell.radii_m)
         rows.add_row(f"{cell.margin:.4f}", f"{cell.spread_m:.0f}", str(cell.queries), *radii)
     output.print(rows)
     if calibration.bias is not None:

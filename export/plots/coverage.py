@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.maps import Map, new_map
 from geodtr.export.plots.theme import themed
-from geodtr.runtime.errors import DataError
+from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.coverage import Coverage, positions
 from geodtr.runtime.sources.mosaic import cut_side, lay_mosaic
@@ -39,8 +39,10 @@ def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untr
         raise DataError(f"{source.name}: none of {coverage.tiles} tiles has a position, so there is nothing to draw.")
     tiles = [tile for tile in source.tiles if tile.lat is not None]
     apart = coverage.spacing_metres or 50
-    border = max(apart, cut_side(tiles[0]) or 0.0) / 2 or 1.0  # centres are not edges
+    wide = _side_of(source, tiles[0])
+    border = max(apart, wide or 0.0) / 2 or 1.0  # centres are not edges
     spacing = "" if coverage.spacing_metres is None else f", {coverage.spacing_metres:.4g} m apart"
+    spacing += "" if wide is None else f", {wide:.4g} m wide"
     note = (
         f"{coverage.positioned} of {coverage.tiles} tiles with a position{spacing}; "
         f"{coverage.width_metres:.0f} m x {coverage.height_metres:.0f} m from centre to centre"
@@ -56,14 +58,24 @@ def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untr
         unreadable = mosaic.unreadable
         drawn.add_picture(mosaic.image)
         if legible and mosaic.sides:
-            drawn.add_outlines(mosaic.sides, LIGHT["s1"], 0.8 if len(tiles) <= _FEW else 0.4)
+            drawn.add_tiles(mosaic.sides, LIGHT["s1"], 0.8 if len(tiles) <= _FEW else 0.4)
         _draw_dots(drawn, [tile for tile, _ in unreadable], 8, "cannot be read")
         if any(tile.metres_per_pixel is None for tile in tiles):
             note += "; not known how large on the ground: drawn as large as they are apart"
     else:
-        _draw_dots(drawn, tiles, 2 * min(4.0, max(0.5, side / 3)), "tile")
+        _draw_dots(drawn, tiles, 2 * min(4.0, max(0.5, side / 3)), "centre of a tile")
     drawn.add_words(source.name, note)
     return CoveragePlot(drawn.figure, tuple(reason for _, reason in unreadable))
+
+
+def _side_of(source: TileSource, tile: Tile) -> float | None:
+    """Metres a side, by the tile's own pixels; None where they or their scale are not known."""
+    if (side := cut_side(tile)) is not None or tile.metres_per_pixel is None:
+        return side
+    try:
+        return tile.metres_per_pixel * source.read(tile).image.width
+    except ImageError:
+        return None
 
 
 def _draw_dots(drawn: Map, tiles: list[Tile], size: float, label: str) -> None:

@@ -6,6 +6,7 @@ Knows positions and metres; the caller draws the content. A point of the figure 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
+from statistics import median
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,13 +21,15 @@ from PIL import Image
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.numbers import clipped
 from geodtr.runtime.geodesy import wrapped
-from geodtr.runtime.sources.coverage import Frame, positions
+from geodtr.runtime.sources.coverage import Frame, measure, positions
 from geodtr.runtime.sources.tile import Tile
 
 Floats = NDArray[np.float64]
 _LONGER, _LEAST = 1000, 400
 """Pixels of a map's longer side, and of its shorter one at least."""
 _LEFT, _RIGHT, _HEAD, _FOOT = 90, 30, 70, 90
+_OVERLAPPING = 1.25
+"""Tiles that are so many times as wide as they are apart overlap by more than rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,19 @@ class Map:
             np.asarray(picture), extent=extent, interpolation="nearest", aspect="auto", alpha=opacity, zorder=zorder
         )
 
-    def add_outlines(self, sides: Sequence[tuple[Tile, float]], colour: str, width: float) -> None:
-        """Draw the edges of tiles whose sides in metres are known."""
+    def add_tiles(self, sides: Sequence[tuple[Tile, float]], colour: str, width: float) -> None:
+        """Draw the edges of tiles whose sides in metres are known. Of tiles that overlap, their centres and the edges
+        of one are drawn: edges that cross would look like the edges of smaller tiles.
+        """
+        tiles, apart = [tile for tile, _ in sides], measure([tile for tile, _ in sides]).spacing_metres
+        if apart is None or median(side for _, side in sides) <= _OVERLAPPING * apart:
+            self._add_edges(sides, colour, width, "tile")
+            return
+        at = self.place(*positions(tiles).T)
+        self.axes.plot(*at.T, "o", color=colour, markersize=3, markeredgewidth=0, zorder=0.6, label="centre of a tile")
+        self._add_edges([sides[len(sides) // 2]], colour, 2.0, "one of the tiles")
+
+    def _add_edges(self, sides: Sequence[tuple[Tile, float]], colour: str, width: float, label: str) -> None:
         places = self.place(*positions([tile for tile, _ in sides]).T)
         half = np.array([side for _, side in sides])[:, None, None] / 2
         heading = np.radians([tile.heading or 0.0 for tile, _ in sides])
@@ -69,7 +83,7 @@ class Map:
         across, along = np.array([-1, 1, 1, -1])[:, None], np.array([-1, -1, 1, 1])[:, None]
         corners = places[:, None] + half * (across * right + along * up)
         edges = PolyCollection(
-            list(corners), facecolors="none", edgecolors=colour, linewidths=width, zorder=0.6, label="tile"
+            list(corners), facecolors="none", edgecolors=colour, linewidths=width, zorder=0.6, label=label
         )
         self.axes.add_collection(edges, autolim=False)
 

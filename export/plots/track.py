@@ -84,7 +84,7 @@ def track_plot(
         note += f"; no map behind them: {mosaic.unreadable[0][1]}"
     legible = mosaic is not None and any(length * drawn.pixels >= _LEGIBLE for _, length in mosaic.sides)
     if mosaic is not None and legible:
-        drawn.add_outlines(mosaic.sides, TILE, 0.8)
+        drawn.add_tiles(mosaic.sides, TILE, 0.8)
     else:
         _draw_tiles(drawn, tile_lat, tile_lon)
     _draw_doubt(drawn, placed, _FADED if shows_ground else 1.0, circles=not track)
@@ -108,7 +108,9 @@ def _draw_tiles(drawn: Map, lat: Floats, lon: Floats) -> None:
     (left, right), (bottom, top) = drawn.axes.get_xlim(), drawn.axes.get_ylim()
     tiles = tiles[((left, bottom) <= tiles).all(axis=1) & (tiles <= (right, top)).all(axis=1)]
     if len(tiles):
-        drawn.axes.plot(*tiles.T, "o", color=TILE, markersize=3, markeredgewidth=0, zorder=1.5, label="tile")
+        drawn.axes.plot(
+            *tiles.T, "o", color=TILE, markersize=3, markeredgewidth=0, zorder=1.5, label="centre of a tile"
+        )
 
 
 def _draw_doubt(drawn: Map, placed: Sequence[Waypoint], opacity: float, *, circles: bool) -> None:

@@ -52,7 +52,8 @@ class Joining:
             recorded = replace(recorded, field_of_view=view, ground_metres=ground)
         at, height = recorded.position, recorded.height
         near = None if at is None or self.radius is None else Near(*at, self.radius)
-        altitude = height.value if height is not None and self.heights else frame.altitude
+        above = height is not None and self.heights and height.value > 0
+        altitude = height.value if height is not None and above else frame.altitude
         return replace(frame, recorded=recorded, near=near, altitude=altitude)
 
 

@@ -38,12 +38,15 @@ def read_altitudes(path: Path) -> dict[str, float]:
                 f"{path}, line {line}: the altitude is {row[altitude][:40]!r}; needed are metres above the ground, "
                 "above 0, or nothing where it is unknown."
             )
-        altitudes[str((path.parent / row[file]).absolute())] = metres
+        altitudes[_named(path.parent / row[file])] = metres
     return altitudes
 
 
 def with_altitudes(frames: Iterable[Frame], altitudes: Mapping[str, float]) -> Iterator[Frame]:
     """The frames, in order, each with its altitude where it is listed."""
-    return (
-        replace(frame, altitude=altitudes.get(str(Path(frame.name).absolute()), frame.altitude)) for frame in frames
-    )
+    return (replace(frame, altitude=altitudes.get(_named(Path(frame.name)), frame.altitude)) for frame in frames)
+
+
+def _named(path: Path) -> str:
+    """The same for every way to write the path of a file."""
+    return str(path.resolve())

@@ -18,7 +18,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's other readers are never tried: there are dozens, and one of them starts a program."""
 
 MAX_PIXELS = 89_478_485
@@ -75,7 +75,7 @@ def decode(path: Path) -> Decoded:
 
 def decode_bytes(content: bytes, name: str, most: int = MAX_PIXELS) -> Decoded:
     """The same of an image file's bytes; `name` is what a message calls them, `most` the pixels that are allowed."""
-    with _explained(name), Image.open(BytesIO(content), formats=_FORMATS) as image:
+    with _explained(name), Image.open(BytesIO(content), formats=FORMATS) as image:
         _check_pixels(image, name, most)
         return _upright(image, name)
 
@@ -138,7 +138,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         # What is no file, a pipe for one, could keep its reader waiting for ever.
         if path.exists() and not path.is_file():
             raise ImageError(f"{path} is not a file. Name an image.")
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             _check_pixels(image, str(path))
             yield image
 

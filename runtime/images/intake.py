@@ -7,7 +7,7 @@ An image states what it shows by its XMP (GPano, DJI's gimbal), its user by `fie
 from dataclasses import dataclass
 
 from geodtr.runtime.errors import ConfigError, ImageError
-from geodtr.runtime.images.camera_model import CameraModel, undistort
+from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.images.xmp import gimbal_pitch_of, panorama_of, read_properties
@@ -66,6 +66,15 @@ class Intake:
         if self.camera is not None and self.field_of_view is not None:
             raise ConfigError("--camera and --fov both state the field of view: leave --fov out.")
 
+    @property
+    def conversion(self) -> str:
+        """What is done to the images, in words: the same for the same."""
+        if self.camera is not None:
+            return f"undistorted ({describe_camera(self.camera)})"
+        if self.shape == "equirectangular":
+            return "cropped from the whole sphere"
+        return "as taken" if self.field_of_view is None else f"{self.field_of_view:g}° of view"
+
     def check(self, imagery: Imagery) -> None:
         """Raise ConfigError where a model of this imagery cannot take what the user states."""
         if self.shape == "equirectangular" and (imagery.projection != "panorama" or imagery.aspect is None):
@@ -99,7 +108,6 @@ class Intake:
                 "it nevertheless: --mismatch warn"
             )
         full_turn = _is_full_turn(decoded, projection, view, imagery)
-        heading = panorama.heading if panorama is not None else None
         heading = None if panorama is None else panorama.heading
         if heading is None and recorded is not None and recorded.heading is not None:
             heading = recorded.heading.value

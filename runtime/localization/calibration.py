@@ -42,7 +42,7 @@ _LEAST_MARGIN, _LEAST_SPREAD = -2.0, 0.0  # two cosines differ by no more than 2
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Under which fixes were measured; a fix made under others is not calibrated. `places_sha256` covers the position
     of every tile: a gallery that gained, lost or moved one answers differently. `near_m`: radius of the prior, None
-    without one.
+    without one. `images`: what was done to the images (Intake.conversion).
     """
 
     embedding_id: str
@@ -51,6 +51,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     headings: int
     neighbourhood_m: float
     near_m: float | None = None
+    images: str = "as taken"
 
     def difference(self, other: "Conditions") -> str | None:
         """What of `other` differs, in words; None when nothing does."""

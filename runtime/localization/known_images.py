@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.files.reading import sha256
 from geodtr.runtime.files.text_rows import csv_rows
 from geodtr.runtime.geodesy import Near, moved
 from geodtr.runtime.images.decode import list_images
@@ -112,9 +113,11 @@ def measure(
     """Localise images of known position and calibrate on how far off they are.
 
     With `near_metres`, each is searched under a prior of that radius whose centre is off by up to it, drawn by `seed`:
-    evenly over the circle. With `correct`, fixes will be moved back by their bias. Raises DataError where more than 5
-    per cent of the images were taken off the map, and what calibrating raises.
+    evenly over the circle. With `correct`, fixes will be moved back by their bias. Copies of an image, and images that
+    the model was not trained on, tell nothing and go to `on_bad`. Raises DataError where more than 5 per cent of the
+    images were taken off the map, and what calibrating raises.
     """
+    known = _without_copies(known, on_bad)
     lat, lon = (np.array([getattr(each, name) for each in known], np.float64) for name in ("lat", "lon"))
     off = off_the_map(lat, lon, *localizer.positions)
     if len(known) and off.mean() > _MOST_OFF:
@@ -124,7 +127,10 @@ def measure(
             "positions, or calibrate with the gallery of that area."
         )
     located = _located(localizer, known, _priors(lat, lon, near_metres, seed), on_bad, track)
-    fixed = [(row, answer.fix) for row, answer in located if answer.fix is not None]
+    for row, answer in located:
+        if answer.doubt is not None:
+            on_bad(f"{known[row].image}: {answer.doubt}; no radius is ever claimed for such images.")
+    fixed = [(row, answer.fix) for row, answer in located if answer.fix is not None and answer.doubt is None]
     rows = [row for row, _ in fixed]
     calibration = calibrate(
         [fix for _, fix in fixed],
@@ -135,6 +141,21 @@ def measure(
         correct=correct,
     )
     return Measured(calibration, int(np.count_nonzero(off)))
+
+
+def _without_copies(known: Sequence[KnownImage], on_bad: OnBadImage) -> list[KnownImage]:
+    """The images whose content no image before them has: a radius is claimed by the number of errors measured."""
+    kept = dict[str, KnownImage]()
+    for each in known:
+        try:
+            content = sha256(each.image)
+        except OSError:
+            content = str(each.image)  # reading it will say why it cannot be
+        if content in kept:
+            on_bad(f"{each.image} is a copy of {kept[content].image}: it adds no measurement.")
+        else:
+            kept[content] = each
+    return list(kept.values())
 
 
 def _located(

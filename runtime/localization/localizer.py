@@ -128,6 +128,7 @@ class Localizer:
         self._taking = headings, intake, nadir, refine
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
+        self._images = intake.conversion
         self._engine = Lock()
         self._search_in(gallery)
 
@@ -169,6 +170,7 @@ class Localizer:
             headings=self._headings,
             neighbourhood_m=NEIGHBOURHOOD,
             near_m=near,
+            images=self._images,
         )
 
     def require_positions(self, what: str) -> None:

@@ -7,6 +7,7 @@ polar transform of its tile, rotated by its heading, so the correct tile's cosin
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from geodtr.runtime.geodesy import moved
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.localization.calibration import Cell, FixCalibration, write_calibration
 from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.sources.tile import ListedTiles, Tile
-from geodtr.runtime.spec import INPUT, OUTPUT, Images, Preprocessing
+from geodtr.runtime.spec import INPUT, OUTPUT, Imagery, Images, Preprocessing
 
 HEIGHT, WIDTH, SIDE = 16, 64, 32
 CENTRE = (-30.0, -15.0)
@@ -90,6 +92,16 @@ def claim_radii(tiny: TinyWorld, *metres: float) -> None:
             conditions=localizer.conditions, data="test", queries=90, shares=shares, cells=(cell,)
         )
         write_calibration(localizer.gallery, calibration)
+
+
+def trained_on(world: TinyWorld, imagery: Imagery) -> TinyWorld:
+    """The same world, whose bundle states what its ground branch was trained on."""
+    manifest = read_manifest(world.bundle)
+    spec = manifest.ground.spec
+    how = msgspec.structs.replace(spec.preprocessing, imagery=imagery)
+    ground = msgspec.structs.replace(manifest.ground, spec=msgspec.structs.replace(spec, preprocessing=how))
+    write_manifest(world.bundle, msgspec.structs.replace(manifest, ground=ground))
+    return world
 
 
 def _texture(random: np.random.Generator) -> Images:

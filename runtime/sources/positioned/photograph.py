@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images.decode import FORMATS
 from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen, tilt_of, width_seen
 from geodtr.runtime.images.xmp import DJI, Properties, number_of, panorama_of, read_properties
 from geodtr.runtime.sources.positioned.exif import find_in_exif
@@ -18,17 +19,27 @@ from geodtr.runtime.sources.positioned.exif import find_in_exif
 _AGREE = 100.0
 """Metres by which XMP and EXIF may differ: EXIF's seconds are coarse, and some cameras keep the last fix."""
 
+_LOOKS_DOWN = 45.0
+"""Degrees of tilt below which the heading is the upper edge's, not the line of sight's."""
+_ON_ITS_SIDE = (5, 6, 7, 8)
+_TURNS: dict[object, float] = {1: 0.0, 3: 180.0, 6: -90.0, 8: 90.0}
+"""Degrees from the heading of the sensor's upper edge to the upright image's, by EXIF's orientation: 6 is shown turned
+clockwise, so that the sensor's left edge is the upper one. Others are mirrored.
+"""
+
 
 def read_photograph(path: Path) -> Recorded:
     """Read the tags of `path`; no pixels are decoded.
 
-    Raises ImageError where it is no image or its XMP states what cannot be, DataError where its EXIF does, or where the
-    two give places more than 100 m apart.
+    Field of view and heading belong to the image as it is decoded, turned upright by its EXIF. Raises ImageError where
+    it is no image or its XMP states what cannot be, DataError where its EXIF does, or where the two give places more
+    than 100 m apart.
     """
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
+        with Image.open(path, formats=FORMATS) as image:
             size, packet = image.size, image.info.get("xmp")
             exif = image.getexif()
+            turned = exif.get(ExifTags.Base.Orientation, 1)
             camera, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
     except OSError as error:
         raise ImageError(f"{path} is not an image that can be read ({error}).") from None
@@ -37,10 +48,10 @@ def read_photograph(path: Path) -> Recorded:
     properties, of = read_properties(packet if isinstance(packet, bytes) else None), str(path)
     lat, lon = _position(path, properties, of)
     tilt, yaw = _gimbal(properties, of)
+    if tilt is not None and yaw is not None and tilt.value < _LOOKS_DOWN:
+        yaw = _of_upper_edge(yaw, turned)
     height = _stated(properties, "RelativeAltitude", of)
-    if height is not None and height.value < 0:
-        raise ImageError(f"{of}: its XMP has RelativeAltitude {height.value:g}; a height above take-off is needed.")
-    view = _field_of_view(camera, size)
+    view = _field_of_view(camera, size[::-1] if turned in _ON_ITS_SIDE else size)
     return Recorded(
         file=of,
         lat=lat,
@@ -86,6 +97,12 @@ def _gimbal(properties: Properties, of: str) -> tuple[Stated | None, Stated | No
     # Upside down: the upper edge points the other way.
     upside_down = roll is not None and cos(radians(roll.value)) < 0
     return tilt, Stated((yaw.value + (180 if upside_down else 0)) % 360, yaw.origin)
+
+
+def _of_upper_edge(yaw: Stated, turned: object) -> Stated | None:
+    """The heading of the upper edge of the image as it is decoded, turned upright; None where it is mirrored."""
+    by = _TURNS.get(turned)
+    return None if by is None else Stated((yaw.value + by) % 360, yaw.origin if by == 0 else f"{yaw.origin}, turned")
 
 
 def _stated(properties: Properties, name: str, of: str) -> Stated | None:

@@ -12,7 +12,7 @@ from conftest import Outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_world import TinyWorld, make_world
+from tiny_world import TinyWorld, make_world, trained_on
 from xmp_photo import packet, write_photo
 
 from geodtr.runtime.bundle import open_bundle
@@ -21,7 +21,6 @@ from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.images.intake import Intake, describe
 from geodtr.runtime.images.xmp import panorama_of, read_properties
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.spec import PANORAMAS, Imagery, Images, Preprocessing
 from geodtr.training.config import load_preset
 from geodtr.training.presets import preset_names
@@ -32,13 +31,7 @@ PANORAMA = Imagery(projection="panorama", field_of_view=360, aspect=4.0)
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     """A world whose model states that it was trained on panoramas of 4:1."""
-    world = make_world(tmp_path_factory.mktemp("tiny"))
-    manifest = read_manifest(world.bundle)
-    spec = manifest.ground.spec
-    how = msgspec.structs.replace(spec.preprocessing, imagery=PANORAMA)
-    ground = msgspec.structs.replace(manifest.ground, spec=msgspec.structs.replace(spec, preprocessing=how))
-    write_manifest(world.bundle, msgspec.structs.replace(manifest, ground=ground))
-    return world
+    return trained_on(make_world(tmp_path_factory.mktemp("tiny")), PANORAMA)
 
 
 def of_size(width: int, height: int, xmp: bytes | None = None) -> Decoded:

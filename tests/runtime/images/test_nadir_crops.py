@@ -51,6 +51,18 @@ def test_altitudes_come_from_a_csv(tmp_path: Path) -> None:
     assert [frame.altitude for frame in with_altitudes(frames, read_altitudes(table))] == [80.5, None, None]
 
 
+def test_altitudes_belong_to_files_for_every_way_to_write_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames.csv").write_text("file,altitude\nframes/a.png,80.5\n")
+    monkeypatch.chdir(tmp_path / "frames")
+    (tmp_path / "link").symlink_to("frames")
+    ways = ["a.png", "../frames/a.png", "../link/a.png", str(tmp_path / "frames" / "a.png")]
+    altitudes = read_altitudes(Path("../frames.csv"))
+    assert [frame.altitude for frame in with_altitudes([Frame(way, None) for way in ways], altitudes)] == [80.5] * 4
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Outcome
 from PIL import Image
-from tiny_world import TinyWorld, make_world
+from tiny_world import TinyWorld, make_world, trained_on
 from xmp_photo import write_photo
 
 from geodtr.runtime.errors import DataError, ImageError
@@ -17,6 +17,7 @@ from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.calibration import FILE_NAME, read_calibration
 from geodtr.runtime.localization.known_images import read_known_images
+from geodtr.runtime.spec import Imagery
 
 EAST = 6.0
 """Metres by which the photographs' positions are off."""
@@ -24,7 +25,9 @@ EAST = 6.0
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
+    return trained_on(
+        make_world(tmp_path_factory.mktemp("tiny")), Imagery(projection="panorama", field_of_view=360, aspect=4)
+    )
 
 
 @pytest.fixture
@@ -155,6 +158,54 @@ def test_a_prior_is_calibrated_by_itself(tiny: TinyWorld, tmp_path: Path, cli: C
     assert cli(*calibrate).code == 0
     assert json.loads(cli(*command).out)["uncalibrated"] is None
     assert cli(*calibrate, "--near", "-1").code == 2
+
+
+def test_a_radius_is_claimed_only_for_images_converted_as_those_measured(
+    tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    folder = spheres(tiny, tmp_path / "spheres")
+    calibrate = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", table(tiny, tmp_path / "known.csv"))
+    assert cli(*calibrate).code == 0
+    command = ("localize", folder / "03.png", "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
+    other = json.loads(cli(*command, "--from", "equirectangular").out)
+    assert "cropped from the whole sphere" in other["uncalibrated"]
+    known = folder / "known.csv"
+    assert cli(*calibrate[:-1], known, "--from", "equirectangular", "--replace").code == 0
+    assert json.loads(cli(*command, "--from", "equirectangular").out)["uncalibrated"] is None
+    image = tmp_path / "images" / "3.png"
+    assert "as taken" in json.loads(cli(*command[:1], image, *command[2:]).out)["uncalibrated"]
+
+
+def test_images_that_the_model_was_not_trained_on_are_not_measured(
+    tiny: TinyWorld, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    folder = spheres(tiny, tmp_path / "spheres")
+    command = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", folder / "known.csv", "--mismatch", "warn")
+    assert "no radius is ever claimed for such images" in refused(*command)
+    assert "0 images have a fix" in refused(*command, "--on-error", "skip")
+    assert not (tiny.gallery / FILE_NAME).exists()
+
+
+def test_a_copy_of_an_image_is_not_measured(tiny: TinyWorld, tmp_path: Path, refused: Callable[..., str]) -> None:
+    data = table(tiny, tmp_path / "known.csv", count=10)
+    header, *rows = data.read_text().splitlines()
+    data.write_text("\n".join([header, *rows * 7]) + "\n")
+    command = ("gallery", "calibrate", tiny.bundle, tiny.gallery, "--data", data)
+    assert "0.png is a copy of" in refused(*command)
+    assert "10 images have a fix" in refused(*command, "--on-error", "skip")
+
+
+def spheres(tiny: TinyWorld, folder: Path) -> Path:
+    """Equirectangular images at the tiles' centres, and their positions in known.csv."""
+    folder.mkdir()
+    lines = ["ground,lat,lon"]
+    for row in range(64):
+        sphere = np.zeros((32, 64, 3), np.uint8)
+        sphere[8:24] = tiny.panorama(row, seed=row)
+        Image.fromarray(sphere).save(folder / f"{row:02}.png")
+        lines.append(f"{row:02}.png,{tiny.lat[row]},{tiny.lon[row]}")
+    (folder / "known.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def test_photographs_without_a_position_stop_or_are_left_out_by_name(tmp_path: Path) -> None:

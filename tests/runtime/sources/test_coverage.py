@@ -1,7 +1,7 @@
 """The coverage of a source: its figures are correct, and its picture shows them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -147,6 +147,18 @@ def test_the_scale_is_the_pictures_own() -> None:
     bar = picture[middle + 56 : middle + 64]
     dark = np.flatnonzero((bar.sum(axis=2) < 200).any(axis=0))
     assert (dark[-1] - dark[0]) / pixels_per_metre == pytest.approx(100, rel=0.03)
+
+
+def test_tiles_that_overlap_are_centres_and_the_edges_of_one_and_are_shown_whole() -> None:
+    """Edges of tiles of 80 m every 40 m would look like the edges of tiles of 40 m."""
+    tiles = [replace(tile, metres_per_pixel=4.0) for tile in _grid(5, 5, 40)]
+    figure = coverage_plot(Painted(tiles), measure(tiles)).figure
+    (axes,) = figure.axes
+    assert axes.get_xlim() == pytest.approx((-40, 200), rel=0.01)  # from edge to edge of the outermost tiles
+    assert axes.get_legend_handles_labels()[1] == ["centre of a tile", "one of the tiles"]
+    assert any("40 m apart, 80 m wide" in text.get_text() for text in figure.texts)
+    apart = coverage_plot(Painted(_grid(5, 5, 100)), measure(_grid(5, 5, 100))).figure
+    assert apart.axes[0].get_legend_handles_labels()[1] == ["tile"]
 
 
 def test_a_tile_that_cannot_be_read_is_a_dot_and_is_named() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from xmp_photo import packet, write_photo
 
 from geodtr.runtime.errors import DataError, ImageError, UserError
+from geodtr.runtime.images.decode import SUFFIXES, decode
 from geodtr.runtime.images.recorded import Recorded, Stated
 from geodtr.runtime.sources.positioned.photograph import read_photograph
 
@@ -29,8 +30,15 @@ NADIR = {
 }
 
 
-def photo(path: Path, dji: Mapping[str, object] | None = None, focal: int | None = None, direction: str = "") -> Path:
+def photo(
+    path: Path,
+    dji: Mapping[str, object] | None = None,
+    focal: int | None = None,
+    direction: str = "",
+    orientation: int = 1,
+) -> Path:
     exif = Image.Exif()
+    exif[0x0112] = orientation
     if focal is not None:
         exif.get_ifd(0x8769)[0xA405] = focal
         exif[0x8769] = exif.get_ifd(0x8769)
@@ -77,10 +85,35 @@ def test_a_gimbal_that_is_upside_down_points_the_other_way(tmp_path: Path) -> No
     assert known.heading == Stated(210.5, "XMP GimbalYawDegree")
 
 
+@pytest.mark.parametrize(("orientation", "heading"), [(1, 30.5), (3, 210.5), (6, 300.5), (8, 120.5), (2, None)])
+def test_a_photograph_on_its_side_is_described_as_it_is_decoded(
+    tmp_path: Path, orientation: int, heading: float | None
+) -> None:
+    path = photo(tmp_path / "a.jpg", NADIR, focal=24, orientation=orientation)
+    width, height = decode(path).image.size
+    assert (width < height) == (orientation in (6, 8))
+    known = read_photograph(path)
+    assert known.field_of_view is not None
+    across = hypot(36, 24) * width / hypot(width, height)
+    assert known.field_of_view.value == pytest.approx(degrees(2 * atan(across / 48)))
+    assert (known.heading and known.heading.value) == heading
+
+
+def test_a_height_below_take_off_is_stated_and_gives_no_ground_size(tmp_path: Path) -> None:
+    known = read_photograph(photo(tmp_path / "a.jpg", {**NADIR, "RelativeAltitude": "-3.5"}, focal=24))
+    assert known.height == Stated(-3.5, "XMP RelativeAltitude")
+    assert (known.ground_metres, known.position) == (None, (48.10001, 11.5))
+
+
+def test_every_kind_of_image_that_is_listed_is_read(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        Image.new("RGB", (8, 6)).save(tmp_path / f"a{suffix}")
+        assert read_photograph(tmp_path / f"a{suffix}").position is None
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"RelativeAltitude": "-3.5"}, "RelativeAltitude -3.5"),
         ({"RelativeAltitude": "high"}, "RelativeAltitude 'high'"),
         ({"GimbalYawDegree": "nan"}, "GimbalYawDegree 'nan'"),
         ({"GpsLatitude": "48.2"}, "EXIF gives 48.100000, 11.500000 and its XMP 48.200000"),
