@@ -15,9 +15,9 @@ from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.result import Candidate
 from geodtr.runtime.sources.tile import Tile
 
-_SURVEY, _MOST_SURVEYED = 48, 400
+_SURVEYS, _MOST_SURVEYED = (40, 56), 420
 """Pixels of the frame's diagonal where it is sought everywhere, and of the largest window in which it is."""
-_SURVEY_TURN, _SURVEY_WIDTH, _SURVEY_REACH = 10.0, 0.12, 0.25
+_SURVEY_TURN, _SURVEY_WIDTH, _SURVEY_REACH = 10.0, 0.24, 0.25
 """Degrees and share from one heading and width to the next there; and how far a place found there may be off, of the
 frame's diagonal.
 """
@@ -46,11 +46,11 @@ class Guesses:
     """Guesses on one map, whose tiles are `tile_metres` wide. Safe to use from several threads."""
 
     def __init__(self, windows: MapWindows, tile_metres: float, nadir: NadirOptions, most: int) -> None:
-        """`most` is how many places are guessed by a survey, and by the candidates."""
+        """`most` is how many places are guessed by surveys, and by the candidates."""
         self._map, self._tile, self._nadir, self._most = windows, tile_metres, nadir, most
         self._extent = windows.extent()
         self._lock = Lock()
-        self._surveyed: dict[tuple[Place, int, float], Ground] = {}
+        self._surveyed: dict[tuple[int, float], Ground] = {}
 
     def of_candidates(self, candidates: Sequence[Candidate]) -> Iterator[Guess]:
         """The best candidate of each place, best first."""
@@ -70,36 +70,46 @@ class Guesses:
                 break
 
     def survey(self, frame: Image.Image, width_range: tuple[float, float], near: Near | None) -> Iterator[Guess]:
-        """Where the frame may be within a prior, or on the map; nothing where that is too large."""
-        import cv2
+        """Where the frame may be within a prior, or on the map, looked for coarsely and then more finely; nothing where
+        that is too large.
+        """
+        for pixels in _SURVEYS:
+            yield from self._survey(frame, width_range, near, pixels)
 
+    def _survey(
+        self, frame: Image.Image, width_range: tuple[float, float], near: Near | None, pixels: int
+    ) -> Iterator[Guess]:
         place, metres = self._extent if near is None else ((near.lat, near.lon), 2 * near.radius)
-        low, high = width_range
-        diagonal = hypot(*frame.size) / frame.width
-        resolution = step_of(diagonal * sqrt(low * high) / _SURVEY, 2)
-        side = cv2.getOptimalDFTSize(ceil((metres + diagonal * high) / resolution))
+        (low, high), diagonal = width_range, hypot(*frame.size) / frame.width
+        resolution = step_of(diagonal * sqrt(low * high) / pixels, 2)
+        side = ceil((metres + diagonal * high) / resolution)
         if not metres or side > _MOST_SURVEYED:
             return
-        key = (place, side, resolution)
-        with self._lock:
-            ground = self._surveyed.get(key)
-        if ground is None:
-            ground = spectra_of(self._map.cut(place, side, resolution, resolution))
-            if near is None:
-                with self._lock:
-                    self._surveyed[key] = ground
+        ground = self._ground(place, side, resolution, keep=near is None)
         count = max(1, ceil(log(high / low) / _SURVEY_WIDTH))
         sizes = [low * (high / low) ** ((each + 0.5) / count) for each in range(count)]
         known = self._nadir.heading
         turns = np.arange(0, 360, _SURVEY_TURN) if known is None else known + np.array(self._nadir.finer_headings)
-        aligner = Aligner(np.asarray(shrunk(frame, 1.2 * _SURVEY)))
-        for aligned in aligner.survey(ground, turns.tolist(), sizes, self._most, self._tile / 2):
+        aligner = Aligner(np.asarray(shrunk(frame, 1.2 * pixels)))
+        for aligned in aligner.survey(ground, turns.tolist(), sizes, ceil(self._most / len(_SURVEYS)), self._tile / 2):
             there = place_at(place, aligned.middle)
-            nearest = self._map.nearest(there)
-            steps = (-0.5, 0.0, 0.5)
-            headings = [aligned.heading + step * _SURVEY_TURN for step in steps]
-            around = [aligned.width * exp(step * _SURVEY_WIDTH) for step in steps]
-            yield Guess(there, headings, around, _SURVEY_REACH * diagonal * aligned.width, nearest)
+            headings = [aligned.heading + step * _SURVEY_TURN for step in (-0.5, 0.0, 0.5)]
+            widths = [aligned.width * exp(step * _SURVEY_WIDTH) for step in (-0.5, -0.25, 0.0, 0.25, 0.5)]
+            yield Guess(there, headings, widths, _SURVEY_REACH * diagonal * aligned.width, self._map.nearest(there))
+
+    def _ground(self, place: Place, side: int, resolution: float, *, keep: bool) -> Ground:
+        """The ground that is surveyed; of the whole map it is kept."""
+        import cv2
+
+        side = cv2.getOptimalDFTSize(side)
+        with self._lock:
+            ground = self._surveyed.get((side, resolution))
+        if ground is None or not keep:
+            ground = spectra_of(self._map.cut(place, side, resolution, resolution))
+        if keep:
+            with self._lock:
+                self._surveyed[side, resolution] = ground
+        return ground
 
 
 def shrunk(frame: Image.Image, diagonal: float) -> Image.Image:

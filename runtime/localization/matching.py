@@ -2,8 +2,8 @@
 
 The first stage and the alignment have found place, heading and scale nearly, so frame and map come north up and at one
 resolution. Patches on a grid are compared by their gradients' directions, with OpenCV, which is imported inside the
-calls. Features that are detected in each image alone (SIFT) were tried, and fix far fewer frames: season and light
-change which points stand out, and which side of an edge is the darker one.
+calls. Features that are detected in each image alone (SIFT) were tried: slower, less exact, and they fix fewer frames,
+as season and light change which points stand out, and which side of an edge is the darker one.
 """
 
 from dataclasses import dataclass

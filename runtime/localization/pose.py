@@ -3,7 +3,7 @@
 Points of the frame are in pixels, places of the ground in metres east and north of an anchor, both [N, 2].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import atan2, cos, degrees, hypot, radians, sin, tan
 
 import numpy as np
@@ -16,7 +16,7 @@ _LEAST_AREA = 0.02
 _MOST_TILT = 30.0
 _MOST_RESCALED = 1.6
 """Factor by which the ground size may differ from the supposed one."""
-_CORRELATED, _CORRELATED_FLAT = 1.3, 8.0
+_CORRELATED, _CORRELATED_FLAT = 1.5, 8.0
 """Factors of the covariances for what matches have in common though they do not overlap, as objects that stand up from
 the ground. Measured on rendered frames (docs/howto/nadir.md). A homography follows them more, and only its inliers are
 counted.
@@ -61,9 +61,10 @@ def homography_of(points: Floats, places: Floats, threshold: float) -> tuple[Flo
 
 
 def through(homography: Floats, points: Floats) -> Floats:
-    """Points [N, 2] under a homography."""
+    """Points [N, 2] under a homography, not finite where it takes them to infinity."""
     mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
-    return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
 
 
 def flat_pose(
@@ -128,6 +129,8 @@ def camera_pose(
         weights = 1 / (1 + squared / tolerance**2)
         slopes = _camera_slopes(seen, rotation, focal)
         normal = np.einsum("nij,nik,n->jk", slopes, slopes, weights)
+        if not np.isfinite(normal).all():  # a point at the height of the camera
+            return replace(flat, place=np.full(2, np.nan))
         step = np.linalg.lstsq(normal, np.einsum("nij,ni,n->j", slopes, missed, weights))[0]
         if not np.isfinite(step).all() or np.abs(step[3:]).max() < _CLOSE * camera[2]:
             break

@@ -52,7 +52,7 @@ _RIVAL = 0.6
 
 @dataclass(frozen=True, slots=True)
 class RefineOptions:
-    """Up to `places` that the first stage found are tried; a position needs `min_inliers` matches that agree. Raises
+    """Up to `places` of a survey and of the first stage are tried; a position needs `min_inliers` matches that agree. Raises
     ConfigError naming a value out of range.
     """
 
@@ -180,7 +180,7 @@ class Refiner:
         height, width = frame.shape[:2]
         corners = np.array([(0, 0), (1, 0), (0, height / width), (1, height / width)])
         most = np.abs(through(to_ground, corners)).max() / resolution
-        side = 2 * ceil(min(float(most), _FINE))
+        side = 2 * ceil(np.fmin(most, _FINE))  # NaN where a corner is at infinity
         to_metres = np.array(
             [(resolution, 0, -side * resolution / 2), (0, -resolution, side * resolution / 2), (0, 0, 1)]
         )
