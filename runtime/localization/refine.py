@@ -52,8 +52,8 @@ _RIVAL = 0.6
 
 @dataclass(frozen=True, slots=True)
 class RefineOptions:
-    """Up to `places` of a survey and of the first stage are tried; a position needs `min_inliers` matches that agree. Raises
-    ConfigError naming a value out of range.
+    """Up to `places` of a survey and as many of the first stage are tried; a position needs `min_inliers` matches that
+    agree. Raises ConfigError naming a value out of range.
     """
 
     places: int = 8
