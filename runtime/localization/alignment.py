@@ -5,7 +5,9 @@ modelled: what it moves is left to the matches. Works with OpenCV, which is impo
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, product
 from math import cos, pi, radians, sin
 
 import numpy as np
@@ -22,6 +24,8 @@ _LEAST_ENERGY = 0.3
 
 _PER_HEADING = 2
 """Places that a heading and a width contribute to a survey."""
+_THREADS = 2
+"""Of a survey; more would wait for memory."""
 
 Grid = NDArray[np.float32]
 
@@ -95,15 +99,20 @@ class Aligner:
         self, ground: Ground, headings: Sequence[float], widths: Sequence[float], places: int, apart: float
     ) -> list[Alignment]:
         """The best places in the window over all headings and widths, best first, at least `apart` metres apart."""
-        alignments = list[Alignment]()
-        for width in widths:
-            under = self._under(ground, self._disc(width, ground.window.resolution))
-            for heading in headings:
-                scores = self._scores(ground, heading, width, under)
-                for _ in range(_PER_HEADING):
-                    best = self._highest(ground, scores, heading, width)
-                    alignments.append(best)
-                    _strike(scores, best, apart, ground.window, self._side(width, ground.window.resolution))
+        resolution = ground.window.resolution
+        under = {width: self._under(ground, self._disc(width, resolution)) for width in widths}
+
+        def best_at(turn: tuple[float, float]) -> list[Alignment]:
+            width, heading = turn
+            scores = self._scores(ground, heading, width, under[width])
+            best = list[Alignment]()
+            for _ in range(_PER_HEADING):
+                best.append(self._highest(ground, scores, heading, width))
+                _strike(scores, best[-1], apart, ground.window, self._side(width, resolution))
+            return best
+
+        with ThreadPoolExecutor(_THREADS) as pool:  # OpenCV computes without Python's lock
+            alignments = list(chain.from_iterable(pool.map(best_at, product(widths, headings))))
         best_first = sorted(alignments, key=lambda each: -each.score)
         kept = list[Alignment]()
         for each in best_first:
