@@ -304,7 +304,7 @@ def _refined_of(refined: "Refined") -> str:
     if refined.altitude is not None and refined.tilt is not None:
         pose += f", altitude {refined.altitude:.1f} m, tilt {refined.tilt:.1f}°"
     sure = f"sigma {east**0.5:.2f} m east, {north**0.5:.2f} m north"
-    agreeing = f"{refined.inliers} of {refined.matches} features agree"
+    agreeing = f"{refined.inliers} of {refined.matches} matches agree"
     return f"{whose} {refined.lat:.7f}, {refined.lon:.7f}, {pose} ({sure}; {agreeing})"
 
 

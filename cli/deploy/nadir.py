@@ -44,13 +44,12 @@ class NadirArguments:
     tile_metres: float | None = option(
         None, "Side of the gallery's tiles.", metavar="METRES", shown="as the gallery has it"
     )
-    refine: bool = option(False, "Fix a position in metres by features of the best tiles, or refuse.", shown=False)
-    refine_places: int = option(3, "Places to try with --refine.", metavar="N")
-    refine_tiles: int = option(5, "Tiles to match at each place.", metavar="N")
-    min_inliers: int = option(15, "Features that must agree.", metavar="N")
+    refine: bool = option(False, "Fix a position in metres on the map around the best tiles, or refuse.", shown=False)
+    refine_places: int = option(8, "Places to try with --refine.", metavar="N")
+    min_inliers: int = option(20, "Matches that must agree.", metavar="N")
 
 
-_REFINING = {"refine_places": "places", "refine_tiles": "tiles", "min_inliers": "min_inliers"}
+_REFINING = {"refine_places": "places", "min_inliers": "min_inliers"}
 
 
 def taking_of(view: View, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet
     from geodtr.training.data.pair_set import Skipped
 
+WorldView = Literal["ground", "nadir"]
 Strength = Literal["strong", "weak", "any-angle", "none"]
 _SHOWN = 3
 """How many offenders of a kind are named; more hide the other kinds."""
@@ -21,7 +22,18 @@ _SHOWN = 3
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs.", show_default=False)],
-    size: Annotated[str, typer.Option("--size", metavar="HxW", help="Panorama size; tiles are 2H x 2H.")] = "48x192",
+    view: Annotated[
+        WorldView, typer.Option("--view", help="Panoramas on roads, or frames that look down anywhere.")
+    ] = "ground",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="HxW",
+            help="Panorama size, whose tiles are 2H x 2H; or size of nadir frames and tiles.",
+            show_default="48x192, nadir 64x64",
+        ),
+    ] = None,
     region: Annotated[
         str, typer.Option("--region", help="Where in the world: another region is unseen ground.")
     ] = "valley",
@@ -30,8 +42,9 @@ def world(
     """Render a generated cross-view world as a `pairs:` data set, with coordinates."""
     from geodtr.training.world.dataset import WorldSet, write_world
 
-    height, width = parse_size(size)
-    write_world(out, WorldSet(pairs=pairs, height=height, width=width, region=region, seed=seed), track=track)
+    height, width = parse_size(size or ("48x192" if view == "ground" else "64x64"))
+    options = WorldSet(pairs=pairs, height=height, width=width, region=region, seed=seed, view=view)
+    write_world(out, options, track=track)
     messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
 
 

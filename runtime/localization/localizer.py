@@ -34,7 +34,7 @@ from geodtr.runtime.localization.calibration import Conditions, FixCalibration, 
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
 from geodtr.runtime.localization.headings import best_turns
 from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.overhead import NadirView
+from geodtr.runtime.localization.overhead import NadirView, nadir_branch
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.localization.street import StreetView
@@ -58,7 +58,7 @@ class Prepared:
 
 class Localizer:
     """Finds the references that match a query image, with a bundle and a gallery: by the ground branch, or with `nadir`
-    by the aerial branch, for frames that look straight down.
+    frames that look straight down, by the branch that was trained on such images.
 
     Bundle and gallery must be of the same embedding space. Safe to call from several threads: they decode and search
     in parallel, and use the engine one after another.
@@ -124,7 +124,7 @@ class Localizer:
             raise ConfigError("What is known of street-level images does not go together with nadir frames.")
         if nadir is None and refine is not None:
             raise ConfigError("The second stage is for frames that look straight down: give nadir options as well.")
-        self._embedder = bundle.embedder("ground" if nadir is None else "aerial", options)
+        self._embedder = bundle.embedder("ground" if nadir is None else nadir_branch(bundle.manifest), options)
         self._taking = headings, intake, nadir, refine
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
@@ -314,20 +314,20 @@ class Localizer:
         """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
         if top < 1:
             raise ConfigError(f"top is {top}; it must be at least 1.")
-        hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
+        hits = self.gallery.search(descriptors, max(top, self._view.tiles), near)
         results = list[Found[Query]]()
         start = 0
         for query in queries:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
             own = Hits(hits.rows[part], hits.scores[part])
-            results.append(Found(query, best_turns(own, headings), own))
+            results.append(Found(query, best_turns(own, headings), own, near))
             start = part.stop
         return results
 
     def _answer(self, frame: Frame, found: Found[Query], top: int, near: Near | None) -> Localisation:
         hits = found.best
-        tiles = self.gallery.tiles(hits.rows[: max(top, CANDIDATES)].tolist())
+        tiles = self.gallery.tiles(hits.rows[: max(top, self._view.tiles)].tolist())
         lat, lon = (
             np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
         )

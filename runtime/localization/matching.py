@@ -1,101 +1,84 @@
-"""Matching a nadir frame with a map's tiles by SIFT, with OpenCV, which is imported inside the calls.
+"""Matching a nadir frame with the map: small patches of the frame, each sought where it is supposed to be.
 
-The first stage has found heading and scale nearly, so frame and tile come north up and at one resolution. Features
-are therefore compared without an orientation of their own, and only near where they are supposed to be: both tell many
-more of them apart than a search of the whole frame does.
-Sources: Lowe, Distinctive Image Features from Scale-Invariant Keypoints, IJCV 2004; RootSIFT: Arandjelović and
-Zisserman, CVPR 2012.
+The first stage and the alignment have found place, heading and scale nearly, so frame and map come north up and at one
+resolution. Patches on a grid are compared by their gradients' directions, with OpenCV, which is imported inside the
+calls. Features that are detected in each image alone (SIFT) were tried: slower, less exact, and they fix fewer frames,
+as season and light change which points stand out, and which side of an edge is the darker one.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from math import sqrt
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.localization.gradients import gradient_field
+from geodtr.runtime.localization.nadir import peak
 from geodtr.runtime.spec import Images
 
-_FEATURES = 2000
-_CONTRAST = 0.015
-_EDGES = 20.0
-_SMALLEST = 8.0
-"""Pixels: the support of a smaller feature is enlarged to this, which describes more of its surroundings."""
-_RATIO = 0.85
-"""Lowe's ratio: how much farther the second nearest descriptor must be than the nearest."""
-_SAME = 4.0
-"""Pixels within which two features of the frame are one and the same for the ratio."""
-_FAR = np.float32(9.0)
-"""More than the squared distance between any two descriptors."""
-
-F = TypeVar("F")
+_PATCH = 24
+"""Pixels of a patch's side."""
+_PATCHES, _LEAST_STEP = 150, 6
+"""About as many patches are laid over a frame, at least so many pixels apart."""
+_LEAST_INSIDE = 0.9
+"""Share of a patch that the frame shows."""
+_LEAST_ENERGY = 0.05
+"""Mean square of a patch's gradients: one with less is a bare field."""
+_LEAST_CORRELATION = 0.35
 
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Points of the frame and of the tile that show the same, pixels [M, 2] each."""
-
-    frame: Floats
-    tile: Floats
-
-
-class Matcher(Protocol[F]):
-    """Finds what a frame and a tile have in common; both are north up and of one resolution.
-
-    `describe` prepares an image, uint8 RGB [H, W, 3]; a tile's result is kept for the next frame. `match` compares: the
-    tile's corner is supposed to lie at `corner` in the frame, wrong by up to `reach` pixels. A learned matcher fits
-    behind it: it may ignore both.
+    """Points of the frame and of the map that show the same, pixels [M, 2] each. Of the matches the share `independent`
+    counts as independent of the others: patches that overlap are wrong together.
     """
 
-    def describe(self, image: Images) -> F: ...
-
-    def match(self, frame: F, tile: F, corner: Floats, reach: float) -> Matches: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Places in pixels [N, 2] and descriptors, float32 unit rows [N, 128]."""
-
-    points: Floats
-    descriptors: NDArray[np.float32]
+    frame: Floats
+    ground: Floats
+    independent: float = 1.0
 
 
-class Sift:
-    """A Matcher by upright RootSIFT features."""
+class Matcher(Protocol):
+    """Finds what a frame and the map have in common; both are north up and of one resolution.
 
-    def describe(self, image: Images) -> Features:
+    `frame`, uint8 RGB [S, S, 3], is shown where `inside`, bool [S, S]; the map, uint8 RGB, has `reach` pixels more on
+    each side: as far as a point of the frame may be from where it is supposed to be. A learned matcher fits behind it.
+    """
+
+    def match(self, frame: Images, inside: NDArray[np.bool_], ground: Images, reach: int) -> Matches: ...
+
+
+class Patches:
+    """A Matcher by patches, correlated on gradient directions, to a fraction of a pixel."""
+
+    def match(self, frame: Images, inside: NDArray[np.bool_], ground: Images, reach: int) -> Matches:
         import cv2
 
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        detector = cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=_CONTRAST, edgeThreshold=_EDGES)
-        detected = {
-            (round(point.pt[0], 1), round(point.pt[1], 1), point.octave): point for point in detector.detect(grey, None)
-        }
-        upright = [
-            cv2.KeyPoint(each.pt[0], each.pt[1], max(each.size, _SMALLEST), 0, each.response, each.octave)
-            for each in detected.values()
-        ]
-        if not upright:
-            return Features(np.empty((0, 2)), np.empty((0, 128), np.float32))
-        kept, descriptors = detector.compute(grey, upright)
-        total = descriptors.sum(axis=1, keepdims=True) + np.float32(1e-6)
-        return Features(np.array([each.pt for each in kept]), np.sqrt(descriptors / total, dtype=np.float32))
-
-    def match(self, frame: Features, tile: Features, corner: Floats, reach: float) -> Matches:
-        """Pairs whose nearest descriptor within reach is nearer than any other's there by Lowe's ratio."""
-        if not len(frame.points) or not len(tile.points):
-            return Matches(np.empty((0, 2)), np.empty((0, 2)))
-        places = frame.points.astype(np.float32)
-        supposed = (tile.points + corner).astype(np.float32)
-        apart = 2 - 2 * (tile.descriptors @ frame.descriptors.T)
-        for axis in range(2):
-            apart[np.abs(supposed[:, axis, None] - places[:, axis]) > reach] = _FAR
-        rows = np.arange(len(supposed))
-        nearest = np.argmin(apart, axis=1)
-        best = apart[rows, nearest]
-        partner = places[nearest]
-        same = np.abs(partner[:, 0, None] - places[:, 0]) < _SAME
-        same &= np.abs(partner[:, 1, None] - places[:, 1]) < _SAME
-        apart[same] = _FAR
-        good = (best < _RATIO**2 * apart.min(axis=1)) & (best < _FAR)
-        return Matches(frame.points[nearest[good]], tile.points[good])
+        ours = gradient_field(frame) * inside[..., None]
+        theirs = gradient_field(ground)
+        step = max(_LEAST_STEP, round(sqrt(inside.sum() / _PATCHES)))
+        starts = range(0, len(frame) - _PATCH + 1, step)
+        points, places = list[tuple[float, float]](), list[tuple[float, float]]()
+        for top in starts:
+            for left in starts:
+                here = slice(top, top + _PATCH), slice(left, left + _PATCH)
+                patch = ours[here]
+                if np.count_nonzero(inside[here]) < _LEAST_INSIDE * _PATCH**2:
+                    continue
+                if np.vdot(patch, patch) < _LEAST_ENERGY * _PATCH**2:
+                    continue
+                size = _PATCH + 2 * reach
+                there = theirs[top : top + size, left : left + size]
+                scores = np.asarray(cv2.matchTemplate(there, patch, cv2.TM_CCORR_NORMED), np.float32)
+                _, most, _, (column, row) = cv2.minMaxLoc(scores)
+                at_edge = not (0 < row < 2 * reach and 0 < column < 2 * reach)
+                if at_edge or most < _LEAST_CORRELATION:
+                    continue
+                across, down = peak(scores[row, column - 1 : column + 2]), peak(scores[row - 1 : row + 2, column])
+                middle = _PATCH / 2
+                points.append((left + middle, top + middle))
+                places.append((left + column + across + middle, top + row + down + middle))
+        ours_at, theirs_at = (np.array(each, np.float64).reshape(-1, 2) for each in (points, places))
+        return Matches(ours_at, theirs_at, independent=min(1.0, (step / _PATCH) ** 2))

@@ -5,7 +5,7 @@ galleries.
 """
 
 from dataclasses import dataclass, replace
-from math import isfinite, radians, tan
+from math import ceil, exp, isfinite, log, radians, tan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,18 @@ _LEAST_COVERED = 0.1
 
 _STEEPEST = 30.0
 """Degrees of tilt up to which a frame looks down."""
+
+
+_HEADING_ERROR = 8.0
+"""Degrees that a stated heading may be off."""
+_TURN, _STRETCH, _MOST_STEPS = 4.0, 0.04, 5
+"""Degrees and share from one step of a finer search to the next, and the steps to either side at most."""
+
+
+def _steps(error: float, step: float) -> list[float]:
+    """Equal steps from -error to error, near to `step`, with the middle one 0."""
+    count = min(_MOST_STEPS, max(0, ceil(error / step - 0.5)))
+    return [error * index / max(1, count) for index in range(-count, count + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,16 @@ class NadirOptions:
     def widths(self, altitude: float | None = None) -> Floats:
         """The widths on the ground that are searched for a frame of this altitude, metres [M], rising.
 
+        Raises ImageError as `width_range`.
+        """
+        low, high = self.width_range(altitude)
+        if self.ground_sizes == 1:
+            return np.array([float(np.sqrt(low * high))])
+        return np.asarray(np.geomspace(low, high, self.ground_sizes), np.float64)
+
+    def width_range(self, altitude: float | None = None) -> tuple[float, float]:
+        """The least and the largest width on the ground that a frame of this altitude may have, in metres.
+
         Raises ImageError when it is not known how much ground it shows.
         """
         known = self.altitude if altitude is None else altitude
@@ -116,17 +138,26 @@ class NadirOptions:
             if not known > 0:
                 raise ImageError(f"its altitude is {known:g} m; it must be above 0, over the ground.")
             width = 2 * known * tan(radians(self.fov) / 2)
-            low, high = width / (1 + self.size_error), width * (1 + self.size_error)
-        elif self.frame_metres is not None:
-            low, high = self.frame_metres
-        else:
-            raise ImageError(
-                "how much ground it shows is not known: give the altitude above the ground and the field of view of "
-                "the frame's width (--altitude 80 --fov 70), or a range of its width in metres (--frame-metres 60,140)."
-            )
-        if self.ground_sizes == 1:
-            return np.array([float(np.sqrt(low * high))])
-        return np.asarray(np.geomspace(low, high, self.ground_sizes), np.float64)
+            return width / (1 + self.size_error), width * (1 + self.size_error)
+        if self.frame_metres is not None:
+            return self.frame_metres
+        raise ImageError(
+            "how much ground it shows is not known: give the altitude above the ground and the field of view of the "
+            "frame's width (--altitude 80 --fov 70), or a range of its width in metres (--frame-metres 60,140)."
+        )
+
+    @property
+    def finer_headings(self) -> list[float]:
+        """Degrees that a heading found by the search may still be off, in steps."""
+        return _steps(180 / self.steps if self.steps > 1 else _HEADING_ERROR, _TURN)
+
+    @property
+    def finer_widths(self) -> list[float]:
+        """Factors by which a width found by the search may still be off, in steps."""
+        error = 0.0 if self.fov is None else log(1 + self.size_error)
+        if self.frame_metres is not None:
+            error = max(error, log(self.frame_metres[1] / self.frame_metres[0]) / 2)
+        return [exp(step) for step in _steps(error / max(1, self.ground_sizes - 1), _STRETCH)]
 
     def altitude_of(self, width: float) -> float | None:
         """The altitude at which a frame shows this width; None where the field of view is unknown."""
@@ -136,12 +167,13 @@ class NadirOptions:
 @dataclass(frozen=True, slots=True)
 class Hypotheses:
     """A frame on the supposition of each of H headings and widths: `images` for the engine, uint8 [H, h, w, 3], by
-    width and within it by heading.
+    width and within it by heading. `width_range` holds the width.
     """
 
     images: Images
     headings: Floats
     widths: Floats
+    width_range: tuple[float, float]
 
 
 def suppose(
@@ -171,6 +203,7 @@ def suppose(
         np.stack(images),
         np.tile(options.headings, options.ground_sizes),
         np.repeat(widths, options.steps),
+        options.width_range(altitude),
     )
 
 
@@ -193,14 +226,14 @@ def sharpened(hits: Hits, row: int, best: int, supposed: Hypotheses, options: Na
     heading, width = supposed.headings[best], supposed.widths[best]
     if options.steps >= 4:
         turned = (step + np.arange(-1, 2)) % options.steps
-        heading = heading + 360 / options.steps * _top(table[size, turned])
+        heading = heading + 360 / options.steps * peak(table[size, turned])
     if 0 < size < options.ground_sizes - 1:
         factor = supposed.widths[-1] / supposed.widths[0]
-        width = width * factor ** (_top(table[size - 1 : size + 2, step]) / (options.ground_sizes - 1))
+        width = width * factor ** (peak(table[size - 1 : size + 2, step]) / (options.ground_sizes - 1))
     return Pose(float(heading % 360), float(width))
 
 
-def _top(scores: NDArray[np.floating]) -> float:
+def peak(scores: NDArray[np.floating]) -> float:
     """Where a parabola through three equally spaced scores is highest, from -0.5 to 0.5 steps from the middle one; 0
     where a score is missing.
     """

@@ -10,13 +10,19 @@ from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.images.frames import Frame, decode_frame
-from geodtr.runtime.localization.matching import Features, Sift
+from geodtr.runtime.localization.fix import CANDIDATES
+from geodtr.runtime.localization.matching import Patches
 from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
 from geodtr.runtime.localization.refine import RefineOptions, Refiner
 from geodtr.runtime.localization.result import Candidate, Nadir, Refined
 from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.manifest.document import Manifest
+from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Preprocessing
+
+_TILES_PER_PLACE = 4
+"""Tiles of a place that are found together, where they overlap by three quarters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,16 @@ class NadirQuery(Query):
     frame: Image.Image | None
 
 
+def nadir_branch(manifest: Manifest) -> Branch:
+    """The branch that embeds nadir frames: ground where it was trained on them; otherwise aerial, as they are images
+    from above.
+    """
+    projection = manifest.ground.spec.preprocessing.imagery.projection
+    return "ground" if projection == "nadir" else "aerial"
+
+
 class NadirView:
-    """Frames for an aerial branch that preprocesses as `how`; `refine` is the second stage's, None leaves it out.
+    """Frames for a branch that preprocesses as `how`; `refine` is the second stage's, None leaves it out.
 
     Raises ConfigError when the size of the gallery's tiles on the ground is not known, MissingDependency when the
     second stage lacks OpenCV.
@@ -40,13 +54,18 @@ class NadirView:
     ) -> None:
         self._how, self._options = how, options
         self._tile = _measure_tile(gallery, options, how)
-        self._refiner: Refiner[Features] | None = None
+        self._refiner: Refiner | None = None
         if refine is not None:
-            self._refiner = Refiner(gallery, Sift(), refine, options.fov)
+            self._refiner = Refiner(gallery, Patches(), refine, options, self._tile[0])
 
     @property
     def most(self) -> int:
         return self._options.steps * self._options.ground_sizes
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that overlap show one place several times."""
+        return CANDIDATES if self._refiner is None else max(CANDIDATES, _TILES_PER_PLACE * self._refiner.places)
 
     def load(self, frame: Frame) -> NadirQuery:
         decoded = decode_frame(frame)
@@ -78,7 +97,8 @@ class NadirView:
         width = candidates[0].ground_metres if candidates and self._options.ground_sizes > 1 else None
         answer: Refined | str | None = None
         if self._refiner is not None and found.query.frame is not None:
-            answer = self._refiner.refine(found.query.frame, candidates)
+            width_range = found.query.supposed.width_range
+            answer = self._refiner.refine(found.query.frame, candidates, width_range, found.near)
         return Nadir(
             ground_metres=width,
             altitude=None if width is None else found.query.options.altitude_of(width),

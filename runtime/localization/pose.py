@@ -3,12 +3,11 @@
 Points of the frame are in pixels, places of the ground in metres east and north of an anchor, both [N, 2].
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import atan2, cos, degrees, hypot, radians, sin, tan
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodtr.runtime.localization.fix import Floats
 
@@ -17,6 +16,14 @@ _LEAST_AREA = 0.02
 _MOST_TILT = 30.0
 _MOST_RESCALED = 1.6
 """Factor by which the ground size may differ from the supposed one."""
+_CORRELATED, _CORRELATED_FLAT = 1.5, 8.0
+"""Factors of the covariances for what matches have in common though they do not overlap, as objects that stand up from
+the ground. Measured on rendered frames (docs/howto/nadir.md). A homography follows them more, and only its inliers are
+counted.
+"""
+_LEAST_POINTS, _SINGULAR = 8, 1e-9
+_STEPS, _CLOSE = 20, 1e-6
+"""Gauss-Newton steps at most, and the share of the altitude by which the last one moves the camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,56 +38,109 @@ class Pose:
     tilt: float | None
 
 
-def flat_pose(pixels: Floats, places: Floats, homography: Floats, size: tuple[int, int]) -> Pose:
-    """What the frame's middle shows, by the homography alone."""
-    middle = np.array(size) / 2
+def homography_of(points: Floats, places: Floats, threshold: float) -> tuple[Floats, NDArray[np.bool_]] | None:
+    """The homography from points of the frame to places, and which of them it misses by less than `threshold` metres;
+    None where there is none.
+    """
+    import cv2
 
-    def mapped(entries: Floats, points: Floats) -> Floats:
-        lifted = np.column_stack([points, np.ones(len(points))]) @ np.append(entries, 1.0).reshape(3, 3).T
-        return np.asarray(lifted[:, :2] / lifted[:, 2:], np.float64)
-
-    entries = (homography / homography[2, 2]).ravel()[:8]
-    covariance = _covariance(
-        entries, lambda each: (mapped(each, pixels) - places).ravel(), lambda each: mapped(each, middle[None])[0]
+    if len(points) < _LEAST_POINTS:
+        return None
+    # To metres east and south: OpenCV's USAC takes a mirrored plane for an impossible one.
+    homography, mask = cv2.findHomography(
+        points,
+        places * (1, -1),
+        cv2.USAC_MAGSAC,
+        threshold,
+        maxIters=4000,
+        confidence=0.9999,
     )
-    here, above, right = mapped(entries, middle + np.array([(0, 0), (0, -1), (1, 0)]))
+    if homography is None or abs(np.linalg.det(homography)) < _SINGULAR:
+        return None
+    return np.asarray(np.diag((1.0, -1.0, 1.0)) @ homography, np.float64), mask.ravel().astype(np.bool_)
+
+
+def through(homography: Floats, points: Floats) -> Floats:
+    """Points [N, 2] under a homography, not finite where it takes them to infinity."""
+    mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(mapped[:, :2] / mapped[:, 2:], np.float64)
+
+
+def flat_pose(
+    pixels: Floats, places: Floats, homography: Floats, size: tuple[float, float], independent: float
+) -> Pose:
+    """What the frame's middle shows, by the homography alone, refined on its inliers."""
+    entries = homography.ravel()[:8] / homography[2, 2]
+    entries = entries + np.linalg.lstsq(_slopes(entries, pixels), (places - _mapped(entries, pixels)).ravel())[0]
+    slopes, missed = _slopes(entries, pixels), (places - _mapped(entries, pixels)).ravel()
+    middle = np.array(size) / 2
+    variance = missed @ missed / max(1, len(missed) - 8)
+    moves = _slopes(entries, middle[None])
+    covariance = variance * moves @ np.linalg.pinv(slopes.T @ slopes) @ moves.T * _CORRELATED_FLAT / independent
+    here, above, right = _mapped(entries, middle + np.array([(0, 0), (0, -1), (1, 0)]))
     east, north = above - here
     width = float(np.hypot(*(right - here))) * size[0]
     return Pose(here, covariance, degrees(atan2(east, north)) % 360, width, None, None)
 
 
-def camera_pose(pixels: Floats, places: Floats, homography: Floats, size: tuple[int, int], fov: float) -> Pose:
-    """Where the camera is, from points on the flat ground."""
+def _mapped(entries: Floats, points: Floats) -> Floats:
+    return through(np.append(entries, 1.0).reshape(3, 3), points)
+
+
+def _slopes(entries: Floats, points: Floats) -> Floats:
+    """Derivatives of the mapped points by the homography's first eight entries, [2 N, 8]."""
+    lifted = np.column_stack([points, np.ones(len(points))])
+    below = lifted @ np.append(entries, 1.0)[6:]
+    mapped, none = _mapped(entries, points), np.zeros((len(points), 3))
+    east, north = (
+        np.column_stack([*parts, -mapped[:, axis : axis + 1] * points]) / below[:, None]
+        for axis, parts in enumerate(((lifted, none), (none, lifted)))
+    )
+    return np.stack([east, north], axis=1).reshape(-1, 8)
+
+
+def camera_pose(
+    pixels: Floats,
+    places: Floats,
+    flat: Pose,
+    size: tuple[float, float],
+    fov: float,
+    tolerance: float,
+    independent: float,
+) -> Pose:
+    """Where the camera is, from points on nearly flat ground; `flat` is where to begin.
+
+    The reprojection errors are minimised by Gauss-Newton steps under Cauchy's weights of the scale `tolerance`, pixels
+    of the frame: what stands up from the ground counts little, but is not counted in or out.
+    """
     import cv2
 
-    flat = flat_pose(pixels, places, homography, size)
     focal = size[0] / (2 * tan(radians(fov) / 2))
-    lens: Any = np.array([(focal, 0, size[0] / 2), (0, focal, size[1] / 2), (0, 0, 1)])
-    ground = np.column_stack([places, np.zeros(len(places))])
     angle = radians(flat.heading)
     # World (east, north, up) to camera (right, down, ahead), as if it looked straight down.
-    down = np.array([(cos(angle), -sin(angle), 0), (-sin(angle), -cos(angle), 0), (0, 0, -1)])
-    height = flat.width / (2 * tan(radians(fov) / 2))
-    turn, _ = cv2.Rodrigues(down)
-    shift = -down @ np.append(flat.place, height)
-    _, turn, shift = cv2.solvePnP(
-        ground, pixels, lens, None, turn, shift.reshape(3, 1), useExtrinsicGuess=True, flags=cv2.SOLVEPNP_ITERATIVE
-    )
-    pose = np.concatenate([turn.ravel(), shift.ravel()])
-
-    def missed(each: Floats) -> Floats:
-        shown, _ = cv2.projectPoints(ground, each[:3], each[3:], lens, None)
-        return np.asarray(shown.reshape(-1, 2) - pixels, np.float64).ravel()
-
-    def camera(each: Floats) -> Floats:
-        return np.asarray(-cv2.Rodrigues(each[:3])[0].T @ each[3:], np.float64)
-
-    covariance = _covariance(pose, missed, lambda each: camera(each)[:2])
-    rotation, place = cv2.Rodrigues(pose[:3])[0], camera(pose)
+    rotation = np.array([(cos(angle), -sin(angle), 0), (-sin(angle), -cos(angle), 0), (0, 0, -1)])
+    camera = np.append(flat.place, flat.width / (2 * tan(radians(fov) / 2)))
+    ground = np.column_stack([places, np.zeros(len(places))])
+    for _ in range(_STEPS):
+        seen = (ground - camera) @ rotation.T
+        missed = pixels - np.array(size) / 2 - focal * seen[:, :2] / seen[:, 2:]
+        squared = (missed**2).sum(axis=1)
+        weights = 1 / (1 + squared / tolerance**2)
+        slopes = _camera_slopes(seen, rotation, focal)
+        normal = np.einsum("nij,nik,n->jk", slopes, slopes, weights)
+        if not np.isfinite(normal).all():  # a point at the height of the camera
+            return replace(flat, place=np.full(2, np.nan))
+        step = np.linalg.lstsq(normal, np.einsum("nij,ni,n->j", slopes, missed, weights))[0]
+        if not np.isfinite(step).all() or np.abs(step[3:]).max() < _CLOSE * camera[2]:
+            break
+        rotation, camera = np.asarray(cv2.Rodrigues(step[:3])[0] @ rotation, np.float64), camera + step[3:]
+    variance = weights @ squared / max(1.0, 2 * weights.sum() - 6)
+    covariance = variance * np.linalg.pinv(normal)[3:5, 3:5] * _CORRELATED / independent
     above, axis = -rotation[1], rotation[2]
-    altitude = float(place[2])
+    altitude = float(camera[2])
     return Pose(
-        place=place[:2],
+        place=camera[:2],
         covariance=covariance,
         heading=degrees(atan2(above[0], above[1])) % 360,
         width=2 * altitude * tan(radians(fov) / 2),
@@ -89,25 +149,17 @@ def camera_pose(pixels: Floats, places: Floats, homography: Floats, size: tuple[
     )
 
 
-def _covariance(
-    parameters: Floats, residuals: Callable[[Floats], Floats], result: Callable[[Floats], Floats]
-) -> Floats:
-    """The covariance [2, 2] of `result`, by how far the residuals of a least squares solution scatter.
-
-    S = s^2 D (J^T J)^-1 D^T, with the derivatives J of the residuals and D of the result, taken numerically.
-    """
-    left = residuals(parameters)
-    steps = 1e-6 * np.maximum(np.abs(parameters), 1e-3)
-    shifted = parameters + np.diag(steps)
-    slopes = np.stack([(residuals(each) - left) / step for each, step in zip(shifted, steps, strict=True)], axis=1)
-    moves = np.stack(
-        [(result(each) - result(parameters)) / step for each, step in zip(shifted, steps, strict=True)], axis=1
-    )
-    variance = left @ left / max(1, len(left) - len(parameters))
-    return np.asarray(variance * moves @ np.linalg.pinv(slopes.T @ slopes) @ moves.T, np.float64)
+def _camera_slopes(seen: Floats, rotation: Floats, focal: float) -> Floats:
+    """Derivatives of pixels [N, 2, 6] by a rotation of the camera about its axes (radians) and by its position."""
+    right, down, ahead = seen.T
+    none = np.zeros(len(seen))
+    near = focal / ahead
+    by_seen = np.array([(near, none, -near * right / ahead), (none, near, -near * down / ahead)]).transpose(2, 0, 1)
+    turned = np.array([(none, ahead, -down), (-ahead, none, right), (down, -right, none)]).transpose(2, 0, 1)
+    return np.concatenate([by_seen @ turned, by_seen @ -rotation], axis=2)
 
 
-def fault_of(solved: Pose, pixels: Floats, size: tuple[int, int], supposed: float) -> str | None:
+def fault_of(solved: Pose, pixels: Floats, size: tuple[float, float], supposed: float) -> str | None:
     """Why a pose by the matches at `pixels` cannot be, None where it can; `supposed` is the frame's width in metres."""
     if not (np.isfinite(solved.place).all() and np.isfinite(solved.covariance).all()):
         return "they give no finite position"

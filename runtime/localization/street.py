@@ -7,6 +7,7 @@ import numpy as np
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.frames import Frame, decode_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
+from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.headings import align, turn
 from geodtr.runtime.localization.result import Candidate
 from geodtr.runtime.localization.view import Found, Query
@@ -28,6 +29,10 @@ class StreetView:
     @property
     def most(self) -> int:
         return self._headings
+
+    @property
+    def tiles(self) -> int:
+        return CANDIDATES
 
     def load(self, frame: Frame) -> Query:
         taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called, frame.recorded)

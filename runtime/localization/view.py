@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.headings import TurnedHits
@@ -32,18 +33,24 @@ Q = TypeVar("Q", bound=Query)
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[Q]):
-    """The nearest tiles of a query, each by its best supposition; `hits` are of each supposition."""
+    """The nearest tiles of a query within `near`, each by its best supposition; `hits` are of each supposition."""
 
     query: Q
     best: TurnedHits
     hits: Hits
+    near: Near | None
 
 
 class View(Protocol[Q]):
-    """A kind of image. `most` is how many suppositions an image has at most."""
+    """A kind of image. `most` is how many suppositions an image has at most, `tiles` how many of the nearest tiles its
+    answer is made of.
+    """
 
     @property
     def most(self) -> int: ...
+
+    @property
+    def tiles(self) -> int: ...
 
     def load(self, frame: Frame) -> Q:
         """Decode, check and preprocess one image. Raises ImageError."""

@@ -6,6 +6,7 @@ The number of processes does not change the result.
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -16,16 +17,19 @@ from geodtr.runtime.names import Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.data.pairs_csv import FILE_NAME, write_pairs
 from geodtr.training.world.arrays import Positions
+from geodtr.training.world.nadir_pairs import NadirPairs, render_nadir_pairs
 from geodtr.training.world.regions import choose_positions, find_region
-from geodtr.training.world.render import render
+from geodtr.training.world.render import Rendering, render
 from geodtr.training.world.terrain import World
 from geodtr.training.world.workers import checked_workers, run_jobs
 
 HEIGHTS = range(16, 1025)
 WIDTHS = range(32, 4097)
+View = Literal["ground", "nadir"]
 
 # Panorama pixels per job: smaller jobs are mostly overhead, larger ones exceed the caches and delay an interruption.
 _JOB_PIXELS = 8 * 48 * 192
+_FRAMES_PER_JOB = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,19 @@ class WorldSet:
     """A name in regions.REGIONS."""
     seed: int = 0
     """Seed of the map. Regions with the same seed and style are in one world: train in one, test in another."""
+    view: View = "ground"
+    """"nadir": instead of a panorama on a road, a frame that looks down anywhere, cropped like a tile, of `height` x
+    `height` pixels, as the tile; `width` is the same.
+    """
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
             raise ConfigError(f"pairs is {self.pairs}; it must be at least 1.")
         if self.height not in HEIGHTS:
             raise ConfigError(f"height is {self.height}; allowed are {HEIGHTS[0]} to {HEIGHTS[-1]} rows.")
-        if self.width not in WIDTHS or self.width < 2 * self.height:
+        if self.view == "nadir" and self.width != self.height:
+            raise ConfigError(f"The size is {self.height}x{self.width}; nadir frames are cropped to squares: 64x64.")
+        if self.view == "ground" and (self.width not in WIDTHS or self.width < 2 * self.height):
             raise ConfigError(
                 f"width is {self.width}; allowed are {max(WIDTHS[0], 2 * self.height)} to {WIDTHS[-1]} columns, "
                 f"at least twice the height of {self.height}, because a panorama covers at most 360 by 180 degrees."
@@ -73,7 +83,8 @@ def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, t
 
     Images are ground/000000.png, aerial/000000.png and so on. `lat` and `lon` are the panorama's. `heading` is the
     direction of the panorama's centre column, in degrees clockwise from north; column 0 looks about south. The tile is
-    north up and centred near the same point. A smaller set holds the first pairs of a larger one. A failed or
+    north up and centred near the same point. A nadir frame is north up but for an error, which is its `heading`;
+    `lat` and `lon` are of what its middle shows. A smaller set holds the first pairs of a larger one. A failed or
     interrupted call leaves no files.
 
     Parameters
@@ -93,10 +104,11 @@ def write_world(out: Path, world_set: WorldSet, *, workers: int | None = None, t
     workers = checked_workers(workers)
     region = find_region(world_set.region)
     with new_folder(out) as folder:
-        positions = choose_positions(World(world_set.seed, region.style), region, world_set.pairs)
+        nadir = world_set.view == "nadir"
+        positions = choose_positions(World(world_set.seed, region.style), region, world_set.pairs, on_roads=not nadir)
         (folder / "ground").mkdir()
         (folder / "aerial").mkdir()
-        step = max(1, _JOB_PIXELS // (world_set.height * world_set.width))
+        step = _FRAMES_PER_JOB if nadir else max(1, _JOB_PIXELS // (world_set.height * world_set.width))
         starts = range(0, world_set.pairs, step)
         jobs = [_Job(folder, world_set, start, positions[start : start + step]) for start in starts]
         with closing(run_jobs(_render_and_write, jobs, min(workers, len(jobs)))) as done:
@@ -122,7 +134,11 @@ def _render_and_write(job: _Job) -> list[float]:
         for index in indices
     ]
     world = World(world_set.seed, region.style)
-    pairs = render(world, job.positions, generators, height=world_set.height, width=world_set.width)
+    pairs: Rendering | NadirPairs
+    if world_set.view == "nadir":
+        pairs = render_nadir_pairs(world, job.positions, generators, side=world_set.height)
+    else:
+        pairs = render(world, job.positions, generators, height=world_set.height, width=world_set.width)
     for index, ground, aerial in zip(indices, pairs.ground, pairs.aerial, strict=True):
         Image.fromarray(ground).save(job.folder / _image("ground", index))
         Image.fromarray(aerial).save(job.folder / _image("aerial", index))

@@ -23,7 +23,7 @@ from geodtr.training.world.regions import Region, find_region
 from geodtr.training.world.scene import build_scene
 from geodtr.training.world.terrain import World
 from geodtr.training.world.views.aerial import EXTENT, aerial_view
-from geodtr.training.world.views.nadir import Camera, nadir_frame
+from geodtr.training.world.views.nadir import Camera, draw_camera, nadir_frame
 from geodtr.training.world.workers import checked_workers, run_jobs
 
 FRAMES, TILES = "frames.csv", "tiles/tiles.csv"
@@ -174,15 +174,7 @@ def _tiles(world: World, job: _Job) -> NDArray[np.uint8]:
 
 
 def _draw_camera(flight: FlightSet, random: np.random.Generator) -> tuple[Camera, float]:
-    camera = Camera(
-        altitude=random.uniform(*flight.altitude),
-        heading=random.uniform(0, 360),
-        fov=flight.fov,
-        tilt=flight.tilt * math.sqrt(random.random()),
-        towards=random.uniform(0, 360),
-        height=flight.height,
-        width=flight.width,
-    )
+    camera = draw_camera(random, flight.altitude, flight.tilt, fov=flight.fov, height=flight.height, width=flight.width)
     return camera, random.uniform(0, flight.blur)
 
 

@@ -72,8 +72,8 @@ def find_region(name: str) -> Region:
         ) from None
 
 
-def choose_positions(world: World, region: Region, count: int) -> Positions:
-    """`count` camera positions on the region's roads, [count, 2] world metres, at least 25 m apart.
+def choose_positions(world: World, region: Region, count: int, *, on_roads: bool = True) -> Positions:
+    """`count` camera positions in the region, [count, 2] world metres, at least 25 m apart, on its roads or anywhere.
 
     `world` must have the region's style; otherwise its roads are elsewhere. A smaller count gives the first positions
     of a larger one. Raises ConfigError when `count` exceeds the region's capacity.
@@ -88,7 +88,8 @@ def choose_positions(world: World, region: Region, count: int) -> Positions:
     occupied: dict[tuple[int, int], tuple[float, float]] = {}
     while len(occupied) < count:
         candidates = corner + random.uniform(0, region.side, (_CANDIDATES, 2))
-        for east, north in candidates[_on_road(world, candidates)].tolist():
+        allowed = candidates[_on_road(world, candidates)] if on_roads else candidates
+        for east, north in allowed.tolist():
             i, j = int(east // APART), int(north // APART)
             # One position per cell and none in the cells around it, so that any two are a cell's side apart.
             if not any((i + step, j + stride) in occupied for step in (-1, 0, 1) for stride in (-1, 0, 1)):

@@ -9,9 +9,14 @@ from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.images.nadir import north_up
+from geodtr.runtime.localization.alignment import Aligner, spectra_of
+from geodtr.runtime.localization.map_window import MapWindow
 from geodtr.runtime.sources.registry import open_source
+from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.colours import draw_look, photograph
+from geodtr.training.world.dataset import WorldSet, write_world
 from geodtr.training.world.flight import FlightSet, read_truth, write_flight
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.regions import find_region
@@ -84,3 +89,26 @@ def test_a_flight_is_a_map_and_frames_with_the_truth_about_them(tmp_path: Path) 
 def test_a_flight_out_of_range_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FlightSet(**{"frames": 1, **change})  # type: ignore[arg-type]
+
+
+def test_pairs_of_a_frame_and_a_tile_show_one_place(tmp_path: Path) -> None:
+    """The frame is cropped like the tile, and nearer to it than to any other."""
+    options = WorldSet(pairs=6, height=64, width=64, view="nadir")
+    table = write_world(tmp_path / "set", options, workers=1)
+    pairs = read_pairs(table.parent).pairs
+    ground, aerial = (np.stack([read_image(getattr(pair, name)) for pair in pairs]) for name in ("ground", "aerial"))
+    assert ground.shape == aerial.shape == (6, 64, 64, 3)
+    scores = np.zeros((6, 6))
+    for row, frame in enumerate(ground):
+        for column, tile in enumerate(aerial):
+            window = MapWindow(np.pad(tile, ((32, 32), (32, 32), (0, 0))), np.pad(np.ones((64, 64), bool), 32), 1.0)
+            scores[row, column] = Aligner(frame).align(spectra_of(window), [-16, -8, 0, 8, 16], [60.0]).score
+    assert (scores.argmax(axis=1) == np.arange(6)).mean() > 0.8
+    assert all(pair.heading is not None and min(pair.heading, 360 - pair.heading) <= 20 for pair in pairs)
+    again = write_world(tmp_path / "again", WorldSet(pairs=2, height=64, width=64, view="nadir"), workers=1)
+    assert (again.parent / "ground/000001.png").read_bytes() == (table.parent / "ground/000001.png").read_bytes()
+
+
+def test_nadir_pairs_are_square() -> None:
+    with pytest.raises(ConfigError, match="48x192; nadir frames are cropped to squares"):
+        WorldSet(pairs=1, view="nadir")

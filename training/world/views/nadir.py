@@ -76,6 +76,27 @@ class Camera:
         return np.asarray(rays[:, :2] / -rays[:, 2:], np.float64)
 
 
+def draw_camera(
+    random: np.random.Generator,
+    altitude: tuple[float, float],
+    tilt: float,
+    *,
+    fov: float = 70.0,
+    height: int,
+    width: int,
+) -> Camera:
+    """A camera at any heading, within the range of altitudes, tilted by up to `tilt` degrees any way."""
+    return Camera(
+        altitude=random.uniform(*altitude),
+        heading=random.uniform(0, 360),
+        fov=fov,
+        tilt=tilt * math.sqrt(random.random()),
+        towards=random.uniform(0, 360),
+        height=height,
+        width=width,
+    )
+
+
 def nadir_frame(
     world: World,
     position: NDArray[np.float64],
