@@ -16,6 +16,7 @@ from geodtr.runtime.files.writing import (
     scratch_in,
     sync,
     write_bytes,
+    write_link,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "sha256",
     "sync",
     "write_bytes",
+    "write_link",
 ]
