@@ -82,7 +82,7 @@ def unpack(
 
 @bundle.command()
 def rollback(folder: Folder, as_json: AsJson = False) -> None:
-    """Return to the version before, though the current one be damaged. A second time returns to the newer one."""
+    """Return to the version before, even from a damaged one. A second time returns to the newer one."""
     from geodtr.runtime.archive.install import rollback as go_back
 
     _show(go_back(folder), folder, as_json)

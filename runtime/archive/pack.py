@@ -33,17 +33,22 @@ def pack(
     signer = read_private(key)
     manifest = open_bundle(bundle).manifest
     with ExitStack() as held:
-        folders, leftovers = {"bundle": bundle}, list[Path]()
+        folders = {"bundle": bundle}
+        instead: dict[Path, Path | None] = {}
         if gallery is not None:
             with open_folder(gallery) as opened:
                 require_space(opened.name, opened.manifest, manifest.embedding_id)
-            leftovers = held.enter_context(held_to_copy(gallery))
+            instead = held.enter_context(held_to_copy(gallery))
             folders["gallery"] = gallery
-        files = [(name, folder, path) for name, folder in folders.items() for path in _files(folder)]
-        paths = [file for file in files if file[2] not in leftovers]
+        sources = [
+            (f"{name}/{path.relative_to(folder)}", source)
+            for name, folder in folders.items()
+            for path in _files(folder)
+            if (source := instead.get(path, path)) is not None
+        ]
         entries = [
-            (FileEntry(f"{name}/{path.relative_to(folder)}", path.stat().st_size, sha256(path)), path)
-            for name, folder, path in track(paths, "Hashing files", len(paths))
+            (FileEntry(name, source.stat().st_size, sha256(source)), source)
+            for name, source in track(sources, "Hashing files", len(sources))
         ]
         index = Index(
             format=FORMAT,

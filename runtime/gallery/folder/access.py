@@ -6,13 +6,14 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import lock_file, open_regular
 from geodtr.runtime.gallery.folder.opening import LOCK, LONGEST, open_snapshot, table_errors
-from geodtr.runtime.gallery.folder.table import check_manifest, check_slots, integrity_faults, read_state
+from geodtr.runtime.gallery.folder.table import FILE_NAME, check_manifest, check_slots, integrity_faults, read_state
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 
@@ -55,9 +56,11 @@ def lock(path: Path, closes: ExitStack, *, to_write: bool = True) -> None:
 
 
 @contextmanager
-def held_to_copy(path: Path) -> Iterator[list[Path]]:
-    """Keep writers from a gallery while its files are copied, though it be read-only; yields files that are not of it,
-    left by a compaction that was cut short.
+def held_to_copy(path: Path) -> Iterator[dict[Path, Path | None]]:
+    """Keep writers from a gallery while its files are copied, even from a read-only one.
+
+    Yields what to copy in place of some of its files: nothing for what a compaction left that was cut short, and for a
+    table with a log one that has the log's changes. The first reader would merge them, and change the files.
 
     Raises GalleryError when it has a writer, its parts do not fit, or, in the end, when a writer came that nothing
     could keep away.
@@ -71,10 +74,29 @@ def held_to_copy(path: Path) -> Iterator[list[Path]]:
             except FileNotFoundError:
                 free = True
             # Held open, because the last connection to be closed may rewrite the table.
-            leftovers = check_parts(path, open_snapshot(path, closes), manifest).leftovers()
-        yield leftovers
+            database = open_snapshot(path, closes)
+            instead: dict[Path, Path | None] = dict.fromkeys(check_parts(path, database, manifest).leftovers())
+            log = path / f"{FILE_NAME}-wal"
+            if log.exists() and log.stat().st_size:
+                instead[log], instead[path / FILE_NAME] = None, _merged(path, database, closes)
+        yield instead
         if free and (path / LOCK).exists():
             raise GalleryError(f"{path} was written by another process meanwhile. Repeat when it has ended.")
+
+
+def _merged(path: Path, database: sqlite3.Connection, closes: ExitStack) -> Path:
+    """A copy of the table without a log, until `closes` is closed."""
+    try:
+        copy = Path(closes.enter_context(TemporaryDirectory())) / FILE_NAME
+        with closing(sqlite3.connect(copy)) as target:
+            database.backup(target)
+            target.execute("PRAGMA journal_mode = WAL")
+    except (OSError, sqlite3.OperationalError) as error:
+        raise GalleryError(
+            f"The table of {path} has changes in a log, so that a copy with them is packed, and none could be made "
+            f"({error}). Name a folder that has room for {FILE_NAME}: export TMPDIR=FOLDER"
+        ) from None
+    return copy
 
 
 def check_parts(path: Path, database: sqlite3.Connection, manifest: GalleryManifest) -> DescriptorFiles:

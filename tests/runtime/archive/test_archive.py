@@ -243,6 +243,24 @@ def test_a_writer_that_nothing_could_keep_away_is_noticed(
     assert not (tmp_path / "x.tar").exists()
 
 
+def test_changes_in_a_log_are_packed_so_that_using_the_gallery_changes_no_file(
+    archives: Path, packed_world: TinyWorld, tmp_path: Path
+) -> None:
+    gallery = shutil.copytree(packed_world.gallery, tmp_path / "gallery")
+    with open_gallery(gallery):  # for this reader the log is kept
+        with FolderWriter(gallery) as writer:
+            writer.remove(["000.png"])
+        assert (gallery / "references.sqlite-wal").stat().st_size
+        pack.pack(packed_world.bundle, gallery, archives / "key", tmp_path / "x.tar", note="with a log")
+    device = tmp_path / "device"
+    unpack(tmp_path / "x.tar", device, [archives / "key.pub"])
+    with open_gallery(device / "current" / "gallery") as opened:
+        assert len(opened) == 8
+    with FolderWriter(device / "current" / "gallery"):
+        pass
+    assert note_of(device) == "with a log"
+
+
 def test_what_a_cut_compaction_left_is_not_packed(archives: Path, packed_world: TinyWorld, tmp_path: Path) -> None:
     gallery = shutil.copytree(packed_world.gallery, tmp_path / "gallery")
     (left,) = gallery.glob("descriptors-*.float32")
