@@ -49,6 +49,12 @@ class ArchiveError(UserError):
     """An archive is damaged, not signed by a trusted key, or cannot be installed; or a key file holds no key."""
 
 
+class VersionDamaged(ArchiveError):
+    """An installed version is not what a trusted key signed."""
+
+    exit_code = 1
+
+
 class GalleryError(UserError):
     """A gallery is missing, corrupt, or lacks what the call needs."""
 

@@ -40,7 +40,7 @@ from geodtr.training.loop import train
 from geodtr.training.run_files import LAST
 from geodtr.training.world.dataset import WorldSet, write_world
 
-pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes"]
+pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes", "signed_archives"]
 
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """The precisions that the trained model is built in for all tests."""

@@ -10,7 +10,7 @@ from geodtr.cli.options import GALLERY_HELP, AsJson, BundlePath, Headings, out_o
 from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
-    from geodtr.runtime.archive.install import Version
+    from geodtr.runtime.archive.versions import Version
 
 bundle = typer.Typer(
     no_args_is_help=True,
@@ -64,7 +64,7 @@ def unpack(
         ),
     ] = None,
     allow_older: Annotated[
-        bool, typer.Option("--allow-older", help="Accept an archive that was made before the current version.")
+        bool, typer.Option("--allow-older", help="Accept an archive that was made before the last one installed.")
     ] = False,
     elsewhere: Annotated[
         bool, typer.Option("--elsewhere", help="Accept a bundle that does not run on this machine.")
@@ -73,7 +73,7 @@ def unpack(
 ) -> None:
     """Install an archive: FOLDER/current/bundle and FOLDER/current/gallery are its version from then on.
 
-    Whenever this is killed, they are the old version or the new one.
+    Whenever this is killed, they are the old version or the new one. The archive of the current version repairs it.
     """
     from geodtr.runtime.archive.install import unpack as install
 
@@ -86,7 +86,7 @@ def unpack(
 
 @bundle.command()
 def rollback(folder: Folder, as_json: AsJson = False) -> None:
-    """Return to the version before the current one. A second time returns to the newer one."""
+    """Return to the version before, even from a damaged one. A second time returns to the newer one."""
     from geodtr.runtime.archive.install import rollback as go_back
 
     _show(go_back(folder), folder, as_json)
@@ -94,7 +94,7 @@ def rollback(folder: Folder, as_json: AsJson = False) -> None:
 
 @bundle.command()
 def verify(folder: Folder, as_json: AsJson = False) -> None:
-    """Read every file of the current version and compare it with what was signed."""
+    """Read every file of the current version and compare it with what was signed; exits with 1 if one differs."""
     from geodtr.runtime.archive.install import verify as read_all
 
     _show(read_all(folder), folder, as_json)
@@ -130,7 +130,7 @@ def triton(
 
 
 def _show(version: "Version", folder: Path, as_json: bool) -> None:
-    from geodtr.runtime.archive.install import CURRENT
+    from geodtr.runtime.archive.versions import CURRENT
 
     if as_json:
         show_json(version)

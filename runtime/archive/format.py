@@ -14,7 +14,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,7 @@ from geodtr.runtime.files.documents import MAX_BYTES, decode_json, encode_json
 
 FORMAT = 1
 INDEX, SIGNATURE = "index.json", "signature"
+_CREATED = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _PATH = re.compile(r"(bundle|gallery)(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 _LONGEST = 100
 """Bytes of a path in one header of tar."""
@@ -38,6 +39,18 @@ class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     bytes: int
     sha256: str
+
+
+class Signed(NamedTuple):
+    """The bytes of an index, and the signature of them."""
+
+    content: bytes
+    signature: bytes
+
+    @property
+    def check(self) -> str:
+        """The end of a version's id, by which damage to the index is found."""
+        return hashlib.sha256(self.content).hexdigest()[:8]
 
 
 class Index(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,10 +94,11 @@ def decode_index(content: bytes, name: str) -> Index:
         ) from None
     paths = [entry.path for entry in index.files]
     sizes = all(entry.bytes >= 0 for entry in index.files)
-    if index.format != FORMAT or not sizes or not all(map(can_hold, paths)) or len({*paths}) < len(paths):
+    known = index.format == FORMAT and sizes and _CREATED.fullmatch(index.created)
+    if not known or not all(map(can_hold, paths)) or len({*paths}) < len(paths):
         raise ArchiveError(
-            f"{name} is in format {index.format}, or lists files as no version known here does; this one reads format "
-            f"{FORMAT}. Update geodtr-export."
+            f"{name} is in format {index.format}, or has a time or lists files as no version known here does; this one "
+            f"reads format {FORMAT}. Update geodtr-export."
         )
     return index
 
@@ -114,9 +128,9 @@ class ArchiveReader:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
 
-    def read_signed(self) -> tuple[bytes, bytes]:
+    def read_signed(self) -> Signed:
         """The index's bytes, which nothing vouches for yet, and the signature of them."""
-        return self._small(INDEX, MAX_BYTES), self._small(SIGNATURE, SIGNATURE_BYTES)
+        return Signed(self._small(INDEX, MAX_BYTES), self._small(SIGNATURE, SIGNATURE_BYTES))
 
     def extract(self, files: Sequence[FileEntry], folder: Path) -> Iterator[FileEntry]:
         """Write each listed file below `folder` and yield its entry. Raises ArchiveError at the first that differs."""

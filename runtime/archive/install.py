@@ -1,40 +1,39 @@
-"""The folder on a device that archives are installed into, one version beside the other.
+"""Install archives on a device, return to the version before, and verify the one in use. versions.py has the folder."""
 
-    current             the version in use: current/bundle and current/gallery are what commands are given
-    previous            the one before it, to which `rollback` returns
-    versions/ID/        bundle/, gallery/, index.json and signature as they came
-    trusted.pem         public keys of those whose archives are accepted
-
-A version is a new folder that is synced and renamed when it is whole, and `current` is a symbolic link that is replaced
-in one step. So current/bundle is the old version or the new one, whenever a process is killed.
-"""
-
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256 as hash_of
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from geodtr.runtime.archive.format import INDEX, SIGNATURE, ArchiveReader, Index, decode_index
-from geodtr.runtime.archive.keys import as_pem, is_signed, read_public
+from geodtr.runtime.archive.format import INDEX, SIGNATURE, ArchiveReader, Index, Signed, decode_index
+from geodtr.runtime.archive.keys import as_pem, is_signed, read_public, read_trusted
+from geodtr.runtime.archive.versions import (
+    CURRENT,
+    PREVIOUS,
+    TRUSTED,
+    Version,
+    accept_from,
+    accepted_from,
+    changing,
+    free_place,
+    id_of,
+    link,
+    linked,
+    make_current,
+    remove_others,
+    verified,
+    whole,
+)
 from geodtr.runtime.doctor import examine_bundle
-from geodtr.runtime.errors import ArchiveError
-from geodtr.runtime.files import locked, make_folder, new_folder, readable, sha256, sync, write_bytes
+from geodtr.runtime.errors import ArchiveError, VersionDamaged
+from geodtr.runtime.files import make_folder, new_folder, readable, write_bytes
 from geodtr.runtime.files.foreign_text import escape_controls
 from geodtr.runtime.progress import Track, untracked
 
-CURRENT, PREVIOUS, VERSIONS, TRUSTED = "current", "previous", "versions", "trusted.pem"
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 _NOTHING = "{folder} holds no version. To install one: geodtr-export bundle unpack ARCHIVE {folder}"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """An installed version: its id, its folder, and its index."""
-
-    id: str
-    path: Path
-    index: Index
 
 
 def unpack(
@@ -46,136 +45,126 @@ def unpack(
     elsewhere: bool = False,
     track: Track = untracked,
 ) -> Version:
-    """Install `archive` in `folder` and make it the current version.
+    """Install `archive` in `folder` and make it the current version. Of a version that is there, damage is repaired.
 
     `trust` names files of public keys; they are kept in the folder, so that an update needs none. `allow_older` accepts
-    an archive that was made before the current version, `elsewhere` a bundle that does not run on this machine.
-    Raises ArchiveError when the archive is not signed by a trusted key, is damaged, is older, or does not run here. The
-    current version then is the one before.
+    an archive that was made before the last one that was installed, `elsewhere` a bundle that does not run on this
+    machine. Raises ArchiveError when the archive is not signed by a trusted key, is damaged, is older, or does not run
+    here. The current version then is the one before.
     """
+    named = [key for path in trust for key in read_public(path)]
     with readable(ArchiveError):
         file = archive.open("rb")
     with file:
-        keys = read_public([*trust, *([folder / TRUSTED] if (folder / TRUSTED).exists() else [])])
-        if not keys:
-            raise ArchiveError(
-                f"{folder} trusts no key yet. Name the public key of those who sign its archives: --trust KEY.pub"
-            )
         reader = ArchiveReader(file, str(archive))
-        content, signature = reader.read_signed()
-        if not is_signed(content, signature, keys):
-            raise ArchiveError(
-                f"{archive} is not signed by a key that {folder} trusts, or was altered: nothing was installed. If "
-                "you trust the key of those who made it, name it: --trust KEY.pub"
-            )
-        index = decode_index(content, str(archive))
-        id = f"{index.created}-{hash_of(content).hexdigest()[:8]}"
+        signed = reader.read_signed()
+        _require_trusted(archive, signed, folder, named)
+        index = decode_index(signed.content, str(archive))
+        arrived = _Arrived(archive, reader, signed, index)
         make_folder(folder)
-        with _changing(folder):
-            now = current(folder)
-            if now is not None and index.created < now.index.created and not allow_older:
-                raise ArchiveError(
-                    f"{archive} was made at {index.created}, before the current version ({now.index.created}). To "
-                    "install it all the same: --allow-older"
-                )
-            path = folder / VERSIONS / id
-            if not path.exists():
-                with new_folder(path) as unfinished:
-                    for _ in track(reader.extract(index.files, unfinished), "Unpacking files", len(index.files)):
-                        pass
-                    (unfinished / INDEX).write_bytes(content)
-                    (unfinished / SIGNATURE).write_bytes(signature)
-                    if not elsewhere:
-                        _require_it_runs(unfinished / "bundle", archive)
-            _require_whole(path, index)
-            write_bytes(folder / TRUSTED, as_pem(keys))
-            if now is None or now.id != id:
-                # In this order: killed in between, it has the old version, and only the way back is lost.
-                if now is not None:
-                    _link(folder, PREVIOUS, now.id)
-                _link(folder, CURRENT, id)
-            _remove_others(folder)
-    return Version(id, path, index)
+        with changing(folder):
+            since = "" if allow_older else _require_newer(arrived, folder)
+            path = whole(folder, arrived.id, signed, index)
+            if path is None:
+                path = free_place(folder, arrived.id)
+                _extract(arrived, path, elsewhere, track)
+            # Again, and into what is in the file now: a key may have been withdrawn, or added, since.
+            _require_trusted(archive, signed, folder, named)
+            _add_trusted(folder, named)
+            # Before the link: killed in between, it accepts no older archive than it would have.
+            accept_from(folder, max(since, index.created))
+            make_current(folder, path)
+            remove_others(folder)
+    return Version(arrived.id, path, index)
 
 
 def rollback(folder: Path) -> Version:
-    """Make the previous version the current one. Raises ArchiveError when there is none or it is damaged."""
-    if current(folder) is None:
+    """Make the previous version the current one, which may be damaged. Raises ArchiveError when there is none before,
+    or it is not what a trusted key signed.
+    """
+    if linked(folder, CURRENT) is None:
         raise ArchiveError(_NOTHING.format(folder=folder))
-    with _changing(folder):
-        now, before = current(folder), _version(folder, PREVIOUS)
-        if now is None or before is None or before.id == now.id:
+    with changing(folder):
+        now, before = linked(folder, CURRENT), linked(folder, PREVIOUS)
+        if now is None or before is None or not before.is_dir() or id_of(before) == id_of(now):
             raise ArchiveError(f"{folder} holds no version before the current one: there is nothing to return to.")
-        _require_whole(before.path, before.index)
-        _link(folder, CURRENT, before.id)
-        _link(folder, PREVIOUS, now.id)
-    return before
+        try:
+            version = verified(before, folder)
+        except VersionDamaged as error:
+            raise ArchiveError(f"The version before cannot be returned to: {error}") from None
+        link(folder, CURRENT, before)
+        link(folder, PREVIOUS, now)
+    return version
 
 
-def current(folder: Path) -> Version | None:
-    """The version in use, None where nothing is installed yet. Raises ArchiveError when its index cannot be read."""
-    return _version(folder, CURRENT)
+def current(folder: Path) -> Path | None:
+    """The folder of the version in use, None where nothing is installed."""
+    path = linked(folder, CURRENT)
+    return path if path is not None and path.is_dir() else None
 
 
 def verify(folder: Path) -> Version:
-    """Read every file of the current version. Raises ArchiveError naming what differs from the signed index."""
-    now = current(folder)
+    """Read every file of the current version. Raises VersionDamaged naming what differs from the signed index."""
+    now = linked(folder, CURRENT)
     if now is None:
-        raise ArchiveError(f"{folder} holds no version. To install one: geodtr-export bundle unpack ARCHIVE {folder}")
-    keys = read_public([folder / TRUSTED])
-    with readable(ArchiveError):
-        signed = is_signed((now.path / INDEX).read_bytes(), (now.path / SIGNATURE).read_bytes(), keys)
-    if not signed:
-        raise ArchiveError(f"{now.path / INDEX} is not what was signed. Install the archive again.")
-    _require_whole(now.path, now.index)
-    return now
+        raise ArchiveError(_NOTHING.format(folder=folder))
+    return verified(now, folder)
 
 
-@contextmanager
-def _changing(folder: Path) -> Iterator[None]:
-    with locked(folder) as lock:
-        if lock == "another's":
-            raise ArchiveError(f"Another process installs in {folder} now. Repeat when it has ended.")
-        yield
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """An archive whose signature is verified, open at its first file."""
+
+    path: Path
+    reader: ArchiveReader
+    signed: Signed
+    index: Index
+
+    @property
+    def id(self) -> str:
+        return f"{self.index.created}-{self.signed.check}"
 
 
-def _version(folder: Path, link: str) -> Version | None:
-    place = folder / link
-    if not place.is_symlink():
-        if place.exists():
-            raise ArchiveError(f"{place} is not a link that `bundle unpack` makes. Move it elsewhere.")
-        return None
-    path = folder / place.readlink()
-    if not path.is_dir():
-        return None
-    with readable(ArchiveError):
-        content = (path / INDEX).read_bytes()
-    return Version(path.name, path, decode_index(content, str(path)))
+def _require_trusted(archive: Path, signed: Signed, folder: Path, named: Sequence["Ed25519PublicKey"]) -> None:
+    keys = [*named, *read_trusted(folder / TRUSTED)]
+    if not keys:
+        raise ArchiveError(
+            f"{folder} trusts no key. Name the public key of those who sign its archives: --trust KEY.pub"
+        )
+    if not is_signed(*signed, keys):
+        raise ArchiveError(
+            f"{archive} is not signed by a key that {folder} trusts, or was altered: nothing was installed. If you "
+            "trust the key of those who made it, name it: --trust KEY.pub"
+        )
 
 
-def _link(folder: Path, name: str, id: str) -> None:
-    unfinished = folder / f".{name}.unfinished"
-    unfinished.unlink(missing_ok=True)
-    unfinished.symlink_to(Path(VERSIONS) / id)
-    unfinished.replace(folder / name)
-    sync(folder)
+def _add_trusted(folder: Path, named: Sequence["Ed25519PublicKey"]) -> None:
+    held = read_trusted(folder / TRUSTED)
+    keys = as_pem([*held, *named])
+    if keys != as_pem(held):
+        write_bytes(folder / TRUSTED, keys)
 
 
-def _remove_others(folder: Path) -> None:
-    """Remove versions to which no link leads, unfinished ones too. A process that has a file of one open keeps it."""
-    kept = {(folder / name).readlink().name for name in (CURRENT, PREVIOUS) if (folder / name).is_symlink()}
-    for path in (folder / VERSIONS).iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+def _require_newer(arrived: _Arrived, folder: Path) -> str:
+    """The time that archives must not be older than. The version in use can be repaired though it is older."""
+    since, now = accepted_from(folder), linked(folder, CURRENT)
+    if arrived.index.created < since and (now is None or id_of(now) != arrived.id):
+        raise ArchiveError(
+            f"{arrived.path} was made at {arrived.index.created}, before the last archive that was installed here "
+            f"({since}). To install it all the same: --allow-older"
+        )
+    return since
 
 
-def _require_whole(path: Path, index: Index) -> None:
-    for entry in index.files:
-        file, digest = path / entry.path, None
-        with suppress(OSError):
-            digest = sha256(file) if file.stat().st_size == entry.bytes else None
-        if digest != entry.sha256:
-            raise ArchiveError(f"{file} is missing or damaged. Remove {path} and install its archive again.")
+def _extract(arrived: _Arrived, path: Path, elsewhere: bool, track: Track) -> None:
+    files = arrived.index.files
+    with new_folder(path) as unfinished:
+        for _ in track(arrived.reader.extract(files, unfinished), "Unpacking files", len(files)):
+            pass
+        (unfinished / INDEX).write_bytes(arrived.signed.content)
+        (unfinished / SIGNATURE).write_bytes(arrived.signed.signature)
+        if not elsewhere:
+            _require_it_runs(unfinished / "bundle", arrived.path)
 
 
 def _require_it_runs(bundle: Path, archive: Path) -> None:

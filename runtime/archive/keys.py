@@ -3,13 +3,12 @@
 Sources: RFC 8032 (the signature), RFC 8410 (the keys' encoding).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geodtr.runtime.errors import ArchiveError, UserError
-from geodtr.runtime.files import check_new_file, make_folder, write_bytes
+from geodtr.runtime.files import check_new_file, new_pair
 from geodtr.runtime.files.documents import read_document
 from geodtr.runtime.installation import naming_extras
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 SIGNATURE_BYTES = 64
 _MAX_BYTES = 64 << 10
-_END = b"-----END PUBLIC KEY-----"
+_BEGIN, _END = b"-----BEGIN ", b"-----END PUBLIC KEY-----"
 _MADE_BY = "`geodtr-export bundle key KEY` writes KEY and KEY.pub."
 
 
@@ -34,15 +33,11 @@ def new_key(path: Path) -> Path:
     public = path.with_name(f"{path.name}.pub")
     for file in (path, public):
         check_new_file(file)
-    make_folder(path.parent)
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
-    # Not by a file of the usual mode that is changed afterwards: others could open that one meanwhile.
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as written:
-        written.write(secret)
-        written.flush()
-        os.fsync(written.fileno())
-    write_bytes(public, key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo))
+    with new_pair(path, public, private=True) as (one, other):
+        one.write_bytes(secret)
+        other.write_bytes(as_pem([key.public_key()]))
     return public
 
 
@@ -64,24 +59,24 @@ def read_private(path: Path) -> "Ed25519PrivateKey":
     return key
 
 
-def read_public(paths: Sequence[Path]) -> list["Ed25519PublicKey"]:
-    """The public keys in PEM files, each of which may hold several. Raises ArchiveError when one holds none."""
-    from_library()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+def read_public(path: Path) -> list["Ed25519PublicKey"]:
+    """The public keys in the PEM file `path`. Raises ArchiveError when it holds none, or other PEM blocks."""
+    keys = _public_keys(path)
+    if not keys:
+        raise ArchiveError(f"{path} does not hold Ed25519 public keys in PEM format. {_MADE_BY}")
+    return keys
 
-    keys = list[Ed25519PublicKey]()
-    for path in paths:
-        blocks = [block + _END for block in _read(path).split(_END)[:-1]]
-        try:
-            loaded = [load_pem_public_key(block) for block in blocks]
-        except (ValueError, UnsupportedAlgorithm):
-            loaded = []
-        own = [key for key in loaded if isinstance(key, Ed25519PublicKey)]
-        if not own or len(own) < len(loaded):
-            raise ArchiveError(f"{path} does not hold Ed25519 public keys in PEM format. {_MADE_BY}")
-        keys.extend(own)
+
+def read_trusted(path: Path) -> list["Ed25519PublicKey"]:
+    """The public keys in the PEM file `path`: none where it is missing or empty. Raises ArchiveError when it holds
+    other PEM blocks.
+    """
+    keys = _public_keys(path) if path.exists() else []
+    if keys is None:
+        raise ArchiveError(
+            f"{path} is damaged: it holds something else than Ed25519 public keys in PEM format. Mend it; or remove it "
+            "and name the keys to trust: geodtr-export bundle unpack --trust KEY.pub"
+        )
     return keys
 
 
@@ -110,6 +105,22 @@ def from_library() -> None:
     """Raise MissingDependency, with the command that installs it, without the library that signs."""
     with naming_extras():
         import cryptography  # noqa: F401 (only to see whether it can be imported)
+
+
+def _public_keys(path: Path) -> list["Ed25519PublicKey"] | None:
+    """The keys in a PEM file, none where it has no PEM blocks; None where a block is cut short or something else."""
+    from_library()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    content = _read(path)
+    try:
+        loaded = [load_pem_public_key(block + _END) for block in content.split(_END)[:-1]]
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    keys = [key for key in loaded if isinstance(key, Ed25519PublicKey)]
+    return keys if len(keys) == content.count(_BEGIN) else None
 
 
 def _read(path: Path) -> bytes:

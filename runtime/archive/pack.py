@@ -11,8 +11,8 @@ from geodtr.runtime.archive.keys import read_private
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import ArchiveError
 from geodtr.runtime.files import check_new_file, check_regular, new_file, sha256
+from geodtr.runtime.gallery.folder.access import held_to_copy
 from geodtr.runtime.gallery.folder.reader import open_folder
-from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.progress import Track, untracked
 
@@ -25,7 +25,7 @@ def pack(
 ) -> Index:
     """Write the archive `out` of `bundle` and, if given, `gallery`, signed by the private key in the file `key`.
 
-    The gallery is held against other writers meanwhile.
+    The gallery is held against writers meanwhile, and may be read-only.
     Raises OutputExists when `out` exists, BundleError and GalleryError when a folder is damaged or in use,
     EmbeddingSpaceMismatch when the gallery was built with another model, ArchiveError when a file's name is too long.
     """
@@ -34,15 +34,21 @@ def pack(
     manifest = open_bundle(bundle).manifest
     with ExitStack() as held:
         folders = {"bundle": bundle}
+        instead: dict[Path, Path | None] = {}
         if gallery is not None:
             with open_folder(gallery) as opened:
                 require_space(opened.name, opened.manifest, manifest.embedding_id)
-            held.enter_context(FolderWriter(gallery))
+            instead = held.enter_context(held_to_copy(gallery))
             folders["gallery"] = gallery
-        paths = [(name, folder, path) for name, folder in folders.items() for path in _files(folder)]
+        sources = [
+            (f"{name}/{path.relative_to(folder)}", source)
+            for name, folder in folders.items()
+            for path in _files(folder)
+            if (source := instead.get(path, path)) is not None
+        ]
         entries = [
-            (FileEntry(f"{name}/{path.relative_to(folder)}", path.stat().st_size, sha256(path)), path)
-            for name, folder, path in track(paths, "Hashing files", len(paths))
+            (FileEntry(name, source.stat().st_size, sha256(source)), source)
+            for name, source in track(sources, "Hashing files", len(sources))
         ]
         index = Index(
             format=FORMAT,
@@ -53,8 +59,10 @@ def pack(
             files=tuple(entry for entry, _ in entries),
         )
         content = encode_index(index)
-        with new_file(out) as temporary, temporary.open("wb") as file:
-            write_archive(file, content, signer.sign(content), list(track(entries, "Packing files", len(entries))))
+        with new_file(out) as temporary:
+            with temporary.open("wb") as file:
+                write_archive(file, content, signer.sign(content), list(track(entries, "Packing files", len(entries))))
+            held.close()  # raises where the gallery was written meanwhile
     return index
 
 

@@ -17,6 +17,7 @@ from geodtr.runtime.files.writing import (
     signals_held,
     sync,
     write_bytes,
+    write_link,
 )
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "signals_held",
     "sync",
     "write_bytes",
+    "write_link",
 ]

@@ -27,20 +27,21 @@ Lock = Literal["ours", "another's", "none"]
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
     An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part. What a
-    killed process left of the same file is taken over.
+    killed process left of the same file is taken over. A `private` file can be read by its owner only, from the start.
     Raises UserError when the place cannot be written.
     """
     path = path.resolve()
     with _explained(path), ExitStack() as closes:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_file(path, closes)
+        temporary = _temporary_file(path, closes, private)
         try:
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            if not private:
+                temporary.chmod(0o666 & ~_umask())
             sync(temporary)
             temporary.replace(path)
         except BaseException:
@@ -50,11 +51,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+def new_pair(first: Path, second: Path, *, private: bool = False) -> Iterator[tuple[Path, Path]]:
     """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
-    the process has a handler for waits until both have their places.
+    the process has a handler for waits until both have their places. `private` is the first.
     """
-    with signals_held() as hold, new_file(first) as one, new_file(second) as other:
+    with signals_held() as hold, new_file(first, private=private) as one, new_file(second) as other:
         yield one, other
         hold()
         # What the disk refuses, it refuses before either has its place.
@@ -130,8 +131,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def make_folder(path: Path) -> None:
     """Make the folder `path` unless it is there. Raises UserError when it cannot be made."""
-    with _explained(path.resolve()):
+    path = path.resolve()
+    with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def write_link(path: Path, target: Path) -> None:
+    """Make `path` a symbolic link to `target`, durably and in one step, where nothing or another link is. Raises
+    UserError when it cannot be made.
+    """
+    path = path.parent.resolve() / path.name
+    with _explained(path):
+        unfinished = path.with_name(f".{path.name[:_KEPT]}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        unfinished.symlink_to(target)
+        unfinished.replace(path)
+        sync(path.parent)
 
 
 def check_new_folder(path: Path) -> None:
@@ -203,21 +218,23 @@ def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
     return "ours"
 
 
-def _temporary_file(path: Path, closes: ExitStack) -> Path:
+def _temporary_file(path: Path, closes: ExitStack, private: bool) -> Path:
     """An empty file beside `path`, held until `closes` is closed.
 
     Its name is always the same, so that the next process finds what a killed one left without looking through the
-    folder. Where another process holds that, or something else is there, the name is a random one.
+    folder. Where another process holds that, or something else is there, the name is a random one. So is a private
+    file's: others could have made the usual one, or opened it.
     """
     begin, end = f".{path.name[:_KEPT]}.unfinished", path.suffix[:_KEPT]
     temporary = path.with_name(begin + end)
-    with suppress(OSError, UserError):
-        descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT, UserError)
-        closes.callback(os.close, descriptor)
-        # Else it is another's, or was until now and has become the file that it was made for.
-        if lock_file(descriptor) == "ours" and os.path.samestat(os.fstat(descriptor), temporary.lstat()):
-            os.ftruncate(descriptor, 0)
-            return temporary
+    if not private:
+        with suppress(OSError, UserError):
+            descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT, UserError)
+            closes.callback(os.close, descriptor)
+            # Else it is another's, or was until now and has become the file that it was made for.
+            if lock_file(descriptor) == "ours" and os.path.samestat(os.fstat(descriptor), temporary.lstat()):
+                os.ftruncate(descriptor, 0)
+                return temporary
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{begin}-", suffix=end)
     os.close(handle)
     return Path(name)

@@ -1,4 +1,4 @@
-"""A gallery folder held by its one writer, and what the disk and its permissions refuse that writer."""
+"""A gallery folder held by its one writer, or against writers; and what the disk and its permissions refuse."""
 
 import errno
 import os
@@ -6,22 +6,35 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import lock_file, open_regular
-from geodtr.runtime.gallery.folder.opening import LOCK, LONGEST
+from geodtr.runtime.gallery.folder.opening import LOCK, LONGEST, open_snapshot, table_errors
+from geodtr.runtime.gallery.folder.table import FILE_NAME, check_manifest, check_slots, integrity_faults, read_state
+from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
+from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 
 _TRIES, _PAUSE = 10, 0.02
 """So often, and after so many seconds, is a lock tried again that a reader may hold for a moment (opening.py)."""
 _LITTLE = 1 << 20
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def lock(path: Path, closes: ExitStack) -> None:
-    """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends."""
-    file = open_regular(path / LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
+def lock(path: Path, closes: ExitStack, *, to_write: bool = True) -> None:
+    """Hold the writer's lock until `closes` is closed; the operating system releases it when the process ends.
+
+    Raises FileNotFoundError where there is none and, not `to_write`, none can be made.
+    """
+    try:
+        file = open_regular(path / LOCK, os.O_RDWR | os.O_CREAT, GalleryError)
+    except OSError as error:
+        if to_write or error.errno not in _READ_ONLY:
+            raise
+        file = open_regular(path / LOCK, os.O_RDONLY, GalleryError)
     closes.callback(os.close, file)
     held = lock_file(file)
     for _ in range(_TRIES):
@@ -43,6 +56,64 @@ def lock(path: Path, closes: ExitStack) -> None:
 
 
 @contextmanager
+def held_to_copy(path: Path) -> Iterator[dict[Path, Path | None]]:
+    """Keep writers from a gallery while its files are copied, even from a read-only one.
+
+    Yields what to copy in place of some of its files: nothing for what a compaction left that was cut short, and for a
+    table with a log one that has the log's changes. The first reader would merge them, and change the files.
+
+    Raises GalleryError when it has a writer, its parts do not fit, or, in the end, when a writer came that nothing
+    could keep away.
+    """
+    manifest = read_gallery_manifest(path)
+    with ExitStack() as closes:
+        free = False
+        with table_errors(path), refusals(path):
+            try:
+                lock(path, closes, to_write=False)
+            except FileNotFoundError:
+                free = True
+            # Held open, because the last connection to be closed may rewrite the table.
+            database = open_snapshot(path, closes)
+            instead: dict[Path, Path | None] = dict.fromkeys(check_parts(path, database, manifest).leftovers())
+            log = path / f"{FILE_NAME}-wal"
+            if log.exists() and log.stat().st_size:
+                instead[log], instead[path / FILE_NAME] = None, _merged(path, database, closes)
+        yield instead
+        if free and (path / LOCK).exists():
+            raise GalleryError(f"{path} was written by another process meanwhile. Repeat when it has ended.")
+
+
+def _merged(path: Path, database: sqlite3.Connection, closes: ExitStack) -> Path:
+    """A copy of the table without a log, until `closes` is closed."""
+    try:
+        copy = Path(closes.enter_context(TemporaryDirectory())) / FILE_NAME
+        with closing(sqlite3.connect(copy)) as target:
+            database.backup(target)
+            target.execute("PRAGMA journal_mode = WAL")
+    except (OSError, sqlite3.OperationalError) as error:
+        raise GalleryError(
+            f"The table of {path} has changes in a log, so that a copy with them is packed, and none could be made "
+            f"({error}). Name a folder that has room for {FILE_NAME}: export TMPDIR=FOLDER"
+        ) from None
+    return copy
+
+
+def check_parts(path: Path, database: sqlite3.Connection, manifest: GalleryManifest) -> DescriptorFiles:
+    """The descriptors of a gallery, all of whose parts were compared with what was written: the table's pages with each
+    other, manifest and state with their checksums, numbers of rows with the files.
+    """
+    for fault in integrity_faults(database, 1):
+        raise sqlite3.DatabaseError(fault)
+    check_manifest(path, database)
+    state = read_state(database)
+    check_slots(database)
+    files = DescriptorFiles(path, state.generation, manifest.descriptor_size, manifest.storage)
+    files.check(state.slots)
+    return files
+
+
+@contextmanager
 def refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
     """Convert errors of the disk or its permissions into a GalleryError; `folder`: where `path` is while it is made."""
     try:
@@ -52,7 +123,7 @@ def refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _no_space(path) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _READ_ONLY:
             raise _read_only(path) from None
         raise
     except sqlite3.DataError:

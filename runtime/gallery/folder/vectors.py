@@ -119,16 +119,13 @@ class DescriptorFiles:
             path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Unlink what a compaction that was cut short left before or after its switch: the generations beside this one.
-
-        What else is in the folder, no writer can have left.
-        """
-        for path in self._leftovers():
+        """Unlink them. What else is in the folder, no writer can have left."""
+        for path in self.leftovers():
             path.unlink()
 
     def set_leftovers_aside(self) -> None:
         """Rename them, so that a person can look at them."""
-        for path in self._leftovers():
+        for path in self.leftovers():
             path.rename(path.with_name(f"set-aside-{path.name}"))
 
     def set_rest_aside(self, slots: int) -> None:
@@ -139,7 +136,8 @@ class DescriptorFiles:
             if rest := file.read():
                 write_bytes(self.folder / f"set-aside-{exact.path.name}-from-row-{slots}", rest)
 
-    def _leftovers(self) -> list[Path]:
+    def leftovers(self) -> list[Path]:
+        """The files of the generations beside this one, which a compaction that was cut short left."""
         beside = [replace(self, generation=self.generation + step) for step in (-1, 1)]
         return [path for files in beside for path in files.paths if check_regular(path, GalleryError)]
 

@@ -6,7 +6,6 @@ the disk, an interrupted one has no effect. The next writer drops its leftovers.
 A writer verifies the gallery's state before it changes anything: FolderWriter._verify.
 """
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -16,17 +15,14 @@ import numpy as np
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_descriptors
-from geodtr.runtime.gallery.folder.access import lock, refusals
+from geodtr.runtime.gallery.folder.access import check_parts, lock, refusals
 from geodtr.runtime.gallery.folder.opening import KEPT_LOG, LOCK, create, open_for_writing, table_errors, transaction
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     FILE_NAME,
     State,
-    check_manifest,
-    check_slots,
     complete_schema,
     has_checksums,
-    integrity_faults,
     read_removed,
     read_state,
     write_state,
@@ -231,22 +227,15 @@ class FolderWriter:
             self.path.rmdir()
 
     def _verify(self) -> None:
-        """Compare all that a writer goes by with what was written: the table's pages with each other, manifest and
-        state with their checksums, numbers of rows with the files.
+        """Compare all that a writer goes by with what was written: check_parts.
 
         Then what an interrupted compaction left is known by its generation, and is removed. By the state of an earlier
         version, which has no checksum, nothing is deleted: it is moved aside. So are descriptors whose references may
         be in a log that was damaged.
         """
-        for fault in integrity_faults(self._database, 1):
-            raise sqlite3.DatabaseError(fault)
-        check_manifest(self.path, self._database)
-        state = self.state
-        check_slots(self._database)
-        files = self._files(state)
-        files.check(state.slots)
+        files = check_parts(self.path, self._database, self.manifest)
         if any(self.path.glob(f"{KEPT_LOG}*")):
-            files.set_rest_aside(state.slots)
+            files.set_rest_aside(self.state.slots)
         if has_checksums(self._database):
             files.remove_leftovers()
         else:

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
-from geodtr.runtime.files import check_new_file, check_new_folder, new_file, new_folder, write_bytes
+from geodtr.runtime.files import (
+    check_new_file,
+    check_new_folder,
+    make_folder,
+    new_file,
+    new_folder,
+    write_bytes,
+    write_link,
+)
 
 
 @settings(max_examples=25, deadline=None)
@@ -131,6 +139,40 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="cannot be written"):
         write_bytes(tmp_path / "file" / "inside", b"x")
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside", "link"])
+def test_a_file_where_a_folder_is_to_be_is_named_by_a_relative_path_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "link").symlink_to("file")
+    monkeypatch.chdir(tmp_path)
+    for make in (make_folder, lambda path: write_bytes(path / "x", b"x"), lambda path: write_link(path / "x", path)):
+        with pytest.raises(UserError, match="cannot be written"):
+            make(Path(place))
+    assert _names(tmp_path) == ["file", "link"]
+
+
+def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
+    (tmp_path / ".current.unfinished").symlink_to("left by a killed process")
+    for target in ("one", "two"):
+        write_link(tmp_path / "current", Path(target))
+        assert (tmp_path / "current").readlink() == Path(target)
+    assert _names(tmp_path) == ["current"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_link(tmp_path / "folder", Path("one"))
+
+
+def test_a_private_file_is_its_owners_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    (tmp_path / ".key.unfinished").touch(0o666)
+    with new_file(path, private=True) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        temporary.write_bytes(b"secret")
+        assert (tmp_path / ".key.unfinished").read_bytes() == b""
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("check", [check_new_file, check_new_folder])

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from checkout import SUPPORT
 from conftest import Outcome
 from gallery_processes import BATCH, batch_ids, check_snapshot, read_for, tiles_of_batch, write_until_killed
+from read_only import NOBODY, not_allowed_to_write
 from tiny_gallery import MADE_BY, TinyEmbedder, build, descriptors_of, made_tiles
 
 from geodtr.runtime.errors import GalleryError, UserError
@@ -219,23 +219,6 @@ def test_a_gallery_on_a_read_only_disk_can_be_read_and_refuses_a_writer(
     assert cli("gallery", "info", path).code == 0
     with pytest.raises(GalleryError, match="read-only"):
         FolderWriter(path)
-
-
-NOBODY = 65534
-
-
-@contextmanager
-def not_allowed_to_write(path: Path) -> Iterator[None]:
-    """Act as a user who may only read the folder `path`."""
-    was = os.geteuid()
-    path.chmod(0o555)
-    if not was:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(was)
-        path.chmod(0o755)
 
 
 @pytest.fixture
