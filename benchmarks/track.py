@@ -82,7 +82,7 @@ def main() -> None:
     taken = (time.perf_counter() - start) / len(answers)
     _report(answers, truth, taken)
     picture = track_plot([answer.waypoint for answer in answers], *localizer.positions, track=True)
-    save_picture(picture, work / "track.png")
+    save_picture(picture, work / "track.png", replace=True)
     print(f"Wrote {work / 'track.png'}")
 
 

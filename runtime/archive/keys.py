@@ -42,7 +42,9 @@ def new_key(path: Path) -> Path:
         written.write(secret)
         written.flush()
         os.fsync(written.fileno())
-    write_bytes(public, key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo))
+    write_bytes(
+        public, key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo), replace=False
+    )
     return public
 
 
