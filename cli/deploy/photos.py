@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.console import output, show_line, warn
+from geodtr.cli.console import output, printing_results, show_line, warn
 from geodtr.cli.options import OnError
 from geodtr.cli.tables import table
 
@@ -23,6 +23,7 @@ _UNITS = {
 }
 
 
+@printing_results()
 def photos(
     places: Annotated[
         list[Path], typer.Argument(metavar="PHOTOS...", help="Photographs, or folders of them.", show_default=False)
