@@ -14,6 +14,7 @@ from typing import Generic
 import numpy as np
 from PIL import Image
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
@@ -45,6 +46,7 @@ class RefineOptions:
     min_inliers: int = 15
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value, low, high in (
             ("places", self.places, 1, 32),
             ("tiles", self.tiles, 1, 32),

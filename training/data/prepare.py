@@ -20,6 +20,7 @@ from geodtr.runtime.errors import DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder, locked, make_folder, new_file, write_bytes
 from geodtr.runtime.images.decode import PREPARED_KEY
 from geodtr.runtime.images.preprocess import describe, load_image
+from geodtr.runtime.machine import check_threads
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
@@ -88,6 +89,7 @@ def prepare(
     ]
     # Threads, not processes: decoding, the transform and syncing release the GIL, and threads start at once. On two
     # cores, one thread prepares 111 to 116 images/s, two threads 150 to 192, four no more, two processes 48 to 142.
+    check_threads("jobs", jobs)
     threads = jobs or os.cpu_count() or 1
     bad: dict[Path, Skipped] = {}
     written = 0
