@@ -151,7 +151,7 @@ def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Con
         out = folder / f"{backend}-{precision}"
         if not is_bundle(out):
             plan = plan_of(precision, Calibration(pool_of(calibration), images=CALIBRATION_PAIRS))
-            build_engine(BuildRequest(exported, out, BACKEND_OPTIONS[backend](), plan), progress=track)
+            build_engine(BuildRequest(exported, out, BACKEND_OPTIONS[backend](), plan), track=track)
         yield Contender(name, open_model(out).embedders, out)
     yield Contender("onnxruntime by hand, fp32", by_hand(exported, onnxruntime_by_hand))
     if find_spec("openvino") is not None:

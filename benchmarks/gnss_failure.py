@@ -126,7 +126,7 @@ def main() -> None:
     _report(flight, as_json=options.json)
     picture = work / "gnss_failure.png"
     picture.unlink(missing_ok=True)
-    save_picture(_drawn(flight), picture)
+    save_picture(_drawn(flight), picture, replace=True)
 
 
 def fly(

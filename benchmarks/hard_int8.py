@@ -77,7 +77,7 @@ def unbalance(run: Path, out: Path, spread: float) -> None:
 
 def built(onnx: Path, out: Path, plan: Plan, exact: Exact) -> str:
     """Build an engine; describe its loss and its share of INT8 operators."""
-    bundle = build_engine(BuildRequest(onnx, out, plan=plan), progress=track)
+    bundle = build_engine(BuildRequest(onnx, out, plan=plan), track=track)
     record = bundle.manifest.quantisation
     assert record is not None
     embedders = bundle.embedders()

@@ -85,7 +85,7 @@ def main() -> None:
     _report(answers, truth, taken)
     ground = partial(ground_of, localizer.gallery)
     picture = track_plot([answer.waypoint for answer in answers], *localizer.positions, track=True, ground=ground)
-    save_picture(picture, work / "track.png")
+    save_picture(picture, work / "track.png", replace=True)
     print(f"Wrote {work / 'track.png'}")
 
 

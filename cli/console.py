@@ -1,6 +1,8 @@
 """How commands speak: results on standard output, everything else on standard error."""
 
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +35,18 @@ _OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\uf
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
+READER_GONE = 128 + signal.SIGPIPE
+"""The exit code where nobody reads standard output any more, as a shell gives it for other tools."""
+
+
 class Speaker(Console):
     """A console whose every string is made `visible`, so that no caller has to, and whose lines are never cut."""
+
+    reader_needed = False
+    """Whether the work is over where the reader of standard output has gone."""
+    holds_refusal = False
+    """Whether a disk that refuses standard output is reported at the end of the work only, by `refused`."""
+    refused: UserError | None = None
 
     def render_str(self, text: str, **how: Any) -> "Text":
         return super().render_str(visible(text), **how)
@@ -56,9 +68,19 @@ class Speaker(Console):
             self.quiet = True
 
     def on_broken_pipe(self) -> None:
-        if not self.stderr:
-            super().on_broken_pipe()
         self.quiet = True  # nobody can read it, and the work goes on
+        if self.stderr:
+            return
+        self.let_go()
+        if self.reader_needed:
+            sys.exit(READER_GONE)
+
+    @staticmethod
+    def let_go() -> None:
+        """Drop what is still printed to standard output."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 # No markup and no emoji: a file name may hold brackets and colons.
@@ -74,7 +96,27 @@ def _reporting_output() -> Iterator[None]:
     except BrokenPipeError:  # the reader has all that it wanted
         output.on_broken_pipe()
     except OSError as error:
-        raise UserError(f"Standard output cannot be written ({error.strerror}). Direct it elsewhere.") from None
+        refused = UserError(f"Standard output cannot be written ({error.strerror}). Direct it elsewhere.")
+        if not output.holds_refusal:
+            raise refused from None
+        output.refused = refused
+        output.let_go()
+
+
+@contextmanager
+def printing_results(*others: object) -> Iterator[None]:
+    """For results that are printed as they come. Where they go to `others` too, such as a file or an autopilot (None
+    for one that was not asked for), these get all of them, even if standard output cannot be written any more: its
+    reader may go, and what a disk refuses is raised in the end. Without others the reader's going ends the command.
+    """
+    elsewhere = any(other is not None for other in others)
+    output.reader_needed, output.holds_refusal, output.refused = not elsewhere, elsewhere, None
+    try:
+        yield
+    finally:
+        output.reader_needed = output.holds_refusal = False
+    if output.refused is not None:
+        raise output.refused
 
 
 @contextmanager
@@ -142,7 +184,7 @@ def show_json(document: Any) -> None:
 
 
 def show_line(document: Any) -> None:
-    """A result for machines as one line of standard output; where the reader has gone, this is the end."""
+    """A result for machines as one line of standard output."""
     write_output(_json(document) + "\n")
 
 

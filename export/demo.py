@@ -187,7 +187,7 @@ def run_demo(
         build = partial(
             build_engine,
             BuildRequest(onnx, bundle, plan=plan_of(precision, Calibration(pool_of(train_set)))),
-            progress=track,
+            track=track,
         )
         watch.make(f"Build {precision} engines", bundle, build)
     flying = open_bundle(bundles[0])
@@ -217,7 +217,7 @@ def run_demo(
         seconds=watch.seconds,
         passed=parity.verdict == "passed",
     )
-    save_picture(_sheet(test_set, located, gallery, report), out / SHEET)
+    save_picture(_sheet(test_set, located, gallery, report), out / SHEET, replace=True)
     write_bytes(out / TABLE, markdown_table(parity).encode())
     write_bytes(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report

@@ -6,9 +6,9 @@ The command line makes its options of these declarations, and `command_line` wri
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.arguments import check_argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,16 @@ def words(request: Any) -> list[str]:
     return arguments
 
 
-def check_bounds(request: Any) -> None:
-    """Raise ConfigError naming an option whose value is out of bounds."""
-    for each, how in options_of(request):
+def check_options(request: Any) -> None:
+    """Raise ConfigError naming a field, an option as the user types it, whose value is not of its type or out of
+    bounds. Text becomes a path where one is declared.
+    """
+    for each in fields(request):
+        how: Option | None = each.metadata.get("option")
         value = getattr(request, each.name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            continue
-        low, high = how.minimum, how.maximum
-        if not ((low is None or value >= low) and (high is None or value <= high)):
-            allowed = f"at least {low}" if high is None else f"{low} to {high}"
-            raise ConfigError(f"{flag_of(each)} is {value}; allowed: {allowed}.")
+        if how is None:
+            check_argument(each.name, value, each.type)
+        else:
+            check_argument(flag_of(each), value, each.type, how.minimum, how.maximum)
+        if isinstance(value, str) and Path in (each.type, *get_args(each.type)):
+            object.__setattr__(request, each.name, Path(value))

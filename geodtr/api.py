@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geodtr.runtime.arguments import check_argument, check_several
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, embed_frames
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery import build as galleries
 from geodtr.runtime.gallery.build import Added
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.runtime.images.frames import Frame, as_frames, open_frames
+from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.installation import naming_extras
 from geodtr.runtime.names import Branch, Index, Storage
 from geodtr.runtime.progress import Track, untracked
@@ -64,6 +66,8 @@ def embed(
 
     Raises
     ------
+    ConfigError
+        An argument has a value that is not allowed; the message names those that are.
     BundleError
         The bundle is damaged or does not run on this machine.
     ImageError
@@ -76,9 +80,9 @@ def embed(
     >>> queries.shape[0], queries.dtype
     (1, dtype('float32'))
     """
+    check_argument("batch_size", batch_size, int, 1)
     embedder = _opened(bundle).embedder(branch)
-    frames = open_frames([str(images)]).frames if isinstance(images, str | Path) else as_frames(images)
-    rows = [each.descriptors for each in embed_frames(embedder, frames, batch_size=batch_size, track=track)]
+    rows = [each.descriptors for each in embed_frames(embedder, images, batch_size=batch_size, track=track)]
     return np.concatenate(rows) if rows else np.empty((0, embedder.spec.descriptor_size), np.float32)
 
 
@@ -99,7 +103,8 @@ def build_gallery(
     out
         A folder, a Milvus Lite file (`map.db`), or `milvus://HOST:PORT/COLLECTION`.
     source
-        A folder of tiles, a map file, a folder of map tiles (Z/X/Y), or an opened source.
+        A folder of tiles, a map file, map tiles in a file or a folder (Z/X/Y), the tiles of a data set (`KIND:PATH`),
+        or an opened source.
     bundle
         The bundle whose aerial branch embeds the tiles.
     options
@@ -119,6 +124,8 @@ def build_gallery(
 
     Raises
     ------
+    ConfigError
+        An argument has a value that is not allowed; the message names those that are.
     OutputExists
         `out` holds something else, or a finished gallery.
     DataError, ImageError
@@ -130,11 +137,12 @@ def build_gallery(
     >>> build_gallery("new-map", "tiles", "bundle").embedded
     9
     """
+    check_argument("storage", storage, Storage)
+    check_argument("index", index, Index)
     opened = _opened(bundle)
-    tiles = open_source(Path(source), options, track=track) if isinstance(source, str | Path) else source
     return galleries.build_gallery(
         out,
-        tiles,
+        _tiles(source, options, track),
         opened.embedder("aerial"),
         made_by(opened.manifest),
         storage=storage,
@@ -144,7 +152,7 @@ def build_gallery(
 
 
 def train(
-    config: "TrainConfig | str",
+    config: "TrainConfig | Path | str",
     data: "PairSet | str",
     out: Path | str,
     *,
@@ -191,11 +199,14 @@ def train(
     'last.safetensors'
     """
     from geodtr.training import loop
-    from geodtr.training.config import load_preset
+    from geodtr.training.config import TrainConfig, check_config, load_preset
 
-    configuration = load_preset(config, settings) if isinstance(config, str) else config
+    check_argument("config", config, TrainConfig | Path)
+    check_several("settings", settings, "KEY=VALUE")
+    if isinstance(config, TrainConfig) and settings:
+        raise ConfigError("settings change a preset; change the configuration itself: msgspec.structs.replace.")
     return loop.train(
-        configuration,
+        check_config(config) if isinstance(config, TrainConfig) else load_preset(str(config), settings),
         _training_set(data),
         Path(out),
         validation=None if validation is None else _test_set(validation),
@@ -241,13 +252,15 @@ def export_onnx(
     """
     from geodtr.export.build.source import export_checkpoint
 
+    check_argument("checkpoint", checkpoint, Path)
+    check_argument("raw_tiles", raw_tiles, int | None, 1)
     return export_checkpoint(Path(checkpoint), Path(out), raw_tiles=raw_tiles, track=track)
 
 
 @naming_extras()
 def compare(
-    reference: "Model | Path | str",
-    candidates: "Sequence[Model | Path | str]",
+    reference: "Model | Bundle | Path | str",
+    candidates: "Model | Bundle | Path | str | Sequence[Model | Bundle | Path | str]",
     data: "PairSet | str",
     *,
     gates: "Gates | None" = None,
@@ -262,7 +275,7 @@ def compare(
     reference
         A checkpoint, a run's folder or a bundle.
     candidates
-        Bundles made from the reference's checkpoint.
+        Bundles made from the reference's checkpoint, or one.
     data
         A data set as `KIND:PATH`, or one that was read.
     gates
@@ -281,6 +294,8 @@ def compare(
 
     Raises
     ------
+    ConfigError
+        An argument has a value that is not allowed; the message names those that are.
     BundleError
         A candidate is no bundle, or was made from another checkpoint.
     DataError
@@ -298,12 +313,19 @@ def compare(
     from geodtr.export.parity import Gates
     from geodtr.export.parity import compare as compare_models
 
-    def model(named: Model | Path | str) -> Model:
-        return named if isinstance(named, Model) else open_model(Path(named))
+    def model(named: Model | Bundle | Path | str) -> Model:
+        check_argument("a model", named, Model | Bundle | Path)
+        return (
+            named if isinstance(named, Model) else open_model(named.path if isinstance(named, Bundle) else Path(named))
+        )
 
+    check_argument("gates", gates, Gates | None)
+    check_argument("stages", stages, bool)
+    check_argument("layers", layers, bool)
+    each_of = [candidates] if isinstance(candidates, Model | Bundle | Path | str) else candidates
     return compare_models(
         model(reference),
-        [model(each) for each in candidates],
+        [model(each) for each in each_of],
         _test_set(data),
         gates=Gates() if gates is None else gates,
         stages=stages,
@@ -312,17 +334,33 @@ def compare(
     )
 
 
+def _tiles(source: TileSource | Path | str, options: Options | None, track: Track) -> TileSource:
+    from geodtr.training.data.references import open_references
+    from geodtr.training.data.spec import is_spec
+
+    check_argument("options", options, Options | None)
+    if not isinstance(source, str | Path):
+        return source
+    if is_spec(str(source)):
+        return open_references(str(source), options)[0]
+    return open_source(Path(source), options, track=track)
+
+
 def _opened(bundle: Bundle | Path | str) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
 
 
 def _training_set(data: "PairSet | str") -> "PairSet":
+    from geodtr.training.data.pair_set import PairSet
     from geodtr.training.data.spec import read_training_set
 
+    check_argument("data", data, PairSet | str)
     return read_training_set(data) if isinstance(data, str) else data
 
 
 def _test_set(data: "PairSet | str") -> "PairSet":
+    from geodtr.training.data.pair_set import PairSet
     from geodtr.training.data.spec import read_test_set
 
+    check_argument("data", data, PairSet | str)
     return read_test_set(data) if isinstance(data, str) else data

@@ -7,6 +7,7 @@ opened and inspected; its engines open only where they run correctly.
 from dataclasses import dataclass
 from pathlib import Path
 
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineFiles, EngineOptions, LayerTime
 from geodtr.runtime.engines.registry import check, layer_times, open_embedders
 from geodtr.runtime.manifest import Manifest, read_manifest
@@ -44,15 +45,19 @@ class Bundle:
         return sum(entry.bytes for branch in BRANCHES for entry in self.manifest.engine(branch).files)
 
     def embedder(self, branch: Branch, options: EngineOptions = DEFAULT_OPTIONS) -> Embedder:
-        """Open one branch's engine. Raises BundleError when it would not run correctly here."""
+        """Open one branch's engine. Raises BundleError when it would not run correctly here, ConfigError for another
+        branch's name.
+        """
+        files = self._files(branch, options)
         self._require_it_runs()
-        (embedder,) = open_embedders([self._files(branch)], self.manifest.backend, options)
+        (embedder,) = open_embedders([files], self.manifest.backend, options)
         return embedder
 
     def embedders(self, options: EngineOptions = DEFAULT_OPTIONS) -> EmbedderPair:
         """Open both engines, which share memory as far as the backend allows. Raises BundleError as `embedder`."""
+        files = [self._files(branch, options) for branch in BRANCHES]
         self._require_it_runs()
-        ground, aerial = open_embedders([self._files(branch) for branch in BRANCHES], self.manifest.backend, options)
+        ground, aerial = open_embedders(files, self.manifest.backend, options)
         return EmbedderPair(ground, aerial)
 
     def layer_times(
@@ -62,13 +67,16 @@ class Bundle:
 
         Raises BundleError as `embedder`.
         """
+        files = self._files(branch, options)
+        check_argument("calls", calls, int, 1)
         self._require_it_runs()
-        return layer_times(self._files(branch), self.manifest.backend, options, images, calls)
+        return layer_times(files, self.manifest.backend, options, images, calls)
 
     def _require_it_runs(self) -> None:
         require(check(self.path, self.manifest))
 
-    def _files(self, branch: Branch) -> EngineFiles:
+    def _files(self, branch: Branch, options: EngineOptions) -> EngineFiles:
+        check_argument("options", options, EngineOptions)
         entry = self.manifest.engine(branch)
         compiled = None if entry.compiled is None else self.path / entry.compiled.file
         return EngineFiles(entry.spec, self.manifest.precision, self.path / entry.file, compiled)
@@ -98,6 +106,7 @@ def open_bundle(path: Path | str) -> Bundle:
     >>> open_bundle("bundle").manifest.precision
     'fp32'
     """
+    check_argument("path", path, Path)
     folder = Path(path)
     manifest = read_manifest(folder)
     require(check_files(folder, manifest))

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError
 
 Values = NDArray[np.float64]
@@ -68,6 +69,7 @@ class Near:
     radius: float
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (abs(self.lat) <= 90 and abs(self.lon) <= 180):
             raise ConfigError(
                 f"A place at latitude {self.lat}, longitude {self.lon} is not on Earth: allowed are -90 to 90 and "

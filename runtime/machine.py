@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Dialect
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -21,6 +22,20 @@ _VNNI = frozenset({"avx_vnni", "avx512_vnni", "asimddp"})
 _CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _RECORDED_FLAGS = _VNNI | {"avx2", "avx512f", "amx_int8", "i8mm"}
+
+
+THREADS_A_CORE = 4
+"""More threads than so many for each core only wait for each other, and many thousands stop the machine."""
+
+
+def check_threads(name: str, threads: int | None) -> None:
+    """Raise ConfigError for a number of threads that this machine has no use for."""
+    cores = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= THREADS_A_CORE * cores:
+        raise ConfigError(
+            f"{name} is {threads}; allowed: 1 to {THREADS_A_CORE * cores}, {THREADS_A_CORE} for each of this machine's "
+            f"{cores} cores."
+        )
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

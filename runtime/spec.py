@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.names import Branch
 
 Images = NDArray[np.uint8]
@@ -154,4 +155,5 @@ class EmbedderPair:
     aerial: Embedder
 
     def __getitem__(self, branch: Branch) -> Embedder:
+        check_argument("branch", branch, Branch)
         return self.ground if branch == "ground" else self.aerial

@@ -19,7 +19,8 @@ from geodtr.cli.main import app
 HEAD = """# Command line
 
 Written by `make docs` from the help of the commands: do not edit. `geodtr-export` and `python -m geodtr` are the same.
-Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input, 3 a gate is undecided, 130 or 143 interrupted.
+Exit codes: 0 done, 1 a gate was not met, 2 wrong usage or input, 3 a gate is undecided, 130 or 143 interrupted,
+141 nobody reads the output any more.
 `geodtr-export --version` prints the version, `geodtr-export --install-completion` sets up completion for bash, zsh and
 fish.
 """

@@ -225,6 +225,14 @@ def load_preset(
         raise ConfigError(f"Preset {name}: {_readable(error)}.") from None
 
 
+def check_config(config: TrainConfig) -> TrainConfig:
+    """A configuration made in Python, with its values checked as a preset's are. Raises ConfigError."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(config), type=TrainConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"The configuration: {_readable(error)}.") from None
+
+
 def encode_config(config: TrainConfig) -> bytes:
     """The configuration as TOML, with all defaults written out."""
     return msgspec.toml.encode(config)

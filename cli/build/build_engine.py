@@ -80,7 +80,7 @@ def build_engine(
     check_source(source)
     from geodtr.export.build.engine import build_engine as build
 
-    bundle = build(request, progress=track, warn=warn)
+    bundle = build(request, track=track, warn=warn)
     quantisation = bundle.manifest.quantisation
     if quantisation is not None and quantisation.search is not None and precision == "auto":
         show_search(quantisation.search, quantisation.rest)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.cli.console import messages, output, show_line, track, warn
+from geodtr.cli.console import messages, output, printing_results, show_line, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
@@ -153,7 +153,7 @@ def localize(
     check_pictures(picture)
     if out is not None:
         check_out(out)
-    with ExitStack() as closes:
+    with printing_results(out, picture, played.mcap, link), ExitStack() as closes:
         localizer = closes.enter_context(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, **taking)
         )

@@ -137,18 +137,15 @@ def open_given(source: str, given: Mapping[str, Any]) -> "OpenedSource":
 
 
 def _open(source: str, options: "Options | None") -> "OpenedSource":
-    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.sources.registry import open_source
-    from geodtr.training.data.references import reference_tiles
-    from geodtr.training.data.spec import is_spec, read_test_set
+    from geodtr.training.data.references import open_references
+    from geodtr.training.data.spec import is_spec
 
     if not is_spec(source):
         return open_source(Path(source), options, track=track)
-    if options is not None:
-        raise ConfigError(f"{source} is a data set, which contains its tile positions: leave the options out.")
-    pair_set = read_test_set(source)
+    tiles, pair_set = open_references(source, options)
     report_skipped(pair_set.name, pair_set.skipped)
-    return reference_tiles(pair_set)
+    return tiles
 
 
 def _options(given: Mapping[str, Any]) -> "Options | None":

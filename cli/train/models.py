@@ -65,7 +65,7 @@ def import_checkpoint(
         network = Network(described.model, described.ground, described.aerial)
     assumed = list[str]()
     model = import_official(file, parameters or find_parameters(file), network, assumed.append)
-    save_checkpoint(out, model, f"official release, {file.name}")
+    save_checkpoint(out, model, f"official release, {file.name}", replace=False)
     config: dict[str, object] = msgspec.to_builtins(model.config)
     ground, aerial = (model.specs[branch].preprocessing for branch in BRANCHES)
     shown = ", ".join(f"{name} {value}" for name, value in config.items() if not isinstance(value, dict))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from geodtr.export.options import check_bounds, given, option, words
+from geodtr.export.options import check_options, given, option, words
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Backend, Hardware, Provider
 
@@ -27,6 +27,9 @@ class OnnxRuntimeOptions:
 
     backend: ClassVar[Backend] = "onnxruntime"
     provider: Provider = option("cpu", "What ONNX Runtime computes with.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ class PlanOptions:
     )
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check_options(self)
         least, usual, most = self.batches
         if not least <= usual <= most:
             raise ConfigError(

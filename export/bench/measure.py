@@ -198,7 +198,7 @@ def with_float32(paths: Sequence[Path], against: Sequence[str], *, track: Track 
         built = [Path(folder) / f"{backend} fp32" for backend in wanted]
         for backend, out in zip(wanted, built, strict=True):
             if source is not None:
-                build_engine(BuildRequest(source, out, BACKEND_OPTIONS[backend]()), progress=track)
+                build_engine(BuildRequest(source, out, BACKEND_OPTIONS[backend]()), track=track)
         yield [*paths, *built]
 
 

@@ -1,6 +1,6 @@
 """`--backend auto`: build with every backend that runs on this machine and keep the fastest that passes its checks.
 
-Each backend is built and checked exactly as `engine_builder` does it for one. Ranges are calibrated once. The engines
+Each backend is built and checked exactly as `single` does it for one. Ranges are calibrated once. The engines
 are timed side by side (see timing), both branches with a batch of noise. What is not kept is removed.
 """
 

@@ -13,6 +13,7 @@ from geodtr.export.calibration_pool import open_pool
 from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.speed import BATCH
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.files import check_new_folder
 from geodtr.runtime.installation import naming_extras
@@ -23,7 +24,7 @@ from geodtr.training.data.spec import read_test_set
 
 @naming_extras()
 def build_engine(
-    request: BuildRequest, *, progress: Track = untracked, warn: Callable[[str], None] = ignore_warning
+    request: BuildRequest, *, track: Track = untracked, warn: Callable[[str], None] = ignore_warning
 ) -> Bundle:
     """Compile both branches of a model into a bundle of engines, whole or not at all.
 
@@ -34,8 +35,8 @@ def build_engine(
     ----------
     request
         What to build, of what, for which backend.
-    progress
-        Wraps each step's items, as a progress bar does; by default nothing is shown.
+    track
+        Receives the progress; see `geodtr.runtime.progress`.
     warn
         Called with what the caller should know and need not mend; by default ignored.
 
@@ -71,11 +72,12 @@ def build_engine(
     >>> build_engine(request).manifest.precision
     'fp16'
     """
+    check_argument("request", request, BuildRequest)
     check_new_folder(request.out)
     if isinstance(request.backend, FastestBackend):
-        _build_fastest(request, progress, warn)
+        _build_fastest(request, track, warn)
     else:
-        _build_single(request, request.backend, progress, warn)
+        _build_single(request, request.backend, track, warn)
     return open_bundle(request.out)
 
 

@@ -28,7 +28,8 @@ def write_graphs(
     manifest of what they are; no backend has compiled them yet.
     """
     quantisation = None
-    if calibration is not None and precision in QUANTISED:
+    if precision in QUANTISED:
+        assert calibration is not None  # a request without one is refused
         quantisation = write_quantised(exported, calibration, precision, dialect, folder, track=track)
     else:
         write_typed(exported, precision, folder, track=track)

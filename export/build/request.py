@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from geodtr.export.backends.options import BackendOptions, OnnxRuntimeOptions
-from geodtr.export.options import check_bounds, option
+from geodtr.export.options import check_options, option
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Choice, Dialect, Method, Precision, PrecisionAsked
 
@@ -46,7 +46,7 @@ class Calibration:
     Raises
     ------
     ConfigError
-        A value is out of bounds.
+        A value is not allowed; the message names those that are.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class Calibration:
     percentile: float = option(99.99, "Share of the values that its method keeps.", minimum=50, maximum=100)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check_options(self)
 
     @property
     def range_options(self) -> "RangeOptions":
@@ -96,9 +96,17 @@ class Float:
     ----------
     precision
         `fp32` or `fp16`.
+
+    Raises
+    ------
+    ConfigError
+        Another precision; `Quantized` is for those in 8 bits.
     """
 
     precision: Literal["fp32", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def argument(self) -> PrecisionAsked:
@@ -125,7 +133,7 @@ class Quantized:
     Raises
     ------
     ConfigError
-        `keep_cosine` is not between 0 and 1, or a dialect is given for fp8, which has only one.
+        A value is not allowed (`keep_cosine`: 0 to 1), or a dialect is given for fp8, which has only one.
 
     Examples
     --------
@@ -145,7 +153,7 @@ class Quantized:
     dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check_options(self)
         if self.precision == "fp8" and self.dialect is not None:
             raise ConfigError("--dialect: not for --precision fp8. Leave out what is not for it.")
 
@@ -177,7 +185,7 @@ class Auto:
     Raises
     ------
     ConfigError
-        `tolerance` is not between 0 and 100.
+        A value is not allowed (`tolerance`: 0 to 100).
     """
 
     calibration: Calibration
@@ -193,7 +201,7 @@ class Auto:
     argument: ClassVar[PrecisionAsked] = "auto"
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +217,9 @@ class Recompile:
     dialect: Dialect | None = option(None, _DIALECT, shown=_OWN)
 
     argument: ClassVar[PrecisionAsked] = "same"
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def plan_of(
@@ -267,7 +278,7 @@ class BuildRequest:
     Raises
     ------
     ConfigError
-        Two parts exclude each other; the message names the option to leave out.
+        A value is not allowed, or two parts exclude each other; the message names the option to leave out.
 
     Examples
     --------
@@ -288,9 +299,7 @@ class BuildRequest:
     )
 
     def __post_init__(self) -> None:
-        for name in ("source", "out"):
-            object.__setattr__(self, name, Path(getattr(self, name)))  # text is a path as well
-        check_bounds(self)
+        check_options(self)
         fastest, searched = isinstance(self.backend, FastestBackend), isinstance(self.plan, Auto)
         if fastest and searched:
             raise ConfigError(

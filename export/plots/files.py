@@ -35,9 +35,11 @@ def require_matplotlib() -> None:
         raise MissingDependency(f"Pictures are drawn by matplotlib, which is not installed: {install_hint('plots')}")
 
 
-def save_picture(picture: "Figure | Image.Image", path: Path) -> None:
-    """Write a PNG file, durably or not at all."""
-    with new_file(path) as file:
+def save_picture(picture: "Figure | Image.Image", path: Path, *, replace: bool = False) -> None:
+    """Write a PNG file, durably or not at all. Raises OutputExists where something is there, unless it is to be
+    replaced.
+    """
+    with new_file(path, replace=replace) as file:
         if isinstance(picture, Image.Image):
             picture.save(file, "PNG")
             return

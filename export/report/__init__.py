@@ -37,12 +37,16 @@ def check_replaceable(out: Path) -> None:
 def write_report(result: ParityResult, out: Path) -> None:
     """Write the report to `out`: durably, whole or not at all. Raises as `check_report` does."""
     check_report(out)
-    replace_report(result, out)
+    _write(result, out, replace=False)
 
 
 def replace_report(result: ParityResult, out: Path) -> None:
     """The same in place of an earlier report, of which a reader sees all or nothing."""
     check_replaceable(out)
+    _write(result, out, replace=True)
+
+
+def _write(result: ParityResult, out: Path, *, replace: bool) -> None:
     from geodtr.export.report.page import page
 
-    write_bytes(out, page(result).encode())
+    write_bytes(out, page(result).encode(), replace=replace)

@@ -59,7 +59,7 @@ def pack(
             files=tuple(entry for entry, _ in entries),
         )
         content = encode_index(index)
-        with new_file(out) as temporary:
+        with new_file(out, replace=False) as temporary:
             with temporary.open("wb") as file:
                 write_archive(file, content, signer.sign(content), list(track(entries, "Packing files", len(entries))))
             held.close()  # raises where the gallery was written meanwhile

@@ -14,6 +14,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import (
     RATES,
     Position,
@@ -60,9 +61,8 @@ class LinkOptions:
     tlog: Path | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_address(self.address)
-        if self.kind not in RATES:
-            raise ConfigError(f"{self.kind!r} is no message; allowed are {', '.join(RATES)}.")
         if self.rate is not None and not (isfinite(self.rate) and 0.1 <= self.rate <= 100):
             raise ConfigError(f"The rate is {self.rate}; allowed are 0.1 to 100 messages a second.")
 

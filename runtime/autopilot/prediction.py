@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import SIGMAS_68, SIGMAS_95, Position
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import moved
@@ -46,6 +47,7 @@ class Gates:
     send_lost: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("uncalibrated_sigma", "max_sigma"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -4,14 +4,12 @@ microseconds since 1970, big-endian.
 Knows bytes; knows nothing of what they mean.
 """
 
-import os
 import struct
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.files import check_new_file, make_folder
+from geodtr.runtime.files import GrowingFile, check_new_file
 
 SUFFIX = ".tlog"
 
@@ -30,33 +28,19 @@ class Tlog:
     def __init__(self, path: Path) -> None:
         """Raises what `check_tlog` does, UserError when the file cannot be made."""
         check_tlog(path)
-        make_folder(path.parent)
-        self.path = path
         self.error: str | None = None
-        self._size = 0
-        try:
-            self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror}).") from None
+        self._file = GrowingFile(path)
 
     def write(self, message: bytes) -> None:
         """Add a message, at this moment."""
-        if self._file is None:
+        if self.error is not None:
             return
         # The last two bits are the link's number to readers.
         record = struct.pack(">Q", int(time.time() * 1e6) & ~3) + message
         try:
-            written = os.write(self._file, record)
-            if written < len(record):
-                written += os.write(self._file, record[written:])  # raises the reason, where the rest did not fit
-            self._size += written
-        except OSError as error:
-            self.error = f"{self.path} ends here ({error.strerror}); what was written before stays."
-            with suppress(OSError):
-                os.ftruncate(self._file, self._size)  # without a part of a message
-            self.close()
+            self._file.write(record)
+        except UserError as error:
+            self.error = str(error)
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()

@@ -56,8 +56,9 @@ class Transport:
             time.sleep(seconds)
             return b""
         try:
-            readable, _, _ = select.select([port], [], [], seconds)
-            return port.receive() if readable else b""
+            waiting = select.poll()  # not select(), which knows no descriptor above 1023
+            waiting.register(port, select.POLLIN)
+            return port.receive() if waiting.poll(seconds * 1000) else b""
         except (ConnectionRefusedError, BlockingIOError):
             return b""  # nobody listens to what was sent by UDP: they may come back
         except OSError:

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.errors import DescriptorError, ImageError
 from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, decode_frame, load_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
@@ -62,7 +63,7 @@ class Embedded:
 
 def embed_frames(
     embedder: Embedder,
-    images: Iterable[Path | str | Images | Frame],
+    images: Path | str | Iterable[Path | str | Images | Frame],
     *,
     batch_size: int = BATCH_SIZE,
     count: int | None = None,
@@ -187,8 +188,9 @@ def batches_ahead(
     short.
 
     Threads load up to two batches ahead of the caller. An item that cannot be loaded goes to `on_error`, and is skipped
-    if that returns.
+    if that returns. Raises ConfigError for a batch size below 1.
     """
+    check_argument("batch_size", batch_size, int, 1)
     batch = list[tuple[T, Images]]()
     with closing(work_ahead(load, items, threads=cpu_count(), ahead=2 * batch_size, bulk=bulk)) as loaded:
         for item, loading in track(loaded, description, count):

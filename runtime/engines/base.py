@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.errors import BundleError, UserError
+from geodtr.runtime.arguments import check_fields
+from geodtr.runtime.errors import BundleError, ImageError, UserError
+from geodtr.runtime.machine import check_threads
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Descriptors, Images
 
@@ -34,7 +36,7 @@ class EngineOptions:
     Attributes
     ----------
     threads
-        CPU threads for one embedder; None leaves the number to the backend.
+        CPU threads for one embedder, up to THREADS_A_CORE for each core; None leaves the number to the backend.
     trust_host_code
         Allow version-compatible TensorRT plans to run the program code that they contain.
     keep_compiled
@@ -44,6 +46,11 @@ class EngineOptions:
     threads: int | None = None
     trust_host_code: bool = False
     keep_compiled: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value that is not allowed."""
+        check_fields(self)
+        check_threads("threads", self.threads)
 
 
 DEFAULT_OPTIONS = EngineOptions()
@@ -90,6 +97,17 @@ def explained(library: str, name: Path) -> Iterator[None]:
     except Exception as error:  # the libraries' exceptions share no base class
         reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         raise BundleError(f"{library} cannot run {name}: {reason}. Build the bundle again.") from error
+
+
+def check_images(images: Images, spec: BranchSpec) -> None:
+    """Raise ImageError unless `images` are what an engine takes, uint8 [B, H, W, 3] of its branch's size."""
+    how = spec.preprocessing
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (how.height, how.width, 3):
+        form = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise ImageError(
+            f"The {spec.branch} engine takes preprocessed images, uint8 [B, {how.height}, {how.width}, 3]; given is "
+            f"{form}. geodtr.embed takes files, and pixels of any size."
+        )
 
 
 def as_descriptors(rows: Any, images: Images, spec: BranchSpec, name: Path) -> Descriptors:

@@ -19,6 +19,7 @@ from geodtr.runtime.engines.base import (
     LayerTime,
     Port,
     as_descriptors,
+    check_images,
     check_ports,
     explained,
     longest_first,
@@ -69,6 +70,7 @@ class OnnxRuntimeEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
+        check_images(images, self._spec)
         with explained("ONNX Runtime", self._name):
             (rows,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
         return as_descriptors(rows, images, self._spec, self._name)

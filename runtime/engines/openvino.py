@@ -23,6 +23,7 @@ from geodtr.runtime.engines.base import (
     LayerTime,
     Port,
     as_descriptors,
+    check_images,
     check_ports,
     explained,
     longest_first,
@@ -58,6 +59,7 @@ class OpenVinoEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
+        check_images(images, self._spec)
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         with explained("OpenVINO", self._name):

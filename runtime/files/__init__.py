@@ -1,5 +1,6 @@
 """Files and folders: read with care, written whole or not at all; and documents, rows of text and SQLite in them."""
 
+from geodtr.runtime.files.growing import GrowingFile
 from geodtr.runtime.files.reading import check_file, check_regular, hash_files, open_regular, readable, sha256
 from geodtr.runtime.files.writing import (
     Lock,
@@ -21,6 +22,7 @@ from geodtr.runtime.files.writing import (
 )
 
 __all__ = [
+    "GrowingFile",
     "Lock",
     "check_ending",
     "check_file",

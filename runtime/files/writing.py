@@ -3,6 +3,7 @@
 Knows paths and bytes; knows nothing of what they hold.
 """
 
+import ctypes
 import errno
 import fcntl
 import glob
@@ -19,20 +20,27 @@ from typing import Any, Literal
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.files.reading import open_regular
 
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR)
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
+)
 _KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
+
+_HERE, _NO_REPLACE = -100, 1
+"""Linux's AT_FDCWD and RENAME_NOREPLACE."""
 
 Lock = Literal["ours", "another's", "none"]
 """`none`: the file system has no locks, so another process cannot be detected."""
 
 
 @contextmanager
-def new_file(path: Path, *, private: bool = False) -> Iterator[Path]:
+def new_file(path: Path, *, replace: bool = True, private: bool = False) -> Iterator[Path]:
     """A temporary path to write; on a clean exit it is synced and takes `path`'s place, otherwise nothing is left.
 
-    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part. What a
-    killed process left of the same file is taken over. A `private` file can be read by its owner only, from the start.
-    Raises UserError when the place cannot be written.
+    An existing file is replaced in one step, so that a reader sees the old one or the new one, never a part; without
+    `replace` it stays, even where it came while this one was written. What a killed process left of the same file is
+    taken over. A `private` file can be read by its owner only, from the start.
+    Raises UserError when the place cannot be written, OutputExists for a file that stays.
     """
     path = path.resolve()
     with _explained(path), ExitStack() as closes:
@@ -43,7 +51,10 @@ def new_file(path: Path, *, private: bool = False) -> Iterator[Path]:
             if not private:
                 temporary.chmod(0o666 & ~_umask())
             sync(temporary)
-            temporary.replace(path)
+            if replace:
+                temporary.replace(path)
+            else:
+                _rename_to_new(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -52,15 +63,24 @@ def new_file(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def new_pair(first: Path, second: Path, *, private: bool = False) -> Iterator[tuple[Path, Path]]:
-    """Two new files that belong together, as `new_file` makes one: both are there in the end, or neither. A signal that
-    the process has a handler for waits until both have their places. `private` is the first.
+    """Two new files that belong together, as `new_file` makes one without `replace`: both are there in the end, or
+    neither. A signal that the process has a handler for waits until both have their places. A kill or a power cut in
+    the instant between leaves `second` alone: no file system renames two files in one step. `private` is the first.
     """
-    with signals_held() as hold, new_file(first, private=private) as one, new_file(second) as other:
-        yield one, other
-        hold()
-        # What the disk refuses, it refuses before either has its place.
-        sync(one)
-        sync(other)
+    placed = False
+    try:
+        with signals_held() as hold, new_file(first, replace=False, private=private) as one:
+            with new_file(second, replace=False) as other:
+                yield one, other
+                hold()
+                # What the disk refuses, it refuses before either has its place.
+                sync(one)
+                sync(other)
+            placed = True
+    except OutputExists:
+        if placed:
+            second.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -123,9 +143,9 @@ def scratch_in(folder: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` durably: after the call it is on disk whole, or `path` is as it was."""
-    with new_file(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Write `data` durably: after the call it is on disk whole, or `path` is as it was. `replace` as `new_file`."""
+    with new_file(path, replace=replace) as temporary:
         temporary.write_bytes(data)
 
 
@@ -172,7 +192,7 @@ def check_new_file(path: Path, endings: Sequence[str] = ()) -> None:
         check_ending(path, endings)
     with _answered(path):
         if path.exists() or path.is_symlink():
-            raise OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
+            raise _taken(path)
     check_writable(path)
 
 
@@ -216,6 +236,29 @@ def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
     except OSError:
         return "none"
     return "ours"
+
+
+def _rename_to_new(file: Path, path: Path) -> None:
+    """Rename in one step that replaces nothing. Raises OutputExists.
+
+    Some file systems (NFS, some FUSE) know no such step: there, what comes between the look and the rename is lost.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        if rename(_HERE, os.fsencode(file), _HERE, os.fsencode(path), _NO_REPLACE) == 0:
+            return
+        error = ctypes.get_errno()
+        if error == errno.EEXIST:
+            raise _taken(path)
+        if error not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(error, os.strerror(error), str(path))
+    if os.path.lexists(path):
+        raise _taken(path)
+    file.replace(path)
+
+
+def _taken(path: Path) -> OutputExists:
+    return OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
 
 
 def _temporary_file(path: Path, closes: ExitStack, private: bool) -> Path:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.location import command
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
@@ -52,7 +53,8 @@ class Gallery(Protocol):
     """A gallery opened for reading; safe to use from several threads.
 
     A row is a number that identifies a reference within the gallery. `lat`, `lon` and the iterators return the
-    references in the order of their rows.
+    references in the order of their rows. After `close`, what was read stays usable, and everything else but the name
+    and the manifest raises GalleryError.
     """
 
     @property
@@ -96,7 +98,7 @@ class Gallery(Protocol):
 
         With `near`, only references within it are found, and never one without a position. Raises GalleryError when
         queries have another type or size, or values that are not finite, when `near` is given and the gallery knows no
-        position, or when a score cannot be a cosine because the gallery is damaged; ValueError when `top` is less than
+        position, or when a score cannot be a cosine because the gallery is damaged; ConfigError when `top` is less than
         1.
         """
         ...
@@ -127,6 +129,10 @@ class PositionedRows(ABC):
     def _read_positions(self) -> Positions:
         """Latitude and longitude of every reference, NaN where unknown. Called once, while `_lock` is held."""
 
+    @abstractmethod
+    def _check_open(self) -> None:
+        """Raise GalleryError after `close`."""
+
     @property
     def lat(self) -> NDArray[np.float64]:
         return self._places()[0]
@@ -136,6 +142,7 @@ class PositionedRows(ABC):
         return self._places()[1]
 
     def _places(self) -> Positions:
+        self._check_open()
         with self._lock:
             if self._positions is None:
                 lat, lon = self._read_positions()
@@ -253,8 +260,13 @@ def are_valid_descriptors(rows: Descriptors) -> NDArray[np.bool_]:
         return np.asarray(np.linalg.norm(rows, axis=1) <= _LONGEST)
 
 
-def check_queries(name: str, size: int, queries: Descriptors) -> None:
-    """Raise GalleryError when `queries` are not float32 [Q, size], or not finite."""
+def check_search(name: str, size: int, queries: Descriptors, top: int, near: Near | None) -> None:
+    """Raise GalleryError when `queries` are not float32 [Q, size], or not finite; ConfigError when `top` or `near` is
+    none.
+    """
+    check_argument("top", top, int, 1)
+    check_argument("near", near, Near | None)
+    check_argument("queries", queries, np.ndarray)
     if queries.dtype != np.float32:
         raise GalleryError(
             f"{name} takes descriptors of float32; given are {queries.dtype}. Convert them: "

@@ -27,7 +27,7 @@ def export_gallery(gallery: Gallery, out: Path) -> None:
     MissingDependency.
     """
     check_new_file(out, tuple(_WRITERS))
-    with new_file(out) as file:
+    with new_file(out, replace=False) as file:
         _WRITERS[out.suffix.lower()](gallery, file)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.arguments import check_argument
+from geodtr.runtime.errors import ConfigError, GalleryError
 
 TOKEN = "MILVUS_TOKEN"
 """The environment variable with a server's token: an API key, or USER:PASSWORD."""
@@ -24,6 +25,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 def command(*words: object) -> str:
     """The command line of `geodtr-export gallery` with these words, as a shell takes it."""
     return f"geodtr-export gallery {shlex.join(map(str, words))}"
+
+
+def closed(name: object) -> GalleryError:
+    """The error for using a gallery after `close`."""
+    return GalleryError(f"{name} was closed. Open it again: geodtr.open_gallery({str(name)!r})")
 
 
 class GalleryLocation:
@@ -64,6 +70,7 @@ def as_location(place: GalleryLocation | Path | str) -> FolderLocation | MilvusL
     """Read a location: `milvus://HOST[:PORT]/[DATABASE/]COLLECTION` (or `milvus+https://`, for TLS), a file that is
     named in .db, anything else a folder. Raises ConfigError saying what of an address is wrong.
     """
+    check_argument("gallery", place, GalleryLocation | Path)
     if isinstance(place, FolderLocation | MilvusLocation):
         return place
     text = str(place)

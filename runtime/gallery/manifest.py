@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from geodtr import __version__
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
@@ -41,6 +42,11 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     source: str
     made_by: MadeBy
     toolkit: str = msgspec.field(default_factory=lambda: __version__)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError: what is written must be readable."""
+        check_argument("storage", self.storage, Storage)
+        check_argument("index", self.index, Index)
 
 
 def made_by(bundle: Manifest) -> MadeBy:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from geodtr.runtime.arguments import check_argument, check_several, shown
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files.text_rows import read_lines
 from geodtr.runtime.geodesy import Near
@@ -85,6 +86,9 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     Raises ImageError when a folder holds no images, DataError when a list cannot be read, ConfigError when a camera is
     not the only source, MissingDependency when there are videos or cameras and OpenCV is not installed.
     """
+    check_several("places", places, "images, folders, lists, videos, or one camera")
+    check_argument("every", every, int, 1)
+    check_argument("limit", limit, int | None, 1)
     plain = list(chain.from_iterable(map(_listed, places)))
     cameras = [camera for place in plain if (camera := camera_of(place)) is not None]
     if cameras and len(plain) > 1:
@@ -101,15 +105,30 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     return Frames(frames, count, "video" if videos == plain and len(plain) == 1 else "images", endless=False)
 
 
-def as_frames(images: Iterable[Path | str | Images | Frame]) -> Iterator[Frame]:
-    """Paths and pixels as frames, in order, taken one by one; pixels are named by their place, `#0` for the first."""
+def as_frames(images: Path | str | Iterable[Path | str | Images | Frame]) -> Iterator[Frame]:
+    """Paths and pixels as frames, in order, taken one by one; pixels are named by their place, `#0` for the first. One
+    path is all that `open_frames` finds there. Raises ConfigError for what is no image.
+    """
+    if isinstance(images, str | os.PathLike):
+        yield from open_frames([os.fspath(images)]).frames
+        return
+    check_several("images", images, "files, pixels or frames")
     for number, image in enumerate(images):
-        if isinstance(image, Frame):
-            yield image
-        elif isinstance(image, np.ndarray):
-            yield Frame(f"#{number}", image)
-        else:
-            yield Frame(str(image), Path(image))
+        yield as_frame(image, f"#{number}")
+
+
+def as_frame(image: Path | str | Images | Frame, name: str) -> Frame:
+    """One of them as a frame; `name` is for pixels. Raises ConfigError for what is no image."""
+    if isinstance(image, Frame):
+        return image
+    if isinstance(image, np.ndarray):
+        return Frame(name, image)
+    if not isinstance(image, str | os.PathLike):
+        raise ConfigError(
+            f"image{name and f' {name}'} is {shown(image)}; allowed: a file, pixels (uint8 RGB [height, width, 3]), or "
+            "a Frame."
+        )
+    return Frame(str(image), Path(image))
 
 
 def load_frame(frame: Frame, how: Preprocessing) -> Images:

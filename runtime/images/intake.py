@@ -6,6 +6,7 @@ An image states what it shows by its XMP (GPano, DJI's gimbal), its user by `fie
 
 from dataclasses import dataclass
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
 from geodtr.runtime.images.decode import Decoded
@@ -57,6 +58,7 @@ class Intake:
     mismatch: Mismatch = "refuse"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.field_of_view is not None and not 0 < self.field_of_view <= 360:
             raise ConfigError(f"--fov is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
         if self.shape == "equirectangular" and (self.camera is not None or self.field_of_view not in (None, 360)):

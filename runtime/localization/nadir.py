@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.nadir import north_up, share_covered
 from geodtr.runtime.images.preprocess import preprocess
@@ -63,6 +64,7 @@ class NadirOptions:
     tile_metres: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         bounds: tuple[tuple[str, float | None, float, float, str], ...] = (
             ("altitude", self.altitude, 1, 20_000, " m above the ground"),
             ("fov", self.fov, 1, 170, " degrees"),

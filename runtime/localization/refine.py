@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near, distance
@@ -60,6 +61,7 @@ class RefineOptions:
     min_inliers: int = 20
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value, low, high in (("places", self.places, 1, 32), ("min_inliers", self.min_inliers, 8, 10_000)):
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; allowed are {low} to {high}.")

@@ -6,13 +6,13 @@ Knows one flat record for each frame; knows nothing of how it was found.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from geodtr.runtime.errors import ConfigError, UserError
-from geodtr.runtime.files import check_new_file, make_folder, write_bytes
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files import GrowingFile, check_new_file, write_bytes
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.files.text_rows import RowWriter
 from geodtr.runtime.gallery.base import Gallery
@@ -56,7 +56,7 @@ def waypoint_file(
         ".html": partial(web_map, track=track, gallery=gallery),
     }
     encode = bytes_of[path.suffix.lower()]
-    with collected(lambda waypoints: write_bytes(path, encode(waypoints)), live=live) as take:
+    with collected(lambda waypoints: write_bytes(path, encode(waypoints), replace=False), live=live) as take:
         yield take
 
 
@@ -81,14 +81,8 @@ def collected(
 
 @contextmanager
 def _grown(path: Path) -> Iterator[Callable[[Waypoint], object]]:
-    make_folder(path.parent)
-    try:
-        with path.open("xb", buffering=0) as stream:
-            yield lambda waypoint: stream.write(encode_json(record(waypoint)) + b"\n")
-    except OSError as error:
-        if error.filename not in (None, str(path)):
-            raise
-        raise UserError(f"{path} cannot be written ({error.strerror}). What was written before stays.") from None
+    with closing(GrowingFile(path)) as file:
+        yield lambda waypoint: file.write(encode_json(record(waypoint)) + b"\n")
 
 
 def _csv_bytes(waypoints: Sequence[Waypoint]) -> bytes:

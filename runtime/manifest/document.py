@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from geodtr import __version__
+from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
@@ -40,6 +41,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parity: tuple[ParityEntry, ...] = ()
 
     def engine(self, branch: Branch) -> EngineEntry:
+        check_argument("branch", branch, Branch)
         return self.ground if branch == "ground" else self.aerial
 
     def precision_of(self, branch: Branch) -> Precision:

@@ -14,6 +14,7 @@ from math import hypot, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import candidate_weights
@@ -63,6 +64,7 @@ class TrackOptions:
     noise: MotionNoise = field(default_factory=MotionNoise)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 10 <= self.particles <= 10**6:
             raise ConfigError(f"particles is {self.particles}; allowed are 10 to 1,000,000.")
         for name in ("sight", "heading_error"):

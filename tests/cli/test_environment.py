@@ -124,6 +124,43 @@ def test_a_reader_that_has_seen_enough_is_no_error(tiny: TinyWorld) -> None:
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
+def without_reader(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    """The command with a standard output whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        line = [PROGRAM, *map(str, arguments)]
+        return subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=120)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_answers_that_nobody_reads_end_the_command_as_other_tools(tiny: TinyWorld, form: list[str]) -> None:
+    done = without_reader(*localize(tiny, *[tiny.bundle.parent / "photos"] * 3, *form))
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert b"Traceback" not in done.stderr
+    assert b"Error" not in done.stderr
+
+
+def test_files_and_an_autopilot_get_every_answer_when_nobody_reads_them(tiny: TinyWorld, tmp_path: Path) -> None:
+    out = tmp_path / "fixes.geojson"
+    to = ("--out", out, "--json", "--mavlink", "udpout:127.0.0.1:9", "--uncalibrated-sigma", 20)
+    done = without_reader(*localize(tiny, *[tiny.bundle.parent / "photos"] * 3, *to))
+    assert done.returncode == 0, done.stderr
+    assert b"Sent 3 positions" in done.stderr
+    assert len(json.loads(out.read_text())["features"]) == 3
+
+
+def test_a_full_disk_under_standard_output_costs_no_file(tiny: TinyWorld, tmp_path: Path) -> None:
+    out = tmp_path / "fixes.jsonl"
+    with Path("/dev/full").open("w") as full:
+        photos = [tiny.bundle.parent / "photos"] * 3
+        message = run(*localize(tiny, *photos, "--out", out, "--json"), stdout=full)
+    assert "Standard output cannot be written (No space left on device)" in message
+    assert len(out.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("kilobytes", [1, 4, 16])
 def test_a_limit_on_file_sizes_ends_in_a_message(tiny: TinyWorld, tmp_path: Path, kilobytes: int) -> None:
     limit = limited(resource.RLIMIT_FSIZE, 1024 * kilobytes)

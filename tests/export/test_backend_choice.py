@@ -59,7 +59,7 @@ def chosen(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Bundle
 
 
 def build_fastest(source: Path, out: Path, plan: Plan, *, progress: Track = untracked, **more: Any) -> Bundle:
-    return build_engine(BuildRequest(source, out, FastestBackend(), plan, **more), progress=progress)
+    return build_engine(BuildRequest(source, out, FastestBackend(), plan, **more), track=progress)
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
     monkeypatch.setattr("geodtr.calibration.ranges.measure_activations", counted)
     plan = Quantized(Calibration(pool_of(model.images)), keep_cosine=0.5)
     out = tmp_path / "b"
-    built = build_fastest(model.onnx.path, out, plan, progress=track)
+    built = build_fastest(model.onnx.path, out, plan, track=track)
     timed = {trial.runs_by for trial in choice_of(built).trials if trial.both is not None}
     assert timed == {"onnxruntime", "openvino", "tensorrt-rtx"}
     assert calibrations == ["ground", "aerial"]

@@ -23,6 +23,7 @@ from geodtr import (
     Recompile,
     TensorRtOptions,
     TensorRtRtxOptions,
+    build_engine,
 )
 from geodtr.cli.build import build_engine as command
 from geodtr.cli.main import app
@@ -33,6 +34,7 @@ from geodtr.export.options import options_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import PrecisionAsked
 
+CALIBRATION = Calibration("pairs:w")
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 paths = words.map(Path).filter(lambda path: str(path) != ".")
 
@@ -157,3 +159,47 @@ def test_each_option_is_declared_once_and_grouped_by_topic() -> None:
     assert {"ONNX Runtime", "TensorRT, TensorRT-RTX", "Speed"} < panels
     assert command.build_engine.__doc__ is not None
     assert {"fp32", "fp16", "int8", "fp8", "auto", "same"} == set(get_args(PrecisionAsked))
+
+
+@pytest.mark.parametrize(
+    ("of", "given", "message"),
+    [
+        (Float, {"precision": "int8"}, r"precision is 'int8'; allowed: fp32, fp16\."),
+        (Float, {"precision": "banana"}, "precision is 'banana'; allowed: fp32, fp16"),
+        (Quantized, {"precision": "fp16"}, r"precision is 'fp16'; allowed: int8, fp8\."),
+        (Quantized, {"dialect": "x86"}, "--dialect is 'x86'; allowed: cpu-7bit, cpu-8bit, tensorrt or None"),
+        (Quantized, {"keep_cosine": "0.9"}, "--keep-cosine is '0.9'; allowed: a number"),
+        (Quantized, {"calibration": "pairs:w"}, "calibration is 'pairs:w'; allowed: Calibration"),
+        (Calibration, {"images": 2.5}, "--images is 2.5; allowed: a whole number"),
+        (Calibration, {"select": "best"}, "--select is 'best'; allowed: first, random"),
+        (Calibration, {"method": "mean"}, "--method is 'mean'; allowed: minmax"),
+        (Auto, {"accept_undecided": "no"}, "--accept-undecided is 'no'; allowed: True or False"),
+        (Auto, {"calibration": "pairs:w"}, "calibration is 'pairs:w'; allowed: Calibration"),
+        (Recompile, {"dialect": "x86"}, "--dialect is 'x86'; allowed: cpu-7bit"),
+        (OnnxRuntimeOptions, {"provider": "gpu"}, "--provider is 'gpu'; allowed: cpu, cuda, tensorrt"),
+        (TensorRtOptions, {"hardware": "any"}, "--hardware is 'any'; allowed: same-gpu"),
+        (TensorRtRtxOptions, {"compute_capabilities": "89"}, "--compute-capability is '89'; allowed: "),
+        (BuildRequest, {"plan": "int8"}, "plan is 'int8'; allowed: Float or Quantized"),
+        (BuildRequest, {"backend": "onnxruntime"}, "backend is 'onnxruntime'; allowed: OnnxRuntimeOptions or"),
+        (BuildRequest, {"source": None}, "source is None; allowed: a path"),
+        (build_engine, {"request": "m"}, "request is 'm'; allowed: BuildRequest"),
+    ],
+)
+def test_what_a_request_does_not_declare_is_refused_when_it_is_made(
+    of: Callable[..., object], given: dict[str, Any], message: str
+) -> None:
+    needed: dict[Any, dict[str, Any]] = {
+        Calibration: {"data": "pairs:w"},
+        Quantized: {"calibration": CALIBRATION},
+        Auto: {"calibration": CALIBRATION, "recall_on": "pairs:w"},
+        BuildRequest: {"source": "m", "out": "b"},
+    }
+    with pytest.raises(ConfigError, match=message):
+        of(**{**needed.get(of, {}), **given})
+
+
+def test_text_is_a_path_as_well() -> None:
+    text: Any = "r.json"
+    request = BuildRequest(text, text)
+    assert (request.source, request.out) == (Path("r.json"), Path("r.json"))
+    assert Calibration("pairs:w", ranges=text).ranges == Path("r.json")

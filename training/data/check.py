@@ -14,6 +14,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import read_image
+from geodtr.runtime.machine import check_threads
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
@@ -98,6 +99,7 @@ def check(
     opened = [(source, split, source.read(split, limit)) for source, split in map_splits(specs)]
     paths = dict.fromkeys(path for *_, pair_set in opened for branch in BRANCHES for path in pair_set.images(branch))
     seen: dict[Path, _Image | ImageError] = {}
+    check_threads("jobs", jobs)
     threads = jobs or os.cpu_count() or 1
     with closing(work_ahead(_hash_image, paths, threads=threads, ahead=4 * threads)) as results:
         for path, result in track(results, "Checking images", len(paths)):

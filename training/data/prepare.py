@@ -21,6 +21,7 @@ from geodtr.runtime.files import check_new_folder, locked, make_folder, new_file
 from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
 from geodtr.runtime.images.decode import PREPARED_KEY, decode
 from geodtr.runtime.images.preprocess import as_input, describe, load_image
+from geodtr.runtime.machine import check_threads
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
@@ -94,6 +95,7 @@ def prepare(
     ]
     # Threads, not processes: decoding, the transform and syncing release the GIL, and threads start at once. On two
     # cores, one thread prepares 111 to 116 images/s, two threads 150 to 192, four no more, two processes 48 to 142.
+    check_threads("jobs", jobs)
     threads = jobs or os.cpu_count() or 1
     bad: dict[Path, Skipped] = {}
     written = 0

@@ -1,9 +1,21 @@
 """The references of a data set as gallery tiles."""
 
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.sources.positioned.filename import find_in_name
+from geodtr.runtime.sources.registry import Options
 from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.spec import parse_spec
+from geodtr.training.data.spec import parse_spec, read_test_set
+
+
+def open_references(spec: str, options: Options | None) -> tuple[ListedTiles, PairSet]:
+    """The references of the data set `spec` as tiles, with the set. Raises ConfigError where a source's options are
+    given, DataError as read_test_set does.
+    """
+    if options is not None:
+        raise ConfigError(f"{spec} is a data set, which contains its tile positions: leave the options out.")
+    pair_set = read_test_set(spec)
+    return reference_tiles(pair_set), pair_set
 
 
 def reference_tiles(pair_set: PairSet) -> ListedTiles:

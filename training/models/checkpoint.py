@@ -52,8 +52,10 @@ class Checkpoint:
         return self.sha256[:16]
 
 
-def save_checkpoint(path: Path, model: Model, origin: str, trained_on: str | None = None) -> None:
-    """Write `model` to `path` atomically."""
+def save_checkpoint(
+    path: Path, model: Model, origin: str, trained_on: str | None = None, *, replace: bool = True
+) -> None:
+    """Write `model` to `path` atomically; `replace` as in `new_file`."""
     info = CheckpointInfo(
         model=model.config,
         ground=model.specs["ground"].preprocessing,
@@ -62,7 +64,7 @@ def save_checkpoint(path: Path, model: Model, origin: str, trained_on: str | Non
         trained_on=trained_on,
     )
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()}))
+    write_bytes(path, serialize(tensors, metadata={_HEADER_KEY: msgspec.json.encode(info).decode()}), replace=replace)
 
 
 def read_info(path: Path) -> CheckpointInfo:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geodtr.runtime.engines.base import check_images
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images, PerChannel, Preprocessing
 from geodtr.training.models.base import CrossViewModel
@@ -75,6 +76,7 @@ class TorchEmbedder:
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
+        check_images(images, self.spec)
         with torch.inference_mode(), exact_float32():
             batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
             return np.asarray(self._network(batch).cpu().numpy(), dtype=np.float32)

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from geodtr.runtime.engines.base import EngineFiles, EngineOptions, LayerTime, explained, longest_first
+from geodtr.runtime.engines.base import (
+    EngineFiles,
+    EngineOptions,
+    LayerTime,
+    check_images,
+    explained,
+    longest_first,
+)
 from geodtr.runtime.engines.tensorrt.cuda import Cuda, open_cuda
 from geodtr.runtime.engines.tensorrt.library import RTX, check_installation, library_of
 from geodtr.runtime.engines.tensorrt.machine_cache import runtime_cache
@@ -94,6 +101,7 @@ class TensorRtEmbedder:
 
         Raises BundleError for what the library or CUDA cannot do, UserError when the GPU's memory is too little.
         """
+        check_images(images, self.spec)
         rows = np.empty((len(images), self.spec.descriptor_size), np.float32)
         with self._plans.active(self._index):
             lane = self._plans.lane()

@@ -31,7 +31,7 @@ from geodtr.runtime.gallery.folder.table import (
     complete_schema,
     read_state,
 )
-from geodtr.runtime.gallery.location import command
+from geodtr.runtime.gallery.location import closed, command
 
 LOCK = "writer.lock"
 KEPT_LOG = f"set-aside-{FILE_NAME}-wal-"
@@ -62,8 +62,10 @@ def table_errors(gallery: Path) -> Iterator[None]:
     """Convert SQLite's errors on a damaged table into a GalleryError."""
     try:
         yield
-    except sqlite3.ProgrammingError:
-        raise  # use of a closed gallery, not damage
+    except sqlite3.ProgrammingError as error:
+        if "closed database" not in str(error):
+            raise
+        raise closed(gallery) from None
     except DAMAGES as error:
         raise GalleryError(
             f"{gallery / FILE_NAME} cannot be read ({error}): truncated, damaged or busy. Copy the gallery again, or "

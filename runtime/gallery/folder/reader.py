@@ -25,7 +25,7 @@ import numpy as np
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_new_folder, check_regular, write_bytes
 from geodtr.runtime.files.documents import read_document
-from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
+from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_search, no_positions
 from geodtr.runtime.gallery.folder.opening import open_snapshot, table_errors
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
@@ -38,7 +38,7 @@ from geodtr.runtime.gallery.folder.table import (
     slots_near,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
-from geodtr.runtime.gallery.location import command
+from geodtr.runtime.gallery.location import closed, command
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
@@ -85,7 +85,12 @@ class FolderGallery(PositionedRows):
         self._slots = np.delete(np.arange(len(mapped.exact)), removed) if len(removed) else None
 
     def __len__(self) -> int:
+        self._check_open()
         return self._count
+
+    def _check_open(self) -> None:
+        if not self._close.alive:
+            raise closed(self.name)
 
     def __enter__(self) -> "FolderGallery":
         return self
@@ -94,7 +99,7 @@ class FolderGallery(PositionedRows):
         self.close()
 
     def close(self) -> None:
-        """Close the table; values that were read stay usable, but tiles can no longer be looked up."""
+        """Close the table; values that were read stay usable."""
         self._close()
 
     @property
@@ -148,6 +153,7 @@ class FolderGallery(PositionedRows):
 
     def descriptors(self, rows: Rows) -> Descriptors:
         """A copy of the float32 descriptors [M, D] of `rows`, int64 [M]."""
+        self._check_open()
         return self._mapped.exact[rows if self._slots is None else self._slots[rows]]
 
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
@@ -156,7 +162,8 @@ class FolderGallery(PositionedRows):
         With `near`, only references within it are found, and those without a position never are. Every storage gives
         the answer of float32. Raises as Gallery.search.
         """
-        check_queries(self.name, self.manifest.descriptor_size, queries)
+        self._check_open()
+        check_search(self.name, self.manifest.descriptor_size, queries, top, near)
         among = self._slots if near is None else self._near(near)
         exact, compressed = self._mapped.exact, self._mapped.compressed
         if compressed is None:
@@ -168,6 +175,7 @@ class FolderGallery(PositionedRows):
 
     def attached(self, name: str) -> bytes | None:
         """The file `name` of the folder. Raises GalleryError when it cannot be read."""
+        self._check_open()
         try:
             return read_document(self.path / name) if check_regular(self.path / name, GalleryError) else None
         except FileNotFoundError:
@@ -177,6 +185,7 @@ class FolderGallery(PositionedRows):
 
     def attach(self, name: str, content: bytes) -> str:
         """Write the file `name` of the folder durably. Raises GalleryError when it is a link."""
+        self._check_open()
         check_regular(self.path / name, GalleryError)
         write_bytes(self.path / name, content)
         return str(self.path / name)

@@ -84,7 +84,8 @@ class FolderWriter:
         self._closes.close()
 
     def __len__(self) -> int:
-        return int(self._database.execute("SELECT count(*) FROM reference").fetchone()[0])
+        with table_errors(self.path):
+            return int(self._database.execute("SELECT count(*) FROM reference").fetchone()[0])
 
     @property
     def name(self) -> str:
@@ -92,7 +93,8 @@ class FolderWriter:
 
     @property
     def state(self) -> State:
-        return read_state(self._database)
+        with table_errors(self.path):
+            return read_state(self._database)
 
     @property
     def finished(self) -> bool:

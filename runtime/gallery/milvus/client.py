@@ -77,6 +77,10 @@ class Collection:
         self._close()
 
     @property
+    def closed(self) -> bool:
+        return not self._close.alive
+
+    @property
     def version(self) -> str:
         """Milvus Lite or Milvus, with its version."""
         version = str(self._call(self._client.get_server_version))

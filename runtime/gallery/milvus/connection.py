@@ -12,7 +12,7 @@ from typing import Any
 
 from geodtr.runtime.errors import GalleryError, MissingDependency
 from geodtr.runtime.files import locked
-from geodtr.runtime.gallery.location import TOKEN, MilvusLocation, command
+from geodtr.runtime.gallery.location import TOKEN, MilvusLocation, closed, command
 from geodtr.runtime.installation import install_hint
 
 _TIMEOUT = 5.0
@@ -105,7 +105,7 @@ def explained(place: MilvusLocation) -> Iterator[None]:
     except ValueError as error:
         if "closed channel" not in str(error):
             raise
-        raise GalleryError(f"{place} was closed.") from None
+        raise closed(place) from None
 
 
 def _details(error: Any) -> str:

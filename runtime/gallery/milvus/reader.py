@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_queries, no_positions
-from geodtr.runtime.gallery.location import MilvusLocation
+from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_search, no_positions
+from geodtr.runtime.gallery.location import MilvusLocation, closed
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Found, block_of
 from geodtr.runtime.gallery.milvus.schema import ATTACHED, CHECKSUM, read_manifest, row_values, vectors_of
@@ -60,7 +60,12 @@ class MilvusGallery(PositionedRows):
         return str(self._collection.place)
 
     def __len__(self) -> int:
+        self._check_open()
         return self._count
+
+    def _check_open(self) -> None:
+        if self._collection.closed:
+            raise closed(self.name)
 
     def __enter__(self) -> "MilvusGallery":
         return self
@@ -99,6 +104,7 @@ class MilvusGallery(PositionedRows):
 
         Rows of recent hits are still returned after another process removed them.
         """
+        self._check_open()
         rows = list(rows)
         with self._lock:
             held = {row: self._found[row] for row in rows if row in self._found}
@@ -129,14 +135,13 @@ class MilvusGallery(PositionedRows):
 
         Raises GalleryError also when `top` exceeds Milvus's limit.
         """
-        if top < 1:
-            raise ValueError(f"top is {top}; it must be at least 1.")
+        self._check_open()
+        check_search(self.name, self.manifest.descriptor_size, queries, top, near)
         if top > MOST_HITS:
             raise GalleryError(
                 f"{self.name}: top is {top:,}, and Milvus returns {MOST_HITS:,} hits at most. Ask for fewer, or "
                 "keep the gallery in a folder."
             )
-        check_queries(self.name, self.manifest.descriptor_size, queries)
         if not len(queries) or not len(self):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
         results = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)

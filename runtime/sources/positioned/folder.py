@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import list_images
@@ -35,6 +36,9 @@ class FolderOptions:
     skip_unpositioned: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        if isinstance(self.positions, str) and self.positions not in ORIGINS:
+            object.__setattr__(self, "positions", Path(self.positions))  # text is a path as well
         if self.pattern is not None and self.positions not in (None, "names"):
             raise ConfigError(
                 f"A pattern reads names, and positions are to come from {self.positions}: give one of them."

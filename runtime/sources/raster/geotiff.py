@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import Values, wrapped
 from geodtr.runtime.images.decode import Decoded
@@ -57,6 +58,7 @@ class GeoTiffOptions:
     nodata: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, metres in (("tile", self.tile_metres), ("stride", self.stride_metres)):
             if metres is not None and not (isfinite(metres) and metres > 0):
                 raise ConfigError(f"The {name} is {metres:g} m; it must be above 0.")

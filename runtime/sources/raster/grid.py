@@ -119,7 +119,8 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
 
 
 def _too_many(tile: float, stride: float) -> str:
-    return f"Tiles of {tile:g} m, {stride:g} m apart, would be more than {MAX_TILES:,}. Ask for a larger --tile-metres."
+    remedy = "a smaller --overlap or a larger --stride" if stride < tile else "a larger --tile-metres"
+    return f"Tiles of {tile:g} m, {stride:g} m apart, would be more than {MAX_TILES:,}. Ask for {remedy}."
 
 
 def _row(width: int, row: float, locate: Locate, tile_metres: float, stride_metres: float) -> Values:

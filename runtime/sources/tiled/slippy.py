@@ -13,6 +13,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
@@ -41,6 +42,7 @@ class XyzOptions:
     step: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.zoom is not None and not 0 <= self.zoom <= MAX_ZOOM:
             raise ConfigError(f"The zoom is {self.zoom}; allowed are 0 to {MAX_ZOOM}.")
         if not 1 <= self.merge <= 16:

@@ -314,6 +314,27 @@ def test_the_record_is_read_back_by_pymavlink(tmp_path: Path) -> None:
     assert began - 1 < times[0] <= times[-1] < time.time() + 1
 
 
+def test_a_link_works_with_many_files_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1100:
+        pytest.skip("more than 1024 files cannot be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            transport = Transport(f"udpout:127.0.0.1:{peer.getsockname()[1]}")
+            transport.send(b"there?")
+            peer.sendto(b"here", peer.recvfrom(16)[1])
+            assert transport.receive(5) == b"here"
+            assert transport.receive(0.01) == b""
+            transport.close()
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_full_disk_ends_the_record_and_not_the_flight(tmp_path: Path) -> None:
     path = tmp_path / "flight.tlog"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,5 +1,6 @@
 """Durable or absent: what is written is whole, what fails or is interrupted leaves nothing."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.files import (
+    GrowingFile,
     check_new_file,
     check_new_folder,
     make_folder,
     new_file,
     new_folder,
+    new_pair,
     write_bytes,
     write_link,
+    writing,
 )
 
 
@@ -116,6 +120,65 @@ def test_two_may_write_a_file_at_once_and_the_last_to_finish_stays(tmp_path: Pat
         write_bytes(path, b"third")
     assert path.read_bytes() == b"first"
     assert _names(tmp_path) == ["rows.npy"]
+
+
+@pytest.mark.parametrize("system_knows_how", [True, False])
+def test_a_file_that_came_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system_knows_how: bool
+) -> None:
+    if not system_knows_how:
+        monkeypatch.setattr(writing, "_NO_REPLACE", 1 << 20)  # a flag that no kernel knows: EINVAL, as from NFS
+    path = tmp_path / "rows.npy"
+    write_bytes(path, b"first", replace=False)
+    path.unlink()
+
+    def write() -> None:
+        with new_file(path, replace=False) as temporary:
+            temporary.write_bytes(b"second")
+            path.write_bytes(b"another's")
+
+    with pytest.raises(OutputExists, match=r"rows\.npy exists"):
+        write()
+    assert path.read_bytes() == b"another's"
+    assert _names(tmp_path) == ["rows.npy"]
+
+
+@pytest.mark.parametrize("taken", ["rows.npy", "rows.csv"])
+def test_of_a_pair_both_are_written_or_neither(tmp_path: Path, taken: str) -> None:
+    def write(meanwhile: str | None) -> None:
+        with new_pair(tmp_path / "rows.npy", tmp_path / "rows.csv") as (numbers, table):
+            numbers.write_bytes(b"mine")
+            table.write_bytes(b"mine")
+            if meanwhile is not None:
+                (tmp_path / meanwhile).write_bytes(b"another's")
+
+    with pytest.raises(OutputExists, match=taken):
+        write(taken)
+    assert _names(tmp_path) == [taken]
+    assert (tmp_path / taken).read_bytes() == b"another's"
+    (tmp_path / taken).unlink()
+    write(None)
+    assert _names(tmp_path) == ["rows.csv", "rows.npy"]
+
+
+def test_a_growing_file_ends_with_a_whole_record_where_the_disk_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "records.txt"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    file = GrowingFile(path)
+    file.write(b"first\n")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(UserError, match=r"records\.txt ends here .*what was written before stays"):
+            file.write(b"second\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_bytes() == b"first\n"
+    with pytest.raises(UserError, match="closed"):
+        file.write(b"third\n")
+    with pytest.raises(UserError, match="cannot be written"):
+        GrowingFile(path)
 
 
 def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path) -> None:

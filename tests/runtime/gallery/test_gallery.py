@@ -353,3 +353,44 @@ def test_the_folder_is_readable_with_standard_tools(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows, descriptors_of(["000", "001", "002"]))
     with sqlite3.connect(shutil.copy(path / "references.sqlite", tmp_path / "copy")) as database:
         assert database.execute("SELECT id, lat FROM reference WHERE slot = 1").fetchall() == [("001", 48.0001)]
+
+
+CLOSED_CALLS: dict[str, Callable[[reader.FolderGallery], object]] = {
+    "search": lambda gallery: gallery.search(unit_rows(1, SIZE, 0), 1),
+    "search near": lambda gallery: gallery.search(unit_rows(1, SIZE, 0), 1, Near(48, 8, 100)),
+    "len": len,
+    "tiles": lambda gallery: gallery.tiles([0]),
+    "all_tiles": lambda gallery: list(gallery.all_tiles()),
+    "described": lambda gallery: list(gallery.described()),
+    "descriptors": lambda gallery: gallery.descriptors(np.array([0])),
+    "lat": lambda gallery: gallery.lat,
+    "info": lambda gallery: gallery.info,
+    "attached": lambda gallery: gallery.attached("fixes.json"),
+    "attach": lambda gallery: gallery.attach("fixes.json", b"{}"),
+}
+
+
+@pytest.mark.parametrize("call", CLOSED_CALLS)
+def test_a_closed_gallery_is_reported(tmp_path: Path, call: str) -> None:
+    gallery = open_folder(build(tmp_path / "map", made_tiles(3)))
+    lat = gallery.lat
+    gallery.close()
+    with pytest.raises(GalleryError, match=r"map was closed\. Open it again"):
+        CLOSED_CALLS[call](gallery)
+    assert len(lat) == 3
+
+
+def test_a_closed_writer_is_reported(tmp_path: Path) -> None:
+    writer = FolderWriter(build(tmp_path / "map", made_tiles(3)))
+    writer.close()
+    calls: list[Callable[[], object]] = [
+        lambda: writer.missing(made_tiles(4).tiles),
+        lambda: writer.add(made_tiles(1).tiles, descriptors_of(["000"])),
+        lambda: len(writer),
+        lambda: writer.finished,
+        writer.finish,
+        writer.compact,
+    ]
+    for call in calls:
+        with pytest.raises(GalleryError, match="was closed"):
+            call()

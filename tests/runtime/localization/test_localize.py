@@ -16,7 +16,9 @@ from tiny_world import CENTRE, SPACING, TinyWorld, make_world, write_drive
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near, distance
-from geodtr.runtime.localization.calibration import FILE_NAME, read_calibration
+from geodtr.runtime.localization import localizer as localizers
+from geodtr.runtime.localization.calibration import FILE_NAME, places_sha256, read_calibration
+from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.training.data.pairs_csv import write_pairs
 
@@ -151,6 +153,25 @@ def test_without_a_calibration_a_fix_has_no_radius(
     answer = json.loads(cli(*command, "--json").out)
     assert answer["fix"]["within"] == []
     assert answer["uncalibrated"] == "the gallery has no calibration"
+
+
+def test_a_prior_of_its_own_for_each_frame_costs_no_memory_and_one_hash(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = list[str]()
+
+    def hash_places(lat: Floats, lon: Floats) -> str:
+        hashed.append(places_sha256(lat, lon))
+        return hashed[-1]
+
+    monkeypatch.setattr(localizers, "places_sha256", hash_places)
+    frame = tiny.panorama(0)
+    with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
+        for radius in range(500, 500 + 2 * localizers._REMEMBERED):
+            localizer.locate(frame, near=Near(*CENTRE, radius))
+        assert len(localizer._calibrations) <= localizers._REMEMBERED
+        assert {localizer.conditions_near(near).places_sha256 for near in (None, 1.0, 2.0)} == set(hashed)
+    assert len(hashed) == 1
 
 
 def test_a_calibrated_gallery_states_radii_under_its_conditions_only(

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from plotted import pixels_of
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
-from geodtr.runtime.errors import ConfigError, OutputExists
+from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.gis import geojson, gpx, kml
 from geodtr.runtime.localization.result import Candidate, Waypoint
@@ -177,6 +179,22 @@ def test_json_lines_can_be_read_while_they_are_written(tmp_path: Path) -> None:
             assert json.loads(lines[-1])["state"] == waypoint.state
         raise KeyboardInterrupt
     assert len(path.read_text().splitlines()) == len(TRACK)
+
+
+def test_json_lines_on_a_full_disk_end_with_a_whole_line_and_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "track.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(UserError, match=r"track\.jsonl ends here"), waypoint_file(path, track=True) as write:
+            write(TRACK[0])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, hard))
+            write(TRACK[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["state"] == TRACK[0].state
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
