@@ -49,7 +49,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Radius of ASAM, whose steps take the gradient at a worse point nearby; 0 for ordinary steps. Takes twice the
         time (TransGeo: 2.5).
     loss
-        "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has.
+        "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has. "her"
+        and "seh" weight triplets by their difficulty, with the settings `exemplar_...`; SEH is reconstructed.
+    exemplar_scale, exemplar_margin
+        Factor of the descriptors, and how much farther than the positive a simple negative is, as a share of the
+        factor's square. Simple triplets weigh 0 in "seh", little in "her".
+    exemplar_both
+        Whether aerial descriptors are anchors too.
+    exemplar_detach
+        Whether no gradient flows through the weights.
     hardest
         Share of triplets, by largest loss, that count. It falls from 1 to this value over the first half of the run.
     counterfactual_weight
@@ -85,7 +93,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     epsilon: Positive = 1e-6
     clip_norm: Positive = 1.0
     sharpness: NotNegative = 0.0
-    loss: Literal["triplet", "infonce"] = "triplet"
+    loss: Literal["triplet", "infonce", "her", "seh"] = "triplet"
+    exemplar_scale: Positive = 5.0
+    exemplar_margin: Positive = 0.15
+    exemplar_both: bool = False
+    exemplar_detach: bool = False
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     triplet_alpha: Positive = 10.0
     hardest: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0

@@ -21,6 +21,7 @@ from geodtr.training.augment.layout_simulation import (
 )
 from geodtr.training.augment.photometric import change_semantic, draw_semantic
 from geodtr.training.config import Recipe, TrainConfig
+from geodtr.training.exemplars import Exemplars, reweighted_triplet
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
 from geodtr.training.mining import LastDescriptors
@@ -120,6 +121,8 @@ class Trainer:
             if recipe.loss == "infonce":
                 assert self.model.logit_scale is not None, "the configuration is checked"
                 loss = info_nce(ground, aerial, self.model.logit_scale, recipe.label_smoothing, tiles=tiles)
+            elif recipe.loss != "triplet":
+                loss = reweighted_triplet(ground, aerial, _exemplars(recipe), tiles=tiles)
             else:
                 loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles)
             if recipe.counterfactual_weight:
@@ -223,6 +226,16 @@ class Trainer:
         middle = len(outputs) // 2
         parts: dict[Branch, slice] = {"ground": slice(None, middle), "aerial": slice(middle, None)}
         self.branches.map(lambda branch: backpropagate(outputs[parts[branch]], gradients[parts[branch]]))
+
+
+def _exemplars(recipe: Recipe) -> Exemplars:
+    return Exemplars(
+        scale=recipe.exemplar_scale,
+        margin=recipe.exemplar_margin,
+        removes_simple=recipe.loss == "seh",
+        both_directions=recipe.exemplar_both,
+        detached=recipe.exemplar_detach,
+    )
 
 
 def _hardest(step: int, total: int, last: float) -> float:
