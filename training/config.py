@@ -12,6 +12,7 @@ from geodtr.runtime.files.documents import DocumentError, decode_toml
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
+from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
 from geodtr.training.presets import read_preset
@@ -40,7 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Share of all steps over which the learning rate rises linearly. It then follows a cosine to zero.
     schedule
         When the learning rate changes: at each "step", at each step with a first one of 0 ("step-from-zero", as in
-        L2LTR's release), or at each "epoch", with a first one of 0 too if there is a warm-up (TransGeo's release).
+        L2LTR's release), or at each "epoch", with a first one of 0 too if there is a warm-up (TransGeo's release); or
+        never ("constant").
     epsilon
         AdamW's term for numerical stability.
     clip_norm
@@ -89,7 +91,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learning_rate: Positive
     weight_decay: NotNegative = 0.03
     warmup: Share = 0.08
-    schedule: Literal["step", "step-from-zero", "epoch"] = "step"
+    schedule: Literal["step", "step-from-zero", "epoch", "constant"] = "step"
     epsilon: Positive = 1e-6
     clip_norm: Positive = 1.0
     sharpness: NotNegative = 0.0
@@ -187,6 +189,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 'recipe.loss "infonce" trains a temperature, which only the model "sample4geo" has. Set '
                 "recipe.loss=triplet."
+            )
+        if isinstance(self.model, DsmConfig) and (
+            self.recipe.loss != "triplet" or self.recipe.negatives in ("similar", "mined")
+        ):
+            raise ConfigError(
+                f'recipe.loss "{self.recipe.loss}" and recipe.negatives "{self.recipe.negatives}": of these, the model '
+                '"dsm" takes "triplet" and "random" or "nearby". The others compare descriptors by their cosine.'
             )
         if self.recipe.negatives == "mined" and (self.recipe.batch_size % 2 or self.recipe.views != 1):
             raise ConfigError(

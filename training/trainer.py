@@ -124,7 +124,14 @@ class Trainer:
             elif recipe.loss != "triplet":
                 loss = reweighted_triplet(ground, aerial, _exemplars(recipe), tiles=tiles)
             else:
-                loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles)
+                loss = soft_margin_triplet(
+                    ground,
+                    aerial,
+                    recipe.triplet_alpha,
+                    hardest=hardest,
+                    tiles=tiles,
+                    similarity=self.model.similarity,
+                )
             if recipe.counterfactual_weight:
                 for real, imagined in ((ground, imagined_ground), (aerial, imagined_aerial)):
                     for other in imagined:
@@ -247,7 +254,9 @@ def _hardest(step: int, total: int, last: float) -> float:
 
 
 def _rate(step: int, total: int, recipe: Recipe) -> float:
-    """Factor of the learning rate at `step`: a linear warm-up, then a cosine to zero, by step or by epoch."""
+    """Factor of the learning rate at `step`: 1, or a linear warm-up and then a cosine to zero, by step or by epoch."""
+    if recipe.schedule == "constant":
+        return 1.0
     first = 1 if recipe.schedule == "step" else 0
     if recipe.schedule == "epoch":
         step, total = step * recipe.epochs // total, recipe.epochs

@@ -36,7 +36,7 @@ def pack(
         folders = {"bundle": bundle}
         if gallery is not None:
             with open_folder(gallery) as opened:
-                require_space(opened.name, opened.manifest, manifest.embedding_id)
+                require_space(opened.name, opened.manifest, manifest.embedding_id, manifest.ground.spec.scorer)
             held.enter_context(FolderWriter(gallery))
             folders["gallery"] = gallery
         paths = [(name, folder, path) for name, folder in folders.items() for path in _files(folder)]

@@ -9,6 +9,7 @@ print(localizer.locate("street.jpg").fix)
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -40,7 +41,7 @@ from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.spec import Images
+from geodtr.runtime.spec import Images, scorer_name
 
 _Applicable = tuple[FixCalibration | None, str | None]
 """A calibration, or why none applies."""
@@ -107,7 +108,13 @@ class Localizer:
         MissingDependency
             `refine` needs OpenCV.
         """
-        require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
+        scorer = bundle.manifest.ground.spec.scorer
+        require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id, scorer)
+        if scorer is not None and (nadir is not None or headings != 1):
+            raise ConfigError(
+                f"The model's scorer is the {scorer_name(scorer)}, which finds the heading of street-level images by "
+                "itself. Leave out the headings, and nadir frames to another model."
+            )
         if nadir is not None and headings != 1:
             raise ConfigError("Headings of a panorama and a nadir frame do not go together: set its rotations.")
         if nadir is not None and intake != AS_TAKEN:
@@ -273,7 +280,11 @@ class Localizer:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
             own = Hits(hits.rows[part], hits.scores[part])
-            results.append(Found(query, best_turns(own, headings), own))
+            best = best_turns(own, headings)
+            if hits.headings is not None:  # of images as they are, or aligned by a heading that they state
+                (stated,) = np.nan_to_num(headings)
+                best = replace(best, headings=(hits.headings[part][0] + stated) % 360)
+            results.append(Found(query, best, own))
             start = part.stop
         return results
 

@@ -7,6 +7,8 @@ import torch
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.cvft import Cvft, CvftConfig
+from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
 from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
@@ -14,8 +16,17 @@ from geodtr.training.models.safa import Safa, SafaConfig
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
 
-Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo
-ModelConfig = GeoDTRConfig | GeoDTRPlusConfig | Sample4GeoConfig | SafaConfig | L2LTRConfig | TransGeoConfig
+Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | Cvft | Dsm
+ModelConfig = (
+    GeoDTRConfig
+    | GeoDTRPlusConfig
+    | Sample4GeoConfig
+    | SafaConfig
+    | L2LTRConfig
+    | TransGeoConfig
+    | CvftConfig
+    | DsmConfig
+)
 """All models and their configurations, distinguished by `name`."""
 
 _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing], Model]] = {
@@ -25,6 +36,8 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     SafaConfig: Safa,
     L2LTRConfig: L2LTR,
     TransGeoConfig: TransGeo,
+    CvftConfig: Cvft,
+    DsmConfig: Dsm,
 }
 
 
