@@ -27,6 +27,8 @@ _GATHERED_VALUES = 1 << 25
 _FIRST, _FIRST_SCORES = 1024, 1 << 14
 """Size of the first block: enough references for a useful threshold, few enough to score quickly."""
 _COMPARED_VALUES = 1 << 16
+_BOUNDED_SHARE = 8
+"""If one comparison leaves more than one of so many pairs, to bound each takes longer than to multiply all."""
 _OPEN_SHARE = 64
 """Of so many pairs, one that is scored by itself costs about as much as all others in a product of matrices."""
 _FOUND_SHARE = 16
@@ -129,20 +131,21 @@ def search_compressed(
             needed = thresholds - reach * errors.max() - constant
             needed /= multiply.scales * np.where(needed > 0, scales.max(), scales.min())
             open_pairs = ~(products < _in(products.dtype, needed))
-            if _are_many(open_pairs, kept):
-                # What comes next is probably no different.
-                skips[0] = _SKIPPED
-                return score_in_floats(block, known)
-            rows, columns = _nonzero(open_pairs)
-            lowest, highest = between(products[rows, columns], scales[rows], errors[rows], columns)
-            pairs = Pairs(columns, block.numbers(rows), lowest, highest)
-            return pairs.take(~(highest < thresholds[columns]))
+            if np.count_nonzero(open_pairs) * _BOUNDED_SHARE <= open_pairs.size:
+                rows, columns = _nonzero(open_pairs)
+                lowest, highest = between(products[rows, columns], scales[rows], errors[rows], columns)
+                still_open = np.flatnonzero(~(highest < thresholds[columns]))
+                if not _are_many(len(still_open), products.shape, kept):
+                    return Pairs(columns, block.numbers(rows), lowest, highest).take(still_open)
+            # What comes next is probably no different.
+            skips[0] = _SKIPPED
+            return score_in_floats(block, known)
 
         def score_in_floats(block: Block, thresholds: Scores) -> Pairs:
             scores = block.of(floats.multiply(references[block.rows]))
             needed = _kth_largest(scores, kept) - rounding if np.isnan(thresholds).any() else thresholds
             open_pairs = ~(scores < needed - rounding)
-            if _are_many(open_pairs, kept):
+            if _are_many(int(np.count_nonzero(open_pairs)), scores.shape, kept):
                 return _certain_pairs(block, scores, thresholds, kept)
             rows, columns = _nonzero(open_pairs)
             cosines, error = scores[rows, columns], rounding[columns]
@@ -174,10 +177,10 @@ def _certain_pairs(block: Block, scores: Scores, thresholds: Scores, kept: int) 
     return Pairs(columns, block.numbers(rows), cosines, cosines)
 
 
-def _are_many(open_pairs: NDArray[np.bool_], kept: int) -> bool:
-    """Whether to score a block's open pairs [M, Q] one by one takes longer than to multiply the whole block again."""
-    count, wide = open_pairs.shape
-    return bool(np.count_nonzero(open_pairs) > max(2 * kept * wide, count * wide // _OPEN_SHARE))
+def _are_many(open_pairs: int, shape: tuple[int, ...], kept: int) -> bool:
+    """Whether to score so many open pairs of a block [M, Q] one by one takes longer than to multiply it all again."""
+    count, wide = shape
+    return open_pairs > max(2 * kept * wide, count * wide // _OPEN_SHARE)
 
 
 def _search_parts(search_part: Callable[[Descriptors, int], Pairs], queries: Descriptors, count: int, top: int) -> Hits:

@@ -21,7 +21,16 @@ from geodtr.runtime.errors import GalleryError, UserError
 from geodtr.runtime.files import check_regular, lock_file, open_regular, write_bytes
 from geodtr.runtime.files.sqlite_file import BoundedConnection, connect
 from geodtr.runtime.gallery.folder.log import has_lost_commit
-from geodtr.runtime.gallery.folder.table import CHECKSUMS, DAMAGES, FILE_NAME, SCHEMA, SHOWN, add_checksums, read_state
+from geodtr.runtime.gallery.folder.table import (
+    CHECKSUMS,
+    DAMAGES,
+    FILE_NAME,
+    PLACES,
+    SCHEMA,
+    SHOWN,
+    complete_schema,
+    read_state,
+)
 from geodtr.runtime.gallery.location import command
 
 LOCK = "writer.lock"
@@ -45,7 +54,7 @@ def create(gallery: Path) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.executescript(SCHEMA)
         with transaction(database):
-            add_checksums(gallery, database)
+            complete_schema(gallery, database)
 
 
 @contextmanager
@@ -206,12 +215,13 @@ def _connect(path: Path, how: str) -> BoundedConnection:
 
 @cache
 def _schemas() -> tuple[set[tuple[Any, ...]], ...]:
-    """What may be in sqlite_master: of today, and of an earlier version, whose tables have no checksums."""
+    """What may be in sqlite_master: of today, and of earlier versions, without the index of places, or checksums."""
     with closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA + CHECKSUMS)
+        database.executescript(SCHEMA + CHECKSUMS + PLACES)
         rows = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     today = {(*names, _plain(sql)) for *names, sql in rows}
-    return today, {row for row in today if row[1] != "checksums"}
+    before = {row for row in today if row[1] != "places"}
+    return today, before, {row for row in before if row[1] != "checksums"}
 
 
 def _plain(sql: object) -> str:

@@ -33,8 +33,10 @@ from geodtr.runtime.gallery.folder.table import (
     State,
     as_stored,
     check_manifest,
-    read_slots,
+    has_positions,
+    read_removed,
     read_state,
+    slots_near,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
 from geodtr.runtime.gallery.location import command
@@ -48,6 +50,8 @@ from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
 _FETCHED = 1024
+_LOOKED_THROUGH = 50_000
+"""Up to so many references the positions of all are compared faster than the table is asked for those nearby."""
 
 
 def is_begun(path: Path) -> bool:
@@ -76,10 +80,10 @@ class FolderGallery(PositionedRows):
         self._database = database
         self._mapped = mapped
         self._close = weakref.finalize(self, closes.close)
-        slots = read_slots(database)
-        self._count = len(slots)
+        removed = read_removed(database)
+        self._count = len(mapped.exact) - len(removed)
         # Rows are slots unless references were removed.
-        self._slots = None if self._count == len(mapped.exact) else slots
+        self._slots = np.delete(np.arange(len(mapped.exact)), removed) if len(removed) else None
 
     def __len__(self) -> int:
         return self._count
@@ -107,7 +111,7 @@ class FolderGallery(PositionedRows):
         packed += 0 if compressed is None else 8 * len(compressed.values)
         with self._lock, table_errors(self.path):
             finished = read_state(self._database).finished
-            (positioned,) = self._database.execute("SELECT count(lat) FROM reference").fetchone()
+            (positioned,) = self._database.execute("SELECT count(*) FROM reference WHERE lat IS NOT NULL").fetchone()
         return GalleryInfo(
             references=len(self),
             positioned=positioned,
@@ -187,18 +191,28 @@ class FolderGallery(PositionedRows):
 
     def _read_positions(self) -> Positions:
         with table_errors(self.path):
-            cursor = self._database.execute("SELECT lat, lon FROM reference ORDER BY slot")
+            cursor = self._database.execute("SELECT slot, lat, lon FROM reference ORDER BY slot")
             try:
-                read = np.fromiter(cursor, [("lat", np.float64), ("lon", np.float64)], len(self))
+                read = np.fromiter(cursor, [("slot", np.int64), ("lat", np.float64), ("lon", np.float64)], len(self))
             except (TypeError, ValueError):
                 raise sqlite3.DatabaseError("a position is not a number") from None
+            if not np.array_equal(read["slot"], np.arange(len(self)) if self._slots is None else self._slots):
+                raise sqlite3.DatabaseError("its rows do not belong to the descriptors")
         return read["lat"], read["lon"]
 
     def _near(self, near: Near) -> Rows:
-        if len(self) and np.isnan(self.lat).all():
-            raise no_positions(self.name)
-        rows = np.flatnonzero(near.holds(self.lat, self.lon))
-        return rows if self._slots is None else self._slots[rows]
+        slots = None
+        if len(self) > _LOOKED_THROUGH:
+            with self._lock, table_errors(self.path):
+                slots = slots_near(self._database, near)
+        if slots is None:
+            rows = np.flatnonzero(near.holds(self.lat, self.lon))
+            slots = rows if self._slots is None else self._slots[rows]
+        if len(self) and not len(slots):
+            with self._lock, table_errors(self.path):
+                if not has_positions(self._database):
+                    raise no_positions(self.name)
+        return slots
 
 
 def open_folder(path: Path) -> FolderGallery:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.row import ROW, Row, as_tile
+from geodtr.runtime.geodesy import Near
 from geodtr.runtime.sources.tile import Tile
 
 FILE_NAME = "references.sqlite"
@@ -53,6 +54,16 @@ CREATE TABLE checksums (
 );
 """
 
+_BANDS = 100
+"""Bands of latitude in a degree: each some 1.1 km wide."""
+PLACES = f"""
+CREATE INDEX places ON reference (CAST(lat * {_BANDS} AS INTEGER), lon, lat) WHERE lat IS NOT NULL;
+"""
+_MOST_BANDS = 200
+_IN_BAND = (
+    f"SELECT slot, lat, lon FROM reference WHERE lat IS NOT NULL AND CAST(lat * {_BANDS} AS INTEGER) = ? "
+    "AND lon BETWEEN ? AND ?"
+)
 COLUMNS = ", ".join(ROW)
 
 
@@ -86,14 +97,23 @@ def has_checksums(database: sqlite3.Connection) -> bool:
     """Whether the table has checksums. One of an earlier version has none: it is read without, and the first writer
     adds them to what it finds, once all else that it verifies is right.
     """
-    return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'checksums'").fetchone())
+    return _has(database, "checksums")
 
 
-def add_checksums(gallery: Path, database: sqlite3.Connection) -> None:
-    """Add checksums of what the manifest and the state are now, within a transaction."""
-    state = read_state(database)
-    database.execute(CHECKSUMS)
-    database.execute("INSERT INTO checksums VALUES (?, ?)", (_crc_of_manifest(gallery), _checksum(state)))
+def complete_schema(gallery: Path, database: sqlite3.Connection) -> None:
+    """Add what a table of an earlier version lacks, within a transaction: checksums of what the manifest and the state
+    are now, and the index of places.
+    """
+    if not has_checksums(database):
+        state = read_state(database)
+        database.execute(CHECKSUMS)
+        database.execute("INSERT INTO checksums VALUES (?, ?)", (_crc_of_manifest(gallery), _checksum(state)))
+    if not _has(database, "places"):
+        database.execute(PLACES)
+
+
+def _has(database: sqlite3.Connection, name: str) -> bool:
+    return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone())
 
 
 def check_manifest(gallery: Path, database: sqlite3.Connection) -> None:
@@ -118,23 +138,47 @@ def count_references(database: sqlite3.Connection, slots: int) -> int:
     return int(counted.fetchone()[0])
 
 
-def read_slots(database: sqlite3.Connection) -> NDArray[np.int64]:
-    """The slots of all references, int64 [N], rising. Raises sqlite3.DatabaseError when they are inconsistent.
+def read_removed(database: sqlite3.Connection) -> NDArray[np.int64]:
+    """The slots of removed references, int64 [M]. Raises sqlite3.DatabaseError when they are inconsistent.
 
-    Computed from the removed ones, because they are few: a million slots take a second to read.
+    All others are taken to be there: to count ten million references takes seconds. See check_slots.
     """
     slots = read_state(database).slots
-    count = count_references(database, slots)
-    if count > slots:
-        raise sqlite3.DatabaseError(f"it has {slots} descriptors and {count} references")
-    read = database.execute("SELECT slot FROM removed LIMIT ?", (slots - count + 1,))
+    read = database.execute("SELECT slot FROM removed LIMIT ?", (slots + 1,))
     removed = np.fromiter((slot for (slot,) in read), np.int64)
-    if len(removed) + count != slots or not ((removed >= 0) & (removed < slots)).all():
-        raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {len(removed)} removed ones")
-    (both,) = database.execute("SELECT count(*) FROM removed JOIN reference USING (slot)").fetchone()
+    if len(removed) > slots or not ((removed >= 0) & (removed < slots)).all():
+        raise sqlite3.DatabaseError(f"it has {slots} descriptors, and references that were removed from other rows")
+    # CROSS: for each of the few that were removed; SQLite might look up each of the many others.
+    (both,) = database.execute("SELECT count(*) FROM removed CROSS JOIN reference USING (slot)").fetchone()
     if both:
         raise sqlite3.DatabaseError(f"{both} of its references are also marked as removed")
-    return np.delete(np.arange(slots), removed)
+    return removed
+
+
+def check_slots(database: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where descriptors have no reference, or references no descriptor."""
+    slots, removed = read_state(database).slots, len(read_removed(database))
+    if (count := count_references(database, slots)) + removed != slots:
+        raise sqlite3.DatabaseError(f"it has {slots} descriptors, {count} references and {removed} removed ones")
+
+
+def slots_near(database: sqlite3.Connection, near: Near) -> NDArray[np.int64] | None:
+    """The slots of the references within `near`, rising, int64 [M]; None where the table would have to be read as a
+    whole, because the circle is too wide, or an earlier version wrote the table.
+    """
+    box = near.box
+    bands = range(int(box.south * _BANDS), int(box.north * _BANDS) + 1)
+    if len(bands) > _MOST_BANDS or not _has(database, "places"):
+        return None
+    spans = [(box.west, box.east)] if box.west <= box.east else [(box.west, 180.0), (-180.0, box.east)]
+    rows = [row for band in bands for span in spans for row in database.execute(_IN_BAND, (band, *span))]
+    slots, lat, lon = np.array(rows, np.float64).reshape(-1, 3).T
+    return np.sort(slots[near.holds(lat, lon)].astype(np.int64))
+
+
+def has_positions(database: sqlite3.Connection) -> bool:
+    """Whether any reference has a position."""
+    return bool(database.execute("SELECT 1 FROM reference WHERE lat IS NOT NULL LIMIT 1").fetchone())
 
 
 def as_stored(row: Row | None) -> Tile:

@@ -11,7 +11,7 @@ from an interrupted write. Numbers are little-endian.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ from geodtr.runtime.gallery.location import command
 from geodtr.runtime.names import Storage
 from geodtr.runtime.search.quantize import Compressed, compress
 from geodtr.runtime.spec import Descriptors
+
+_KEPT = 1 << 29
+"""Bytes of a file's pages in memory before they are let go."""
+_AROUND = 1 << 16
+"""Bytes that the system maps around one that is touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +176,24 @@ def _map(file: _File, slots: int) -> NDArray[Any]:
 class _MappedRows(np.ndarray[Any, np.dtype[Any]]):
     """Rows of a memory map: to touch those that another process has cut off meanwhile would end this one (SIGBUS).
 
-    So that they end in an error, the file's length is asked whenever rows are taken, a block at a time.
+    So that they end in an error, the file's length is asked whenever rows are taken, a block at a time. Pages that were
+    touched count as this process's memory, though the system can take them back: of a large file most are let go.
     """
 
     file: Path
     mapped: mmap
+    taken = 0
+    """Bytes that may have been touched since pages were let go."""
 
     def __getitem__(self, which: Any) -> Any:
         if self.mapped.size() < len(self.mapped):
             raise _cut_short(self.file, self.mapped.size(), len(self.mapped))
-        return self.view(np.ndarray)[which]
+        rows = self.view(np.ndarray)[which]
+        self.taken += len(rows) * (self.strides[0] if isinstance(which, slice) else _AROUND)
+        if self.taken > _KEPT and hasattr(self.mapped, "madvise"):
+            self.mapped.madvise(MADV_DONTNEED)  # another thread that reads them has them mapped again
+            self.taken = 0
+        return rows
 
 
 def _check_length(file: _File, slots: int) -> None:

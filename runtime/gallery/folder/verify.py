@@ -17,9 +17,9 @@ from geodtr.runtime.gallery.folder.table import (
     DAMAGES,
     FILE_NAME,
     check_manifest,
+    check_slots,
     count_references,
     integrity_faults,
-    read_slots,
     read_state,
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
@@ -85,7 +85,7 @@ def _faults(path: Path, manifest: GalleryManifest, closes: ExitStack, track: Tra
         last = block[-1][0] if block else last
     for slot, name in database.execute("SELECT slot, id FROM removed JOIN reference USING (slot)"):
         yield Fault(str(name), f"row {slot}: the table marks it as removed, so that no search would find it")
-    read_slots(database)  # raises where rows are missing
+    check_slots(database)
 
 
 def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Storage, whole: int) -> Iterator[Fault]:

@@ -22,11 +22,12 @@ from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     FILE_NAME,
     State,
-    add_checksums,
     check_manifest,
+    check_slots,
+    complete_schema,
     has_checksums,
     integrity_faults,
-    read_slots,
+    read_removed,
     read_state,
     write_state,
 )
@@ -187,7 +188,7 @@ class FolderWriter:
         the first reference with an invalid descriptor; then nothing changes.
         """
         with self._change() as state:
-            slots = read_slots(self._database)
+            slots = np.delete(np.arange(state.slots), read_removed(self._database))
             old, new = self._files(state), self._files(state._replace(generation=state.generation + 1))
             old.remove_leftovers()
             new.create()
@@ -233,7 +234,7 @@ class FolderWriter:
             raise sqlite3.DatabaseError(fault)
         check_manifest(self.path, self._database)
         state = self.state
-        read_slots(self._database)
+        check_slots(self._database)
         files = self._files(state)
         files.check(state.slots)
         if any(self.path.glob(f"{KEPT_LOG}*")):
@@ -242,7 +243,7 @@ class FolderWriter:
             files.remove_leftovers()
         else:
             files.set_leftovers_aside()
-            add_checksums(self.path, self._database)
+        complete_schema(self.path, self._database)
 
     def _files(self, state: State) -> DescriptorFiles:
         return DescriptorFiles(self.path, state.generation, self.manifest.descriptor_size, self.manifest.storage)

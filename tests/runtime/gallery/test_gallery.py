@@ -31,6 +31,7 @@ from geodtr.runtime.errors import (
     OutputExists,
 )
 from geodtr.runtime.gallery.export import export_gallery
+from geodtr.runtime.gallery.folder import reader, vectors
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
@@ -140,6 +141,39 @@ def test_every_storage_has_the_results_of_sorting_all_cosines(
     assert all(len(set(row)) == kept for row in hits.rows.tolist())
 
 
+@settings(deadline=None)
+@given(
+    around=st.tuples(st.sampled_from([-90.0, -89.99, -0.004, 0.0, 47.3, 90.0]), st.sampled_from([-180.0, 0.0, 179.99])),
+    radius=st.floats(1, 1e7),
+    removed=st.sets(st.integers(0, 99), max_size=50),
+    seed=st.integers(0, 99),
+)
+def test_a_large_gallery_finds_what_lies_near_by_its_index(
+    tmp_path_factory: pytest.TempPathFactory,
+    around: tuple[float, float],
+    radius: float,
+    removed: set[int],
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    lat = np.clip(around[0] + random.normal(0, 0.02, 100), -90, 90)
+    lon = (around[1] + random.normal(0, 0.1, 100) + 180) % 360 - 180
+    # Some have no position; some lie on the circle's edge, as nearly as numbers can.
+    tiles = [Tile(f"{n:03}", "map.tif", *((None, None) if n % 9 == 0 else (lat[n], lon[n]))) for n in range(100)]
+    path = fill(tmp_path_factory.mktemp("g") / "gallery", tiles, unit_rows(100, 8, seed))
+    near = Near(*around, radius)
+    with FolderWriter(path) as writer:
+        if removed:
+            writer.remove([tiles[n].id for n in removed])
+    held = near.holds(lat, lon)
+    expected = {tile.id for n, tile in enumerate(tiles) if n not in removed and tile.lat is not None and held[n]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "_LOOKED_THROUGH", 0)
+        with open_folder(path) as gallery:
+            rows = gallery.search(unit_rows(1, 8, 0), 100, near).rows[0]
+            assert {tile.id for tile in gallery.tiles(rows.tolist())} == expected
+
+
 @pytest.mark.parametrize(("storage", "share"), [("float16", 1 / 2), ("int8", 1 / 4)])
 def test_compressed_galleries_have_the_recall_of_float32_in_a_half_and_a_quarter_of_the_bytes(
     tmp_path: Path, storage: Storage, share: float
@@ -196,7 +230,33 @@ def test_an_impossible_prior_is_refused(values: tuple[float, float, float]) -> N
         Near(*values)
 
 
-def test_a_gallery_without_positions_cannot_be_searched_near_one(tmp_path: Path) -> None:
+def test_a_search_lets_go_of_the_pages_of_large_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vectors, "_KEPT", 1 << 20)
+    rows = unit_rows(20_000, 128, 0)
+    path = fill(tmp_path / "g", [Tile(f"{n}", "map.tif") for n in range(len(rows))], rows)
+    with open_folder(path) as gallery:
+        hits = gallery.search(rows[:3], 1)
+        assert hits.rows[:, 0].tolist() == [0, 1, 2]
+        assert resident(path / "descriptors-1.float32") < rows.nbytes // 2
+
+
+def resident(mapped: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("needs Linux: how much of a mapped file is in memory is read in /proc")
+    lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines())
+    total = 0
+    for line in lines:
+        if line.endswith(str(mapped)):
+            total += 1024 * next(int(after.split()[1]) for after in lines if after.startswith("Rss:"))
+    return total
+
+
+@pytest.mark.parametrize("looked_through", [0, 50_000])
+def test_a_gallery_without_positions_cannot_be_searched_near_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looked_through: int
+) -> None:
+    monkeypatch.setattr(reader, "_LOOKED_THROUGH", looked_through)
     with open_folder(build(tmp_path / "g", MadeTiles([Tile("a", "a.png")]))) as gallery:
         with pytest.raises(GalleryError, match="no positions"):
             gallery.search(descriptors_of(["a"]), 1, Near(0, 0, 10))

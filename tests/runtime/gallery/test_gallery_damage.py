@@ -91,14 +91,19 @@ def test_verify_names_the_row_of_every_flipped_bit(
     assert [fault.id for fault in verify(path)] == [f"{row:03}"]
 
 
-def test_verify_names_a_reference_whose_position_was_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["row", "index"])
+def test_verify_names_a_position_that_was_changed(tmp_path: Path, where: str) -> None:
     path = build(tmp_path / "g", made_tiles(9))
     file = path / "references.sqlite"
     content = file.read_bytes()
-    place = np.array(48 + 4 * 1e-4, ">f8").tobytes()
-    assert content.count(place) == 1
-    file.write_bytes(content.replace(place, np.array(49.0, ">f8").tobytes()))
-    assert [fault.id for fault in verify(path)] == ["004"]
+    place, other = (np.array(lat, ">f8").tobytes() for lat in (48 + 4 * 1e-4, 49.0))
+    assert content.count(place) == 2
+    if where == "row":
+        file.write_bytes(content.replace(place, other, 1))
+        assert "004" in [fault.id for fault in verify(path)]
+    else:
+        file.write_bytes(content[::-1].replace(place[::-1], other[::-1], 1)[::-1])
+        assert "places" in verify(path)[0].what
 
 
 @pytest.mark.parametrize(

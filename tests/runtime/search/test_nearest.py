@@ -170,6 +170,29 @@ def test_few_of_nearly_equal_descriptors_are_scored_one_by_one(
     assert sum(scored) < len(rows) * wide // 10
 
 
+class Read(np.ndarray[Any, np.dtype[np.float32]]):
+    """Rows that count how many of them are taken."""
+
+    taken = 0
+
+    def __getitem__(self, which: Any) -> Any:
+        rows = self.view(np.ndarray)[which]
+        self.taken += len(rows)
+        return rows
+
+
+@pytest.mark.parametrize("libraries", LIBRARIES)
+def test_one_query_reads_few_float32_rows_of_short_descriptors(libraries: frozenset[str]) -> None:
+    # With 64 numbers each, the largest ones, and so the scales, differ much between rows.
+    rows = unit_rows(200_000, 64, 0)
+    counted = rows.view(Read)
+    query = unit_rows(1, 64, 1)
+    with installed(libraries):
+        hits = search_compressed(query, compress(rows, "int8"), counted, 10)
+    np.testing.assert_allclose(hits.scores[0], -np.sort(-(query @ rows.T)[0])[:10], atol=2e-6)
+    assert counted.taken < 2000
+
+
 def test_ten_thousand_hits_per_query_use_bounded_memory() -> None:
     rows, queries = unit_rows(30_000, 16, 0), unit_rows(256, 16, 1)
     for storage in STORAGES:

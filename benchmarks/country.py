@@ -1,0 +1,216 @@
+"""A gallery of a whole country in one folder: python benchmarks/country.py FOLDER
+
+Builds a gallery of generated descriptors, int8 with their float32 rows, whose tiles lie 187 m apart in rows from west
+to east; FOLDER is kept, and used again where it is complete. Ten million references of 256 numbers need 16 GB of disk.
+Then each figure is measured in a process of its own: opening, a search within 5 km, a search without a prior.
+
+Memory is what the process holds at most, as the system counts it (VmHWM): with libraries, and with pages of mapped
+files. Descriptors as in benchmarks/search.py: mixtures of 64 directions and an individual one. A query is a
+reference rotated by 45 degrees. Each answer is compared with the one that NumPy finds on float32 rows.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from search import QUERY_COSINE, Directions, Rows, unit
+
+from geodtr.cli.console import track
+from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
+from geodtr.runtime.gallery.folder.writer import FolderWriter
+from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
+from geodtr.runtime.geodesy import Near, moved
+from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.spec import Descriptors
+
+SIZE, SPACING, TOP = 256, 187.0, 10
+CORNER = (47.3, 5.9)
+BLOCK = 1 << 16
+RADIUS = 5_000.0
+MODES = ("open", "near", "all")
+CHECKED = 1 << 18
+"""Rows that are multiplied at once to check a search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Seconds for so many references and bytes, and for the same number of bytes written plainly and synced."""
+
+    references: int
+    bytes: int
+    seconds: float
+    written_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Milliseconds: of the first call, median and range of the later ones; `held` bytes at most. `found` of `TOP`
+    nearest references of each query are those that float32 finds; None where there was no search.
+    """
+
+    what: str
+    first: float
+    later: float
+    lowest: float
+    highest: float
+    held: int
+    found: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--references", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--measure", choices=MODES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(asdict(measure(options.folder, options.measure, options.rounds))))
+        return
+    built = None if complete(options.folder, options.references) else build(options.folder, options.references)
+    results = [measured_apart(options.folder, mode, options.rounds) for mode in MODES]
+    if options.json:
+        print(json.dumps({"build": built and asdict(built), "results": [asdict(result) for result in results]}))
+        return
+    if built:
+        print(
+            f"Built {built.references:,} references, {built.bytes / 1e9:.1f} GB, in {built.seconds:.0f} s; to write "
+            f"as many bytes takes {built.written_s:.0f} s."
+        )
+    for result in results:
+        recalled = "" if result.found is None else f"; recall@{TOP} {result.found:.3f}"
+        print(
+            f"{result.what}: first {result.first:,.1f} ms, then {result.later:,.1f} ms ({result.lowest:,.1f} to "
+            f"{result.highest:,.1f}); at most {result.held / 1e9:.2f} GB{recalled}"
+        )
+
+
+def complete(folder: Path, references: int) -> bool:
+    if not folder.exists():
+        return False
+    with open_folder(folder) as gallery:
+        if len(gallery) != references or not gallery.info.finished:
+            sys.exit(f"{folder} is another gallery: delete it, or name another folder.")
+    return True
+
+
+def build(folder: Path, references: int) -> Build:
+    generator = Directions(SIZE, 64, None, 0)
+    maker = MadeBy(embedding_id="0" * 64, precision="fp32", backend="generated")
+    manifest = GalleryManifest(descriptor_size=SIZE, storage="int8", source="generated", made_by=maker)
+    seconds = 0.0
+    with FolderWriter.create(folder, manifest) as writer:
+        starts = range(0, references, BLOCK)
+        for start in track(starts, f"Building {references:,} references", len(starts)):
+            rows = generator.rows(min(BLOCK, references - start))
+            tiles = tiles_from(start, len(rows), references)
+            began = time.perf_counter()
+            writer.add(tiles, rows)
+            seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        writer.finish()
+    seconds += time.perf_counter() - began
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    return Build(references, total, seconds, write_plainly(folder.with_name(folder.name + ".bytes"), total))
+
+
+def tiles_from(start: int, count: int, references: int) -> list[Tile]:
+    wide = max(1, round(references**0.5))
+    north, east = np.divmod(np.arange(start, start + count), wide)
+    lat, _ = moved(*CORNER, 0.0, north * SPACING)
+    _, lon = moved(lat, CORNER[1], east * SPACING, 0.0)
+    return [
+        Tile(f"country/{number:08d}", "country.tif", lat, lon, 0.0, 0.3, {})
+        for number, (lat, lon) in enumerate(zip(lat.tolist(), lon.tolist(), strict=True), start)
+    ]
+
+
+def write_plainly(path: Path, total: int) -> float:
+    """Seconds to write and sync `total` bytes."""
+    block = os.urandom(1 << 24)
+    began = time.perf_counter()
+    try:
+        with path.open("wb") as file:
+            for left in range(total, 0, -len(block)):
+                file.write(block[:left])
+            file.flush()
+            os.fsync(file.fileno())
+        return time.perf_counter() - began
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def measured_apart(folder: Path, mode: str, rounds: int) -> Measured:
+    command = [sys.executable, __file__, str(folder), "--measure", mode, "--rounds", str(rounds)]
+    return Measured(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+
+
+def measure(folder: Path, mode: str, rounds: int) -> Measured:
+    if mode == "open":
+        return figures("open", list(opened(folder, rounds)), most_held(), None)
+    with open_folder(folder) as gallery:
+        targets = np.random.default_rng(1).integers(0, len(gallery), rounds)
+        others = Directions(SIZE, 64, None, 2).rows(rounds)
+        queries = unit(QUERY_COSINE * gallery.descriptors(targets) + (1 - QUERY_COSINE**2) ** 0.5 * others)
+        priors = [
+            Near(tile.lat or 0.0, tile.lon or 0.0, RADIUS) if mode == "near" else None
+            for tile in gallery.tiles(targets.tolist())
+        ]
+        seconds, answers = list[float](), list[Rows]()
+        for query, prior in zip(queries, priors, strict=True):
+            began = time.perf_counter()
+            answers.append(gallery.search(query[None], TOP, prior).rows[0])
+            seconds.append(time.perf_counter() - began)
+        what = f"within {RADIUS / 1000:g} km" if mode == "near" else "without a prior"
+        held = most_held()
+        return figures(what, seconds, held, recall(gallery, queries, priors, answers))
+
+
+def opened(folder: Path, rounds: int) -> Iterator[float]:
+    for _ in range(rounds):
+        began = time.perf_counter()
+        open_folder(folder).close()
+        yield time.perf_counter() - began
+
+
+def figures(what: str, seconds: list[float], held: int, found: float | None) -> Measured:
+    first, *later = (1000 * each for each in seconds)
+    return Measured(what, first, median(later), min(later), max(later), held, found)
+
+
+def most_held() -> int:
+    """Bytes in memory at most so far."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def recall(
+    gallery: FolderGallery, queries: Descriptors, priors: Sequence[Near | None], answers: Sequence[Rows]
+) -> float:
+    """The share of each query's TOP nearest, by float32 rows that NumPy multiplies, among its answers."""
+    best = np.full((len(queries), TOP), -np.inf, np.float32)
+    rows = np.full((len(queries), TOP), -1)
+    for start in range(0, len(gallery), CHECKED):
+        block = np.arange(start, min(start + CHECKED, len(gallery)))
+        scores = queries @ gallery.descriptors(block).T
+        for number, prior in enumerate(priors):
+            if prior is not None:
+                scores[number, ~prior.holds(gallery.lat[block], gallery.lon[block])] = -np.inf
+        both = np.concatenate([best, scores], axis=1)
+        order = np.argsort(-both, axis=1)[:, :TOP]
+        of = np.concatenate([rows, np.broadcast_to(block, scores.shape)], axis=1)
+        best, rows = np.take_along_axis(both, order, 1), np.take_along_axis(of, order, 1)
+    return float(np.mean([np.isin(right, found).mean() for right, found in zip(rows, answers, strict=True)]))
+
+
+if __name__ == "__main__":
+    main()
