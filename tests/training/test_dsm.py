@@ -16,6 +16,8 @@ from official import FIGURES
 from tensorflow_file import save_tensorflow
 from torch import Tensor
 
+from geodtr.export.graph.raw_tiles import raw_tile_spec
+from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.search.exact import search_correlated
@@ -24,7 +26,7 @@ from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.dsm import Dsm, DsmConfig
-from geodtr.training.models.embedder import normalise
+from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.official import import_official
 from geodtr.training.models.registry import build_model
@@ -33,8 +35,9 @@ WIDTHS = {360: 512, 180: 256, 90: 128, 70: 99}
 SEEN = {360: 64, 180: 32, 90: 16, 70: 13}
 
 
-def network(width: int = 512) -> Network:
-    config = load_preset("dsm-cvusa", [f"ground.width={width}"])
+def network(field_of_view: int = 360) -> Network:
+    view = [f"ground.width={WIDTHS[field_of_view]}", f"ground.imagery.field_of_view={field_of_view}"]
+    config = load_preset("dsm-cvusa", view)
     return Network(config.model, config.ground, config.aerial)
 
 
@@ -66,7 +69,7 @@ def rows_of(maps: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def scorer(field_of_view: int) -> Correlation:
-    built = build_model(DsmConfig(), *(getattr(network(WIDTHS[field_of_view]), b) for b in ("ground", "aerial")))
+    built = build_model(DsmConfig(), *(getattr(network(field_of_view), b) for b in ("ground", "aerial")))
     assert isinstance(built, Dsm)
     return built.scorer
 
@@ -117,7 +120,7 @@ def _check_scores(figures: Any, kind: str, field_of_view: int) -> None:
     looking = (columns * 360 / 64 + how.field_of_view / 2 - 180) % 360
     assert hits.headings is not None
     np.testing.assert_allclose(np.take_along_axis(hits.headings, order, 1), looking)
-    model = build_model(DsmConfig(widths=(4, 4, 4, 4)), network(WIDTHS[field_of_view]).ground, network().aerial)
+    model = build_model(DsmConfig(widths=(4, 4, 4, 4)), network(field_of_view).ground, network().aerial)
     compared = model.similarity(torch.from_numpy(queries), torch.from_numpy(references))
     np.testing.assert_allclose(2 - 2 * compared, distance, atol=1e-6)
 
@@ -172,6 +175,21 @@ def test_a_siblings_checkpoint_is_refused(release: Path) -> None:
 def test_what_compares_by_the_cosine_is_refused(setting: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_preset("world-dsm", [setting])
+
+
+def test_a_width_that_is_not_the_field_of_view_is_refused() -> None:
+    config = load_preset("dsm-cvusa", ["ground.width=128"])
+    with pytest.raises(ConfigError, match=r"field of view of 90 degrees.*--set ground.imagery.field_of_view=90"):
+        build_model(config.model, config.ground, config.aerial)
+
+
+def test_raw_pixels_have_no_scorer_and_no_graph_stretches_tiles() -> None:
+    config = load_preset("world-dsm")
+    model = build_model(config.model, config.ground, config.aerial)
+    baseline = pixel_baseline(embedders(model))
+    assert (baseline.ground.spec.scorer, baseline.aerial.spec.descriptor_size) == (None, 32 * 128 * 3)
+    with pytest.raises(ConfigError, match="tiles are stretched"):
+        raw_tile_spec(model.specs["aerial"], 64)
 
 
 @pytest.mark.parametrize("setting", ["ground.width=640", "ground.height=64", "aerial.width=516"])

@@ -42,7 +42,7 @@ class DsmImporter(Importer):
         unknown = (
             f"{path} is a checkpoint of DSM, which records neither the field of view nor how panoramas are cut. Name "
             "them: --preset dsm-cvusa or --preset dsm-cvact, and for 180, 90 or 70 degrees --set ground.width=256, 128 "
-            f"or 99{settings_of(config, DsmConfig())}"
+            f"or 99, with --set ground.imagery.field_of_view=180, 90 or 70{settings_of(config, DsmConfig())}"
         )
         return Network(config, GROUND, AERIAL, unknown=unknown)
 
