@@ -139,7 +139,9 @@ def rank(
     ranks, ties, wrong = (np.empty(len(queries), np.int64) for _ in range(3))
     margin = np.empty(len(queries), np.float32)
     first = _first_of_equals(references)
-    for start, stop in _blocks(len(queries), len(references)):
+    # A scorer lays each query out at every column.
+    width = len(references) if scorer is None else scorer.columns * max(len(references), scorer.reference_size)
+    for start, stop in _blocks(len(queries), width):
         if scorer is None:
             scores = queries[start:stop] @ references.T
         else:
