@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, pip and make; everything else comes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,mavlink,sign,ray,search,docs,dev
+EXTRAS := cpu,openvino,tensorrt-rtx,train,export,geo,milvus,mavlink,sign,serve,ray,search,docs,dev
 DEMO_EXTRAS := cpu,train,export
 ROOMS := runtime calibration training export cli
 PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))

@@ -20,7 +20,6 @@ import torch
 from all_int8 import Exact, open_exact
 from bias_correction import as_rounded
 from finetune import tuned
-from torchvision.models.resnet import BasicBlock
 
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
@@ -29,6 +28,7 @@ from geodtr.export.build.request import Auto, BuildRequest, Calibration, Plan, Q
 from geodtr.export.build.source import export_checkpoint
 from geodtr.runtime.names import BRANCHES, METHODS
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
+from geodtr.training.models.geodtr import Residual
 from geodtr.training.run_files import resolve_checkpoint
 
 SPREAD = 1.0
@@ -67,11 +67,11 @@ def unbalance(run: Path, out: Path, spread: float) -> None:
     model = load_checkpoint(resolve_checkpoint(run)).model
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for block in (module for module in model.modules() if isinstance(module, BasicBlock)):
+        for block in (module for module in model.modules() if isinstance(module, Residual)):
             factors = torch.exp(spread * torch.randn(block.bn1.num_features, generator=generator))
-            block.bn1.weight *= factors
-            block.bn1.bias *= factors
-            block.conv2.weight /= factors[None, :, None, None]
+            block.bn1.weight.mul_(factors)
+            block.bn1.bias.mul_(factors)
+            block.conv2.weight.div_(factors[None, :, None, None])
     save_checkpoint(out, model, f"{run}, its channels unbalanced")
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from math import isfinite
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -22,7 +23,7 @@ from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
 from geodtr.cli.build import export as engines
 from geodtr.cli.console import messages
-from geodtr.cli.deploy import archive, doctor, gallery, localize, photos
+from geodtr.cli.deploy import archive, doctor, gallery, localize, photos, serve
 from geodtr.cli.deploy import embed as flight
 from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
@@ -59,6 +60,7 @@ for module in (
     archive,
     photos,
     localize,
+    serve,
 ):
     module.add_to(app)
 
@@ -138,6 +140,7 @@ def _mention_dashes(arguments: Sequence[str]) -> None:
             messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", soft_wrap=True, markup=False)
 
 
+@cache
 def _command() -> Any:
     """The whole command line, each of whose options refuses numbers that nothing can be done with."""
     command = typer.main.get_command(app)

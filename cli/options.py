@@ -1,12 +1,15 @@
 """Arguments and options that several commands share, written once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Index
+
+if TYPE_CHECKING:
+    from geodtr.runtime.geodesy import Near
 
 SPEC_HELP = "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared."
 
@@ -90,3 +93,17 @@ def whole_number(text: str, most: int = 65_535) -> int | None:
         return None
     number = int(text)
     return number if 1 <= number <= most else None
+
+
+def parse_near(text: str) -> "Near":
+    """--near. Raises ConfigError."""
+    from geodtr.runtime.errors import ConfigError
+    from geodtr.runtime.geodesy import Near
+
+    try:
+        lat, lon, radius = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"--near {text!r} is not LAT,LON,RADIUS: degrees, degrees and metres, for example -30.01,-15.02,500."
+        ) from None
+    return Near(lat, lon, radius)

@@ -1,5 +1,6 @@
 """Fixtures that all tests share: shared data if it is available, and one small trained model."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph import export as graph_export
+from geodtr.export.parity import comparison
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
@@ -67,6 +69,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path in needs)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what the modules hold out of each later collection of garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries would report as leaked what is kept at the end."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def conformance() -> Path:
     """Official figures of real images; tests that need them are skipped in a clone without them."""
@@ -104,9 +117,11 @@ def exported_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_timing() -> Iterator[None]:
-    """Time a few milliseconds a turn: no test asks how fast this machine is, and parity would wait seconds for it."""
+    """Time a few milliseconds, and in parity few images: no test asks how fast this machine is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "_TURN", 0.005)
+        patch.setattr(comparison, "_SPEED_BATCH", 2)
+        patch.setattr(comparison, "_SPEED_ROUNDS", 2)
         yield
 
 

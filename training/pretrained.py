@@ -8,7 +8,6 @@ from typing import Any
 from urllib.error import URLError
 
 from torch import Tensor, nn
-from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import TrainConfig
@@ -79,6 +78,8 @@ def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
 
 def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
     """None if the backbone is not the network that there are weights for."""
+    from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
+
     if isinstance(config, L2LTRConfig | TransGeoConfig | CvftConfig | DsmConfig):
         return None
     both = ("ground.backbone", "aerial.backbone")

@@ -43,10 +43,11 @@ def intake_of(given: Mapping[str, Any]) -> "Intake":
     from geodtr.runtime.images.intake import Intake
 
     options: ImageOptions = from_given(ImageOptions, given)
-    return Intake(options.fov, options.shape, _camera_of(options.camera), options.mismatch)
+    return Intake(options.fov, options.shape, camera_model_of(options.camera), options.mismatch)
 
 
-def _camera_of(file: str | None) -> "CameraModel | None":
+def camera_model_of(file: str | None) -> "CameraModel | None":
+    """The calibration in a file. Raises what reading it raises."""
     from geodtr.runtime.images.camera_model import read_camera_model
 
     return None if file is None else read_camera_model(file)

@@ -22,6 +22,7 @@ from geodtr.cli.options import (
     OnError,
     Seed,
     Threads,
+    parse_near,
     path_or_url,
 )
 from geodtr.cli.tables import table
@@ -30,7 +31,6 @@ from geodtr.runtime.gallery.location import GalleryLocation
 if TYPE_CHECKING:
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
-    from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame
     from geodtr.runtime.localization.result import Localisation, Refined, Waypoint
     from geodtr.runtime.tracking.run import Tracked
@@ -130,7 +130,7 @@ def localize(
     from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import track_moments
 
-    prior, taking = None if near is None else _parse_near(near), taking_of(view, given)
+    prior, taking = None if near is None else parse_near(near), taking_of(view, given)
     if not places and (every > 1 or limit is not None):
         raise ConfigError("--every and --limit are for IMAGES, and none are given.")
     frames = with_given_altitudes(open_frames(places or [], every=every, limit=limit), given)
@@ -184,19 +184,6 @@ def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
         warn(f"{path} is empty: nothing can be found in it.")
     elif not held.finished:
         warn(f"{path} is not finished: only {held.references} tiles can be found.")
-
-
-def _parse_near(text: str) -> "Near":
-    from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.geodesy import Near
-
-    try:
-        lat, lon, radius = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--near {text!r} is not LAT,LON,RADIUS: degrees, degrees and metres, for example -30.01,-15.02,500."
-        ) from None
-    return Near(lat, lon, radius)
 
 
 def _skip(frame: "Frame", error: "ImageError") -> None:

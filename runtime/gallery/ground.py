@@ -25,9 +25,16 @@ _PLACE = re.compile(r"(?:(?P<file>.+)#|(?P<folder>.+)[/\\])\d+[/\\]\d+[/\\](?P<y
 _MERGED = re.compile(r"\+(\d{1,2})$")
 
 
-def ground_of(gallery: Gallery, frame: Frame, size: tuple[int, int]) -> Mosaic:
+def ground_of(
+    gallery: Gallery,
+    frame: Frame,
+    size: tuple[int, int],
+    *,
+    pixels: "Reread | None" = None,
+    apart: float | None = None,
+) -> Mosaic:
     """The ground within a frame as a picture of `size` pixels. Where there are more than MOST tiles, only maps that
-    tiles were cut from are read.
+    tiles were cut from are read. Those who ask often keep `pixels`, and the metres from tile to tile, `apart`.
     """
     wide, high = frame.size
     beyond = _BEYOND * max(wide, high)
@@ -37,7 +44,8 @@ def ground_of(gallery: Gallery, frame: Frame, size: tuple[int, int]) -> Mosaic:
     tiles = gallery.tiles(rows[:: 1 + len(rows) // MOST].tolist())
     if len(rows) > MOST:
         tiles = [tile for tile in tiles if "window" in tile.more]
-    return lay_mosaic(Reread(), tiles, frame, size, apart=measure(tiles).spacing_metres)
+    apart = measure(tiles).spacing_metres if apart is None else apart
+    return lay_mosaic(pixels or Reread(), tiles, frame, size, apart=apart)
 
 
 class Reread:

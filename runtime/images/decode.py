@@ -73,10 +73,10 @@ def decode(path: Path) -> Decoded:
         return _upright(image, str(path))
 
 
-def decode_bytes(content: bytes, name: str) -> Decoded:
-    """The same of an image file's bytes; `name` is what a message calls them."""
+def decode_bytes(content: bytes, name: str, most: int = MAX_PIXELS) -> Decoded:
+    """The same of an image file's bytes; `name` is what a message calls them, `most` the pixels that are allowed."""
     with _explained(name), Image.open(BytesIO(content), formats=_FORMATS) as image:
-        _check_pixels(image, name)
+        _check_pixels(image, name, most)
         return _upright(image, name)
 
 
@@ -143,8 +143,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
 
 
-def _check_pixels(image: Image.Image, name: str) -> None:
-    most = MAX_PIXELS // 4 if image.format == "WEBP" else MAX_PIXELS
+def _check_pixels(image: Image.Image, name: str, most: int = MAX_PIXELS) -> None:
+    most = min(most, MAX_PIXELS // 4 if image.format == "WEBP" else MAX_PIXELS)
     if image.width * image.height > most:
         raise ImageError(f"{name} has more than {most:,} pixels. Cut it into tiles first.")
     if max(image.size) > MAX_SIDE:

@@ -27,14 +27,14 @@ class Frame:
     """One image before it is preprocessed.
 
     `name` identifies it: its path, or `drive.mp4#57` for frame 57 (counted from 0) of a video; empty for a single
-    image. `image` is a file, or pixels (uint8 RGB [h, w, 3]), an ImageError where a source breaks off, or None once its
-    pixels were used and dropped. `time` is in seconds: since the start of the video, for a camera since
-    1970-01-01T00:00Z; None for files and plain pixels. `altitude` is the camera's in metres above the ground, where it
-    is known.
+    image. `image` is a file, pixels (uint8 RGB [h, w, 3]), what was decoded from bytes, an ImageError where a source
+    breaks off, or None once its pixels were used and dropped. `time` is in seconds: since the start of the video, for a
+    camera since 1970-01-01T00:00Z; None for files and plain pixels. `altitude` is the camera's in metres above the
+    ground, where it is known.
     """
 
     name: str
-    image: Path | Images | ImageError | None
+    image: Path | Images | Decoded | ImageError | None
     time: float | None = None
     altitude: float | None = None
 
@@ -45,14 +45,17 @@ class Frame:
 
 
 def _size(frame: Frame) -> int:
+    if isinstance(frame.image, Decoded):
+        return 4 * frame.image.image.width * frame.image.image.height
     return frame.image.nbytes if isinstance(frame.image, np.ndarray) else 0
 
 
-def _without_pixels(frame: Frame) -> Frame:
-    return replace(frame, image=None) if isinstance(frame.image, np.ndarray) else frame
+def without_pixels(frame: Frame) -> Frame:
+    """The frame, with no more memory than a name takes."""
+    return replace(frame, image=None) if isinstance(frame.image, np.ndarray | Decoded) else frame
 
 
-PIXELS = Bulk(_size, _without_pixels)
+PIXELS = Bulk(_size, without_pixels)
 """The memory that frames of videos and cameras hold."""
 
 
@@ -116,6 +119,8 @@ def decode_frame(frame: Frame) -> Decoded:
         raise frame.image
     if isinstance(frame.image, Path):
         return decode(frame.image)
+    if isinstance(frame.image, Decoded):
+        return frame.image
     pixels = frame.image
     if pixels is None:
         raise ImageError(f"{frame.called} holds no pixels any more: they were dropped after use.")

@@ -9,7 +9,8 @@ print(localizer.locate("street.jpg").fix)
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -27,7 +28,7 @@ from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.images.frames import PIXELS, Frame, as_frames
+from geodtr.runtime.images.frames import PIXELS, Frame, as_frames, without_pixels
 from geodtr.runtime.images.intake import AS_TAKEN, Intake
 from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
@@ -41,10 +42,18 @@ from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.spec import Images, scorer_name
+from geodtr.runtime.spec import Descriptors, Images, Preprocessing, scorer_name
 
 _Applicable = tuple[FixCalibration | None, str | None]
 """A calibration, or why none applies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image as the engine takes it; `frame` no longer holds its pixels."""
+
+    frame: Frame
+    query: Query
 
 
 class Localizer:
@@ -122,20 +131,33 @@ class Localizer:
         if nadir is None and refine is not None:
             raise ConfigError("The second stage is for frames that look straight down: give nadir options as well.")
         self._embedder = bundle.embedder("ground" if nadir is None else "aerial", options)
-        how = self._embedder.spec.preprocessing
-        self._view: View[Any] = (
-            StreetView(how, headings, intake) if nadir is None else NadirView(how, gallery, nadir, refine)
-        )
-        self.gallery = gallery
+        self._taking = headings, intake, nadir, refine
         self._embedding_id = bundle.manifest.embedding_id
         self._headings = headings
         self._engine = Lock()
+        self._search_in(gallery)
+
+    def _search_in(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+        self._view = _view_of(self._embedder.spec.preprocessing, gallery, *self._taking)
         self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
+
+    def on(self, gallery: Gallery) -> "Localizer":
+        """A second localizer with the same engine and options, for another gallery. Raises as the constructor does."""
+        require_space(gallery.name, gallery.manifest, self._embedding_id, self._embedder.spec.scorer)
+        other = copy(self)
+        other._search_in(gallery)
+        return other
 
     @property
     def positions(self) -> tuple[Floats, Floats]:
         """Latitudes and longitudes of the gallery's tiles in degrees, float64 [N] each, NaN where unknown."""
         return self.gallery.lat, self.gallery.lon
+
+    @property
+    def suppositions(self) -> int:
+        """How many images the engine embeds at most for one that is asked for: its headings, or its rotations."""
+        return self._view.most
 
     @property
     def conditions(self) -> Conditions:
@@ -219,9 +241,9 @@ class Localizer:
         ConfigError
             `top` is less than 1.
         """
-        frame = _framed(image)
-        (found,) = self._search([self._view.load(frame)], top, near)
-        return self._answer(frame, found, top, near)
+        prepared = [self.prepare(image)]
+        (answer,) = self.answer(prepared, self.embed(prepared), top, near=near)
+        return answer
 
     def locate_frames(
         self,
@@ -239,13 +261,11 @@ class Localizer:
         is for `track`. Raises ImageError, naming the bad image, if `on_error` does.
         """
         size = max(1, BATCH_SIZE // self._view.most)
-        with closing(work_ahead(self._view.load, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
+        with closing(work_ahead(self.prepare, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
             each = iter(track(loading, "Localising", count))
             while batch := list(islice(each, size)):
-                loaded = _loaded(batch, on_error)
-                results = self._search([query for _, query in loaded], top, near) if loaded else []
-                for (frame, _), found in zip(loaded, results, strict=True):
-                    yield self._answer(frame, found, top, near)
+                if prepared := _prepared(batch, on_error):
+                    yield from self.answer(prepared, self.embed(prepared), top, near=near)
 
     def locate_live(
         self,
@@ -267,12 +287,31 @@ class Localizer:
             else:
                 yield located
 
-    def _search(self, queries: Sequence[Query], top: int, near: Near | None) -> list[Found[Query]]:
+    def prepare(self, image: Path | str | Images | Frame) -> Prepared:
+        """Decode, check and preprocess one image. `prepare`, `embed` and `answer` are the stages of `locate`, for those
+        that run each in threads of its own. Raises ImageError.
+        """
+        frame = _framed(image)
+        return Prepared(without_pixels(frame), self._view.load(frame))
+
+    def embed(self, prepared: Sequence[Prepared]) -> Descriptors:
+        """The descriptors, one for each supposition of each image."""
+        with self._engine:
+            return self._embedder.embed(np.concatenate([each.query.images for each in prepared]))
+
+    def answer(
+        self, prepared: Sequence[Prepared], descriptors: Descriptors, top: int = 5, *, near: Near | None = None
+    ) -> list[Localisation]:
+        """The answers out of what `embed` returned. Otherwise as locate."""
+        results = self._search([each.query for each in prepared], descriptors, top, near)
+        return [self._answer(each.frame, result, top, near) for each, result in zip(prepared, results, strict=True)]
+
+    def _search(
+        self, queries: Sequence[Query], descriptors: Descriptors, top: int, near: Near | None
+    ) -> list[Found[Query]]:
         """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
         if top < 1:
             raise ConfigError(f"top is {top}; it must be at least 1.")
-        with self._engine:
-            descriptors = self._embedder.embed(np.concatenate([query.images for query in queries]))
         hits = self.gallery.search(descriptors, max(top, CANDIDATES), near)
         results = list[Found[Query]]()
         start = 0
@@ -331,12 +370,23 @@ def _framed(image: Path | str | Images | Frame) -> Frame:
     return Frame("", image) if isinstance(image, np.ndarray) else Frame(str(image), Path(image))
 
 
-def _loaded(batch: Sequence[tuple[Frame, Future[Query]]], on_error: OnBadFrame) -> list[tuple[Frame, Query]]:
-    """The queries of those images that could be read."""
-    loaded = list[tuple[Frame, Query]]()
+def _prepared(batch: Sequence[tuple[Frame, Future[Prepared]]], on_error: OnBadFrame) -> list[Prepared]:
+    """Those images that could be read."""
+    prepared = list[Prepared]()
     for frame, loading in batch:
         try:
-            loaded.append((frame, loading.result()))
+            prepared.append(loading.result())
         except ImageError as error:
             on_error(frame, error)
-    return loaded
+    return prepared
+
+
+def _view_of(
+    how: Preprocessing,
+    gallery: Gallery,
+    headings: int,
+    intake: Intake,
+    nadir: NadirOptions | None,
+    refine: RefineOptions | None,
+) -> View[Any]:
+    return StreetView(how, headings, intake) if nadir is None else NadirView(how, gallery, nadir, refine)

@@ -2,18 +2,32 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from geodtr.runtime.embed.pipeline import OnBadFrame, stop
 from geodtr.runtime.errors import ImageError
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near
+from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.result import Localisation, Waypoint
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.tracking.filter import Sighting, Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.tracking.odometry import STANDING, Odometry
 from geodtr.runtime.tracking.synchronize import Moment, by_row
+
+
+class Locates(Protocol):
+    """What a track needs of a Localizer."""
+
+    @property
+    def gallery(self) -> Gallery: ...
+
+    def require_positions(self, what: str) -> None: ...
+
+    def locate(self, image: Frame, top: int = 5, *, near: Near | None = None) -> Localisation: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ def track_odometry(
 
 
 def track_moments(
-    localizer: Localizer,
+    localizer: Locates,
     moments: Iterable[Moment],
     options: TrackOptions | None = None,
     top: int = 5,

@@ -46,6 +46,7 @@ COMMANDS = (
     "photos",
     "flight",
     "localize",
+    "serve",
 )
 MISSING = (
     "evaluate gone --data pairs:gone",
@@ -92,6 +93,7 @@ MISSING = (
     "bundle verify gone",
     "gallery export gone --out o.csv",
     "localize image.png --bundle gone --gallery gone",
+    "serve --bundle gone --gallery gone --port 0",
 )
 """Commands in a folder that holds a `model.safetensors` and an `image.png`, and nothing else."""
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "numpy", "PIL")
@@ -172,4 +174,26 @@ def test_bundles_run_without_pytorch() -> None:
         "print([name for name in ('torch', 'onnx', 'scipy', 'typer') if name in sys.modules])\n"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_checkpoint_runs_without_what_takes_as_long_to_load_as_pytorch(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "import numpy as np\n"
+        "import geodtr.training.loop\n"
+        "from pathlib import Path\n"
+        "from geodtr.export.model import open_model\n"
+        "from geodtr.training.config import load_preset\n"
+        "from geodtr.training.models.checkpoint import save_checkpoint\n"
+        "from geodtr.training.models.registry import build_model\n"
+        "config = load_preset('world-tiny')\n"
+        "network = build_model(config.model, config.ground, config.aerial)\n"
+        "save_checkpoint(Path('m.safetensors'), network, 'random weights')\n"
+        "how = config.ground\n"
+        "open_model(Path('m.safetensors')).embedders.ground.embed(np.zeros((1, how.height, how.width, 3), np.uint8))\n"
+        "print([name for name in ('torchvision', 'torch._dynamo', 'scipy') if name in sys.modules])\n"
+    )
+    line = [sys.executable, "-c", script]
+    result = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.strip() == "[]"

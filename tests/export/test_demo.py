@@ -14,14 +14,23 @@ from geodtr.export.demo import BUILT, DemoOptions, run_demo
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest
+from geodtr.training.config import encode_config, load_preset
 
 SMALL = DemoOptions(preset="world-tiny", train_pairs=64, test_pairs=24)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> DemoOptions:
+    """A training of four epochs: nothing is asked of the model."""
+    preset = tmp_path_factory.mktemp("preset") / "quick.toml"
+    preset.write_bytes(encode_config(load_preset(SMALL.preset, ["recipe.epochs=4"])))
+    return msgspec.structs.replace(SMALL, preset=str(preset))
+
+
+@pytest.fixture(scope="module")
+def folder(quick: DemoOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    run_demo(out, SMALL)
+    run_demo(out, quick)
     return out
 
 
@@ -57,20 +66,20 @@ def table_of(page: Path) -> list[str]:
     return [line for line in lines[first : first + 6] if line.startswith("|")]
 
 
-def test_a_second_run_reuses_finished_steps(folder: Path) -> None:
+def test_a_second_run_reuses_finished_steps(folder: Path, quick: DemoOptions) -> None:
     trained = (folder / "run" / "last.safetensors").stat()
     (folder / "report.json").unlink()
     announced: list[str] = []
-    report = run_demo(folder, SMALL, announce=announced.append)
+    report = run_demo(folder, quick, announce=announced.append)
     assert sum("reusing" in line for line in announced) == 8
     assert (folder / "run" / "last.safetensors").stat() == trained
     assert (folder / "report.json").is_file()
     assert report.seconds["Train"] == 0
 
 
-def test_another_demos_folder_is_not_mixed_up(folder: Path) -> None:
+def test_another_demos_folder_is_not_mixed_up(folder: Path, quick: DemoOptions) -> None:
     with pytest.raises(OutputExists, match="--fresh"):
-        run_demo(folder, msgspec.structs.replace(SMALL, seed=1))
+        run_demo(folder, msgspec.structs.replace(quick, seed=1))
 
 
 def test_fresh_never_removes_other_files(tmp_path: Path) -> None:
@@ -80,10 +89,10 @@ def test_fresh_never_removes_other_files(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_steps_after_a_removed_one_are_repeated(folder: Path) -> None:
+def test_steps_after_a_removed_one_are_repeated(folder: Path, quick: DemoOptions) -> None:
     shutil.rmtree(folder / "run")
     announced: list[str] = []
-    report = run_demo(folder, SMALL, announce=announced.append)
+    report = run_demo(folder, quick, announce=announced.append)
     assert sum("reusing" in line for line in announced) == 2
     checkpoint = sha256(folder / "run" / "last.safetensors")
     assert all(read_manifest(folder / "bundles" / name).source.sha256 == checkpoint for name in BUILT)
@@ -97,14 +106,14 @@ def test_fresh_leaves_a_strangers_demo_json_and_its_neighbours_alone(tmp_path: P
     assert (tmp_path / "demo.json").read_text() == '{"slides": 12}'
 
 
-def test_fresh_removes_only_files_of_the_demo(folder: Path) -> None:
+def test_fresh_removes_only_files_of_the_demo(folder: Path, quick: DemoOptions) -> None:
     (folder / "notes.txt").write_text("mine")
 
     def stop(step: str) -> None:
         raise Stop(step)
 
     with pytest.raises(Stop):
-        run_demo(folder, SMALL, fresh=True, announce=stop)
+        run_demo(folder, quick, fresh=True, announce=stop)
     assert {path.name for path in folder.iterdir()} == {"notes.txt", "demo.json"}
     assert (folder / "notes.txt").read_text() == "mine"
 

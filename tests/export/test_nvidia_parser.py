@@ -34,9 +34,6 @@ from geodtr.training.presets import preset_names
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("nvidia")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
-OFTEN = ["world-tiny"]
-"""The other models' graphs in every precision: test_model_family.py."""
-SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name not in OFTEN]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +72,10 @@ def test_raw_tiles_become_a_plan(model: Model, tmp_path: Path) -> None:
     assert build_plan(bundle.path / "aerial.onnx", bundle.manifest.aerial.spec, TensorRtOptions())
 
 
-@pytest.mark.parametrize("preset", [*OFTEN, *SELDOM])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", preset_names())
 def test_the_graphs_of_every_preset_become_plans(tmp_path: Path, preset: str) -> None:
+    """Of world-tiny above, and of the other models' small presets in test_model_family.py, each precision does."""
     config = load_preset(preset)
     network = build_model(config.model, config.ground, config.aerial)
     for branch in BRANCHES:

@@ -48,15 +48,15 @@ class Tab:
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
-    def open(self, path: Path, width: int, *, dark: bool = False, paper: bool = False) -> None:
-        """Show a file in a window `width` pixels wide; `paper` selects the print layout."""
+    def open(self, page: Path | str, width: int, *, dark: bool = False, paper: bool = False) -> None:
+        """Show a file or an address in a window `width` pixels wide; `paper` selects the print layout."""
         self.requests.clear()
         self.complaints.clear()
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", {"media": "print" if paper else "", "features": [scheme]})
-        self.call("Page.navigate", {"url": path.resolve().as_uri()})
+        self.call("Page.navigate", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
         self._until("Page.loadEventFired")
 
     def evaluate(self, script: str) -> Any:

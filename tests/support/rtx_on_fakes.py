@@ -3,7 +3,6 @@
 The vendor's builder builds a plan, and a plan that fake_tensorrt.py runs then replaces it.
 """
 
-import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import fake_tensorrt
 import pytest
 from fake_cuda import FakeGpu
 from fake_tensorrt import FakeSettings
+from tensorrt_on_fakes import collected
 
 KERNELS = b"kernels of this GPU"
 
@@ -96,5 +96,5 @@ def rtx_machine(nvidia: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RtxMac
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_cuda)
     machine = RtxMachine(fake_cuda.fake_reset(), fake_tensorrt.fake_reset())
     machine.gpu.name, machine.gpu.capability, Engine.compiled = b"NVIDIA GeForce RTX 4090", (8, 9), 0
-    yield machine
-    gc.collect()
+    with collected():
+        yield machine

@@ -61,7 +61,7 @@ USUAL = (
 
 def small_world(root: Path) -> PairSet:
     """Pairs for a simulated run: small images of the generated world."""
-    write_world(root, WorldSet(pairs=150, height=16, width=64, region="coast"))
+    write_world(root, WorldSet(pairs=150, height=16, width=64, region="coast"), workers=1)
     return read_pairs(root)
 
 

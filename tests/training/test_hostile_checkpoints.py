@@ -64,9 +64,16 @@ def _read_backbone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_an_outline_has_the_networks_names_and_shapes(name: str) -> None:
+def test_every_preset_builds_its_model_and_an_outline_has_its_names_and_shapes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second for the largest, and no number is looked at.
+    for draw in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_", "xavier_uniform_"):
+        monkeypatch.setattr(torch.nn.init, draw, lambda tensor, *_how, **_more: tensor)
     config = load_preset(name)
-    expected = build_model(config.model, config.ground, config.aerial).state_dict()
+    model = build_model(config.model, config.ground, config.aerial)
+    assert model.specs["ground"].descriptor_size == model.specs["aerial"].descriptor_size
+    expected = model.state_dict()
     got = outline(config.model, config.ground, config.aerial).state_dict()
     assert {key: tensor.shape for key, tensor in got.items()} == {key: value.shape for key, value in expected.items()}
     assert {tensor.device.type for tensor in got.values()} == {"meta"}

@@ -55,7 +55,12 @@ def test_a_crashed_run_repeats_its_losses_to_the_last_digit(
     [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGKILL))],
 )
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_model(
-    few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path, number: signal.Signals
+    few: PairSet,
+    uninterrupted: tuple[list[float], bytes],
+    tmp_path: Path,
+    number: signal.Signals,
+    cli: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = few.pairs[0].ground.parents[1]
     options = [option for setting in SETTINGS for option in ("--set", setting)]
@@ -69,8 +74,9 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_model(
         assert "geodtr-export resume run" in output
         assert "Traceback" not in output
     # From another working directory: the run knows where its data is.
-    done = subprocess.run([*COMMAND, "resume", tmp_path / "run"], cwd="/", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir("/")
+    done = cli("resume", tmp_path / "run")
+    assert done.code == 0, done.err
     assert not list((tmp_path / "run").glob(".*.safetensors")) or number == signal.SIGKILL
     from safetensors.torch import load
 

@@ -31,9 +31,14 @@ EXCEPTIONS: official.Exceptions = {".gamma": lambda x: 0.3 + 0.1 * x}
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights() -> dict[str, torch.Tensor]:
+    return official.state_dict(official.shapes_of("sample4geo"), EXCEPTIONS)
+
+
+@pytest.fixture(scope="module")
+def release(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("release") / "weights_e40_98.6830.pth"
-    torch.save(official.state_dict(official.shapes_of("sample4geo"), EXCEPTIONS), path)
+    torch.save(weights, path)
     return path
 
 
@@ -111,8 +116,10 @@ def test_the_weights_are_stored_once_and_serve_both_branches(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("damage", ["missing", "unexpected", "shape"])
-def test_a_file_that_the_release_would_load_in_part_is_refused(tmp_path: Path, damage: str) -> None:
-    weights = official.state_dict(official.shapes_of("sample4geo"), EXCEPTIONS)
+def test_a_file_that_the_release_would_load_in_part_is_refused(
+    weights: dict[str, torch.Tensor], tmp_path: Path, damage: str
+) -> None:
+    weights = dict(weights)
     if damage == "missing":
         del weights["model.stages.2.blocks.26.mlp.fc2.bias"]
         expected = "encoder.features.5.26.block.5.bias is missing"

@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2.functional import posterize, rgb_to_grayscale
 
 Semantic = Literal["strong", "weak", "none"]
 """strong and weak as in the paper; none leaves the pixels unchanged."""
@@ -22,7 +21,7 @@ Semantic = Literal["strong", "weak", "none"]
 CONTRAST, SATURATION = 1, 2
 """Columns of `SemanticChange.factors`; column 0 is brightness."""
 
-_POSTERISED_BITS = 4
+_UPPER_FOUR_BITS = 0b1111_0000
 _SIGMAS = (0.1, 5.0)
 
 
@@ -111,7 +110,7 @@ def change_semantic(images: Tensor, change: SemanticChange) -> Tensor:
     planes[grey] = _luma(planes[grey]).expand(-1, 3, -1, -1)
     planes.round_()
     posterised = torch.nonzero(change.posterised)[:, 0].to(images.device)
-    planes[posterised] = posterize(planes[posterised].to(torch.uint8), _POSTERISED_BITS).float()
+    planes[posterised] = (planes[posterised].to(torch.uint8) & _UPPER_FOUR_BITS).float()
     if bool(change.sigma.any()):
         _blur(planes, change.sigma)
         planes.round_()
@@ -153,9 +152,9 @@ def _blur(planes: Tensor, sigma: Tensor) -> None:
 
 
 def _luma(planes: Tensor) -> Tensor:
-    """Grey of float32 [B, 3, H, W], [B, 1, H, W]."""
-    grey: Tensor = rgb_to_grayscale(planes)
-    return grey
+    """Grey of float32 [B, 3, H, W], [B, 1, H, W], with torchvision's weights."""
+    red, green, blue = planes.unbind(dim=1)
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)[:, None]
 
 
 def _per_image(values: Tensor, device: torch.device) -> Tensor:

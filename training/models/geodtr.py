@@ -12,7 +12,6 @@ import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.base import Count, Depth, Share
@@ -52,6 +51,30 @@ class GeoDTRConfig(
     initialisation: Literal["official", "fan-in"] = "official"
 
 
+class Residual(nn.Module):
+    """Two convolutions added to their input or its `downsample`: torchvision's BasicBlock, with its names.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. To import torchvision takes as long as
+    to import PyTorch, which every command would wait for.
+    """
+
+    def __init__(self, width_in: int, width: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(features)))
+        out = self.bn2(self.conv2(out))
+        out += features if self.downsample is None else self.downsample(features)
+        added: Tensor = self.relu(out)
+        return added
+
+
 class Backbone(nn.Module):
     """[B, 3, H, W] -> [B, C, ceil(H/s), ceil(W/s)]: residual stages without pooling or classifier."""
 
@@ -84,8 +107,8 @@ def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential
         shortcut = nn.Sequential(
             nn.Conv2d(width_in, width, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(width)
         )
-    first = BasicBlock(width_in, width, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+    first = Residual(width_in, width, stride, shortcut)
+    return nn.Sequential(first, *(Residual(width, width) for _ in range(blocks - 1)))
 
 
 class LayoutExtractor(nn.Module):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
@@ -40,6 +41,9 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     DsmConfig: Dsm,
 }
 
+_DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}
+"""Of tensors and of torch.nn.init."""
+
 
 def build_model(config: ModelConfig, ground: Preprocessing, aerial: Preprocessing) -> Model:
     """A network with freshly initialised weights. Raises ConfigError when it does not fit the input size."""
@@ -49,7 +53,23 @@ def build_model(config: ModelConfig, ground: Preprocessing, aerial: Preprocessin
 def outline(config: ModelConfig, ground: Preprocessing, aerial: Preprocessing) -> Model:
     """The network on PyTorch's device meta: names, shapes and types, and no memory. Raises ConfigError as above."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return build_model(config, ground, aerial)
     except (RuntimeError, OverflowError, TypeError) as error:  # what PyTorch raises where sizes overflow 64 bits
         raise ConfigError(f"The model is larger than any memory ({str(error).splitlines()[0]}).") from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves the initialisation of weights out.
+
+    On the device meta there are no numbers, but to draw them loads torch._dynamo, which takes as long as PyTorch.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func.__name__ in _DRAWS:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.models.base import CrossViewModel
@@ -73,6 +72,8 @@ def can_run_in_threads(model: CrossViewModel) -> bool:
     They are not if they share weights, to which both would add gradients at once, or if they have dropout, which draws
     from PyTorch's global generator: threads would draw in random order.
     """
+    from torchvision.ops import StochasticDepth
+
     ground, aerial = ({id(each) for each in model.branch(branch).parameters()} for branch in BRANCHES)
     random = (module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout | StochasticDepth))
     return ground.isdisjoint(aerial) and not any(random)

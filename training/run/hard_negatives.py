@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from geodtr.runtime.geodesy import earth_centred
 from geodtr.runtime.search.exact import search
@@ -33,6 +32,8 @@ def nearest_on_earth(lat: NDArray[np.float64], lon: NDArray[np.float64], count: 
 
 def nearest_in_space(points: NDArray[np.float64], count: int) -> Neighbours:
     """The same by straight distance between `points` [T, d], such as UTM coordinates."""
+    from scipy.spatial import cKDTree
+
     count = min(count, len(points) - 1)
     _, nearest = cKDTree(points).query(points, k=count + 1)
     return _without_self(np.asarray(nearest, np.int64).reshape(len(points), -1), np.arange(len(points)))

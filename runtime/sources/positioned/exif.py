@@ -23,9 +23,14 @@ def find_in_exif(image: Path) -> Position | None:
     """
     try:
         with Image.open(image) as opened:
-            tags = opened.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+            return position_of(opened, str(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def position_of(opened: Image.Image, image: str) -> Position | None:
+    """The same of an image that is open, which messages call `image`."""
+    tags = opened.getexif().get_ifd(ExifTags.IFD.GPSInfo)
     needed = (_GPS.GPSLatitude, _GPS.GPSLatitudeRef, _GPS.GPSLongitude, _GPS.GPSLongitudeRef)
     missing = [tag.name for tag in needed if tag not in tags]
     if len(missing) == len(needed):
@@ -42,10 +47,10 @@ def find_in_exif(image: Path) -> Position | None:
             f"{image}: its EXIF has GPSLatitude 0 and GPSLongitude 0, as cameras write that do not know, or "
             "hide, where they are. Give positions in a CSV."
         )
-    return check_position(lat, lon, str(image))
+    return check_position(lat, lon, image)
 
 
-def _degrees(tags: Mapping[int, Any], value: _GPS, reference: _GPS, allowed: str, image: Path) -> float:
+def _degrees(tags: Mapping[int, Any], value: _GPS, reference: _GPS, allowed: str, image: str) -> float:
     """Degrees, minutes and seconds to degrees, south and west negative."""
     side = str(tags[reference]).strip("\0 ").upper()
     try:

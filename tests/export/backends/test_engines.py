@@ -23,8 +23,6 @@ from geodtr.export.build.request import BuildRequest, Calibration, Float, Quanti
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph import export as graph_export
-from geodtr.export.model import open_model
-from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.cosine_selection import largest_good
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
@@ -33,18 +31,6 @@ from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.progress import untracked
-
-
-@pytest.mark.parametrize("precision", BUILT)
-def test_recall_by_every_engine_is_the_reference_models(trained: Trained, precision: Precision) -> None:
-    reference, candidate = open_model(trained.checkpoint), open_model(trained.bundles[precision].path)
-    # 500 pairs cannot prove a drop within half a point: what is measured must be.
-    gates = Gates(accept_undecided=True, max_drop={"fp16": 0.5, "int8": 1})
-    result = compare(reference, [candidate], trained.test_set, stages=False, gates=gates)
-    assert result.figures.reference.recall.at_1 > 0.3
-    (judged,) = result.candidates
-    assert judged.smallest_cosine >= {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}[precision]
-    assert result.passed, judged.gate.reasons
 
 
 @pytest.mark.parametrize("precision", BUILT)
@@ -109,14 +95,14 @@ def test_engines_come_from_a_checkpoint_as_from_its_exported_bundle(
 def test_parity_passes_and_records_and_prints_its_verdict(trained: Trained, cli: Callable[..., Outcome]) -> None:
     bundle = trained.bundles["fp32"].path
     data = trained.test_set.name
-    result = cli("parity", trained.checkpoint, bundle, "--data", data, "--json")
+    result = cli("parity", trained.checkpoint, bundle, "--data", data, "--limit", 60, "--json")
     assert result.code == 0
     report = json.loads(result.out)
     assert report["verdict"] == "passed"
     assert all(branch["smallest_cosine"] >= 0.99999 for branch in report["candidates"][0]["branches"])
     (entry,) = read_manifest(bundle).parity
     assert (entry.verdict, entry.data_sha256) == ("passed", report["data_sha256"])
-    assert entry.pairs == len(trained.test_set)
+    assert entry.pairs == 60
     assert "passed" in cli("inspect", bundle).out
     assert open_bundle(bundle).manifest.parity == (entry,)
 
@@ -129,7 +115,7 @@ def test_parity_fails_with_exit_code_1_when_an_engine_is_worse(
     swapped = _swap_colours(trained)
     (bundle.path / "ground.onnx").write_bytes(swapped)
     _forge_manifest(bundle.path)
-    result = cli("parity", trained.checkpoint, bundle.path, "--data", trained.test_set.name)
+    result = cli("parity", trained.checkpoint, bundle.path, "--data", trained.test_set.name, "--limit", 60)
     assert result.code == 1
     assert "FAILED" in result.out
     assert read_manifest(bundle.path).parity[0].verdict == "failed"

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,31 @@ def rtx_bundle(model: Model, out: Path, **options: Any) -> Bundle:
     return build_engine(BuildRequest(model.onnx.path, out, TensorRtRtxOptions(**options), Float("fp16")))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for bundles that the first test that wants one builds; the vendor's builder takes two seconds."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def never_run(model: Model, kept: Path, tmp_path: Path, no_gpu: None) -> Bundle:
+    """Built on a machine without a GPU."""
+    del no_gpu
+    if not (kept / "never-run").exists():
+        rtx_bundle(model, kept / "never-run")
+    return open_bundle(Path(shutil.copytree(kept / "never-run", tmp_path / "b")))
+
+
+@pytest.fixture
+def bundle(model: Model, kept: Path, tmp_path: Path, rtx_machine: RtxMachine) -> Bundle:
+    """Built on the machine, for its own GPU."""
+    del rtx_machine
+    if not (kept / "own" / "b").exists():
+        rtx_bundle(model, kept / "own" / "b", compute_capabilities=("89",))
+    assert [entry.name for entry in (kept / "own").iterdir()] == ["b"]
+    return open_bundle(Path(shutil.copytree(kept / "own" / "b", tmp_path / "b")))
+
+
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp8"])
 def test_plans_are_built_without_a_gpu_and_the_bundle_records_that_they_never_ran(
@@ -100,15 +126,14 @@ def test_a_build_that_is_interrupted_or_killed_leaves_no_half_of_a_bundle_and_th
     assert cli("inspect", tmp_path / "b").code == 0
 
 
-@pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [("embed", ("IMAGE", "--branch", "ground")), ("evaluate", ("--data", "SET")), ("bench", ())],
 )
 def test_an_incompatible_gpu_is_reported_once_with_the_next_command(
-    model: Model, tmp_path: Path, cli: Cli, command: str, arguments: tuple[str, ...]
+    model: Model, never_run: Bundle, tmp_path: Path, cli: Cli, command: str, arguments: tuple[str, ...]
 ) -> None:
-    bundle = rtx_bundle(model, tmp_path / "b")
+    bundle = never_run
     places = {"SET": model.images.name, "IMAGE": str(next(Path(model.images.name[6:]).rglob("*.png")))}
     out = ["--out", tmp_path / "rows.npy"] * (command == "embed")
     stopped = cli(command, bundle.path, *(places.get(word, word) for word in arguments), *out)
@@ -208,9 +233,8 @@ def test_auto_takes_it_where_its_gpu_is(rtx_machine: RtxMachine) -> None:
 
 
 def test_where_its_gpu_is_plans_are_run_and_looked_into(
-    model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine
+    model: Model, bundle: Bundle, tmp_path: Path, images: Images, rtx_machine: RtxMachine
 ) -> None:
-    bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
     assert bundle.manifest.backend.executed
     assert bundle.manifest.ground.compiled is not None
     assert bundle.manifest.ground.compiled.layers["fp16"] > 0
@@ -223,10 +247,8 @@ def test_where_its_gpu_is_plans_are_run_and_looked_into(
 
 @pytest.mark.parametrize("damage", [None, "cut", "another GPU's", "refused"])
 def test_kernels_compiled_on_loading_are_cached_in_the_bundle(
-    model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine, damage: str | None
+    bundle: Bundle, tmp_path: Path, images: Images, rtx_machine: RtxMachine, damage: str | None
 ) -> None:
-    bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
-    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
     for branch in BRANCHES:
         bundle.embedder(branch).embed(np.zeros_like(images[:2]))
     caches = sorted(tmp_path.glob("*.rtx-cache"))
@@ -246,9 +268,8 @@ def test_kernels_compiled_on_loading_are_cached_in_the_bundle(
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(
-    model: Model, tmp_path: Path, images: Images, rtx_machine: RtxMachine
+    bundle: Bundle, tmp_path: Path, images: Images, rtx_machine: RtxMachine
 ) -> None:
-    bundle = rtx_bundle(model, tmp_path / "b", compute_capabilities=("89",))
     before = rtx_machine.compiled
     bundle.embedder("ground").embed(images)
     (cache,) = tmp_path.glob("ground-*.rtx-cache")

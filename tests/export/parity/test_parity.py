@@ -30,18 +30,20 @@ from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.evaluation.evaluate import embed_pairs
 
 DOCS = ROOT / "docs" / "parity.md"
+PAIRS = 200
 Cli = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
 def result(trained: Trained) -> ParityResult:
     candidates = [open_model(trained.bundles[precision].path) for precision in ("fp32", "int8")]
-    return compare(open_model(trained.checkpoint), candidates, trained.test_set)
+    return compare(open_model(trained.checkpoint), candidates, trained.test_set.first(PAIRS))
 
 
 def test_figures_match_the_models(trained: Trained, result: ParityResult) -> None:
-    expected = embed_pairs(open_model(trained.checkpoint).embedders, trained.test_set)
-    got = embed_pairs(trained.bundles["int8"].embedders(), trained.test_set)
+    pairs = trained.test_set.first(PAIRS)
+    expected = embed_pairs(open_model(trained.checkpoint).embedders, pairs)
+    got = embed_pairs(trained.bundles["int8"].embedders(), pairs)
     assert result.figures.reference.recall == recall(expected.ranking())
     int8 = result.candidates[1]
     assert int8.own.recall == recall(got.ranking())
@@ -51,12 +53,12 @@ def test_figures_match_the_models(trained: Trained, result: ParityResult) -> Non
         assert found.mean_cosine == pytest.approx(cosine.mean(), abs=1e-6)
         assert found.smallest_cosine == pytest.approx(cosine.min(), abs=1e-6)
         assert found.low_cosine == pytest.approx(np.quantile(cosine, 0.01), abs=1e-6)
-    assert result.figures.data_sha256 == trained.test_set.fingerprint()
+    assert result.figures.data_sha256 == pairs.fingerprint()
 
 
 def test_mixed_searches_use_the_other_models_gallery(trained: Trained, result: ParityResult) -> None:
     reference, engine = open_model(trained.checkpoint).embedders, trained.bundles["int8"].embedders()
-    pairs = trained.test_set
+    pairs = trained.test_set.first(PAIRS)
     rows = {
         "queries": (embed_files(engine.ground, pairs.paths("ground")), embed_files(reference.aerial, pairs.references)),
         "gallery": (embed_files(reference.ground, pairs.paths("ground")), embed_files(engine.aerial, pairs.references)),

@@ -16,7 +16,6 @@ from conftest import Outcome, Trained
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, ParityResult, compare
-from geodtr.export.parity import comparison as module
 from geodtr.export.parity.result import CheckName, StageName
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
@@ -35,9 +34,8 @@ def bundles(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture
-def judge(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Judge:
+def judge(trained: Trained) -> Judge:
     """Compare a bundle with the exported model on the first pairs."""
-    monkeypatch.setattr(module, "_SPEED_ROUNDS", 1)  # speed is not what is asked here
     reference, pairs = open_model(trained.onnx.path), trained.test_set.first(PAIRS)
     return lambda bundle, **options: compare(reference, [open_model(bundle)], pairs, **{"stages": False, **options})
 

@@ -40,6 +40,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.path = path
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.headings: list[tuple[str, str]] = []
@@ -82,6 +83,11 @@ def result(pair_set: PairSet) -> ParityResult:
     return simulated_parity(pair_set)
 
 
+@pytest.fixture(scope="module")
+def page(result: ParityResult, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return written(result, tmp_path_factory.mktemp("page"))
+
+
 def test_the_verdict_comes_first_in_words(pair_set: PairSet, tmp_path: Path) -> None:
     wide, accepting = Gates(max_drop={"int8": 5.0}), Gates(accept_undecided=True)
     for number, (candidates, gates, heading, pairs) in enumerate(
@@ -122,8 +128,7 @@ def test_no_number_of_pairs_is_enough_where_no_drop_is_allowed(result: ParityRes
     assert "no number of pairs can prove" in message
 
 
-def test_the_tables_hold_the_measurements(result: ParityResult, tmp_path: Path) -> None:
-    page = written(result, tmp_path)
+def test_the_tables_hold_the_measurements(result: ParityResult, page: Page) -> None:
     for candidate in result.candidates:
         change = candidate.own.at_1
         assert f"{candidate.name} {100 * change.after:.1f}" in page.text
@@ -137,22 +142,20 @@ def test_the_tables_hold_the_measurements(result: ParityResult, tmp_path: Path) 
     assert "torn.png (truncated or corrupt)" in page.text
 
 
-def test_it_needs_nothing_but_itself(result: ParityResult, tmp_path: Path) -> None:
-    page = written(result, tmp_path)
+def test_it_needs_nothing_but_itself(page: Page) -> None:
     assert not {"script", "iframe", "object", "embed", "video", "form"} & {tag for tag, _ in page.elements}
     for tag, attributes in page.elements:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "href", "srcset", "action"):
                 assert (value or "").startswith(("data:", "#")), (tag, value)
-    assert not re.search(r"url\((?!#)|@import|//www", (tmp_path / "report.html").read_text("utf-8"))
+    assert not re.search(r"url\((?!#)|@import|//www", page.path.read_text("utf-8"))
 
 
 def test_the_same_result_is_drawn_in_the_same_bytes_and_no_name_of_a_part_comes_twice(
-    result: ParityResult, tmp_path: Path
+    result: ParityResult, page: Page, tmp_path: Path
 ) -> None:
-    page = written(result, tmp_path / "one")
-    again = written(result, tmp_path / "two")
+    again = written(result, tmp_path)
     drawn, drawn_again = ([part for part in each.elements if part[0] != "time"] for each in (page, again))
     assert drawn == drawn_again
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -171,8 +174,7 @@ def test_a_name_with_mathematical_or_invisible_characters_is_drawn_unchanged(res
     assert "a$_b$\ufffd\ufffd&lt;i&gt;: passed" in change_plot([candidate])
 
 
-def test_changed_queries_are_pictures_bounded_in_number_and_size(result: ParityResult, tmp_path: Path) -> None:
-    page = written(result, tmp_path)
+def test_changed_queries_are_pictures_bounded_in_number_and_size(result: ParityResult, page: Page) -> None:
     changed = {
         int(query) for each in result.evidence.candidates for query in result.evidence.changed(each.rankings["own"])
     }
@@ -189,11 +191,10 @@ def test_changed_queries_are_pictures_bounded_in_number_and_size(result: ParityR
         assert image.width <= 640
         assert image.height <= 320
         assert attributes["alt"]
-    assert (tmp_path / "report.html").stat().st_size < 2e6
+    assert page.path.stat().st_size < 2e6
 
 
-def test_hits_that_went_are_shown_before_anything_else(result: ParityResult, tmp_path: Path) -> None:
-    page = written(result, tmp_path)
+def test_hits_that_went_are_shown_before_anything_else(page: Page) -> None:
     fates = re.findall(r"int8: (lost|gained|still wrong)\.", page.text)
     assert fates == sorted(fates, key=("lost", "gained", "still wrong").index)
     assert fates[0] == "lost"

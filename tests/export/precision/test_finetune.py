@@ -100,11 +100,11 @@ def test_gradients_pass_through_the_rounding(trained: Trained, run: Path) -> Non
 
 
 def test_a_fine_tuned_run_is_a_checkpoint_like_any_other(
-    trained: Trained, run: Path, cli: Callable[..., Outcome], tmp_path: Path
+    run: Path, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    out = tmp_path / "tuned"
-    command = ("finetune", run, "--data", trained.train_set.name, "--epochs", 1, "--images", 40, "--out", out)
-    result = cli(*command, "--set", "recipe.batch_size=32")
+    out, data = tmp_path / "tuned", f"pairs:{pairs}"
+    command = ("finetune", run, "--data", data, "--epochs", 1, "--images", 16, "--out", out)
+    result = cli(*command, "--set", "recipe.batch_size=10")
     assert result.code == 0, result.err
     before, after = load_checkpoint(run).model.state_dict(), load_checkpoint(out).model.state_dict()
     assert list(before) == list(after)
@@ -112,7 +112,8 @@ def test_a_fine_tuned_run_is_a_checkpoint_like_any_other(
     assert any(not torch.equal(before[name], after[name]) for name in before if "conv" in name)
     assert cli("resume", out).code == 0
     engine = tmp_path / "engine"
-    built = cli("build-engine", out, "--precision", "int8", "--calibration", trained.train_set.name, "--out", engine)
+    int8 = ("--precision", "int8", "--calibration", data, "--images", 16)
+    built = cli("build-engine", out, *int8, "--out", engine)
     assert built.code == 0, built.err
 
 

@@ -1,7 +1,11 @@
 """CVACT is read as it is released: rows counted from 1, metres and degrees, a damaged index refused."""
 
+import io
 import math
 import os
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +23,36 @@ from trees import IDS, UTM
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
+from geodtr.training.data import mat_index
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set, read_training_set
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the program that reads the index in this process: each start of it imports SciPy, which takes a second.
+
+    For files that are well-formed; the others may crash SciPy.
+    """
+
+    def run(command: list[str], **_how: object) -> "subprocess.CompletedProcess[bytes]":
+        assert command[:3] == [sys.executable, "-m", mat_index.__name__]
+        printed, code, error = io.BytesIO(), 0, ""
+        stream = io.TextIOWrapper(printed)  # which closes what it wraps when it goes
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", command[2:])
+            patch.setattr(sys, "stdout", stream)
+            try:
+                mat_index.main()
+            except Exception:
+                code, error = 1, traceback.format_exc()
+        stream.flush()
+        return subprocess.CompletedProcess(command, code, printed.getvalue(), error.encode())
+
+    monkeypatch.setattr("geodtr.training.data.cvact.subprocess.run", run)
+
+
+@pytest.mark.usefixtures("in_process")
 def test_cvact_counts_from_1_and_keeps_the_order(tmp_path: Path) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, train=[4, 1], val=[2], test=[3, 2])
     train, val, test = (read_test_set(f"cvact:{root}#{split}") for split in ("train", "val", "test"))
@@ -34,6 +64,7 @@ def test_cvact_counts_from_1_and_keeps_the_order(tmp_path: Path) -> None:
     assert read_test_set(f"cvact:{root}").name.endswith("#val")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_cvact_is_in_canberra(tmp_path: Path) -> None:
     """By PROJ's UTM zone 55 south. What lies elsewhere has metres alone."""
     root = trees.cvact(tmp_path, IDS, [*UTM[:3], (690000.0, 5090000.0)], test=[1, 4])
@@ -60,6 +91,7 @@ def test_the_index_of_cvact_may_be_in_a_folder_of_images(tmp_path: Path, folder:
     assert len(read_test_set(f"cvact:{root}")) == 1
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_training_pair_that_cvact_lacks_is_reported_and_skipped(
     tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
@@ -76,12 +108,18 @@ def test_the_training_pair_that_cvact_lacks_is_reported_and_skipped(
     assert "_bcdefghijklmnopqrstuv_satView_polish.jpg" in result.out
 
 
-def test_a_corrupt_index_of_cvact_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_half_an_index_of_cvact_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, train=[1], val=[2])
-    spec, path = f"cvact:{root}#val", root / "ACT_data.mat"
+    path = root / "ACT_data.mat"
     good = path.read_bytes()
     path.write_bytes(good[: len(good) // 2])
-    assert "ACT_data.mat is not the index of CVACT" in refused("data", "check", spec)
+    assert "ACT_data.mat is not the index of CVACT" in refused("data", "check", f"cvact:{root}#val")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_index_of_cvact_with_other_content_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+    root = trees.cvact(tmp_path, IDS, UTM, train=[1], val=[2])
+    spec, path = f"cvact:{root}#val", root / "ACT_data.mat"
     ids, utm = np.array(IDS), np.array(UTM)
     for content, named in (
         ({"panoIds": ids, "utm": utm}, "valSet"),

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import Outcome, World
 from PIL import Image
@@ -19,9 +18,8 @@ def test_a_sheet_shows_each_pair_and_its_variants(
         result = cli("data", "show", world.train_set.name, "--preset", preset, "--pairs", pairs, "--out", out)
         assert result.code == 0, result.err
         with Image.open(out) as sheet:
-            pixels = np.asarray(sheet)
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
-        heights.append(len(pixels))
+            assert sheet.convert("RGB").getcolors(1000) is None, "more colours than that"
+            heights.append(sheet.height)
     assert heights[1] > heights[0]
 
 

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import msgspec
 from torch import nn
-from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
@@ -33,6 +32,8 @@ def convnext(
             f"A ConvNeXt needs a number of blocks for each width, two blocks or more in all; widths are "
             f"{list(widths)}, blocks {list(blocks)}."
         )
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt  # which loads as much as PyTorch itself
+
     settings = [
         CNBlockConfig(width, following, count)
         for (width, following), count in zip(pairwise([*widths, None]), blocks, strict=True)

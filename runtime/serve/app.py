@@ -1,0 +1,312 @@
+"""The HTTP API: its paths, and how an error is answered.
+
+Knows requests; what is behind them is in batching.py, current.py and live.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+import geodtr
+from geodtr.runtime.errors import ImageError, UserError
+from geodtr.runtime.serve.batching import Batcher, Overloaded
+from geodtr.runtime.serve.current import Current, InUse, Replacing
+from geodtr.runtime.serve.guard import Guard, set_cookie
+from geodtr.runtime.serve.live import Live
+from geodtr.runtime.serve.messages import Bodies, Refused, as_json, search_options
+from geodtr.runtime.serve.metrics import CONTENT_TYPE, Metrics
+from geodtr.runtime.serve.openapi import specification
+from geodtr.runtime.serve.options import ServeOptions
+from geodtr.runtime.serve.replies import (
+    BatchItem,
+    BatchReply,
+    BundleReply,
+    ErrorReply,
+    GalleryReply,
+    Health,
+    Reply,
+    StateReply,
+)
+
+T = TypeVar("T")
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_AGAIN = 2
+"""Seconds until a gallery that is being replaced is worth another try."""
+_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "": "text/plain"}
+_A_DAY, _NEVER = "private, max-age=86400", "no-store"
+
+
+class Api:
+    """The endpoints of one server. `report` gets the errors that are the server's own."""
+
+    def __init__(
+        self,
+        current: Current,
+        batcher: Batcher,
+        live: Live,
+        metrics: Metrics,
+        options: ServeOptions,
+        report: Callable[[str], object],
+    ) -> None:
+        self._current, self._batcher, self._live, self._metrics = current, batcher, live, metrics
+        self._options, self._report = options, report
+        self._bodies = Bodies()
+        self._pictures = anyio.CapacityLimiter(2)
+        self._guard: Guard | None = None
+        page = files(__package__) / "page"
+        self._page = {
+            prefix + path.name: path.read_bytes()
+            for prefix, folder in (("", page), ("leaflet/", page / "leaflet"))
+            for path in folder.iterdir()
+            if path.is_file()
+        }
+
+    def app(self) -> ASGIApp:
+        """The ASGI application, guarded."""
+        routes = [
+            self._route("/", self.page),
+            self._route("/page/{name:path}", self.page),
+            self._route("/login", self.login, "GET", "POST"),
+            self._route("/openapi.json", self.openapi),
+            self._route("/healthz", self.health),
+            self._route("/metrics", self.metrics),
+            self._route("/v1/state", self.state),
+            self._route("/v1/locate", self.locate, "POST"),
+            self._route("/v1/locate/batch", self.locate_batch, "POST"),
+            self._route("/v1/stream", self.stream),
+            self._route("/v1/frames/{number}", self.frame),
+            self._route("/v1/tiles/{row}", self.tile),
+            self._route("/v1/map/{zoom}/{x}/{y}", self.square),
+        ]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+        self._guard = Guard(app, self._options.token)
+        return self._guard
+
+    def _route(self, path: str, endpoint: Endpoint, *methods: str) -> Route:
+        async def answer(request: Request) -> Response:
+            try:
+                response = await endpoint(request)
+            except HTTPException as error:
+                response = _http_error(request, error)
+            except Exception as error:
+                response = self._refusal(error)
+            self._metrics.requests.labels(path, str(response.status_code)).inc()
+            return response
+
+        return Route(path, answer, methods=methods or ("GET",))
+
+    def _refusal(self, error: Exception) -> Response:
+        """The answer to an error; the server's own errors are reported, and name none of its files."""
+        seconds: int | None = None
+        if isinstance(error, Refused):
+            status, seconds = error.status, error.seconds
+        elif isinstance(error, Overloaded):
+            status, seconds = 503, error.seconds
+        elif isinstance(error, Replacing):
+            status, seconds = 503, _AGAIN
+        elif isinstance(error, ImageError):
+            status = 422
+        else:
+            self._report(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            return as_json(ErrorReply("The server failed; its own output has the reason."), 500)
+        response = as_json(ErrorReply(str(error)), status)
+        if seconds is not None:
+            response.headers["Retry-After"] = str(seconds)
+        return response
+
+    async def locate(self, request: Request) -> Response:
+        search = search_options(request)
+        upload = await self._bodies.image(request, self._options.image_bytes)
+        (reply,) = await self._answers(request, self._batcher.submit([upload], search))
+        if isinstance(reply, Exception):
+            raise reply
+        return as_json(reply)
+
+    async def locate_batch(self, request: Request) -> Response:
+        search = search_options(request)
+        uploads = await self._bodies.images(request, self._options.batch_bytes)
+        if len(uploads) > self._options.queue:
+            raise Refused(413, f"{len(uploads)} images are more than the server accepts, {self._options.queue}.")
+        replies = await self._answers(request, self._batcher.submit(uploads, search))
+        for reply in replies:
+            if isinstance(reply, Exception) and not isinstance(reply, ImageError):
+                raise reply
+        items = [
+            BatchItem(upload.name, None, str(reply))
+            if isinstance(reply, Exception)
+            else BatchItem(upload.name, reply, None)
+            for upload, reply in zip(uploads, replies, strict=True)
+        ]
+        return as_json(BatchReply(items))
+
+    async def _answers(self, request: Request, futures: Sequence[Future[Reply]]) -> list[Reply | Exception]:
+        """What became of each image; all are given up when the client goes away."""
+        waiting = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Refused(400, "The client went away.")
+            results = waiting.result()
+        finally:
+            gone.cancel()
+            waiting.cancel()
+        replies = list[Reply | Exception]()
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, Exception):
+                raise result
+            replies.append(result)
+        return replies
+
+    async def state(self, request: Request) -> Response:
+        del request
+        return as_json(await anyio.to_thread.run_sync(self._state))
+
+    def _state(self) -> StateReply:
+        use, options = self._current(), self._options
+        manifest = use.manifest
+        return StateReply(
+            version=geodtr.__version__,
+            bundle=BundleReply(manifest.embedding_id, manifest.precision, manifest.backend.name),
+            gallery=gallery_reply(use, self._current.problem),
+            source=self._live.source,
+            top=self._live.top,
+            max_bytes=options.image_bytes,
+            max_pixels=options.pixels,
+        )
+
+    async def health(self, request: Request) -> Response:
+        """Open to all, so it names no file."""
+        del request
+        problem = None
+        if self._current.problem is not None:
+            problem = "A newer gallery was refused; the one before is in use."
+        elif self._live.source.state == "lost":
+            problem = "The source of the live view is lost."
+        return as_json(Health("ok" if problem is None else "degraded", problem))
+
+    async def metrics(self, request: Request) -> Response:
+        del request
+        use = self._current()
+        self._metrics.gallery.set(use.number)
+        self._metrics.references.set(len(use.localizer.gallery))
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        del request
+        return as_json(specification(self._options))
+
+    async def stream(self, request: Request) -> Response:
+        del request
+        events = self._live.subscribe()  # here, so that a refusal has a status
+        headers = {"Cache-Control": _NEVER, "X-Accel-Buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    async def frame(self, request: Request) -> Response:
+        content = self._live.picture(_number(request, "number"))
+        if content is None:
+            raise Refused(404, "That frame is no longer kept; the last few are.")
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": _NEVER})
+
+    async def tile(self, request: Request) -> Response:
+        use, row = self._named_gallery(request), _number(request, "row")
+        try:
+            content = await self._picture(use.ground.tile, row)
+        except IndexError:
+            raise Refused(404, f"The gallery has no row {row}.") from None
+        except ImageError:
+            raise Refused(404, "The file of that tile cannot be read any more.") from None
+        return Response(content, media_type="image/webp", headers={"Cache-Control": _A_DAY})
+
+    async def square(self, request: Request) -> Response:
+        use, place = self._named_gallery(request), [_number(request, name) for name in ("zoom", "x", "y")]
+        content = await self._picture(use.ground.square, *place)
+        if content is None:
+            return Response(status_code=204, headers={"Cache-Control": _A_DAY})
+        return Response(content, media_type="image/webp", headers={"Cache-Control": _A_DAY})
+
+    def _named_gallery(self, request: Request) -> InUse:
+        """The gallery in use. A page names the one that it means, so that its rows never are another's."""
+        use = self._current()
+        for name, value in request.query_params.multi_items():
+            if name != "gallery" or not value.isascii() or not value.isdigit():
+                raise Refused(400, "The only parameter is gallery, the number in an answer.")
+            if value != str(use.number):
+                raise Refused(404, f"Gallery {value[:20]} is no longer in use.")
+        return use
+
+    async def _picture(self, draw: Callable[..., T], *arguments: Any) -> T:
+        return await anyio.to_thread.run_sync(draw, *arguments, limiter=self._pictures)
+
+    async def page(self, request: Request) -> Response:
+        """A file out of the package, read when the server began."""
+        name = request.path_params.get("name", "index.html")
+        content = self._page.get(name)
+        if content is None:
+            raise Refused(404, "There is no such page.")
+        return Response(content, media_type=_TYPES[name.rpartition(".")[2] if "." in name else ""])
+
+    async def login(self, request: Request) -> Response:
+        page = self._page["login.html"]
+        if request.method == "GET":
+            return Response(page, media_type=_TYPES["html"])
+        upload = await self._bodies.form(request)
+        tokens = parse_qs(upload.decode("utf-8", "replace")).get("token", [""])
+        assert self._guard is not None
+        session = self._guard.session(tokens[0].strip())
+        if session is None:
+            return Response(page.replace(b" hidden", b""), 401, media_type=_TYPES["html"])
+        response = RedirectResponse("/", 303)
+        set_cookie(response, session, secure=request.url.scheme == "https")
+        return response
+
+
+def gallery_reply(use: InUse, problem: str | None) -> GalleryReply:
+    """The gallery in figures. `problem` names files, and is for those who may ask."""
+    info, ground = use.info, use.ground
+    frame = ground.frame
+    return GalleryReply(
+        number=use.number,
+        references=info.references,
+        positioned=info.positioned,
+        finished=info.finished,
+        bounds=None if frame is None else (frame.south, frame.west, frame.north, frame.east),
+        spacing_m=ground.spacing,
+        zoom=ground.zoom,
+        ground=ground.drawn,
+        problem=problem,
+    )
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _number(request: Request, name: str) -> int:
+    text: str = request.path_params[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise Refused(404, f"{name} is {text[:40]!r}; needed is a whole number of up to nine digits.")
+    return int(text)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    why = HTTPStatus(error.status_code).phrase
+    reply = as_json(ErrorReply(f"{why}: {request.method} {request.url.path[:200]}"), error.status_code)
+    reply.headers.update(error.headers or {})
+    return reply

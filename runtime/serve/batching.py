@@ -1,0 +1,263 @@
+"""Images of many clients, gathered into batches: threads decode, one thread embeds and searches.
+
+The queue is bounded. What was accepted is answered, also while the server ends; what cannot be accepted is refused at
+once. Knows bytes and localizers; knows nothing of HTTP.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import ceil
+from threading import Condition, Thread
+
+from geodtr.runtime.errors import DataError, ImageError, UserError
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.images.decode import MAX_PIXELS, Decoded, decode_bytes
+from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.localization.localizer import Prepared
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.serve.current import InUse, Replacing
+from geodtr.runtime.serve.metrics import Metrics
+from geodtr.runtime.serve.replies import Reply, Stages, reply_of
+from geodtr.runtime.sources.positioned.exif import position_of
+from geodtr.runtime.sources.tile import Position
+
+_LONGEST_PAUSE = 60.0
+
+
+class Overloaded(UserError):
+    """No more images can be accepted now; `seconds` is when it may be worth another try."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"The server has as many images as it accepts. Try again in {seconds} s.")
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a client wants to know of its images."""
+
+    top: int = 5
+    near: Near | None = None
+    heat: int = 0
+
+    @property
+    def candidates(self) -> int:
+        return max(self.top, self.heat)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image file's bytes, and what its client calls it."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    search: SearchOptions
+    use: InUse
+    arrived: float
+    future: Future[Reply] = field(default_factory=Future)
+    prepared: Prepared | None = None
+    located: Localisation | None = None
+    known: Position | None = None
+    decoding: float = 0.0
+
+
+class Batcher:
+    """Answers images. Close it to answer all that was accepted and end its threads."""
+
+    def __init__(
+        self,
+        in_use: Callable[[], InUse],
+        metrics: Metrics,
+        *,
+        batch_size: int = 32,
+        wait_ms: float = 10.0,
+        queue: int = 256,
+        pixels: int = MAX_PIXELS,
+    ) -> None:
+        """`in_use`: the localizer at the moment; every image keeps the one that it was accepted with."""
+        self._in_use, self._metrics = in_use, metrics
+        self._batch, self._wait, self._queue, self._pixels = batch_size, wait_ms / 1000, queue, pixels
+        self._changed = Condition()
+        self._ready = deque[_Job]()
+        self._accepted = 0  # not answered yet
+        self._decoding = 0
+        self._closing = False
+        self._second_each = 0.0  # what an image took lately
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+        self._worker = Thread(target=self._work, name="embed", daemon=True)
+        self._worker.start()
+
+    def submit(self, uploads: Sequence[Upload], search: SearchOptions) -> list[Future[Reply]]:
+        """Accept all of the images, or none of them; each future gives its answer, or raises ImageError.
+
+        Cancelling a future gives up its image. Raises Overloaded.
+        """
+        with self._changed:
+            if self._closing or self._accepted + len(uploads) > self._queue:
+                raise Overloaded(self._pause())
+            use, now = self._in_use(), time.monotonic()
+            jobs = [_Job(search, use, now) for _ in uploads]
+            self._accepted += len(jobs)
+            self._decoding += len(jobs)
+            self._metrics.accepted.set(self._accepted)
+            for job, upload in zip(jobs, uploads, strict=True):
+                self._decoders.submit(self._decode, job, upload)
+        return [job.future for job in jobs]
+
+    def locate(self, frame: Frame, decoded: Decoded, search: SearchOptions) -> tuple[Localisation, Reply]:
+        """Answer a frame of the live view before all that waits. Raises ImageError, GalleryError."""
+        job = _Job(search, self._in_use(), time.monotonic())
+        start = time.perf_counter()
+        self._prepare(job, Frame(frame.name, decoded, frame.time, frame.altitude), decoded)
+        job.decoding = time.perf_counter() - start
+        with self._changed:
+            if self._closing:
+                raise Overloaded(1)
+            self._accepted += 1
+            self._ready.appendleft(job)
+            self._changed.notify_all()
+        reply = job.future.result()
+        assert job.located is not None
+        return job.located, reply
+
+    def close(self) -> None:
+        """Accept nothing more, answer the rest, and end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._worker.join()
+        self._decoders.shutdown()
+
+    def __enter__(self) -> "Batcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pause(self) -> int:
+        return ceil(min(max(1.0, self._accepted * self._second_each), _LONGEST_PAUSE))
+
+    def _decode(self, job: _Job, upload: Upload) -> None:
+        start = time.perf_counter()
+        failed: BaseException | None = None
+        try:
+            if not job.future.cancelled():
+                decoded = decode_bytes(upload.content, upload.name, self._pixels)
+                self._prepare(job, Frame(upload.name, decoded), decoded)
+        except BaseException as error:  # reported to the client
+            failed = error
+        job.decoding = time.perf_counter() - start
+        with self._changed:
+            self._decoding -= 1
+            if failed is None and job.prepared is not None:
+                self._ready.append(job)
+            self._changed.notify_all()
+        if failed is not None:
+            self._fail(job, failed)
+        elif job.prepared is None:
+            self._release("given up")
+
+    def _prepare(self, job: _Job, frame: Frame, decoded: Decoded) -> None:
+        try:
+            job.known = position_of(decoded.image, frame.called)
+        except (DataError, OSError, SyntaxError, ValueError):
+            job.known = None  # an image may lie about its place, and still be located
+        job.prepared = job.use.localizer.prepare(frame)
+
+    def _work(self) -> None:
+        while batch := self._gather():
+            running = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            for _ in range(len(batch) - len(running)):
+                self._release("given up")
+            try:
+                if running:
+                    self._answer(running)
+            except BaseException as error:  # every one of them needs an answer
+                self._answer_singly(running, error)
+
+    def _gather(self) -> list[_Job]:
+        """The next images of one localizer; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or (self._closing and not self._accepted))
+            if not self._ready:
+                return []
+            until = time.monotonic() + self._wait
+            while len(self._ready) < self._batch and self._decoding and not self._closing:
+                left = until - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+            use = self._ready[0].use
+            most = max(1, self._batch // use.localizer.suppositions)
+            batch = list[_Job]()
+            while self._ready and len(batch) < most and self._ready[0].use is use:
+                batch.append(self._ready.popleft())
+            return batch
+
+    def _answer_singly(self, jobs: Sequence[_Job], error: BaseException) -> None:
+        """One image whose descriptor cannot be searched with must not fail the others."""
+        for job in jobs:
+            if job.future.done():
+                continue
+            if len(jobs) == 1 or not isinstance(error, UserError) or isinstance(error, Replacing):
+                self._fail(job, error)
+                continue
+            try:
+                self._answer([job])
+            except BaseException as own:
+                self._fail(job, own)
+
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        use = jobs[0].use
+        start = time.perf_counter()
+        prepared = [job.prepared for job in jobs if job.prepared is not None]
+        descriptors = use.localizer.embed(prepared)
+        embedded = time.perf_counter()
+        rows = [0]
+        for each in prepared:
+            rows.append(rows[-1] + len(each.query.images))
+        for near in {job.search.near for job in jobs}:
+            numbers = [number for number, job in enumerate(jobs) if job.search.near == near]
+            top = max(jobs[number].search.candidates for number in numbers)
+            part = descriptors[[row for number in numbers for row in range(rows[number], rows[number + 1])]]
+            answers = use.localizer.answer([prepared[number] for number in numbers], part, top, near=near)
+            for number, located in zip(numbers, answers, strict=True):
+                jobs[number].located = located
+        use.check()
+        searched = time.perf_counter()
+        self._second_each += 0.1 * ((searched - start) / len(jobs) - self._second_each)
+        self._metrics.batch.observe(len(jobs))
+        for job in jobs:
+            assert job.located is not None
+            total = time.monotonic() - job.arrived
+            wait = max(0.0, total - job.decoding - (searched - start))
+            times = (job.decoding, wait, embedded - start, searched - embedded, total)
+            stages = Stages(*(round(1000 * each, 2) for each in times))
+            search = job.search
+            reply = reply_of(
+                job.located, gallery=use.number, top=search.top, heat=search.heat, known=job.known, stages=stages
+            )
+            self._metrics.observe(stages)
+            job.future.set_result(reply)
+            self._release("answered")
+
+    def _fail(self, job: _Job, error: BaseException) -> None:
+        if job.future.done() or (not job.future.running() and not job.future.set_running_or_notify_cancel()):
+            self._release("given up")
+            return
+        job.future.set_exception(error)
+        self._release("refused" if isinstance(error, ImageError) else "failed")
+
+    def _release(self, outcome: str) -> None:
+        self._metrics.images.labels(outcome).inc()
+        with self._changed:
+            self._accepted -= 1
+            self._metrics.accepted.set(self._accepted)
+            self._changed.notify_all()

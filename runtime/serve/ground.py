@@ -1,0 +1,126 @@
+"""Pictures for the page, from the gallery's own source: the ground under a square of the web's map, and a tile.
+
+Knows galleries; knows nothing of HTTP.
+"""
+
+import io
+from collections import OrderedDict
+from math import atan, ceil, cos, degrees, isfinite, log2, pi, radians, sinh
+from threading import Lock
+
+import numpy as np
+from PIL import Image
+
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.gallery.base import Gallery
+from geodtr.runtime.gallery.ground import Reread, ground_of
+from geodtr.runtime.geodesy import SEMI_MAJOR
+from geodtr.runtime.sources.coverage import Frame, frame_of, measure
+
+SIDE = 256
+"""Pixels of a square of the map."""
+MAX_ZOOM = 24
+_KEPT = 512
+_EACH = 256
+"""Tiles of the gallery in one square of the map at most; farther out the page draws their places."""
+_SAMPLE = 2000
+_THUMBNAIL = 320
+
+
+class Ground:
+    """What one gallery's tiles show. Safe to call from several threads.
+
+    `frame` is what they cover, None without positions; `spacing` the metres from tile to tile, None where it is not
+    known; `zoom` the least zoom at which squares are drawn.
+    """
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._pixels = Reread()
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[int, int, int], bytes | None] = OrderedDict()
+        self.frame, self.spacing = _covered(gallery), _spacing(gallery)
+        self.zoom = self._least_zoom()
+        self.drawn = self.frame is not None and self._readable()
+
+    def square(self, zoom: int, x: int, y: int) -> bytes | None:
+        """WebP of a square in web Mercator's numbering, None where nothing is known."""
+        if not (self.drawn and self.zoom <= zoom <= MAX_ZOOM and 0 <= x < 2**zoom and 0 <= y < 2**zoom):
+            return None
+        key = zoom, x, y
+        with self._lock:  # one after the other: a page that asks for many must not take the engine's cores
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            drawn = self._draw(key)
+            self._kept[key] = drawn
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return drawn
+
+    def tile(self, row: int) -> bytes:
+        """WebP of the gallery's tile, made small. Raises IndexError where there is no such row, ImageError where its
+        file cannot be read any more.
+        """
+        (tile,) = self._gallery.tiles([row])
+        image = self._pixels.read(tile).image.copy()
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        return _webp(image)
+
+    def _draw(self, key: tuple[int, int, int]) -> bytes | None:
+        frame = _frame(*key)
+        covered = self.frame
+        if covered is None or frame.south > covered.north or frame.north < covered.south:
+            return None
+        mosaic = ground_of(self._gallery, frame, (SIDE, SIDE), pixels=self._pixels, apart=self.spacing)
+        return None if mosaic.image.getchannel("A").getbbox() is None else _webp(mosaic.image)
+
+    def _least_zoom(self) -> int:
+        """Where a square holds _EACH tiles of a map without gaps."""
+        if self.frame is None or self.spacing is None:
+            return 0
+        lat = (self.frame.south + self.frame.north) / 2
+        around = 2 * pi * SEMI_MAJOR * cos(radians(lat))
+        side = self.spacing * _EACH**0.5
+        return max(0, min(MAX_ZOOM - 4, ceil(log2(max(around / max(side, 1e-3), 1)))))
+
+    def _readable(self) -> bool:
+        """Whether one of the first tiles can still be read, so that it makes sense to ask for squares."""
+        for tile in self._gallery.tiles(range(min(3, len(self._gallery)))):
+            try:
+                self._pixels.read(tile)
+            except ImageError:
+                continue
+            return True
+        return False
+
+
+def _covered(gallery: Gallery) -> Frame | None:
+    lat, lon = gallery.lat, gallery.lon
+    known = np.isfinite(lat) & np.isfinite(lon)
+    return frame_of(lat[known], lon[known]) if known.any() else None
+
+
+def _spacing(gallery: Gallery) -> float | None:
+    """Of the tiles about the middle one, because tiles of a sample spread over a gallery are far apart."""
+    lat, lon = gallery.lat, gallery.lon
+    rows = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
+    if len(rows) > _SAMPLE:
+        middle = rows[len(rows) // 2]
+        order = np.argsort((lat[rows] - lat[middle]) ** 2 + (lon[rows] - lon[middle]) ** 2)
+        rows = rows[order[:_SAMPLE]]
+    apart = measure(gallery.tiles(rows.tolist())).spacing_metres
+    return apart if apart is not None and isfinite(apart) and apart > 0 else None
+
+
+def _frame(zoom: int, x: int, y: int) -> Frame:
+    """The box of a square. Source: the web Mercator of Google's and OpenStreetMap's tiles, 2**zoom squares a side."""
+    count = 2**zoom
+    north, south = (degrees(atan(sinh(pi * (1 - 2 * row / count)))) for row in (y, y + 1))
+    return Frame(south, x / count * 360 - 180, north, (x + 1) / count * 360 - 180)
+
+
+def _webp(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=80, method=2)
+    return stream.getvalue()

@@ -1,0 +1,142 @@
+"""What comes in and goes out over HTTP: parameters and bodies, read within limits, and answers as JSON."""
+
+from typing import Any
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.geodesy import Near
+from geodtr.runtime.serve.batching import SearchOptions, Upload
+from geodtr.runtime.serve.forms import FormError, files_of
+
+BODY_SECONDS = 60.0
+"""Longest time that a body may take to come."""
+MOST_IN_BATCH = 64
+MOST_TOP = 100
+MOST_HEAT = 1000
+MOST_RADIUS = 2e7
+_ROOM = 512_000_000
+"""Bytes of bodies that are being received, of all clients together; each has its own limit as well."""
+_FORM = 4096
+ONE_IMAGE = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
+MULTIPART = "multipart/form-data"
+
+
+class Refused(UserError):
+    """A request that is answered with `status`, and worth another try after `seconds`, if they are given."""
+
+    def __init__(self, status: int, message: str, seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.seconds = status, seconds
+
+
+def as_json(document: Any, status: int = 200) -> Response:
+    """An answer out of a value that JSON has."""
+    return Response(encode_json(document), status, media_type="application/json")
+
+
+def search_options(request: Request) -> SearchOptions:
+    """The query parameters. Raises Refused."""
+    given = dict[str, str]()
+    for name, value in request.query_params.multi_items():
+        if name not in ("top", "near", "heat"):
+            raise Refused(400, f"{name!r} is no parameter; allowed are top, near and heat.")
+        if name in given:
+            raise Refused(400, f"{name} is given twice.")
+        given[name] = value
+    return SearchOptions(
+        _whole(given, "top", 5, 1, MOST_TOP),
+        None if "near" not in given else _near(given["near"]),
+        _whole(given, "heat", 0, 0, MOST_HEAT),
+    )
+
+
+def _whole(given: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = given.get(name, str(default))
+    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+        return int(text)
+    raise Refused(400, f"{name} is {text[:40]!r}; allowed are whole numbers from {least} to {most}.")
+
+
+def _near(text: str) -> Near:
+    try:
+        lat, lon, radius = (float(part) for part in text.split(","))
+        if radius <= MOST_RADIUS:
+            return Near(lat, lon, radius)
+    except (ValueError, ConfigError):
+        pass
+    raise Refused(400, f"near is {text[:80]!r}; needed are degrees, degrees and metres: -30.01,-15.02,500")
+
+
+class Bodies:
+    """Receives bodies within limits: of one, of all together, and of time."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    async def image(self, request: Request, limit: int) -> Upload:
+        """The one image of a request, as its body or as the one file of a form. Raises Refused."""
+        kind = _kind(request)
+        if kind == MULTIPART:
+            uploads = await self.images(request, limit, 1)
+            return uploads[0]
+        if kind not in ONE_IMAGE:
+            raise Refused(415, f"A body of {kind!r} is none of {', '.join(ONE_IMAGE)} or {MULTIPART}.")
+        content = await self._receive(request, limit)
+        if not content:
+            raise Refused(422, "The body is empty. Send an image.")
+        return Upload("image", content)
+
+    async def images(self, request: Request, limit: int, most: int = MOST_IN_BATCH) -> list[Upload]:
+        """The files of a form, none of which touches the disk. Raises Refused."""
+        kind = _kind(request)
+        if kind != MULTIPART:
+            raise Refused(415, f"A body of {kind!r} is no form of files: {MULTIPART} is needed.")
+        content = await self._receive(request, limit)
+        try:
+            uploads = await files_of(content, request.headers["content-type"], most)
+        except FormError as error:
+            raise Refused(400, f"The form cannot be read. {error}; up to {most} files are allowed.") from None
+        if not uploads:
+            raise Refused(422, "The form holds no file. Add an image: curl -F image=@street.jpg")
+        return uploads
+
+    async def form(self, request: Request) -> bytes:
+        """The few bytes of a login form. Raises Refused."""
+        if _kind(request) != "application/x-www-form-urlencoded":
+            raise Refused(415, "A login is a form: application/x-www-form-urlencoded.")
+        return await self._receive(request, _FORM)
+
+    async def _receive(self, request: Request, limit: int) -> bytes:
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        held, blocks = 0, list[bytes]()
+        try:
+            with anyio.fail_after(BODY_SECONDS):
+                async for block in request.stream():
+                    held += len(block)
+                    self._held += len(block)
+                    if held > limit:
+                        raise _too_large(limit)
+                    if self._held > _ROOM:
+                        raise Refused(503, "The server receives as much as it can hold. Try again in 2 s.", 2)
+                    blocks.append(block)
+        except TimeoutError:
+            raise Refused(408, f"The body did not come within {BODY_SECONDS:g} s.") from None
+        except ClientDisconnect:
+            raise Refused(400, "The client went away.") from None
+        finally:
+            self._held -= held
+        return b"".join(blocks)
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"The body has more than {limit:,} bytes, which the server's --max-megabytes allows.")

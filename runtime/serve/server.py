@@ -1,0 +1,192 @@
+"""The server as a whole: what it opens, in which order, and how it ends.
+
+from geodtr.runtime.serve.server import serve
+
+serve(Path("bundle"), "gallery", ServeOptions())
+"""
+
+import asyncio
+import errno
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.gallery.location import GalleryLocation
+from geodtr.runtime.images.intake import Intake
+from geodtr.runtime.localization.localizer import Localizer
+from geodtr.runtime.serve.app import Api, gallery_reply
+from geodtr.runtime.serve.batching import Batcher
+from geodtr.runtime.serve.current import Current
+from geodtr.runtime.serve.live import Live
+from geodtr.runtime.serve.metrics import Metrics
+from geodtr.runtime.serve.options import ServeOptions
+from geodtr.runtime.serve.source import Source, Sourced
+
+WARNING = Intake(mismatch="warn")
+"""An image that the model was not made for is answered, with a warning."""
+HEAD_SECONDS = 10.0
+"""Longest time that the head of a request may take to come."""
+_FINISHING = 30
+"""Seconds that clients have to take their answers when the server ends."""
+_CONNECTIONS = 800
+"""A process usually may have 1024 files open."""
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 43\r\n\r\n{"error": "Too many connections are open."}'
+)
+
+
+class _Patient(H11Protocol):
+    """A connection whose client has HEAD_SECONDS for each request's head: one that sends nothing, or a byte now and
+    then, is closed.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            transport.write(_FULL)
+            transport.close()
+            return
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif not answering and self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is served, and how images were taken."""
+
+    bundle: Path
+    gallery: GalleryLocation | Path | str
+    options: ServeOptions
+    sourced: Sourced | None = None
+    engine: EngineOptions = DEFAULT_OPTIONS
+    headings: int = 1
+    intake: Intake = WARNING
+
+
+class Server(uvicorn.Server):
+    """A server that is opened and not yet running; `address` is where it listens.
+
+    `run` returns when `stop` was called, or a signal came: what was accepted is answered then.
+    """
+
+    def __init__(self, request: Request, report: Callable[[str], object]) -> None:
+        """Open everything. `report` gets one line of text for each thing that happens. Raises what opening a bundle and
+        a gallery raises, and ConfigError where the port is taken.
+        """
+        options = request.options
+        with ExitStack() as closes:
+            self._socket = closes.enter_context(_listen(options.host, options.port))
+            opened = partial(Localizer, options=request.engine, headings=request.headings, intake=request.intake)
+            current = closes.enter_context(Current(request.bundle, request.gallery, opened))
+            self.current, self.metrics = current, Metrics()
+            batcher = closes.enter_context(
+                Batcher(
+                    current,
+                    self.metrics,
+                    batch_size=options.batch_size,
+                    wait_ms=options.wait_ms,
+                    queue=options.queue,
+                    pixels=options.pixels,
+                )
+            )
+            self.live = Live(self.metrics)
+            closes.callback(self.live.end)
+            if request.sourced is not None:
+                source = closes.enter_context(Source(request.sourced, current, batcher, self.live, report))
+            api = Api(current, batcher, self.live, self.metrics, options, report)
+
+            def tell(changed: Current) -> None:
+                report(changed.problem or f"The gallery was replaced: {changed().info.references} tiles.")
+                self.live.tell("gallery", gallery_reply(changed(), changed.problem))
+
+            current.watch(tell)
+            super().__init__(
+                uvicorn.Config(
+                    api.app(),
+                    http=_Patient,
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    log_level="error",  # what strangers send is not worth a line
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=_FINISHING,
+                )
+            )
+            if request.sourced is not None:
+                source.start()
+            self._closes = closes.pop_all()
+        host, port = self._socket.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def stop(self) -> None:
+        """End soon; from any thread."""
+        self.should_exit = True
+        self.live.end()  # viewers would otherwise keep it waiting
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        with self._closes:
+            super().run(sockets or [self._socket])
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal ends the server in peace. Unlike uvicorn's own, it is not raised again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except PermissionError:
+        raise ConfigError(
+            f"Port {port} needs rights that this user does not have. Take one above 1023: --port"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"Port {port} of {host} is taken by another program. Take another one: --port 0"
+            ) from None
+        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror or error}). Correct --host.") from None

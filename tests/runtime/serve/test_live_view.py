@@ -1,0 +1,214 @@
+"""The live view: events of a folder, a video and a lost camera, for viewers that may be slow."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from serving import Running, serving
+from tiny_world import SPACING, TinyWorld, make_world
+
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.serve import live, source
+from geodtr.runtime.serve.source import Sourced, paced, watched
+from geodtr.runtime.tracking.odometry import read_odometry
+from geodtr.runtime.tracking.synchronize import by_time
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    return make_world(tmp_path_factory.mktemp("tiny"))
+
+
+class Viewer:
+    """Reads server-sent events."""
+
+    def __init__(self, running: Running) -> None:
+        self._connection = HTTPConnection("127.0.0.1", running.port, timeout=20)
+        self._connection.request("GET", "/v1/stream")
+        self._answer: HTTPResponse = self._connection.getresponse()
+        assert self._answer.headers["Content-Type"].startswith("text/event-stream")
+
+    def events(self) -> Iterator[tuple[str, Any]]:
+        name = ""
+        while line := self._answer.readline():
+            kind, _, text = line.decode().rstrip("\n").partition(": ")
+            if kind == "event":
+                name = text
+            elif kind == "data":
+                yield name, json.loads(text)
+
+    def until(self, name: str, **values: object) -> Any:
+        """The next event of this name with these values."""
+        for kind, document in self.events():
+            if kind == name and all(document[key] == value for key, value in values.items()):
+                return document
+        raise AssertionError(f"no event {name} with {values}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(source, "LOOK", 0.05)
+    monkeypatch.setattr(source, "AGAIN", 0.1)
+    (tmp_path / "seen").mkdir()
+    return tmp_path / "seen"
+
+
+def of_folder(folder: Path) -> Sourced:
+    return Sourced("seen", lambda stopped: watched(folder, stopped), again=True, skip=True)
+
+
+def test_images_of_a_watched_folder_are_shown_as_they_come(tiny: TinyWorld, folder: Path) -> None:
+    tiny.photograph(folder / "a.png", 10)
+    with serving(tiny.bundle, tiny.gallery, of_folder(folder)) as running:
+        viewer = Viewer(running)
+        first = viewer.until("frame", image="a.png")
+        assert first["state"] == "fix"
+        assert first["answer"]["candidates"][0]["row"] == 10
+        assert len(first["answer"]["heat"]) == 64
+        assert str(folder) not in json.dumps(first)
+        picture = running.ask(first["frame"])
+        assert (picture.status, picture.headers["Content-Type"]) == (200, "image/jpeg")
+        (folder / "bad.png").write_bytes(b"no image")
+        (folder / "notes.txt").write_text("no image")
+        (folder / "link.png").symlink_to("/etc/passwd")
+        tiny.photograph(folder / "b.png", 20)
+        assert viewer.until("frame", image="b.png")["answer"]["candidates"][0]["row"] == 20
+        assert [line for line in running.reports if "bad.png" in line]
+        assert not [line for line in running.reports if "link" in line]
+        viewer.close()
+        later = Viewer(running)  # gets the trail and the last frame at once
+        assert len(later.until("trail")["points"]) == 2
+        assert later.until("frame")["image"] == "b.png"
+        later.close()
+        assert b'geodtr_frames_total{state="fix"} 2.0' in running.ask("/metrics").body
+
+
+def test_a_folder_that_is_gone_is_reported_once_and_read_when_it_is_back(tiny: TinyWorld, folder: Path) -> None:
+    with serving(tiny.bundle, tiny.gallery, of_folder(folder)) as running:
+        viewer = Viewer(running)
+        folder.rmdir()
+        assert "cannot be watched" in viewer.until("source", state="lost")["message"]
+        assert running.ask("/healthz").json["status"] == "degraded"
+        viewer.until("source", state="lost")
+        assert len(running.reports) == 1
+        tiny.photograph(folder / "a.png", 10)
+        assert viewer.until("frame")["image"] == "a.png"
+        viewer.close()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_camera_that_is_gone_leaves_the_api_at_work(tiny: TinyWorld) -> None:
+    returned = Event()
+
+    def frames(stopped: Event) -> Iterator[Frame]:
+        del stopped
+        yield Frame("camera:0#0", tiny.panorama(5), time.time())
+        if returned.is_set():
+            yield Frame("camera:0#1", tiny.panorama(6), time.time())
+        yield Frame("camera:0", ImageError("camera:0 stopped after 1 frames: unplugged, or lost."), None)
+
+    with serving(tiny.bundle, tiny.gallery, Sourced("camera:0", frames, again=True)) as running:
+        viewer = Viewer(running)
+        assert "unplugged" in viewer.until("source", state="lost")["message"]
+        assert running.ask("/v1/state").json["source"]["name"] == "camera:0"
+        returned.set()
+        assert viewer.until("frame", image="camera:0#1")["answer"]["candidates"][0]["row"] == 6
+        viewer.close()
+    assert sum("unplugged" in line for line in running.reports) == 1
+
+
+def test_a_track_goes_from_searching_to_tracking(tiny: TinyWorld, folder: Path) -> None:
+    """A drive eastwards along a row of tiles."""
+    rows = ["time_s,speed_m_s,yaw_rate_deg_s"] + [f"{step},{SPACING},0" for step in range(9)]
+    odometry = folder / "drive.csv"
+    odometry.write_text("\n".join(rows))
+    start, seen = 8 * 4, Event()
+
+    def frames(stopped: Event) -> Iterator[Frame]:
+        del stopped
+        assert seen.wait(10)
+        for step in range(8):
+            yield Frame(f"drive.mp4#{step}", tiny.panorama(start + step), float(step))
+
+    def moments(each: Iterable[Frame]) -> Any:
+        return by_time(each, read_odometry(odometry))
+
+    with serving(tiny.bundle, tiny.gallery, Sourced("drive.mp4", frames, moments)) as running:
+        viewer = Viewer(running)
+        viewer.until("trail")
+        seen.set()
+        events = list(taken(viewer))
+        viewer.close()
+    assert {event["state"] for event in events} <= {"searching", "tracking", "lost"}
+    assert events[-1]["state"] == "tracking"
+    last = events[-1]
+    assert distance(last["lat"], last["lon"], tiny.lat[start + 7], tiny.lon[start + 7]) < SPACING
+    assert last["within_95_m"] > 0
+    assert any("has ended" in line for line in running.reports)
+
+
+def taken(viewer: Viewer) -> Iterator[Any]:
+    for name, document in viewer.events():
+        if name == "frame":
+            yield document
+        elif name == "source" and document["state"] == "ended":
+            return
+
+
+def test_a_video_is_played_at_its_own_pace() -> None:
+    start = time.monotonic()
+    frames = [Frame(str(number), None, number / 10) for number in range(4)]
+    assert [frame.name for frame in paced(frames, Event())] == ["0", "1", "2", "3"]
+    assert time.monotonic() - start >= 0.3
+    stopped = Event()
+    stopped.set()
+    assert len(list(paced(frames, stopped))) == 0
+
+
+def test_a_file_that_is_still_being_written_waits(folder: Path, tiny: TinyWorld) -> None:
+    stopped = Event()
+    whole = tiny.photograph(folder.parent / "whole.png", 3).read_bytes()
+    file = folder / "a.png"
+    file.write_bytes(whole[:50])
+    seen = watched(folder, stopped)
+    assert source._images_in(folder)
+    shutil.copy(folder.parent / "whole.png", file)
+    assert next(seen).image == file
+
+
+def test_a_slow_viewer_gets_the_newest_and_holds_nobody_up(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_WAITING", 4)
+    monkeypatch.setattr(live, "_VIEWERS", 2)
+    with serving(tiny.bundle, tiny.gallery) as running:
+        slow, quick = Viewer(running), Viewer(running)
+        slow.until("trail")
+        quick.until("trail")
+        refused = running.ask("/v1/stream")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "10")
+        large = "x" * 100_000
+        for number in range(200):  # 20 MB: far more than the sockets hold
+            running.server.live.tell("gallery", {"number": number, "text": large})
+            time.sleep(0.002)
+            if number % 50 == 49:
+                assert quick.until("gallery", number=number)["number"] == number
+        numbers = []
+        for name, document in slow.events():
+            if name == "gallery":
+                numbers.append(document["number"])
+                if numbers[-1] == 199:
+                    break
+        assert len(numbers) < 200
+        assert numbers == sorted(numbers)
+        slow.close()
+        quick.close()
