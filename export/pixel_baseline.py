@@ -12,7 +12,7 @@ class PixelEmbedder:
 
     def __init__(self, spec: BranchSpec) -> None:
         how = spec.preprocessing
-        self._spec = msgspec.structs.replace(spec, descriptor_size=how.height * how.width * 3)
+        self._spec = msgspec.structs.replace(spec, descriptor_size=how.height * how.width * 3, scorer=None)
 
     @property
     def spec(self) -> BranchSpec:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DescriptorError
-from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.search.correlation import correlating
+from geodtr.runtime.spec import Correlation, Descriptors
 
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -112,30 +113,39 @@ def one_percent(references: int) -> int:
 
 
 def rank(
-    queries: Descriptors, references: Descriptors, truth: Matches | None = None, ignored: Matches | None = None
+    queries: Descriptors,
+    references: Descriptors,
+    truth: Matches | None = None,
+    ignored: Matches | None = None,
+    scorer: Correlation | None = None,
 ) -> Ranking:
     """Rank each query's nearest true reference among all references by cosine similarity, in blocks of bounded memory.
 
     queries [Q, D], references [N, D]: float32, unit rows. `truth` names at least one reference of each query; None
     means that row i belongs to row i. References in `ignored` are left out of their query's ranking, as VIGOR does with
-    semi-positives; one that is in `truth` as well is true. Raises DescriptorError when shapes do not fit, there are
-    fewer than two references, or a value is not finite (which would count as a hit); ValueError when a query has no
-    true reference, or a match names a row that does not exist.
+    semi-positives; one that is in `truth` as well is true. `scorer`, if given, compares instead of the cosine. Raises
+    DescriptorError when shapes do not fit, there are fewer than two references, or a value is not finite (which would
+    count as a hit); ValueError when a query has no true reference, or a match names a row that does not exist.
     Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
     """
     if truth is None:
-        if queries.shape != references.shape:
+        if len(queries) != len(references):
             raise DescriptorError(
                 f"Recall ranks each query among as many references; given are {queries.shape} and {references.shape}."
             )
         truth = Matches.one_to_one(len(queries))
-    _check(queries, references)
+    _check(queries, references, scorer)
     _check_matches(truth, ignored, len(queries), len(references))
     ranks, ties, wrong = (np.empty(len(queries), np.int64) for _ in range(3))
     margin = np.empty(len(queries), np.float32)
     first = _first_of_equals(references)
-    for start, stop in _blocks(len(queries), len(references)):
-        scores = queries[start:stop] @ references.T
+    # A scorer lays each query out at every column.
+    width = len(references) if scorer is None else scorer.columns * max(len(references), scorer.reference_size)
+    for start, stop in _blocks(len(queries), width):
+        if scorer is None:
+            scores = queries[start:stop] @ references.T
+        else:
+            scores = np.ascontiguousarray(correlating(scorer)(queries[start:stop]).multiply(references).T)
         if first is not None:
             scores = np.take(scores, first, axis=1)
         true = truth.between(start, stop)
@@ -180,8 +190,10 @@ def _alike(rows: Descriptors) -> float:
     return float((total @ total - own) / (count * (count - 1)))
 
 
-def _check(queries: Descriptors, references: Descriptors) -> None:
-    if queries.ndim != 2 or queries.shape[1:] != references.shape[1:] or len(queries) < 1 or len(references) < 2:
+def _check(queries: Descriptors, references: Descriptors, scorer: Correlation | None) -> None:
+    sizes = queries.shape[1:], references.shape[1:]
+    fit = sizes[0] == sizes[1] if scorer is None else sizes == ((scorer.query_size,), (scorer.reference_size,))
+    if queries.ndim != 2 or not fit or len(queries) < 1 or len(references) < 2:
         raise DescriptorError(
             f"Recall ranks queries [Q, D] among at least two references [N, D]; given are {queries.shape} and "
             f"{references.shape}."

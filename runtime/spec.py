@@ -6,7 +6,7 @@ manifest, so that an engine cannot be fed differently from how it was trained.
 
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -33,7 +33,7 @@ MAX_SIDE = 16_384
 """Pixels; a larger size is a mistake, and in a manifest it would exhaust the memory."""
 
 
-class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The part of a Preprocessing that determines the pixels; a prepared image stores it in its file."""
 
     height: int
@@ -41,6 +41,7 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     polar: bool
     rows: tuple[float, float]
     resize: Resize
+    stretch: bool = False
 
 
 Projection = Literal["any", "panorama", "perspective", "nadir"]
@@ -76,7 +77,8 @@ PANORAMAS = Imagery(projection="panorama", field_of_view=360.0)
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a decoded image becomes a network input of `height` x `width` pixels.
 
-    With `polar`, a square aerial tile is polar-transformed. Otherwise the image is cropped to the part between two
+    With `polar`, a square aerial tile is polar-transformed, and with `stretch` its levels are then spread over 0 to
+    255, as SciPy once wrote floating-point images. Otherwise the image is cropped to the part between two
     fractions of its height in `rows` (all of it by default; a quarter to three quarters for CVACT's panoramas) and
     resized: by Pillow's bilinear filter with antialiasing, by averaging the `area` that an output pixel covers, or by
     OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing.
@@ -89,6 +91,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     height: int
     width: int
     polar: bool = False
+    stretch: bool = False
     rows: tuple[float, float] = (0.0, 1.0)
     mean: PerChannel = 0.5
     std: PerChannel = 0.5
@@ -107,13 +110,22 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(f"rows is {first} to {last}; allowed are two rising shares of the height from 0 to 1")
         if self.polar and (first, last) != (0, 1):
             raise ValueError("rows cannot be chosen with polar: the transform takes the whole square tile")
+        if self.stretch and not self.polar:
+            raise ValueError("stretch is for the polar transform's result: set polar as well")
         if not (all(map(isfinite, per_channel(self.mean))) and all(0 < std < inf for std in per_channel(self.std))):
             raise ValueError(f"mean is {self.mean} and std {self.std}; std must be above 0, and both be finite")
 
     @property
     def geometry(self) -> Geometry:
         """The values that determine the uint8 pixels; the network applies mean and std later."""
-        return Geometry(height=self.height, width=self.width, polar=self.polar, rows=self.rows, resize=self.resize)
+        return Geometry(
+            height=self.height,
+            width=self.width,
+            polar=self.polar,
+            rows=self.rows,
+            resize=self.resize,
+            stretch=self.stretch,
+        )
 
 
 def per_channel(values: PerChannel) -> tuple[float, float, float]:
@@ -121,19 +133,60 @@ def per_channel(values: PerChannel) -> tuple[float, float, float]:
     return values if isinstance(values, tuple) else (values, values, values)
 
 
-class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Correlation(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="correlation"
+):
+    """A scorer: descriptors are maps over the heading, and are compared at every orientation (DSM).
+
+    A reference's map is a full turn of `columns`, column 0 looking south as in a polar-transformed tile; a query's has
+    `seen` columns, over `field_of_view` degrees. Each column has `values`, and a descriptor has column after column.
+    Raises ValueError when a query sees more than a full turn.
+    """
+
+    columns: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
+    seen: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
+    values: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    field_of_view: Annotated[float, msgspec.Meta(gt=0, le=360)]
+
+    @property
+    def query_size(self) -> int:
+        """Values of a query's descriptor."""
+        return self.seen * self.values
+
+    @property
+    def reference_size(self) -> int:
+        """Values of a reference's descriptor."""
+        return self.columns * self.values
+
+    def __post_init__(self) -> None:
+        if self.seen > self.columns:
+            raise ValueError(f"seen is {self.seen}, more than a full turn of {self.columns} columns")
+
+
+class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One branch's input and output: images [B, height, width, 3], descriptors [B, descriptor_size].
 
-    Raises ValueError when the ground branch is polar.
+    `scorer`: what compares the descriptors of both branches, None for the cosine.
+    Raises ValueError when the ground branch is polar, or the descriptor is none that the scorer takes.
     """
 
     branch: Branch
     preprocessing: Preprocessing
     descriptor_size: int
+    scorer: Correlation | None = None
 
     def __post_init__(self) -> None:
         if self.branch == "ground" and self.preprocessing.polar:
             raise ValueError("the ground branch cannot be polar: the transform takes square aerial tiles")
+        if self.scorer is not None:
+            taken = self.scorer.query_size if self.branch == "ground" else self.scorer.reference_size
+            if self.descriptor_size != taken:
+                raise ValueError(f"descriptor_size is {self.descriptor_size}; the scorer takes {taken} values")
+
+
+def scorer_name(scorer: Correlation | None) -> str:
+    """What errors and tables call it."""
+    return "cosine" if scorer is None else "correlation over the heading"
 
 
 class Embedder(Protocol):

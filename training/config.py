@@ -12,6 +12,7 @@ from geodtr.runtime.files.documents import DocumentError, decode_toml
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
+from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
 from geodtr.training.presets import read_preset
@@ -40,7 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Share of all steps over which the learning rate rises linearly. It then follows a cosine to zero.
     schedule
         When the learning rate changes: at each "step", at each step with a first one of 0 ("step-from-zero", as in
-        L2LTR's release), or at each "epoch", with a first one of 0 too if there is a warm-up (TransGeo's release).
+        L2LTR's release), or at each "epoch", with a first one of 0 too if there is a warm-up (TransGeo's release); or
+        never ("constant").
     epsilon
         AdamW's term for numerical stability.
     clip_norm
@@ -49,7 +51,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Radius of ASAM, whose steps take the gradient at a worse point nearby; 0 for ordinary steps. Takes twice the
         time (TransGeo: 2.5).
     loss
-        "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has.
+        "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has. "her"
+        and "seh" weight triplets by their difficulty, with the settings `exemplar_...`; SEH is reconstructed.
+    exemplar_scale, exemplar_margin
+        Factor of the descriptors, and how much farther than the positive a simple negative is, as a share of the
+        factor's square. Simple triplets weigh 0 in "seh", little in "her".
+    exemplar_both
+        Whether aerial descriptors are anchors too.
+    exemplar_detach
+        Whether no gradient flows through the weights.
     hardest
         Share of triplets, by largest loss, that count. It falls from 1 to this value over the first half of the run.
     counterfactual_weight
@@ -81,11 +91,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learning_rate: Positive
     weight_decay: NotNegative = 0.03
     warmup: Share = 0.08
-    schedule: Literal["step", "step-from-zero", "epoch"] = "step"
+    schedule: Literal["step", "step-from-zero", "epoch", "constant"] = "step"
     epsilon: Positive = 1e-6
     clip_norm: Positive = 1.0
     sharpness: NotNegative = 0.0
-    loss: Literal["triplet", "infonce"] = "triplet"
+    loss: Literal["triplet", "infonce", "her", "seh"] = "triplet"
+    exemplar_scale: Positive = 5.0
+    exemplar_margin: Positive = 0.15
+    exemplar_both: bool = False
+    exemplar_detach: bool = False
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     triplet_alpha: Positive = 10.0
     hardest: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
@@ -175,6 +189,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 'recipe.loss "infonce" trains a temperature, which only the model "sample4geo" has. Set '
                 "recipe.loss=triplet."
+            )
+        if isinstance(self.model, DsmConfig) and (
+            self.recipe.loss != "triplet" or self.recipe.negatives in ("similar", "mined")
+        ):
+            raise ConfigError(
+                f'recipe.loss "{self.recipe.loss}" and recipe.negatives "{self.recipe.negatives}": of these, the model '
+                '"dsm" takes "triplet" and "random" or "nearby". The others compare descriptors by their cosine.'
             )
         if self.recipe.negatives == "mined" and (self.recipe.batch_size % 2 or self.recipe.views != 1):
             raise ConfigError(

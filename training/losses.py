@@ -4,13 +4,29 @@ Works on descriptors only. Sources: Zhang et al., AAAI 2023, section 3.5 and equ
 section 3.2.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Similarity = Callable[[Tensor, Tensor], Tensor]
+"""Descriptors of both views [B, G] and [B, A] -> [B, B], from -1 to 1."""
+
+
+def dot(ground: Tensor, aerial: Tensor) -> Tensor:
+    """The cosines of unit rows."""
+    return ground @ aerial.T
+
 
 def soft_margin_triplet(
-    ground: Tensor, aerial: Tensor, alpha: float = 10.0, *, hardest: float = 1.0, tiles: Tensor | None = None
+    ground: Tensor,
+    aerial: Tensor,
+    alpha: float = 10.0,
+    *,
+    hardest: float = 1.0,
+    tiles: Tensor | None = None,
+    similarity: Similarity = dot,
 ) -> Tensor:
     """Mean of log(1 + exp(alpha (d_pos - d_neg))) over all in-batch negatives, in both directions.
 
@@ -24,8 +40,10 @@ def soft_margin_triplet(
         Share of each direction's triplets, by largest loss, that count.
     tiles
         int64 [B], the tile of each pair. Pairs with the same tile are not negatives of each other.
+    similarity
+        What compares all of one view with all of the other; the cosine by default.
     """
-    distance = 2 - 2 * _wide(ground) @ _wide(aerial).T
+    distance = 2 - 2 * similarity(_wide(ground), _wide(aerial))
     positive = distance.diagonal()
     tiles = torch.arange(len(distance), device=distance.device) if tiles is None else tiles
     negatives = tiles[:, None] != tiles[None, :]

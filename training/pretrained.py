@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import TrainConfig
 from geodtr.training.models.checkpoint import load_checkpoint
+from geodtr.training.models.cvft import CvftConfig
+from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.geodtr import RESNET34, Backbone
 from geodtr.training.models.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
 from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_scales
 from geodtr.training.models.l2ltr import L2LTRConfig
 from geodtr.training.models.registry import ModelConfig
-from geodtr.training.models.safa import SafaConfig, vgg
+from geodtr.training.models.safa import SafaConfig, trunk
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeoConfig
 from geodtr.training.models.weights import check_tensors, read_weights
@@ -78,7 +80,7 @@ def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
     """None if the backbone is not the network that there are weights for."""
     from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
 
-    if isinstance(config, L2LTRConfig | TransGeoConfig):
+    if isinstance(config, L2LTRConfig | TransGeoConfig | CvftConfig | DsmConfig):
         return None
     both = ("ground.backbone", "aerial.backbone")
     if isinstance(config, Sample4GeoConfig):
@@ -88,7 +90,7 @@ def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
         pretrained = _Pretrained("ConvNeXt-B", base, ("encoder",), partial(Encoder, config), _convnext_base_name)
     elif isinstance(config, SafaConfig):
         fits = (config.widths, config.convolutions) == (SafaConfig().widths, SafaConfig().convolutions)
-        pretrained = _Pretrained("VGG-16", VGG16_Weights.IMAGENET1K_V1, both, partial(vgg, config), _vgg_name)
+        pretrained = _Pretrained("VGG-16", VGG16_Weights.IMAGENET1K_V1, both, partial(trunk, config), _vgg_name)
     elif isinstance(config.backbone, ConvNextConfig):
         backbone, whole_tiny = config.backbone, ConvNextConfig()
         fits = (backbone.widths, backbone.blocks) == (whole_tiny.widths, whole_tiny.blocks)

@@ -21,6 +21,7 @@ from geodtr.training.augment.layout_simulation import (
 )
 from geodtr.training.augment.photometric import change_semantic, draw_semantic
 from geodtr.training.config import Recipe, TrainConfig
+from geodtr.training.exemplars import Exemplars, reweighted_triplet
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
 from geodtr.training.mining import LastDescriptors
@@ -120,8 +121,17 @@ class Trainer:
             if recipe.loss == "infonce":
                 assert self.model.logit_scale is not None, "the configuration is checked"
                 loss = info_nce(ground, aerial, self.model.logit_scale, recipe.label_smoothing, tiles=tiles)
+            elif recipe.loss != "triplet":
+                loss = reweighted_triplet(ground, aerial, _exemplars(recipe), tiles=tiles)
             else:
-                loss = soft_margin_triplet(ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles)
+                loss = soft_margin_triplet(
+                    ground,
+                    aerial,
+                    recipe.triplet_alpha,
+                    hardest=hardest,
+                    tiles=tiles,
+                    similarity=self.model.similarity,
+                )
             if recipe.counterfactual_weight:
                 for real, imagined in ((ground, imagined_ground), (aerial, imagined_aerial)):
                     for other in imagined:
@@ -225,6 +235,16 @@ class Trainer:
         self.branches.map(lambda branch: backpropagate(outputs[parts[branch]], gradients[parts[branch]]))
 
 
+def _exemplars(recipe: Recipe) -> Exemplars:
+    return Exemplars(
+        scale=recipe.exemplar_scale,
+        margin=recipe.exemplar_margin,
+        removes_simple=recipe.loss == "seh",
+        both_directions=recipe.exemplar_both,
+        detached=recipe.exemplar_detach,
+    )
+
+
 def _hardest(step: int, total: int, last: float) -> float:
     """The share of triplets that count: falls exponentially from 1 to `last` over the first half of the run.
 
@@ -234,7 +254,9 @@ def _hardest(step: int, total: int, last: float) -> float:
 
 
 def _rate(step: int, total: int, recipe: Recipe) -> float:
-    """Factor of the learning rate at `step`: a linear warm-up, then a cosine to zero, by step or by epoch."""
+    """Factor of the learning rate at `step`: 1, or a linear warm-up and then a cosine to zero, by step or by epoch."""
+    if recipe.schedule == "constant":
+        return 1.0
     first = 1 if recipe.schedule == "step" else 0
     if recipe.schedule == "epoch":
         step, total = step * recipe.epochs // total, recipe.epochs

@@ -39,7 +39,7 @@ def import_checkpoint(
 ) -> None:
     """Import an official checkpoint: strictly, and without executing code in it.
 
-    Of GeoDTR, GeoDTR+, Sample4Geo, SAFA, L2LTR or TransGeo.
+    Of GeoDTR, GeoDTR+, Sample4Geo, SAFA, L2LTR, TransGeo, CVFT or DSM; of the last two, TensorFlow's .index file.
     """
     from geodtr.runtime.errors import CheckpointError, ConfigError
     from geodtr.runtime.files import check_file, check_new_file

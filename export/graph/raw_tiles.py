@@ -42,10 +42,12 @@ class FromRawTiles(nn.Module):
 def raw_tile_spec(spec: BranchSpec, side: int) -> BranchSpec:
     """The spec of an aerial branch that polar-transforms its tiles itself.
 
-    Raises ConfigError when the model has no polar transform, or `side` is out of range.
+    Raises ConfigError when the model has no polar transform or stretches its result, or `side` is out of range.
     """
     if not spec.preprocessing.polar:
         raise ConfigError("This model takes square tiles as they are: it has no polar transform to put into its graph.")
+    if spec.preprocessing.stretch:
+        raise ConfigError("This model's tiles are stretched after the polar transform, which no graph here does.")
     if not 2 <= side <= MAX_SIDE:
         raise ConfigError(f"A tile's side of {side} pixels is out of range: allowed are 2 to {MAX_SIDE}.")
     how = msgspec.structs.replace(spec.preprocessing, height=side, width=side, polar=False)

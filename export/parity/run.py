@@ -50,7 +50,7 @@ def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairS
                 "against them. Is the checkpoint one of a run that failed?"
             )
     onnx = {side: described("onnx", RUNS_BY, rows) for side, rows in zip(graphs, of_graphs, strict=True)}
-    return Run(reference, descriptors, ranking(left, descriptors.ground, descriptors.aerial), onnx)
+    return Run(reference, descriptors, ranking(left, descriptors.ground, descriptors.aerial, descriptors.scorer), onnx)
 
 
 def check_pairs(pair_set: PairSet) -> None:

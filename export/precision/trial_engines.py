@@ -166,7 +166,8 @@ class Workbench:
         """Of the set's first queries, as many as there are rows."""
         truth = self._pairs.truth.first(len(queries))
         ignored = self._pairs.ignored.first(len(queries)) if self._pairs.ignored is not None else None
-        return rank(queries, references, truth, ignored)
+        scorer = self._exported.manifest.ground.spec.scorer
+        return rank(queries, references, truth, ignored, scorer)
 
     def _load(self, branch: Branch, track: Track) -> Images:
         paths = self._pairs.paths("ground") if branch == "ground" else self._pairs.references

@@ -37,7 +37,7 @@ def pack(
         instead: dict[Path, Path | None] = {}
         if gallery is not None:
             with open_folder(gallery) as opened:
-                require_space(opened.name, opened.manifest, manifest.embedding_id)
+                require_space(opened.name, opened.manifest, manifest.embedding_id, manifest.ground.spec.scorer)
             instead = held.enter_context(held_to_copy(gallery))
             folders["gallery"] = gallery
         sources = [

@@ -71,6 +71,7 @@ def build_gallery(
         index=index,
         source=source.name,
         made_by=made_by,
+        scorer=embedder.spec.scorer,
     )
     with begin_gallery(out, manifest) as writer:
         try:
@@ -100,7 +101,7 @@ def add_to_gallery(
     """
     check_tiles(source.name, source.tiles)
     with change_gallery(gallery) as writer:
-        require_space(writer.name, writer.manifest, embedding_id)
+        require_space(writer.name, writer.manifest, embedding_id, embedder.spec.scorer)
         if not writer.finished:
             raise GalleryError(
                 f"{gallery} is not finished. Finish it first: "
@@ -123,7 +124,7 @@ def begin_gallery(out: GalleryLocation | Path | str, manifest: GalleryManifest) 
                 f"{out} exists and is finished. Add to it ({command('add', 'BUNDLE', out, 'SOURCE')}), or name another "
                 "output."
             )
-        for name in ("source", "storage", "index", "made_by", "descriptor_size"):
+        for name in ("source", "storage", "index", "made_by", "descriptor_size", "scorer"):
             before, now = getattr(writer.manifest, name), getattr(manifest, name)
             if before != now:
                 raise GalleryError(

@@ -15,6 +15,7 @@ from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.gallery.location import command
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Index, Storage
+from geodtr.runtime.spec import Correlation, scorer_name
 
 FILE_NAME = "gallery.json"
 SCHEMA = 2
@@ -32,7 +33,8 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A gallery's description. `source` is the SPEC, folder or map that it was built from, as the user named it.
 
     `storage` is the type of the searched descriptors, `index` the search method, `toolkit` the version of
-    geodtr-export that created it.
+    geodtr-export that created it. `scorer`: what compares queries with them, None for the cosine.
+    Raises ValueError when the descriptors are none that the scorer takes.
     """
 
     schema: Literal[2] = 2
@@ -42,6 +44,16 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     source: str
     made_by: MadeBy
     toolkit: str = msgspec.field(default_factory=lambda: __version__)
+    scorer: Correlation | None = None
+
+    def __post_init__(self) -> None:
+        if self.scorer is not None and self.descriptor_size != self.scorer.reference_size:
+            raise ValueError(f"the scorer takes {self.scorer.reference_size} values, not {self.descriptor_size}")
+
+    @property
+    def query_size(self) -> int:
+        """Values of a query's descriptor."""
+        return self.descriptor_size if self.scorer is None else self.scorer.query_size
 
     def __post_init__(self) -> None:
         """Raise ConfigError: what is written must be readable."""
@@ -86,11 +98,24 @@ def write_gallery_manifest(gallery: Path, manifest: GalleryManifest) -> None:
     write_bytes(gallery / FILE_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
-def require_space(gallery: str, manifest: GalleryManifest, embedding_id: str) -> None:
-    """Raise EmbeddingSpaceMismatch when `embedding_id` differs from the gallery's."""
+def require_space(gallery: str, manifest: GalleryManifest, embedding_id: str, scorer: Correlation | None) -> None:
+    """Raise EmbeddingSpaceMismatch when the bundle's `scorer` or `embedding_id` differ from the gallery's."""
+    if scorer != manifest.scorer:
+        raise EmbeddingSpaceMismatch(
+            f"{gallery} was built for the scorer {_described(manifest.scorer)}, and the bundle's is "
+            f"{_described(scorer)}. Build a gallery with this bundle: "
+            f"{command('build', 'BUNDLE', manifest.source, '--out', 'GALLERY')}"
+        )
+
     if embedding_id != manifest.made_by.embedding_id:
         raise EmbeddingSpaceMismatch(
             f"{gallery} was built by a model with embedding id {manifest.made_by.embedding_id}, the bundle's is "
             f"{embedding_id}: their descriptors cannot be compared. Build a gallery with this bundle: "
             f"{command('build', 'BUNDLE', manifest.source, '--out', 'GALLERY')}"
         )
+
+
+def _described(scorer: Correlation | None) -> str:
+    if scorer is None:
+        return scorer_name(scorer)
+    return f"{scorer_name(scorer)} ({scorer.seen} of {scorer.columns} columns, {scorer.values} values each)"

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery, GalleryWriter, Verified
 from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, as_location
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.spec import scorer_name
 
 
 def open_gallery(location: GalleryLocation | Path | str) -> Gallery:
@@ -79,6 +81,11 @@ def create_gallery(location: GalleryLocation | Path | str, manifest: GalleryMani
     Raises OutputExists when the location is taken, ConfigError when it does not support the manifest's options.
     """
     kind = as_location(location)
+    if manifest.scorer is not None and (manifest.storage != "float32" or not isinstance(kind, FolderLocation)):
+        raise ConfigError(
+            f"The model's scorer is the {scorer_name(manifest.scorer)}, which needs float32 in a folder. Leave out "
+            f"--storage {manifest.storage}, or name a folder."
+        )
     if isinstance(kind, FolderLocation):
         from geodtr.runtime.gallery.folder.writer import FolderWriter
 

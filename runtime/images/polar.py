@@ -30,12 +30,13 @@ class _Sampling:
     right: NDArray[np.float64]
 
 
-def polar_transform(tile: Images, height: int, width: int) -> Images:
+def polar_transform(tile: Images, height: int, width: int, *, stretch: bool = False) -> Images:
     """Transform `tile` (uint8 RGB [S, S, 3], or [S, S, 4] with an unused byte, north up) to uint8 RGB
     [height, width, 3].
 
     Column 0 looks south, width/4 west, width/2 north, 3*width/4 east; row 0 is the outer radius S/2, the last row the
-    centre. Bilinear, zero outside the tile, truncated to integers like the published transform.
+    centre. Bilinear, zero outside the tile, truncated to integers like the published transform; with `stretch`, the
+    image's least level becomes 0 and its largest 255, rounded.
     Raises ImageError when the tile is not square.
     """
     side, columns, channels = tile.shape
@@ -47,14 +48,21 @@ def polar_transform(tile: Images, height: int, width: int) -> Images:
     # A pixel of four bytes is one word to fetch.
     words = np.ascontiguousarray(tile if channels == 4 else _widened(tile)).view(np.uint32).reshape(-1)
     read = [words.take(index).view(np.uint8).reshape(-1, 4) for index in sampling.indices]
-    polar = np.empty((height * width, _CHANNELS), np.uint8)
+    polar = np.empty((height * width, _CHANNELS), np.float64 if stretch else np.uint8)
     # One channel at a time: with the three of a pixel innermost, NumPy's loops are three steps long and all overhead.
     for channel in range(_CHANNELS):
         upper_left, lower_left, upper_right, lower_right = (pixels[:, channel] for pixels in read)
         left = sampling.up * upper_left + sampling.down * lower_left
         right = sampling.up * upper_right + sampling.down * lower_right
         polar[:, channel] = sampling.left * left + sampling.right * right
-    return polar.reshape(height, width, _CHANNELS)
+    return (_stretched(polar) if stretch else polar).reshape(height, width, _CHANNELS)
+
+
+def _stretched(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """As scipy.misc.imsave wrote floating-point images, until SciPy 1.2; one level alone becomes 0."""
+    least, largest = levels.min(), levels.max()
+    factor = 255 / (largest - least) if largest > least else 0.0
+    return np.asarray(np.floor((levels - least) * factor + 0.5), np.uint8)
 
 
 def sampled_points(side: int, height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -25,7 +25,7 @@ def preprocess(image: Image.Image, how: Preprocessing) -> Images:
     and costs recall. Raises ImageError when a tile for the polar transform is not square.
     """
     if how.polar:
-        return polar_transform(pixels_in_place(image), how.height, how.width)
+        return polar_transform(pixels_in_place(image), how.height, how.width, stretch=how.stretch)
     first, last = (round(share * image.height) for share in how.rows)
     top, bottom = min(first, image.height - 1), min(max(last, first + 1), image.height)
     resize = _RESIZES.get(how.resize)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
@@ -43,7 +43,7 @@ from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.spec import Descriptors, Images, Preprocessing
+from geodtr.runtime.spec import Descriptors, Images, Preprocessing, scorer_name
 
 _Applicable = tuple[FixCalibration | None, str | None]
 """A calibration, or why none applies."""
@@ -127,7 +127,13 @@ class Localizer:
             check_argument(name, value, of)
         check_argument("refine", refine, RefineOptions | None)
         check_argument("headings", headings, int, 1)
-        require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id)
+        scorer = bundle.manifest.ground.spec.scorer
+        require_space(gallery.name, gallery.manifest, bundle.manifest.embedding_id, scorer)
+        if scorer is not None and (nadir is not None or headings != 1):
+            raise ConfigError(
+                f"The model's scorer is the {scorer_name(scorer)}, which finds the heading of street-level images by "
+                "itself. Leave out the headings, and nadir frames to another model."
+            )
         if nadir is not None and headings != 1:
             raise ConfigError("Headings of a panorama and a nadir frame do not go together: set its rotations.")
         if nadir is not None and intake != AS_TAKEN:
@@ -149,7 +155,7 @@ class Localizer:
 
     def on(self, gallery: Gallery) -> "Localizer":
         """A second localizer with the same engine and options, for another gallery. Raises as the constructor does."""
-        require_space(gallery.name, gallery.manifest, self._embedding_id)
+        require_space(gallery.name, gallery.manifest, self._embedding_id, self._embedder.spec.scorer)
         other = copy(self)
         other._search_in(gallery)
         return other
@@ -336,7 +342,11 @@ class Localizer:
             part = slice(start, start + len(query.images))
             headings = np.full(1, np.nan) if query.headings is None else query.headings
             own = Hits(hits.rows[part], hits.scores[part])
-            results.append(Found(query, best_turns(own, headings), own, near))
+            best = best_turns(own, headings)
+            if hits.headings is not None:  # of images as they are, or aligned by a heading that they state
+                (stated,) = np.nan_to_num(headings)
+                best = replace(best, headings=(hits.headings[part][0] + stated) % 360)
+            results.append(Found(query, best, own, near))
             start = part.stop
         return results
 

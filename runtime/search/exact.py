@@ -5,17 +5,18 @@ references, topk.py keeps the best.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.search.blocks import Block, BlockScorer, blocks, scan
-from geodtr.runtime.search.matmul import compressed_product, product
+from geodtr.runtime.search.correlation import best_columns, correlating, headings
+from geodtr.runtime.search.matmul import Product, compressed_product, product
 from geodtr.runtime.search.quantize import Compressed
 from geodtr.runtime.search.topk import Exact, Pairs, Rows, Scores
-from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.spec import Correlation, Descriptors
 
 _QUERIES, _HITS = 256, 1 << 18
 """Queries that are searched together, and what they may find in all: of each hit some 700 bytes are used meanwhile."""
@@ -42,24 +43,35 @@ _LONGEST = np.float32(1.01)
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The nearest references of each query, best first: `rows` int64 [Q, K], `scores` float32 [Q, K] (cosine)."""
+    """The nearest references of each query, best first: `rows` int64 [Q, K], `scores` float32 [Q, K] (cosine).
+
+    `headings`: float64 [Q, K], in which the query's centre looks, degrees; None where the scorer finds none.
+    """
 
     rows: Rows
     scores: Scores
+    headings: NDArray[np.float64] | None = None
 
 
-def search(queries: Descriptors, references: Descriptors, top: int, among: Rows | None = None) -> Hits:
+def search(
+    queries: Descriptors,
+    references: Descriptors,
+    top: int,
+    among: Rows | None = None,
+    scored: Callable[[Descriptors], Product] = product,
+) -> Hits:
     """The `top` references with the largest cosine to each query; of equal scores, the lowest row first.
 
     queries [Q, D], references [N, D], unit rows. `among` restricts the search to these rows, int64 [M],
-    rising; None means all. If there are fewer than `top`, all of them are returned.
+    rising; None means all. If there are fewer than `top`, all of them are returned. `scored` makes what scores
+    references with some queries; by default, it multiplies them.
     Cosines have the float32 rounding of the library that multiplies; references that differ by no more than that may
     come in either order. The NaN of a damaged row counts as infinite, so that it appears in the result.
     Raises ValueError when `top` is less than 1.
     """
 
     def search_part(part: Descriptors, kept: int) -> Pairs:
-        multiply = product(part)
+        multiply = scored(part)
 
         def score_block(block: Block, thresholds: Scores) -> Pairs:
             return _certain_pairs(block, block.of(multiply.multiply(references[block.rows])), thresholds, kept)
@@ -144,6 +156,17 @@ def search_compressed(
         return _scan(score_block, part, len(references), among, kept, multiply.threads, _cosines(part, references))
 
     return _search_parts(search_part, queries, total, top)
+
+
+def search_correlated(
+    queries: Descriptors, references: Descriptors, top: int, scorer: Correlation, among: Rows | None = None
+) -> Hits:
+    """The `top` references into which each query fits best, and its heading there; otherwise as `search`.
+
+    queries [Q, seen * values], references [N, columns * values].
+    """
+    hits = search(queries, references, top, among, correlating(scorer))
+    return replace(hits, headings=headings(best_columns(queries, references, hits.rows, scorer), scorer))
 
 
 def _certain_pairs(block: Block, scores: Scores, thresholds: Scores, kept: int) -> Pairs:

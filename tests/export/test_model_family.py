@@ -29,7 +29,10 @@ from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.geodtr_plus import GeoDTRPlusConfig
 from geodtr.training.models.registry import build_model
 
-PRESETS = ("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo")
+PRESETS = (
+    *("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("world-cvft", "world-dsm")),
+)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 

@@ -27,6 +27,18 @@ def state_dict(shapes: dict[str, list[int]], exceptions: Exceptions = MappingPro
     return {name: _weight(name, shape, exceptions) for name, shape in shapes.items()}
 
 
+def tensorflow_variables(
+    shapes: dict[str, list[int]], exceptions: Exceptions = MappingProxyType({})
+) -> dict[str, NDArray[np.float32]]:
+    """Weights by TensorFlow's names, whose convolutions have their sizes first."""
+
+    def other(x: Values) -> Values:
+        return x * (math.sqrt(2 / math.prod(x.shape[:3])) if x.ndim == 4 else 0.1)
+
+    rules: Exceptions = {**exceptions, "": other}
+    return {name: _weight(name, shape, rules).numpy() for name, shape in shapes.items()}
+
+
 def scaled(x: Values, factor: float) -> Values:
     """`x` in float32, then times `factor` in float32."""
     return np.asarray(np.asarray(x, np.float32) * np.float32(factor), np.float64)

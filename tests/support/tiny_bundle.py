@@ -13,7 +13,7 @@ from PIL import Image
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, EngineEntry, Manifest, SourceEntry, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Preprocessing
+from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Correlation, Preprocessing
 
 SIDE, SIZE = 4, 16
 
@@ -25,14 +25,20 @@ def write_bundle(path: Path, seed: int = 0) -> Path:
 
 
 def write_bundle_of(
-    path: Path, graph: onnx.ModelProto, how: Mapping[Branch, Preprocessing], size: int, embedding_id: str
+    path: Path,
+    graph: onnx.ModelProto,
+    how: Mapping[Branch, Preprocessing],
+    size: int,
+    embedding_id: str,
+    scorer: Correlation | None = None,
 ) -> Path:
     """A bundle whose branches both run `graph`, with descriptors of `size` numbers, each with its own preprocessing."""
     path.mkdir()
     for branch in BRANCHES:
         onnx.save(graph, path / f"{branch}.onnx")
     ground, aerial = (
-        _entry(path, BranchSpec(branch=each, preprocessing=how[each], descriptor_size=size)) for each in BRANCHES
+        _entry(path, BranchSpec(branch=each, preprocessing=how[each], descriptor_size=size, scorer=scorer))
+        for each in BRANCHES
     )
     write_manifest(
         path,
@@ -46,6 +52,32 @@ def write_bundle_of(
         ),
     )
     return path
+
+
+TURN = Correlation(columns=8, seen=8, values=SIDE * 3, field_of_view=360)
+
+
+def write_correlating_bundle(path: Path) -> Path:
+    """Both branches give the pixels of a full turn, 4 x 8, column by column, to be compared at every orientation."""
+    shape = numpy_helper.from_array(np.array([-1, TURN.reference_size], np.int64), "shape")
+    middle = numpy_helper.from_array(np.array(127.5, np.float32), "middle")
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["pixels", "middle"], ["centred"]),
+        helper.make_node("Transpose", ["centred"], ["columns"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["columns", "shape"], ["flat"]),
+        helper.make_node("LpNormalization", ["flat"], [OUTPUT], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "maps",
+        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["B", SIDE, TURN.columns, 3])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", TURN.reference_size])],
+        [shape, middle],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    how = Preprocessing(height=SIDE, width=TURN.columns)
+    return write_bundle_of(path, model, {"ground": how, "aerial": how}, TURN.reference_size, "c" * 16, TURN)
 
 
 def write_pairs(path: Path, pairs: int) -> Path:

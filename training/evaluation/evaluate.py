@@ -10,7 +10,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, rank, recall
-from geodtr.runtime.spec import Descriptors, EmbedderPair
+from geodtr.runtime.spec import Correlation, Descriptors, EmbedderPair
 from geodtr.training.data.pair_set import PairSet, Skipped
 
 NEAR = 5.0
@@ -21,25 +21,26 @@ NEAR = 5.0
 class DescriptorPair:
     """Descriptors of a pair set: `ground` float32 [pairs, D], `aerial` float32 [references, D].
 
-    `pair_set` holds the readable pairs; `pair_set.skipped` holds the unreadable images.
+    `scorer` compares them. `pair_set` holds the readable pairs; `pair_set.skipped` holds the unreadable images.
     """
 
     pair_set: PairSet
     ground: Descriptors
     aerial: Descriptors
+    scorer: Correlation | None = None
 
     def __getitem__(self, branch: Branch) -> Descriptors:
         return self.ground if branch == "ground" else self.aerial
 
     def ranking(self) -> Ranking:
         """The rank of each panorama's tile among all tiles, without semi-positives."""
-        return rank(self.ground, self.aerial, self.pair_set.truth, self.pair_set.ignored)
+        return rank(self.ground, self.aerial, self.pair_set.truth, self.pair_set.ignored, self.scorer)
 
     def ranking_within(self, metres: float) -> Ranking | None:
         """The rank of the best tile within `metres` of each panorama; None for a set without positions."""
         if any(pair.utm is None for pair in self.pair_set.pairs):
             return None
-        return rank(self.ground, self.aerial, self.pair_set.within(metres), self.pair_set.ignored)
+        return rank(self.ground, self.aerial, self.pair_set.within(metres), self.pair_set.ignored, self.scorer)
 
 
 def embed_pairs(
@@ -59,12 +60,13 @@ def embed_pairs(
         embedders.aerial, aerial_paths, batch_size=batch_size, description="Aerial images", on_error=skip, track=track
     )
     if not bad:
-        return DescriptorPair(pair_set, ground, aerial)
+        return DescriptorPair(pair_set, ground, aerial, embedders.ground.spec.scorer)
     left = pair_set.without(bad.values())
     return DescriptorPair(
         left,
         select_rows(ground, [path for path in ground_paths if path not in bad], left.paths("ground")),
         select_rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
+        embedders.ground.spec.scorer,
     )
 
 

@@ -51,6 +51,10 @@ class CrossViewModel(nn.Module, ABC):
         del uniform
         return (self.branch(branch)(images).float(),)
 
+    def similarity(self, ground: Tensor, aerial: Tensor) -> Tensor:
+        """What the loss compares: all of one view with all of the other, [B, G] and [B, A] -> [B, B]; the cosines."""
+        return ground @ aerial.T
+
     @property
     def trunks(self) -> list[nn.Module]:
         """The modules with most of the arithmetic; these are worth compiling."""

@@ -1,7 +1,7 @@
 """Import of official checkpoints: the file is read without executing code, and its keys tell whose it is.
 
 A file holds the state dict as `model_state_dict` or `state_dict`, with keys `module....`, as two of them by branch, or
-is the state dict itself.
+is the state dict itself. TensorFlow's are two files, of which the index is given.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.importers.base import Importer, Network, Notice
+from geodtr.training.models.importers.cvft import CvftImporter
+from geodtr.training.models.importers.dsm import DsmImporter
 from geodtr.training.models.importers.geodtr import GeoDTRImporter
 from geodtr.training.models.importers.geodtr_plus import GeoDTRPlusImporter
 from geodtr.training.models.importers.l2ltr import L2LTRImporter
@@ -29,6 +31,8 @@ IMPORTERS: tuple[Importer, ...] = (
     SafaImporter(),
     L2LTRImporter(),
     TransGeoImporter(),
+    CvftImporter(),
+    DsmImporter(),
 )
 _STATE_DICTS = ("model_state_dict", "state_dict")
 _BRANCHES = ("model_grd", "model_sat")

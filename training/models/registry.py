@@ -8,6 +8,8 @@ from torch.overrides import TorchFunctionMode
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.cvft import Cvft, CvftConfig
+from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
 from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
@@ -15,8 +17,17 @@ from geodtr.training.models.safa import Safa, SafaConfig
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
 
-Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo
-ModelConfig = GeoDTRConfig | GeoDTRPlusConfig | Sample4GeoConfig | SafaConfig | L2LTRConfig | TransGeoConfig
+Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | Cvft | Dsm
+ModelConfig = (
+    GeoDTRConfig
+    | GeoDTRPlusConfig
+    | Sample4GeoConfig
+    | SafaConfig
+    | L2LTRConfig
+    | TransGeoConfig
+    | CvftConfig
+    | DsmConfig
+)
 """All models and their configurations, distinguished by `name`."""
 
 _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing], Model]] = {
@@ -26,6 +37,8 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     SafaConfig: Safa,
     L2LTRConfig: L2LTR,
     TransGeoConfig: TransGeo,
+    CvftConfig: Cvft,
+    DsmConfig: Dsm,
 }
 
 _DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}

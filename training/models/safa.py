@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.backbones.vgg import vgg
 from geodtr.training.models.base import Count, Depth, Share
 from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of
 
@@ -26,21 +27,6 @@ class SafaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     widths: tuple[Count, Count, Count, Count, Count] = (64, 128, 256, 512, 512)
     convolutions: tuple[Depth, Depth, Depth, Depth, Depth] = (2, 2, 3, 3, 3)
     dropout: Share = 0.2
-
-
-def vgg(config: SafaConfig) -> nn.Sequential:
-    """[B, 3, H, W] -> [B, C, H/16, W/16], sides rounded down: VGG without its last pooling and classifier."""
-    layers: list[nn.Module] = []
-    width_in = 3
-    for stage, (width, count) in enumerate(zip(config.widths, config.convolutions, strict=True)):
-        if stage:
-            layers.append(nn.MaxPool2d(2))
-        for _ in range(count):
-            convolution = nn.Conv2d(width_in, width, kernel_size=3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            layers += [convolution, *([nn.Dropout(config.dropout)] if stage >= 3 else []), nn.ReLU(inplace=True)]
-            width_in = width
-    return nn.Sequential(*layers)
 
 
 class PositionEmbedding(nn.Module):
@@ -66,10 +52,15 @@ class Safa(LayoutModel):
 
     def __init__(self, config: SafaConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
         def make(how: Preprocessing) -> LayoutBranch:
-            return LayoutBranch(vgg(config), PositionEmbedding(config.descriptors, positions(how)))
+            return LayoutBranch(trunk(config), PositionEmbedding(config.descriptors, positions(how)))
 
         super().__init__(make, config.widths[-1] * config.descriptors, ground, aerial)
         self.config = config
+
+
+def trunk(config: SafaConfig) -> nn.Sequential:
+    """[B, 3, H, W] -> [B, C, H/16, W/16], sides rounded down."""
+    return vgg(config.widths, config.convolutions, config.dropout)
 
 
 def positions(preprocessing: Preprocessing) -> int:

@@ -1,4 +1,4 @@
-"""Reading tensors from files that other programs wrote: PyTorch's, or safetensors.
+"""Reading tensors from files that other programs wrote: PyTorch's, TensorFlow's, or safetensors.
 
 Executes no code in them. Memory is bounded by the file's own size, not by the sizes stated in it.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import check_file
+from geodtr.training.models import tensorflow
 
 _NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 _ARCHIVE = b"PK\x03\x04"
@@ -34,6 +35,10 @@ class _NumPyNumber:
 def read_weights(path: Path) -> Any:
     """What the file holds, in memory. Raises CheckpointError when it is damaged, holds code, or is packed."""
     check_file(path, CheckpointError)
+    if path.suffix == tensorflow.SUFFIX:
+        return tensorflow.read_variables(path)
+    if index := tensorflow.index_of(path):
+        raise CheckpointError(f"{path} is one part of a TensorFlow checkpoint. Give its index: {index}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -60,10 +65,11 @@ def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         kind = _strange(tensor)
         if kind is not None:
             raise CheckpointError(f"{path}: {name} is {kind}. Save plain tensors: tensor.dense().contiguous().clone().")
-    needed, size = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
+    holder = tensorflow.data_of(path) if path.suffix == tensorflow.SUFFIX else path
+    needed, size = sum(tensor.nbytes for tensor in tensors.values()), holder.stat().st_size
     if needed > size:
         raise CheckpointError(
-            f"{path} has {size:,} bytes, and its tensors would take {needed:,} bytes: some share their values. Save "
+            f"{holder} has {size:,} bytes, and its tensors would take {needed:,} bytes: some share their values. Save "
             "each for itself: tensor.clone()."
         )
 

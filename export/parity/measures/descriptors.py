@@ -42,8 +42,8 @@ def compare_descriptors(
     pair_set = before.pair_set
     rankings: dict[PairingName, Ranking] = {
         "own": after_ranking,
-        "queries": ranking(pair_set, after.ground, before.aerial),
-        "gallery": ranking(pair_set, before.ground, after.aerial),
+        "queries": ranking(pair_set, after.ground, before.aerial, before.scorer),
+        "gallery": ranking(pair_set, before.ground, after.aerial, before.scorer),
     }
     own, queries, gallery = (pairing(name, before_ranking, rankings[name], pair_set.tiles) for name in rankings)
     cosine = {branch: cosines(before[branch], after[branch]) for branch in BRANCHES}

@@ -7,11 +7,13 @@ from geodtr.export.cosines import finite_rows
 from geodtr.export.parity.result import Change, Pairing, PairingName, first_tiles
 from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.recall import Ranking, one_percent, rank, recall
-from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.spec import Correlation, Descriptors
 from geodtr.training.data.pair_set import PairSet
 
 
-def ranking(pair_set: PairSet, queries: Descriptors, gallery: Descriptors) -> Ranking:
+def ranking(
+    pair_set: PairSet, queries: Descriptors, gallery: Descriptors, scorer: Correlation | None = None
+) -> Ranking:
     """The rank of each query's own tile in `gallery`.
 
     A query whose descriptor is not finite counts as a miss with the last rank. A tile whose descriptor is not finite
@@ -19,12 +21,13 @@ def ranking(pair_set: PairSet, queries: Descriptors, gallery: Descriptors) -> Ra
     """
     usable, there = finite_rows(queries), finite_rows(gallery)
     if usable.all() and there.all():
-        return rank(queries, gallery, pair_set.truth, pair_set.ignored)
+        return rank(queries, gallery, pair_set.truth, pair_set.ignored, scorer)
     ranked = rank(
         np.where(usable[:, None], queries, np.float32(0)),
         np.where(there[:, None], gallery, np.float32(0)),
         pair_set.truth,
         pair_set.ignored,
+        scorer,
     )
     able = usable & there[pair_set.tiles]
     return Ranking(

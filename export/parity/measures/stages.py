@@ -45,7 +45,7 @@ class Described:
 
 def described(name: StageName, runs_by: str, descriptors: DescriptorPair) -> Described:
     """A stage from its descriptors."""
-    own = ranking(descriptors.pair_set, descriptors.ground, descriptors.aerial)
+    own = ranking(descriptors.pair_set, descriptors.ground, descriptors.aerial, descriptors.scorer)
     return Described(name, runs_by, descriptors, own)
 
 

@@ -18,6 +18,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ from geodtr.runtime.gallery.location import closed, command
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.search.exact import Hits, search, search_compressed
+from geodtr.runtime.search.exact import Hits, search, search_compressed, search_correlated
 from geodtr.runtime.search.matmul import library
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
@@ -159,19 +160,21 @@ class FolderGallery(PositionedRows):
     def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
         """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
 
-        With `near`, only references within it are found, and those without a position never are. Every storage gives
-        the answer of float32. Raises as Gallery.search.
+        The gallery's scorer, if it has one, compares instead. With `near`, only references within it are found, and
+        those without a position never are. Every storage gives the answer of float32. Raises as Gallery.search.
         """
         self._check_open()
-        check_search(self.name, self.manifest.descriptor_size, queries, top, near)
+        check_search(self.name, self.manifest.query_size, queries, top, near)
         among = self._slots if near is None else self._near(near)
         exact, compressed = self._mapped.exact, self._mapped.compressed
-        if compressed is None:
+        if self.manifest.scorer is not None:
+            hits = search_correlated(queries, exact, top, self.manifest.scorer, among)
+        elif compressed is None:
             hits = search(queries, exact, top, among)
         else:
             hits = search_compressed(queries, compressed, exact, top, among)
         check_hits(self.name, queries, hits)
-        return hits if self._slots is None else Hits(np.searchsorted(self._slots, hits.rows), hits.scores)
+        return hits if self._slots is None else replace(hits, rows=np.searchsorted(self._slots, hits.rows))
 
     def attached(self, name: str) -> bytes | None:
         """The file `name` of the folder. Raises GalleryError when it cannot be read."""
