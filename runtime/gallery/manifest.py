@@ -34,7 +34,8 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `storage` is the type of the searched descriptors, `index` the search method, `toolkit` the version of
     geodtr-export that created it. `scorer`: what compares queries with them, None for the cosine.
-    Raises ValueError when the descriptors are none that the scorer takes.
+    Raises ConfigError for a storage or an index that there is none of, ValueError when the descriptors are none that
+    the scorer takes.
     """
 
     schema: Literal[2] = 2
@@ -47,6 +48,8 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     scorer: Correlation | None = None
 
     def __post_init__(self) -> None:
+        check_argument("storage", self.storage, Storage)
+        check_argument("index", self.index, Index)
         if self.scorer is not None and self.descriptor_size != self.scorer.reference_size:
             raise ValueError(f"the scorer takes {self.scorer.reference_size} values, not {self.descriptor_size}")
 
@@ -54,11 +57,6 @@ class GalleryManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def query_size(self) -> int:
         """Values of a query's descriptor."""
         return self.descriptor_size if self.scorer is None else self.scorer.query_size
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError: what is written must be readable."""
-        check_argument("storage", self.storage, Storage)
-        check_argument("index", self.index, Index)
 
 
 def made_by(bundle: Manifest) -> MadeBy:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -146,7 +145,7 @@ def merge(
         opened = [closes.enter_context(_opened(each, track)) for each in galleries]
         first = opened[0].manifest
         for each in opened[1:]:
-            require_space(each.name, each.manifest, first.made_by.embedding_id)
+            require_space(each.name, each.manifest, first.made_by.embedding_id, first.scorer)
             if each.manifest.descriptor_size != first.descriptor_size:
                 raise GalleryError(
                     f"{each.name} has descriptors of {each.manifest.descriptor_size}, {opened[0].name} of "
@@ -228,5 +227,5 @@ def _check_new(writer: FolderWriter, tiles: Sequence[Tile], galleries: Sequence[
 
 def _manifest(of: GalleryManifest, source: str, storage: Storage) -> GalleryManifest:
     return GalleryManifest(
-        descriptor_size=of.descriptor_size, storage=storage, source=source, made_by=msgspec.structs.replace(of.made_by)
+        descriptor_size=of.descriptor_size, storage=storage, source=source, made_by=of.made_by, scorer=of.scorer
     )

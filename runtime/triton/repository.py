@@ -66,7 +66,8 @@ def write_repository(
     opened = open_bundle(bundle)
     if gallery is not None:
         with open_gallery(gallery) as held:
-            require_space(held.name, held.manifest, opened.manifest.embedding_id)
+            manifest = opened.manifest
+            require_space(held.name, held.manifest, manifest.embedding_id, manifest.ground.spec.scorer)
     with new_folder(out) as folder:
         for branch in BRANCHES:
             _write_branch(opened, branch, folder / f"geodtr_{branch}", options)
