@@ -42,12 +42,18 @@ def prior_of(near: str | None, given: Mapping[str, Any]) -> "tuple[Near | None, 
     """What --near states: one prior for all frames, or the radius of a prior about each one's recorded position."""
     if near is None:
         return None, None
+    from geodtr.runtime.geodesy import Near
+
     first, _, radius = near.partition(",")
     if first.strip().lower() != _RECORDED:
         return parse_near(near), None
+    try:
+        metres = float(radius)
+    except ValueError:
+        raise ConfigError(f"--near {near!r} is not flight,RADIUS, in metres, for example flight,500.") from None
     if "flight" not in given:
         raise ConfigError(f"--near {near} searches about recorded positions: give --flight as well.")
-    return None, parse_near(f"0,0,{radius}").radius
+    return None, Near(0, 0, metres).radius
 
 
 def with_given_flight(

@@ -176,10 +176,10 @@ def copy_gallery(gallery: Path, out: Path, *, track: Track = untracked) -> None:
         manifest = _manifest(opened.manifest, opened.manifest.source, opened.manifest.storage)
         with FolderWriter.create(out, manifest) as writer:
             _copy(opened, np.arange(len(opened)), writer)
-    for file in sorted(gallery.glob("fixes*.json")):
-        content = opened.attached(file.name)
-        if content is not None:
-            (out / file.name).write_bytes(content)
+        for file in sorted(gallery.glob("fixes*.json")):
+            content = opened.attached(file.name)
+            if content is not None:
+                (out / file.name).write_bytes(content)
 
 
 def _copy(gallery: FolderGallery, rows: Rows, writer: FolderWriter) -> None:

@@ -71,7 +71,7 @@ def product_of_cut(queries):
         return real.multiply(rows)
     return type(real)(multiply, real.threads)
 
-exact.product = product_of_cut
+exact.search.__defaults__ = (None, product_of_cut)
 main()
 """
 
@@ -247,20 +247,19 @@ def test_a_signal_while_modules_are_loaded_ends_it_without_a_traceback(tiny: Tin
 
 AT_THE_LAST_WRITE = """
 import os, signal, sys
-from pathlib import Path
 from geodtr.__main__ import main
+from geodtr.runtime.files import writing
 
-replace = Path.replace
+rename = writing._rename_to_new
 
-def and_signal(self, target):
+def and_signal(file, path):
     if {before}:
         os.kill(os.getpid(), signal.SIGTERM)
-    moved = replace(self, target)
+    rename(file, path)
     if not {before}:
         os.kill(os.getpid(), signal.SIGTERM)
-    return moved
 
-Path.replace = and_signal
+writing._rename_to_new = and_signal
 sys.argv[1:] = {arguments!r}
 main()
 """

@@ -58,8 +58,8 @@ def chosen(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     return build_fastest(trained.onnx.path, out, Quantized(Calibration(pool_of(trained.train_set))), speed_batch=4)
 
 
-def build_fastest(source: Path, out: Path, plan: Plan, *, progress: Track = untracked, **more: Any) -> Bundle:
-    return build_engine(BuildRequest(source, out, FastestBackend(), plan, **more), track=progress)
+def build_fastest(source: Path, out: Path, plan: Plan, *, track: Track = untracked, **more: Any) -> Bundle:
+    return build_engine(BuildRequest(source, out, FastestBackend(), plan, **more), track=track)
 
 
 @pytest.fixture(autouse=True)

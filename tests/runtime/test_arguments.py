@@ -96,7 +96,7 @@ def test_one_value_for_several_is_refused(values: Any) -> None:
         (NadirOptions, {"rotations": 1.5}),
         (NadirOptions, {"frame_metres": "60,140"}),
         (NadirOptions, {"altitude": "80"}),
-        (RefineOptions, {"tiles": "5"}),
+        (RefineOptions, {"places": "5"}),
         (TrackOptions, {"particles": "many"}),
         (Intake, {"shape": "square"}),
         (Intake, {"mismatch": "ignore"}),

@@ -53,10 +53,10 @@ class TinyWorld:
         noisy = rotated + np.random.default_rng(seed).normal(0, noise, rotated.shape)
         return np.clip(noisy, 0, 255).astype(np.uint8)
 
-    def photograph(self, path: Path, row: int, heading: float = 0.0) -> Path:
-        """Write the panorama to a file."""
+    def photograph(self, path: Path, row: int, heading: float = 0.0, seed: int | None = None) -> Path:
+        """Write the panorama to a file, with the noise of `seed`, else of the row."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.panorama(row, heading, seed=row)).save(path)
+        Image.fromarray(self.panorama(row, heading, seed=row if seed is None else seed)).save(path)
         return path
 
 

@@ -178,7 +178,7 @@ def test_a_full_disk_stops_a_writer_and_loses_nothing_that_it_confirmed(
 
 
 def test_a_full_disk_stops_compacting_and_a_build(small_disk: Callable[..., Path]) -> None:
-    disk = small_disk()
+    disk = small_disk("size=4m")
     path = build(disk / "g", made_tiles(2000))
     ballast = disk / "ballast"
     with FolderWriter(path) as writer:

@@ -363,7 +363,7 @@ def test_features_that_milvus_lacks_are_refused_by_name(place: str, tmp_path: Pa
             gallery.search(unit_rows(1, SIZE + 1, 0), 1)
         with pytest.raises(GalleryError, match="not finite"):
             gallery.search(np.full((1, SIZE), np.nan, np.float32), 1)
-        with pytest.raises(ValueError, match="at least 1"):
+        with pytest.raises(ConfigError, match="at least 1"):
             gallery.search(unit_rows(1, SIZE, 0), 0)
         with pytest.raises(IndexError, match="no row 7"):
             gallery.tiles([7])

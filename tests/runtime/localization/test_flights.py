@@ -119,7 +119,7 @@ def test_faults_of_a_record_stop_or_are_left_out(
     [
         (("--flight-start", 3), "give --flight as well"),
         (("--near", "flight,30"), "give --flight as well"),
-        (("--near", "flight,x"), "or flight,500"),
+        (("--near", "flight,x"), "for example flight,500"),
         (("--near", "flight,-5", "--flight", "a.srt"), "must be above 0"),
         (("--flight", "nowhere.srt"), "nowhere.srt cannot be read"),
         (("--flight", "a.kml"), "allowed: .srt, .csv"),

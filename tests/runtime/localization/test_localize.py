@@ -297,11 +297,11 @@ def test_impossible_requests_are_refused_before_any_work(
 
 
 def _write_pairs(tiny: TinyWorld, folder: Path, count: int) -> Path:
-    """Panoramas at the tiles' centres, each tile once or more."""
+    """Panoramas at the tiles' centres, each tile once or more, no two of them copies."""
     rows = []
     for index in range(count):
         row = index % len(tiny.tiles)
-        image = tiny.photograph(folder / "ground" / f"{index}.png", row)
+        image = tiny.photograph(folder / "ground" / f"{index}.png", row, seed=index)
         tile = tiny.bundle.parent / "tiles" / f"{row:03d}.png"
         rows.append((str(image.relative_to(folder)), str(tile), float(tiny.lat[row]), float(tiny.lon[row]), 0.0))
     write_pairs(folder, rows)

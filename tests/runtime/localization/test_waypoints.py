@@ -228,7 +228,7 @@ def test_a_picture_shows_tiles_states_and_doubt(tmp_path: Path) -> None:
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert {text.get_text() for text in legend.get_texts()} == {
-        *("tile", "68 % within", "95 % within", "start", "end"),
+        *("centre of a tile", "68 % within", "95 % within", "start", "end"),
         *("tracking", "searching", "lost"),
     }
 
