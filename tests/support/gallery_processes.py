@@ -1,9 +1,9 @@
 """The processes of the durability tests: one changes a gallery until it is killed, others read it."""
 
 import random
-import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -60,18 +60,18 @@ def check_snapshot(gallery: FolderGallery) -> set[int]:
     return batches
 
 
-def read_for(path: Path, seconds: float, reports: Connection) -> None:
-    """Check new snapshots for `seconds`, and the first one at the end; report how many, or the error."""
+def read_until(path: Path, stop: Event, reports: Connection) -> None:
+    """Check new snapshots until `stop`, four at least, and the first one again; report the error, or None."""
     try:
-        until, rounds = time.monotonic() + seconds, 0
+        rounds = 0
         with open_folder(path) as first:
             seen = check_snapshot(first)
-            while time.monotonic() < until:
+            while rounds < 4 or not stop.is_set():
                 with open_folder(path) as gallery:
                     check_snapshot(gallery)
                 rounds += 1
                 assert check_snapshot(first) == seen, "an open gallery changed"
-        reports.send(rounds)
+        reports.send(None)
     except BaseException as error:
         reports.send(repr(error))
         raise

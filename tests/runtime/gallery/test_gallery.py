@@ -37,6 +37,7 @@ from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
+from geodtr.runtime.search import exact
 from geodtr.runtime.search.quantize import Compression, compress
 from geodtr.runtime.sources.tile import Tile
 
@@ -232,6 +233,7 @@ def test_an_impossible_prior_is_refused(values: tuple[float, float, float]) -> N
 
 def test_a_search_lets_go_of_the_pages_of_large_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(vectors, "_KEPT", 1 << 20)
+    monkeypatch.setattr(exact, "_BLOCK_SCORES", 1 << 12)  # the blocks that were scored last stay in memory
     rows = unit_rows(20_000, 128, 0)
     path = fill(tmp_path / "g", [Tile(f"{n}", "map.tif") for n in range(len(rows))], rows)
     with open_folder(path) as gallery:
