@@ -1,15 +1,10 @@
 """Files and folders: read with care, written whole or not at all; and documents, rows of text and SQLite in them."""
 
 from geodtr.runtime.files.growing import GrowingFile
+from geodtr.runtime.files.locks import Lock, lock_file, locked
+from geodtr.runtime.files.places import check_ending, check_new_file, check_new_folder, check_writable
 from geodtr.runtime.files.reading import check_file, check_regular, hash_files, open_regular, readable, sha256
 from geodtr.runtime.files.writing import (
-    Lock,
-    check_ending,
-    check_new_file,
-    check_new_folder,
-    check_writable,
-    lock_file,
-    locked,
     make_folder,
     new_file,
     new_folder,

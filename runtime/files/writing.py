@@ -1,36 +1,30 @@
-"""Durable or absent: files and folders are written beside their place, synced, and renamed. And locks on them.
+"""Durable or absent: files and folders are written beside their place, synced, and renamed.
 
 Knows paths and bytes; knows nothing of what they hold.
 """
 
 import ctypes
 import errno
-import fcntl
 import glob
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.errors import OutputExists, UserError
+from geodtr.runtime.files.locks import lock_file, locked
+from geodtr.runtime.files.places import check_new_folder, explained, taken
 from geodtr.runtime.files.reading import open_regular
 
-_REFUSED = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
-    *(errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
-)
 _KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
 _HERE, _NO_REPLACE = -100, 1
 """Linux's AT_FDCWD and RENAME_NOREPLACE."""
-
-Lock = Literal["ours", "another's", "none"]
-"""`none`: the file system has no locks, so another process cannot be detected."""
 
 
 @contextmanager
@@ -43,7 +37,7 @@ def new_file(path: Path, *, replace: bool = True, private: bool = False) -> Iter
     Raises UserError when the place cannot be written, OutputExists for a file that stays.
     """
     path = path.resolve()
-    with _explained(path), ExitStack() as closes:
+    with explained(path), ExitStack() as closes:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_file(path, closes, private)
         try:
@@ -114,7 +108,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     check_new_folder(path)
     path = path.resolve()
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = f".{path.name[:_KEPT]}.unfinished-"
         _remove_abandoned(path.parent, unfinished)
@@ -152,7 +146,7 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
 def make_folder(path: Path) -> None:
     """Make the folder `path` unless it is there. Raises UserError when it cannot be made."""
     path = path.resolve()
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -161,81 +155,12 @@ def write_link(path: Path, target: Path) -> None:
     UserError when it cannot be made.
     """
     path = path.parent.resolve() / path.name
-    with _explained(path):
+    with explained(path):
         unfinished = path.with_name(f".{path.name[:_KEPT]}.unfinished")
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(target)
         unfinished.replace(path)
         sync(path.parent)
-
-
-def check_new_folder(path: Path) -> None:
-    """Ask before the work, not after: raise OutputExists when the folder `path` holds anything or is a file, UserError
-    when it cannot be written.
-    """
-    with _answered(path):
-        if path.is_dir():
-            if any(path.iterdir()):
-                raise OutputExists(
-                    f"{path} exists and is not empty. Name another output folder, or remove it yourself."
-                )
-        elif path.exists() or path.is_symlink():
-            raise OutputExists(f"{path} exists and is not a folder. Name another output folder, or remove it yourself.")
-    check_writable(path)
-
-
-def check_new_file(path: Path, endings: Sequence[str] = ()) -> None:
-    """Likewise for a file: raise OutputExists when anything is at its path, UserError when nothing can,
-    ConfigError as `check_ending` does where there are `endings` to have.
-    """
-    if endings:
-        check_ending(path, endings)
-    with _answered(path):
-        if path.exists() or path.is_symlink():
-            raise _taken(path)
-    check_writable(path)
-
-
-def check_ending(path: Path, endings: Sequence[str]) -> None:
-    """Raise ConfigError unless the name of the output file `path` ends in one of `endings`, in either case."""
-    if path.suffix.lower() not in endings:
-        raise ConfigError(f"{path} does not end in {' or '.join(endings)}, which is what is written. Rename it.")
-
-
-def check_writable(path: Path) -> None:
-    """Raise UserError when nothing can be written at `path`, which may be there already."""
-    path = path.resolve()
-    with _answered(path):
-        places = path.parents if path.is_file() else (path, *path.parents)
-        nearest = next(place for place in places if place.exists())
-        tempfile.TemporaryFile(dir=nearest).close()
-        # A name that is too long is found only where its folder is, and some folders are still to be made.
-        for name in path.relative_to(nearest).parts:
-            with suppress(FileNotFoundError):
-                (nearest / name).lstat()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[Lock]:
-    """Hold the file or folder `path` against other processes while the context lasts, if none of them holds it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield lock_file(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def lock_file(descriptor: int, *, shared: bool = False) -> Lock:
-    """Hold an open file or folder against other processes until it is closed, if none of them holds it; `shared` with
-    others that share it.
-    """
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "another's"
-    except OSError:
-        return "none"
-    return "ours"
 
 
 def _rename_to_new(file: Path, path: Path) -> None:
@@ -249,16 +174,12 @@ def _rename_to_new(file: Path, path: Path) -> None:
             return
         error = ctypes.get_errno()
         if error == errno.EEXIST:
-            raise _taken(path)
+            raise taken(path)
         if error not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(error, os.strerror(error), str(path))
     if os.path.lexists(path):
-        raise _taken(path)
+        raise taken(path)
     file.replace(path)
-
-
-def _taken(path: Path) -> OutputExists:
-    return OutputExists(f"{path} exists. Name another output file, or remove it yourself.")
 
 
 def _temporary_file(path: Path, closes: ExitStack, private: bool) -> Path:
@@ -289,41 +210,6 @@ def _remove_abandoned(parent: Path, unfinished: str) -> None:
         with suppress(FileNotFoundError), locked(folder) as lock:  # another may clear it away meanwhile
             if lock == "ours":
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _answered(path: Path) -> Iterator[None]:
-    """Turn what a disk or its permissions refuse, asked about `path`, into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise _refused(path, error) from None
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what a disk or its permissions refuse around `path` into a UserError; errors of other places pass."""
-    try:
-        yield
-    except OSError as error:
-        place = path.parent if error.filename is None else Path(os.fsdecode(error.filename))
-        elsewhere = path.parent not in (place, *place.parents) and place not in path.parents
-        # NumPy reports a write that the disk cut short without an error number.
-        if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:
-            raise UserError(
-                f"No space is left on the disk of {path}: nothing was written. Free some, repeat."
-            ) from None
-        if error.errno == errno.EFBIG and not elsewhere:
-            raise UserError(
-                f"{path} is larger than a file may be here: nothing was written. Raise ulimit -f."
-            ) from None
-        if error.errno in _REFUSED and not elsewhere:
-            raise _refused(path, error) from None
-        raise
-
-
-def _refused(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written ({error.strerror}). Name a place that you may write to.")
 
 
 def sync(path: Path) -> None:

@@ -261,7 +261,8 @@ def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Si
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    # Of two that a busy machine delivers together, Python handles the lower number first.
+    assert process.returncode in {128 + number, 128 + signal.SIGINT}
     assert "Interrupted" in printed
     assert "Traceback" not in printed
     assert _names(tmp_path) == []
