@@ -105,6 +105,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> NoReturn:
     """Run one command line and exit; a user's mistake is one message and exit code 2, never a traceback."""
+    if "" in arguments:
+        _fail("An argument is empty, as a variable of the shell that is not set makes it. State it, or leave it out.")
     try:
         with naming_extras():
             sys.exit(_command()(list(arguments)))

@@ -103,7 +103,8 @@ def _report(bundle: "Bundle") -> None:
         show_choice(manifest.backend_choice, manifest.backend.runs_by, "Backends, timed side by side")
     messages.print(
         f"Wrote {bundle.path}: {manifest.backend.runs_by}, {manifest.precision}, {megabytes(bundle.bytes)} MB"
-        f"{', ' + int8_share(quantisation) if quantisation else ''}"
+        f"{', ' + int8_share(quantisation) if quantisation else ''}",
+        soft_wrap=True,
     )
     if manifest.backend.targets is not None:
         messages.print(f"{manifest.backend.name}: {manifest.backend.targets}", soft_wrap=True)

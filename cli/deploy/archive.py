@@ -29,7 +29,9 @@ def key(
     from geodtr.runtime.archive.keys import new_key
 
     public = new_key(path)
-    messages.print(f"Wrote {path}, which signs and which only you can read, and {public}, which devices trust")
+    messages.print(
+        f"Wrote {path}, which signs and which only you can read, and {public}, which devices trust", soft_wrap=True
+    )
 
 
 @bundle.command()
@@ -47,7 +49,9 @@ def pack(
     from geodtr.runtime.archive.pack import pack as write
 
     index = write(bundle, gallery, key, out, note=note, track=track)
-    messages.print(f"Wrote {out}: {len(index.files)} files, {index.size / 1e6:.1f} MB, made at {index.created}")
+    messages.print(
+        f"Wrote {out}: {len(index.files)} files, {index.size / 1e6:.1f} MB, made at {index.created}", soft_wrap=True
+    )
 
 
 @bundle.command()

@@ -231,7 +231,7 @@ def preview(
     if unreadable:
         warn(f"{len(unreadable)} tiles cannot be read and are dots in the picture, the first: {unreadable[0]}")
     if out is not None:
-        messages.print(f"Wrote {out}")
+        messages.print(f"Wrote {out}", soft_wrap=True)
 
 
 def _advice_of(bundle: Path) -> "Advice":

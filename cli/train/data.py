@@ -45,7 +45,7 @@ def world(
     height, width = parse_size(size or ("48x192" if view == "ground" else "64x64"))
     options = WorldSet(pairs=pairs, height=height, width=width, region=region, seed=seed, view=view)
     write_world(out, options, track=track)
-    messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
+    messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}", soft_wrap=True)
 
 
 def flight(
@@ -66,7 +66,9 @@ def flight(
 
     options = FlightSet(frames=frames, side=side, stride=stride, tilt=tilt, region=region, seed=seed)
     table = write_flight(out, options, track=track)
-    messages.print(f"Wrote {out / 'tiles'}, a source of tiles, and {_count(frames, 'frame')} with {table}")
+    messages.print(
+        f"Wrote {out / 'tiles'}, a source of tiles, and {_count(frames, 'frame')} with {table}", soft_wrap=True
+    )
 
 
 data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
@@ -223,7 +225,7 @@ def data_show(
     semantic = "strong" if augment == "any-angle" else augment
     rows = augmented_rows(np.stack(ground), np.stack(aerial), config.aerial.polar, augment, semantic, variants, seed)
     save_picture(draw_pairs(rows, f"{pair_set.name}: augmentation {augment}"), out)
-    messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}")
+    messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}", soft_wrap=True)
 
 
 def _show_set(checked: "CheckedSet") -> None:

@@ -71,7 +71,8 @@ def import_checkpoint(
     shown = ", ".join(f"{name} {value}" for name, value in config.items() if not isinstance(value, dict))
     messages.print(
         f"Wrote {out}: {shown}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
-        f"{' polar' if aerial.polar else ''}."
+        f"{' polar' if aerial.polar else ''}.",
+        soft_wrap=True,
     )
     for each in assumed:
         warn(each)

@@ -15,7 +15,7 @@ from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.speed import BATCH
 from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.files import check_new_folder, real_path
 from geodtr.runtime.installation import naming_extras
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.data.pair_set import PairSet, describe_skipped
@@ -152,6 +152,6 @@ def _search_plan(request: BuildRequest, warn: Callable[[str], None]) -> SearchPl
         pairs = read_test_set(plan.recall_on)
         if pairs.skipped:
             warn(describe_skipped(pairs.name, pairs.skipped))
-    out = request.out.resolve()
+    out = real_path(request.out)
     journal = out.with_name(f"{out.name}.search.json")
     return SearchPlan(calibration, pairs, journal, plan.tolerance, request.speed_batch or BATCH, plan.accept_undecided)

@@ -1,5 +1,6 @@
 """Install archives on a device, return to the version before, and verify the one in use. versions.py has the folder."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from geodtr.runtime.archive.versions import (
 )
 from geodtr.runtime.doctor import examine_bundle
 from geodtr.runtime.errors import ArchiveError, VersionDamaged
-from geodtr.runtime.files import make_folder, new_folder, readable, write_bytes
+from geodtr.runtime.files import make_folder, new_folder, open_to_read, readable, write_bytes
 from geodtr.runtime.files.foreign_text import escape_controls
 from geodtr.runtime.progress import Track, untracked
 
@@ -54,7 +55,7 @@ def unpack(
     """
     named = [key for path in trust for key in read_public(path)]
     with readable(ArchiveError):
-        file = archive.open("rb")
+        file = open_to_read(archive, sys.maxsize)
     with file:
         reader = ArchiveReader(file, str(archive))
         signed = reader.read_signed()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodtr.runtime.errors import ArchiveError, UserError
+from geodtr.runtime.errors import ArchiveError, ConfigError, UserError
 from geodtr.runtime.files import check_new_file, new_pair
 from geodtr.runtime.files.documents import read_document
 from geodtr.runtime.installation import naming_extras
@@ -30,6 +30,8 @@ def new_key(path: Path) -> Path:
     from cryptography.hazmat.primitives import serialization as pem
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    if not path.name:
+        raise ConfigError(f"{path} is a folder. Name the file that the private key is to be written to.")
     public = path.with_name(f"{path.name}.pub")
     for file in (path, public):
         check_new_file(file)

@@ -10,12 +10,15 @@ from geodtr.runtime.archive.format import FORMAT, FileEntry, Index, encode_index
 from geodtr.runtime.archive.keys import read_private
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import ArchiveError
-from geodtr.runtime.files import check_new_file, check_regular, new_file, sha256
+from geodtr.runtime.files import check_apart, check_new_file, check_regular, new_file, sha256
 from geodtr.runtime.gallery.folder.access import held_to_copy
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.manifest import require_space
+from geodtr.runtime.manifest import FILE_NAME, Manifest
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
 
+_OF_A_GALLERY = ("gallery.json", "references.sqlite*", "descriptors-*", "fixes*.json")
 _OF_THE_MOMENT = ("writer.lock", "references.sqlite-shm")
 """Files of a gallery that are of its processes, not of its content."""
 
@@ -29,6 +32,7 @@ def pack(
     Raises OutputExists when `out` exists, BundleError and GalleryError when a folder is damaged or in use,
     EmbeddingSpaceMismatch when the gallery was built with another model, ArchiveError when a file's name is too long.
     """
+    check_apart(out, *(each for each in (bundle, gallery) if each is not None))
     check_new_file(out)
     signer = read_private(key)
     manifest = open_bundle(bundle).manifest
@@ -43,7 +47,7 @@ def pack(
         sources = [
             (f"{name}/{path.relative_to(folder)}", source)
             for name, folder in folders.items()
-            for path in _files(folder)
+            for path in (_of_bundle(folder, manifest) if name == "bundle" else _of_gallery(folder))
             if (source := instead.get(path, path)) is not None
         ]
         entries = [
@@ -66,13 +70,14 @@ def pack(
     return index
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        name = path.name
-        if path.is_dir() and not path.is_symlink():
-            continue
-        # What starts with a dot is unfinished, and what a writer set aside is not of the gallery.
-        if name in _OF_THE_MOMENT or name.startswith((".", "set-aside-")):
-            continue
-        if check_regular(path, ArchiveError) and path.stat().st_size:
+def _of_bundle(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    yield folder / FILE_NAME
+    for branch in BRANCHES:
+        yield from (folder / each.file for each in manifest.engine(branch).files)
+
+
+def _of_gallery(folder: Path) -> Iterator[Path]:
+    """All of the gallery but what is of the moment or unfinished, what a writer set aside, and what is another's."""
+    for path in sorted(path for pattern in _OF_A_GALLERY for path in folder.glob(pattern)):
+        if path.name not in _OF_THE_MOMENT and check_regular(path, ArchiveError) and path.stat().st_size:
             yield path

@@ -2,8 +2,17 @@
 
 from geodtr.runtime.files.growing import GrowingFile
 from geodtr.runtime.files.locks import Lock, lock_file, locked
-from geodtr.runtime.files.places import check_ending, check_new_file, check_new_folder, check_writable
-from geodtr.runtime.files.reading import check_file, check_regular, hash_files, open_regular, readable, sha256
+from geodtr.runtime.files.places import check_apart, check_ending, check_new_file, check_new_folder, check_writable
+from geodtr.runtime.files.reading import (
+    check_file,
+    check_regular,
+    hash_files,
+    open_regular,
+    open_to_read,
+    readable,
+    real_path,
+    sha256,
+)
 from geodtr.runtime.files.writing import (
     make_folder,
     new_file,
@@ -19,6 +28,7 @@ from geodtr.runtime.files.writing import (
 __all__ = [
     "GrowingFile",
     "Lock",
+    "check_apart",
     "check_ending",
     "check_file",
     "check_new_file",
@@ -33,7 +43,9 @@ __all__ = [
     "new_folder",
     "new_pair",
     "open_regular",
+    "open_to_read",
     "readable",
+    "real_path",
     "scratch_in",
     "sha256",
     "signals_held",

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.files.reading import real_path
 
 _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
-    *(errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 )
 
 
@@ -45,6 +46,15 @@ def check_new_file(path: Path, endings: Sequence[str] = ()) -> None:
     check_writable(path)
 
 
+def check_apart(out: Path, *inputs: Path) -> None:
+    """Raise ConfigError where `out` is in one of the folders `inputs`: what reads the folder later, or packs
+    it, would take the output for a part of it.
+    """
+    for each in inputs:
+        if real_path(each) in real_path(out).parents:
+            raise ConfigError(f"{out} is in {each}, which is read. Name a place outside it.")
+
+
 def check_ending(path: Path, endings: Sequence[str]) -> None:
     """Raise ConfigError unless the name of the output file `path` ends in one of `endings`, in either case."""
     if path.suffix.lower() not in endings:
@@ -53,7 +63,7 @@ def check_ending(path: Path, endings: Sequence[str]) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise UserError when nothing can be written at `path`, which may be there already."""
-    path = path.resolve()
+    path = real_path(path)
     with _answered(path):
         places = path.parents if path.is_file() else (path, *path.parents)
         nearest = next(place for place in places if place.exists())

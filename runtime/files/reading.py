@@ -15,6 +15,11 @@ from typing import BinaryIO
 from geodtr.runtime.errors import UserError
 
 
+def real_path(path: Path) -> Path:
+    """`path` whole and without symbolic links. Of a loop of links, where Path.resolve() fails, the rest stays."""
+    return Path(os.path.realpath(path))
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
     digest = hashlib.sha256()
@@ -82,11 +87,15 @@ def open_to_read(path: Path, most: int, *, pipes: bool = False) -> BinaryIO:
     """A file of `most` bytes or fewer, opened. With `pipes` it may also be a pipe; one that nobody writes to is empty,
     and not waited for.
 
-    Raises OSError for a file of another kind, or a larger one.
+    Raises OSError for a file of another kind, or a larger one, and for a name that no file can have.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a NUL character", str(path))
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         state = os.fstat(descriptor)
+        if stat.S_ISDIR(state.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not (stat.S_ISREG(state.st_mode) or (pipes and stat.S_ISFIFO(state.st_mode))):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if state.st_size > most:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.files.reading import check_file, readable
+from geodtr.runtime.files.reading import check_file, readable, real_path
 
 _ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION})
 """All that a statement may do; recursion, pragmas and other files are refused when it is prepared."""
@@ -49,7 +49,7 @@ def connect(path: Path, how: str, *, largest: int, seconds: float, **options: An
     take more than `seconds`, and the file's own schema runs nothing that is not harmless. `options` are
     sqlite3.connect's.
     """
-    uri = f"{path.resolve().as_uri()}?{how}"
+    uri = f"{real_path(path).as_uri()}?{how}"
     database = sqlite3.connect(uri, uri=True, factory=BoundedConnection, **options)
     try:
         database.limit(seconds)

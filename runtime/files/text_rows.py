@@ -45,6 +45,8 @@ def rows_of(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     try:
         reader = csv.reader(lines, skipinitialspace=True)
         for row in reader:
+            if any("\0" in cell for cell in row):
+                raise DataError(f"{name}, line {reader.line_num}, holds a NUL character: it is not text.")
             if row:
                 yield reader.line_num, [from_cell(cell).strip() for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:

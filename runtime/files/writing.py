@@ -19,7 +19,7 @@ from typing import Any
 from geodtr.runtime.errors import OutputExists, UserError
 from geodtr.runtime.files.locks import lock_file, locked
 from geodtr.runtime.files.places import check_new_folder, explained, taken
-from geodtr.runtime.files.reading import open_regular
+from geodtr.runtime.files.reading import open_regular, real_path
 
 _KEPT = 28  # characters of a name, and of its ending, that a temporary one shares: with all it could become too long
 
@@ -36,7 +36,7 @@ def new_file(path: Path, *, replace: bool = True, private: bool = False) -> Iter
     taken over. A `private` file can be read by its owner only, from the start.
     Raises UserError when the place cannot be written, OutputExists for a file that stays.
     """
-    path = path.resolve()
+    path = real_path(path)
     with explained(path), ExitStack() as closes:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_file(path, closes, private)
@@ -107,7 +107,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises OutputExists when `path` holds anything (an empty folder is taken over), UserError when it cannot be written.
     """
     check_new_folder(path)
-    path = path.resolve()
+    path = real_path(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = f".{path.name[:_KEPT]}.unfinished-"
@@ -145,7 +145,7 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 def make_folder(path: Path) -> None:
     """Make the folder `path` unless it is there. Raises UserError when it cannot be made."""
-    path = path.resolve()
+    path = real_path(path)
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
 
@@ -154,7 +154,7 @@ def write_link(path: Path, target: Path) -> None:
     """Make `path` a symbolic link to `target`, durably and in one step, where nothing or another link is. Raises
     UserError when it cannot be made.
     """
-    path = path.parent.resolve() / path.name
+    path = real_path(path.parent) / path.name
     with explained(path):
         unfinished = path.with_name(f".{path.name[:_KEPT]}.unfinished")
         unfinished.unlink(missing_ok=True)

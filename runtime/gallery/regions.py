@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError
-from geodtr.runtime.files import check_new_folder, new_folder
+from geodtr.runtime.files import check_apart, check_new_folder, new_folder
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
@@ -107,6 +107,7 @@ def split(gallery: Path, out: Path, region: Region, *, track: Track = untracked)
     The gallery stays as it is. Tiles without a position are in `unplaced`. Raises OutputExists, GalleryError where the
     gallery is damaged, unfinished or empty, ConfigError for more than MOST_PARTS parts.
     """
+    check_apart(out, gallery)
     check_new_folder(out)
     with _opened(gallery, track) as opened:
         parts = _parts(opened, region)
@@ -140,6 +141,10 @@ def merge(
     `storage` None: the first gallery's. The galleries stay as they are. Raises OutputExists, EmbeddingSpaceMismatch,
     GalleryError where a gallery is damaged or unfinished, or two hold a tile of the same id, which it names.
     """
+    check_apart(out, *galleries)
+    twice = next((each for number, each in enumerate(galleries) if each in galleries[:number]), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is named twice. Name each gallery once.")
     check_new_folder(out)
     with ExitStack() as closes:
         opened = [closes.enter_context(_opened(each, track)) for each in galleries]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError, OutputExists
+from geodtr.runtime.files import check_writable
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import distance, east_north, moved
@@ -235,11 +237,15 @@ def write_calibration(gallery: Gallery, calibration: FixCalibration) -> str:
 
 
 def check_replaces(gallery: Gallery, near: float | None, *, replace: bool) -> None:
-    """Raise OutputExists where the gallery has such a calibration, and it is not to be replaced."""
+    """Ask before the images are localised: raise OutputExists where the gallery has such a calibration, and it is not
+    to be replaced, UserError where its folder cannot be written.
+    """
     if not replace and gallery.attached(file_of(near)) is not None:
         raise OutputExists(
             f"{gallery.name} has a calibration, {file_of(near)}. To measure it again and replace it: --replace"
         )
+    if (folder := Path(gallery.name)).is_dir():
+        check_writable(folder / file_of(near))
 
 
 def read_calibration(gallery: Gallery, near: float | None = None) -> FixCalibration | None:

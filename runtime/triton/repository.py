@@ -12,7 +12,7 @@ from pathlib import Path
 
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.files import check_new_folder, new_folder
+from geodtr.runtime.files import check_apart, check_new_folder, new_folder
 from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, MilvusLocation
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.gallery.regions import copy_gallery
@@ -62,6 +62,7 @@ def write_repository(
     BundleError and GalleryError for what is damaged, EmbeddingSpaceMismatch.
     """
     options = options or TritonOptions()
+    check_apart(out, bundle, *((gallery.path,) if isinstance(gallery, FolderLocation) else ()))
     check_new_folder(out)
     opened = open_bundle(bundle)
     if gallery is not None:

@@ -3,6 +3,7 @@
 Sources: EXIF 2.32; DJI's XMP.
 """
 
+import sys
 from math import cos, isfinite, radians
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.files import open_to_read
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.decode import FORMATS
 from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen, tilt_of, width_seen
@@ -36,7 +38,7 @@ def read_photograph(path: Path) -> Recorded:
     than 100 m apart.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_to_read(path, sys.maxsize) as file, Image.open(file, formats=FORMATS) as image:
             size, packet = image.size, image.info.get("xmp")
             exif = image.getexif()
             turned = exif.get(ExifTags.Base.Orientation, 1)

@@ -302,3 +302,32 @@ def test_a_bundle_that_does_not_run_here_replaces_nothing(
     assert note_of(device) == "first"
     assert cli("bundle", "unpack", tmp_path / "cuda.tar", device, "--elsewhere").code == 0
     assert note_of(device) == "cuda"
+
+
+def test_only_what_the_manifests_name_is_packed(archives: Path, packed_world: TinyWorld, tmp_path: Path) -> None:
+    bundle, gallery = (
+        shutil.copytree(each, tmp_path / each.name) for each in (packed_world.bundle, packed_world.gallery)
+    )
+    for folder in (bundle, gallery):
+        shutil.copytree(packed_world.gallery, folder / "another")
+        (folder / "notes.txt").write_text("not of it")
+    index = pack.pack(bundle, gallery, archives / "key", tmp_path / "x.tar")
+    names = {Path(entry.path).name for entry in index.files}
+    assert {"manifest.json", "ground.onnx", "aerial.onnx", "gallery.json", "references.sqlite"} <= names
+    assert not any("another" in entry.path or "notes" in entry.path for entry in index.files)
+
+
+def test_no_output_is_put_into_what_is_packed(packed_world: TinyWorld, archives: Path, refused: Refused) -> None:
+    bundle, gallery = packed_world.bundle, packed_world.gallery
+    for command in (
+        ("bundle", "pack", bundle, "--gallery", gallery, "--key", archives / "key", "--out", bundle / "x.tar"),
+        ("bundle", "triton", bundle, "--gallery", gallery, "--out", gallery / "models"),
+        ("gallery", "split", gallery, "--out", gallery / "parts", "--grid", 100),
+        ("gallery", "merge", gallery, "--out", gallery / "all"),
+    ):
+        assert "Name a place outside it" in refused(*command)
+
+
+def test_a_gallery_named_twice_is_not_merged(packed_world: TinyWorld, tmp_path: Path, refused: Refused) -> None:
+    gallery = packed_world.gallery
+    assert "is named twice" in refused("gallery", "merge", gallery, gallery, "--out", tmp_path / "all")

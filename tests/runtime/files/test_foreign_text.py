@@ -91,8 +91,8 @@ def test_what_is_no_file_keeps_no_reader_of_rows_waiting(tmp_path: Path) -> None
     os.close(into)
     assert read_csv(Path(f"/dev/fd/{out}")) == [(1, ["a", "b"])]
     os.close(out)
-    for endless in ("/dev/zero", str(tmp_path)):
-        with pytest.raises(DataError, match="it is not a regular file"):
+    for endless, why in (("/dev/zero", "it is not a regular file"), (str(tmp_path), "Is a directory")):
+        with pytest.raises(DataError, match=why):
             read_csv(Path(endless))
 
 
