@@ -39,7 +39,7 @@ def arm(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ArmSystem
     bundle = open_bundle(data / "fp32")
     for storage in COMPRESSED:
         tiles, aerial = reference_tiles(trained.test_set), bundle.embedder("aerial")
-        build_gallery(data / storage, tiles, aerial, made_by(bundle.manifest), storage=storage)
+        build_gallery(data / f"map-{storage}", tiles, aerial, made_by(bundle.manifest), storage=storage)
     return make_system(tmp_path_factory.mktemp("arm"), data)
 
 
@@ -66,10 +66,10 @@ def test_descriptors_are_as_on_this_machine(arm: ArmSystem, cpu: str) -> None:
 @pytest.mark.parametrize("cpu", CPUS)
 def test_a_copied_gallery_gives_the_hits_of_this_machine(arm: ArmSystem, cpu: str) -> None:
     for storage in COMPRESSED:
-        done = arm.program(f"localize ground --bundle fp32 --gallery {storage} --top 5 --json", cpu)
+        done = arm.program(f"localize ground --bundle fp32 --gallery map-{storage} --top 5 --json", cpu)
         assert done.returncode == 0, done.stderr
         there = [json.loads(line)["candidates"] for line in done.stdout.splitlines()]
-        with Localizer.open(arm.data / "fp32", arm.data / storage) as localizer:
+        with Localizer.open(arm.data / "fp32", arm.data / f"map-{storage}") as localizer:
             here = [each.candidates for each in localizer.locate_frames(arm.data / "ground")]
         assert [[hit["row"] for hit in each] for each in there] == [[hit.row for hit in each] for each in here]
         scores = [[hit["score"] for hit in each] for each in there]
@@ -78,10 +78,10 @@ def test_a_copied_gallery_gives_the_hits_of_this_machine(arm: ArmSystem, cpu: st
 
 
 def test_galleries_are_verified_and_built_there(arm: ArmSystem) -> None:
-    assert "int8: passed" in arm.program("gallery verify int8", "cortex-a76").stdout
+    assert "map-int8: passed" in arm.program("gallery verify map-int8", "cortex-a76").stdout
     done = arm.program("gallery build fp32 aerial --out built --storage int8", "cortex-a76")
     assert done.returncode == 0, done.stderr
-    with open_folder(arm.data / "built") as there, open_folder(arm.data / "int8") as here:
+    with open_folder(arm.data / "built") as there, open_folder(arm.data / "map-int8") as here:
         assert len(there) == IMAGES
         rows = np.arange(IMAGES)
         np.testing.assert_allclose(there.descriptors(rows), here.descriptors(rows), atol=1e-6)
