@@ -16,6 +16,8 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Dialect
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_FLAGS = {"x86_64": "flags", "aarch64": "Features"}
+"""The line of that file with the instructions. An emulator may show its host's file, which has another line."""
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _JETSON = Path("/etc/nv_tegra_release")
 _VNNI = frozenset({"avx_vnni", "avx512_vnni", "asimddp"})
@@ -51,9 +53,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     driver: str | None = None
 
     @property
-    def vnni(self) -> bool:
-        """Whether it adds products of bytes in 32 bits (VNNI, or ARM's dot product): 8-bit weights are safe then."""
-        return bool(_VNNI & set(self.cpu_flags))
+    def exact_8bit(self) -> bool:
+        """Whether sums of products with 8-bit weights are exact: VNNI and ARM's dot product add in 32 bits. ARM's older
+        processors add pairs in 16 bits, but of signed bytes: with weights from -127 to 127, two products fit.
+        """
+        return self.architecture == "aarch64" or bool(_VNNI & set(self.cpu_flags))
 
 
 @cache
@@ -63,7 +67,7 @@ def this_cpu() -> Machine:
     if _CPU_INFO.is_file():
         for line in _CPU_INFO.read_text().splitlines():
             key, _, value = line.partition(":")
-            if key.strip() in ("flags", "Features"):
+            if key.strip() == _FLAGS.get(platform.machine()):
                 flags = _RECORDED_FLAGS & set(value.split())
                 break
     return Machine(architecture=platform.machine(), cpu_flags=tuple(sorted(flags)))
@@ -115,4 +119,4 @@ def this_gpu() -> Machine | None:
 
 def cpu_dialect() -> Dialect:
     """How the processor at hand wants INT8 graphs."""
-    return "cpu-8bit" if this_cpu().vnni else "cpu-7bit"
+    return "cpu-8bit" if this_cpu().exact_8bit else "cpu-7bit"

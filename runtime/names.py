@@ -30,8 +30,8 @@ Provider = Literal["cpu", "cuda", "tensorrt"]
 """What ONNX Runtime computes with. The other backends have one each."""
 
 Dialect = Literal["cpu-7bit", "cpu-8bit", "tensorrt"]
-"""The form of quantised graph that a target needs. CPUs: unsigned activations, and weights in 7 bits where the CPU has
-no VNNI; TensorRT: signed, symmetric, zero point 0."""
+"""The form of quantised graph that a target needs. CPUs: unsigned activations, and weights in 7 bits where an x86 CPU
+has no VNNI; TensorRT: signed, symmetric, zero point 0."""
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 Choice = Literal["first", "random", "stratified", "coreset"]

@@ -66,7 +66,7 @@ def check_cpu_dialect(dialect: Dialect | None, remedy: Callable[[], str] | None 
     """
     cpu = this_cpu()
     flags = ", ".join(cpu.cpu_flags) or "no instructions that decide"
-    if dialect == "cpu-8bit" and not cpu.vnni:
+    if dialect == "cpu-8bit" and not cpu.exact_8bit:
         return Finding(
             what="INT8",
             found=f"The INT8 weights have 8 bits (cpu-8bit). This CPU ({cpu.architecture}: {flags}) has no VNNI: it "

@@ -94,7 +94,7 @@ def _integers(random: np.random.Generator) -> str | None:
     largest = 127 if cpu_dialect() == "cpu-8bit" else 63
     a = random.integers(0, 256, (16, _SIZE)).astype(np.uint8)
     b = random.integers(-largest, largest + 1, (_SIZE, 24)).astype(np.int8)
-    a[0], b[:, 0] = 255, largest  # the largest sums
+    a[0], a[1], b[:, 0], b[:, 1] = 255, 0, largest, -largest  # the largest sums, and as signed bytes the smallest
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -5,14 +5,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import wraps
-from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import onnx
 import pytest
-import torch
 from build_once import build_once
 from checkout import SHARED
 from hypothesis import is_hypothesis_test, settings
@@ -23,24 +19,24 @@ from geodtr.export.build.engine import build_engine
 from geodtr.export.build.request import BuildRequest, Calibration, plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.graph import export as graph_export
 from geodtr.export.parity import comparison
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.names import Precision
-from geodtr.runtime.spec import Preprocessing
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.listener import Listener, Step, Validation
-from geodtr.training.loop import train
 from geodtr.training.run_files import LAST
 from geodtr.training.world.dataset import WorldSet, write_world
 
-pytest_plugins = ["tensorrt_on_fakes", "nvidia", "rtx_on_fakes", "signed_archives"]
+pytest_plugins = ["signed_archives"]
+if find_spec("torch") is None:
+    pytest_plugins += ["lean"]
+else:
+    pytest_plugins += ["exported_once", "tensorrt_on_fakes", "nvidia", "rtx_on_fakes"]
 
 BUILT: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 """The precisions that the trained model is built in for all tests."""
@@ -99,23 +95,6 @@ def cvusa_sample() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def exported_once() -> Iterator[None]:
-    """Export each network once and cache the file: PyTorch's exporter takes five seconds even for a small one."""
-    original = graph_export.export_network
-
-    @wraps(original)
-    def export_network(network: torch.nn.Module, how: Preprocessing) -> Any:
-        def export(folder: Path) -> None:
-            onnx.save(original(network, how), str(folder / "graph.onnx"))
-
-        return onnx.load(str(build_once(f"export-{_hash(network, how)}", export) / "graph.onnx"))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph_export, "export_network", export_network)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def quick_timing() -> Iterator[None]:
     """Time a few milliseconds, and in parity few images: no test asks how fast this machine is."""
     with pytest.MonkeyPatch.context() as patch:
@@ -123,18 +102,6 @@ def quick_timing() -> Iterator[None]:
         patch.setattr(comparison, "_SPEED_BATCH", 2)
         patch.setattr(comparison, "_SPEED_ROUNDS", 2)
         yield
-
-
-def _hash(network: torch.nn.Module, how: Preprocessing) -> str:
-    """Hash everything that defines a network's result: its classes, their plain attributes, and its tensors."""
-    digest = sha256(repr((network, how)).encode())
-    for name, module in network.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, str | int | float | tuple)}
-        digest.update(repr((name, type(module), plain)).encode())
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +155,9 @@ def _write_worlds(root: Path) -> None:
 
 
 def _train(root: Path) -> None:
+    from geodtr.training.config import load_preset
+    from geodtr.training.loop import train
+
     world = _world()
     checkpoint = train(load_preset("world-tiny", [f"recipe.seed={SEED}"]), world.train_set, root / "run")
     onnx = export_checkpoint(checkpoint, root / "onnx")

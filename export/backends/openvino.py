@@ -32,7 +32,7 @@ class OpenVinoBuilder:
                 f"OpenVINO computes no {precision} on a CPU. Name one of {', '.join(map(asked_as, PRECISIONS))}, or "
                 "another --backend."
             )
-        if precision in ("int8", "mixed") and self._dialect != "cpu-7bit" and not this_cpu().vnni:
+        if precision in ("int8", "mixed") and self._dialect != "cpu-7bit" and not this_cpu().exact_8bit:
             raise ConfigError(
                 f"This CPU has no VNNI, and OpenVINO's sums of 8-bit products overflow on it: {self._dialect} would "
                 "give wrong descriptors. Name --dialect cpu-7bit, or no --dialect at all."

@@ -96,25 +96,32 @@ def compressed_product(queries: Descriptors, compression: Compression) -> Compre
         floats = product(queries)
         scales, errors = np.ones(len(queries), np.float32), np.zeros(len(queries), np.float32)
         return CompressedProduct(partial(_as_floats, floats), floats.threads, scales, errors)
-    import numkong
-
     packed = compress(queries, compression)
     # For one query, cdist is as fast as the memory; the matrix product takes twice as long.
     one = len(queries) == 1
-    multiply = partial(_cdist, packed.values) if one else partial(_dots, numkong.dots_pack(packed.values))
+    multiply = partial(_cdist, packed.values) if one else partial(_dots, _numkong().dots_pack(packed.values))
     return CompressedProduct(multiply, _cores(), packed.scales, packed.errors)
 
 
-def _cdist(query: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+@cache
+def _numkong() -> Any:
+    """NumKong without its kernels for SME, ARM's matrix extension: those for int8 give wrong products where QEMU 7.2
+    emulates it (NumKong 7.8.6). Whether they do on a processor that has it was not tested.
+    """
     import numkong
 
-    return np.asarray(numkong.cdist(values, query, "dot"))
+    for capability, there in numkong.get_capabilities().items():
+        if there and capability.startswith("sme"):
+            numkong.disable_capability(capability)
+    return numkong
+
+
+def _cdist(query: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(_numkong().cdist(values, query, "dot"))
 
 
 def _dots(queries: Any, values: NDArray[Any]) -> NDArray[Any]:
-    import numkong
-
-    return np.asarray(numkong.dots_packed(values, queries))
+    return np.asarray(_numkong().dots_packed(values, queries))
 
 
 def _as_floats(floats: Product, values: NDArray[Any]) -> NDArray[np.float32]:

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from checkout import ROOT
 
 from geodtr.runtime.machine import this_cpu
@@ -48,11 +48,20 @@ def build_once(name: str, make: Callable[[Path], None]) -> Path:
 def _state(recipe: Path) -> str:
     sources = [path for room in _ROOMS for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".toml", ".txt")]
     packages = {(each.name, each.version) for each in importlib.metadata.distributions()}
-    about = (str(CACHE), platform.python_version(), this_cpu(), torch.get_num_threads(), sorted(packages))
+    about = (str(CACHE), platform.python_version(), this_cpu(), _threads(), sorted(packages))
     digest = hashlib.sha256(repr(about).encode())
     for path in [*sorted(sources), recipe]:
         digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _threads() -> int:
+    """PyTorch's threads, by which its sums are divided; 1 in the lean installation."""
+    if find_spec("torch") is None:
+        return 1
+    import torch
+
+    return torch.get_num_threads()
 
 
 @contextmanager

@@ -193,8 +193,7 @@ def _entry(path: str) -> archive_format.FileEntry:
 
 
 def test_tar_and_openssl_can_read_it(archives: Path, packed_world: TinyWorld, tmp_path: Path) -> None:
-    with tarfile.open(archives / "first.tar") as file:
-        file.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "--extract", "--file", archives / "first.tar"], cwd=tmp_path, check=True)
     assert open_bundle(tmp_path / "bundle").manifest == open_bundle(packed_world.bundle).manifest
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")

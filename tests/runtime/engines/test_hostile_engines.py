@@ -81,6 +81,7 @@ def _write(path: Path, graph: onnx.ModelProto, backend: str) -> Path:
     how: dict[Branch, Preprocessing] = dict.fromkeys(("ground", "aerial"), Preprocessing(height=SIDE, width=SIDE))
     write_bundle_of(path, graph, how, SIZE, "0" * 16)
     if backend == "openvino":
+        pytest.importorskip("openvino")
         manifest = read_manifest(path)
         entry = msgspec.structs.replace(manifest.backend, name="openvino", version="0", machine=this_cpu())
         write_manifest(path, msgspec.structs.replace(manifest, backend=entry))

@@ -199,6 +199,7 @@ def tell(process: subprocess.Popen[str], text: str) -> None:
 def test_a_camera_is_answered_immediately_and_ends_with_ctrl_c(
     video: Path, asked: tuple[object, ...], tmp_path: Path, suffix: str
 ) -> None:
+    pytest.importorskip("matplotlib")
     out, picture = tmp_path / f"fixes.{suffix}", tmp_path / "fixes.png"
     with started(video, "localize", "camera:0", *asked, "--out", out, "--picture", picture) as process:
         answers = [line_of(process) for _ in range(5)]

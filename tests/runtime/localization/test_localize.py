@@ -124,6 +124,7 @@ def test_a_picture_of_tiles_without_positions_is_refused_before_any_work(
     tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     tiny = make_world(tmp_path, 3, positioned=False)
+    pytest.importorskip("matplotlib")
     image, out, picture = tiny.photograph(tmp_path / "street.png", 4), tmp_path / "out.jsonl", tmp_path / "out.png"
     command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery)
     assert "knows no positions, and --picture needs some" in refused(*command, "--out", out, "--picture", picture)
@@ -255,6 +256,7 @@ def test_a_bad_image_stops_or_is_left_out_and_named(
 def test_a_drive_is_tracked_into_every_format(
     tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome], suffix: str
 ) -> None:
+    pytest.importorskip("matplotlib")
     odometry, out, picture = write_drive(tiny, tmp_path), tmp_path / f"out.{suffix}", tmp_path / "track.png"
     printed = cli(
         *("localize", "--track", odometry, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--headings", 16),

@@ -343,6 +343,18 @@ print(child.exitcode)
     assert done.stdout == "0\n", done.stderr
 
 
+def test_numkong_multiplies_without_the_extension_that_gave_wrong_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    numkong, disabled = pytest.importorskip("numkong"), list[str]()
+    there = {"neon": True, "sve": True, "sme": True, "smef64": True, "sme2": False}
+    monkeypatch.setattr(numkong, "get_capabilities", lambda: there)
+    monkeypatch.setattr(numkong, "disable_capability", disabled.append)
+    matmul._numkong.cache_clear()
+    rows = unit_rows(3, 8, 0)
+    search_compressed(rows[:1], compress(np.tile(rows, (99, 1)), "int8"), np.tile(rows, (99, 1)), 1)
+    matmul._numkong.cache_clear()
+    assert disabled == ["sme", "smef64"]
+
+
 def test_an_error_in_any_thread_is_raised_and_ends_the_others() -> None:
     scored = list[int]()
 
