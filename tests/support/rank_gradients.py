@@ -1,31 +1,15 @@
 """Write one batch's loss and gradients in float64, by rank 0 of some processes: python rank_gradients.py OUT RANKS."""
 
-import os
-import socket
 import sys
 
 import torch
-import torch.multiprocessing
+from forked_ranks import in_ranks
 from torch import Tensor, nn
 
 from geodtr.training.parallel.distributed import join_ranks, share_batch_norm
 from geodtr.training.parallel.grad_cache import Outputs, backward
 
 PAIRS, MICRO_BATCH = 8, 4
-
-
-def of_ranks(out: str, count: int) -> None:
-    """With the environment that torchrun gives, in forked processes: PyTorch takes seconds to import in each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(_of_rank, (out, count, port), nprocs=count, start_method="fork")
-
-
-def _of_rank(number: int, out: str, count: int, port: int) -> None:
-    place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    main(out)
 
 
 def main(out: str) -> None:
@@ -57,4 +41,4 @@ def _loss(outputs: Outputs) -> Tensor:
 
 
 if __name__ == "__main__":
-    of_ranks(sys.argv[1], int(sys.argv[2]))
+    in_ranks(int(sys.argv[2]), main, sys.argv[1])

@@ -69,7 +69,8 @@ def test_an_unreadable_image_is_named_by_any_process(tmp_path: Path, cache_gb: f
     broken.write_bytes(broken.read_bytes()[:300])
     command = ["train", "--data", f"pairs:{tmp_path / 'pairs'}", "--preset", "world-tiny", "--epochs", "2"]
     command += ["--set", "recipe.batch_size=8", "--set", f"machine.cache_gb={cache_gb}", "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, *TWO_RANKS, *MODULE, *command], capture_output=True, text=True, check=False)
+    line = [sys.executable, str(SUPPORT / "forked_ranks.py"), "2", *command]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     named = done.stderr.count(str(broken))
     assert named == 1 if cache_gb else named in (1, 2)
