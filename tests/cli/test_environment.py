@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,28 +163,27 @@ def test_a_full_disk_under_standard_output_costs_no_file(tiny: TinyWorld, tmp_pa
     assert len(out.read_text().splitlines()) == 3
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Set this process's limit on file sizes, for the test's time."""
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Limit the sizes of this process's files, for the commands alone: pytest writes files too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("kilobytes", [1, 4, 16])
 def test_a_limit_on_file_sizes_ends_in_a_message(
-    tiny: TinyWorld,
-    tmp_path: Path,
-    kilobytes: int,
-    refused: Callable[..., str],
-    file_size_limit: Callable[[int], None],
+    tiny: TinyWorld, tmp_path: Path, kilobytes: int, refused: Callable[..., str]
 ) -> None:
-    file_size_limit(1024 * kilobytes)
-    assert "ulimit -f" in refused(
-        "gallery", "build", tiny.bundle, tiny.bundle.parent / "tiles", "--out", tmp_path / "g"
-    )
     photos = [tiny.bundle.parent / "photos"] * 25
-    assert "ulimit -f" in refused("embed", tiny.bundle, *photos, "--branch", "ground", "--out", tmp_path / "e.npy")
+    with file_size_limit(1024 * kilobytes):
+        building = refused("gallery", "build", tiny.bundle, tiny.bundle.parent / "tiles", "--out", tmp_path / "g")
+        embedding = refused("embed", tiny.bundle, *photos, "--branch", "ground", "--out", tmp_path / "e.npy")
+    assert "ulimit -f" in building
+    assert "ulimit -f" in embedding
 
 
 def test_a_limit_on_file_sizes_of_the_shell_ends_in_a_message(tiny: TinyWorld, tmp_path: Path) -> None:
