@@ -6,8 +6,6 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geodtr.cli.console import messages, warn
 from geodtr.cli.options import OnError, parse_near
 from geodtr.export.options import option
@@ -99,6 +97,8 @@ def bad_entries(on_error: OnError) -> Any:
 
 def say_what_was_read(flight: "Flight") -> None:
     """Where each value comes from, and how the file was understood."""
+    import numpy as np
+
     columns = ", ".join(
         f"{field.replace('_', ' ')} by {column.origin} ({np.isfinite(column.values).mean():.0%})"
         for field, column in flight.columns.items()
@@ -114,6 +114,8 @@ def say_how_far_off(metres: Sequence[float], recorded: int, count: int) -> None:
     if recorded:
         off = ""
         if metres:
+            import numpy as np
+
             middle, most = np.quantile(metres, (0.5, 0.95))
             off = f"; {len(metres)} answers are off by {middle:.1f} m (median), 95 % by up to {most:.1f} m"
         messages.print(f"Recorded positions: {recorded} of {count} images{off}", soft_wrap=True)

@@ -107,15 +107,17 @@ HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "
 
 _RUN = """
 import contextlib, io, json, sys
+before = {*sys.modules}
 import geodtr.cli.main as cli
 for line in json.load(sys.stdin):
-    before, printed = {*sys.modules}, io.StringIO()
+    printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             cli.run(line.split())
         except SystemExit as left:
             code = left.code
     print(json.dumps([line, code or 0, printed.getvalue(), sorted({*sys.modules} - before)]))
+    before = {*sys.modules}
 """
 
 

@@ -33,7 +33,6 @@ PRESETS = (
     *("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo"),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("world-cvft", "world-dsm")),
 )
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
 
 
 @pytest.mark.usefixtures("nvidia")
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_nvidias_builder_takes_every_precision(exported: Exported, tmp_path: Path, precision: Precision) -> None:
     if precision == "int8":
         plan = CalibrationPlan(pool_of(exported.pairs), keep_cosine=0.5)

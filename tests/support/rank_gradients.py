@@ -1,8 +1,9 @@
-"""Write one batch's loss and gradients in float64, by rank 0: python rank_gradients.py OUT, or under torchrun."""
+"""Write one batch's loss and gradients in float64, by rank 0 of some processes: python rank_gradients.py OUT RANKS."""
 
 import sys
 
 import torch
+from forked_ranks import in_ranks
 from torch import Tensor, nn
 
 from geodtr.training.parallel.distributed import join_ranks, share_batch_norm
@@ -40,4 +41,4 @@ def _loss(outputs: Outputs) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    in_ranks(int(sys.argv[2]), main, sys.argv[1])

@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tmp_path: Path) -> None:
     rank_gradients.main(str(tmp_path / "one"))
     script = str(SUPPORT / "rank_gradients.py")
-    subprocess.run([sys.executable, *TWO_RANKS, script, tmp_path / "two"], check=True, capture_output=True)
+    subprocess.run([sys.executable, script, tmp_path / "two", "2"], check=True, capture_output=True)
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     assert len(one) == 15
     for key, expected in one.items():
@@ -69,7 +69,8 @@ def test_an_unreadable_image_is_named_by_any_process(tmp_path: Path, cache_gb: f
     broken.write_bytes(broken.read_bytes()[:300])
     command = ["train", "--data", f"pairs:{tmp_path / 'pairs'}", "--preset", "world-tiny", "--epochs", "2"]
     command += ["--set", "recipe.batch_size=8", "--set", f"machine.cache_gb={cache_gb}", "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, *TWO_RANKS, *MODULE, *command], capture_output=True, text=True, check=False)
+    line = [sys.executable, str(SUPPORT / "forked_ranks.py"), "2", *command]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     named = done.stderr.count(str(broken))
     assert named == 1 if cache_gb else named in (1, 2)
