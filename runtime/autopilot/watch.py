@@ -36,8 +36,8 @@ class Watch:
         if still and not self._still:
             self._report(
                 f"The autopilot at {self._address} has sent no attitude with a velocity for {self._patience:g} s, so "
-                "there is no motion to track. ArduPilot and PX4 send LOCAL_POSITION_NED only while their EKF has a "
-                "position: give it one first (GNSS), or take the motion from another program: --track -"
+                "there is no motion to track. ArduPilot sends LOCAL_POSITION_NED only while its EKF has a position: "
+                "give it one first (GNSS), or take the motion from another program: --track -"
             )
         elif self._still and not still and not silent:
             self._report("The autopilot's own motion is there now.")
