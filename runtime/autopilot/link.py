@@ -28,6 +28,7 @@ from geodtr.runtime.autopilot.prediction import Gates, Predictor
 from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
 from geodtr.runtime.autopilot.transport import Transport, check_address
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
+from geodtr.runtime.autopilot.watch import Watch
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.localization.result import Waypoint
@@ -108,7 +109,8 @@ class Link:
         self._mavlink = common
         self._mav = common.MAVLink(_Outgoing(self._put), 1, common.MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY)
         self._mav.robust_parsing = True  # bytes that are no message are skipped
-        self._own_odometry = self._silent = self._refused = False
+        self._own_odometry = False
+        self._watch = Watch(options.address, PATIENCE, report)
         self._next_request = 0.0
         self._stopped = Event()
         self._error: BaseException | None = None
@@ -203,7 +205,8 @@ class Link:
             now = time.monotonic()
             if now >= next_heartbeat:
                 self._send_heartbeat()
-                self._watch(now, began)
+                self._watch.look(now, self._vehicle.heard, own_odometry=self._own_odometry)
+                self._watch_record()
                 next_heartbeat = now + _HEARTBEAT
             # Time stamps would jump when the autopilot's clock becomes known; a silent one is not waited for.
             ready = self._vehicle.clock.known or now - began > PATIENCE
@@ -226,6 +229,7 @@ class Link:
             self._log(bytes(message.get_msgbuf()))
             row = self._vehicle.hear(message, now)
             if row is not None and self._own_odometry:
+                self._watch.moved(now)
                 self._predictor.move(row, now)
             if message.get_srcSystem() == self._vehicle.system:
                 self._answer(message, now)
@@ -242,10 +246,9 @@ class Link:
             stamp = self._vehicle.clock.stamp(now, time.time())
             self._mav.send(self._mavlink.MAVLink_timesync_message(stamp.usec * 1000, message.ts1))
         elif name == "COMMAND_ACK" and message.command == self._mavlink.MAV_CMD_EXTERNAL_POSITION_ESTIMATE:
-            refused = message.result != self._mavlink.MAV_RESULT_ACCEPTED
-            if refused and not self._refused:
-                self._report(f"The autopilot refuses external positions (MAV_RESULT {message.result}).")
-            self._refused = refused
+            result = self._mavlink.enums["MAV_RESULT"].get(message.result)
+            name = str(message.result) if result is None else result.name
+            self._watch.refused(None if message.result == self._mavlink.MAV_RESULT_ACCEPTED else name)
 
     def _request(self) -> None:
         """Ask the autopilot for what is read of it, again and again: a request may be lost, and a reboot forgets it."""
@@ -267,17 +270,6 @@ class Link:
         kind, none = common.MAV_TYPE_ONBOARD_CONTROLLER, common.MAV_AUTOPILOT_INVALID
         self._mav.send(common.MAVLink_heartbeat_message(kind, none, 0, 0, common.MAV_STATE_ACTIVE, 3))
 
-    def _watch(self, now: float, began: float) -> None:
-        """Report an autopilot that falls silent, once, and that it is back; and a .tlog that ended."""
-        heard = self._vehicle.heard
-        silent = now - (began if heard is None else heard) > PATIENCE
-        if silent and not self._silent:
-            self._report(f"No autopilot heard at {self.address} for {PATIENCE:g} s. Positions are sent all the same.")
-        elif self._silent and not silent:
-            self._report(f"The autopilot at {self.address} is heard now.")
-        self._silent = silent
-        self._watch_record()
-
     def _watch_record(self) -> None:
         """Report why the .tlog ended, once."""
         if self._tlog is not None and self._tlog.error is not None:
@@ -296,7 +288,7 @@ class Link:
             return
         message = self._message(position, self._vehicle.clock.stamp(now, time.time()))
         if message is None:
-            self.held_back["the autopilot has not reported its origin, attitude and local position"] += 1
+            self.held_back["the autopilot has not reported its origin and attitude"] += 1
             return
         self._mav.send(message)
         self.sent += 1
@@ -310,9 +302,11 @@ class Link:
             return gps_input(position, stamp)
         if kind == "external-position":
             return external_position(position, stamp, vehicle.system, vehicle.component)
-        if vehicle.origin is None or vehicle.attitude is None or vehicle.down is None:
+        if vehicle.origin is None or vehicle.attitude is None:
             return None
-        return odometry(position, stamp, vehicle.origin, vehicle.attitude, vehicle.down)
+        # An EKF without a position reports no height either: to wait for it would be to wait for its position.
+        down = 0.0 if vehicle.down is None else vehicle.down
+        return odometry(position, stamp, vehicle.origin, vehicle.attitude, down, vehicle.autopilot)
 
     def _put(self, message: bytes) -> None:
         self._transport.send(message)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from geodtr.runtime.geodesy import displacement
+from geodtr.runtime.autopilot.maps import on_ardupilots, on_px4s
 from geodtr.runtime.names import MavlinkMessage
 
 RATES: Mapping[MavlinkMessage, float] = {
@@ -26,7 +26,9 @@ SIGMAS_68, SIGMAS_95 = (math.sqrt(-2 * math.log(1 - share)) for share in (0.68, 
 
 _GPS_EPOCH, _LEAP_SECONDS, _WEEK = 315_964_800, 18, 604_800  # GPS time is ahead of UTC by 18 s since 2017
 _COMMAND_WRAP = 36_000.0  # seconds after which a command's time, a float32, starts at 0 again
-_SATELLITES = 10  # claimed, because ArduPilot takes no GPS with fewer than 6
+# Claimed, because ArduPilot takes no GPS with fewer than 6 satellites and does not arm with an HDOP above 1.4. Its
+# sigma states how good a position is.
+_SATELLITES, _HDOP = 10, 1.0
 _ATTITUDE_VARIANCE = 1.0  # rad²: the attitude is the autopilot's own and must not be fused
 
 
@@ -83,7 +85,7 @@ def gps_input(position: Position, stamp: Stamp) -> Any:
     from pymavlink.dialects.v20 import common
 
     week, week_ms = (0, 0) if stamp.unix is None else _gps_time(stamp.unix - position.age)
-    unknown = ("ALT", "HDOP", "VDOP", "VEL_HORIZ", "VEL_VERT", "SPEED_ACCURACY", "VERTICAL_ACCURACY")
+    unknown = ("ALT", "VDOP", "VEL_HORIZ", "VEL_VERT", "SPEED_ACCURACY", "VERTICAL_ACCURACY")
     return common.MAVLink_gps_input_message(
         time_usec=max(0, stamp.usec - round(position.age * 1e6)),
         gps_id=0,
@@ -94,7 +96,7 @@ def gps_input(position: Position, stamp: Stamp) -> Any:
         lat=_deg_e7(position.lat),
         lon=_deg_e7(position.lon),
         alt=0.0,
-        hdop=65535.0,
+        hdop=_HDOP,
         vdop=65535.0,
         vn=0.0,
         ve=0.0,
@@ -113,15 +115,18 @@ def odometry(
     origin: tuple[float, float],
     attitude: tuple[float, float, float],
     down: float,
+    autopilot: int,
 ) -> Any:
-    """ODOMETRY (331) in metres north and east of the EKF's `origin` (degrees), the frames that ArduPilot takes.
+    """ODOMETRY (331) in metres north and east of the EKF's `origin` (degrees), in the frames that ArduPilot takes and
+    on the map of `autopilot`, a MAV_AUTOPILOT: PX4's, or ArduPilot's for all others.
 
     Attitude (roll, pitch, yaw in radians) and `down` (metres below the origin) are the autopilot's own, because readers
     refuse a pose without them; their variances keep a fusion of them weak. Velocity is unknown: NaN.
     """
     from pymavlink.dialects.v20 import common
 
-    east, north = (float(value) for value in displacement(*origin, position.lat, position.lon))
+    on_map = on_px4s if autopilot == common.MAV_AUTOPILOT_PX4 else on_ardupilots
+    north, east = on_map(position.lat, position.lon, origin)
     horizontal = position.sigma**2
     diagonal = (horizontal,) * 3 + (_ATTITUDE_VARIANCE,) * 3
     covariance = [diagonal[row] if row == column else 0.0 for row in range(6) for column in range(row, 6)]

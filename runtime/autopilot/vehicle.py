@@ -60,6 +60,7 @@ class Vehicle:
     def __init__(self) -> None:
         self.clock = Clock()
         self.system = self.component = 0  # all, until one is heard
+        self.autopilot = 0  # a MAV_AUTOPILOT; 0: generic
         self.heard: float | None = None  # when its last heartbeat came
         self.attitude: tuple[float, float, float] | None = None
         self.down: float | None = None
@@ -108,6 +109,7 @@ class Vehicle:
             return  # a ground station, a camera, or this program
         if self.heard is None:
             self.system, self.component = message.get_srcSystem(), message.get_srcComponent()
+            self.autopilot = message.autopilot
         if (message.get_srcSystem(), message.get_srcComponent()) == (self.system, self.component):
             self.heard = now
 

@@ -36,12 +36,21 @@ class Peer:
     """`with Peer() as peer`: an address to send to, and what came there."""
 
     def __init__(
-        self, weather: Weather | None = None, *, reports: bool = True, port: int = 0, speed: float = SPEED
+        self,
+        weather: Weather | None = None,
+        *,
+        reports: bool = True,
+        positioned: bool = True,
+        port: int = 0,
+        speed: float = SPEED,
     ) -> None:
-        """`reports`: it speaks; else it only hears. `port`: of one that comes back. `speed`: m/s eastwards."""
+        """`reports`: it speaks; else it only hears. `positioned`: its EKF has a position to report. `port`: of one that
+        comes back. `speed`: m/s eastwards.
+        """
         self._speed = speed
         self.weather = weather or Weather()
         self.reports = reports
+        self.positioned = positioned
         self.booted = time.monotonic() - 100.0
         self.unix = 1.7e9  # when it booted, by its GNSS; 0: it does not know
         self._random = random.Random(0)
@@ -126,7 +135,8 @@ class Peer:
     def _often(self) -> None:
         milliseconds = round(self.boot_time * 1e3)
         east = self._speed * self.boot_time
-        self.say(common.MAVLink_local_position_ned_message(milliseconds, 0.0, east, -50.0, 0.0, self._speed, 0.0))
+        if self.positioned:
+            self.say(common.MAVLink_local_position_ned_message(milliseconds, 0.0, east, -50.0, 0.0, self._speed, 0.0))
         self.say(common.MAVLink_attitude_message(milliseconds, 0.0, 0.0, math.pi / 2, 0.0, 0.0, 0.0))
 
 

@@ -262,6 +262,35 @@ def test_a_refused_command_is_reported_once() -> None:
         time.sleep(0.2)
         assert len(reported) == 1
         assert "refuses" in reported[0]
+        assert "MAV_RESULT_DENIED" in reported[0]
+        peer.say(common.MAVLink_command_ack_message(43003, common.MAV_RESULT_ACCEPTED))
+        wait_until(lambda: len(reported) == 2)
+        assert "takes external positions now" in reported[1]
+
+
+def test_an_ekf_without_a_position_gets_its_first_one_by_odometry() -> None:
+    """ArduPilot sends no LOCAL_POSITION_NED before it has one."""
+    with Peer(positioned=False) as peer, linked(peer.address, "odometry") as (link, _):
+        wait_until(lambda: link._vehicle.origin is not None)
+        rows = (Step(float(number), STANDING, None) for number in range(2))
+        for row in link.follow(Odometry("rows", False, False, rows, None), paced=False).steps:
+            link.send(answered(row.time))
+        message = peer.wait_for("ODOMETRY")[0]
+    assert (message.x, message.y, message.z) == pytest.approx((0.0, 0.0, 0.0), abs=0.01)
+
+
+def test_a_motion_that_the_autopilot_does_not_have_is_reported_and_so_is_its_coming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links, "PATIENCE", 1.0)
+    with Peer(positioned=False) as peer, linked(peer.address) as (link, reported), driven_by_the_autopilot(link):
+        wait_until(lambda: len(reported) == 1)
+        assert "LOCAL_POSITION_NED" in reported[0]
+        assert "--track -" in reported[0]
+        peer.positioned = True
+        wait_until(lambda: len(reported) == 2)
+        assert "motion is there now" in reported[1]
+        peer.wait_for("GLOBAL_POSITION_SENSOR")
 
 
 def test_another_vehicle_on_the_link_is_not_listened_to() -> None:

@@ -19,6 +19,7 @@ from geodtr.runtime.autopilot.messages import (
 )
 
 HERE = Position(lat=-30.0012345, lon=150.7654321, sigma=10.0, age=0.25, reset_counter=3)
+ARDUPILOT, PX4 = common.MAV_AUTOPILOT_ARDUPILOTMEGA, common.MAV_AUTOPILOT_PX4
 NOON = Stamp(usec=123_456_789, unix=1_700_000_000.25)
 
 
@@ -65,12 +66,14 @@ def test_an_unreliable_position_is_called_unhealthy() -> None:
 def test_gps_input_claims_a_position_and_nothing_else() -> None:
     read = parsed(gps_input(HERE, NOON))
     assert (read.lat, read.lon, read.fix_type) == (-300012345, 1507654321, 3)
-    # altitude 1, hdop 2, vdop 4, horizontal 8 and vertical velocity 16, speed 32 and vertical accuracy 128
-    assert read.ignore_flags == 1 + 2 + 4 + 8 + 16 + 32 + 128
+    # altitude 1, vdop 4, horizontal 8 and vertical velocity 16, speed 32 and vertical accuracy 128
+    assert read.ignore_flags == 1 + 4 + 8 + 16 + 32 + 128
     assert read.horiz_accuracy == 10.0
     assert read.time_usec == 123_456_789 - 250_000
     # 1,700,000,000 - 315,964,800 + 18 leap seconds = 2288 weeks and 252,818 s
     assert (read.time_week, read.time_week_ms) == (2288, 252_818_000)
+    # Without these ArduPilot does not arm: its parameter GPS_HDOP_GOOD is 1.4, and it takes no fewer than 6.
+    assert read.hdop < 1.4
     assert read.satellites_visible >= 6
     assert read.yaw == 0
 
@@ -81,9 +84,10 @@ def test_an_autopilot_without_a_date_gets_none_from_this_computer() -> None:
 
 
 def test_odometry_is_in_metres_from_the_origin_with_a_triangle_of_variances() -> None:
-    read = parsed(odometry(Position(0.001, 0.002, 10.0, reset_counter=3), NOON, (0.0, 0.0), (0, 0, math.pi / 2), -50))
-    # A degree at the equator is 110,574.3 m of latitude and 111,319.5 m of longitude.
-    assert (read.x, read.y, read.z) == pytest.approx((110.5743, 222.6390, -50.0), abs=1e-3)
+    place = Position(0.001, 0.002, 10.0, reset_counter=3)
+    read = parsed(odometry(place, NOON, (0.0, 0.0), (0, 0, math.pi / 2), -50, PX4))
+    # A degree of PX4's sphere of 6371 km is 111,194.93 m.
+    assert (read.x, read.y, read.z) == pytest.approx((111.19493, 222.38985, -50.0), abs=1e-3)
     assert read.q == pytest.approx([math.sqrt(0.5), 0, 0, math.sqrt(0.5)])
     assert (read.frame_id, read.child_frame_id) == (20, 12)
     # Row-major, upper triangle: xx at 0, yy at 6, zz at 11, then roll, pitch and yaw at 15, 18 and 20.
@@ -96,8 +100,23 @@ def test_odometry_is_in_metres_from_the_origin_with_a_triangle_of_variances() ->
     assert (read.reset_counter, read.quality, read.estimator_type) == (3, 100, 2)
 
 
+@pytest.mark.parametrize(
+    ("autopilot", "metres"),
+    [
+        # 0.01 degrees of 111,318.845 m, a degree in libraries/AP_Common/Location.cpp, and its cosine's share eastwards.
+        (ARDUPILOT, (1113.1885, 0.02 * 111_318.845 * math.cos(math.radians(-29.995)))),
+        # By the azimuthal equidistant projection of a sphere of 6371 km, src/lib/geo/geo.cpp.
+        (PX4, (1111.7812, 1926.1467)),
+    ],
+)
+def test_odometry_means_the_same_place_on_the_autopilots_own_map(autopilot: int, metres: tuple[float, float]) -> None:
+    """On the ellipsoid the place is 1108.5 m north: a flight of 2 km would be 8 m off on ArduPilot's map."""
+    read = parsed(odometry(Position(-29.99, 150.02, 10.0), NOON, (-30.0, 150.0), (0, 0, 0), 0.0, autopilot))
+    assert (read.x, read.y) == pytest.approx(metres, abs=1e-3)
+
+
 def test_odometrys_attitude_is_yaw_then_pitch_then_roll() -> None:
-    read = parsed(odometry(HERE, NOON, (-30.0, 150.0), (0.1, -0.2, 0.3), 0.0))
+    read = parsed(odometry(HERE, NOON, (-30.0, 150.0), (0.1, -0.2, 0.3), 0.0, ARDUPILOT))
     w, x, y, z = read.q
     assert math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)) == pytest.approx(0.1, abs=1e-5)
     assert math.asin(2 * (w * y - z * x)) == pytest.approx(-0.2, abs=1e-5)
