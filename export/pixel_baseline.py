@@ -1,5 +1,7 @@
 """Raw-pixel matching: what a data set gives away without any learning. Publish it beside every score."""
 
+from math import prod
+
 import msgspec
 import numpy as np
 
@@ -11,8 +13,7 @@ class PixelEmbedder:
     """The preprocessed pixels themselves as a descriptor, freed of their mean, at unit length."""
 
     def __init__(self, spec: BranchSpec) -> None:
-        how = spec.preprocessing
-        self._spec = msgspec.structs.replace(spec, descriptor_size=how.height * how.width * 3, scorer=None)
+        self._spec = msgspec.structs.replace(spec, descriptor_size=prod(spec.preprocessing.shape), scorer=None)
 
     @property
     def spec(self) -> BranchSpec:

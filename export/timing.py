@@ -106,8 +106,8 @@ def together(ground: Timing, aerial: Timing) -> Timing:
 
 def noise(embedder: Embedder, batch: int) -> Images:
     """Seeded random pixels of the size that `embedder` takes: its work does not depend on what they show."""
-    how = embedder.spec.preprocessing
-    return np.random.default_rng(0).integers(0, 256, (batch, how.height, how.width, 3), np.uint8)
+    shape = embedder.spec.preprocessing.shape
+    return np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
 
 
 def rounded(value: float) -> str:

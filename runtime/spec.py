@@ -42,6 +42,12 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rows: tuple[float, float]
     resize: Resize
     stretch: bool = False
+    overview: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the pixels."""
+        return self.height, self.width + self.overview, 3
 
 
 Projection = Literal["any", "panorama", "perspective", "nadir"]
@@ -82,6 +88,8 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fractions of its height in `rows` (all of it by default; a quarter to three quarters for CVACT's panoramas) and
     resized: by Pillow's bilinear filter with antialiasing, by averaging the `area` that an output pixel covers, or by
     OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing.
+    With `overview`, the same image follows on the right once more, resized to a square of that side, with black below
+    it: for a network that looks at a small image to choose what it sees of the large one.
     `colour`, `layout` and `dtype` have one legal value each: they are recorded so that a bundle with another value is
     refused instead of being misread. `mean` and `std` (of pixels scaled to 0..1) are applied inside the network's
     graph, never by the caller. `imagery` states which images the model was trained on.
@@ -100,6 +108,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
     imagery: Imagery = ANY_IMAGES
+    overview: int = 0
 
     def __post_init__(self) -> None:
         for name, size in (("height", self.height), ("width", self.width)):
@@ -112,6 +121,10 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("rows cannot be chosen with polar: the transform takes the whole square tile")
         if self.stretch and not self.polar:
             raise ValueError("stretch is for the polar transform's result: set polar as well")
+        if self.overview and (self.polar or not 1 <= self.overview <= self.height):
+            raise ValueError(
+                f"overview is {self.overview}; allowed are 0, and without polar 1 to the height of {self.height} pixels"
+            )
         if not (all(map(isfinite, per_channel(self.mean))) and all(0 < std < inf for std in per_channel(self.std))):
             raise ValueError(f"mean is {self.mean} and std {self.std}; std must be above 0, and both be finite")
 
@@ -125,7 +138,13 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             rows=self.rows,
             resize=self.resize,
             stretch=self.stretch,
+            overview=self.overview,
         )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a network input, the overview included."""
+        return self.geometry.shape
 
 
 def per_channel(values: PerChannel) -> tuple[float, float, float]:
@@ -164,7 +183,7 @@ class Correlation(
 
 
 class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One branch's input and output: images [B, height, width, 3], descriptors [B, descriptor_size].
+    """One branch's input and output: images [B, *preprocessing.shape], descriptors [B, descriptor_size].
 
     `scorer`: what compares the descriptors of both branches, None for the cosine.
     Raises ValueError when the ground branch is polar, or the descriptor is none that the scorer takes.
@@ -174,6 +193,11 @@ class BranchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     preprocessing: Preprocessing
     descriptor_size: int
     scorer: Correlation | None = None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the network chooses which patches it sees, so that a rounding may exchange two."""
+        return self.preprocessing.overview > 0
 
     def __post_init__(self) -> None:
         if self.branch == "ground" and self.preprocessing.polar:

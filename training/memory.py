@@ -67,8 +67,8 @@ def _kept(network: CrossViewModel, config: TrainConfig) -> int:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         for branch in BRANCHES:
-            how = network.specs[branch].preprocessing
-            images = torch.empty((_ROWS, 3, how.height, how.width), device="meta")
+            height, width, channels = network.specs[branch].preprocessing.shape
+            images = torch.empty((_ROWS, channels, height, width), device="meta")
             network.train().branch(branch)(images)
     together = sum(size for _, size in kept.values()) // _ROWS
     return together if config.machine.precision == "float32" else together // 2

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class PairImages:
         self._on_skip = on_skip
         self._skipped = set[Path]()
         self._held: dict[Branch, Tensor] | None = None
-        bytes_needed = sum(how.height * how.width * 3 for how in preprocessing.values()) * len(pair_set)
+        bytes_needed = sum(prod(how.shape) for how in preprocessing.values()) * len(pair_set)
         if bytes_needed <= cache_bytes:
             pair_set, self._held = self._read_all(pair_set, track)
         self.pair_set = pair_set
@@ -85,7 +86,7 @@ class PairImages:
     def _empty(self, branch: Branch, count: int) -> Tensor:
         """Allocated for each batch: PyTorch reuses pinned memory once the GPU has read it."""
         how = self._preprocessing[branch]
-        return torch.empty((count, how.height, how.width, 3), dtype=torch.uint8, pin_memory=self._pinned)
+        return torch.empty((count, *how.shape), dtype=torch.uint8, pin_memory=self._pinned)
 
     def _decode(self, branch: Branch, rows: Sequence[int]) -> Iterator[Images | None]:
         """The image of each row; None if it cannot be read."""
@@ -105,7 +106,7 @@ class PairImages:
         held, bad = dict[Branch, Tensor](), dict[Path, Skipped]()
         for branch in BRANCHES:
             how, paths = self._preprocessing[branch], pair_set.paths(branch)
-            images = np.empty((len(paths), how.height, how.width, 3), np.uint8)
+            images = np.empty((len(paths), *how.shape), np.uint8)
             decoded = decode_ahead(paths, how, _AHEAD)
             for row, image in enumerate(track(decoded, f"Reading {branch} images", len(paths))):
                 if isinstance(image, ImageError):

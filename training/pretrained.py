@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import msgspec
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import TrainConfig
-from geodtr.training.models.checkpoint import load_checkpoint
+from geodtr.training.models.checkpoint import CheckpointInfo, load_checkpoint
 from geodtr.training.models.cvft import CvftConfig
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.geodtr import RESNET34, Backbone
@@ -22,6 +23,7 @@ from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.safa import SafaConfig, trunk
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeoConfig
+from geodtr.training.models.transgeo_stage2 import TransGeoStage2Config, begin, first_image, stage_1_config
 from geodtr.training.models.weights import check_tensors, read_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
@@ -52,6 +54,11 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
     """
     if config.recipe.start:
         return _of_checkpoint(config)
+    if isinstance(config.model, TransGeoStage2Config):
+        raise ConfigError(
+            'The model "transgeo-stage2" begins with the weights and the attention map of stage 1. Train that first, '
+            "or import its checkpoint, and name it: --set recipe.start=RUN"
+        )
     source = config.recipe.pretrained
     if source == "none":
         return {}
@@ -69,11 +76,20 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
 
 
 def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
-    checkpoint = load_checkpoint(Path(config.recipe.start))
+    checkpoint, model = load_checkpoint(Path(config.recipe.start)), config.model
+    weights = checkpoint.model.state_dict()
+    if isinstance(model, TransGeoStage2Config) and not isinstance(checkpoint.info.model, TransGeoStage2Config):
+        stage_1 = msgspec.structs.replace(config, model=stage_1_config(model), aerial=first_image(config.aerial))
+        _check_same(checkpoint.info, stage_1)
+        return begin(weights, model, config.aerial)
+    _check_same(checkpoint.info, config)
+    return weights
+
+
+def _check_same(info: CheckpointInfo, config: TrainConfig) -> None:
     for name in ("model", "ground", "aerial"):
-        if getattr(checkpoint.info, name) != getattr(config, name):
+        if getattr(info, name) != getattr(config, name):
             raise ConfigError(f"The network of recipe.start {config.recipe.start} differs from this run's in {name}.")
-    return checkpoint.model.state_dict()
 
 
 def _find_pretrained(config: ModelConfig) -> _Pretrained | None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import UserError
+from geodtr.runtime.images.preprocess import parts
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import (
     change_columns,
     change_square,
@@ -198,9 +200,10 @@ class Trainer:
                 views = []
                 for layout_change, photometric_change in zip(layouts, photometric, strict=True):
                     turned = layout_change.turned(errors) if branch == "ground" else layout_change
+                    semantic, moved = photometric_change[branch].rows(rows), turned.rows(rows)
                     # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
-                    changed = change_semantic(pixels, photometric_change[branch].rows(rows))
-                    views.append(change(changed, turned.rows(rows)))
+                    changed = [change(change_semantic(each, semantic), moved) for each in parts(pixels, how)]
+                    views.append(_joined(changed, how))
                 normalised = normalise(torch.cat(views), how.mean, how.std)
                 # Explicit in both cases: a view of pixels [B, H, W, 3] is already channels-last.
                 return normalised.contiguous(memory_format=self.memory_format)
@@ -233,6 +236,17 @@ class Trainer:
         middle = len(outputs) // 2
         parts: dict[Branch, slice] = {"ground": slice(None, middle), "aerial": slice(middle, None)}
         self.branches.map(lambda branch: backpropagate(outputs[parts[branch]], gradients[parts[branch]]))
+
+
+def _joined(changed: Sequence[Tensor], how: Preprocessing) -> Tensor:
+    """An image and its overview, if it has one, as one input."""
+    first, *more = changed
+    if not more:
+        return first
+    both = torch.zeros((len(first), *how.shape), dtype=first.dtype, device=first.device)
+    for place, each in zip(parts(both, how), changed, strict=True):
+        place.copy_(each)
+    return both
 
 
 def _exemplars(recipe: Recipe) -> Exemplars:

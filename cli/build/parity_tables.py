@@ -8,6 +8,7 @@ from geodtr.cli.tables import table
 from geodtr.runtime.names import BRANCHES
 
 if TYPE_CHECKING:
+    from geodtr.export.graph.patches import PatchAgreement
     from geodtr.export.parity.result import Candidate, Change, ParityFigures, StageName
     from geodtr.runtime.recall import Recall
 
@@ -97,6 +98,17 @@ def _show_stages(figures: "ParityFigures") -> None:
             )
     output.print(rows)
     output.print("flips: positions where another channel wins the saliency's arg-max", style="dim")
+    for candidate in figures.candidates:
+        for each in candidate.branches:
+            if each.patches is not None:
+                output.print(f"{candidate.name}: {_patches(each.patches)}", soft_wrap=True)
+
+
+def _patches(found: "PatchAgreement") -> str:
+    return (
+        f"the typed graph keeps other patches than the float32 one in {found.changed} of {found.images} images, "
+        f"{100 * found.others:.2f} % of all; from the same patches the smallest cosine is {found.smallest_cosine:.5f}"
+    )
 
 
 def _show_layers(candidate: "Candidate") -> None:

@@ -192,7 +192,7 @@ def data_show(
     from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.export.plots.sheets.sheet import spread
     from geodtr.runtime.errors import DataError, ImageError
-    from geodtr.runtime.images.preprocess import load_image
+    from geodtr.runtime.images.preprocess import load_image, parts
     from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
     from geodtr.training.presets import read_preset
 
@@ -215,7 +215,7 @@ def data_show(
             warn(f"a pair is left out: {error}")
         else:
             ground.append(views[0])
-            aerial.append(views[1])
+            aerial.append(parts(views[1], config.aerial)[0])
     if not ground:
         raise DataError(
             f"None of the {len(sample)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"

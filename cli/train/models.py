@@ -36,6 +36,15 @@ def import_checkpoint(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the preset.", show_default=False),
     ] = None,
+    stage_1: Annotated[
+        Path | None,
+        typer.Option(
+            "--stage-1",
+            metavar="FILE",
+            help="Stage 1's file, where FILE.pth is of TransGeo's stage 2.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Import an official checkpoint: strictly, and without executing code in it.
 
@@ -47,6 +56,8 @@ def import_checkpoint(
     check_file(file, CheckpointError)
     if parameters is not None:
         check_file(parameters, CheckpointError, "Check --parameters.")
+    if stage_1 is not None:
+        check_file(stage_1, CheckpointError, "Check --stage-1.")
     if settings and preset is None:
         raise ConfigError("--set changes a preset; name it with --preset.")
     if parameters is not None and preset is not None:
@@ -64,14 +75,14 @@ def import_checkpoint(
         described = load_preset(preset, settings or ())
         network = Network(described.model, described.ground, described.aerial)
     assumed = list[str]()
-    model = import_official(file, parameters or find_parameters(file), network, assumed.append)
+    model = import_official(file, parameters or find_parameters(file), network, assumed.append, stage_1)
     save_checkpoint(out, model, f"official release, {file.name}", replace=False)
     config: dict[str, object] = msgspec.to_builtins(model.config)
     ground, aerial = (model.specs[branch].preprocessing for branch in BRANCHES)
     shown = ", ".join(f"{name} {value}" for name, value in config.items() if not isinstance(value, dict))
     messages.print(
         f"Wrote {out}: {shown}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
-        f"{' polar' if aerial.polar else ''}.",
+        f"{' polar' if aerial.polar else ''}{f' with an overview of {aerial.overview}' if aerial.overview else ''}.",
         soft_wrap=True,
     )
     for each in assumed:

@@ -37,7 +37,7 @@ class BatchInvariance:
     order, and in the run that recall was measured by. `differing` counts the images of which a row has a cosine below
     0.9999, `mixed_up` the rows that are nearer to another image's row or changed towards one. `company_cosine`: the
     smallest between rows of one image in one place of a batch of one size, beside other images. `quantised`: whether a
-    rounding may decide an arg-max otherwise in a batch of another size.
+    rounding may decide an arg-max, or between two patches, otherwise in a batch of another size.
     """
 
     branch: Branch
@@ -86,15 +86,15 @@ def compare_batches(
         images=_COUNT,
         differing=int(differs.sum()),
         mixed_up=sum(_mixed_up(got, alone, images) for _, got in compared),
-        quantised=precision in QUANTISED,
+        quantised=precision in QUANTISED or embedder.spec.chooses,
     )
 
 
 def batch_fault(found: BatchInvariance) -> str | None:
     """What is wrong with rows compared so, in words; None where they do not depend on their batch.
 
-    In a quantised engine, fewer than half of the images may have another row in a batch of another size, none of them
-    far from its own. Written so that a NaN is a fault.
+    In a quantised engine, and in one that chooses patches, fewer than half of the images may have another row in a
+    batch of another size, none of them far from its own. Written so that a NaN is a fault.
     """
     sizes = ", ".join(map(str, found.batches))
     if not found.company_cosine >= SAME_COMPANY:

@@ -114,8 +114,7 @@ def check_batch_invariance(embedder: Embedder, precision: Precision, images: Ima
 
 
 def _noise(spec: BranchSpec) -> Images:
-    how = spec.preprocessing
-    return np.random.default_rng(0).integers(0, 256, (max(BATCHES), how.height, how.width, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (max(BATCHES), *spec.preprocessing.shape), np.uint8)
 
 
 def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:

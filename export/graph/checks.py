@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.calibration.operators import WEIGHTED
+from geodtr.export.cosines import cosines, counted
 from geodtr.export.graph.structure import QUANTISERS, SUMS, GraphError, behind_last, tensor_types
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder
@@ -39,9 +40,10 @@ def check_export(path: Path, reference: Embedder) -> None:
     how = reference.spec.preprocessing
     generator = np.random.default_rng(0)
     for batch in BATCHES:
-        images = generator.integers(0, 256, (batch, how.height, how.width, 3), np.uint8)
+        images = generator.integers(0, 256, (batch, *how.shape), np.uint8)
         got, expected = exported.embed(images), reference.embed(images)
-        typical, cosine = float(np.median(np.abs(got - expected))), float(np.sum(got * expected, axis=1).min())
+        typical = float(np.median(np.abs(got - expected)))
+        cosine = counted(cosines(expected, got), chooses=reference.spec.chooses)
         if not (typical <= TYPICAL_DIFFERENCE and cosine >= SMALLEST_COSINE):
             raise GraphError(
                 f"The exported {reference.spec.branch} branch differs from PyTorch by {typical:.1e} (cosine "
@@ -62,13 +64,14 @@ def check_ours(path: Path, spec: BranchSpec) -> None:
     gives = [(each.name, each.type.tensor_type.elem_type, *_sides(each)[1:]) for each in graph.output]
     kinds = {node.op_type for node in graph.node}
     if (
-        takes != [(INPUT, onnx.TensorProto.UINT8, how.height, how.width, 3)]
+        takes != [(INPUT, onnx.TensorProto.UINT8, *how.shape)]
         or gives != [(OUTPUT, onnx.TensorProto.FLOAT, spec.descriptor_size)]
         or "Conv" not in kinds
     ):
+        height, width, _ = how.shape
         raise GraphError(
-            f"{path} is not a graph that this project exported: those take {INPUT} uint8 [B, {how.height}, "
-            f"{how.width}, 3] and give {OUTPUT} float32 [B, {spec.descriptor_size}]. Export the checkpoint: "
+            f"{path} is not a graph that this project exported: those take {INPUT} uint8 [B, "
+            f"{height}, {width}, 3] and give {OUTPUT} float32 [B, {spec.descriptor_size}]. Export the checkpoint: "
             "geodtr-export export CKPT --out BUNDLE"
         )
 

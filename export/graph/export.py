@@ -26,7 +26,7 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
     import onnxslim
 
     network = _folded(copy.deepcopy(network).cpu().eval())
-    example = torch.zeros((_TRACED_BATCH, how.height, how.width, 3), dtype=torch.uint8)
+    example = torch.zeros((_TRACED_BATCH, *how.shape), dtype=torch.uint8)
     with _plain_attention(), _quiet():
         program = torch.onnx.export(
             network,

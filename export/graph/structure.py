@@ -60,6 +60,22 @@ def transport(graph: Any) -> list[Any]:
     return result
 
 
+def selection(graph: Any) -> list[Any]:
+    """The nodes that choose patches: from the product that gives the attention, itself left out, to the largest values.
+
+    Levels and keys are whole numbers, and half precision holds them up to 2,048 only.
+    """
+    producer = {name: node for node in graph.graph.node for name in node.output}
+    names = [node.input[0] for node in graph.graph.node if node.op_type == "TopK"]
+    result = list[Any]()
+    while names:
+        node = producer.get(names.pop())
+        if node is not None and node.op_type not in _PRODUCTS and node not in result:
+            result.append(node)
+            names += node.input
+    return result
+
+
 def without_rounding(graph: Any) -> Any:
     """A copy of a quantised `ModelProto` in which activations are not rounded; weights stay as they are."""
     exact = type(graph)()

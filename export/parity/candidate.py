@@ -11,7 +11,15 @@ from geodtr.export.parity.measures.audit import audit
 from geodtr.export.parity.measures.describing import describe, paths_of
 from geodtr.export.parity.measures.descriptors import compare_descriptors
 from geodtr.export.parity.measures.layers import layer_agreements
-from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
+from geodtr.export.parity.measures.stages import (
+    RUNS_BY,
+    Described,
+    as_written,
+    chain,
+    described,
+    discrete_steps,
+    same_graphs,
+)
 from geodtr.export.parity.remedy import Comparison, next_step
 from geodtr.export.parity.result import Candidate, CandidateEvidence, LayerAgreement
 from geodtr.export.parity.run import Run
@@ -65,9 +73,9 @@ def measure(
     model, bundle, exact = contender.model, contender.bundle, contender.exact
     way = _describe(run, asked, contender, track)
     engine = way[-1]
-    turned = flips(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
-    compared = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
-    stages = chain(run.descriptors, run.ranking, way, turned) if asked.stages else ()
+    steps = discrete_steps(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
+    compared = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, steps)
+    stages = chain(run.descriptors, run.ranking, way, steps) if asked.stages else ()
     ground, aerial = (
         batch_invariance(
             model.embedders[branch], paths_of(run.pair_set, branch), engine.descriptors[branch], model.precision

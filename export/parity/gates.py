@@ -3,7 +3,7 @@
 Knows figures; knows nothing of models or files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geodtr.export.build.batches import BatchInvariance, batch_fault
@@ -128,6 +128,7 @@ def judge(measured: Measured, limits: Limits) -> Gate:
     checks = (
         *(each.check for each in recalls),
         *(_cosine(branch, limits.least_cosine) for branch in measured.branches),
+        *(check for branch in measured.branches for check in _patches(branch, limits.least_cosine)),
         *(
             _promise(branch, limits.promised_cosine)
             for branch in measured.branches
@@ -225,8 +226,18 @@ def _evidence(worst: _Recall, limits: Limits, enough: int | None, *, accepted: b
 
 
 def _cosine(branch: BranchAgreement, least: float) -> Check:
-    words = f"{branch.branch}: smallest cosine {branch.smallest_cosine:.6f}, at least {least} is asked"
-    return Check("cosine", _verdict(branch.smallest_cosine >= least), words)
+    words = f"{branch.branch}: smallest cosine {branch.counted_cosine:.6f}, at least {least} is asked"
+    if branch.counted_cosine > branch.smallest_cosine:
+        words += f"; {branch.smallest_cosine:.6f} where a rounding may have exchanged patches"
+    return Check("cosine", _verdict(branch.counted_cosine >= least), words)
+
+
+def _patches(branch: BranchAgreement, least: float) -> Iterator[Check]:
+    """The descriptors apart from the choice of patches, where the graphs were compared."""
+    if branch.patches is not None:
+        cosine = branch.patches.smallest_cosine
+        words = f"{branch.branch}, float32's patches: smallest cosine {cosine:.6f}, at least {least} is asked"
+        yield Check("cosine", _verdict(cosine >= least), words)
 
 
 def _promise(branch: BranchAgreement, least: float) -> Check:

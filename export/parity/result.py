@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.build.batches import BatchInvariance
+from geodtr.export.graph.patches import PatchAgreement
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import Branch, Precision, Verdict
@@ -35,14 +36,20 @@ CheckName = Literal["recall", "cosine", "promise", "finite", "length", "batches"
 """What a gate looks at."""
 
 
+Discrete = float | PatchAgreement | None
+"""How the discrete step of two graphs agrees: an arg-max by the share that flips, or a choice of patches."""
+
+
 @dataclass(frozen=True, slots=True)
 class BranchAgreement:
     """How near one branch's descriptors are to another model's, image by image.
 
     `low_cosine` is the 1 % quantile: one image in a hundred is farther off. An image of which a descriptor is not
     finite counts with cosine 0. `norm_error` is the largest distance of a finite descriptor's length from 1. `nan` and
-    `infinite` count descriptors that hold such a value. `argmax_flips` is the share of positions where another channel
-    wins the saliency's arg-max, on the first images; None where the two are not both ONNX graphs, or have no arg-max.
+    `infinite` count descriptors that hold such a value. `counted_cosine`: the smallest that a limit is for, which
+    leaves out some images of a network that chooses patches (see `counted`). `argmax_flips` is the share of positions
+    where another channel wins the saliency's arg-max, and `patches` how the choice of patches agrees, on the first
+    images; None where the two are not both ONNX graphs, or have no such step.
     """
 
     branch: Branch
@@ -53,7 +60,9 @@ class BranchAgreement:
     norm_error: float
     nan: int
     infinite: int
+    counted_cosine: float
     argmax_flips: float | None = None
+    patches: PatchAgreement | None = None
 
 
 @dataclass(frozen=True, slots=True)

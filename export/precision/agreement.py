@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.export.cosines import cosines, counted
 from geodtr.export.graph.structure import without_rounding
 from geodtr.export.precision.cosine_selection import KEEP_COSINE
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
@@ -29,9 +30,9 @@ def check_agreement(
 ) -> None:
     """Compare `engine` with ONNX Runtime computing the ONNX file `graph` node by node, without fusion, in float32.
 
-    In a float precision all `images` must agree; in a quantised one their median must. There a single rounding can
-    change the arg-max of an image and rotate its descriptor by any angle, in the engine or in the graph, and neither is
-    wrong. A wrong engine is wrong on most images. Raises EngineDisagrees.
+    In a float precision all `images` must agree that count (see `counted`); in a quantised one their median must. There
+    a single rounding can change the arg-max of an image and rotate its descriptor by any angle, in the engine or in the
+    graph, and neither is wrong. A wrong engine is wrong on most images. Raises EngineDisagrees.
     """
     import onnx
 
@@ -41,12 +42,12 @@ def check_agreement(
 
     model = onnx.load(str(graph))
     as_written = embed(model)
-    cosines = np.sum(engine.embed(images) * as_written, axis=1)
+    cosine_of = cosines(as_written, engine.embed(images))
     if precision in _FLOAT:
-        name, cosine, least = "smallest", cosines.min(), _FLOAT[precision]
+        name, cosine, least = "smallest", counted(cosine_of, chooses=engine.spec.chooses), _FLOAT[precision]
     else:
         unrounded = np.sum(embed(without_rounding(model)) * as_written, axis=1)
-        name, cosine, least = "median", np.median(cosines), _least_median(unrounded, keep_cosine)
+        name, cosine, least = "median", np.median(cosine_of), _least_median(unrounded, keep_cosine)
     if not cosine >= least:
         raise EngineDisagrees(
             f"The compiled {engine.spec.branch} engine does not match its graph: the {name} cosine with "

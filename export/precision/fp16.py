@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geodtr.calibration.activations import Range
-from geodtr.export.graph.structure import QUANTISERS, SUMS, GraphError, before_first, behind_last, transport
+from geodtr.export.graph.structure import QUANTISERS, SUMS, GraphError, before_first, behind_last, selection, transport
 
 LARGEST = 65504.0
 
@@ -12,15 +12,15 @@ LARGEST = 65504.0
 def to_fp16(graph: Any) -> Any:
     """A `ModelProto` with half-precision weights and arithmetic for float32 ones; the given graph is left as it is.
 
-    Float32 stay the normalisation of pixels, LayerNorm, GroupNorm, softmax, transport plans, and L2 norms: the final
-    one's sum of squares passes 65,504 on real images. Integers stay what they are: of Q/DQ nodes the scales become
-    half, and with them, from opset 19 on, what these nodes read and give (ONNX, DequantizeLinear: the output has the
-    type of the scale).
+    Float32 stay the normalisation of pixels, LayerNorm, GroupNorm, softmax, transport plans, maps that choose patches,
+    and L2 norms: the final one's sum of squares passes 65,504 on real images. Integers stay what they are: of Q/DQ
+    nodes the scales become half, and with them, from opset 19 on, what these nodes read and give (ONNX,
+    DequantizeLinear: the output has the type of the scale).
     """
     import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    islands = [*before_first(graph, "Conv"), *behind_last(graph), *transport(graph)]
+    islands = [*before_first(graph, "Conv"), *behind_last(graph), *transport(graph), *selection(graph)]
     # The one that quantises pixels is no part of their normalisation: between it and the convolution nothing may stand.
     islands = [node for node in islands if node.op_type not in QUANTISERS]
     converted = convert_float_to_float16(

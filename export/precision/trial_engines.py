@@ -172,7 +172,7 @@ class Workbench:
     def _load(self, branch: Branch, track: Track) -> Images:
         paths = self._pairs.paths("ground") if branch == "ground" else self._pairs.references
         how = self._exported.manifest.engine(branch).spec.preprocessing
-        images, row = np.empty((len(paths), how.height, how.width, 3), np.uint8), 0
+        images, row = np.empty((len(paths), *how.shape), np.uint8), 0
         for batch in track(load_batches(paths, how, _BATCH), f"Reading {branch} images", -(-len(paths) // _BATCH)):
             images[row : row + len(batch)] = batch
             row += len(batch)

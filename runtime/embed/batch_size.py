@@ -25,7 +25,7 @@ def largest_batch(embedder: Embedder, milliseconds: float, most: int = MOST) -> 
     image takes longer.
     """
     how = embedder.spec.preprocessing
-    images = np.random.default_rng(0).integers(0, 256, (1, how.height, how.width, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (1, *how.shape), np.uint8)
     one = _call(embedder, images)
     if one > milliseconds:
         raise ConfigError(

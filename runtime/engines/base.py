@@ -73,7 +73,7 @@ class Port:
 def check_ports(takes: Sequence[Port], gives: Sequence[Port], spec: BranchSpec, name: Path) -> None:
     """Raise BundleError unless an engine takes and gives exactly what its manifest states, in any batch size."""
     how = spec.preprocessing
-    expected = [Port(INPUT, "uint8", (None, how.height, how.width, 3))]
+    expected = [Port(INPUT, "uint8", (None, *how.shape))]
     returned = [Port(OUTPUT, "float32", (None, spec.descriptor_size))]
     if (list(takes), list(gives)) != (expected, returned):
         raise BundleError(
@@ -102,10 +102,11 @@ def explained(library: str, name: Path) -> Iterator[None]:
 def check_images(images: Images, spec: BranchSpec) -> None:
     """Raise ImageError unless `images` are what an engine takes, uint8 [B, H, W, 3] of its branch's size."""
     how = spec.preprocessing
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (how.height, how.width, 3):
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != how.shape:
+        height, width, _ = how.shape
         form = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
         raise ImageError(
-            f"The {spec.branch} engine takes preprocessed images, uint8 [B, {how.height}, {how.width}, 3]; given is "
+            f"The {spec.branch} engine takes preprocessed images, uint8 [B, {height}, {width}, 3]; given is "
             f"{form}. geodtr.embed takes files, and pixels of any size."
         )
 

@@ -1,6 +1,7 @@
 """The one preprocessing function, for training, calibration, evaluation and run time alike."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,11 +20,17 @@ _RESIZES = {"area": resize_area, "opencv-linear-exact": resize_linear_exact}
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> Images:
-    """RGB of any size -> uint8 RGB [how.height, how.width, 3], not yet normalised.
+    """RGB of any size -> uint8 RGB of `how.shape`, not yet normalised.
 
     Bilinear resizing is Pillow's filter, which averages when it shrinks: a resize without antialiasing is another input
     and costs recall. Raises ImageError when a tile for the polar transform is not square.
     """
+    if how.overview:
+        both = np.zeros(how.shape, np.uint8)
+        for part in parts(both, how):
+            height, width, _ = part.shape
+            part[:] = preprocess(image, msgspec.structs.replace(how, height=height, width=width, overview=0))
+        return both
     if how.polar:
         return polar_transform(pixels_in_place(image), how.height, how.width, stretch=how.stretch)
     first, last = (round(share * image.height) for share in how.rows)
@@ -35,6 +42,12 @@ def preprocess(image: Image.Image, how: Preprocessing) -> Images:
         # Pillow's crop refuses what it takes for a bomb, which a mosaic in memory may be as large as.
         image = Image.fromarray(np.asarray(image)[top:bottom])
     return np.asarray(image.resize((how.width, how.height), Image.Resampling.BILINEAR))
+
+
+def parts(pixels: Any, how: Preprocessing) -> tuple[Any, ...]:
+    """Views of the image, and of its overview if it has one, in an array or tensor [..., H, W, 3] of inputs."""
+    image = pixels[..., : how.width, :]
+    return (image, pixels[..., : how.overview, how.width :, :]) if how.overview else (image,)
 
 
 def load_image(path: Path, how: Preprocessing) -> Images:
@@ -72,5 +85,5 @@ def _check_prepared(note: str, image: Image.Image, wanted: Geometry) -> None:
             f"it was prepared as {describe(prepared)}, and {describe(wanted)} is needed. Use the original images, or "
             "prepare them for this model: geodtr-export data prepare SPEC --preset NAME --out FOLDER"
         )
-    if image.size != (prepared.width, prepared.height):
+    if (image.height, image.width, 3) != prepared.shape:
         raise ImageError(f"its text {PREPARED_KEY} is {note}, but it has {image.width}x{image.height} pixels.")

@@ -85,14 +85,13 @@ def _write_branch(bundle: Bundle, branch: Branch, folder: Path, options: TritonO
     version = folder / "1"
     version.mkdir(parents=True)
     shutil.copyfile(bundle.path / (plan or entry).file, version / ("model.onnx" if plan is None else "model.plan"))
-    size = entry.spec.preprocessing
     most = options.max_batch if plan is None or how is None else min(options.max_batch, how.max_batch)
     _write_config(
         folder,
         {"backend": "onnxruntime"} if plan is None else {"platform": "tensorrt_plan"},
         most,
         options.delay_us,
-        inputs=[(INPUT, "TYPE_UINT8", [size.height, size.width, 3], "")],
+        inputs=[(INPUT, "TYPE_UINT8", list(entry.spec.preprocessing.shape), "")],
         outputs=[(OUTPUT, "TYPE_FP32", [entry.spec.descriptor_size], "")],
     )
 

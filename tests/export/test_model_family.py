@@ -30,7 +30,7 @@ from geodtr.training.models.geodtr_plus import GeoDTRPlusConfig
 from geodtr.training.models.registry import build_model
 
 PRESETS = (
-    *("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo"),
+    *("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo", "world-transgeo-stage2"),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("world-cvft", "world-dsm")),
 )
 
@@ -48,9 +48,11 @@ class Exported:
 @pytest.fixture(scope="module", params=PRESETS)
 def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp(request.param)
-    config = load_preset(request.param, ["recipe.epochs=1"])
-    train_set = world.train_set.first(96)
-    checkpoint = train(config, train_set, root / "run")
+    train_set, settings = world.train_set.first(96), ["recipe.epochs=1"]
+    first = request.param.removesuffix("-stage2")
+    if first != request.param:
+        settings.append(f"recipe.start={train(load_preset(first, settings), train_set, root / 'stage1')}")
+    checkpoint = train(load_preset(request.param, settings), train_set, root / "run")
     pairs = world.test_set.first(120)
     return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), pairs)
 
@@ -61,14 +63,20 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
 ) -> None:
     plan = plan_of(precision, Calibration(pool_of(exported.pairs), images=32))
     bundle = build_engine(BuildRequest(exported.onnx.path, tmp_path / precision, plan=plan))
-    gates = Gates(accept_undecided=True)
+    gates = Gates({"int8": 2.0}, accept_undecided=True)  # one of 120 pairs is 0.8 points
     (found,) = compare(
         open_model(exported.checkpoint), [open_model(bundle.path)], exported.pairs, gates=gates
     ).candidates
     assert found.gate.verdict == "passed", found.gate.reasons
     smallest = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.98}[precision]
     for branch in found.branches:
-        assert branch.smallest_cosine > smallest
+        assert branch.counted_cosine > smallest
+        if exported.preset.endswith("-stage2") and branch.branch == "aerial":
+            assert branch.patches is not None
+            assert branch.patches.others < 0.1
+            assert branch.patches.smallest_cosine > smallest
+        else:
+            assert branch.patches is None
     if precision == "int8":
         quantised = bundle.manifest.quantisation
         assert quantised is not None
@@ -117,8 +125,9 @@ def test_the_manifest_holds_what_the_model_does_to_images(exported: Exported) ->
     wanted: dict[str, Preprocessing] = {"ground": config.ground, "aerial": config.aerial}
     for branch in BRANCHES:
         assert exported.onnx.manifest.engine(branch).spec.preprocessing == wanted[branch]
-    graph = onnx.load(str(exported.onnx.path / "ground.onnx")).graph
-    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        graph = onnx.load(str(exported.onnx.path / f"{branch}.onnx")).graph
+        assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        assert [side.dim_value for side in graph.input[0].type.tensor_type.shape.dim][1:] == list(wanted[branch].shape)
 
 
 def test_evaluate_takes_it_as_any_checkpoint(exported: Exported, cli: Callable[..., Outcome]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from conftest import Outcome
 from official import FIGURES
 from torch import Tensor, nn
+from transgeo_files import EXCEPTIONS, SMALL, network_of, save, timm_names
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
@@ -21,7 +23,6 @@ from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.importers.base import Network
 from geodtr.training.models.official import import_official
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
 from geodtr.training.sharpness import climbed
@@ -31,50 +32,17 @@ INPUTS: dict[Branch, tuple[str, int, int]] = {
     "ground": ("transgeo-ground", 112, 616),
     "aerial": ("transgeo-aerial", 256, 256),
 }
-SMALL = TransGeoConfig(width=64, layers=2, heads=1, feed_forward=32, descriptor_size=16)
-
-
-def _sharper(x: official.Values) -> official.Values:
-    weights = official.scaled(x / np.sqrt(x.shape[1]), 1)
-    attending = 2 * len(weights) // 3
-    weights[:attending] = official.scaled(weights[:attending], 1.25)
-    return weights
-
-
-def _visible(x: official.Values) -> official.Values:
-    return official.scaled(0.02 * x, 25)
-
-
-EXCEPTIONS: official.Exceptions = {
-    "attn.qkv.weight": _sharper,
-    "pos_embed": _visible,
-    "cls_token": _visible,
-    "dist_token": _visible,
-}
-
-
-def _network(preset: str = "transgeo-cvusa") -> Network:
-    config = load_preset(preset)
-    return Network(config.model, config.ground, config.aerial)
-
-
-def _save(path: Path, weights: dict[str, Tensor]) -> Path:
-    """A file as the official script writes it, with a number of NumPy's in it."""
-    state = {f"module.{name}": tensor for name, tensor in weights.items()}
-    content = {"epoch": 99, "state_dict": state, "best_acc1": np.float64(94.08), "optimizer": {"state": {}}}
-    torch.save(content, path)
-    return path
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = official.state_dict(official.shapes_of("transgeo"), EXCEPTIONS)
-    return _save(tmp_path_factory.mktemp("release") / "model_best.pth.tar", weights)
+    return save(tmp_path_factory.mktemp("release") / "model_best.pth.tar", weights)
 
 
 @pytest.fixture(scope="module")
 def model(release: Path) -> TransGeo:
-    imported = import_official(release, network=_network())
+    imported = import_official(release, network=network_of("transgeo-cvusa"))
     assert isinstance(imported, TransGeo)
     return imported
 
@@ -191,7 +159,7 @@ def test_the_schedule_is_the_official_one() -> None:
 def test_what_no_file_records_is_asked_for_by_name(
     tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Outcome]
 ) -> None:
-    path = _save(tmp_path / "checkpoint.pth.tar", _timm_names(SMALL, _network()))
+    path = save(tmp_path / "checkpoint.pth.tar", timm_names(SMALL, network_of("transgeo-cvusa")))
     message = refused("import-checkpoint", path, "--out", tmp_path / "a.safetensors")
     assert "--preset transgeo-cvusa or --preset transgeo-cvact" in message
     assert '--set "model.width=64" --set "model.layers=2"' in message
@@ -206,27 +174,14 @@ def test_what_no_file_records_is_asked_for_by_name(
 
 
 def test_a_file_for_vigor_is_recognised_by_its_shapes(tmp_path: Path) -> None:
-    vigor = _network("transgeo-vigor")
-    imported = import_official(_save(tmp_path / "v.pth.tar", _timm_names(SMALL, vigor)))
+    vigor = network_of("transgeo-vigor")
+    imported = import_official(save(tmp_path / "v.pth.tar", timm_names(SMALL, vigor)))
     assert (imported.config, imported.specs["aerial"].preprocessing.geometry) == (SMALL, vigor.aerial.geometry)
-
-
-@pytest.mark.parametrize(("preset", "side"), [("transgeo-cvusa", 320), ("transgeo-vigor", 400)])
-def test_stage_2_is_refused_by_name(tmp_path: Path, preset: str, side: int) -> None:
-    config = load_preset(preset, [f"aerial.height={side}", f"aerial.width={side}"])
-    second = Network(SMALL, config.ground, config.aerial)
-    path = _save(tmp_path / "stage2.pth.tar", _timm_names(SMALL, second))
-    first = Network(SMALL, config.ground, _network(preset).aerial)
-    for network in (None, first):
-        with pytest.raises(CheckpointError, match=r"stage 2 .* Import the checkpoint of stage 1"):
-            import_official(path, network=network)
-    # A preset may describe a network that sees all of a larger image.
-    assert import_official(path, network=second).specs["aerial"].preprocessing.height == side
 
 
 @pytest.mark.parametrize("damage", ["missing", "unexpected", "shape", "sibling"])
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
-    weights = _timm_names(SMALL, _network())
+    weights = timm_names(SMALL, network_of("transgeo-cvusa"))
     if damage == "missing":
         del weights["reference_net.dist_token"]
         expected = "aerial.tokens.learned is missing"
@@ -239,39 +194,6 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
     else:
         weights = {f"model_grd.{name}": tensor for name, tensor in weights.items()}
         expected = "L2LTR; the preset describes another model"
-    network = Network(SMALL, _network().ground, _network().aerial)
+    network = replace(network_of("transgeo-cvusa"), config=SMALL)
     with pytest.raises(CheckpointError, match=expected.replace(".", r"\.")):
-        import_official(_save(tmp_path / "damaged.pth", weights), network=network)
-
-
-def _timm_names(config: TransGeoConfig, network: Network) -> dict[str, Tensor]:
-    """A network's weights under the release's names, written apart from the importer."""
-    inner = {
-        "attention_norm": "norm1",
-        "feed_forward_norm": "norm2",
-        "attention.out": "attn.proj",
-        "feed_forward.0": "mlp.fc1",
-        "feed_forward.3": "mlp.fc2",
-    }
-    weights = TransGeo(config, network.ground, network.aerial).state_dict()
-    renamed = {}
-    for name, tensor in weights.items():
-        branch, _, rest = name.partition(".")
-        prefix = "query_net" if branch == "ground" else "reference_net"
-        path, _, last = rest.rpartition(".")
-        if path.startswith("layers."):
-            _, layer, path = path.split(".", 2)
-            if path == "attention.query":
-                parts = [weights[name.replace("query", part)] for part in ("query", "key", "value")]
-                renamed[f"{prefix}.blocks.{layer}.attn.qkv.{last}"] = torch.cat(parts)
-            elif path in inner:
-                renamed[f"{prefix}.blocks.{layer}.{inner[path]}.{last}"] = tensor
-        elif rest == "tokens.learned":
-            renamed[f"{prefix}.cls_token"], renamed[f"{prefix}.dist_token"] = tensor.split(1, dim=1)
-        elif rest == "tokens.position":
-            renamed[f"{prefix}.pos_embed"] = tensor
-        else:
-            path = {"tokens.embedding": "patch_embed.proj", "distillation_head": "head_dist"}.get(path, path)
-            renamed[f"{prefix}.{path}.{last}"] = tensor
-    # Two views of one tensor would share their values in a file.
-    return {name: tensor.clone() for name, tensor in renamed.items()}
+        import_official(save(tmp_path / "damaged.pth", weights), network=network)

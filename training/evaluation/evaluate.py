@@ -22,12 +22,14 @@ class DescriptorPair:
     """Descriptors of a pair set: `ground` float32 [pairs, D], `aerial` float32 [references, D].
 
     `scorer` compares them. `pair_set` holds the readable pairs; `pair_set.skipped` holds the unreadable images.
+    `chooses` names the branches whose network chooses the patches that it sees.
     """
 
     pair_set: PairSet
     ground: Descriptors
     aerial: Descriptors
     scorer: Correlation | None = None
+    chooses: frozenset[Branch] = frozenset()
 
     def __getitem__(self, branch: Branch) -> Descriptors:
         return self.ground if branch == "ground" else self.aerial

@@ -40,7 +40,11 @@ _BRANCHES = ("model_grd", "model_sat")
 
 
 def import_official(
-    path: Path, parameters: Path | None = None, network: Network | None = None, notice: Notice = lambda _text: None
+    path: Path,
+    parameters: Path | None = None,
+    network: Network | None = None,
+    notice: Notice = lambda _text: None,
+    stage_1: Path | None = None,
 ) -> Model:
     """Build the model of an official checkpoint and load its weights strictly, without executing code.
 
@@ -52,6 +56,8 @@ def import_official(
         The network that the file belongs to, where neither shapes nor parameters tell; without it, it is inferred.
     notice
         Called with each thing that had to be assumed.
+    stage_1
+        Checkpoint of the first stage, for a model that needs two: TransGeo's stage 2.
 
     Raises
     ------
@@ -66,7 +72,7 @@ def import_official(
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
     importer.refuse(tensors, network, path)
     network = network or importer.infer(tensors, parameters, path, notice)
-    converted = importer.convert(tensors, network.config)
+    converted = {**importer.convert(tensors, network.config), **_first_stage(importer, network, stage_1, path)}
     shapes = {name: tensor.shape for name, tensor in converted.items()}
     check_fits(network.config, network.ground, network.aerial, shapes, path)
     model = build_model(network.config, network.ground, network.aerial)
@@ -74,6 +80,26 @@ def import_official(
     if network.unknown is not None:  # last: a wrong key or parameter is the better message
         raise CheckpointError(network.unknown)
     return model.eval()
+
+
+def _first_stage(importer: Importer, network: Network, stage_1: Path | None, path: Path) -> Mapping[str, Tensor]:
+    """What the network takes from the file of its first stage. Raises CheckpointError when there is one too few, or
+    one too many.
+    """
+    first = importer.first_stage(network)
+    if first is None:
+        if stage_1 is not None:
+            raise CheckpointError(
+                f"{path} is no checkpoint of TransGeo's stage 2, which alone needs another one. Leave --stage-1 out, "
+                "or give stage 2's file first."
+            )
+        return {}
+    if stage_1 is None:
+        raise CheckpointError(
+            f"{path} is a checkpoint of {importer.title}'s stage 2: its aerial network sees a share of the patches, "
+            "which stage 1 chooses for each tile. Give stage 1's checkpoint too: --stage-1 FILE"
+        )
+    return importer.from_first_stage(import_official(stage_1, network=first).state_dict(), network.config)
 
 
 def find_parameters(path: Path) -> Path | None:

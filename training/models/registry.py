@@ -16,8 +16,9 @@ from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
 from geodtr.training.models.safa import Safa, SafaConfig
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
+from geodtr.training.models.transgeo_stage2 import TransGeoStage2, TransGeoStage2Config
 
-Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | Cvft | Dsm
+Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | TransGeoStage2 | Cvft | Dsm
 ModelConfig = (
     GeoDTRConfig
     | GeoDTRPlusConfig
@@ -25,6 +26,7 @@ ModelConfig = (
     | SafaConfig
     | L2LTRConfig
     | TransGeoConfig
+    | TransGeoStage2Config
     | CvftConfig
     | DsmConfig
 )
@@ -37,6 +39,7 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     SafaConfig: Safa,
     L2LTRConfig: L2LTR,
     TransGeoConfig: TransGeo,
+    TransGeoStage2Config: TransGeoStage2,
     CvftConfig: Cvft,
     DsmConfig: Dsm,
 }
@@ -47,6 +50,11 @@ _DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_un
 
 def build_model(config: ModelConfig, ground: Preprocessing, aerial: Preprocessing) -> Model:
     """A network with freshly initialised weights. Raises ConfigError when it does not fit the input size."""
+    if ground.overview or (aerial.overview and not isinstance(config, TransGeoStage2Config)):
+        raise ConfigError(
+            'Only the aerial branch of the model "transgeo-stage2" takes an overview. Set ground.overview=0, and '
+            "aerial.overview=0 for another model."
+        )
     return _MODELS[type(config)](config, ground, aerial)
 
 

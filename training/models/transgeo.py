@@ -1,5 +1,7 @@
 """TransGeo: a vision transformer per view, without polar transform. Stage 1, which sees the whole image.
 
+Stage 2 is in transgeo_stage2.py.
+
 Source: Zhu et al., "TransGeo: Transformer Is All You Need for Cross-view Image Geo-localization", CVPR 2022, and its
 release. The defaults are the release's DeiT-S, distilled. Works on normalised images; files, losses and training are
 out of scope.
@@ -47,9 +49,14 @@ class TransGeoBranch(nn.Module):
         for head in (self.head, self.distillation_head):
             initialise(head)
 
+    def seen(self, images: Tensor) -> Tensor:
+        """The tokens that the layers read: all of the image."""
+        tokens: Tensor = self.tokens(images)
+        return tokens
+
     def raw(self, images: Tensor) -> Tensor:
         """The release's output: [B, D], not of unit length."""
-        learned = self.norm(self.layers(self.tokens(images))[:, :LEARNED])
+        learned = self.norm(self.layers(self.seen(images))[:, :LEARNED])
         # Rows of one token each keep the products of matrices, as all others are, which the exporter writes alike.
         both = self.head(learned[:, :1]) + self.distillation_head(learned[:, 1:])
         descriptors: Tensor = both.squeeze(1) / 2
@@ -69,10 +76,15 @@ class TransGeo(TwoNetworks[TransGeoBranch]):
 
 def positions(patch: int, preprocessing: Preprocessing) -> int:
     """Number of patches for this input size. Raises ConfigError when there is none."""
-    number = (preprocessing.height // patch) * (preprocessing.width // patch)
-    if not number:
+    rows, columns = grid(patch, preprocessing.height, preprocessing.width)
+    return rows * columns
+
+
+def grid(patch: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of patches in an image. Raises ConfigError when there are none."""
+    if not (height // patch and width // patch):
         raise ConfigError(
-            f"An input of {preprocessing.height}x{preprocessing.width} holds no patch of {patch}x{patch} pixels. Use "
-            "larger images, or a smaller model.patch."
+            f"An input of {height}x{width} holds no patch of {patch}x{patch} pixels. Use larger images, or a smaller "
+            "model.patch."
         )
-    return number
+    return height // patch, width // patch

@@ -163,7 +163,7 @@ def _inspected(plan: Path, graph: Path, spec: BranchSpec, how: TensorRtEntry, cu
             )
         # Without a batch size the inspector reports no types.
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        context.set_input_shape(INPUT, (how.opt_batch, spec.preprocessing.height, spec.preprocessing.width, 3))
+        context.set_input_shape(INPUT, (how.opt_batch, *spec.preprocessing.shape))
         inspector = engine.create_engine_inspector()
         inspector.execution_context = context
         return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -113,7 +113,7 @@ def _configured(builder: "trt.Builder", spec: BranchSpec, how: TensorRtEntry, lo
     if how.compute_capabilities:
         set_targets(config, how.compute_capabilities)
     profile = builder.create_optimization_profile()
-    size = (spec.preprocessing.height, spec.preprocessing.width, 3)
+    size = spec.preprocessing.shape
     profile.set_shape(INPUT, (how.min_batch, *size), (how.opt_batch, *size), (how.max_batch, *size))
     config.add_optimization_profile(profile)
     return config

@@ -5,29 +5,28 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.export.cosines import cosines, finite_rows
-from geodtr.export.parity.result import BranchAgreement
+from geodtr.export.cosines import cosines, counted, finite_rows
+from geodtr.export.graph.patches import PatchAgreement
+from geodtr.export.parity.result import BranchAgreement, Discrete
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.spec import Descriptors
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _LOW = 0.01
 
 
 def agreements(
-    expected: DescriptorPair, got: DescriptorPair, flips: Mapping[Branch, float | None]
+    expected: DescriptorPair, got: DescriptorPair, steps: Mapping[Branch, Discrete]
 ) -> tuple[BranchAgreement, BranchAgreement]:
-    """Of both branches, ground first. `flips`: of the arg-max, measured elsewhere on graphs, by branch where known."""
+    """Of both branches, ground first. `steps`: the discrete ones, measured on graphs elsewhere, by branch if known."""
     ground, aerial = (
-        agreement(branch, cosines(expected[branch], got[branch]), got[branch], flips.get(branch)) for branch in BRANCHES
+        agreement(branch, cosines(expected[branch], got[branch]), got, steps.get(branch)) for branch in BRANCHES
     )
     return ground, aerial
 
 
-def agreement(
-    branch: Branch, cosine: NDArray[np.float64], got: Descriptors, argmax_flips: float | None
-) -> BranchAgreement:
-    """Sum up the `cosine` [N] of each row of `got` with its counterpart, and how far the rows are from unit ones."""
+def agreement(branch: Branch, cosine: NDArray[np.float64], pair: DescriptorPair, step: Discrete) -> BranchAgreement:
+    """Sum up the `cosine` [N] of each row of `pair` with its counterpart, and how far the rows are from unit ones."""
+    got = pair[branch]
     lengths = np.linalg.norm(got[finite_rows(got)], axis=1)
     return BranchAgreement(
         branch=branch,
@@ -38,5 +37,7 @@ def agreement(
         norm_error=float(np.abs(lengths - 1).max(initial=0)),
         nan=int(np.isnan(got).any(axis=1).sum()),
         infinite=int(np.isinf(got).any(axis=1).sum()),
-        argmax_flips=argmax_flips,
+        counted_cosine=counted(cosine, chooses=branch in pair.chooses),
+        argmax_flips=step if isinstance(step, float) else None,
+        patches=step if isinstance(step, PatchAgreement) else None,
     )

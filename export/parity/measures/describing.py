@@ -35,16 +35,17 @@ def describe(
         for branch in BRANCHES
     }
     scorers = [model.ground.spec.scorer for model in models]
+    choosing = [frozenset(branch for branch in BRANCHES if model[branch].spec.chooses) for model in models]
     if not bad:
         return [
-            DescriptorPair(pair_set, ground, aerial, scorer)
-            for ground, aerial, scorer in zip(rows_of["ground"], rows_of["aerial"], scorers, strict=True)
+            DescriptorPair(pair_set, *rows)
+            for rows in zip(rows_of["ground"], rows_of["aerial"], scorers, choosing, strict=True)
         ]
     left = pair_set.without(bad.values())
     kept = (
         [select_rows(rows, paths[branch], paths_of(left, branch)) for rows in rows_of[branch]] for branch in BRANCHES
     )
-    return [DescriptorPair(left, *rows) for rows in zip(*kept, scorers, strict=True)]
+    return [DescriptorPair(left, *rows) for rows in zip(*kept, scorers, choosing, strict=True)]
 
 
 def paths_of(pair_set: PairSet, branch: Branch) -> list[Path]:

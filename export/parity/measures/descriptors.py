@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geodtr.export.cosines import cosines
 from geodtr.export.parity.measures.agreement import agreement
 from geodtr.export.parity.measures.pairings import pairing, ranking
-from geodtr.export.parity.result import BranchAgreement, Pairing, PairingName
+from geodtr.export.parity.result import BranchAgreement, Discrete, Pairing, PairingName
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Ranking
 from geodtr.training.evaluation.evaluate import DescriptorPair
@@ -33,11 +33,11 @@ def compare_descriptors(
     before_ranking: Ranking,
     after: DescriptorPair,
     after_ranking: Ranking,
-    flips: Mapping[Branch, float | None],
+    steps: Mapping[Branch, Discrete],
 ) -> Compared:
     """Compare `after` with `before`, the reference's; each ranking is for the model's own queries in its own gallery.
 
-    `flips`: share of arg-max flips by branch, where known.
+    `steps`: how the discrete step of each branch agrees, where known.
     """
     pair_set = before.pair_set
     rankings: dict[PairingName, Ranking] = {
@@ -47,7 +47,7 @@ def compare_descriptors(
     }
     own, queries, gallery = (pairing(name, before_ranking, rankings[name], pair_set.tiles) for name in rankings)
     cosine = {branch: cosines(before[branch], after[branch]) for branch in BRANCHES}
-    ground, aerial = (agreement(branch, cosine[branch], after[branch], flips.get(branch)) for branch in BRANCHES)
+    ground, aerial = (agreement(branch, cosine[branch], after, steps.get(branch)) for branch in BRANCHES)
     return Compared(
         branches=(ground, aerial),
         pairings=(own, queries, gallery),

@@ -15,10 +15,11 @@ import numpy as np
 
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.graph.argmax import argmax_flips
+from geodtr.export.graph.patches import compare_patches
 from geodtr.export.model import Model
 from geodtr.export.parity.measures.agreement import agreements
 from geodtr.export.parity.measures.pairings import change, ranking
-from geodtr.export.parity.result import Stage, StageName
+from geodtr.export.parity.result import Discrete, Stage, StageName
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
@@ -83,13 +84,13 @@ def same_graphs(one: Bundle, other: Bundle) -> bool:
     return all(one.manifest.engine(branch).sha256 == other.manifest.engine(branch).sha256 for branch in BRANCHES)
 
 
-def flips(exact: Bundle, typed: Bundle, pair_set: PairSet) -> dict[Branch, float | None]:
-    """By branch, the share of positions where another channel wins the saliency's arg-max than in the float32 graph, on
-    the set's first images; None where the two take other images, there is no arg-max, or onnx is not installed.
+def discrete_steps(exact: Bundle, typed: Bundle, pair_set: PairSet) -> dict[Branch, Discrete]:
+    """By branch, how the arg-max or the choice of patches agrees with the float32 graph's on the set's first images;
+    None where the two take other images, there is no such step, or onnx is not installed.
     """
-    shares: dict[Branch, float | None] = dict.fromkeys(BRANCHES)
+    steps: dict[Branch, Discrete] = dict.fromkeys(BRANCHES)
     if find_spec("onnx") is None:
-        return shares
+        return steps
     import onnx
 
     for branch in BRANCHES:
@@ -98,28 +99,29 @@ def flips(exact: Bundle, typed: Bundle, pair_set: PairSet) -> dict[Branch, float
             paths = pair_set.images(branch)[:_SAMPLE]
             images = np.concatenate(list(load_batches(paths, how, _SAMPLE)))
             before, after = (onnx.load(str(_graph(bundle, branch))) for bundle in (exact, typed))
-            shares[branch] = argmax_flips(before, after, images, "none")
-    return shares
+            patches = compare_patches(before, after, images, "none")
+            steps[branch] = argmax_flips(before, after, images, "none") if patches is None else patches
+    return steps
 
 
 def chain(
     reference: DescriptorPair,
     before: Ranking,
     described: Sequence[Described],
-    typed_flips: Mapping[Branch, float | None],
+    typed_steps: Mapping[Branch, Discrete],
 ) -> tuple[Stage, ...]:
     """Each stage held against the reference, which ranks as `before`, and against the stage before it."""
     stages = list[Stage]()
     previous, previous_ranking = reference, before
     for each in described:
-        own_flips = typed_flips if each.name == "typed" else {}
+        own_steps = typed_steps if each.name == "typed" else {}
         stages.append(
             Stage(
                 name=each.name,
                 runs_by=each.runs_by,
                 recall=recall(each.ranking),
                 from_reference=agreements(reference, each.descriptors, {}),
-                from_previous=agreements(previous, each.descriptors, own_flips),
+                from_previous=agreements(previous, each.descriptors, own_steps),
                 change=change("R@1", 1, before, each.ranking),
                 step=change("R@1", 1, previous_ranking, each.ranking),
             )

@@ -90,7 +90,7 @@ def open_plan(engine: EngineFiles, backend: BackendEntry, how: TensorRtEntry, lo
         error = log.failed(f"{log.library.name} refuses it")
         raise error if isinstance(error, UserError) else BundleError(refusal(engine, backend, str(error)))
     takes_images, *gives = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
-    size = (engine.spec.preprocessing.height, engine.spec.preprocessing.width, 3)
+    size = engine.spec.preprocessing.shape
     takes = [(batch, *size) for batch in (how.min_batch, how.opt_batch, how.max_batch)]
     if (
         takes_images != INPUT

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
@@ -223,7 +224,7 @@ class _Batch:
     def __init__(self, lane: _Lane, index: int, size: int) -> None:
         plans = lane.plans
         spec, how = plans.specs[index], plans.specs[index].preprocessing
-        self.images = lane.host_images[: size * _image_bytes(spec)].reshape(size, how.height, how.width, 3)
+        self.images = lane.host_images[: size * _image_bytes(spec)].reshape(size, *how.shape)
         self.rows = lane.host_rows[: size * _row_bytes(spec)].view(np.float32).reshape(size, spec.descriptor_size)
         self._lane = lane
         with plans.making:
@@ -279,7 +280,7 @@ def _file(engine: EngineFiles) -> Path:
 
 
 def _image_bytes(spec: BranchSpec) -> int:
-    return spec.preprocessing.height * spec.preprocessing.width * 3
+    return prod(spec.preprocessing.shape)
 
 
 def _row_bytes(spec: BranchSpec) -> int:

@@ -45,15 +45,11 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, tokens: Tensor, keys_from: Tensor) -> Tensor:
-        query, key, value = map(self._split, (self.query(tokens), self.key(keys_from), self.value(tokens)))
+        parts = (self.query(tokens), self.key(keys_from), self.value(tokens))
+        query, key, value = (split_heads(part, self.heads) for part in parts)
         mixed = F.scaled_dot_product_attention(query, key, value)
         attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return attended
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """[B, N, C] -> [B, heads, N, C / heads]."""
-        batch, number, width = tokens.shape
-        return tokens.view(batch, number, self.heads, width // self.heads).transpose(1, 2)
 
 
 class Layer(nn.Module):
@@ -83,6 +79,12 @@ class Layer(nn.Module):
         """The second half of the layer."""
         fed: Tensor = tokens + self.feed_forward(self.feed_forward_norm(tokens))
         return fed
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """[B, N, C] -> [B, heads, N, C / heads]."""
+    batch, number, width = tokens.shape
+    return tokens.view(batch, number, heads, width // heads).transpose(1, 2)
 
 
 def initialise(linear: nn.Linear) -> None:

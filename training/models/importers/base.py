@@ -72,6 +72,16 @@ class Importer(ABC):
         del config
         return tensors
 
+    def first_stage(self, network: Network) -> Network | None:
+        """The network of the first stage, in a file of its own, that `network` cannot do without; None without one."""
+        del network
+        return None
+
+    def from_first_stage(self, tensors: Tensors, config: ModelConfig) -> Tensors:
+        """The part of the first stage's weights that the network has, in its names."""
+        del tensors, config
+        return {}
+
 
 def read_parameters(file: Path | None, kind: type[P]) -> P:
     """The training options in `file`, all unknown if it is None."""

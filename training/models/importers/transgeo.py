@@ -1,12 +1,14 @@
-"""Importer for checkpoints of the official TransGeo release (CVPR 2022), of stage 1.
+"""Importer for checkpoints of the official TransGeo release (CVPR 2022), of either stage.
 
 Keys are `query_net...` (ground) and `reference_net...` (aerial), with the names of timm's distilled DeiT. A file does
-not record whether panoramas are cut as CVACT's are, nor its stage, which shows in the number of aerial patches.
+not record whether panoramas are cut as CVACT's are, nor its stage, which shows in the number of aerial patches. Stage 2
+needs stage 1's file as well, for its attention map.
 """
 
 import re
 from pathlib import Path
 
+import msgspec
 import torch
 
 from geodtr.runtime.errors import CheckpointError
@@ -27,16 +29,19 @@ from geodtr.training.models.importers.base import (
 )
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.transgeo import LEARNED, TransGeoConfig, positions
+from geodtr.training.models.transgeo_stage2 import TransGeoStage2Config, first_image, map_weights, stage_1_config
 
 
-def _input(height: int, width: int, imagery: Imagery = ANY_IMAGES) -> Preprocessing:
-    return Preprocessing(height=height, width=width, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=imagery)
+def _input(height: int, width: int, imagery: Imagery = ANY_IMAGES, overview: int = 0) -> Preprocessing:
+    return Preprocessing(
+        height=height, width=width, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=imagery, overview=overview
+    )
 
 
 GROUND, VIGOR_GROUND = _input(112, 616, PANORAMAS), _input(320, 640, PANORAMAS)
 AERIAL, VIGOR_AERIAL = _input(256, 256), _input(320, 320)
-STAGE_2 = {(266, 400): "CVUSA or CVACT", (800, 625): "VIGOR"}
-"""Patches of both branches in stage 2: aerial images are larger, and the network sees 64 % of their patches."""
+STAGE_2 = {(266, 400): _input(320, 320, overview=256), (800, 625): _input(400, 400, overview=320)}
+"""Aerial inputs of stage 2, on CVUSA or CVACT and on VIGOR, by the patches of both branches."""
 
 _RENAMES = (
     (re.compile(r"^query_net\."), "ground."),
@@ -54,7 +59,7 @@ _RENAMES = (
 
 
 class TransGeoImporter(Importer):
-    """TransGeo's stage 1, with any DeiT of timm's distilled form."""
+    """TransGeo's stages, with any DeiT of timm's distilled form."""
 
     title = "TransGeo"
     config = TransGeoConfig
@@ -79,28 +84,37 @@ class TransGeoImporter(Importer):
         def count_patches(preprocessing: Preprocessing) -> int:
             return positions(config.patch, preprocessing)
 
-        vigor = aerial == count_patches(VIGOR_AERIAL)
+        ground_input = match_input(ground, (GROUND, VIGOR_GROUND), count_patches, path)
+        larger = STAGE_2.get((ground, aerial))
         whole = settings_of(config, TransGeoConfig())
+        end = "" if larger is None else "-stage2"
         unknown = (
             f"{path} is a checkpoint of TransGeo, which does not record how panoramas are cut. Name it: --preset "
-            f"transgeo-cvusa or --preset transgeo-cvact{'; here with' + whole if whole else ''}"
+            f"transgeo-cvusa{end} or --preset transgeo-cvact{end}{'; here with' + whole if whole else ''}"
         )
         return Network(
-            config,
-            match_input(ground, (GROUND, VIGOR_GROUND), count_patches, path),
-            match_input(aerial, (AERIAL, VIGOR_AERIAL), count_patches, path),
-            unknown=None if vigor else unknown,
+            config if larger is None else TransGeoStage2Config(**msgspec.structs.asdict(config)),
+            ground_input,
+            larger or match_input(aerial, (AERIAL, VIGOR_AERIAL), count_patches, path),
+            unknown=None if ground_input == VIGOR_GROUND else unknown,
         )
 
     def refuse(self, tensors: Tensors, network: Network | None, path: Path) -> None:
-        """Stage 2 needs another network's attention maps to choose the patches that it sees."""
-        patches = _patches(tensors)
-        if patches not in STAGE_2 or (network is not None and _patches_of(network) == patches):
+        """One stage for the other: their files differ in the number of aerial patches alone."""
+        if network is None or _patches(tensors) == _patches_of(network):
             return
-        raise CheckpointError(
-            f"{path} is a checkpoint of TransGeo's stage 2 ({STAGE_2[patches]}): of {patches[1]} aerial patches it "
-            "sees 64 %, chosen by maps of stage 1. Stage 2 is not supported. Import the checkpoint of stage 1."
-        )
+        (_, found), (_, wanted) = _patches(tensors), _patches_of(network)
+        first = self.first_stage(network)
+        if first is not None and found == _patches_of(first)[1]:
+            raise CheckpointError(
+                f"{path} is a checkpoint of TransGeo's stage 1: it has {found} aerial patches, and stage 2 has "
+                f"{wanted}. Give it with --stage-1, and stage 2's file first."
+            )
+        if first is None and _patches(tensors) in STAGE_2:
+            raise CheckpointError(
+                f"{path} is a checkpoint of TransGeo's stage 2: it has {found} aerial patches, and stage 1 has "
+                f"{wanted}. Give stage 1's file here; to import stage 2, add --stage-1 FILE, and -stage2 to the preset."
+            )
 
     def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
         """Both learned tokens as one tensor; queries, keys and values as three."""
@@ -119,6 +133,15 @@ class TransGeoImporter(Importer):
                 for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                     converted[name.replace(".qkv.", f".{part}.")] = rows
         return converted
+
+    def first_stage(self, network: Network) -> Network | None:
+        if not isinstance(network.config, TransGeoStage2Config):
+            return None
+        return Network(stage_1_config(network.config), network.ground, first_image(network.aerial))
+
+    def from_first_stage(self, tensors: Tensors, config: ModelConfig) -> Tensors:
+        assert isinstance(config, TransGeoStage2Config), "the caller asked for the first stage"
+        return map_weights(tensors, config.layers)
 
 
 def _patches(tensors: Tensors) -> tuple[int, int]:

@@ -1,0 +1,91 @@
+"""A choice of patches is compared apart from descriptors of what was chosen, and a rounding may exchange patches."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from tensorrt_on_fakes import shake
+
+from geodtr.export.cosines import counted
+from geodtr.export.graph.argmax import argmax_flips
+from geodtr.export.graph.export import export_network
+from geodtr.export.graph.patches import compare_patches
+from geodtr.export.precision.fp16 import to_fp16
+from geodtr.runtime.spec import Images
+from geodtr.training.config import load_preset
+from geodtr.training.models.embedder import from_pixels
+from geodtr.training.models.registry import build_model
+
+
+@pytest.fixture(scope="module")
+def graph() -> Any:
+    """Of an aerial branch with random weights."""
+    config = load_preset("world-transgeo-stage2", ["model.layers=2", "model.width=32"])
+    torch.manual_seed(2)
+    network = build_model(config.model, config.ground, config.aerial)
+    shake(network)
+    return export_network(from_pixels(network, "aerial"), config.aerial)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    shape = load_preset("world-transgeo-stage2").aerial.shape
+    return np.random.default_rng(5).integers(0, 256, (16, *shape), np.uint8)
+
+
+def _halved(graph: Any, name: str) -> Any:
+    """A copy in which the weights of this name are half as large."""
+    copied = type(graph)()
+    copied.CopyFrom(graph)
+    (entry,) = [each for each in copied.graph.initializer if each.name == name]
+    entry.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(entry) / np.float32(2), name))
+    return copied
+
+
+def test_a_graph_agrees_with_itself(graph: Any, images: Images) -> None:
+    agreement = compare_patches(graph, graph, images)
+    assert agreement is not None
+    assert (agreement.images, agreement.changed, agreement.others) == (16, 0, 0.0)
+    assert agreement.smallest_cosine == pytest.approx(1, abs=1e-6)
+    assert argmax_flips(graph, graph, images) is None
+
+
+def test_another_choice_and_other_descriptors_are_two_findings(graph: Any, images: Images) -> None:
+    by_map = compare_patches(graph, _halved(graph, "branch.map.tokens.position"), images)
+    assert by_map is not None
+    assert by_map.changed > 0
+    assert 0 < by_map.others <= 1
+    assert by_map.smallest_cosine == pytest.approx(1, abs=1e-6)
+    by_descriptor = compare_patches(graph, _halved(graph, "branch.distillation_head.bias"), images)
+    assert by_descriptor is not None
+    assert by_descriptor.changed == 0
+    assert by_descriptor.smallest_cosine < 0.9999
+
+
+def test_half_precision_leaves_the_choice_in_float32(graph: Any, images: Images) -> None:
+    typed = to_fp16(graph)
+    types = {
+        entry.name: entry.type.tensor_type.elem_type
+        for entry in onnx.shape_inference.infer_shapes(typed).graph.value_info
+    }
+    (choice,) = [node for node in typed.graph.node if node.op_type == "TopK"]
+    assert types[choice.input[0]] == onnx.TensorProto.INT32
+    (floor,) = [node for node in typed.graph.node if node.op_type == "Floor"]
+    assert types[floor.input[0]] == onnx.TensorProto.FLOAT
+    agreement = compare_patches(graph, typed, images, "none")
+    assert agreement is not None
+    assert agreement.others < 0.02
+    assert agreement.smallest_cosine > 0.9999
+
+
+def test_of_a_network_that_chooses_patches_few_images_do_not_count() -> None:
+    cosine = np.array([0.999, 1.0, 0.99, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert counted(cosine, chooses=False) == 0.99
+    assert counted(cosine, chooses=True) == 1.0
+    # More than one image in five, or one that is too far: then something else is wrong.
+    assert counted(np.append(cosine[:9], 0.995), chooses=True) == 0.999
+    assert counted(np.append(cosine[:9], 0.97), chooses=True) == 0.97
+    assert not counted(np.full(3, np.nan), chooses=True) >= 0.9
