@@ -30,7 +30,7 @@ from geodtr.runtime.autopilot.transport import Transport, check_address
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
 

@@ -12,7 +12,7 @@ from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localization.alignment import Aligner, Ground, spectra_of
 from geodtr.runtime.localization.map_window import MapWindows, Place, place_at, step_of
 from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.result import Candidate
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 
 _SURVEYS, _MOST_SURVEYED = (40, 56), 420

@@ -14,8 +14,9 @@ from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.matching import Patches
 from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
 from geodtr.runtime.localization.refine import RefineOptions, Refiner
-from geodtr.runtime.localization.result import Candidate, Nadir, Refined
+from geodtr.runtime.localization.result import Nadir, Refined
 from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.manifest.document import Manifest
 from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.tile import Tile

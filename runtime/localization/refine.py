@@ -25,7 +25,8 @@ from geodtr.runtime.localization.map_window import MapWindows, Place, place_at, 
 from geodtr.runtime.localization.matching import Matcher
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.pose import camera_pose, fault_of, flat_pose, homography_of, through
-from geodtr.runtime.localization.result import Candidate, Refined
+from geodtr.runtime.localization.result import Refined
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 

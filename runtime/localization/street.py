@@ -9,8 +9,8 @@ from geodtr.runtime.images.frames import Frame, decode_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.headings import align, turn
-from geodtr.runtime.localization.result import Candidate
 from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Preprocessing
 

@@ -11,7 +11,8 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.headings import TurnedHits
-from geodtr.runtime.localization.result import Candidate, Nadir
+from geodtr.runtime.localization.result import Nadir
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images

@@ -12,7 +12,8 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.localization.result import Localisation, Waypoint
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.tracking.filter import Sighting, Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.tracking.odometry import STANDING, Odometry
@@ -44,9 +45,11 @@ class Tracked:
 
     @property
     def waypoint(self) -> Waypoint:
-        point, located = self.point, self.located
-        fix = None if located is None else located.fix
-        waypoint = Waypoint(
+        """The filter's estimate, with what the frame's own answer has beside it."""
+        point = self.point
+        own = Waypoint(point.state) if self.located is None else self.located.waypoint
+        tracked = replace(
+            own,
             state=point.state,
             image=self.image,
             time_s=self.time,
@@ -55,11 +58,10 @@ class Tracked:
             heading=point.heading,
             within_68_m=point.within_68,
             within_95_m=point.within_95,
-            spread_m=None if fix is None else fix.spread,
-            margin=None if fix is None else fix.margin,
-            candidates=() if located is None else located.candidates,
+            own_lat=own.lat,
+            own_lon=own.lon,
         )
-        return waypoint if located is None else waypoint.beside(located.recorded)
+        return tracked.beside(own.recorded)
 
 
 def track_odometry(
@@ -88,7 +90,7 @@ def track_moments(
 ) -> Iterator[Tracked]:
     """Each moment as it is done, with the `top` tiles of its frame, at most those that the filter goes by. `near`:
     frames search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches
-    headings, the panorama's middle column is taken to look forward.
+    headings, the panorama's middle column is taken to look forward, a nadir frame's upper edge to point there.
 
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad image.
     """
@@ -109,8 +111,19 @@ def track_moments(
         yield Tracked(moment.time, None if moment.frame is None else moment.frame.name, point, shown)
 
 
-def sighting_of(located: Localisation) -> Sighting:
-    """What the filter takes of a frame's answer."""
+def sighting_of(located: Localisation) -> Sighting | None:
+    """What the filter takes of a frame's answer: its tiles, or where a second stage was asked, the position that this
+    found, and nothing where it refused.
+    """
+    nadir = located.nadir
+    if nadir is not None and nadir.unrefined is not None:
+        return None
+    if nadir is not None and nadir.refined is not None:
+        refined = nadir.refined
+        lat, lon, heading = (np.array([value]) for value in (refined.lat, refined.lon, refined.heading))
+        # What a tilted frame's middle shows may be as far from the camera as a tile's centre.
+        covariance = refined.covariance_m2 if refined.camera else None
+        return Sighting(np.ones(1, np.float32), lat, lon, heading, covariance)
     places = [candidate.place for candidate in located.candidates]
     lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
     scores = np.array([candidate.score for candidate in located.candidates], np.float32)

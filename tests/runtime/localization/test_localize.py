@@ -152,7 +152,7 @@ def test_without_a_calibration_a_fix_has_no_radius(
     assert "uncalibrated" in printed.out
     assert "gallery calibrate" in printed.err
     answer = json.loads(cli(*command, "--json").out)
-    assert answer["fix"]["within"] == []
+    assert (answer["state"], answer["within_68_m"], answer["within_95_m"]) == ("fix", None, None)
     assert answer["uncalibrated"] == "the gallery has no calibration"
 
 
@@ -192,7 +192,7 @@ def test_a_calibrated_gallery_states_radii_under_its_conditions_only(
     command = ("localize", image, "--bundle", copied.bundle, "--gallery", copied.gallery)
     assert "68 % within" in cli(*command).out
     answer = json.loads(cli(*command, "--json").out)
-    assert [claim["share"] for claim in answer["fix"]["within"]] == [0.68, 0.95]
+    assert 0 < answer["within_68_m"] <= answer["within_95_m"]
     assert answer["uncalibrated"] is None
     turned = cli(*command, "--headings", 8)
     assert "headings" in turned.err
@@ -265,8 +265,10 @@ def test_a_drive_is_tracked_into_every_format(
     assert printed.code == 0, printed.err
     answers = [json.loads(line) for line in printed.out.splitlines()]
     assert len(answers) == 33
-    assert answers[5]["located"] is None
-    last = answers[-1]["point"]
+    assert (answers[5]["own_lat"], answers[5]["candidates"]) == (None, [])
+    last = answers[-1]
+    own = answers[28]
+    assert distance(own["own_lat"], own["own_lon"], tiny.lat[39], tiny.lon[39]) < SPACING
     assert last["state"] == "tracking"
     assert distance(last["lat"], last["lon"], tiny.lat[39], tiny.lon[39]) < SPACING / 2
     assert last["heading"] == pytest.approx(90, abs=20)
