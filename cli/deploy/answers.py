@@ -67,11 +67,15 @@ def tell_all(
 
 def _show_tiles(located: "Localisation") -> None:
     """One image's tiles and its position."""
-    rows = table(str(located.image), ("tile", "cosine", "lat, lon"), expendable=("lat, lon",))
+    sides = [each.tile_metres for each in located.candidates]
+    known = any(side is not None for side in sides)
+    columns = ("tile", "cosine", "lat, lon", *(("side",) if known else ()))
+    rows = table(str(located.image), columns, expendable=("lat, lon",))
     for candidate in located.candidates:
         place = candidate.place
         position = "" if place.lat is None else f"{place.lat:.6f}, {place.lon:.6f}"
-        rows.add_row(place.id, f"{candidate.score:.4f}", position)
+        side = "" if candidate.tile_metres is None else f"{candidate.tile_metres:.1f} m"
+        rows.add_row(place.id, f"{candidate.score:.4f}", position, *((side,) if known else ()))
     output.print(rows)
     output.print(f" {_fix_of(located)}", soft_wrap=True)
 

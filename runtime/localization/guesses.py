@@ -65,7 +65,7 @@ class Guesses:
             places.append(place)
             turns = [(candidate.heading or 0.0) + turn for turn in self._nadir.finer_headings]
             sizes = [candidate.ground_metres * factor for factor in self._nadir.finer_widths]
-            yield Guess(place, turns, sizes, _SEARCHED * self._tile, tile)
+            yield Guess(place, turns, sizes, _SEARCHED * (candidate.tile_metres or self._tile), tile)
             if len(places) == self._most:
                 break
 

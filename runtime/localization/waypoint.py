@@ -26,7 +26,8 @@ class Candidate:
     """A tile that may match a query: its gallery row, its tile, and its cosine similarity (-1..1).
 
     `heading` is the query's heading that matched, in degrees clockwise from north; None if headings were not searched.
-    `ground_metres` is the width on the ground under which a nadir frame matched.
+    `ground_metres` is the width on the ground under which a nadir frame matched, `tile_metres` the tile's own side,
+    where it is known.
     """
 
     row: int
@@ -34,6 +35,7 @@ class Candidate:
     score: float
     heading: float | None = None
     ground_metres: float | None = None
+    tile_metres: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +133,5 @@ def _flat(candidate: Candidate) -> dict[str, Any]:
         "lon": place.lon,
         "heading": candidate.heading,
         "ground_metres": candidate.ground_metres,
+        "tile_metres": candidate.tile_metres,
     }

@@ -84,7 +84,8 @@ class TrackOptions:
 class Sighting:
     """The search result of one frame: scores [K] best first, the tiles' positions in degrees [K] (NaN where unknown),
     and the heading of each hit, [K], if headings were searched. `covariance_m2` (east east, east north, north north) is
-    how far each is from the vehicle; None for tiles, whose centres are as far as `TrackOptions.sight` states.
+    how far each is from the vehicle; None for tiles, whose centres are as far as `TrackOptions.sight` states; or as
+    `sights`, metres [K], of tiles of several sizes.
     """
 
     scores: NDArray[np.floating]
@@ -92,6 +93,7 @@ class Sighting:
     lon: Floats
     headings: Floats | None = None
     covariance_m2: tuple[float, float, float] | None = None
+    sights: Floats | None = None
 
     def spread(self, sight: float) -> Floats:
         """The covariance, metres squared [2, 2], east and north."""
@@ -208,8 +210,11 @@ class Tracker:
     def _drawn(self, seen: Sighting, count: int) -> Particles:
         """Poses around the frame's tiles, in proportion to their weights."""
         tiles = self._random.choice(len(seen.scores), count, p=candidate_weights(seen.scores))
-        root = np.linalg.cholesky(seen.spread(self._options.sight))
-        east, north = root @ self._random.standard_normal((2, count))
+        offsets = self._random.standard_normal((2, count))
+        if seen.sights is None:
+            east, north = np.linalg.cholesky(seen.spread(self._options.sight)) @ offsets
+        else:
+            east, north = seen.sights[tiles] * offsets
         lat, lon = moved(seen.lat[tiles], seen.lon[tiles], east, north)
         if seen.headings is None:
             heading = self._random.uniform(0, 360, count)
@@ -226,8 +231,12 @@ def _explained(particles: Particles, seen: Sighting, options: TrackOptions) -> F
     # Most tiles of a frame have a weight that is negligible beside the doubt.
     relevant = weight > _RELEVANT
     east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat[relevant], seen.lon[relevant])
-    (ee, en), (_, nn) = np.linalg.inv(seen.spread(options.sight)) / -2
-    closeness = np.exp((ee * east**2 + 2 * en * east * north + nn * north**2).astype(np.float32))
+    if seen.sights is None:
+        (ee, en), (_, nn) = np.linalg.inv(seen.spread(options.sight)) / -2
+        exponent = ee * east**2 + 2 * en * east * north + nn * north**2
+    else:
+        exponent = (east**2 + north**2) / (-2 * seen.sights[relevant] ** 2)
+    closeness = np.exp(exponent.astype(np.float32))
     if seen.headings is not None:
         off = np.abs(particles.heading[:, None] - seen.headings[relevant])
         off = np.minimum(off, 360 - off)
@@ -241,7 +250,12 @@ def _positioned(sighting: Sighting) -> Sighting | None:
     known = np.isfinite(sighting.lat) & np.isfinite(sighting.lon)
     if not known.any():
         return None
-    headings = None if sighting.headings is None else sighting.headings[known]
+    headings, sights = (None if each is None else each[known] for each in (sighting.headings, sighting.sights))
     return replace(
-        sighting, scores=sighting.scores[known], lat=sighting.lat[known], lon=sighting.lon[known], headings=headings
+        sighting,
+        scores=sighting.scores[known],
+        lat=sighting.lat[known],
+        lon=sighting.lon[known],
+        headings=headings,
+        sights=sights,
     )

@@ -1,6 +1,6 @@
 """A drive localised: its moments in order, each with the frame taken there, through the filter."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,10 +11,12 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.ground_size import LEAST_RATIO
 from geodtr.runtime.tracking.filter import Sighting, Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.tracking.odometry import STANDING, Odometry
 from geodtr.runtime.tracking.synchronize import Moment, by_row
@@ -124,8 +126,16 @@ def sighting_of(located: Localisation) -> Sighting | None:
         # What a tilted frame's middle shows may be as far from the camera as a tile's centre.
         covariance = refined.covariance_m2 if refined.camera else None
         return Sighting(np.ones(1, np.float32), lat, lon, heading, covariance)
-    places = [candidate.place for candidate in located.candidates]
-    lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
-    scores = np.array([candidate.score for candidate in located.candidates], np.float32)
-    headings = [candidate.heading for candidate in located.candidates]
-    return Sighting(scores, lat, lon, None if located.heading is None else np.array(headings, np.float64))
+    candidates = located.candidates
+    lat, lon = (np.array([getattr(each.place, name) for each in candidates], np.float64) for name in ("lat", "lon"))
+    scores = np.array([each.score for each in candidates], np.float32)
+    headings = None if located.heading is None else np.array([each.heading for each in candidates], np.float64)
+    return Sighting(scores, lat, lon, headings, sights=_sights([each.tile_metres for each in candidates]))
+
+
+def _sights(sides: Sequence[float | None]) -> Floats | None:
+    """A quarter of each tile's side, where these are of several sizes: the filter's own value is for one."""
+    known = np.array([side for side in sides if side is not None], np.float64)
+    if len(known) < len(sides) or not len(known) or known.max() < LEAST_RATIO * known.min():
+        return None
+    return known / 4

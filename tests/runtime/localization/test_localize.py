@@ -16,7 +16,7 @@ from tiny_world import CENTRE, SPACING, TinyWorld, make_world, write_drive
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near, distance
-from geodtr.runtime.localization import localizer as localizers
+from geodtr.runtime.localization import claims
 from geodtr.runtime.localization.calibration import FILE_NAME, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
@@ -165,12 +165,12 @@ def test_a_prior_of_its_own_for_each_frame_costs_no_memory_and_one_hash(
         hashed.append(places_sha256(lat, lon))
         return hashed[-1]
 
-    monkeypatch.setattr(localizers, "places_sha256", hash_places)
+    monkeypatch.setattr(claims, "places_sha256", hash_places)
     frame = tiny.panorama(0)
     with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
-        for radius in range(500, 500 + 2 * localizers._REMEMBERED):
+        for radius in range(500, 500 + 2 * claims.REMEMBERED):
             localizer.locate(frame, near=Near(*CENTRE, radius))
-        assert len(localizer._calibrations) <= localizers._REMEMBERED
+        assert len(localizer._claims) <= claims.REMEMBERED
         assert {localizer.conditions_near(near).places_sha256 for near in (None, 1.0, 2.0)} == set(hashed)
     assert len(hashed) == 1
 

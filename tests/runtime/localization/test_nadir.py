@@ -22,6 +22,7 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.recorded import Recorded, Stated
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.overhead import nadir_branch
@@ -154,6 +155,21 @@ def test_without_a_field_of_view_the_middle_is_fixed(ground: Ground) -> None:
     assert refined is not None, answer.nadir.unrefined
     assert (refined.camera, refined.altitude, refined.tilt) == (False, None, None)
     assert distance(refined.lat, refined.lon, lat, lon) < 1
+
+
+def test_a_field_of_view_that_is_recorded_of_a_frame_gives_the_camera_s_position(ground: Ground) -> None:
+    """By its tags or a flight record; no option states it."""
+    frame = ground.photograph((0, 0), replace(CAMERA, tilt=6.0, towards=90.0))
+    recorded = Recorded("a.png", field_of_view=Stated(FOV, "EXIF FocalLengthIn35mmFilm"))
+    options = NadirOptions(rotations=4, ground_sizes=1)
+    with Localizer.open(ground.bundle, ground.gallery, nadir=options, refine=RefineOptions()) as localizer:
+        answer = localizer.locate(Frame("a.png", frame, altitude=70.0, recorded=recorded))
+    assert answer.nadir is not None
+    refined = answer.nadir.refined
+    assert refined is not None, answer.nadir.unrefined
+    assert refined.camera
+    assert distance(refined.lat, refined.lon, *CENTRE) < 1
+    assert refined.tilt == pytest.approx(6, abs=1)
 
 
 def test_a_frame_of_another_place_is_refused(ground: Ground) -> None:

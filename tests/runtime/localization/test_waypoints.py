@@ -168,6 +168,7 @@ def test_candidates_and_their_scores_are_written(tmp_path: Path, suffix: str) ->
         "lon": -14.999,
         "heading": 90.0,
         "ground_metres": None,
+        "tile_metres": None,
     }
 
 
