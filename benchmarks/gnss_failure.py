@@ -29,7 +29,7 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.geodesy import Near, east_north
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.spec import Preprocessing
 from geodtr.runtime.tracking.filter import Tracker, TrackOptions, sighted
 from geodtr.runtime.tracking.odometry import Motion, Step
@@ -173,6 +173,7 @@ def fly(
         lat, lon = region.coordinates((autopilot.place + centre)[None])[0]
         near = None if options.prior == 0 else Near(lat, lon, options.prior)
         sighting = sighting_of(localizer.locate(views[0], count, near=near))
+        assert sighting is not None  # of tiles
         point = tracker.step(motion, replace(sighting, headings=np.full(len(sighting.scores), compass % 360)))
         flight.states.append(point.state)
         predictor.answer(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
-from geodtr.export.options import flag_of, from_given, option, options_of
-from geodtr.runtime.errors import ConfigError
+from geodtr.export.options import from_given, option
 from geodtr.runtime.names import MavlinkMessage
 
 if TYPE_CHECKING:
@@ -57,9 +56,6 @@ def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | Non
 
     options: AutopilotOptions = from_given(AutopilotOptions, given)
     if options.mavlink is None:
-        flags = [flag_of(each) for each, _ in options_of(AutopilotOptions) if each.name in given]
-        if flags:
-            raise ConfigError(f"{flags[0]} is for positions that are sent: give --mavlink ADDRESS as well.")
         return None
     gates = Gates(options.uncalibrated_sigma, options.max_sigma, options.send_lost)
     link = LinkOptions(options.mavlink, options.message, options.mavlink_rate, gates, options.tlog)

@@ -1,8 +1,8 @@
 """What `localize --track` takes: odometry from a file, a pipe or an autopilot, and the frames that belong to it."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from geodtr.runtime.autopilot.link import Link
-    from geodtr.runtime.images.frames import Frames
+    from geodtr.runtime.images.frames import Frame, Frames
     from geodtr.runtime.tracking.odometry import Odometry
     from geodtr.runtime.tracking.synchronize import Moment
 
@@ -24,6 +24,11 @@ class Drive:
     moments: "Iterator[Moment]"
     count: int | None
     unix: bool
+
+    def each_frame(self, change: "Callable[[Frame], Frame]") -> "Drive":
+        """The same with every frame changed."""
+        moments = (each if each.frame is None else replace(each, frame=change(each.frame)) for each in self.moments)
+        return replace(self, moments=moments)
 
 
 def drive_of(
@@ -61,8 +66,6 @@ def _check(odometry: Path | None, frames: "Frames | None", video_start: float | 
     if odometry is None:
         if frames is None:
             raise ConfigError("Give images to localise, or --track ODOMETRY.csv, whose column image lists them.")
-        if video_start is not None:
-            raise ConfigError("--video-start aligns a video with odometry: give --track as well.")
         return
     if kind == "images":
         raise ConfigError(

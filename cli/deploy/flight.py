@@ -36,7 +36,7 @@ class FlightOptions:
     )
 
 
-def prior_of(near: str | None, given: Mapping[str, Any]) -> "tuple[Near | None, float | None]":
+def prior_of(near: str | None) -> "tuple[Near | None, float | None]":
     """What --near states: one prior for all frames, or the radius of a prior about each one's recorded position."""
     if near is None:
         return None, None
@@ -49,8 +49,6 @@ def prior_of(near: str | None, given: Mapping[str, Any]) -> "tuple[Near | None, 
         metres = float(radius)
     except ValueError:
         raise ConfigError(f"--near {near!r} is not flight,RADIUS, in metres, for example flight,500.") from None
-    if "flight" not in given:
-        raise ConfigError(f"--near {near} searches about recorded positions: give --flight as well.")
     return None, Near(0, 0, metres).radius
 
 
@@ -62,17 +60,16 @@ def with_given_flight(
 
     named, start = given.get("flight"), given.get("flight_start")
     if named is None:
-        if start is not None:
-            raise ConfigError("--flight-start is a time of a flight record: give --flight as well.")
         if frames.kind == "video" and places and (beside := _beside(Path(places[0]))) is not None:
             messages.print(f"A flight record is beside the video; to use it: --flight {beside}", soft_wrap=True)
         return frames
-    joining = Joining(radius, "altitude" not in given, given.get("fov"))
+    heights = {"altitude", "frame_metres"}.isdisjoint(given)
+    joining = Joining(radius, heights, given.get("fov"))
     if not places:
         raise ConfigError("--flight is of IMAGES, and none are given: name the video, or the photographs.")
     if named == TAGS:
-        if frames.kind != "images" or start is not None:
-            raise ConfigError("--flight exif takes the tags of photographs, which have no --flight-start and no video.")
+        if frames.kind != "images":
+            raise ConfigError("--flight exif takes the tags of photographs, and a video has none: name its record.")
         return replace(frames, frames=with_tags(frames.frames, joining))
     if frames.kind != "video":
         raise ConfigError(f"--flight {named} belongs to one video: name it alone. Photographs have tags: --flight exif")

@@ -1,22 +1,24 @@
 """Commands that say where an image was taken: localize, and the calibration that lets it say how surely."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from math import hypot
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geodtr.cli.console import messages, output, printing_results, show_line, track, warn
+from geodtr.cli.console import messages, output, printing_results, track, warn
 from geodtr.cli.dataclass_options import with_options
+from geodtr.cli.deploy.answers import tell_all
 from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
 from geodtr.cli.deploy.drive import drive_of, from_pipe
-from geodtr.cli.deploy.flight import FlightOptions, prior_of, say_how_far_off, with_given_flight
+from geodtr.cli.deploy.flight import FlightOptions, prior_of, with_given_flight
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
-from geodtr.cli.deploy.nadir import NadirArguments, View, taking_of, with_given_altitudes
+from geodtr.cli.deploy.nadir import NadirArguments, View, altitudes_of, taking_of
 from geodtr.cli.deploy.recordings import RecordingOptions, playback_of
 from geodtr.cli.deploy.rig import RigOptions, opened_frames
+from geodtr.cli.deploy.rules import check_rules
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -28,7 +30,6 @@ from geodtr.cli.options import (
     Threads,
     path_or_url,
 )
-from geodtr.cli.tables import table
 from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
@@ -39,11 +40,10 @@ if TYPE_CHECKING:
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame, Frames
     from geodtr.runtime.localization.localizer import Localizer
-    from geodtr.runtime.localization.result import Localisation, Refined, Waypoint
+    from geodtr.runtime.localization.result import Localisation
+    from geodtr.runtime.localization.waypoint import Waypoint
     from geodtr.runtime.tracking.filter import TrackOptions
     from geodtr.runtime.tracking.run import Tracked
-
-_CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 
 @with_options(
@@ -135,21 +135,34 @@ def localize(
     from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
-    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.writers import check_out, waypoint_file
     from geodtr.runtime.tracking.filter import TrackOptions
 
-    (prior, radius), taking = prior_of(near, given), taking_of(view, given)
-    played = playback_of(given, images=bool(places), near=near is not None, every=every, limit=limit)
-    if not (places or played.frames) and (every > 1 or limit is not None):
-        raise ConfigError("--every and --limit are for IMAGES, and none are given.")
-    frames = played.frames or opened_frames(places or [], every, limit, bundle, view, given)
-    frames = with_given_altitudes(with_given_flight(frames, places or [], given, radius, on_error), given)
+    own = {
+        "IMAGES": bool(places),
+        "--view nadir": view == "nadir",
+        "--headings": headings > 1,
+        "--near": near is not None,
+        "--track": odometry is not None,
+        "--video-start": video_start is not None,
+        "--every": every > 1,
+        "--limit": limit is not None,
+        "--seed": seed != 0,
+    }
+    check_rules(given, own, near)
+    (prior, radius), taking = prior_of(near), taking_of(view, given)
+    played = playback_of(given, every=every, limit=limit)
+    frames = played.frames or opened_frames(places or [], every, limit, bundle, given)
+    frames = with_given_flight(frames, places or [], given, radius, on_error)
+    if (altitudes := altitudes_of(given)) is not None:
+        frames = replace(frames, frames=map(altitudes.of, frames.frames))
     frames, taking = played.drawn(frames), played.undistorted(taking)
     live = frames.kind == "camera" or from_pipe(odometry)
     link = link_of(given, track=odometry is not None, live=live)
     drive = drive_of(odometry, frames if places or played.frames else None, video_start, limit, link)
+    if drive is not None and altitudes is not None and not (places or played.frames):
+        drive = drive.each_frame(altitudes.of)
     check_pictures(picture)
     if out is not None:
         check_out(out)
@@ -175,7 +188,7 @@ def localize(
         writers += [closes.enter_context(writer) for writer in played.writers(live=live)]
         if link is not None:
             writers.append(closes.enter_context(opened(link)).send)
-        count = _tell(answers, writers, as_json=as_json, tables=frames.kind == "images")
+        count = tell_all(answers, writers, as_json=as_json, tables=frames.kind == "images")
     for path in (out, picture, played.mcap):
         if path is not None:
             messages.print(f"Wrote {path}: {count} answers", soft_wrap=True)
@@ -216,107 +229,6 @@ def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
 def _skip(frame: "Frame", error: "ImageError") -> None:
     del frame  # the message names it
     warn(f"Left out: {error}")
-
-
-def _tell(
-    answers: "Iterator[Localisation | Tracked]",
-    writers: "Sequence[Callable[[Waypoint], object]]",
-    *,
-    as_json: bool,
-    tables: bool,
-) -> int:
-    """Print every answer as it comes, and give it to all `writers`; how many there were."""
-    from geodtr.runtime.localization.result import Localisation
-
-    count = 0
-    uncalibrated, doubts = set[str](), 0
-    recorded, off = 0, list[float]()
-    for answer in answers:
-        count += 1
-        waypoint = answer.waypoint
-        for write in writers:
-            write(waypoint)
-        recorded += waypoint.gnss_lat is not None
-        if waypoint.reliable and waypoint.gnss_off_m is not None:
-            off.append(waypoint.gnss_off_m)
-        if as_json:
-            show_line(answer)
-        elif not isinstance(answer, Localisation):
-            _show_point(answer)
-        elif tables:
-            _show_tiles(answer)
-        else:
-            output.print(f"{answer.image}  {_fix_of(answer)}", soft_wrap=True)
-        located = answer if isinstance(answer, Localisation) else answer.located
-        if located is not None and located.doubt is not None:
-            doubts += 1
-            if doubts == 1:
-                warn(f"{located.image}: the model was not trained on such images: {located.doubt}.")
-            continue
-        reason = None
-        if isinstance(answer, Localisation) and answer.fix is not None and answer.nadir is None:
-            reason = answer.uncalibrated
-        if reason is not None and reason not in uncalibrated:
-            uncalibrated.add(reason)
-            warn(f"Positions claim no radius: {reason}. To measure one: {_CALIBRATE}")
-    if doubts > 1:
-        warn(f"{doubts} of {count} images are none that the model was trained on; do not rely on their positions.")
-    say_how_far_off(off, recorded, count)
-    return count
-
-
-def _show_tiles(located: "Localisation") -> None:
-    """One image's tiles and its position."""
-    rows = table(str(located.image), ("tile", "cosine", "lat, lon"), expendable=("lat, lon",))
-    for candidate in located.candidates:
-        place = candidate.place
-        position = "" if place.lat is None else f"{place.lat:.6f}, {place.lon:.6f}"
-        rows.add_row(place.id, f"{candidate.score:.4f}", position)
-    output.print(rows)
-    output.print(f" {_fix_of(located)}", soft_wrap=True)
-
-
-def _fix_of(located: "Localisation") -> str:
-    fix, nadir = located.fix, located.nadir
-    heading = "" if located.heading is None else f", heading {located.heading:.0f}°"
-    if nadir is not None:
-        if nadir.ground_metres is not None:
-            heading += f", {nadir.ground_metres:.0f} m wide"
-        if nadir.altitude is not None:
-            heading += f", altitude {nadir.altitude:.0f} m"
-        if nadir.refined is not None:
-            return _refined_of(nadir.refined)
-        if nadir.unrefined is not None:
-            return f"no position: {nadir.unrefined}"
-    if fix is None:
-        return f"no position{heading}: {located.uncalibrated}"
-    claims = ", ".join(f"{100 * radius.share:g} % within {radius.metres:.0f} m" for radius in fix.within)
-    position = f"position {fix.lat:.6f}, {fix.lon:.6f}{heading}: {claims or 'uncalibrated'}"
-    moved = "" if fix.corrected_m is None else f", moved {hypot(*fix.corrected_m):.1f} m against the map's bias"
-    return f"{position} (spread {fix.spread:.0f} m, margin {fix.margin:.4f}{moved})"
-
-
-def _refined_of(refined: "Refined") -> str:
-    """The second stage's position with its standard deviations."""
-    whose = "camera above" if refined.camera else "the middle shows"
-    east, _, north = refined.covariance_m2
-    pose = f"heading {refined.heading:.1f}°, {refined.ground_metres:.1f} m wide"
-    if refined.altitude is not None and refined.tilt is not None:
-        pose += f", altitude {refined.altitude:.1f} m, tilt {refined.tilt:.1f}°"
-    sure = f"sigma {east**0.5:.2f} m east, {north**0.5:.2f} m north"
-    agreeing = f"{refined.inliers} of {refined.matches} matches agree"
-    return f"{whose} {refined.lat:.7f}, {refined.lon:.7f}, {pose} ({sure}; {agreeing})"
-
-
-def _show_point(tracked: "Tracked") -> None:
-    """One row of a track."""
-    point = tracked.point
-    where = "no position yet"
-    if point.lat is not None and point.lon is not None:
-        where = f"{point.lat:.6f}, {point.lon:.6f}, heading {point.heading:.0f}°, 95 % of belief within"
-        where += f" {point.within_95:.0f} m"
-    image = "-" if tracked.image is None else Path(tracked.image).name
-    output.print(f"{tracked.time:.2f} s  {point.state:9}  {where}  {image}", soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,16 +1,16 @@
 """The options of `localize` for frames that look straight down."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geodtr.cli.deploy.image_options import ImageOptions, intake_of
-from geodtr.export.options import flag_of, option, options_of
+from geodtr.cli.deploy.image_options import intake_of
+from geodtr.export.options import from_given, option
 from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from geodtr.runtime.images.frames import Frames
+    from geodtr.runtime.images.altitudes import Altitudes
     from geodtr.runtime.localization.nadir import NadirOptions
     from geodtr.runtime.localization.refine import RefineOptions
 
@@ -65,26 +65,9 @@ def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None
     from geodtr.runtime.localization.nadir import NadirOptions
     from geodtr.runtime.localization.refine import RefineOptions
 
-    own = {name: value for name, value in given.items() if name in _NAMES}
-    flags = {each.name: flag_of(each) for each, _ in options_of(NadirArguments)}
     if view != "nadir":
-        if others := [name for name in own if name != "fov"]:
-            raise ConfigError(f"{flags[others[0]]} is for frames that look straight down: give --view nadir.")
         return None, None
-    for each, _ in options_of(ImageOptions):
-        if each.name in given and each.name != "fov":
-            raise ConfigError(f"{flag_of(each)} is for street-level images: leave it out with --view nadir.")
-    options = NadirArguments(**own)
-    if not options.refine and (unused := [flags[name] for name in _REFINING if name in own]):
-        raise ConfigError(f"{unused[0]} is for the second stage: give --refine as well.")
-    recorded = "flight" in given  # then each frame may have a field of view and an altitude of its own
-    if options.fov is None and options.frame_metres is None and not recorded:
-        raise ConfigError(
-            "--view nadir must know how much ground a frame shows: give --altitude 80 --fov 70 (metres above the "
-            "ground, degrees), or a range of the frame's width in metres, --frame-metres 60,140."
-        )
-    if options.altitude is not None and options.fov is None and not recorded:
-        raise ConfigError("--altitude gives the frame's size on the ground together with --fov: give both.")
+    options: NadirArguments = from_given(NadirArguments, given)
     number = _number(options.altitude)
     nadir = NadirOptions(
         altitude=number,
@@ -98,17 +81,12 @@ def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None
     return nadir, refine if options.refine else None
 
 
-def with_given_altitudes(frames: "Frames", given: Mapping[str, Any]) -> "Frames":
-    """The frames with the altitudes of the CSV that --altitude names."""
-    from geodtr.runtime.images.altitudes import read_altitudes, with_altitudes
+def altitudes_of(given: Mapping[str, Any]) -> "Altitudes | None":
+    """The CSV that --altitude names, None where it is a number or not given."""
+    from geodtr.runtime.images.altitudes import read_altitudes
 
     path = given.get("altitude")
-    if path is None or _number(path) is not None:
-        return frames
-    return replace(frames, frames=with_altitudes(frames.frames, read_altitudes(Path(path))))
-
-
-_NAMES = {each.name for each in fields(NadirArguments)}
+    return None if path is None or _number(path) is not None else read_altitudes(Path(path))
 
 
 def _number(text: str | None) -> float | None:

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
-from geodtr.export.options import flag_of, from_given, option
+from geodtr.export.options import from_given, option
 from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from geodtr.runtime.images.camera_model import CameraModel
     from geodtr.runtime.images.frames import Frames
-    from geodtr.runtime.localization.result import Waypoint
+    from geodtr.runtime.localization.waypoint import Waypoint
     from geodtr.runtime.recordings.bag import Recording
     from geodtr.runtime.recordings.pictures import Pictures
     from geodtr.runtime.recordings.truth import Truth
@@ -68,10 +68,6 @@ class Playback:
         """How images were taken, with the recording's camera."""
         if self.camera is None:
             return taking
-        if "intake" not in taking:
-            raise ConfigError("--camera-topic is for street-level images: leave it out with --view nadir.")
-        if taking["intake"].camera is not None:
-            raise ConfigError("--camera and --camera-topic both state the calibration: leave one out.")
         return {"intake": replace(taking["intake"], camera=self.camera)}
 
     def writers(self, *, live: bool) -> "Iterator[AbstractContextManager[Callable[[Waypoint], object]]]":
@@ -85,8 +81,8 @@ class Playback:
             yield mcap_file(self.mcap, pictures, warn, live=live, truth=self.truth)
 
 
-def playback_of(given: Mapping[str, Any], *, images: bool, near: bool, every: int, limit: int | None) -> Playback:
-    """What the options ask for; `images` and `near`: whether IMAGES and --near are given too."""
+def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None) -> Playback:
+    """What the options ask for."""
     options: RecordingOptions = from_given(RecordingOptions, given)
     pictures = list["Pictures"]()
     if options.mcap is not None:
@@ -96,15 +92,7 @@ def playback_of(given: Mapping[str, Any], *, images: bool, near: bool, every: in
         check_mcap(options.mcap)
         pictures.append(Pictures())
     if options.bag is None:
-        if flags := [flag_of(each) for each in fields(RecordingOptions) if each.name in given and each.name != "mcap"]:
-            raise ConfigError(f"{flags[0]} is for a recording: give --bag FILE as well.")
         return Playback(mcap=options.mcap, pictures=pictures)
-    if images or "rig" in given:
-        raise ConfigError("Give either IMAGES or --bag: a recording is the only source of frames.")
-    if options.prior_radius is not None and options.prior_topic is None:
-        raise ConfigError("--prior-radius is around the positions of a topic: give --prior-topic as well.")
-    if options.prior_topic is not None and near:
-        raise ConfigError("--near and --prior-topic both state a prior: leave one out.")
     from geodtr.runtime.recordings.bag import Recording
     from geodtr.runtime.recordings.truth import Truth
 

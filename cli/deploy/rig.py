@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages
-from geodtr.cli.deploy.image_options import ImageOptions
-from geodtr.cli.deploy.nadir import View
-from geodtr.export.options import flag_of, option, options_of
+from geodtr.export.options import option
 from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ class RigOptions:
 
 
 def opened_frames(
-    places: Sequence[str], every: int, limit: int | None, bundle: Path, view: View, given: Mapping[str, Any]
+    places: Sequence[str], every: int, limit: int | None, bundle: Path, given: Mapping[str, Any]
 ) -> "Frames":
     """The frames of IMAGES; with --rig, panoramas of the frames of each moment."""
     from geodtr.runtime.images.frames import Frames, open_frames
@@ -38,9 +36,6 @@ def opened_frames(
 
     if "rig" not in given:
         return open_frames(places, every=every, limit=limit)
-    others = [flag_of(each) for each, _ in options_of(ImageOptions) if each.name in given and each.name != "mismatch"]
-    if view != "ground" or others:
-        raise ConfigError(f"--rig makes panoramas of its own: leave {others[0] if others else '--view nadir'} out.")
     rig = _rig_of(Path(given["rig"]), bundle)
     if len(places) != len(rig.cameras):
         raise ConfigError(

@@ -16,7 +16,7 @@ from geodtr.export.options import flag_of, from_given, option, options_of
 if TYPE_CHECKING:
     from geodtr.runtime.bundle import Bundle
     from geodtr.runtime.sources.coverage import Coverage
-    from geodtr.runtime.sources.ground_size import Advice
+    from geodtr.runtime.sources.ground_size import Advice, SizeCoverage
     from geodtr.runtime.sources.registry import OpenedSource, Options
     from geodtr.runtime.sources.tile import TileSource
 
@@ -68,9 +68,9 @@ class _Folder:
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    tile_metres: float | None = _option("Side of a tile on the ground.", "METRES")
-    overlap: float | None = _option("Overlap of neighbouring tiles.", "METRES", "0")
-    stride: float | None = _option("Distance between tile centres, instead of --overlap.", "METRES")
+    tile_metres: str | None = _option("Side of a tile on the ground; several sizes: 40,80,160.", "METRES,...")
+    overlap: str | None = _option("Overlap of neighbouring tiles, for all sizes or for each.", "METRES,...", "0")
+    stride: str | None = _option("Distance between tile centres, instead of --overlap.", "METRES,...")
     tile_pixels: int | None = _option("A tile's side in pixels.", "N", "as the map")
     bands: str | None = _option("Three band numbers from 1, or one grey band.", "R,G,B", "red, green, blue")
     stretch: str | None = _option("Values that become black and white; for maps of more than 8 bits.", "LOW,HIGH")
@@ -83,25 +83,42 @@ class _Map:
 
         if self.tile_metres is None:
             raise ConfigError("Say how large a map's tile is on the ground, for example --tile-metres 60")
-        stride = self.stride
-        if self.overlap is not None:
-            if stride is not None:
-                raise ConfigError("--overlap and --stride say the same thing: give one of them.")
-            if not 0 <= self.overlap < self.tile_metres:
-                raise ConfigError(f"--overlap is {self.overlap:g}; it must lie within 0 and --tile-metres.")
-            stride = self.tile_metres - self.overlap
+        sizes = _numbers(self.tile_metres, float, "--tile-metres", "60 or 40,80,160")
+        strides = self._strides(sizes)
         low_high = None if self.stretch is None else _numbers(self.stretch, float, "--stretch", "0,3000")
         if low_high is not None and len(low_high) != 2:
             raise ConfigError(f"--stretch is {self.stretch!r}; two numbers are needed, for example 0,3000.")
         return GeoTiffOptions(
-            self.tile_metres,
-            stride,
+            sizes,
+            strides,
             self.tile_pixels,
             None if self.bands is None else _numbers(self.bands, int, "--bands", "1,2,3"),
             None if low_high is None else (low_high[0], low_high[1]),
             nodata=self.nodata,
             **({} if self.max_empty is None else {"max_empty": self.max_empty}),
         )
+
+    def _strides(self, sizes: tuple[float, ...]) -> tuple[float, ...] | None:
+        """The distance between the centres of the tiles of each size; None where neither option is given."""
+        from geodtr.runtime.errors import ConfigError
+
+        if self.overlap is not None and self.stride is not None:
+            raise ConfigError("--overlap and --stride state the same thing: give one of them.")
+        flag, text = ("--stride", self.stride) if self.overlap is None else ("--overlap", self.overlap)
+        if text is None:
+            return None
+        values = _numbers(text, float, flag, "20 or 20,40,80")
+        if len(values) not in (1, len(sizes)):
+            raise ConfigError(
+                f"{flag} has {len(values)} values for {len(sizes)} sizes of tiles; give one for all, or one for each."
+            )
+        values = values * len(sizes) if len(values) == 1 else values
+        if self.overlap is None:
+            return values
+        for overlap, size in zip(values, sizes, strict=True):
+            if not 0 <= overlap < size:
+                raise ConfigError(f"--overlap is {overlap:g}; it must lie within 0 and the tile's side, {size:g} m.")
+        return tuple(size - overlap for overlap, size in zip(values, sizes, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +210,13 @@ def preview(
     """Show what tiles a source would give a gallery: how many, where, how far apart; no bundle is needed."""
     from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.runtime.sources.coverage import measure
-    from geodtr.runtime.sources.ground_size import side_of
+    from geodtr.runtime.sources.ground_size import measure_sizes
 
     check_pictures(out)
     advice = None if bundle is None else _advice_of(bundle)
     opened = open_given(source, given if advice is None else _as_advised(source, given, advice))
     coverage = measure(opened.tiles)
-    side = side_of(opened)
+    sizes = measure_sizes(opened)
     unreadable: tuple[str, ...] = ()
     if out is not None:
         from geodtr.export.plots.coverage import coverage_plot
@@ -214,19 +231,19 @@ def preview(
                 "source": opened.name,
                 "notes": opened.notes,
                 "coverage": measured,
-                "tile_metres": side,
+                "sizes": [asdict(size) | {"overlap_metres": size.overlap_metres} for size in sizes],
                 "recommended_tile_metres": None if advice is None else advice.tile_metres,
                 "unreadable": unreadable,
             }
         )
     else:
-        _show(opened.name, coverage, side)
+        _show(opened.name, coverage, sizes)
     if advice is not None:
         messages.print(
             f"Recommended for this model: {advice.options}; for --track, --overlap {advice.overlap_of_tracks:g}",
             soft_wrap=True,
         )
-        for fault in advice.faults(side, coverage.spacing_metres):
+        for fault in advice.faults(sizes):
             warn(fault)
     if unreadable:
         warn(f"{len(unreadable)} tiles cannot be read and are dots in the picture, the first: {unreadable[0]}")
@@ -254,26 +271,32 @@ def _as_advised(source: str, given: Mapping[str, Any], advice: "Advice") -> Mapp
 
     if Path(source).suffix.lower() not in SUFFIXES or "tile_metres" in given:
         return given
-    overlap = {} if {"overlap", "stride"} & set(given) else {"overlap": advice.overlap}
-    return {**given, "tile_metres": advice.tile_metres, **overlap}
+    overlap = {} if {"overlap", "stride"} & set(given) else {"overlap": f"{advice.overlap:.17g}"}
+    return {**given, "tile_metres": f"{advice.tile_metres:.17g}", **overlap}
 
 
 def warn_of_ground_size(bundle: "Bundle", source: "TileSource") -> None:
     """Warn where tiles to be embedded cover other ground than the training tiles of the model."""
-    from geodtr.runtime.sources.ground_size import Advice, side_of
+    from geodtr.runtime.sources.ground_size import Advice, measure_sizes
 
     metres = bundle.manifest.aerial.spec.preprocessing.imagery.tile_metres
     if metres is not None:
-        for fault in Advice(metres).faults(side_of(source)):
+        for fault in Advice(metres).faults(measure_sizes(source), apart=False):
             warn(fault)
 
 
-def _show(name: str, coverage: "Coverage", side: float | None) -> None:
+def _show(name: str, coverage: "Coverage", sizes: "list[SizeCoverage]") -> None:
     rows = table(name, ("", "coverage"))
     rows.add_row("tiles", str(coverage.tiles))
     rows.add_row("with a position", str(coverage.positioned))
-    if side is not None:
-        rows.add_row("side of a tile", f"{side:.1f} m")
+    for size in sizes:
+        if size.tile_metres is None:
+            continue
+        if len(sizes) == 1:
+            rows.add_row("side of a tile", f"{size.tile_metres:.1f} m")
+            continue
+        overlap = "" if size.overlap_metres is None else f", overlapping by {size.overlap_metres:.1f} m"
+        rows.add_row(f"tiles of {size.tile_metres:.1f} m", f"{size.tiles}{overlap}")
     if coverage.frame is not None:
         bounds = coverage.frame.bounds
         rows.add_row("at another's place", str(coverage.doubled))

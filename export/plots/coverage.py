@@ -10,7 +10,7 @@ from geodtr.export.plots.theme import themed
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.coverage import Coverage, positions
-from geodtr.runtime.sources.mosaic import cut_side, lay_mosaic
+from geodtr.runtime.sources.mosaic import lay_mosaic
 from geodtr.runtime.sources.tile import Tile, TileSource
 
 _MOST_THUMBNAILS = 20_000
@@ -70,7 +70,7 @@ def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untr
 
 def _side_of(source: TileSource, tile: Tile) -> float | None:
     """Metres a side, by the tile's own pixels; None where they or their scale are not known."""
-    if (side := cut_side(tile)) is not None or tile.metres_per_pixel is None:
+    if (side := tile.side_metres) is not None or tile.metres_per_pixel is None:
         return side
     try:
         return tile.metres_per_pixel * source.read(tile).image.width

@@ -31,7 +31,7 @@ from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.autopilot.watch import Watch
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
 

@@ -21,9 +21,6 @@ RATES: Mapping[MavlinkMessage, float] = {
 """Messages a second by default: what ArduPilot (GPS_INPUT 5 to 10, ODOMETRY 4 or more) and PX4 (ODOMETRY 30 to 50) ask
 for; a command that resets a position is not for every moment."""
 
-SIGMAS_68, SIGMAS_95 = (math.sqrt(-2 * math.log(1 - share)) for share in (0.68, 0.95))
-"""Radii that hold 68 % and 95 % of a circular Gaussian, in standard deviations of one axis: 1.51 and 2.45."""
-
 _GPS_EPOCH, _LEAP_SECONDS, _WEEK = 315_964_800, 18, 604_800  # GPS time is ahead of UTC by 18 s since 2017
 _COMMAND_WRAP = 36_000.0  # seconds after which a command's time, a float32, starts at 0 again
 # Claimed, because ArduPilot takes no GPS with fewer than 6 satellites and does not arm with an HDOP above 1.4. Its

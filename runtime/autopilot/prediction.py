@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.autopilot.messages import SIGMAS_68, SIGMAS_95, Position
+from geodtr.runtime.autopilot.messages import Position
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.tracking.odometry import Motion, Step
 from geodtr.runtime.tracking.particles import MotionNoise, chord
 
@@ -33,7 +34,8 @@ class Gates:
     ----------
     uncalibrated_sigma
         Send positions without a calibrated radius too, with at least this standard deviation in metres; None sends
-        none. A track's radii are the filter's own belief: they are uncalibrated.
+        none. A track's radii are the filter's own belief, and a second stage's covariance knows nothing of the map's
+        own error: they are uncalibrated.
     max_sigma
         Hold back a position of a larger standard deviation, and a calibrated fix whose 95 % radius is wider than a
         Gaussian's of this one, metres. A track's 95 % radius holds particles that the filter draws again at each
@@ -67,7 +69,7 @@ class Gates:
         if age > OLDEST:
             return "too old"
         believed = 0.0 if answer.within_68_m is None else answer.within_68_m / SIGMAS_68
-        if track or answer.within_68_m is None:
+        if track or answer.within_68_m is None or answer.covariance_m2 is not None:
             if self.uncalibrated_sigma is None:
                 return "uncalibrated"
             believed = max(self.uncalibrated_sigma, believed)

@@ -92,11 +92,14 @@ class Gallery(Protocol):
         """Every reference with its descriptor, float32 [M, D], in blocks."""
         ...
 
-    def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
+    def search(
+        self, queries: Descriptors, top: int, near: Near | None = None, rows: NDArray[np.int64] | None = None
+    ) -> Hits:
         """The `top` references with the largest cosine to each query, float32 [Q, D], best first; fewer where there are
         fewer.
 
-        With `near`, only references within it are found, and never one without a position. Raises GalleryError when
+        With `near`, only references within it are found, and never one without a position; with `rows`, rising, only
+        these, which a gallery in Milvus cannot do. Raises GalleryError when
         queries have another type or size, or values that are not finite, when `near` is given and the gallery knows no
         position, or when a score cannot be a cosine because the gallery is damaged; ConfigError when `top` is less than
         1.

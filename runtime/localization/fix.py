@@ -4,7 +4,7 @@ Knows scores and places; knows nothing of images, galleries or files.
 """
 
 from dataclasses import dataclass
-from math import log
+from math import hypot, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,16 @@ CANDIDATES = 32
 NEIGHBOURHOOD = 60.0
 """Metres within which tiles support each other: about the side of a tile in the published data sets, beyond which two
 tiles no longer show one place."""
+
+
+SIGMAS_68, SIGMAS_95 = (sqrt(-2 * log(1 - share)) for share in (0.68, 0.95))
+"""Radii that hold 68 % and 95 % of a circular Gaussian, in standard deviations of one axis: 1.51 and 2.45."""
+
+
+def largest_sigma(covariance: tuple[float, float, float]) -> float:
+    """The standard deviation along the major axis of a covariance: east east, east north, north north."""
+    ee, en, nn = covariance
+    return sqrt(max(0.0, (ee + nn) / 2 + hypot((ee - nn) / 2, en)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from geodtr.runtime.files.foreign_text import escape_controls
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.result import Waypoint, record, runs
+from geodtr.runtime.localization.waypoint import Waypoint, record, runs, scalars
 
 _GPX = "http://www.topografix.com/GPX/1/1"
 _KML = "http://www.opengis.net/kml/2.2"
@@ -117,8 +117,8 @@ _CORNERS = 48
 
 
 def kml(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> bytes:
-    """KML 2.2: a placemark for each waypoint with a position, in its state's colour, described with its candidates; of
-    a track its line; else circles of 68 and 95 %.
+    """KML 2.2: a placemark for each waypoint with a position, in its state's colour, described with its candidates,
+    its values as ExtendedData; of a track its line; else circles of 68 and 95 %.
     """
     root = ET.Element("kml", {"xmlns": _KML})
     document = ET.SubElement(root, "Document")
@@ -141,6 +141,7 @@ def kml(waypoints: Sequence[Waypoint], *, track: bool, unix: bool = False) -> by
             continue
         time = waypoint.time_s if unix else None
         mark = _placemark(document, waypoint.image or "", waypoint.state, _described(waypoint), time)
+        _add_values(mark, waypoint)
         _coordinates(ET.SubElement(mark, "Point"), [_at(waypoint)])
         circles = ((68, waypoint.within_68_m), (95, waypoint.within_95_m))
         for share, radius in circles if waypoint.reliable and not track else ():
@@ -166,6 +167,15 @@ def _placemark(
     if state in _COLOURS:
         ET.SubElement(mark, "styleUrl").text = f"#{state}"
     return mark
+
+
+def _add_values(mark: ET.Element, waypoint: Waypoint) -> None:
+    """What is known of a waypoint, by the names of the record."""
+    values = ET.SubElement(mark, "ExtendedData")
+    for name, value in scalars(waypoint).items():
+        if value is not None:
+            one = ET.SubElement(values, "Data", {"name": name})
+            ET.SubElement(one, "value").text = escape_controls(str(value))
 
 
 def _described(waypoint: Waypoint) -> str:

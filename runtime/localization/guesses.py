@@ -12,7 +12,7 @@ from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localization.alignment import Aligner, Ground, spectra_of
 from geodtr.runtime.localization.map_window import MapWindows, Place, place_at, step_of
 from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.result import Candidate
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 
 _SURVEYS, _MOST_SURVEYED = (40, 56), 420
@@ -65,7 +65,7 @@ class Guesses:
             places.append(place)
             turns = [(candidate.heading or 0.0) + turn for turn in self._nadir.finer_headings]
             sizes = [candidate.ground_metres * factor for factor in self._nadir.finer_widths]
-            yield Guess(place, turns, sizes, _SEARCHED * self._tile, tile)
+            yield Guess(place, turns, sizes, _SEARCHED * (candidate.tile_metres or self._tile), tile)
             if len(places) == self._most:
                 break
 

@@ -31,8 +31,9 @@ from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import PIXELS, Frame, as_frame, as_frames, without_pixels
 from geodtr.runtime.images.intake import AS_TAKEN, Intake
-from geodtr.runtime.localization.calibration import Conditions, FixCalibration, places_sha256, read_calibration
-from geodtr.runtime.localization.fix import CANDIDATES, NEIGHBOURHOOD, Floats, fuse
+from geodtr.runtime.localization.calibration import Conditions
+from geodtr.runtime.localization.claims import Claims
+from geodtr.runtime.localization.fix import CANDIDATES, Floats, fuse
 from geodtr.runtime.localization.headings import best_turns
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.overhead import NadirView, nadir_branch
@@ -43,12 +44,8 @@ from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.spec import Descriptors, Images, Preprocessing, scorer_name
-
-_Applicable = tuple[FixCalibration | None, str | None]
-"""A calibration, or why none applies."""
-_REMEMBERED = 64
-"""Radii of priors whose calibration is kept in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +71,6 @@ class Localizer:
     >>> len(answer.candidates), answer.fix is not None
     (3, True)
     """
-
-    _hashed: tuple[Gallery, str] | None = None
-    """The gallery whose places were hashed last, and their hash: of a million, that takes an eighth of a second."""
 
     def __init__(
         self,
@@ -143,15 +137,14 @@ class Localizer:
         self._embedder = bundle.embedder("ground" if nadir is None else nadir_branch(bundle.manifest), options)
         self._taking = headings, intake, nadir, refine
         self._embedding_id = bundle.manifest.embedding_id
-        self._headings = headings
-        self._images = intake.conversion
         self._engine = Lock()
         self._search_in(gallery)
 
     def _search_in(self, gallery: Gallery) -> None:
         self.gallery = gallery
         self._view = _view_of(self._embedder.spec.preprocessing, gallery, *self._taking)
-        self._calibrations: dict[float | None, _Applicable] = {None: self._applicable(None)}
+        headings, intake, _, _ = self._taking
+        self._claims = Claims(gallery, self._embedding_id, headings, intake.conversion)
 
     def on(self, gallery: Gallery) -> "Localizer":
         """A second localizer with the same engine and options, for another gallery. Raises as the constructor does."""
@@ -179,20 +172,7 @@ class Localizer:
         """The conditions under which a calibration applies to these fixes: without a prior, or with one of the radius
         `near` in metres.
         """
-        return Conditions(
-            embedding_id=self._embedding_id,
-            places_sha256=self._places_sha256(),
-            candidates=CANDIDATES,
-            headings=self._headings,
-            neighbourhood_m=NEIGHBOURHOOD,
-            near_m=near,
-            images=self._images,
-        )
-
-    def _places_sha256(self) -> str:
-        if self._hashed is None or self._hashed[0] is not self.gallery:
-            self._hashed = self.gallery, places_sha256(*self.positions)
-        return self._hashed[1]
+        return self._claims.conditions(near)
 
     def require_positions(self, what: str) -> None:
         """Raise GalleryError when no tile of the gallery has a position, and `what` needs some."""
@@ -322,20 +302,22 @@ class Localizer:
     ) -> list[Localisation]:
         """The answers out of what `embed` returned. Otherwise as locate."""
         answers, start = list[Localisation](), 0
-        for prior, alike in groupby(prepared, lambda each: each.frame.near or near):
-            group = list(alike)
+        for (prior, number), alike in groupby(
+            prepared, lambda each: (each.frame.near or near, self._view.group(each.query))
+        ):
+            group, rows = list(alike), self._view.rows(number)
             end = start + sum(len(each.query.images) for each in group)
-            results = self._search([each.query for each in group], descriptors[start:end], top, prior)
+            results = self._search([each.query for each in group], descriptors[start:end], top, prior, rows)
             answers += [self._answer(each.frame, own, top, prior) for each, own in zip(group, results, strict=True)]
             start = end
         return answers
 
     def _search(
-        self, queries: Sequence[Query], descriptors: Descriptors, top: int, near: Near | None
+        self, queries: Sequence[Query], descriptors: Descriptors, top: int, near: Near | None, rows: Rows | None
     ) -> list[Found[Query]]:
         """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
         check_argument("top", top, int, 1)
-        hits = self.gallery.search(descriptors, max(top, self._view.tiles), near)
+        hits = self.gallery.search(descriptors, max(top, self._view.tiles), near, rows)
         results = list[Found[Query]]()
         start = 0
         for query in queries:
@@ -360,13 +342,7 @@ class Localizer:
         every = tuple(self._view.candidates(found, tiles))
         candidates, heading, query = every[:top], self._view.heading(every), found.query
         radius = None if near is None else near.radius
-        applicable = self._calibrations.get(radius)
-        if applicable is None:
-            applicable = self._applicable(radius)
-            if len(self._calibrations) >= _REMEMBERED:  # as many as there are radii, where each frame has its own
-                self._calibrations.clear()
-            self._calibrations[radius] = applicable
-        calibration, uncalibrated = applicable
+        calibration, uncalibrated = self._claims.applicable(radius)
         unclaimed = self._view.unclaimed(query, heading)
         if near is not None and not candidates:
             uncalibrated = "no tile lies within the prior"
@@ -380,16 +356,6 @@ class Localizer:
         return Localisation(
             frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir, frame.recorded
         )
-
-    def _applicable(self, near: float | None) -> _Applicable:
-        """The gallery's calibration, or the reason why none applies under these conditions."""
-        calibration = read_calibration(self.gallery, near)
-        if calibration is None and near is not None:
-            return None, f"the gallery has no calibration for a prior of {near:g} m (--near {near:g})"
-        if calibration is None:
-            return None, "the gallery has no calibration"
-        difference = calibration.conditions.difference(self.conditions_near(near))
-        return (calibration, None) if difference is None else (None, difference)
 
 
 def _framed(image: Path | str | Images | Frame) -> Frame:

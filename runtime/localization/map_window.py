@@ -16,6 +16,7 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.geodesy import Near, distance, east_north, moved
 from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
@@ -53,12 +54,16 @@ class MapWindow:
 
 
 class MapWindows:
-    """Cuts windows out of a gallery's map, whose tiles are at most `side` metres wide; a tile of unknown scale has this
-    side. Safe to use from several threads.
+    """Cuts windows out of a gallery's map, of its tiles in `rows` (None: all), which are at most `side` metres wide; a
+    tile of unknown scale has this side. Safe to use from several threads.
     """
 
-    def __init__(self, gallery: Gallery, side: float) -> None:
+    def __init__(self, gallery: Gallery, side: float, rows: Rows | None = None) -> None:
         self._gallery, self._side = gallery, side
+        self._lat, self._lon = gallery.lat, gallery.lon
+        if rows is not None:
+            used = np.isin(np.arange(len(gallery)), rows)
+            self._lat, self._lon = (np.where(used, each, np.nan) for each in (self._lat, self._lon))
         self._pixels = Reread()
         self._lock = Lock()
         self._tiles: dict[int, Tile] = {}
@@ -85,7 +90,7 @@ class MapWindows:
         """The map's middle, and the metres of a square around it that holds all of its tiles; 0 where no tile has a
         position.
         """
-        lat, lon = self._gallery.lat, self._gallery.lon
+        lat, lon = self._lat, self._lon
         if not np.isfinite(lat).any():
             return (0.0, 0.0), 0.0
         middle = tuple(float(np.nanmin(each) + np.nanmax(each)) / 2 for each in (lat, lon))
@@ -94,7 +99,7 @@ class MapWindows:
 
     def nearest(self, place: Place) -> Tile:
         """The tile whose middle is nearest."""
-        away = distance(*place, self._gallery.lat, self._gallery.lon)
+        away = distance(*place, self._lat, self._lon)
         return self._rows([int(np.nanargmin(away))])[0]
 
     def _near(self, place: Place, side: float) -> tuple[list[int], Floats]:
@@ -102,7 +107,7 @@ class MapWindows:
 
         Tiles of a grid as wide as a tile come first, so that few are read where tiles overlap.
         """
-        lat, lon = self._gallery.lat, self._gallery.lon
+        lat, lon = self._lat, self._lon
         rows = np.flatnonzero(Near(*place, sqrt(0.5) * (side + self._side)).holds(lat, lon))
         if not len(rows):
             return [], np.empty((0, 2))

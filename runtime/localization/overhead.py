@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log, sqrt
 
 from PIL import Image
 
@@ -14,10 +15,13 @@ from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.matching import Patches
 from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
 from geodtr.runtime.localization.refine import RefineOptions, Refiner
-from geodtr.runtime.localization.result import Candidate, Nadir, Refined
+from geodtr.runtime.localization.result import Nadir, Refined
 from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.manifest.document import Manifest
 from geodtr.runtime.names import Branch
+from geodtr.runtime.search.topk import Rows
+from geodtr.runtime.sources.ground_size import LEAST_RATIO, side_metres, sizes_of
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Preprocessing
 
@@ -27,8 +31,11 @@ _TILES_PER_PLACE = 4
 
 @dataclass(frozen=True, slots=True)
 class NadirQuery(Query):
-    """A frame and what it is supposed to show, by its own `options`; `frame` is kept for the second stage alone."""
+    """A frame and what it is supposed to show, by its own `options`, cropped to tiles of the size numbered `size`;
+    `frame` is kept for the second stage alone.
+    """
 
+    size: int
     supposed: Hypotheses
     options: NadirOptions
     frame: Image.Image | None
@@ -45,18 +52,20 @@ def nadir_branch(manifest: Manifest) -> Branch:
 class NadirView:
     """Frames for a branch that preprocesses as `how`; `refine` is the second stage's, None leaves it out.
 
-    Raises ConfigError when the size of the gallery's tiles on the ground is not known, MissingDependency when the
-    second stage lacks OpenCV.
+    A gallery may have tiles of several sizes; a frame is compared with tiles of the size nearest to its own. Raises
+    ConfigError when the size of the gallery's tiles on the ground is not known, MissingDependency when the second stage
+    lacks OpenCV.
     """
 
     def __init__(
         self, how: Preprocessing, gallery: Gallery, options: NadirOptions, refine: RefineOptions | None
     ) -> None:
         self._how, self._options = how, options
-        self._tile = _measure_tile(gallery, options, how)
+        self._sizes = _sizes_in(gallery, options, how)
         self._refiner: Refiner | None = None
         if refine is not None:
-            self._refiner = Refiner(gallery, Patches(), refine, options, self._tile[0])
+            finest = self._sizes[0]
+            self._refiner = Refiner(gallery, Patches(), refine, options, finest.metres, finest.rows)
 
     @property
     def most(self) -> int:
@@ -71,20 +80,33 @@ class NadirView:
         decoded = decode_frame(frame)
         try:
             options = self._options.of(frame.recorded)
-            supposed = suppose(decoded.image, frame.altitude, options, *self._tile, self._how)
+            size = self._nearest(options.width_range(frame.altitude), decoded.image.size)
+            tile = self._sizes[size]
+            supposed = suppose(decoded.image, frame.altitude, options, tile.metres, tile.pixels, self._how)
         except ImageError as error:
             raise ImageError(f"{frame.called}: {error}") from None
         kept = None if self._refiner is None else decoded.image
-        return NadirQuery(supposed.images, supposed.headings, None, supposed, options, kept)
+        return NadirQuery(supposed.images, supposed.headings, None, size, supposed, options, kept)
+
+    def _nearest(self, width_range: tuple[float, float], pixels: tuple[int, int]) -> int:
+        """The size of tiles that is nearest to a frame's shorter side on the ground."""
+        shorter = sqrt(width_range[0] * width_range[1]) * min(pixels) / pixels[0]
+        return min(range(len(self._sizes)), key=lambda each: abs(log(shorter / self._sizes[each].metres)))
+
+    def group(self, query: NadirQuery) -> int:
+        return query.size
+
+    def rows(self, group: int) -> Rows | None:
+        return self._sizes[group].rows
 
     def candidates(self, found: Found[NadirQuery], tiles: Sequence[Tile]) -> Iterator[Candidate]:
         """A tile's own heading is added to the frame's on it."""
-        best = found.best
+        best, side = found.best, self._sizes[found.query.size].metres
         for row, tile, score, turned in zip(
             best.rows.tolist(), tiles, best.scores.tolist(), best.turns.tolist(), strict=False
         ):
             pose = sharpened(found.hits, row, turned, found.query.supposed, found.query.options)
-            yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width)
+            yield Candidate(row, tile, score, (pose.heading + (tile.heading or 0.0)) % 360, pose.width, side)
 
     def heading(self, candidates: Sequence[Candidate]) -> float | None:
         return candidates[0].heading if candidates and self._options.steps > 1 else None
@@ -97,8 +119,9 @@ class NadirView:
         width = candidates[0].ground_metres if candidates and self._options.ground_sizes > 1 else None
         answer: Refined | str | None = None
         if self._refiner is not None and found.query.frame is not None:
-            width_range = found.query.supposed.width_range
-            answer = self._refiner.refine(found.query.frame, candidates, width_range, found.near)
+            query = found.query
+            fov, width_range = query.options.fov, query.supposed.width_range
+            answer = self._refiner.refine(found.query.frame, candidates, width_range, fov, found.near)
         return Nadir(
             ground_metres=width,
             altitude=None if width is None else found.query.options.altitude_of(width),
@@ -107,19 +130,52 @@ class NadirView:
         )
 
 
-def _measure_tile(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tuple[float, int]:
-    """Metres and pixels of a tile's side, as the first tile has them. Raises ConfigError where they are unknown."""
-    tile = next(gallery.all_tiles(), None)
-    pixels = 2 * how.height if how.polar else max(how.height, how.width)
-    if tile is None:
-        return options.tile_metres or 1.0, pixels
-    with suppress(ImageError):
-        pixels = Reread().read(tile).image.width
-    if options.tile_metres is not None:
-        return options.tile_metres, pixels
-    if tile.metres_per_pixel is None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tiles:
+    """Tiles of one size: metres and pixels of a side, and their rows in the gallery, None for all."""
+
+    metres: float
+    pixels: int
+    rows: Rows | None
+
+
+def _sizes_in(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tuple[_Tiles, ...]:
+    """The sizes of a gallery's tiles, rising. Raises ConfigError where one is unknown, or is not as it was stated."""
+    drawn = 2 * how.height if how.polar else max(how.height, how.width)
+    first = next(gallery.all_tiles(), None)
+    if first is None:
+        return (_Tiles(options.tile_metres or 1.0, drawn, None),)
+    pixels = _pixels_of(first)
+    stated = options.tile_metres
+    if stated is not None and _states_no_size(first, pixels):
+        return (_Tiles(stated, pixels or drawn, None),)
+    sizes = sizes_of(side_metres(gallery.all_tiles(), pixels or drawn))
+    if (unknown := sizes[-1]).metres is None:
+        some = "its tiles are" if len(sizes) == 1 else f"{len(unknown.rows)} of its tiles are"
         raise ConfigError(
-            f"{gallery.name} does not say how large its tiles are on the ground, which a nadir frame must be cropped "
-            "to. Give the side of a tile in metres: --tile-metres 60"
+            f"{gallery.name} does not state how large {some} on the ground, which a nadir frame must be cropped to. "
+            "Give the side of a tile in metres: --tile-metres 60"
         )
-    return tile.metres_per_pixel * pixels, pixels
+    if stated is not None and (len(sizes) > 1 or not 1 / LEAST_RATIO < stated / (sizes[0].metres or 1) < LEAST_RATIO):
+        sides = ", ".join(f"{size.metres:.4g}" for size in sizes)
+        raise ConfigError(f"--tile-metres is {stated:g}, and tiles of {gallery.name} cover {sides} m. Leave it out.")
+    return tuple(
+        _Tiles(
+            stated or size.metres or 1.0,
+            _pixels_of(gallery.tiles([int(size.rows[0])])[0]) or drawn,
+            size.rows if len(sizes) > 1 else None,
+        )
+        for size in sizes
+    )
+
+
+def _states_no_size(first: Tile, pixels: int | None) -> bool:
+    """Whether the side of the first tile is not known."""
+    return first.side_metres is None and (first.metres_per_pixel is None or pixels is None)
+
+
+def _pixels_of(tile: Tile) -> int | None:
+    """The width of a tile's picture, None where it cannot be read."""
+    with suppress(ImageError):
+        return Reread().read(tile).image.width
+    return None

@@ -25,7 +25,9 @@ from geodtr.runtime.localization.map_window import MapWindows, Place, place_at, 
 from geodtr.runtime.localization.matching import Matcher
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.pose import camera_pose, fault_of, flat_pose, homography_of, through
-from geodtr.runtime.localization.result import Candidate, Refined
+from geodtr.runtime.localization.result import Refined
+from geodtr.runtime.localization.waypoint import Candidate
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
@@ -104,12 +106,20 @@ class Refiner:
     """
 
     def __init__(
-        self, gallery: Gallery, matcher: Matcher, options: RefineOptions, nadir: NadirOptions, tile_metres: float
+        self,
+        gallery: Gallery,
+        matcher: Matcher,
+        options: RefineOptions,
+        nadir: NadirOptions,
+        tile_metres: float,
+        rows: Rows | None = None,
     ) -> None:
-        """`tile_metres` is the side of the largest tile. Raises MissingDependency without OpenCV."""
+        """`tile_metres` is the side of the tiles in these `rows`, of all where None. Raises MissingDependency without
+        OpenCV.
+        """
         check_opencv("The second stage needs")
-        self._map, self._tile = MapWindows(gallery, tile_metres), tile_metres
-        self._matcher, self._options, self._fov = matcher, options, nadir.fov
+        self._map, self._tile = MapWindows(gallery, tile_metres, rows), tile_metres
+        self._matcher, self._options = matcher, options
         self._guesses = Guesses(self._map, tile_metres, nadir, options.places)
 
     @property
@@ -118,11 +128,16 @@ class Refiner:
         return self._options.places
 
     def refine(
-        self, frame: Image.Image, candidates: Sequence[Candidate], width_range: tuple[float, float], near: Near | None
+        self,
+        frame: Image.Image,
+        candidates: Sequence[Candidate],
+        width_range: tuple[float, float],
+        fov: float | None,
+        near: Near | None,
     ) -> Refined | str:
-        """The position of a frame, RGB, whose candidates the first stage found, and whose width in metres is in
-        this range; or the reason why there is none. Where a prior or the map is small enough, the frame is sought
-        everywhere in it before.
+        """The position of a frame, RGB, whose candidates the first stage found, whose width in metres is in this range,
+        and whose width shows an angle of `fov` degrees, if that is known; or the reason why there is none. Where a
+        prior or the map is small enough, the frame is sought everywhere in it before.
 
         Raises ImageError when a tile cannot be read any more.
         """
@@ -132,7 +147,7 @@ class Refiner:
         reasons = ["no tile found has a position"]
         guesses = chain(self._guesses.survey(frame, width_range, near), self._guesses.of_candidates(candidates))
         for tried, guess in enumerate(guesses, 1):
-            answer = self._at(views, guess)
+            answer = self._at(views, guess, fov)
             if isinstance(answer, str):
                 reasons.append(answer)
             else:
@@ -155,7 +170,7 @@ class Refiner:
         enough = answer.inliers >= _DECISIVE * self._options.min_inliers
         return enough and answer.inliers >= _DECISIVE_SHARE * answer.matches
 
-    def _at(self, views: _Views, guess: Guess) -> Refined | str:
+    def _at(self, views: _Views, guess: Guess, fov: float | None) -> Refined | str:
         """The frame's position if it shows this place."""
         import cv2
 
@@ -171,7 +186,7 @@ class Refiner:
         if (nearly := rough.homography()) is None or nearly[1].sum() < _ROUGH_INLIERS:
             return self._few(0 if nearly is None else int(nearly[1].sum()), guess.tile)
         matches = self._match(views.fine, nearly[0], anchor, fine, _FINE_REACH)
-        return self._solve(views.fine, matches, anchor, guess)
+        return self._solve(views.fine, matches, anchor, guess, fov)
 
     def _match(self, frame: Images, to_ground: Floats, anchor: Place, resolution: float, reach: int) -> _Common:
         """What frame and map have in common, where `to_ground` lays the frame nearly right: a homography from parts of
@@ -199,7 +214,7 @@ class Refiner:
             through(to_frame, matches.frame) / width, window.metres(matches.ground), resolution, matches.independent
         )
 
-    def _solve(self, frame: Images, common: _Common, anchor: Place, guess: Guess) -> Refined | str:
+    def _solve(self, frame: Images, common: _Common, anchor: Place, guess: Guess, fov: float | None) -> Refined | str:
         """The pose that follows from the matches."""
         solution = common.homography()
         inliers = 0 if solution is None else int(solution[1].sum())
@@ -210,9 +225,9 @@ class Refiner:
         points, places = common.points[inside], common.places[inside]
         pose = flat_pose(points, places, to_ground, size, common.independent)
         fault = fault_of(pose, points, size, guess.width)
-        if fault is None and self._fov is not None:
+        if fault is None and fov is not None:
             tolerance = common.resolution / pose.width
-            pose = camera_pose(common.points, common.places, pose, size, self._fov, tolerance, common.independent)
+            pose = camera_pose(common.points, common.places, pose, size, fov, tolerance, common.independent)
             fault = fault_of(pose, points, size, guess.width)
         if fault is not None:
             return f"{inliers} matches agree, but {fault}"
@@ -221,7 +236,7 @@ class Refiner:
         return Refined(
             lat=lat,
             lon=lon,
-            camera=self._fov is not None,
+            camera=fov is not None,
             heading=pose.heading,
             ground_metres=pose.width,
             altitude=pose.altitude,

@@ -1,37 +1,14 @@
-"""Results of localisation: candidates, a fix, and the flat record of each frame for files.
+"""Results of localisation: an image's tiles and fix, and what a second stage makes of a nadir frame.
 
 Values only: knows nothing of search or writing.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from itertools import groupby
+from dataclasses import dataclass, replace
 from math import hypot
-from typing import Any, Literal
 
-from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.recorded import Recorded
-from geodtr.runtime.localization.fix import Fix
-from geodtr.runtime.sources.tile import Tile
-
-TrackState = Literal["searching", "tracking", "lost"]
-"""`searching`: no position yet. `tracking`: the particles agree with each other and with the frames. `lost`: they no
-longer do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A tile that may match a query: its gallery row, its tile, and its cosine similarity (-1..1).
-
-    `heading` is the query's heading that matched, in degrees clockwise from north; None if headings were not searched.
-    `ground_metres` is the width on the ground under which a nadir frame matched.
-    """
-
-    row: int
-    place: Tile
-    score: float
-    heading: float | None = None
-    ground_metres: float | None = None
+from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95, Fix, largest_sigma
+from geodtr.runtime.localization.waypoint import Candidate, Waypoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +35,31 @@ class Refined:
     inliers: int
     covariance_m2: tuple[float, float, float]
 
+    @property
+    def sigma_m(self) -> float:
+        """The standard deviation in the direction in which it is largest, in metres."""
+        return largest_sigma(self.covariance_m2)
+
+    def placed(self, found: Waypoint) -> Waypoint:
+        """The record of its frame, with this position in place of the tiles'."""
+        return replace(
+            found,
+            state="fix",
+            position_of="camera" if self.camera else "middle",
+            lat=self.lat,
+            lon=self.lon,
+            heading=self.heading,
+            within_68_m=SIGMAS_68 * self.sigma_m,
+            within_95_m=SIGMAS_95 * self.sigma_m,
+            covariance_m2=self.covariance_m2,
+            matches=self.matches,
+            inliers=self.inliers,
+            refined_tile=self.tile,
+            altitude_m=self.altitude,
+            tilt=self.tilt,
+            ground_metres=self.ground_metres,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Nadir:
@@ -72,49 +74,6 @@ class Nadir:
     altitude: float | None
     refined: Refined | None = None
     unrefined: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Waypoint:
-    """One frame's result. `state` is "fix" or "no fix" for a single image, or a track's state.
-
-    Times in seconds; lat, lon and heading in degrees (heading clockwise from north); `within_68_m` and `within_95_m` in
-    metres: for a single image the calibrated claim, for a track the filter's own estimate. `spread_m` and `margin` are
-    the image's own fix's, `candidates` its nearest tiles, best first; `altitude_m` is above the ground. `gnss_lat` and
-    `gnss_lon` are where the image's tags or a flight record say that it was taken, and `gnss_off_m` is the distance
-    from there. `corrected_m` is how far a calibration moved the position against a bias. Unknown values are None.
-    """
-
-    state: Literal["fix", "no fix"] | TrackState
-    image: str | None = None
-    time_s: float | None = None
-    lat: float | None = None
-    lon: float | None = None
-    heading: float | None = None
-    within_68_m: float | None = None
-    within_95_m: float | None = None
-    spread_m: float | None = None
-    margin: float | None = None
-    candidates: tuple[Candidate, ...] = ()
-    altitude_m: float | None = None
-    gnss_lat: float | None = None
-    gnss_lon: float | None = None
-    gnss_off_m: float | None = None
-    corrected_m: float | None = None
-
-    def beside(self, recorded: Recorded | None) -> "Waypoint":
-        """The same with the recorded position of its frame, where one is known, and how far off it is."""
-        at = None if recorded is None else recorded.position
-        if at is None:
-            return self
-        here = None if self.lat is None or self.lon is None else (self.lat, self.lon)
-        off = None if here is None else round(float(distance(*here, *at)), 3)
-        return replace(self, gnss_lat=at[0], gnss_lon=at[1], gnss_off_m=off)
-
-    @property
-    def reliable(self) -> bool:
-        """Whether it belongs on a map's line: a fix, or a point of a filter that is not lost."""
-        return self.state in ("fix", "tracking") and self.lat is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,69 +101,34 @@ class Localisation:
     @property
     def waypoint(self) -> Waypoint:
         """The result as a flat record: the second stage's position where it was asked, and none where it refuses."""
-        return self._waypoint.beside(self.recorded)
-
-    @property
-    def _waypoint(self) -> Waypoint:
         fix, nadir = self.fix, self.nadir
-        altitude = None if nadir is None else nadir.altitude
-        if nadir is not None and nadir.refined is not None:
-            refined = nadir.refined
-            return Waypoint(
-                state="fix",
-                image=self.image,
-                time_s=self.time,
-                lat=refined.lat,
-                lon=refined.lon,
-                heading=refined.heading,
-                altitude_m=refined.altitude,
-                candidates=self.candidates,
-            )
-        if fix is None or (nadir is not None and nadir.unrefined is not None):
-            return Waypoint(
-                state="no fix",
-                image=self.image,
-                time_s=self.time,
-                heading=self.heading,
-                altitude_m=altitude,
-                candidates=self.candidates,
-            )
-        within = {radius.share: radius.metres for radius in fix.within}
-        return Waypoint(
-            state="fix",
+        refined, unrefined = (None, None) if nadir is None else (nadir.refined, nadir.unrefined)
+        answer = Waypoint(
+            state="no fix",
             image=self.image,
             time_s=self.time,
-            lat=fix.lat,
-            lon=fix.lon,
             heading=self.heading,
-            within_68_m=within.get(0.68),
-            within_95_m=within.get(0.95),
-            altitude_m=altitude,
-            spread_m=fix.spread,
-            margin=fix.margin,
+            altitude_m=None if nadir is None else nadir.altitude,
+            ground_metres=None if nadir is None else nadir.ground_metres,
             candidates=self.candidates,
-            corrected_m=None if fix.corrected_m is None else hypot(*fix.corrected_m),
+            uncalibrated=self.uncalibrated,
+            unrefined=unrefined,
+            doubt=self.doubt,
         )
-
-
-def runs(waypoints: Iterable[Waypoint]) -> list[list[Waypoint]]:
-    """Successive waypoints that are reliable, in runs: what a map joins by a line."""
-    return [list(run) for reliable, run in groupby(waypoints, lambda waypoint: waypoint.reliable) if reliable]
-
-
-def record(waypoint: Waypoint) -> dict[str, Any]:
-    """A waypoint as values that JSON has, its candidates as a flat list."""
-    values = {field.name: getattr(waypoint, field.name) for field in fields(waypoint)}
-    return values | {"candidates": [_flat(candidate) for candidate in waypoint.candidates]}
-
-
-def _flat(candidate: Candidate) -> dict[str, Any]:
-    place = candidate.place
-    return {
-        "tile": place.id,
-        "file": place.file,
-        "score": candidate.score,
-        "lat": place.lat,
-        "lon": place.lon,
-        "heading": candidate.heading,
-    }
+        if refined is not None:
+            answer = refined.placed(answer)
+        elif fix is not None and unrefined is None:
+            within = {radius.share: radius.metres for radius in fix.within}
+            answer = replace(
+                answer,
+                state="fix",
+                position_of="tiles",
+                lat=fix.lat,
+                lon=fix.lon,
+                within_68_m=within.get(0.68),
+                within_95_m=within.get(0.95),
+                spread_m=fix.spread,
+                margin=fix.margin,
+                corrected_m=None if fix.corrected_m is None else hypot(*fix.corrected_m),
+            )
+        return answer.beside(self.recorded)

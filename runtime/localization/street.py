@@ -9,8 +9,8 @@ from geodtr.runtime.images.frames import Frame, decode_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.headings import align, turn
-from geodtr.runtime.localization.result import Candidate
 from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Preprocessing
 
@@ -45,12 +45,20 @@ class StreetView:
             return Query(pixels[None], None, taken.doubt)
         return Query(turns.images, turns.headings, taken.doubt)
 
+    def group(self, query: Query) -> int:
+        del query
+        return 0
+
+    def rows(self, group: int) -> None:
+        del group
+
     def candidates(self, found: Found[Query], tiles: Sequence[Tile]) -> Iterator[Candidate]:
         best = found.best
         for row, tile, score, heading in zip(
             best.rows.tolist(), tiles, best.scores.tolist(), best.headings.tolist(), strict=False
         ):
-            yield Candidate(row, tile, score, None if np.isnan(heading) else heading)
+            known = None if np.isnan(heading) else heading
+            yield Candidate(row, tile, score, known, tile_metres=tile.side_metres)
 
     def heading(self, candidates: Sequence[Candidate]) -> float | None:
         return candidates[0].heading if candidates else None

@@ -11,8 +11,10 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.headings import TurnedHits
-from geodtr.runtime.localization.result import Candidate, Nadir
+from geodtr.runtime.localization.result import Nadir
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.search.exact import Hits
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 
@@ -54,6 +56,14 @@ class View(Protocol[Q]):
 
     def load(self, frame: Frame) -> Q:
         """Decode, check and preprocess one image. Raises ImageError."""
+        ...
+
+    def group(self, query: Q) -> int:
+        """Which of its groups a query belongs to; a group is searched together."""
+        ...
+
+    def rows(self, group: int) -> Rows | None:
+        """The gallery's rows that a group's queries are compared with, rising; None for all."""
         ...
 
     def candidates(self, found: Found[Q], tiles: Sequence[Tile]) -> Iterator[Candidate]:

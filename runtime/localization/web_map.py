@@ -17,7 +17,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import ground_of
-from geodtr.runtime.localization.result import Waypoint, record
+from geodtr.runtime.localization.waypoint import Waypoint, record
 from geodtr.runtime.sources.coverage import Frame, frame_of
 
 _LEAST = 200.0

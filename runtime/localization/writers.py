@@ -7,7 +7,6 @@ Knows one flat record for each frame; knows nothing of how it was found.
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.files.text_rows import RowWriter
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.localization.gis import geojson, gpx, kml
-from geodtr.runtime.localization.result import Waypoint, record
+from geodtr.runtime.localization.waypoint import Waypoint, record, scalars
 from geodtr.runtime.localization.web_map import web_map
 
 SUFFIXES = (".jsonl", ".csv", ".geojson", ".gpx", ".kml", ".html")
@@ -90,10 +89,8 @@ def _csv_bytes(waypoints: Sequence[Waypoint]) -> bytes:
     writer = RowWriter(text)
     most = max((len(waypoint.candidates) for waypoint in waypoints), default=0)
     candidates = [f"{name}_{number}" for number in range(1, most + 1) for name in _OF_A_CANDIDATE]
-    writer.write([*(field.name for field in fields(Waypoint) if field.name != "candidates"), *candidates])
+    writer.write([*scalars(Waypoint("no fix")), *candidates])
     for waypoint in waypoints:
-        values = record(waypoint)
-        ranked = values.pop("candidates")
-        cells = [each[name] for each in ranked for name in _OF_A_CANDIDATE]
-        writer.write([*values.values(), *cells, *[None] * (len(candidates) - len(cells))])
+        cells = [each[name] for each in record(waypoint)["candidates"] for name in _OF_A_CANDIDATE]
+        writer.write([*scalars(waypoint).values(), *cells, *[None] * (len(candidates) - len(cells))])
     return text.getvalue().encode("utf-8", "surrogateescape")

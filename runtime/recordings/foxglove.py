@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from geodtr.runtime.autopilot.messages import SIGMAS_68
 from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_new_file, new_file, signals_held
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.localization.result import Waypoint, record
+from geodtr.runtime.localization.fix import SIGMAS_68
+from geodtr.runtime.localization.waypoint import Waypoint, record
 from geodtr.runtime.recordings.pictures import Pictures
 from geodtr.runtime.recordings.truth import Truth
 
@@ -31,14 +31,16 @@ FRAME = "map"
 
 _RESERVE = 4 << 20
 """Bytes that a flight's recording holds back, so that a full disk has room for what makes the file whole."""
-_ANSWER: Mapping[str, Any] = {
+_TEXTS = ("state", "image", "position_of", "refined_tile", "uncalibrated", "unrefined", "doubt")
+ANSWER: Mapping[str, Any] = {
     "title": "geodtr.Answer",
     "type": "object",
     "properties": {
-        **{name: {"type": "string"} for name in ("state", "image")},
-        **{name: {"type": "number"} for name in ("time_s", "lat", "lon", "heading", "within_68_m", "within_95_m")},
-        **{name: {"type": "number"} for name in ("spread_m", "margin", "altitude_m", "error_m")},
+        **{name: {"type": "number"} for name in (*record(Waypoint("no fix")), "error_m")},
+        **{name: {"type": "string"} for name in _TEXTS},
         "candidates": {"type": "array", "items": {"type": "object"}},
+        "covariance_m2": {"type": "array", "items": {"type": "number"}},
+        "recorded": {"type": "object"},
     },
 }
 
@@ -187,7 +189,7 @@ class _Recorder:
                 *((("/geodtr/truth", LocationFix),) if truth is not None else ()),
             )
         }
-        schema = self._writer.register_schema("geodtr.Answer", "jsonschema", msgspec.json.encode(_ANSWER))
+        schema = self._writer.register_schema("geodtr.Answer", "jsonschema", msgspec.json.encode(ANSWER))
         self._channels["/geodtr/answer"] = self._writer.register_channel("/geodtr/answer", "json", schema)
 
     def write(self, waypoint: Waypoint) -> None:
@@ -223,7 +225,9 @@ class _Recorder:
             fix.altitude = waypoint.altitude_m
         if waypoint is not None and waypoint.within_68_m is not None:
             variance = (waypoint.within_68_m / SIGMAS_68) ** 2
-            fix.position_covariance.extend((variance, 0.0, 0.0, 0.0, variance, 0.0, 0.0, 0.0, 0.0))
+            single = waypoint.state == "fix" and waypoint.covariance_m2  # a track's is of the frame, not of the answer
+            ee, en, nn = single or (variance, 0.0, variance)
+            fix.position_covariance.extend((ee, en, 0.0, en, nn, 0.0, 0.0, 0.0, 0.0))
             fix.position_covariance_type = LocationFix.APPROXIMATED
         self._send(topic, now, fix)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.recordings.bag import Track
 
 

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.result import Candidate, Localisation
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Position
 
 Latitude = Annotated[float, Meta(ge=-90, le=90, description="Degrees, WGS 84.")]

@@ -17,7 +17,8 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.decode import SUFFIXES
 from geodtr.runtime.images.frames import Frame, decode_frame
-from geodtr.runtime.localization.result import Localisation, Waypoint
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.serve.batching import Batcher, Overloaded, SearchOptions
 from geodtr.runtime.serve.current import Current, Replacing
 from geodtr.runtime.serve.live import Live

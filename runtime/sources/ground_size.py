@@ -1,21 +1,113 @@
-"""Whether a source's tiles cover the ground that a model's training tiles covered, and lie close enough.
+"""Sizes of tiles on the ground: which a source has, and whether they are what a model's training tiles covered.
 
 A tile of another ground size is another input: buildings are larger or smaller than any that the model has seen.
 """
 
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log
 from statistics import median
 
-from geodtr.runtime.errors import ImageError
-from geodtr.runtime.sources.tile import TileSource
+import numpy as np
+from numpy.typing import NDArray
 
+from geodtr.runtime.errors import ImageError
+from geodtr.runtime.sources.coverage import measure
+from geodtr.runtime.sources.tile import Tile, TileSource
+
+LEAST_RATIO = 1.25
+"""By which the sizes of one gallery differ at least."""
+_GAP = 1.12
+"""Between two tiles of nearly the same size, by which the next size begins: below LEAST_RATIO, for a tile is a number
+of whole pixels; above what a zoom level differs by from one row to the next.
+"""
+_MERGED = re.compile(r"\+(\d{1,2})$")
+"""Behind the id of a tile that is merged of N x N ones."""
 _TRIED = 5
 _SAME = 1.25
 """The tiles of one data set differ by this factor where a zoom level was cut at several latitudes."""
 
 _STEPS_OF_A_TRACK = 5
 """Tile centres a tile's side for --track; with half as many, a generated drive's filter was sure of wrong places."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Size:
+    """Tiles of one size: the median side in metres, None where it is not known, and their numbers, int64 [N]."""
+
+    metres: float | None
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SizeCoverage:
+    """Tiles of one size in a source: the side in metres, how many there are, the median distance to the nearest other
+    one, and by how much neighbours overlap; None where it is not known.
+    """
+
+    tile_metres: float | None
+    tiles: int
+    spacing_metres: float | None
+
+    @property
+    def overlap_metres(self) -> float | None:
+        if self.tile_metres is None or self.spacing_metres is None:
+            return None
+        return max(0.0, self.tile_metres - self.spacing_metres)
+
+
+def sizes_of(sides: Iterable[float | None]) -> list[Size]:
+    """The sizes that tiles of these sides in metres have, rising; those whose side is not known come last."""
+    known = np.array([np.nan if side is None else side for side in sides], np.float64)
+    order = np.argsort(known, kind="stable")
+    sure = order[: int(np.isfinite(known).sum())]
+    cuts = 1 + np.flatnonzero(np.diff(np.log(known[sure])) > log(_GAP))
+    groups = [np.sort(rows) for rows in np.split(sure, cuts) if len(rows)]
+    sizes = [Size(float(np.median(known[rows])), rows) for rows in groups]
+    unsure = order[len(sure) :]
+    return sizes if not len(unsure) else [*sizes, Size(None, np.sort(unsure))]
+
+
+def measure_sizes(source: TileSource) -> list[SizeCoverage]:
+    """The sizes of a source's tiles. Reads a few pictures where tiles are files, whose scale is metres per pixel."""
+    pixels = _pixels_of(source)
+    measured = list[SizeCoverage]()
+    for size in sizes_of(side_metres(source.tiles, pixels)):
+        first, last = int(size.rows[0]), int(size.rows[-1])
+        if last - first + 1 == len(size.rows):
+            tiles = source.tiles[first : last + 1]  # of a map that was cut: made one by one, for there may be millions
+        else:
+            tiles = [source.tiles[row] for row in size.rows.tolist()]
+        measured.append(SizeCoverage(size.metres, len(tiles), measure(tiles).spacing_metres))
+    return measured
+
+
+def side_metres(tiles: Iterable[Tile], pixels: int | None) -> Iterator[float | None]:
+    """The side of each tile on the ground; of a tile that was not cut out of a map, by its scale and so many pixels.
+
+    All tiles of a zoom level get the first one's: their sides change with the latitude, and yet they are one size.
+    """
+    of_zoom = dict[object, float | None]()
+    for tile in tiles:
+        cut = tile.side_metres
+        if cut is None and pixels is not None and tile.metres_per_pixel is not None:
+            cut = pixels * tile.metres_per_pixel
+        if "zoom" in tile.more:
+            merged = _MERGED.search(tile.id)
+            cut = of_zoom.setdefault((tile.more["zoom"], merged and merged[1]), cut)
+        yield cut
+
+
+def _pixels_of(source: TileSource) -> int | None:
+    """Pixels a side of the tiles that state a scale, the median of a few; None where none does."""
+    stated = [tile for tile in source.tiles if tile.metres_per_pixel is not None and tile.side_metres is None]
+    pixels = list[int]()
+    for tile in stated[:: max(1, len(stated) // _TRIED)][:_TRIED]:
+        with suppress(ImageError):  # reported when the tile is embedded
+            pixels.append(max(source.read(tile).image.size))
+    return int(median(pixels)) if pixels else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +131,23 @@ class Advice:
         """As they are typed."""
         return f"--tile-metres {self.tile_metres:g} --overlap {self.overlap:g}"
 
-    def faults(self, side: float | None, spacing: float | None = None) -> list[str]:
-        """What is wrong with tiles of this `side`, whose nearest neighbours are `spacing` away, in metres, as sentences
-        for the user; nothing where it is not known.
+    def faults(self, sizes: Sequence[SizeCoverage], *, apart: bool = True) -> list[str]:
+        """What is wrong with tiles of these sizes, as sentences for the user; nothing where it is not known. Of several
+        sizes, the one nearest to the training tiles counts. `apart`: tiles too far from each other are a fault as well.
         """
         faults = list[str]()
+        known = [size for size in sizes if size.tile_metres is not None]
+        nearest = min(known, key=lambda size: abs(log((size.tile_metres or 1) / self.tile_metres)), default=None)
+        size = nearest or next(iter(sizes), None)
+        side, spacing = (None, None) if size is None else (size.tile_metres, size.spacing_metres)
         if side is not None and not 1 / _SAME < side / self.tile_metres < _SAME:
             faults.append(
                 f"The model was trained on tiles of {self.tile_metres:g} m, and these cover {side:.3g} m: few will be "
                 f"recognised. Cut the map again: {self.options}"
             )
-        if spacing is not None and spacing > 1.1 * (self.tile_metres - self.overlap):
+        if apart and spacing is not None and spacing > 1.1 * (self.tile_metres - self.overlap):
             faults.append(
                 f"Tile centres are {spacing:.0f} m apart; a place between them is shown by no tile's middle. "
                 f"Recommended: {self.options}, and --overlap {self.overlap_of_tracks:g} for --track"
             )
         return faults
-
-
-def side_of(source: TileSource) -> float | None:
-    """The side of a source's tiles on the ground in metres: the median of a few; None where no tile states its scale.
-
-    Reads their pixels, for a scale is metres per pixel.
-    """
-    stated = [tile for tile in source.tiles if tile.metres_per_pixel is not None]
-    sides = list[float]()
-    for tile in stated[:: max(1, len(stated) // _TRIED)][:_TRIED]:
-        with suppress(ImageError):  # reported when the tile is embedded
-            sides.append(max(source.read(tile).image.size) * (tile.metres_per_pixel or 0))
-    return median(sides) if sides else None

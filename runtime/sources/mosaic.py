@@ -68,7 +68,7 @@ def lay_mosaic(
             image.alpha_composite(read_overview(Path(path), bands, frame, size))
         except UserError as error:
             unreadable += [(tile, str(error)) for tile in windows]
-        sides += [(tile, side) for tile in windows if (side := cut_side(tile)) is not None]
+        sides += [(tile, side) for tile in windows if (side := tile.side_metres) is not None]
     if not whole:
         return Mosaic(image, tuple(sides), tuple(unreadable))
     scale = size[0] / frame.size[0]
@@ -96,12 +96,3 @@ def _paste(image: Image.Image, picture: Image.Image, tile: Tile, side: float, fr
     east, north = (float(metres[0]) for metres in frame.metres(*positions([tile]).T))
     corner = round(east * scale - turned.width / 2), round(image.height - north * scale - turned.height / 2)
     image.paste(turned, corner, turned)
-
-
-def cut_side(tile: Tile) -> float | None:
-    """Metres a side of a tile that was cut out of a map; None of any other, and where it is not known."""
-    window, scale = tile.more.get("window"), tile.metres_per_pixel
-    if scale is None or not (isinstance(window, list) and len(window) == 4):
-        return None
-    pixels = [tile.more["pixels"]] if "pixels" in tile.more else window[2:]
-    return scale * max(pixels) if all(isinstance(each, int) for each in pixels) else None

@@ -36,6 +36,15 @@ class Tile:
     metres_per_pixel: float | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def side_metres(self) -> float | None:
+        """The side on the ground of a tile that was cut out of a map; None of any other, and where it is not known."""
+        window, scale = self.more.get("window"), self.metres_per_pixel
+        if scale is None or not (isinstance(window, list) and len(window) == 4):
+            return None
+        pixels = [self.more["pixels"]] if "pixels" in self.more else window[2:]
+        return scale * max(pixels) if all(isinstance(each, int) for each in pixels) else None
+
 
 class TileSource(Protocol):
     """Where tiles come from: a folder, a data set, a map that is cut up. `name` is what the user called it.

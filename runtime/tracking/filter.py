@@ -18,7 +18,7 @@ from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import candidate_weights
-from geodtr.runtime.localization.result import TrackState
+from geodtr.runtime.localization.waypoint import TrackState
 from geodtr.runtime.tracking.odometry import Motion
 from geodtr.runtime.tracking.particles import Cluster, Floats, MotionNoise, Particles, densest
 
@@ -40,6 +40,7 @@ _STEADY_SHARE, _UNSTEADY_SHARE = 0.6, 0.45  # and in the long run: where tiles a
 _PLAIN = 0.1  # of the frames' belief: no wrong cluster explains so much in the short run, and it need not last
 _TRACKING, _LOST = 0.02, 0.01  # of the frames' belief that the particles explain, in the short run
 _RELEVANT = 1e-3  # minimum weight of a tile
+_SHARPEST = 2.0  # metres of sigma: a more exact position would count too few of the particles
 _FLAT = 0.1  # of a tile's belief that does not depend on the heading it was found by: streets look alike both ways
 
 
@@ -82,13 +83,24 @@ class TrackOptions:
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """The search result of one frame: scores [K] best first, the tiles' positions in degrees [K] (NaN where unknown),
-    and the heading of each hit, [K], if headings were searched.
+    and the heading of each hit, [K], if headings were searched. `covariance_m2` (east east, east north, north north) is
+    how far each is from the vehicle; None for tiles, whose centres are as far as `TrackOptions.sight` states; or as
+    `sights`, metres [K], of tiles of several sizes.
     """
 
     scores: NDArray[np.floating]
     lat: Floats
     lon: Floats
     headings: Floats | None = None
+    covariance_m2: tuple[float, float, float] | None = None
+    sights: Floats | None = None
+
+    def spread(self, sight: float) -> Floats:
+        """The covariance, metres squared [2, 2], east and north."""
+        if self.covariance_m2 is None:
+            return np.eye(2) * sight**2
+        ee, en, nn = self.covariance_m2
+        return np.array([(ee, en), (en, nn)]) + np.eye(2) * _SHARPEST**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +162,9 @@ class Tracker:
 
     def _weighed(self, particles: Particles, seen: Sighting) -> Particles:
         """The particles by the frame's likelihood (table 8.3, line 6), and the long and short run of its mean."""
-        doubt = self._options.doubt
+        # A wrong position is as likely in one place as in another, and so the less in a smaller one.
+        sight = self._options.sight
+        doubt = self._options.doubt * min(1.0, float(np.sqrt(np.linalg.det(seen.spread(sight)))) / sight**2)
         explained = _explained(particles, seen, self._options)
         mean = float(particles.weight @ explained)
         self._slow += self._options.slow * (mean - self._slow)
@@ -196,7 +210,11 @@ class Tracker:
     def _drawn(self, seen: Sighting, count: int) -> Particles:
         """Poses around the frame's tiles, in proportion to their weights."""
         tiles = self._random.choice(len(seen.scores), count, p=candidate_weights(seen.scores))
-        east, north = self._options.sight * self._random.standard_normal((2, count))
+        offsets = self._random.standard_normal((2, count))
+        if seen.sights is None:
+            east, north = np.linalg.cholesky(seen.spread(self._options.sight)) @ offsets
+        else:
+            east, north = seen.sights[tiles] * offsets
         lat, lon = moved(seen.lat[tiles], seen.lon[tiles], east, north)
         if seen.headings is None:
             heading = self._random.uniform(0, 360, count)
@@ -213,7 +231,12 @@ def _explained(particles: Particles, seen: Sighting, options: TrackOptions) -> F
     # Most tiles of a frame have a weight that is negligible beside the doubt.
     relevant = weight > _RELEVANT
     east, north = east_north(particles.lat[:, None], particles.lon[:, None], seen.lat[relevant], seen.lon[relevant])
-    closeness = np.exp(((east**2 + north**2) / (-2 * options.sight**2)).astype(np.float32))
+    if seen.sights is None:
+        (ee, en), (_, nn) = np.linalg.inv(seen.spread(options.sight)) / -2
+        exponent = ee * east**2 + 2 * en * east * north + nn * north**2
+    else:
+        exponent = (east**2 + north**2) / (-2 * seen.sights[relevant] ** 2)
+    closeness = np.exp(exponent.astype(np.float32))
     if seen.headings is not None:
         off = np.abs(particles.heading[:, None] - seen.headings[relevant])
         off = np.minimum(off, 360 - off)
@@ -227,5 +250,12 @@ def _positioned(sighting: Sighting) -> Sighting | None:
     known = np.isfinite(sighting.lat) & np.isfinite(sighting.lon)
     if not known.any():
         return None
-    headings = None if sighting.headings is None else sighting.headings[known]
-    return Sighting(sighting.scores[known], sighting.lat[known], sighting.lon[known], headings)
+    headings, sights = (None if each is None else each[known] for each in (sighting.headings, sighting.sights))
+    return replace(
+        sighting,
+        scores=sighting.scores[known],
+        lat=sighting.lat[known],
+        lon=sighting.lon[known],
+        headings=headings,
+        sights=sights,
+    )

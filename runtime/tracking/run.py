@@ -1,6 +1,6 @@
 """A drive localised: its moments in order, each with the frame taken there, through the filter."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,9 +11,12 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.localization.result import Localisation, Waypoint
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.ground_size import LEAST_RATIO
 from geodtr.runtime.tracking.filter import Sighting, Tracker, TrackOptions, TrackPoint, sighted
 from geodtr.runtime.tracking.odometry import STANDING, Odometry
 from geodtr.runtime.tracking.synchronize import Moment, by_row
@@ -44,9 +47,11 @@ class Tracked:
 
     @property
     def waypoint(self) -> Waypoint:
-        point, located = self.point, self.located
-        fix = None if located is None else located.fix
-        waypoint = Waypoint(
+        """The filter's estimate, with what the frame's own answer has beside it."""
+        point = self.point
+        own = Waypoint(point.state) if self.located is None else self.located.waypoint
+        tracked = replace(
+            own,
             state=point.state,
             image=self.image,
             time_s=self.time,
@@ -55,11 +60,10 @@ class Tracked:
             heading=point.heading,
             within_68_m=point.within_68,
             within_95_m=point.within_95,
-            spread_m=None if fix is None else fix.spread,
-            margin=None if fix is None else fix.margin,
-            candidates=() if located is None else located.candidates,
+            own_lat=own.lat,
+            own_lon=own.lon,
         )
-        return waypoint if located is None else waypoint.beside(located.recorded)
+        return tracked.beside(own.recorded)
 
 
 def track_odometry(
@@ -88,7 +92,7 @@ def track_moments(
 ) -> Iterator[Tracked]:
     """Each moment as it is done, with the `top` tiles of its frame, at most those that the filter goes by. `near`:
     frames search only tiles within a prior. An image that `on_error` lets pass is a gap. Where `localizer` searches
-    headings, the panorama's middle column is taken to look forward.
+    headings, the panorama's middle column is taken to look forward, a nadir frame's upper edge to point there.
 
     Raises GalleryError when no tile of the gallery has a position, ImageError, naming the bad image.
     """
@@ -109,10 +113,29 @@ def track_moments(
         yield Tracked(moment.time, None if moment.frame is None else moment.frame.name, point, shown)
 
 
-def sighting_of(located: Localisation) -> Sighting:
-    """What the filter takes of a frame's answer."""
-    places = [candidate.place for candidate in located.candidates]
-    lat, lon = (np.array([getattr(place, name) for place in places], np.float64) for name in ("lat", "lon"))
-    scores = np.array([candidate.score for candidate in located.candidates], np.float32)
-    headings = [candidate.heading for candidate in located.candidates]
-    return Sighting(scores, lat, lon, None if located.heading is None else np.array(headings, np.float64))
+def sighting_of(located: Localisation) -> Sighting | None:
+    """What the filter takes of a frame's answer: its tiles, or where a second stage was asked, the position that this
+    found, and nothing where it refused.
+    """
+    nadir = located.nadir
+    if nadir is not None and nadir.unrefined is not None:
+        return None
+    if nadir is not None and nadir.refined is not None:
+        refined = nadir.refined
+        lat, lon, heading = (np.array([value]) for value in (refined.lat, refined.lon, refined.heading))
+        # What a tilted frame's middle shows may be as far from the camera as a tile's centre.
+        covariance = refined.covariance_m2 if refined.camera else None
+        return Sighting(np.ones(1, np.float32), lat, lon, heading, covariance)
+    candidates = located.candidates
+    lat, lon = (np.array([getattr(each.place, name) for each in candidates], np.float64) for name in ("lat", "lon"))
+    scores = np.array([each.score for each in candidates], np.float32)
+    headings = None if located.heading is None else np.array([each.heading for each in candidates], np.float64)
+    return Sighting(scores, lat, lon, headings, sights=_sights([each.tile_metres for each in candidates]))
+
+
+def _sights(sides: Sequence[float | None]) -> Floats | None:
+    """A quarter of each tile's side, where these are of several sizes: the filter's own value is for one."""
+    known = np.array([side for side in sides if side is not None], np.float64)
+    if len(known) < len(sides) or not len(known) or known.max() < LEAST_RATIO * known.min():
+        return None
+    return known / 4

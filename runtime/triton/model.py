@@ -18,7 +18,8 @@ from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.decode import decode_bytes
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.localization.result import Localisation, record
+from geodtr.runtime.localization.result import Localisation
+from geodtr.runtime.localization.waypoint import record
 from geodtr.runtime.triton.repository import BUNDLE, GALLERY
 
 MAX_BYTES = 64 << 20

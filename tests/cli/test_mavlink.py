@@ -141,7 +141,7 @@ def test_a_camera_and_the_autopilots_own_odometry_make_a_track_in_flight(
     assert process.returncode == 130, messages
     assert "Traceback" not in messages
     assert "Sent " in messages
-    assert json.loads(printed.splitlines()[-1])["point"]["state"] == "tracking"
+    assert json.loads(printed.splitlines()[-1])["state"] == "tracking"
     assert off(tiny, peer.heard("GLOBAL_POSITION_SENSOR")[-1], SEEN) < SPACING / 2
     reader: Any = mavutil.mavlogfile(str(log), robust_parsing=True)
     assert reader.recv_match(type="GLOBAL_POSITION_SENSOR") is not None

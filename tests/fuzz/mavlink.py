@@ -15,7 +15,7 @@ from geodtr.runtime.autopilot.link import Link, LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.autopilot.tlog import Tlog
 from geodtr.runtime.autopilot.transport import Transport
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.filter import Tracker
 

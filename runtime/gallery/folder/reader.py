@@ -143,8 +143,15 @@ class FolderGallery(PositionedRows):
 
     def all_tiles(self) -> Iterator[Tile]:
         """Every reference in the order of the rows, a block of them in memory at a time."""
+        query = f"SELECT {COLUMNS} FROM reference WHERE slot BETWEEN ? AND ? ORDER BY slot"
         for start in range(0, len(self), _FETCHED):
-            yield from self.tiles(range(start, min(start + _FETCHED, len(self))))
+            end = min(start + _FETCHED, len(self))
+            with self._lock, table_errors(self.path):
+                rows = self._database.execute(query, (self._slot(start), self._slot(end - 1))).fetchall()
+                if len(rows) != end - start:
+                    raise sqlite3.DatabaseError("a reference is gone")
+                tiles = [as_stored(row) for row in rows]
+            yield from tiles
 
     def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
         """Every reference in the order of the rows with its descriptor, float32 [M, D], by the block."""
@@ -157,15 +164,19 @@ class FolderGallery(PositionedRows):
         self._check_open()
         return self._mapped.exact[rows if self._slots is None else self._slots[rows]]
 
-    def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
+    def search(self, queries: Descriptors, top: int, near: Near | None = None, rows: Rows | None = None) -> Hits:
         """The `top` references with the largest cosine to each query [Q, D], best first; fewer where there are fewer.
 
         The gallery's scorer, if it has one, compares instead. With `near`, only references within it are found, and
-        those without a position never are. Every storage gives the answer of float32. Raises as Gallery.search.
+        those without a position never are; with `rows`, only these. Every storage gives the answer of float32. Raises
+        as Gallery.search.
         """
         self._check_open()
         check_search(self.name, self.manifest.query_size, queries, top, near)
         among = self._slots if near is None else self._near(near)
+        if rows is not None:
+            slots = rows if self._slots is None else self._slots[rows]
+            among = slots if near is None or among is None else np.intersect1d(slots, among, assume_unique=True)
         exact, compressed = self._mapped.exact, self._mapped.compressed
         if self.manifest.scorer is not None:
             hits = search_correlated(queries, exact, top, self.manifest.scorer, among)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_search, no_positions
@@ -129,13 +130,20 @@ class MilvusGallery(PositionedRows):
         """Every reference as a Milvus entity, in blocks."""
         return self._collection.each((*ROW, CHECKSUM, VECTOR), block_of(self.manifest.descriptor_size))
 
-    def search(self, queries: Descriptors, top: int, near: Near | None = None) -> Hits:
+    def search(
+        self, queries: Descriptors, top: int, near: Near | None = None, rows: NDArray[np.int64] | None = None
+    ) -> Hits:
         """As Gallery.search. With an index other than FLAT some of the nearest may be missing and hits may be fewer,
         as also for some seconds after another process removed near references.
 
-        Raises GalleryError also when `top` exceeds Milvus's limit.
+        Raises GalleryError also when `top` exceeds Milvus's limit, and for `rows`.
         """
         self._check_open()
+        if rows is not None:
+            raise GalleryError(
+                f"{self.name} is in Milvus, which cannot search the tiles of one size alone. Keep a gallery of several "
+                "sizes in a folder, or build one for each size."
+            )
         check_search(self.name, self.manifest.descriptor_size, queries, top, near)
         if top > MOST_HITS:
             raise GalleryError(

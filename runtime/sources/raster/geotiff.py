@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from shlex import quote
@@ -16,10 +17,11 @@ from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import Values, wrapped
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.sources.ground_size import LEAST_RATIO
 from geodtr.runtime.sources.raster.bands import Bands, choose_bands
 from geodtr.runtime.sources.raster.empty import black_share, find_marks
 from geodtr.runtime.sources.raster.gdal import gdal, open_map
-from geodtr.runtime.sources.raster.grid import Grid, Locate, is_sheared, lay_out
+from geodtr.runtime.sources.raster.grid import Grid, Locate, is_sheared, joined, lay_out
 from geodtr.runtime.sources.raster.warp import conformal_system, warp
 from geodtr.runtime.sources.tile import Tile
 
@@ -41,7 +43,8 @@ _PIECE = 100_000
 @dataclass(frozen=True, slots=True)
 class GeoTiffOptions:
     """How a map is cut: tiles of `tile_metres` on the ground, centres at most `stride_metres` apart (a tile's size
-    where it is None), drawn in `tile_pixels` (as many as the map has where it is None, up to LARGEST_TILE).
+    where it is None), drawn in `tile_pixels` (as many as the map has where it is None, up to LARGEST_TILE). For tiles
+    of several sizes, `tile_metres` are all of them, and `stride_metres` one for each.
 
     `bands` are the three to read as red, green and blue, or one that is grey; `stretch` the values that become 0 and
     255, needed where the map does not hold 8-bit ones. A tile of which more than the share `max_empty` has no data is
@@ -49,8 +52,8 @@ class GeoTiffOptions:
     Raises ConfigError naming a value out of range.
     """
 
-    tile_metres: float
-    stride_metres: float | None = None
+    tile_metres: float | tuple[float, ...]
+    stride_metres: float | tuple[float, ...] | None = None
     tile_pixels: int | None = None
     bands: tuple[int, ...] | None = None
     stretch: tuple[float, float] | None = None
@@ -59,9 +62,19 @@ class GeoTiffOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, metres in (("tile", self.tile_metres), ("stride", self.stride_metres)):
-            if metres is not None and not (isfinite(metres) and metres > 0):
-                raise ConfigError(f"The {name} is {metres:g} m; it must be above 0.")
+        sizes, strides = _each(self.tile_metres), _each(self.stride_metres)
+        for name, metres in (("tile", sizes), ("stride", strides)):
+            for each in metres:
+                if not (isfinite(each) and each > 0):
+                    raise ConfigError(f"The {name} is {each:g} m; it must be above 0.")
+        if not sizes or (strides and len(strides) != len(sizes)):
+            raise ConfigError(f"{len(sizes)} sizes of tiles and {len(strides)} strides are given; give one for each.")
+        for small, large in pairwise(sorted(sizes)):
+            if large < LEAST_RATIO * small:
+                raise ConfigError(
+                    f"Tiles of {small:g} and of {large:g} m are nearly the same; sizes of one gallery differ by a "
+                    f"factor of {LEAST_RATIO:g} at least."
+                )
         if self.tile_pixels is not None and not 1 <= self.tile_pixels <= LARGEST_TILE:
             raise ConfigError(f"Tiles of {self.tile_pixels} pixels are asked for; allowed are 1 to {LARGEST_TILE}.")
         if self.bands is not None and len(self.bands) not in (1, 3):
@@ -73,11 +86,24 @@ class GeoTiffOptions:
         if self.nodata is not None and not isfinite(self.nodata):
             raise ConfigError(f"The value without data is {self.nodata:g}; a finite number is needed.")
 
+    @property
+    def cuts(self) -> tuple[tuple[float, float], ...]:
+        """A tile's side and the distance between centres, in metres, for each size."""
+        sizes = _each(self.tile_metres)
+        return tuple(zip(sizes, _each(self.stride_metres) or sizes, strict=True))
+
+
+def _each(metres: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    if metres is None:
+        return ()
+    return metres if isinstance(metres, tuple) else (metres,)
+
 
 @dataclass(frozen=True, slots=True)
 class MapCut(Sequence[Tile]):
     """The tiles of the map `path`, made when they are asked for: there may be millions. Each is drawn in `pixels`, the
-    map's own where that is None, with the bands and the stretch that were `asked` for, by which it can be read again.
+    map's own where that is None and a tile has at most LARGEST_TILE of them, with the bands and the stretch that were
+    `asked` for, by which it can be read again.
     """
 
     path: Path
@@ -97,14 +123,15 @@ class MapCut(Sequence[Tile]):
             return MapCut(self.path, self.grid[index], self.pixels, self.asked)
         tile = self.grid[index]
         window = [tile.column, tile.row, tile.width, tile.height]
-        drawn = {} if self.pixels is None else {"pixels": self.pixels}
+        pixels = self.pixels or (LARGEST_TILE if max(window[2:]) > LARGEST_TILE else None)
+        drawn = {} if pixels is None else {"pixels": pixels}
         return Tile(
             id=f"{self.path.name}#{','.join(map(str, window))}",
             file=str(self.path),
             lat=tile.lat,
             lon=tile.lon,
             heading=tile.heading,
-            metres_per_pixel=tile.metres / (self.pixels or max(tile.width, tile.height)),
+            metres_per_pixel=tile.metres / (pixels or max(tile.width, tile.height)),
             more={"window": window, **drawn, **self.asked, **({"flipped": True} if tile.flipped else {})},
         )
 
@@ -189,9 +216,9 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
                 "lies beyond its edges has no data."
             )
         grid = _lay_out(dataset, path, locate, options)
-        pixels = _pixels_drawn(dataset, path, grid, options.tile_pixels)
-        if pixels != options.tile_pixels:
-            notes.append(f"Tiles are drawn in {pixels} pixels a side, fewer than the map has.")
+        _check_readable(dataset, path, grid, options.tile_pixels)
+        if options.tile_pixels is None and max(grid.width.max(), grid.height.max()) > LARGEST_TILE:
+            notes.append(f"Tiles are drawn in {LARGEST_TILE} pixels a side, fewer than the map has.")
         marks = find_marks(dataset, bands, options.nodata)
         with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
             kept = grid[marks.empty_shares(dataset, grid, track) <= options.max_empty] if marks else grid
@@ -214,7 +241,7 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
         dataset.close()
     given = {"bands": options.bands, "stretch": options.stretch}
     drawn = {name: list(values) for name, values in given.items() if values is not None}
-    return GeoTiff(path, MapCut(path, kept, pixels, drawn), tuple(notes), bands, warped_to)
+    return GeoTiff(path, MapCut(path, kept, options.tile_pixels, drawn), tuple(notes), bands, warped_to)
 
 
 def reopen_geotiff(
@@ -278,15 +305,15 @@ def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Va
 
 
 def _lay_out(dataset: Any, path: Path, locate: Locate, options: GeoTiffOptions) -> Grid:
-    stride = options.tile_metres if options.stride_metres is None else options.stride_metres
+    """The tiles of each size behind the tiles of the one before."""
     try:
-        return lay_out(dataset.width, dataset.height, locate, options.tile_metres, stride)
+        return joined([lay_out(dataset.width, dataset.height, locate, *cut) for cut in options.cuts])
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _pixels_drawn(dataset: Any, path: Path, grid: Grid, asked: int | None) -> int | None:
-    """A tile's side, None for the map's own. Raises DataError when a tile needs too many of the map's pixels."""
+def _check_readable(dataset: Any, path: Path, grid: Grid, asked: int | None) -> None:
+    """Raise DataError when a tile needs too many of the map's pixels."""
     largest = int(max(grid.width.max(), grid.height.max()))
     drawn = asked or (LARGEST_TILE if largest > LARGEST_TILE else None)
     thinned = largest / drawn if drawn else 1.0
@@ -296,7 +323,6 @@ def _pixels_drawn(dataset: Any, path: Path, grid: Grid, asked: int | None) -> in
             f"{path}: a tile would be {largest:,} pixels of the map wide; up to {LARGEST_WINDOW:,} are read for one. "
             f"Ask for a smaller --tile-metres, or build overviews: rio overview --build auto {quote(str(path))}"
         )
-    return drawn
 
 
 def _crs_name(crs: Any) -> str:

@@ -89,6 +89,13 @@ class Grid(Sequence[GridTile]):
         return GridTile(*(value.item() for value in columns)) if isinstance(index, int) else Grid(*columns)
 
 
+def joined(grids: Sequence[Grid]) -> Grid:
+    """Several grids of one map, one behind the other. Raises DataError when they come to more than MAX_TILES."""
+    if sum(map(len, grids)) > MAX_TILES:
+        raise DataError(f"Tiles of all sizes would be more than {MAX_TILES:,}. Ask for smaller overlaps.")
+    return Grid(*(np.concatenate([getattr(grid, each.name) for grid in grids]) for each in fields(Grid)))
+
+
 def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_metres: float) -> Grid:
     """Tiles of `tile_metres` on the ground over a map of so many pixels, by rows; neighbours' centres at most
     `stride_metres` apart (a little more where half a per cent of the map would ask for one more).

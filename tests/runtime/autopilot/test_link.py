@@ -30,7 +30,7 @@ from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.autopilot.transport import Transport
 from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
 from geodtr.runtime.geodesy import displacement
-from geodtr.runtime.localization.result import TrackState, Waypoint
+from geodtr.runtime.localization.waypoint import TrackState, Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.prefetch import BackgroundReader
 from geodtr.runtime.tracking.odometry import STANDING, Motion, Odometry, Step

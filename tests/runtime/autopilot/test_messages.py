@@ -8,8 +8,6 @@ import pytest
 from pymavlink.dialects.v20 import common
 
 from geodtr.runtime.autopilot.messages import (
-    SIGMAS_68,
-    SIGMAS_95,
     Position,
     Stamp,
     external_position,
@@ -29,11 +27,6 @@ def parsed(message: Any) -> Any:
     (read,) = common.MAVLink(None).parse_buffer(data)
     assert read.get_type() != "BAD_DATA"
     return read
-
-
-def test_a_68_percent_radius_is_one_and_a_half_sigma() -> None:
-    assert pytest.approx(1.51, abs=0.005) == SIGMAS_68
-    assert pytest.approx(2.45, abs=0.005) == SIGMAS_95
 
 
 def test_px4_gets_degrees_metres_and_microseconds_and_no_altitude() -> None:

@@ -8,7 +8,7 @@ from geodtr.runtime.autopilot.messages import Position
 from geodtr.runtime.autopilot.prediction import HORIZON, OLDEST, Gates, Predictor
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import displacement
-from geodtr.runtime.localization.result import TrackState, Waypoint
+from geodtr.runtime.localization.waypoint import TrackState, Waypoint
 from geodtr.runtime.tracking.odometry import STANDING, Motion, Step
 
 ALLOWED = Gates(uncalibrated_sigma=5.0)

@@ -41,7 +41,7 @@ def test_a_folder_becomes_a_gallery_in_which_an_image_is_found(
     assert info["made_by"]["backend"].startswith("onnxruntime")
     image = tiles / "41.png"
     answer = json.loads(cli("localize", image, "--bundle", bundle, "--gallery", out, "--json").out)
-    assert answer["candidates"][0]["place"]["file"] == str(image)
+    assert answer["candidates"][0]["file"] == str(image)
     assert answer["candidates"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert len(answer["candidates"]) == 5
 

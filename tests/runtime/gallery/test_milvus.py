@@ -210,7 +210,7 @@ def test_the_commands_work_on_it_as_on_a_folder(
     bad.write_bytes(intact)
     assert json.loads(cli("gallery", "add", bundle, place, tiles, "--json").out)["embedded"] == 1
     answer = json.loads(cli("localize", bad, "--bundle", bundle, "--gallery", place, "--json").out)
-    assert answer["candidates"][0]["place"]["id"] == "35.png"
+    assert answer["candidates"][0]["tile"] == "35.png"
     assert answer["candidates"][0]["score"] == pytest.approx(1, abs=1e-5)
     info = cli("gallery", "info", place)
     assert "40 tiles, 0 with a position" in info.out
@@ -246,13 +246,13 @@ def test_a_calibration_is_stored_with_the_gallery(place: str, tmp_path: Path, cl
     assert calibrated.code == 0, calibrated.err
     image = tmp_path / "ground" / "3.png"
     answer = json.loads(cli("localize", image, "--bundle", tiny.bundle, "--gallery", place, "--json").out)
-    assert answer["fix"]["within"]
-    assert answer["candidates"][0]["place"]["id"] == "tiles/003.png"
+    assert answer["within_95_m"]
+    assert answer["candidates"][0]["tile"] == "tiles/003.png"
     near = f"{tiny.lat[3]},{tiny.lon[3]},60"
     command = ("localize", image, "--bundle", tiny.bundle, "--gallery", place, "--near", near, "--top", 9, "--json")
     with Localizer.open(tiny.bundle, tiny.gallery) as folder:
         expected = folder.locate(image, 9, near=Near(tiny.lat[3], tiny.lon[3], 60)).candidates
-    names = [each["place"]["id"] for each in json.loads(cli(*command).out)["candidates"]]
+    names = [each["tile"] for each in json.loads(cli(*command).out)["candidates"]]
     assert names == [f"tiles/{each.place.id}" for each in expected]
 
 

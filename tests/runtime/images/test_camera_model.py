@@ -200,4 +200,4 @@ def test_localize_undistorts_what_it_embeds(tmp_path: Path, cli: Callable[..., O
     assert other.code == 2
     assert "front.yml is for 320x240" in other.err
     both = cli(*command, "--camera", tmp_path / "front.yml", "--fov", 90)
-    assert (both.code, "leave --fov out" in both.err) == (2, True)
+    assert (both.code, "--camera and --fov do not go together" in both.err) == (2, True)

@@ -1,13 +1,14 @@
 """A nadir frame becomes an aerial image: north up, at a tile's resolution, at any heading."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from geodtr.runtime.errors import DataError
-from geodtr.runtime.images.altitudes import read_altitudes, with_altitudes
+from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.images.altitudes import read_altitudes
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.nadir import from_crop, north_up, share_covered
 
@@ -48,7 +49,16 @@ def test_altitudes_come_from_a_csv(tmp_path: Path) -> None:
     table = tmp_path / "frames.csv"
     table.write_text("file,altitude,heading\nframes/a.png,80.5,1\nframes/b.png,,2\n")
     frames = [Frame(str(tmp_path / "frames" / name), None) for name in ("a.png", "b.png", "c.png")]
-    assert [frame.altitude for frame in with_altitudes(frames, read_altitudes(table))] == [80.5, None, None]
+    altitudes = read_altitudes(table)
+    first, second, third = map(altitudes.of, frames)
+    assert (first.altitude, first.image) == (80.5, None)
+    for frame, fault in ((second, "leaves the altitude of"), (third, "has no row for")):
+        assert isinstance(frame.image, ImageError)
+        assert str(frame.image) == (
+            f"{table} {fault} {frame.name}{' empty' if frame is second else ''}. Add it, or leave it out: "
+            "--on-error skip"
+        )
+    assert altitudes.of(replace(frames[2], altitude=60.0)).altitude == 60.0  # by a flight record
 
 
 def test_altitudes_belong_to_files_for_every_way_to_write_a_path(
@@ -60,7 +70,7 @@ def test_altitudes_belong_to_files_for_every_way_to_write_a_path(
     (tmp_path / "link").symlink_to("frames")
     ways = ["a.png", "../frames/a.png", "../link/a.png", str(tmp_path / "frames" / "a.png")]
     altitudes = read_altitudes(Path("../frames.csv"))
-    assert [frame.altitude for frame in with_altitudes([Frame(way, None) for way in ways], altitudes)] == [80.5] * 4
+    assert [frame.altitude for frame in map(altitudes.of, [Frame(way, None) for way in ways])] == [80.5] * 4
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,10 @@ def test_localize_joins_folders(
     outcome = cli("localize", *folders, *more)
     assert outcome.code == 0, outcome.err
     (answer,) = (json.loads(line) for line in outcome.out.splitlines())
-    assert answer["candidates"][0]["place"]["id"] == "009.png"
+    assert answer["candidates"][0]["tile"] == "009.png"
     assert answer["candidates"][0]["score"] > 0.8
     assert "8 cameras, and 7 sources are given" in refused("localize", *folders[:7], *more)
-    assert "leave --fov out" in refused("localize", *folders, *more, "--fov", 360)
-    assert "leave --view nadir out" in refused(
+    assert "--rig and --fov do not go together" in refused("localize", *folders, *more, "--fov", 360)
+    assert "--view nadir and --rig do not go together" in refused(
         "localize", *folders, *more, "--view", "nadir", "--frame-metres", "60,100"
     )

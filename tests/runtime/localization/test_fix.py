@@ -24,7 +24,7 @@ from geodtr.runtime.localization.calibration import (
     read_calibration,
     write_calibration,
 )
-from geodtr.runtime.localization.fix import CANDIDATES, Fix, candidate_weights, fuse
+from geodtr.runtime.localization.fix import CANDIDATES, SIGMAS_68, SIGMAS_95, Fix, candidate_weights, fuse
 
 Floats = NDArray[np.float64]
 
@@ -240,3 +240,8 @@ def test_a_damaged_calibration_is_read_correctly_or_refused_by_name(
         assert isinstance(calibration, FixCalibration)
         for fix in fixes[::50]:
             assert all(claim.metres >= 0 for claim in calibration.apply(fix).within)
+
+
+def test_a_68_percent_radius_is_one_and_a_half_sigma() -> None:
+    assert pytest.approx(1.51, abs=0.005) == SIGMAS_68
+    assert pytest.approx(2.45, abs=0.005) == SIGMAS_95

@@ -119,7 +119,7 @@ def test_faults_of_a_record_stop_or_are_left_out(
     [
         (("--flight-start", 3), "give --flight as well"),
         (("--near", "flight,30"), "give --flight as well"),
-        (("--near", "flight,x"), "for example flight,500"),
+        (("--near", "flight,x", "--flight", "a.srt"), "for example flight,500"),
         (("--near", "flight,-5", "--flight", "a.srt"), "must be above 0"),
         (("--flight", "nowhere.srt"), "nowhere.srt cannot be read"),
         (("--flight", "a.kml"), "allowed: .srt, .csv"),
@@ -139,7 +139,7 @@ def test_photographs_have_tags_of_their_own(tiny: TinyWorld, cli: Callable[..., 
     photo = write_photo(tmp_path / "a.jpg", tiny.panorama(5), packet(dji=dji))
     command = ("localize", photo, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
     (answer,) = answers_of(cli(*command, "--flight", "exif", "--near", "flight,30"))
-    assert [candidate["place"]["id"] for candidate in answer["candidates"]] == ["005.png"]  # type: ignore[attr-defined]
+    assert [candidate["tile"] for candidate in answer["candidates"]] == ["005.png"]  # type: ignore[attr-defined]
     assert answer["recorded"]["height"]["origin"] == "XMP RelativeAltitude"  # type: ignore[index]
 
 

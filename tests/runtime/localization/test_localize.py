@@ -16,7 +16,7 @@ from tiny_world import CENTRE, SPACING, TinyWorld, make_world, write_drive
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near, distance
-from geodtr.runtime.localization import localizer as localizers
+from geodtr.runtime.localization import claims
 from geodtr.runtime.localization.calibration import FILE_NAME, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
@@ -152,7 +152,7 @@ def test_without_a_calibration_a_fix_has_no_radius(
     assert "uncalibrated" in printed.out
     assert "gallery calibrate" in printed.err
     answer = json.loads(cli(*command, "--json").out)
-    assert answer["fix"]["within"] == []
+    assert (answer["state"], answer["within_68_m"], answer["within_95_m"]) == ("fix", None, None)
     assert answer["uncalibrated"] == "the gallery has no calibration"
 
 
@@ -165,12 +165,12 @@ def test_a_prior_of_its_own_for_each_frame_costs_no_memory_and_one_hash(
         hashed.append(places_sha256(lat, lon))
         return hashed[-1]
 
-    monkeypatch.setattr(localizers, "places_sha256", hash_places)
+    monkeypatch.setattr(claims, "places_sha256", hash_places)
     frame = tiny.panorama(0)
     with Localizer.open(tiny.bundle, tiny.gallery) as localizer:
-        for radius in range(500, 500 + 2 * localizers._REMEMBERED):
+        for radius in range(500, 500 + 2 * claims.REMEMBERED):
             localizer.locate(frame, near=Near(*CENTRE, radius))
-        assert len(localizer._calibrations) <= localizers._REMEMBERED
+        assert len(localizer._claims) <= claims.REMEMBERED
         assert {localizer.conditions_near(near).places_sha256 for near in (None, 1.0, 2.0)} == set(hashed)
     assert len(hashed) == 1
 
@@ -192,7 +192,7 @@ def test_a_calibrated_gallery_states_radii_under_its_conditions_only(
     command = ("localize", image, "--bundle", copied.bundle, "--gallery", copied.gallery)
     assert "68 % within" in cli(*command).out
     answer = json.loads(cli(*command, "--json").out)
-    assert [claim["share"] for claim in answer["fix"]["within"]] == [0.68, 0.95]
+    assert 0 < answer["within_68_m"] <= answer["within_95_m"]
     assert answer["uncalibrated"] is None
     turned = cli(*command, "--headings", 8)
     assert "headings" in turned.err
@@ -265,8 +265,10 @@ def test_a_drive_is_tracked_into_every_format(
     assert printed.code == 0, printed.err
     answers = [json.loads(line) for line in printed.out.splitlines()]
     assert len(answers) == 33
-    assert answers[5]["located"] is None
-    last = answers[-1]["point"]
+    assert (answers[5]["own_lat"], answers[5]["candidates"]) == (None, [])
+    last = answers[-1]
+    own = answers[28]
+    assert distance(own["own_lat"], own["own_lon"], tiny.lat[39], tiny.lon[39]) < SPACING
     assert last["state"] == "tracking"
     assert distance(last["lat"], last["lon"], tiny.lat[39], tiny.lon[39]) < SPACING / 2
     assert last["heading"] == pytest.approx(90, abs=20)

@@ -4,13 +4,14 @@ import csv
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 from conftest import Outcome
+from nadir_ground import CAMERA, FOV, SIDE, TILE, Ground, make_ground
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_world import CENTRE, TinyWorld, make_world
@@ -21,38 +22,14 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.recorded import Recorded, Stated
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.overhead import nadir_branch
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.registry import open_source
-from geodtr.runtime.spec import Images, Projection
-from geodtr.training.world.views.nadir import Camera
-
-TILE, SIDE, ACROSS = 64.0, 128, 5
-"""Metres and pixels of a tile, and tiles across the map."""
-FOV = 70.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """A map of smooth noise in tiles of 64 m, north up, and its gallery."""
-
-    bundle: Path
-    gallery: Path
-    picture: Images
-
-    def photograph(self, place: tuple[float, float], camera: Camera, seed: int = 0) -> Images:
-        """The frame of a camera above `place`, metres east and north of the map's middle, over flat ground."""
-        columns, rows = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-        east, north = (camera.ground(columns.ravel(), rows.ravel()) + place).T
-        scale, middle = SIDE / TILE, len(self.picture) / 2
-        x, y = (np.rint(part - 0.5).astype(int) for part in (middle + east * scale, middle - north * scale))
-        pixels = self.picture[np.clip(y, 0, len(self.picture) - 1), np.clip(x, 0, len(self.picture) - 1)]
-        noise = np.random.default_rng(seed).normal(0, 4, pixels.shape)
-        frame = np.clip(pixels * 0.8 + 20 + noise, 0, 255).astype(np.uint8)
-        return np.asarray(frame.reshape(camera.height, camera.width, 3))
+from geodtr.runtime.spec import Projection
 
 
 @pytest.fixture(scope="module")
@@ -62,37 +39,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 
 @pytest.fixture(scope="module")
 def ground(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    folder = tmp_path_factory.mktemp("ground")
-    random = np.random.default_rng(1)
-    size = ACROSS * SIDE
-    layers = [
-        np.asarray(
-            Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8)).resize(
-                (size, size), Image.Resampling.BICUBIC
-            ),
-            np.float64,
-        )
-        for cells in (5 * ACROSS, 24 * ACROSS)
-    ]
-    picture = ((layers[0] + layers[1]) / 2).astype(np.uint8)
-    rows: list[tuple[str, ...]] = [("file", "lat", "lon", "metres_per_pixel")]
-    (folder / "tiles").mkdir()
-    for row in range(ACROSS):
-        for column in range(ACROSS):
-            name = f"{row}{column}.png"
-            part = picture[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
-            Image.fromarray(part).save(folder / "tiles" / name)
-            at = moved(*CENTRE, (column - ACROSS // 2) * TILE, (ACROSS // 2 - row) * TILE)
-            rows.append((name, *(f"{float(part):.9f}" for part in at), str(TILE / SIDE)))
-    with (folder / "tiles" / "tiles.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    bundle = open_bundle(tiny.bundle)
-    source = open_source(folder / "tiles")
-    build_gallery(folder / "gallery", source, bundle.embedder("aerial"), made_by(bundle.manifest))
-    return Ground(tiny.bundle, folder / "gallery", picture)
+    return make_ground(tiny.bundle, tmp_path_factory.mktemp("ground"))
 
 
-CAMERA = Camera(70.0, 0.0, fov=FOV, height=240, width=320)
 OPTIONS = NadirOptions(fov=FOV, altitude=70.0, ground_sizes=3, rotations=16)
 
 
@@ -208,6 +157,21 @@ def test_without_a_field_of_view_the_middle_is_fixed(ground: Ground) -> None:
     assert distance(refined.lat, refined.lon, lat, lon) < 1
 
 
+def test_a_field_of_view_that_is_recorded_of_a_frame_gives_the_camera_s_position(ground: Ground) -> None:
+    """By its tags or a flight record; no option states it."""
+    frame = ground.photograph((0, 0), replace(CAMERA, tilt=6.0, towards=90.0))
+    recorded = Recorded("a.png", field_of_view=Stated(FOV, "EXIF FocalLengthIn35mmFilm"))
+    options = NadirOptions(rotations=4, ground_sizes=1)
+    with Localizer.open(ground.bundle, ground.gallery, nadir=options, refine=RefineOptions()) as localizer:
+        answer = localizer.locate(Frame("a.png", frame, altitude=70.0, recorded=recorded))
+    assert answer.nadir is not None
+    refined = answer.nadir.refined
+    assert refined is not None, answer.nadir.unrefined
+    assert refined.camera
+    assert distance(refined.lat, refined.lon, *CENTRE) < 1
+    assert refined.tilt == pytest.approx(6, abs=1)
+
+
 def test_a_frame_of_another_place_is_refused(ground: Ground) -> None:
     noise = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
     elsewhere = np.asarray(Image.fromarray(noise).resize((320, 240), Image.Resampling.BICUBIC))
@@ -314,13 +278,12 @@ def test_the_command_takes_altitudes_and_prints_the_fix(
     assert first["altitude_m"] == pytest.approx(65, rel=0.03)
 
 
-def test_the_command_refuses_what_does_not_go_together(
-    ground: Ground, tmp_path: Path, refused: Callable[..., str]
-) -> None:
+def test_an_altitude_is_read_or_its_file_named(ground: Ground, tmp_path: Path, refused: Callable[..., str]) -> None:
     command = ("localize", tmp_path / "a.png", "--bundle", ground.bundle, "--gallery", ground.gallery)
-    assert "give --view nadir" in refused(*command, "--altitude", 80)
-    assert "--frame-metres 60,140" in refused(*command, "--view", "nadir")
-    assert "together with --fov" in refused(*command, "--view", "nadir", "--altitude", 80, "--frame-metres", "60,90")
     assert "two numbers" in refused(*command, "--view", "nadir", "--frame-metres", "60")
-    assert "give --refine" in refused(*command, "--view", "nadir", "--frame-metres", "60,90", "--min-inliers", 20)
     assert "cannot be read" in refused(*command, "--view", "nadir", "--fov", 70, "--altitude", tmp_path / "no.csv")
+    Image.new("RGB", (320, 240)).save(tmp_path / "a.png")
+    table = tmp_path / "frames.csv"
+    table.write_text("file,altitude\nb.png,70\n")
+    message = refused(*command, "--view", "nadir", "--fov", 70, "--altitude", table)
+    assert f"{table} has no row for {tmp_path / 'a.png'}. Add it, or leave it out: --on-error skip" in message

@@ -21,7 +21,7 @@ from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.gis import geojson, gpx, kml
-from geodtr.runtime.localization.result import Candidate, Waypoint
+from geodtr.runtime.localization.waypoint import Candidate, Waypoint
 from geodtr.runtime.localization.writers import SUFFIXES, waypoint_file
 from geodtr.runtime.sources.tile import Tile
 
@@ -78,7 +78,7 @@ def test_kml_has_the_track_its_states_and_its_times() -> None:
     marks = root.findall(f"{KML}Document/{KML}Placemark")
     assert [[child.tag.removeprefix(KML) for child in mark] for mark in marks[:2]] == [
         ["name", "styleUrl", "LineString"],
-        ["name", "description", "TimeStamp", "styleUrl", "Point"],
+        ["name", "description", "TimeStamp", "styleUrl", "ExtendedData", "Point"],
     ]
     assert marks[0].findtext(f"{KML}LineString/{KML}coordinates") == "-14.9990000,-30.0000000 -14.9980000,-30.0000000"
     assert [mark.findtext(f"{KML}styleUrl") for mark in marks[1:]] == [f"#{point.state}" for point in TRACK[1:]]
@@ -160,12 +160,15 @@ def test_candidates_and_their_scores_are_written(tmp_path: Path, suffix: str) ->
     first = json.loads(text)["features"][0]["properties"] if suffix == ".geojson" else json.loads(text.splitlines()[0])
     assert (first["spread_m"], first["margin"]) == (12.5, 0.25)
     assert first["candidates"][1] == {
+        "row": 1,
         "tile": "map.tif#1,0,8,8",
         "file": "map.tif",
         "score": 0.8,
         "lat": -30.0,
         "lon": -14.999,
         "heading": 90.0,
+        "ground_metres": None,
+        "tile_metres": None,
     }
 
 

@@ -14,7 +14,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.localization.result import Candidate, TrackState, Waypoint
+from geodtr.runtime.localization.waypoint import Candidate, TrackState, Waypoint
 from geodtr.runtime.localization.web_map import web_map
 from geodtr.runtime.localization.writers import waypoint_file
 from geodtr.runtime.sources.tile import Tile

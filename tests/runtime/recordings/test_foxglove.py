@@ -10,18 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
-from foxglove_schemas_protobuf.GeoJSON_pb2 import GeoJSON
-from foxglove_schemas_protobuf.LocationFix_pb2 import LocationFix
+from foxglove_messages import read
 from foxglove_schemas_protobuf.Log_pb2 import Log
-from foxglove_schemas_protobuf.PoseInFrame_pb2 import PoseInFrame
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from mcap.reader import make_reader
 from PIL import Image
 
 from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.images.frames import Frame, Frames
-from geodtr.runtime.localization.result import Candidate, Waypoint
+from geodtr.runtime.localization.waypoint import Candidate, Waypoint
 from geodtr.runtime.recordings import foxglove
 from geodtr.runtime.recordings.bag import Track
 from geodtr.runtime.recordings.foxglove import mcap_file
@@ -29,38 +24,9 @@ from geodtr.runtime.recordings.pictures import Pictures
 from geodtr.runtime.recordings.truth import Truth
 from geodtr.runtime.sources.tile import Tile
 
-KINDS: dict[str, Any] = {
-    "/geodtr/fix": LocationFix,
-    "/geodtr/truth": LocationFix,
-    "/geodtr/pose": PoseInFrame,
-    "/geodtr/image": CompressedImage,
-    "/geodtr/tiles": GeoJSON,
-    "/geodtr/log": Log,
-}
 TILE = Candidate(0, Tile("a/1", "a.png", -30.0, -15.0), 0.9)
 ANSWER = Waypoint("fix", "cam#0", 1.7e9, -30.0, -15.0, 90.0, 15.1, 30.0, candidates=(TILE,))
 LOST = Waypoint("no fix", "cam#1", 1.7e9 + 1)
-
-
-def read(path: Path) -> dict[str, list[Any]]:
-    """All messages by topic, each decoded by the schema that the file itself holds."""
-    messages = dict[str, list[Any]]()
-    with path.open("rb") as stream:
-        for schema, channel, message in make_reader(stream, validate_crcs=True).iter_messages():
-            assert schema is not None
-            if channel.message_encoding == "json":
-                decoded = json.loads(message.data)
-            else:
-                pool = descriptor_pool.DescriptorPool()
-                for file in descriptor_pb2.FileDescriptorSet.FromString(schema.data).file:
-                    pool.Add(file)
-                kind = message_factory.GetMessageClass(pool.FindMessageTypeByName(schema.name))
-                assert schema.name == KINDS[channel.topic].DESCRIPTOR.full_name
-                decoded = kind.FromString(message.data)
-                if hasattr(decoded, "timestamp"):
-                    assert decoded.timestamp.ToNanoseconds() == message.log_time
-            messages.setdefault(channel.topic, []).append(decoded)
-    return messages
 
 
 def quiet(text: str) -> None:

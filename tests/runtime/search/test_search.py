@@ -72,7 +72,7 @@ def test_localize_prints_positions_for_people_and_machines(trained: Trained, cli
     answer = json.loads(cli(*command, "--json").out)
     assert answer["image"] == str(image)
     assert len(answer["candidates"]) == 3
-    assert -90 <= answer["candidates"][0]["place"]["lat"] <= 90
+    assert -90 <= answer["candidates"][0]["lat"] <= 90
 
 
 def test_a_gallery_of_another_model_is_refused(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:

@@ -16,7 +16,7 @@ from pmtiles_file import pmtiles
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.sources.coverage import measure, positions
-from geodtr.runtime.sources.mosaic import cut_side, lay_mosaic
+from geodtr.runtime.sources.mosaic import lay_mosaic
 from geodtr.runtime.sources.overview import read_overview
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source
@@ -42,7 +42,7 @@ def test_a_map_lies_where_its_tiles_do(tmp_path: Path, kind: str) -> None:
     pixels = np.asarray(mosaic.image).astype(int)
     x, y = frame.metres(*positions(source.tiles).T)
     for tile, right, up in zip(source.tiles, x, y, strict=True):
-        assert cut_side(tile) == pytest.approx(40, rel=0.02)
+        assert tile.side_metres == pytest.approx(40, rel=0.02)
         middle = np.asarray(source.read(tile).image.resize((1, 1), Image.Resampling.BOX)).reshape(3)
         here = pixels[round(250 - up * 250 / frame.size[1] - 0.5), round(right * 300 / frame.size[0] - 0.5)]
         assert np.abs(here[:3] - middle).max() <= 4

@@ -135,7 +135,7 @@ def test_a_name_that_begins_with_a_dash_comes_with_a_hint(
         (("--bands", "1,2,3"), "--tile-metres"),
         (("--tile-metres", 0), "above 0"),
         (("--tile-metres", 50, "--overlap", 50), "--overlap is 50"),
-        (("--tile-metres", 50, "--overlap", 5, "--stride", 5), "same thing"),
+        (("--tile-metres", 50, "--overlap", 5, "--stride", 5), "state the same"),
         (("--tile-metres", 50, "--bands", "red"), "--bands is 'red'"),
         (("--tile-metres", 50, "--bands", "1,2"), "2 bands"),
         (("--tile-metres", 50, "--stretch", "1,2,3"), "two numbers"),
@@ -203,7 +203,7 @@ def test_preview_recommends_what_the_bundle_was_trained_on(cli: Cli, ortho: Path
     assert advised.code == 0, advised.err
     assert "--tile-metres 40 --overlap 20; for --track, --overlap 32" in advised.err
     report = json.loads(advised.out)
-    assert report["tile_metres"] == pytest.approx(40, rel=0.01)
+    assert report["sizes"][0]["tile_metres"] == pytest.approx(40, rel=0.01)
     assert report["coverage"]["spacing_metres"] <= 20.5
     assert "trained on tiles" not in advised.err
     other = cli("gallery", "preview", ortho, "--tile-metres", 60, "--bundle", bundle)
