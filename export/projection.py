@@ -1,0 +1,226 @@
+"""The projection that makes descriptors shorter: principal directions of the descriptors of pairs, whitened or not.
+
+Knows rows of numbers. Models, images and graphs are out of scope.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.recall import Matches, rank
+from geodtr.runtime.spec import Descriptors
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import DescriptorPair
+
+WHITENING = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The strengths that are tried: 0 leaves the principal directions as they are, 1 gives all the same variance."""
+SHORTEST = 1e-12
+"""Least length that a projected row is divided by, as PyTorch's `normalize` has it."""
+_ROUNDING = float(np.finfo(np.float32).eps) ** 2
+"""Of a variance: descriptors are float32."""
+_BLOCK = 4096
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """Descriptors x of D numbers become those of N: x @ weights + bias, divided by the length.
+
+    `weights`: float32 [D, N], the same for both branches. `bias`: float32 [N] by branch; it takes the branch's mean
+    away.
+    """
+
+    weights: NDArray[np.float32]
+    bias: Mapping[Branch, NDArray[np.float32]]
+
+    @property
+    def size(self) -> int:
+        """Numbers of a projected descriptor."""
+        return self.weights.shape[1]
+
+    def project(self, branch: Branch, rows: Descriptors) -> Descriptors:
+        """Unit rows, float32 [K, D] -> unit rows, float32 [K, N]; computed in float64."""
+        weights, bias = self.weights.astype(np.float64), self.bias[branch].astype(np.float64)
+        projected = np.empty((len(rows), self.size), np.float32)
+        for start in range(0, len(rows), _BLOCK):
+            products = rows[start : start + _BLOCK].astype(np.float64) @ weights + bias
+            lengths = np.linalg.norm(products, axis=1, keepdims=True)
+            projected[start : start + _BLOCK] = products / np.maximum(lengths, SHORTEST)
+        return projected
+
+    def embedding_id(self, of: str) -> str:
+        """The identifier of the space that this makes of the space `of`: another projection, another space."""
+        digest = sha256(of.encode())
+        for numbers in (self.weights, *(self.bias[branch] for branch in BRANCHES)):
+            digest.update(repr(numbers.shape).encode())
+            digest.update(np.ascontiguousarray(numbers, "<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One strength of whitening: `hits` at rank 1 on the half of the pairs that was held out."""
+
+    whitening: float
+    hits: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A projection, how it was chosen, and the share of the variance that it keeps.
+
+    `trials`: every strength of whitening, on `queries` pairs that were held out; `full_hits`: of the descriptors as
+    they were, on the same pairs.
+    """
+
+    projection: Projection
+    whitening: float
+    variance: float
+    queries: int
+    full_hits: int
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Principal:
+    """The principal directions of pairs, by falling variance.
+
+    `vectors`: float64 [D, D], orthonormal columns. `variances`: float64 [D]. `means`: float64 [D], by branch.
+    """
+
+    vectors: _Floats
+    variances: _Floats
+    means: Mapping[Branch, _Floats]
+
+    @classmethod
+    def of(cls, rows: Mapping[Branch, Descriptors]) -> "Principal":
+        """Of each branch's rows about its own mean, both branches with the same weight.
+
+        A branch's mean tells what all its images have in common, panoramas or tiles; it tells no place from another.
+        """
+        means = {branch: rows[branch].mean(axis=0, dtype=np.float64) for branch in BRANCHES}
+        size = rows["ground"].shape[1]
+        covariance = np.zeros((size, size))
+        for branch in BRANCHES:
+            for start in range(0, len(rows[branch]), _BLOCK):
+                centred = rows[branch][start : start + _BLOCK] - means[branch]
+                covariance += centred.T @ centred / len(rows[branch])
+        variances, vectors = np.linalg.eigh(covariance)
+        variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1]
+        # A direction has two signs, and a library may give either.
+        largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+        return cls(vectors * np.where(largest < 0, -1.0, 1.0), variances, means)
+
+    @property
+    def rank(self) -> int:
+        """Number of directions in which the rows differ, beyond rounding."""
+        return int(np.count_nonzero(self.variances > len(self.variances) * _ROUNDING * self.variances[0]))
+
+    def project_to(self, size: int, whitening: float) -> Projection:
+        """The first `size` directions, each divided by its standard deviation to the power of `whitening`."""
+        # Relative to the first, which only changes a length that is divided away.
+        scales = (self.variances[:size] / self.variances[0]) ** (-whitening / 2)
+        weights = (self.vectors[:, :size] * scales).astype(np.float32)
+        bias = {branch: (-self.means[branch] @ weights.astype(np.float64)).astype(np.float32) for branch in BRANCHES}
+        return Projection(weights, bias)
+
+
+class Fitting:
+    """Fits projections to the descriptors of pairs, of any size.
+
+    The strength of whitening is chosen by recall: the directions of one half of the tiles, with their pairs, project
+    the other half, and of `WHITENING` the one with the most hits at rank 1 is taken, the weakest of equals. The
+    projection is then made of all pairs.
+
+    Whitening: Jégou and Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
+    whitening", ECCV 2012. Between none and all of it, "attenuated": Mukundan et al., "Understanding and improving
+    kernel local descriptors", IJCV 2019.
+    """
+
+    def __init__(self, pairs: DescriptorPair) -> None:
+        self._pairs = pairs
+        tiles = pairs.pair_set.tiles
+        self._fitted, self._held = tiles % 2 == 0, tiles % 2 == 1
+
+    def to(self, size: int) -> Fitted:
+        """The projection to `size` numbers.
+
+        Raises
+        ------
+        ConfigError
+            `size` is not below the number that the descriptors have.
+        DataError
+            There are fewer than `size` pairs, or their descriptors differ in fewer directions.
+        """
+        check_size(size, self._pairs.ground.shape[1])
+        check_count(size, self._pairs.pair_set)
+        ranks = self._of_half.rank, self._of_all.rank
+        if min(ranks) < size:
+            raise DataError(
+                f"The descriptors of {self._pairs.pair_set.name} differ in {ranks[1]} directions, those of every other "
+                f"tile in {ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
+                f"{min(ranks)}."
+            )
+        trials = tuple(Trial(strength, self._hits(self._of_half.project_to(size, strength))) for strength in WHITENING)
+        best = max(trials, key=lambda trial: trial.hits)
+        variances = self._of_all.variances
+        return Fitted(
+            projection=self._of_all.project_to(size, best.whitening),
+            whitening=best.whitening,
+            variance=float(variances[:size].sum() / variances.sum()),
+            queries=int(self._held.sum()),
+            full_hits=self._hits(None),
+            trials=trials,
+        )
+
+    @cached_property
+    def _of_half(self) -> Principal:
+        return Principal.of(self._half(self._fitted))
+
+    @cached_property
+    def _of_all(self) -> Principal:
+        return Principal.of({branch: self._pairs[branch] for branch in BRANCHES})
+
+    def _half(self, chosen: NDArray[np.bool_]) -> dict[Branch, Descriptors]:
+        """The ground rows of the chosen pairs, and their tiles, each once."""
+        tiles = np.unique(self._pairs.pair_set.tiles[chosen])
+        return {"ground": self._pairs.ground[chosen], "aerial": self._pairs.aerial[tiles]}
+
+    def _hits(self, projection: Projection | None) -> int:
+        """Hits at rank 1 on the half that is held out; None: of the descriptors as they are."""
+        rows = self._half(self._held)
+        if projection is not None:
+            rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
+        _, own = np.unique(self._pairs.pair_set.tiles[self._held], return_inverse=True)
+        ranked = rank(rows["ground"], rows["aerial"], Matches(np.arange(len(own)), own))
+        return int(np.count_nonzero(ranked.rank == 0))
+
+
+def check_size(size: int, full: int) -> None:
+    """Raise ConfigError unless descriptors of `full` numbers can be made shorter to `size`."""
+    if size >= full:
+        raise ConfigError(
+            f"--descriptor-size {size}: the model's descriptors have {full} numbers, and a projection makes "
+            f"them fewer. Allowed are 1 to {full - 1}."
+        )
+
+
+def check_count(size: int, pair_set: PairSet) -> None:
+    """Raise DataError when a set has too few tiles for a projection to `size` numbers.
+
+    Directions are first taken of half of the tiles, with their pairs: of two rows a tile, less the two means.
+    """
+    tiles = len(np.unique(pair_set.tiles))
+    if tiles < size + 2:
+        few = "too few for any" if tiles < 4 else f"or at most --descriptor-size {tiles - 2}"
+        raise DataError(
+            f"{pair_set.name} has {tiles} usable pairs (of different tiles), and a projection to {size} numbers is "
+            f"fitted to at least {size + 2}. Name more by --compact-on SPEC, {few}."
+        )
