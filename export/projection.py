@@ -31,7 +31,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """Descriptors x of D numbers become those of N: x @ weights + bias, divided by the length.
+    """Makes descriptors of N numbers from descriptors x of D: x @ weights + bias, divided by its length.
 
     `weights`: float32 [D, N], the same for both branches. `bias`: float32 [N] by branch; it takes the branch's mean
     away.
@@ -43,7 +43,7 @@ class Projection:
     @property
     def size(self) -> int:
         """Numbers of a projected descriptor."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     def project(self, branch: Branch, rows: Descriptors) -> Descriptors:
         """Unit rows, float32 [K, D] -> unit rows, float32 [K, N]; computed in float64."""
@@ -90,9 +90,9 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Principal:
-    """The principal directions of pairs, by falling variance.
+    """The principal directions of pairs in which these differ, beyond rounding, by falling variance.
 
-    `vectors`: float64 [D, D], orthonormal columns. `variances`: float64 [D]. `means`: float64 [D], by branch.
+    `vectors`: float64 [D, R], orthonormal columns. `variances`: float64 [R]. `means`: float64 [D], by branch.
     """
 
     vectors: _Floats
@@ -103,17 +103,24 @@ class Principal:
     def of(cls, rows: Mapping[Branch, Descriptors]) -> "Principal":
         """Of each branch's rows about its own mean, both branches with the same weight.
 
-        A branch's mean tells what all its images have in common, panoramas or tiles; it tells no place from another.
+        A branch's mean is what all its images have in common, panoramas or tiles: the same at every place.
         """
         means = {branch: rows[branch].mean(axis=0, dtype=np.float64) for branch in BRANCHES}
-        size = rows["ground"].shape[1]
-        covariance = np.zeros((size, size))
-        for branch in BRANCHES:
-            for start in range(0, len(rows[branch]), _BLOCK):
-                centred = rows[branch][start : start + _BLOCK] - means[branch]
-                covariance += centred.T @ centred / len(rows[branch])
-        variances, vectors = np.linalg.eigh(covariance)
-        variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1]
+        count, size = sum(len(rows[branch]) for branch in BRANCHES), rows["ground"].shape[1]
+        if count < size:
+            # The products of rows with each other have the same variances, and are fewer (Turk and Pentland, 1991).
+            centred = np.concatenate(
+                [(rows[branch] - means[branch]) / np.sqrt(len(rows[branch])) for branch in BRANCHES]
+            )
+            variances, weights = _by_falling_variance(centred @ centred.T)
+            vectors = centred.T @ (weights / np.sqrt(variances))
+        else:
+            covariance = np.zeros((size, size))
+            for branch in BRANCHES:
+                for start in range(0, len(rows[branch]), _BLOCK):
+                    part = rows[branch][start : start + _BLOCK] - means[branch]
+                    covariance += part.T @ part / len(rows[branch])
+            variances, vectors = _by_falling_variance(covariance)
         # A direction has two signs, and a library may give either.
         largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
         return cls(vectors * np.where(largest < 0, -1.0, 1.0), variances, means)
@@ -121,7 +128,7 @@ class Principal:
     @property
     def rank(self) -> int:
         """Number of directions in which the rows differ, beyond rounding."""
-        return int(np.count_nonzero(self.variances > len(self.variances) * _ROUNDING * self.variances[0]))
+        return len(self.variances)
 
     def project_to(self, size: int, whitening: float) -> Projection:
         """The first `size` directions, each divided by its standard deviation to the power of `whitening`."""
@@ -130,6 +137,13 @@ class Principal:
         weights = (self.vectors[:, :size] * scales).astype(np.float32)
         bias = {branch: (-self.means[branch] @ weights.astype(np.float64)).astype(np.float32) for branch in BRANCHES}
         return Projection(weights, bias)
+
+
+def _by_falling_variance(covariance: _Floats) -> tuple[_Floats, _Floats]:
+    """The variances of a symmetric matrix beyond rounding, and its unit vectors, in columns."""
+    variances, vectors = np.linalg.eigh(covariance)
+    beyond = variances > len(variances) * _ROUNDING * variances[-1]
+    return variances[beyond][::-1], vectors[:, beyond][:, ::-1]
 
 
 class Fitting:
@@ -161,18 +175,18 @@ class Fitting:
         """
         check_size(size, self._pairs.ground.shape[1])
         check_count(size, self._pairs.pair_set)
-        ranks = self._of_half.rank, self._of_all.rank
+        ranks = self._of_half.rank, self.directions.rank
         if min(ranks) < size:
             raise DataError(
-                f"The descriptors of {self._pairs.pair_set.name} differ in {ranks[1]} directions, those of every other "
-                f"tile in {ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
+                f"The descriptors of {self._pairs.pair_set.name} differ in {ranks[1]} directions, half of them in "
+                f"{ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
                 f"{min(ranks)}."
             )
         trials = tuple(Trial(strength, self._hits(self._of_half.project_to(size, strength))) for strength in WHITENING)
         best = max(trials, key=lambda trial: trial.hits)
-        variances = self._of_all.variances
+        variances = self.directions.variances
         return Fitted(
-            projection=self._of_all.project_to(size, best.whitening),
+            projection=self.directions.project_to(size, best.whitening),
             whitening=best.whitening,
             variance=float(variances[:size].sum() / variances.sum()),
             queries=int(self._held.sum()),
@@ -185,7 +199,8 @@ class Fitting:
         return Principal.of(self._half(self._fitted))
 
     @cached_property
-    def _of_all(self) -> Principal:
+    def directions(self) -> Principal:
+        """Of all pairs."""
         return Principal.of({branch: self._pairs[branch] for branch in BRANCHES})
 
     def _half(self, chosen: NDArray[np.bool_]) -> dict[Branch, Descriptors]:

@@ -88,8 +88,8 @@ def parity(
     report then gives the number of pairs that would decide. Where no drop is allowed (fp32), the
     cosine of every image decides instead.
 
-    An engine that projects its descriptors is held against the reference's in the same projection,
-    and its R@1 against that of the reference's own descriptors as well (--max-compact-drop).
+    An engine that projects its descriptors is held against the reference's in the same projection.
+    Its R@1 is compared with the reference's before the projection as well (--max-compact-drop).
 
     Besides, no single descriptor may turn too far, rows must not depend on their batch, and the graph
     must have the precision that it claims. Each verdict is written into its bundle's manifest, if the

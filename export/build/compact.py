@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Compact:
     """Shorter descriptors, by a projection that is fitted to pairs and becomes part of the graphs.
 
-    It is a principal component analysis, whitened as far as the recall of pairs that are held out tells. Whatever is
-    built from the bundle afterwards keeps it. Galleries of the model without it, or with another, are refused.
+    It is a principal component analysis, whitened to the strength that finds most of the pairs held out. Every bundle
+    that is built from this one keeps it. Galleries of the model without it, or with another, are refused.
 
     Parameters
     ----------

@@ -93,7 +93,7 @@ def write_projected(exported: Bundle, fitted: Fitted, pairs: PairSet, folder: Pa
         full_hits=fitted.full_hits,
         trials=tuple(WhiteningTrial(whitening=each.whitening, hits=each.hits) for each in fitted.trials),
     )
-    made = msgspec.structs.replace(
+    manifest = msgspec.structs.replace(
         manifest,
         embedding_id=fitted.projection.embedding_id(manifest.embedding_id),
         ground=entries["ground"],
@@ -101,7 +101,7 @@ def write_projected(exported: Bundle, fitted: Fitted, pairs: PairSet, folder: Pa
         projection=projection,
         parity=(),
     )
-    write_manifest(folder, made)
+    write_manifest(folder, manifest)
     return open_bundle(folder)
 
 

@@ -31,7 +31,7 @@ MAX_DROP: Mapping[Precision, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 0.5, "f
 LEAST_COSINE: Mapping[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98, "fp8": 0.95, "mixed": 0.95}
 """A floor under every single descriptor: on few pairs recall alone would let a broken engine pass."""
 COMPACT_DROP = 0.5
-"""Points of R@1 that projected descriptors may lose against the model's own, whatever the precision."""
+"""Points of R@1 that projected descriptors may lose against the model's own, in any precision."""
 _LONGEST_NORM_ERROR = 1e-3
 
 

@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**31)
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def described(ground: NDArray[np.float32], aerial: NDArray[np.float32]) -> DescriptorPair:
@@ -28,8 +28,8 @@ def described(ground: NDArray[np.float32], aerial: NDArray[np.float32]) -> Descr
 
 
 def noisy_pairs(pairs: int, size: int, seed: int, *, shared: float = 0.0, noise: float = 0.5) -> DescriptorPair:
-    """A place is a random direction. `shared`: how far images of both branches lie apart along one direction that tells
-    nothing of the place.
+    """A place is a random direction. `shared`: how far images of both branches lie apart along one direction that does
+    not depend on the place.
     """
     random = np.random.default_rng(seed)
     places = random.normal(size=(pairs, size))
@@ -84,6 +84,16 @@ def test_projected_rows_are_of_unit_length_and_about_the_mean_of_their_branch(se
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
         centred = pairs[branch].astype(np.float64) @ projection.weights + projection.bias[branch]
         np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-6)
+
+
+def test_rows_fewer_than_numbers_have_the_directions_of_their_covariance() -> None:
+    pairs = noisy_pairs(10, 32, 0)
+    few = principal(pairs)
+    assert few.rank == 18  # of 20 rows about two means
+    covariance = sum(np.cov(pairs[branch].T.astype(np.float64), bias=True) for branch in BRANCHES)
+    variances, vectors = np.linalg.eigh(covariance)
+    np.testing.assert_allclose(few.variances, variances[::-1][:18], rtol=1e-6)
+    np.testing.assert_allclose(np.abs(few.vectors.T @ vectors[:, ::-1][:, :18]), np.eye(18), atol=1e-5)
 
 
 def test_the_signs_of_directions_do_not_depend_on_the_signs_that_the_library_gives(
@@ -153,7 +163,7 @@ def test_a_size_that_is_not_below_the_models_is_refused(size: int) -> None:
 @given(seed=seeds, change=st.sampled_from(["weights", "ground", "aerial"]), of=st.sampled_from(["model", "other"]))
 def test_each_projection_of_each_model_has_an_identifier_of_its_own(seed: int, change: str, of: str) -> None:
     random = np.random.default_rng(seed)
-    numbers = {"weights": random.normal(size=(6, 3)), **{branch: random.normal(size=3) for branch in BRANCHES}}
+    numbers = {"weights": random.normal(size=(6, 3)), "ground": random.normal(size=3), "aerial": random.normal(size=3)}
 
     def identifier(model: str) -> str:
         weights, ground, aerial = (numbers[name].astype(np.float32) for name in ("weights", "ground", "aerial"))
