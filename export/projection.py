@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Matches, rank
@@ -24,6 +25,7 @@ SHORTEST = 1e-12
 """Least length that a projected row is divided by, as PyTorch's `normalize` has it."""
 _ROUNDING = float(np.finfo(np.float32).eps) ** 2
 """Of a variance: descriptors are float32."""
+_CHANCE = 0.05
 _BLOCK = 4096
 
 _Floats = NDArray[np.float64]
@@ -66,7 +68,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One strength of whitening: `hits` at rank 1 on the half of the pairs that was held out."""
+    """One strength of whitening: `hits` at rank 1 on pairs that were held out."""
 
     whitening: float
     hits: int
@@ -76,7 +78,7 @@ class Trial:
 class Fitted:
     """A projection, how it was chosen, and the share of the variance that it keeps.
 
-    `trials`: every strength of whitening, on `queries` pairs that were held out; `full_hits`: of the descriptors as
+    `trials`: every strength of whitening, on `queries` pairs, each held out once; `full_hits`: of the descriptors as
     they were, on the same pairs.
     """
 
@@ -149,9 +151,10 @@ def _by_falling_variance(covariance: _Floats) -> tuple[_Floats, _Floats]:
 class Fitting:
     """Fits projections to the descriptors of pairs, of any size.
 
-    The strength of whitening is chosen by recall: the directions of one half of the tiles, with their pairs, project
-    the other half, and of `WHITENING` the one with the most hits at rank 1 is taken, the weakest of equals. The
-    projection is then made of all pairs.
+    The strength of whitening is chosen by recall. Each half of the tiles, with their pairs, is projected by the
+    directions of the other half, and searched by itself. The weakest strength is taken that the one with most hits at
+    rank 1 does not beat by more than chance (McNemar's test, 5 %), because a stronger one changes more answers, for
+    better or worse. The projection is then fitted to all pairs.
 
     Whitening: Jégou and Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
     whitening", ECCV 2012. Between none and all of it, "attenuated": Mukundan et al., "Understanding and improving
@@ -160,8 +163,8 @@ class Fitting:
 
     def __init__(self, pairs: DescriptorPair) -> None:
         self._pairs = pairs
-        tiles = pairs.pair_set.tiles
-        self._fitted, self._held = tiles % 2 == 0, tiles % 2 == 1
+        even = pairs.pair_set.tiles % 2 == 0
+        self._halves = (even, ~even)
 
     def to(self, size: int) -> Fitted:
         """The projection to `size` numbers.
@@ -175,47 +178,62 @@ class Fitting:
         """
         check_size(size, self._pairs.ground.shape[1])
         check_count(size, self._pairs.pair_set)
-        ranks = self._of_half.rank, self.directions.rank
+        ranks = min(each.rank for each in self._of_halves), self.directions.rank
         if min(ranks) < size:
             raise DataError(
                 f"The descriptors of {self._pairs.pair_set.name} differ in {ranks[1]} directions, half of them in "
                 f"{ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
                 f"{min(ranks)}."
             )
-        trials = tuple(Trial(strength, self._hits(self._of_half.project_to(size, strength))) for strength in WHITENING)
-        best = max(trials, key=lambda trial: trial.hits)
+        by_strength = {strength: self._found(size, strength) for strength in WHITENING}
+        whitening = weakest_unbeaten(by_strength)
         variances = self.directions.variances
         return Fitted(
-            projection=self.directions.project_to(size, best.whitening),
-            whitening=best.whitening,
+            projection=self.directions.project_to(size, whitening),
+            whitening=whitening,
             variance=float(variances[:size].sum() / variances.sum()),
-            queries=int(self._held.sum()),
-            full_hits=self._hits(None),
-            trials=trials,
+            queries=len(self._pairs.ground),
+            full_hits=int(self._found(size, None).sum()),
+            trials=tuple(Trial(strength, int(hits.sum())) for strength, hits in by_strength.items()),
         )
 
     @cached_property
-    def _of_half(self) -> Principal:
-        return Principal.of(self._half(self._fitted))
+    def _of_halves(self) -> tuple[Principal, Principal]:
+        first, second = (Principal.of(self._rows(half)) for half in self._halves)
+        return first, second
 
     @cached_property
     def directions(self) -> Principal:
         """Of all pairs."""
         return Principal.of({branch: self._pairs[branch] for branch in BRANCHES})
 
-    def _half(self, chosen: NDArray[np.bool_]) -> dict[Branch, Descriptors]:
+    def _rows(self, chosen: NDArray[np.bool_]) -> dict[Branch, Descriptors]:
         """The ground rows of the chosen pairs, and their tiles, each once."""
         tiles = np.unique(self._pairs.pair_set.tiles[chosen])
         return {"ground": self._pairs.ground[chosen], "aerial": self._pairs.aerial[tiles]}
 
-    def _hits(self, projection: Projection | None) -> int:
-        """Hits at rank 1 on the half that is held out; None: of the descriptors as they are."""
-        rows = self._half(self._held)
-        if projection is not None:
-            rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
-        _, own = np.unique(self._pairs.pair_set.tiles[self._held], return_inverse=True)
-        ranked = rank(rows["ground"], rows["aerial"], Matches(np.arange(len(own)), own))
-        return int(np.count_nonzero(ranked.rank == 0))
+    def _found(self, size: int, strength: float | None) -> NDArray[np.bool_]:
+        """Whether each pair is a hit at rank 1 where its half is held out; None: of the descriptors as they are."""
+        first = np.empty(len(self._pairs.ground), np.bool_)
+        for held, directions in zip(self._halves, reversed(self._of_halves), strict=True):
+            rows = self._rows(held)
+            if strength is not None:
+                projection = directions.project_to(size, strength)
+                rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
+            _, own = np.unique(self._pairs.pair_set.tiles[held], return_inverse=True)
+            first[held] = rank(rows["ground"], rows["aerial"], Matches(np.arange(len(own)), own)).rank == 0
+        return first
+
+
+def weakest_unbeaten(found: Mapping[float, NDArray[np.bool_]]) -> float:
+    """The first strength, in rising order, that the one with most hits does not beat by more than chance."""
+    best = max(found, key=lambda strength: int(found[strength].sum()))
+
+    def beaten(hits: NDArray[np.bool_]) -> bool:
+        drop = paired_drop(found[best], hits)
+        return drop.lost > drop.gained and mcnemar(drop.lost, drop.gained) < _CHANCE
+
+    return next(strength for strength, hits in found.items() if not beaten(hits))
 
 
 def check_size(size: int, full: int) -> None:

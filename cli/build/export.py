@@ -97,7 +97,7 @@ def _show_projection(made: "ProjectionEntry", size: int) -> None:
     output.print(
         f"descriptors are projected from {made.full_size} numbers (embedding id {made.of}) to {size}, by "
         f"{made.pairs} pairs of {made.data}: {percent(made.variance)} % of the variance, whitening {made.whitening:g}; "
-        f"on {made.queries} of them held out, R@1 {percent(hits / made.queries)} instead of "
+        f"each held out once, they give R@1 {percent(hits / made.queries)} instead of "
         f"{percent(made.full_hits / made.queries)}",
         soft_wrap=True,
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Compact:
     """Shorter descriptors, by a projection that is fitted to pairs and becomes part of the graphs.
 
-    It is a principal component analysis, whitened to the strength that finds most of the pairs held out. Every bundle
+    It is a principal component analysis, whitened as far as that finds more of the pairs held out. Every bundle
     that is built from this one keeps it. Galleries of the model without it, or with another, are refused.
 
     Parameters

@@ -173,7 +173,11 @@ def judge(measured: Measured, limits: Limits) -> Gate:
         reasons=(
             *(check.words for check in checks if check.verdict != "passed"),
             _evidence(worst, enough, accepted=accepted),
-            *(_evidence(each, enough, accepted=accepted) for each in recalls if each.is_full and each is not worst),
+            *(
+                _evidence(each, each.pairs_to_decide, accepted=accepted)
+                for each in recalls
+                if each.is_full and each is not worst
+            ),
         ),
     )
 

@@ -100,7 +100,7 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class WhiteningTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A strength of whitening, and the hits at rank 1 that the projection has with it on the pairs held out."""
+    """A strength of whitening, and the hits at rank 1 that projections have with it on the pairs held out."""
 
     whitening: float
     hits: int
@@ -110,8 +110,8 @@ class ProjectionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The projection at the end of both graphs, which makes the model's descriptors of `full_size` numbers shorter.
 
     `of`: the embedding id of the model without it. `data`: the SPEC of the `pairs` that it was fitted to, whose images
-    `data_sha256` covers. `variance`: the share that it keeps, of 1. `whitening`, from 0 to 1, is the one of `trials`
-    with the most hits on `queries` pairs that were held out; `full_hits`: of the model's descriptors on the same pairs.
+    `data_sha256` covers. `variance`: the share that it keeps, of 1. `whitening`, from 0 to 1, is one of `trials`,
+    chosen by the hits on `queries` pairs, each held out once; `full_hits`: of the model's own on the same pairs.
     """
 
     of: str
