@@ -82,7 +82,8 @@ def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int], la
     print(f"|---|---|{'---|' * len(WHITENING)}---|")
     for each, fitted in projections.items():
         held = " | ".join(str(trial.hits) for trial in fitted.trials)
-        print(f"| {each} | {fitted.full_hits} of {fitted.queries} | {held} | {100 * fitted.variance:.2f} |")
+        choice = f"{fitted.whitening:g} | {100 * fitted.variance:.2f}"
+        print(f"| {each} | {fitted.full_hits} of {fitted.queries} | {held} | {choice} |")
     if layer:
         after = hits(project(test, trained(fitted_to, fitting.directions.project_to(layer, 0.0))))
         print(f"\nA trained layer to {layer} numbers changes R@1 by {changed(full, after)} points.")

@@ -1,7 +1,7 @@
 """A projection at the end of a float32 graph, and read back from any typed one.
 
-Its nodes stay float32 in every precision, as the norms before and behind it do: it is a thousandth of the network's
-work, and a whitened direction multiplies what rounding leaves in it.
+Its nodes stay float32 in every precision, as the norms before and behind it do: it is little work beside the network's,
+and a whitened direction multiplies what rounding leaves in it.
 """
 
 from typing import Any
