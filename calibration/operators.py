@@ -11,6 +11,8 @@ LARGE = 4096
 
 _BLOCK_DEPTH = 4
 WEIGHTED = ("Conv", "MatMul", "Gemm")
+PROJECTION = "projection"
+"""What the names of a descriptor's projection begin with: its nodes, which are never quantised, and its tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def operators(graph: Any) -> list[Operator]:
     sizes = {entry.name: list(entry.dims) for entry in graph.graph.initializer}
     quantisable = []
     for node in graph.graph.node:
-        if node.op_type not in WEIGHTED or node.input[1] not in sizes:
+        if node.op_type not in WEIGHTED or node.input[1] not in sizes or node.name.startswith(PROJECTION):
             continue
         dims = sizes[node.input[1]]
         count = 1

@@ -5,6 +5,7 @@ Every pytest run loads this file where geodtr-export is installed: all that is h
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ class ParityCheck:
         min_cosine: "Mapping[PrecisionAsked, float] | None" = None,
         require_certain: bool = False,
         accept_undecided: bool = False,
+        max_compact_drop: float | None = None,
         stages: bool = True,
     ) -> "ParityResult":
         """Hold bundles against a checkpoint or a bundle, as `geodtr-export parity` does; nothing is written to them.
@@ -52,7 +54,8 @@ class ParityCheck:
         `data` is a SPEC, of which the first `limit` pairs are used. By precision (auto for blocks chosen by recall),
         where not the default: `max_drop`, points by which R@1 may fall; `min_cosine`, the smallest cosine of a
         descriptor with the reference's. `accept_undecided`: for few pairs, undecided recall passes where the measured
-        drop is within the allowed one. `require_certain`: a typed graph that could not be read is undecided as well.
+        drop is within the allowed one. `max_compact_drop`: points by which R@1 of projected descriptors may fall, where
+        not the default. `require_certain`: a typed graph that could not be read is undecided as well.
         `stages`: run the ONNX files as well, so that a loss is blamed on a step; without them a call takes a third of
         the time. Returns the result when every candidate passes; otherwise, and where nothing can be compared, the test
         fails with the reasons and the command to run next.
@@ -63,6 +66,8 @@ class ParityCheck:
 
         try:
             gates = _gates(max_drop or {}, min_cosine or {}, require_certain, accept_undecided)
+            if max_compact_drop is not None:
+                gates = replace(gates, max_compact_drop=max_compact_drop)
             bundles = [Path(path) for path in candidates]
             with naming_extras():
                 result = self._compare(Path(reference), bundles, data, limit, gates, stages)

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
         TensorRtOptions,
         TensorRtRtxOptions,
     )
+    from geodtr.export.build.compact import Compact
     from geodtr.export.build.engine import build_engine
-    from geodtr.export.build.request import Auto, BuildRequest, Calibration, FastestBackend, Float, Quantized, Recompile
+    from geodtr.export.build.request import (
+        Auto,
+        BuildRequest,
+        Calibration,
+        FastestBackend,
+        Float,
+        Quantized,
+        Recompile,
+    )
     from geodtr.runtime.bundle import Bundle, open_bundle
     from geodtr.runtime.errors import UserError
     from geodtr.runtime.gallery.registry import open_gallery
@@ -38,6 +47,7 @@ __all__ = [
     "BuildRequest",
     "Bundle",
     "Calibration",
+    "Compact",
     "FastestBackend",
     "Float",
     "Localizer",
@@ -64,6 +74,7 @@ _MODULES = {
     "BuildRequest": "geodtr.export.build.request",
     "Bundle": "geodtr.runtime.bundle",
     "Calibration": "geodtr.export.build.request",
+    "Compact": "geodtr.export.build.compact",
     "FastestBackend": "geodtr.export.build.request",
     "Float": "geodtr.export.build.request",
     "Localizer": "geodtr.runtime.localization.localizer",

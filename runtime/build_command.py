@@ -36,6 +36,9 @@ def rebuild_command(
         if tiles is not None and words[1] == "build-engine":  # its graphs take tiles as they are
             words[2] = f"{bundle}-graphs"
             first = f"{export_command(source, words[2], tiles)} && "
+        if manifest.projection is not None and "--descriptor-size" not in words:  # its graphs had been projected before
+            words = _changed(words, "--descriptor-size", str(manifest.ground.spec.descriptor_size))
+            words = _changed(words, "--compact-on", manifest.projection.data)
     for option, value in (changes or {}).items():
         words = _changed(words, option, value)
     why = f"  # the checkpoint's SHA-256 is {manifest.source.sha256[:16]}..."

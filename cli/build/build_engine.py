@@ -13,6 +13,7 @@ from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import out_option
 from geodtr.export.backends.options import OnnxRuntimeOptions, TensorRtOptions, TensorRtRtxOptions
 from geodtr.export.build.command_line import request_of
+from geodtr.export.build.compact import Compact
 from geodtr.export.build.request import Auto, BuildRequest, Calibration, Quantized
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BackendAsked, PrecisionAsked
@@ -24,6 +25,7 @@ _SEARCH = "Search by recall: --precision auto"
 _PANELS: dict[str | None, tuple[type, ...]] = {
     "Calibration: --precision int8, fp8, auto": (Calibration, Quantized),
     _SEARCH: (Auto,),
+    "Shorter descriptors": (Compact,),
     "Speed": (BuildRequest,),
     "ONNX Runtime": (OnnxRuntimeOptions,),
     "TensorRT, TensorRT-RTX": (TensorRtOptions, TensorRtRtxOptions),
@@ -68,7 +70,8 @@ def build_engine(
     INT8 and FP8 quantise convolutions and large products. One that would turn a calibration image's descriptor too far
     stays as the rest is, and `inspect` names it. With `--precision auto`, blocks are chosen by the recall measured on
     --recall-on; a search that was stopped goes on from OUT.search.json. With `--backend auto`, the engines of every
-    backend that passes its checks are timed side by side; `inspect` and `bench` show the table.
+    backend that passes its checks are timed side by side; `inspect` and `bench` show the table. With
+    `--descriptor-size`, a projection fitted to pairs makes descriptors shorter; the bundle takes galleries of its own.
     """
     from geodtr.export.model import check_source
     from geodtr.export.plots.files import check_pictures

@@ -12,7 +12,7 @@ from geodtr.cli.options import AsJson, BundlePath, out_option
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
-    from geodtr.runtime.manifest import Manifest, QuantisationEntry
+    from geodtr.runtime.manifest import Manifest, ProjectionEntry, QuantisationEntry
 
 
 def export(
@@ -67,6 +67,8 @@ def inspect(
         size = f"{how.height}x{how.width}{' polar' if how.polar else ''}"
         rows.add_row(branch, size, str(entry.spec.descriptor_size), megabytes(entry.bytes), entry.sha256[:16])
     output.print(rows)
+    if manifest.projection is not None:
+        _show_projection(manifest.projection, manifest.ground.spec.descriptor_size)
     if manifest.command is not None:
         output.print(f"built by: {manifest.command}", soft_wrap=True)
     _show_compiled(manifest)
@@ -87,6 +89,18 @@ def inspect(
         )
         for reason in measured.reasons:
             output.print(f"  {reason}", soft_wrap=True)
+
+
+def _show_projection(made: "ProjectionEntry", size: int) -> None:
+    """What descriptors were projected from, and what that cost on the pairs held out."""
+    hits = next(trial.hits for trial in made.trials if trial.whitening == made.whitening)
+    output.print(
+        f"descriptors are projected from {made.full_size} numbers (embedding id {made.of}) to {size}, by "
+        f"{made.pairs} pairs of {made.data}: {percent(made.variance)} % of the variance, whitening {made.whitening:g}; "
+        f"each held out once, they give R@1 {percent(hits / made.queries)} instead of "
+        f"{percent(made.full_hits / made.queries)}",
+        soft_wrap=True,
+    )
 
 
 def _show_compiled(manifest: "Manifest") -> None:

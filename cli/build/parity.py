@@ -40,6 +40,16 @@ def parity(
             show_default="fp32=0.99999, fp16=0.999, int8=0.98, fp8=0.95, auto=0.95",
         ),
     ] = None,
+    max_compact_drop: Annotated[
+        float,
+        typer.Option(
+            "--max-compact-drop",
+            metavar="POINTS",
+            help="Allowed drop in R@1 of an engine with --descriptor-size, against descriptors that are not projected.",
+            min=0,
+            max=100,
+        ),
+    ] = 0.5,
     require_certain: Annotated[
         bool,
         typer.Option("--require-certain", help="A typed graph that could not be read is undecided as well: exit 3."),
@@ -78,6 +88,9 @@ def parity(
     report then gives the number of pairs that would decide. Where no drop is allowed (fp32), the
     cosine of every image decides instead.
 
+    An engine that projects its descriptors is held against the reference's in the same projection.
+    Its R@1 is compared with the reference's before the projection as well (--max-compact-drop).
+
     Besides, no single descriptor may turn too far, rows must not depend on their batch, and the graph
     must have the precision that it claims. Each verdict is written into its bundle's manifest, if the
     bundle can be written; one that is not passed ends with the command to run next. docs/parity.md
@@ -94,6 +107,7 @@ def parity(
         _by_precision(min_cosine, "a cosine", 1, example=0.98),
         require_certain,
         accept_undecided,
+        max_compact_drop,
     )
     if report is not None:
         check_report(report)

@@ -16,6 +16,7 @@ _LAYERS_SHOWN = 10
 _EXPENDABLE = ("MB", "img/s", "R@10", "R@1%", "R@5", "mean cos", "moved", "min cos")
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 _TENTHS_DO = 1000
+_PAIRINGS = ("own gallery", "reference's gallery", "reference's queries")
 _STEPS: "dict[StageName, str]" = {"onnx": "ONNX, float32", "typed": "ONNX, typed", "engine": "engine"}
 
 
@@ -68,7 +69,8 @@ def _show_found(figures: "ParityFigures", pixels: "Recall | None") -> None:
 
 def _show_changes(figures: "ParityFigures") -> None:
     output.print()
-    columns = ("", "own gallery", "reference's gallery", "reference's queries")
+    projected = any(len(each.pairings) > len(_PAIRINGS) for each in figures.candidates)
+    columns = ("", *_PAIRINGS, *(["not projected"] if projected else []))
     rows = table("Change of R@1 in points, and where 95 % confidence puts it", columns)
     for each in figures.candidates:
         # One query of a small set is more than a tenth of a point.
@@ -79,6 +81,10 @@ def _show_changes(figures: "ParityFigures") -> None:
         "An engine's queries in its own gallery, in the reference's, and the reference's queries in the engine's",
         style="dim",
     )
+    if projected:
+        output.print(
+            "not projected: against the reference's descriptors as they are before the projection", style="dim"
+        )
 
 
 def _show_stages(figures: "ParityFigures") -> None:

@@ -16,6 +16,7 @@ import msgspec
 from geodtr.export.build.candidates import CANDIDATES, Able, Candidate, find_able, none_left, not_timed
 from geodtr.export.build.compile import compile_graphs
 from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, write_graphs
+from geodtr.export.build.projected import ProjectionPlan, projected
 from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.write import CalibrationPlan, calibrated
 from geodtr.export.speed import check_faster, measure_speed
@@ -70,6 +71,7 @@ def build_fastest(
     dialect: Dialect | None,
     calibration: CalibrationPlan | None,
     *,
+    projection: ProjectionPlan | None,
     command: str,
     require_faster: bool,
     speed_batch: int,
@@ -82,7 +84,8 @@ def build_fastest(
     not timed. Raises BuildError, with every backend's reason, when none is left.
     """
     able, entries = find_able(precision, dialect, check_comparable if require_faster else None, notice)
-    with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
+    with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as whole:
+        exported = projected(whole, projection, scratch, track=track)
         if calibration is not None:
             calibration = replace(calibration, file=calibration.file or scratch / "ranges.json")
             calibrated(exported, calibration, track=track)  # what it raises is no backend's fault

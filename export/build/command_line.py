@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geodtr.export.backends.options import BACKEND_OPTIONS, backend_words
+from geodtr.export.build.compact import Compact
 from geodtr.export.build.request import (
     Auto,
     BuildRequest,
@@ -46,7 +47,8 @@ def command_line(request: BuildRequest) -> str:
     line += [*backend_words(request.backend), "--precision", request.plan.argument]
     if isinstance(request.plan, Quantized | Auto):
         line += words(request.plan.calibration)
-    return shlex.join([*line, *words(request.plan), *words(request), "--out", str(request.out)])
+    compact = [] if request.compact is None else words(request.compact)
+    return shlex.join([*line, *words(request.plan), *compact, *words(request), "--out", str(request.out)])
 
 
 def request_of(
@@ -70,9 +72,13 @@ def request_of(
         plan = Float(precision)
     else:
         plan = from_given(Quantized, options, calibration=needed(calibration, precision), precision=precision)
+    for present, missing in (("descriptor_size", "--compact-on SPEC"), ("compact_on", "--descriptor-size N")):
+        if present in options and not {"descriptor_size", "compact_on"} <= options.keys():
+            raise ConfigError(f"A projection has a size, and pairs that it is fitted to: add {missing}.")
+    compact = from_given(Compact, options) if "compact_on" in options else None
     target = FastestBackend if backend == "auto" else BACKEND_OPTIONS[backend]
     request: BuildRequest = from_given(
-        BuildRequest, options, source=source, out=out, backend=from_given(target, options), plan=plan
+        BuildRequest, options, source=source, out=out, backend=from_given(target, options), plan=plan, compact=compact
     )
     return request
 

@@ -7,6 +7,8 @@ from geodtr.export.backends.options import BackendOptions
 from geodtr.export.backends.registry import make_builder
 from geodtr.export.build.auto import build_fastest, recompile_fastest
 from geodtr.export.build.command_line import command_line
+from geodtr.export.build.compact import Compact
+from geodtr.export.build.projected import ProjectionPlan
 from geodtr.export.build.request import Auto, BuildRequest, FastestBackend, Plan, Quantized
 from geodtr.export.build.single import build_single, check_builder, recompile_single
 from geodtr.export.calibration_pool import open_pool
@@ -19,7 +21,7 @@ from geodtr.runtime.files import check_new_folder, real_path
 from geodtr.runtime.installation import naming_extras
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.data.pair_set import PairSet, describe_skipped
-from geodtr.training.data.spec import read_test_set
+from geodtr.training.data.spec import read_test_set, read_training_set
 
 
 @naming_extras()
@@ -48,13 +50,14 @@ def build_engine(
     Raises
     ------
     ConfigError
-        The backend cannot run the precision here, or runs no graphs of the INT8 dialect.
+        The backend cannot run the precision here, or runs no graphs of the INT8 dialect; or the model's descriptors
+        cannot be projected to the size of `Compact`.
     MissingDependency
         The backend is not installed, or has no GPU; or the source is a checkpoint, without the extra `train`.
     CheckpointError, BundleError
         The source cannot be read, or a bundle holds other graphs than are needed.
     DataError
-        Images or pairs cannot be read.
+        Images or pairs cannot be read, or the pairs are too few for `Compact`.
     OutputExists
         `request.out` is taken.
     BuildError, GraphError
@@ -94,6 +97,7 @@ def _build_single(request: BuildRequest, backend: BackendOptions, track: Track, 
         builder,
         installed,
         _search_plan(request, warn) if isinstance(request.plan, Auto) else _calibration_plan(request.plan, warn),
+        projection=_projection_plan(request.compact, warn),
         command=command_line(request),
         require_faster=request.require_faster,
         speed_batch=request.speed_batch or BATCH,
@@ -120,6 +124,7 @@ def _build_fastest(request: BuildRequest, track: Track, warn: Callable[[str], No
         precision,
         request.dialect,
         _calibration_plan(request.plan, warn),
+        projection=_projection_plan(request.compact, warn),
         command=command_line(request),
         require_faster=request.require_faster,
         speed_batch=batch,
@@ -146,12 +151,24 @@ def _search_plan(request: BuildRequest, warn: Callable[[str], None]) -> SearchPl
     """What a search measures recall on, too."""
     plan, calibration = request.plan, _calibration_plan(request.plan, warn)
     assert isinstance(plan, Auto) and calibration is not None
-    if isinstance(plan.recall_on, PairSet):
-        pairs = plan.recall_on
-    else:
-        pairs = read_test_set(plan.recall_on)
-        if pairs.skipped:
-            warn(describe_skipped(pairs.name, pairs.skipped))
+    pairs = _pairs(plan.recall_on, read_test_set, warn)
     out = real_path(request.out)
     journal = out.with_name(f"{out.name}.search.json")
     return SearchPlan(calibration, pairs, journal, plan.tolerance, request.speed_batch or BATCH, plan.accept_undecided)
+
+
+def _projection_plan(compact: Compact | None, warn: Callable[[str], None]) -> ProjectionPlan | None:
+    """The pairs that a projection is fitted to; None where descriptors stay as long as they are."""
+    if compact is None:
+        return None
+    return ProjectionPlan(compact.descriptor_size, _pairs(compact.compact_on, read_training_set, warn))
+
+
+def _pairs(data: str | PairSet, read: Callable[[str], PairSet], warn: Callable[[str], None]) -> PairSet:
+    """Opened pairs, or those that a SPEC names, with a warning about the files that cannot be used."""
+    if isinstance(data, PairSet):
+        return data
+    pairs = read(data)
+    if pairs.skipped:
+        warn(describe_skipped(pairs.name, pairs.skipped))
+    return pairs

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from geodtr.export.backends.options import BackendOptions, OnnxRuntimeOptions
+from geodtr.export.build.compact import Compact
 from geodtr.export.options import check_options, option
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Choice, Dialect, Method, Precision, PrecisionAsked
@@ -270,6 +271,8 @@ class BuildRequest:
         The backend with its options, or `FastestBackend()`.
     plan
         The precision of the graphs and how it is found: `Float`, `Quantized`, `Auto` or `Recompile`.
+    compact
+        How descriptors are made shorter; None leaves them as they are.
     require_faster
         Measure the engines beside float32 ones of the same backend; write nothing when a branch is not faster.
     speed_batch
@@ -291,6 +294,7 @@ class BuildRequest:
     out: Path
     backend: BackendOptions | FastestBackend = OnnxRuntimeOptions()
     plan: Plan = Float()
+    compact: Compact | None = None
     require_faster: bool = option(
         False, "Measure beside fp32 of the same backend; write nothing and exit 1 when a branch is not faster."
     )
@@ -309,6 +313,11 @@ class BuildRequest:
             )
         if self.require_faster and isinstance(self.plan, Recompile):
             raise ConfigError("--require-faster: not for --precision same. Leave out what is not for it.")
+        if self.compact is not None and isinstance(self.plan, Recompile):
+            raise ConfigError(
+                "--descriptor-size: not for --precision same, which compiles a bundle's graphs as they are. Name a "
+                "checkpoint or a float32 bundle, and another precision."
+            )
         if self.require_faster and self.plan == Float("fp32"):
             raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
         if self.speed_batch is not None and not (self.require_faster or fastest or searched):

@@ -7,6 +7,7 @@ import msgspec
 from geodtr.export.backends.base import Builder
 from geodtr.export.build.compile import compile_graphs
 from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, write_graphs
+from geodtr.export.build.projected import ProjectionPlan, projected
 from geodtr.export.build.source import float32_bundle
 from geodtr.export.graph.pixel_order import check_readable
 from geodtr.export.precision.searched_graphs import SearchPlan, write_searched
@@ -43,15 +44,18 @@ def build_single(
     backend: BackendEntry,
     plan: CalibrationPlan | SearchPlan | None,
     *,
+    projection: ProjectionPlan | None,
     command: str,
     require_faster: bool,
     speed_batch: int,
     track: Track,
 ) -> None:
     """Build engines of both branches into a bundle `out`, whole or not at all. `plan`: a SearchPlan for `mixed`, a
-    CalibrationPlan for the other quantised precisions. `command`: the line that the manifest records.
+    CalibrationPlan for the other quantised precisions. `projection`: of the descriptors. `command`: the line
+    that the manifest records.
     """
-    with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as exported:
+    with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as whole:
+        exported = projected(whole, projection, scratch, track=track)
         check_readable(exported.path, exported.manifest, backend)
         if isinstance(plan, SearchPlan):
             searched, builder = write_searched(exported, plan, builder, folder, scratch, track=track)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from geodtr.calibration.operators import PROJECTION
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT
 
@@ -29,9 +30,11 @@ def before_first(graph: Any, op_type: str) -> list[Any]:
 
 
 def behind_last(graph: Any) -> list[Any]:
-    """The nodes that follow the graph's last product, up to its output."""
+    """The nodes that follow the network's last product, up to the graph's output: a projection is one of them."""
     nodes = list(graph.graph.node)
-    last = max(index for index, node in enumerate(nodes) if node.op_type in _PRODUCTS)
+    last = max(
+        index for index, node in enumerate(nodes) if node.op_type in _PRODUCTS and not node.name.startswith(PROJECTION)
+    )
     reached = set(nodes[last].output)
     result = []
     for node in nodes[last + 1 :]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import msgspec
 
 from geodtr.export.build.batches import batch_invariance
+from geodtr.export.graph.projection import read_projection
 from geodtr.export.model import Model
 from geodtr.export.parity.gates import Gates, Measured, judge
 from geodtr.export.parity.measures.audit import audit
 from geodtr.export.parity.measures.describing import describe, paths_of
 from geodtr.export.parity.measures.descriptors import compare_descriptors
 from geodtr.export.parity.measures.layers import layer_agreements
+from geodtr.export.parity.measures.pairings import pairing
 from geodtr.export.parity.measures.stages import (
     RUNS_BY,
     Described,
@@ -69,12 +71,22 @@ class Contender:
 def measure(
     run: Run, asked: Asked, contender: Contender, beside: SpeedBeside, track: Track
 ) -> tuple[Candidate, CandidateEvidence]:
-    """Measure a candidate against the run's reference, and judge it."""
+    """Measure a candidate against the run's reference, and judge it.
+
+    Where the candidate projects its descriptors and the reference does not, it is held against the reference's in the
+    same projection, and its recall against the reference's own as well.
+    """
     model, bundle, exact = contender.model, contender.bundle, contender.exact
+    full = None
+    if model.embedding_id != run.reference.embedding_id:
+        full, run = run.ranking, run.projected(read_projection(bundle))
     way = _describe(run, asked, contender, track)
     engine = way[-1]
     steps = discrete_steps(exact, bundle, run.pair_set) if asked.stages and exact is not None else {}
     compared = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, steps)
+    pairings = compared.pairings
+    if full is not None:
+        pairings = (*pairings, pairing("full", full, engine.ranking, run.pair_set.tiles))
     stages = chain(run.descriptors, run.ranking, way, steps) if asked.stages else ()
     ground, aerial = (
         batch_invariance(
@@ -88,7 +100,7 @@ def measure(
         layers = layer_agreements(exact, bundle, run.pair_set, track=track)
     measured = Measured(
         compared.branches,
-        compared.pairings,
+        pairings,
         (ground, aerial),
         audits,
         _other_input(run.reference, model, bundle),
@@ -104,7 +116,7 @@ def measure(
         runs_by=model.runs_by,
         precision=model.precision,
         branches=compared.branches,
-        pairings=compared.pairings,
+        pairings=pairings,
         stages=stages,
         batches=(ground, aerial),
         audit=audits,

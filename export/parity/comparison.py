@@ -44,6 +44,7 @@ def compare(
     `stages`: run the float32 and the typed ONNX files as well, so that a loss is blamed on the step that made it; of a
     checkpoint, the float32 ones are exported for it. `layers`: compare the two files node by node. Images that cannot
     be read are left out with their pairs. Nothing is written: `record` puts verdicts into the bundles.
+    A candidate that projects its descriptors may be held against its checkpoint, or a bundle with the same projection.
     Raises BundleError when a candidate is no bundle or was made from another checkpoint, ConfigError when layers are
     asked for and cannot be compared, DataError when fewer than two pairs can be read, DescriptorError when the
     reference's own descriptors are not finite, MissingDependency for stages or layers without ONNX Runtime.
@@ -112,11 +113,13 @@ def _check_comparable(reference: Model, candidates: Sequence[Model]) -> list[Bun
                 f"{candidate.path} is a checkpoint; candidates are bundles. Build one: geodtr-export build-engine "
                 f"{candidate.path} --out BUNDLE"
             )
-        if candidate.embedding_id != reference.embedding_id:
+        projection = candidate.bundle.manifest.projection
+        spaces = {candidate.embedding_id} if projection is None else {candidate.embedding_id, projection.of}
+        if reference.embedding_id not in spaces:
             raise BundleError(
-                f"{candidate.name} was made from another checkpoint (embedding id {candidate.embedding_id}) than "
-                f"{reference.name} ({reference.embedding_id}). Build it from this one: geodtr-export build-engine "
-                f"{reference.path} --out BUNDLE"
+                f"{candidate.name} was made from another checkpoint, or projects its descriptors otherwise (embedding "
+                f"id {candidate.embedding_id}) than {reference.name} ({reference.embedding_id}). Build it from this "
+                f"one: geodtr-export build-engine {reference.path} --out BUNDLE"
             )
         bundles.append(candidate.bundle)
     return bundles

@@ -16,6 +16,7 @@ from geodtr.export.parity.result import (
     CheckName,
     Gate,
     Pairing,
+    PairingName,
     Stage,
     StageName,
     together,
@@ -29,13 +30,16 @@ MAX_DROP: Mapping[Precision, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 0.5, "f
 """Points of R@1. A bundle whose blocks were chosen by recall has its own tolerance."""
 LEAST_COSINE: Mapping[Precision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98, "fp8": 0.95, "mixed": 0.95}
 """A floor under every single descriptor: on few pairs recall alone would let a broken engine pass."""
+COMPACT_DROP = 0.5
+"""Points of R@1 that projected descriptors may lose against the model's own, in any precision."""
 _LONGEST_NORM_ERROR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
     """Requirements on candidates. `max_drop`: points of R@1 by precision, replaces MAX_DROP and a searched bundle's own
-    tolerance; `least_cosine` replaces LEAST_COSINE.
+    tolerance; `least_cosine` replaces LEAST_COSINE. `max_compact_drop`: points of R@1 that a candidate which projects
+    its descriptors may lose against the reference's own.
 
     statistics.decide judges recall. `accept_undecided`: undecided recall passes if every measured drop is within the
     limit; the gate records that. `require_certain`: every check needs evidence, so an unreadable typed graph is also
@@ -48,8 +52,11 @@ class Gates:
     least_cosine: Mapping[Precision, float] = field(default_factory=dict)
     require_certain: bool = False
     accept_undecided: bool = False
+    max_compact_drop: float = COMPACT_DROP
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_compact_drop <= 100:
+            raise ConfigError(f"max_compact_drop is {self.max_compact_drop:g}; allowed are 0 to 100 points.")
         if self.require_certain and self.accept_undecided:
             raise ConfigError(
                 "--require-certain and --accept-undecided (require_certain, accept_undecided) contradict each other: "
@@ -76,6 +83,7 @@ class Gates:
             promised_cosine=None if keep_cosine is None or own_cosine else at_twice_the_angle(keep_cosine),
             require_certain=self.require_certain,
             accept_undecided=self.accept_undecided,
+            compact_drop=self.max_compact_drop / 100,
         )
 
 
@@ -85,9 +93,10 @@ AS_PROMISED = Gates()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is asked of one candidate. `max_drop`: the share of queries by which R@1 may fall. `least_cosine`: of every
-    descriptor with the reference's. `promised_cosine`: of 99 in 100 descriptors; None where the build kept no cosine,
-    or the user set one. It detects one wrong scale, which turns some descriptors and costs no hit on few pairs.
+    """What is asked of one candidate. `max_drop`: the share of queries by which R@1 may fall, `compact_drop` against
+    descriptors that are not projected. `least_cosine`: of every descriptor with the reference's. `promised_cosine`: of
+    99 in 100 descriptors; None where the build kept no cosine, or the user set one. It detects one wrong scale, which
+    turns some descriptors and costs no hit on few pairs.
     """
 
     max_drop: float
@@ -95,11 +104,15 @@ class Limits:
     promised_cosine: float | None = None
     require_certain: bool = False
     accept_undecided: bool = False
+    compact_drop: float = COMPACT_DROP / 100
 
-    @property
-    def by_cosine(self) -> bool:
+    def drop_of(self, pairing: PairingName) -> float:
+        """The share of queries that may be lost in one way of searching."""
+        return self.compact_drop if pairing == "full" else self.max_drop
+
+    def by_cosine(self, pairing: PairingName) -> bool:
         """Whether cosines stand in for recall: no number of pairs proves that nothing is lost."""
-        return not self.max_drop and self.least_cosine >= LEAST_COSINE["fp32"]
+        return pairing != "full" and not self.max_drop and self.least_cosine >= LEAST_COSINE["fp32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +131,13 @@ class Measured:
 
 def judge(measured: Measured, limits: Limits) -> Gate:
     """The verdict on one candidate. Every comparison is written so that a NaN fails it."""
-    max_drop = limits.max_drop
     recalls = [_Recall.of(pairing, limits) for pairing in measured.pairings]
-    worst = min(recalls, key=lambda each: (_WORST_FIRST.index(each.evidence), each.change.low))
-    undecided = [each for each in recalls if each.evidence == "undecided"]
+    worst = min(
+        recalls, key=lambda each: (_WORST_FIRST.index(each.evidence), each.by_cosine, each.is_full, each.change.low)
+    )
+    undecided = [each for each in recalls if each.evidence == "undecided" and not each.by_cosine]
     numbers = [each.pairs_to_decide for each in undecided if each.pairs_to_decide is not None]
-    is_open = worst.evidence == "undecided" and not limits.by_cosine
+    is_open = worst in undecided
     enough = max(numbers) if is_open and len(numbers) == len(undecided) else None
     checks = (
         *(each.check for each in recalls),
@@ -140,17 +154,18 @@ def judge(measured: Measured, limits: Limits) -> Gate:
         _input(measured.other_input),
         *(_graph(each, require_certain=limits.require_certain) for each in measured.audit),
     )
-    failed = {check.name for check in checks if check.verdict == "failed"}
+    of_projection = [each.check for each in recalls if each.is_full]  # which no stage is to blame for
+    failed = {check.name for check in checks if check.verdict == "failed" and check not in of_projection}
     accepted = is_open and all(each.check.verdict == "passed" for each in recalls)
     return Gate(
-        max_drop=max_drop,
+        max_drop=worst.max_drop,
         least_cosine=limits.least_cosine,
         promised_cosine=limits.promised_cosine,
         pairing=worst.pairing.name,
         drop=-worst.change.change,
         low=-worst.change.high,
         high=-worst.change.low,
-        certain=None if limits.by_cosine else worst.evidence == "passed",
+        certain=None if worst.by_cosine else worst.evidence == "passed",
         accepted=accepted,
         pairs_to_decide=enough,
         checks=checks,
@@ -158,7 +173,12 @@ def judge(measured: Measured, limits: Limits) -> Gate:
         verdict=together(*(check.verdict for check in checks)),
         reasons=(
             *(check.words for check in checks if check.verdict != "passed"),
-            _evidence(worst, limits, enough, accepted=accepted),
+            _evidence(worst, enough, accepted=accepted),
+            *(
+                _evidence(each, each.pairs_to_decide, accepted=accepted)
+                for each in recalls
+                if each.is_full and each is not worst
+            ),
         ),
     )
 
@@ -168,59 +188,68 @@ _WORST_FIRST: tuple[Verdict, ...] = ("failed", "undecided", "passed")
 
 @dataclass(frozen=True, slots=True)
 class _Recall:
-    """One way of searching. `evidence`: what its pairs prove by statistics.decide; `check`: what the gate makes of it.
+    """One way of searching. `max_drop`: the share of queries that may be lost; `by_cosine`: whether cosines stand in
+    for recall. `evidence`: what its pairs prove by statistics.decide; `check`: what the gate makes of it.
     `pairs_to_decide`: None where it is decided or no number would decide it.
     """
 
     pairing: Pairing
+    max_drop: float
+    by_cosine: bool
     evidence: Verdict
     pairs_to_decide: int | None
     check: Check
 
     @classmethod
     def of(cls, pairing: Pairing, limits: Limits) -> "_Recall":
-        at_1, queries = pairing.at_1, pairing.recall.queries
-        evidence = decide(at_1.lost, at_1.gained, queries, limits.max_drop)
-        accepted = False
+        at_1, queries, max_drop = pairing.at_1, pairing.recall.queries, limits.drop_of(pairing.name)
+        evidence = decide(at_1.lost, at_1.gained, queries, max_drop)
+        accepted, by_cosine = False, limits.by_cosine(pairing.name)
         verdict = evidence
-        if evidence == "undecided" and limits.by_cosine:
+        if evidence == "undecided" and by_cosine:
             verdict = "passed"
         elif evidence == "undecided" and limits.accept_undecided:
-            accepted = is_within(at_1.lost, at_1.gained, queries, limits.max_drop)
+            accepted = is_within(at_1.lost, at_1.gained, queries, max_drop)
             verdict = "passed" if accepted else evidence
         words = (
             f"{PAIRINGS[pairing.name]}: R@1 {100 * at_1.before:.1f} -> {100 * at_1.after:.1f}, {at_1.lost} of "
             f"{queries} hits lost and {at_1.gained} gained; a drop of {_points(-at_1.change)} points "
-            f"({_points(-at_1.high)} to {_points(-at_1.low)}), {_points(limits.max_drop)} are allowed"
+            f"({_points(-at_1.high)} to {_points(-at_1.low)}), {_points(max_drop)} are allowed"
         )
         words += "; undecided, accepted" if accepted else ""
-        needed = pairs_to_decide(at_1.lost, at_1.gained, queries, limits.max_drop)
-        return cls(pairing, evidence, needed, Check("recall", verdict, words, accepted))
+        needed = pairs_to_decide(at_1.lost, at_1.gained, queries, max_drop)
+        return cls(pairing, max_drop, by_cosine, evidence, needed, Check("recall", verdict, words, accepted))
 
     @property
     def change(self) -> Change:
         return self.pairing.at_1
 
+    @property
+    def is_full(self) -> bool:
+        return self.pairing.name == "full"
 
-def _evidence(worst: _Recall, limits: Limits, enough: int | None, *, accepted: bool) -> str:
+
+def _evidence(of: _Recall, enough: int | None, *, accepted: bool) -> str:
     """What the pairs prove of recall, in sentences."""
-    queries, change = worst.pairing.recall.queries, worst.change
-    least, most, may = (_points(share) for share in (-change.high, -change.low, limits.max_drop))
+    queries, change = of.pairing.recall.queries, of.change
+    least, most, may = (_points(share) for share in (-change.high, -change.low, of.max_drop))
     sure = "with 95 % confidence R@1 falls by"
-    if worst.evidence == "passed":
+    if of.is_full:
+        sure = "the projection included, " + sure
+    if of.evidence == "passed":
         return f"{queries} pairs decide recall: {sure} at most {most} points, {may} are allowed."
-    if worst.evidence == "failed":
+    if of.evidence == "failed":
         return f"{queries} pairs decide recall: {sure} at least {least} points, {may} are allowed."
-    if limits.by_cosine:
+    if of.by_cosine:
         return "No drop is allowed, which no number of pairs can prove: the cosine of every image decides."
     span = f"{queries} pairs do not decide recall: {sure} {least} to {most} points, {may} are allowed."
     if accepted:
         span += f" Accepted, because the measured drop of {_points(-change.change)} points is within that."
-    if -change.high > limits.max_drop:
+    if -change.high > of.max_drop:
         span += f" Chance alone loses {change.lost} and gains {change.gained} too often to call it failed."
     if enough is not None:
         return f"{span} About {enough:,} pairs would decide, if hits change at the same rate."
-    if not limits.max_drop:
+    if not of.max_drop:
         return f"{span} No number of pairs proves that nothing is lost."
     return f"{span} No number of pairs would decide: the measured drop is exactly what is allowed."
 

@@ -38,18 +38,22 @@ def next_step(gate: Gate, compared: Comparison) -> str | None:
         return None
     failed = {check.name for check in gate.checks if check.verdict == "failed"}
     if failed:
-        return _after_failure(failed, compared)
+        return _after_failure(failed, gate, compared)
     if gate.recall_is_open:
         return _more_pairs(gate, compared)
     return f"Read the typed graphs as well: {install_hint('export')}"
 
 
-def _after_failure(failed: set[CheckName], compared: Comparison) -> str:
+def _after_failure(failed: set[CheckName], gate: Gate, compared: Comparison) -> str:
     manifest = compared.bundle.manifest
-    entry = manifest.quantisation
+    entry, projection = manifest.quantisation, manifest.projection
     if failed & {"preprocessing", "graph", "batches"}:
         other = ", or for another --backend" if "batches" in failed else ""
         return f"Build it again{other}: {_rebuild(compared)}"
+    if failed == {"recall"} and gate.pairing == "full" and projection is not None:
+        more = min(2 * manifest.ground.spec.descriptor_size, projection.full_size - 1)
+        source, changes = str(compared.reference.path), {"--descriptor-size": str(more)}
+        return f"Keep more numbers: {rebuild_command(compared.bundle.path, manifest, source=source, changes=changes)}"
     if entry is not None and entry.search is not None:
         half = str(round(entry.search.tolerance / 2, 4))
         return f"Search again with half the tolerance: {_rebuild(compared, {'--tolerance': half})}"
@@ -77,6 +81,8 @@ def _checkpoint(compared: Comparison) -> str | None:
 def _more_pairs(gate: Gate, compared: Comparison) -> str:
     """How to decide recall, and how to live with an undecided one."""
     precision = asked_as(compared.bundle.manifest.precision)
+    if gate.pairs_to_decide is None and gate.pairing == "full":
+        return f"Allow more: {shlex.join([*compared.command, '--max-compact-drop', 'POINTS'])}"
     if gate.pairs_to_decide is None:
         return f"Allow more by --max-drop: {shlex.join([*compared.command, '--max-drop', f'{precision}=POINTS'])}"
     accept = " Or accept it: add --accept-undecided." if gate.drop <= gate.max_drop else ""

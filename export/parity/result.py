@@ -23,13 +23,17 @@ StageName = Literal["onnx", "typed", "engine"]
 """The steps from the reference model to the engine: its float32 ONNX file, the candidate's typed ONNX file, both
 computed by ONNX Runtime node by node without fusion, and the engine itself."""
 
-PairingName = Literal["own", "queries", "gallery"]
+PairingName = Literal["own", "queries", "gallery", "full"]
 """Which model's queries search which model's gallery. own: both the candidate's. queries: the candidate's queries
-search the reference's gallery, as on a vehicle whose map was built elsewhere. gallery: the reverse."""
+search the reference's gallery, as on a vehicle whose map was built elsewhere. gallery: the reverse.
+
+A candidate that projects its descriptors is held against the reference's, projected by the same projection in float64.
+full: both the candidate's, held against the reference's as they are, before the projection."""
 PAIRINGS: Mapping[PairingName, str] = {
     "own": "own queries, own gallery",
     "queries": "own queries, the reference's gallery",
     "gallery": "the reference's queries, own gallery",
+    "full": "own queries, own gallery, against descriptors that are not projected",
 }
 
 CheckName = Literal["recall", "cosine", "promise", "finite", "length", "batches", "preprocessing", "graph"]
@@ -188,7 +192,7 @@ class Gate:
     none. `pairing` is the worst way of searching: failed before undecided before passed, then the one that may have
     lost most. `drop` is its fall of R@1 (negative: a gain), `low` to `high` the 95 % interval.
 
-    `certain`: in every way of searching the whole interval is within `max_drop`; None where no drop is allowed and the
+    `certain`: in every way of searching the whole interval is within what is allowed; None where no drop is and the
     cosine of every image decides. `accepted`: recall is undecided, every measured drop is within `max_drop`, and the
     user accepts that. `pairs_to_decide`: about how many pairs would decide recall, if hits change at the same rate;
     None where it is decided, or no number would. `blamed`: the stage that lost what failed the gate; None where it did
@@ -236,10 +240,11 @@ class Candidate:
     """One bundle, measured and judged.
 
     `branches` (ground, aerial) are the engine's descriptors against the reference's; `pairings` the three ways of
-    searching. `stages`: empty where none were run; the last one is the engine. `layers`: empty unless asked for.
-    `times_reference` and `times_fp32`: its speed against the reference's and against the run's first float32 candidate
-    (ParityFigures.fp32), in the same interleaved rounds; the latter is None for a float32 engine. `bytes`: of its
-    files. `next_step`: the command to run after a verdict that is not passed; None after one that is.
+    searching, and "full" where it projects its descriptors. `stages`: empty where none were run; the last one is the
+    engine. `layers`: empty unless asked for. `times_reference` and `times_fp32`: its speed against the reference's and
+    against the run's first float32 candidate (ParityFigures.fp32), in the same interleaved rounds; the latter is None
+    for a float32 engine. `bytes`: of its files. `next_step`: the command to run after a verdict that is not passed;
+    None after one that is.
     """
 
     name: str
@@ -247,7 +252,7 @@ class Candidate:
     runs_by: str
     precision: Precision
     branches: tuple[BranchAgreement, BranchAgreement]
-    pairings: tuple[Pairing, Pairing, Pairing]
+    pairings: tuple[Pairing, ...]
     stages: tuple[Stage, ...]
     batches: tuple[BatchInvariance, BatchInvariance]
     audit: tuple[BranchAudit, BranchAudit]

@@ -1,13 +1,14 @@
 """What every candidate of a run is held against: the reference described and ranked, and its float32 ONNX files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from geodtr.export.cosines import finite_rows
 from geodtr.export.model import Model
 from geodtr.export.parity.measures.describing import describe
 from geodtr.export.parity.measures.pairings import ranking
 from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, described
+from geodtr.export.projection import Projection
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import DataError, DescriptorError
 from geodtr.runtime.names import BRANCHES
@@ -31,6 +32,15 @@ class Run:
         """What could be read of the set."""
         return self.descriptors.pair_set
 
+    def projected(self, projection: Projection) -> "Run":
+        """The same with all descriptors projected, in float64."""
+        descriptors = _projected(self.descriptors, projection)
+        onnx = {
+            side: described(stage.name, stage.runs_by, _projected(stage.descriptors, projection))
+            for side, stage in self.onnx.items()
+        }
+        return Run(self.reference, descriptors, _ranked(descriptors), onnx)
+
 
 def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairSet, *, track: Track) -> Run:
     """Describe the set by the reference, and by its float32 ONNX files in `graphs`, each image decoded once.
@@ -50,7 +60,16 @@ def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairS
                 "against them. Is the checkpoint one of a run that failed?"
             )
     onnx = {side: described("onnx", RUNS_BY, rows) for side, rows in zip(graphs, of_graphs, strict=True)}
-    return Run(reference, descriptors, ranking(left, descriptors.ground, descriptors.aerial, descriptors.scorer), onnx)
+    return Run(reference, descriptors, _ranked(descriptors), onnx)
+
+
+def _ranked(descriptors: DescriptorPair) -> Ranking:
+    return ranking(descriptors.pair_set, descriptors.ground, descriptors.aerial, descriptors.scorer)
+
+
+def _projected(descriptors: DescriptorPair, projection: Projection) -> DescriptorPair:
+    ground, aerial = (projection.project(branch, descriptors[branch]) for branch in BRANCHES)
+    return replace(descriptors, ground=ground, aerial=aerial)
 
 
 def check_pairs(pair_set: PairSet) -> None:

@@ -14,8 +14,10 @@ from geodtr.runtime.manifest.engines import (
     CompiledEntry,
     EngineEntry,
     FileEntry,
+    ProjectionEntry,
     SourceEntry,
     TensorRtEntry,
+    WhiteningTrial,
     runs_by,
 )
 from geodtr.runtime.manifest.evidence import (
@@ -46,6 +48,7 @@ __all__ = [
     "Manifest",
     "NewerManifest",
     "ParityEntry",
+    "ProjectionEntry",
     "QuantisationEntry",
     "Ratio",
     "SearchEntry",
@@ -57,6 +60,7 @@ __all__ = [
     "TrialEntry",
     "TrialSpeed",
     "UnreadManifest",
+    "WhiteningTrial",
     "read_manifest",
     "runs_by",
     "write_manifest",

@@ -10,7 +10,7 @@ from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, SourceEntry
+from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, ProjectionEntry, SourceEntry
 from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry
 from geodtr.runtime.names import Branch, Precision
 
@@ -21,7 +21,8 @@ _READ = (3, SCHEMA)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a bundle is. `embedding_id` names the space its descriptors live in: one checkpoint, one space.
+    """What a bundle is. `embedding_id` names the space its descriptors live in: one checkpoint, one space; and another
+    one with each `projection`.
 
     `command`: the command line that built it, quoted for a shell. `writer`: the version of geodtr-export that wrote it.
     """
@@ -35,6 +36,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ground: EngineEntry
     aerial: EngineEntry
     source: SourceEntry
+    projection: ProjectionEntry | None = None
     quantisation: QuantisationEntry | None = None
     speed: SpeedEntry | None = None
     backend_choice: BackendChoiceEntry | None = None

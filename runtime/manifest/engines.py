@@ -99,6 +99,33 @@ class BackendEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return f"{gpus}; built, not executed: without such a GPU at hand its graphs alone were checked"
 
 
+class WhiteningTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A strength of whitening, and the hits at rank 1 that projections have with it on the pairs held out."""
+
+    whitening: float
+    hits: int
+
+
+class ProjectionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The projection at the end of both graphs, which makes the model's descriptors of `full_size` numbers shorter.
+
+    `of`: the embedding id of the model without it. `data`: the SPEC of the `pairs` that it was fitted to, whose images
+    `data_sha256` covers. `variance`: the share that it keeps, of 1. `whitening`, from 0 to 1, is one of `trials`,
+    chosen by the hits on `queries` pairs, each held out once; `full_hits`: of the model's own on the same pairs.
+    """
+
+    of: str
+    full_size: int
+    data: str
+    data_sha256: str
+    pairs: int
+    variance: float
+    whitening: float
+    queries: int
+    full_hits: int
+    trials: tuple[WhiteningTrial, ...]
+
+
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The checkpoint that the engines were built from: its file's SHA-256, its origin in words, and its training data.
 

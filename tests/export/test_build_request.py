@@ -16,6 +16,7 @@ from geodtr import (
     Auto,
     BuildRequest,
     Calibration,
+    Compact,
     FastestBackend,
     Float,
     OnnxRuntimeOptions,
@@ -43,7 +44,7 @@ def values(name: str, kind: Any, low: float | None, high: float | None) -> st.Se
     """Any value that an option takes, but for None: an option that is not given."""
     if name == "compute_capabilities":
         return st.lists(words, max_size=3).map(tuple)
-    if name in ("data", "recall_on"):
+    if name in ("data", "recall_on", "compact_on"):
         return words
     of = {bool: st.booleans(), int: st.integers(int(low or 0), int(high or 2**31)), Path: paths}
     of[float] = st.floats(low, high)
@@ -59,7 +60,7 @@ def kinds(kind: Any) -> list[Any]:
 @st.composite
 def instances(draw: st.DrawFn, /, of: Any, **fixed: Any) -> Any:
     """An instance of a dataclass with some of its options; without options if those exclude each other."""
-    needed = {each.name: draw(values(each.name, each.type, None, None)) for each, _ in missing(of)}
+    needed = {each.name: draw(values(each.name, each.type, how.minimum, how.maximum)) for each, how in missing(of)}
     options = {
         each.name: draw(values(each.name, each.type, how.minimum, how.maximum))
         for each, how in options_of(of)
@@ -89,7 +90,10 @@ def requests(draw: st.DrawFn) -> BuildRequest:
     if isinstance(backend, FastestBackend) and isinstance(plan, Auto):
         plan = Float()
     source, out = draw(paths), draw(paths)
-    request: BuildRequest = draw(instances(BuildRequest, source=source, out=out, backend=backend, plan=plan))
+    fixed: dict[str, Any] = {"source": source, "out": out, "backend": backend, "plan": plan}
+    if not isinstance(plan, Recompile):
+        fixed["compact"] = draw(st.one_of(st.none(), instances(Compact)))
+    request: BuildRequest = draw(instances(BuildRequest, **fixed))
     return request
 
 
@@ -143,6 +147,11 @@ def test_a_command_line_holds_non_default_options_and_the_given_paths() -> None:
         (lambda: BuildRequest(Path("c"), Path("b"), require_faster=True), "leave --require-faster out"),
         (lambda: BuildRequest(Path("c"), Path("b"), plan=Recompile(), require_faster=True), "--precision same"),
         (lambda: BuildRequest(Path("c"), Path("b"), speed_batch=2), "nothing is timed here"),
+        (lambda: Compact(0, "SPEC"), "--descriptor-size is 0; allowed: at least 1"),
+        (
+            lambda: BuildRequest(Path("c"), Path("b"), plan=Recompile(), compact=Compact(8, "SPEC")),
+            "--descriptor-size: not for --precision same",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_request_is_made(make: Callable[[], object], named: str) -> None:
@@ -181,6 +190,7 @@ def test_each_option_is_declared_once_and_grouped_by_topic() -> None:
         (TensorRtRtxOptions, {"compute_capabilities": "89"}, "--compute-capability is '89'; allowed: "),
         (BuildRequest, {"plan": "int8"}, "plan is 'int8'; allowed: Float or Quantized"),
         (BuildRequest, {"backend": "onnxruntime"}, "backend is 'onnxruntime'; allowed: OnnxRuntimeOptions or"),
+        (BuildRequest, {"compact": 512}, "compact is 512; allowed: Compact or None"),
         (BuildRequest, {"source": None}, "source is None; allowed: a path"),
         (build_engine, {"request": "m"}, "request is 'm'; allowed: BuildRequest"),
     ],

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import planted_faults as planted
 import pytest
+from msgspec.structs import replace
 from nvidia import build_plan
 from onnx import numpy_helper
 from tensorrt_on_fakes import Model
@@ -19,9 +20,13 @@ from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.backends.tensorrt.parser import check_operators
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
+from geodtr.export.graph.checks import check_fp16
 from geodtr.export.graph.export import export_network
+from geodtr.export.graph.projection import with_projection
 from geodtr.export.graph.structure import GraphError
+from geodtr.export.precision.fp16 import to_fp16
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
+from geodtr.export.projection import Projection
 from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import BRANCHES, Precision
@@ -70,6 +75,21 @@ def test_every_precision_of_both_branches_becomes_a_plan(
 def test_raw_tiles_become_a_plan(model: Model, tmp_path: Path) -> None:
     bundle = export_checkpoint(model.checkpoint, tmp_path / "raw", raw_tiles=96)
     assert build_plan(bundle.path / "aerial.onnx", bundle.manifest.aerial.spec, TensorRtOptions())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_projected_descriptors_become_a_plan(model: Model, tmp_path: Path, precision: Precision) -> None:
+    spec = model.onnx.manifest.ground.spec
+    random = np.random.default_rng(0)
+    weights, bias = random.normal(size=(spec.descriptor_size, 24)), random.normal(size=24)
+    projection = Projection(weights.astype(np.float32), {"ground": bias.astype(np.float32)})
+    graph = with_projection(onnx.load(str(model.onnx.path / "ground.onnx")), projection, "ground")
+    if precision == "fp16":
+        graph = to_fp16(graph)
+        check_fp16(graph)
+    check_operators(graph)
+    onnx.save(graph, str(tmp_path / "graph.onnx"))
+    assert build_plan(tmp_path / "graph.onnx", replace(spec, descriptor_size=24), TensorRtOptions())
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ class Compared:
     """The figures of a candidate's descriptors, and the rows that they are of (see CandidateEvidence)."""
 
     branches: tuple[BranchAgreement, BranchAgreement]
-    pairings: tuple[Pairing, Pairing, Pairing]
+    pairings: tuple[Pairing, ...]
     cosine: Mapping[Branch, NDArray[np.float32]]
     rankings: Mapping[PairingName, Ranking]
 

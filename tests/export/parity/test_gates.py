@@ -36,6 +36,8 @@ def pairing_of(name: PairingName, queries: int, changed: Changed) -> Pairing:
 
 def gate(queries: int, changed: Mapping[PairingName, Changed], limits: Limits = INT8) -> Gate:
     names: tuple[PairingName, ...] = ("own", "queries", "gallery")
+    if "full" in changed:
+        names = (*names, "full")
     pairings = [pairing_of(name, queries, changed.get(name, NONE)) for name in names]
     return judge(Measured((), pairings, (), (), None, ()), limits)
 
@@ -124,3 +126,24 @@ def test_an_unread_graph_is_undecided_only_where_certainty_is_required() -> None
 def test_accept_undecided_excludes_require_certain() -> None:
     with pytest.raises(ConfigError, match="contradict"):
         Gates(require_certain=True, accept_undecided=True)
+
+
+def test_a_projection_is_judged_by_its_own_allowed_drop_and_the_engine_by_its_precision() -> None:
+    fp32 = Limits(max_drop=0.0, least_cosine=LEAST_COSINE["fp32"])
+    kept = gate(8000, {"full": (20, 10)}, fp32)
+    assert (kept.verdict, kept.certain, kept.pairing) == ("passed", None, "own")
+    assert "the projection included, with 95 % confidence R@1 falls by at most" in kept.reasons[-1]
+    lost = gate(8000, {"full": (200, 10)}, fp32)
+    assert (lost.verdict, lost.pairing, lost.max_drop, lost.blamed) == ("failed", "full", 0.005, None)
+    unsure = gate(1000, {"full": (10, 6)}, fp32)
+    assert (unsure.verdict, unsure.pairing) == ("undecided", "full")
+    assert unsure.pairs_to_decide is not None
+    assert gate(1000, {"full": (10, 6)}, Limits(0.0, LEAST_COSINE["fp32"], compact_drop=0.03)).verdict == "passed"
+    # What the engine itself loses comes first.
+    assert gate(8000, {"own": (400, 0), "full": (800, 0)}).pairing == "own"
+
+
+@pytest.mark.parametrize("points", [-1, 101, float("nan")])
+def test_an_impossible_drop_of_a_projection_is_refused(points: float) -> None:
+    with pytest.raises(ConfigError, match="max_compact_drop is"):
+        Gates(max_compact_drop=points)

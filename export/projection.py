@@ -1,0 +1,259 @@
+"""The projection that makes descriptors shorter: principal directions of the descriptors of pairs, whitened or not.
+
+Knows rows of numbers. Models, images and graphs are out of scope.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodtr.export.statistics import mcnemar, paired_drop
+from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.recall import Matches, rank
+from geodtr.runtime.spec import Descriptors
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import DescriptorPair
+
+WHITENING = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The strengths that are tried: 0 leaves the principal directions as they are, 1 gives all the same variance."""
+SHORTEST = 1e-12
+"""Least length that a projected row is divided by, as PyTorch's `normalize` has it."""
+_ROUNDING = float(np.finfo(np.float32).eps) ** 2
+"""Of a variance: descriptors are float32."""
+_CHANCE = 0.05
+_BLOCK = 4096
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """Makes descriptors of N numbers from descriptors x of D: x @ weights + bias, divided by its length.
+
+    `weights`: float32 [D, N], the same for both branches. `bias`: float32 [N] by branch; it takes the branch's mean
+    away.
+    """
+
+    weights: NDArray[np.float32]
+    bias: Mapping[Branch, NDArray[np.float32]]
+
+    @property
+    def size(self) -> int:
+        """Numbers of a projected descriptor."""
+        return int(self.weights.shape[1])
+
+    def project(self, branch: Branch, rows: Descriptors) -> Descriptors:
+        """Unit rows, float32 [K, D] -> unit rows, float32 [K, N]; computed in float64."""
+        weights, bias = self.weights.astype(np.float64), self.bias[branch].astype(np.float64)
+        projected = np.empty((len(rows), self.size), np.float32)
+        for start in range(0, len(rows), _BLOCK):
+            products = rows[start : start + _BLOCK].astype(np.float64) @ weights + bias
+            lengths = np.linalg.norm(products, axis=1, keepdims=True)
+            projected[start : start + _BLOCK] = products / np.maximum(lengths, SHORTEST)
+        return projected
+
+    def embedding_id(self, of: str) -> str:
+        """The identifier of the space that this makes of the space `of`: another projection, another space."""
+        digest = sha256(of.encode())
+        for numbers in (self.weights, *(self.bias[branch] for branch in BRANCHES)):
+            digest.update(repr(numbers.shape).encode())
+            digest.update(np.ascontiguousarray(numbers, "<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One strength of whitening: `hits` at rank 1 on pairs that were held out."""
+
+    whitening: float
+    hits: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A projection, how it was chosen, and the share of the variance that it keeps.
+
+    `trials`: every strength of whitening, on `queries` pairs, each held out once; `full_hits`: of the descriptors as
+    they were, on the same pairs.
+    """
+
+    projection: Projection
+    whitening: float
+    variance: float
+    queries: int
+    full_hits: int
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Principal:
+    """The principal directions of pairs in which these differ, beyond rounding, by falling variance.
+
+    `vectors`: float64 [D, R], orthonormal columns. `variances`: float64 [R]. `means`: float64 [D], by branch.
+    """
+
+    vectors: _Floats
+    variances: _Floats
+    means: Mapping[Branch, _Floats]
+
+    @classmethod
+    def of(cls, rows: Mapping[Branch, Descriptors]) -> "Principal":
+        """Of each branch's rows about its own mean, both branches with the same weight.
+
+        A branch's mean is what all its images have in common, panoramas or tiles: the same at every place.
+        """
+        means = {branch: rows[branch].mean(axis=0, dtype=np.float64) for branch in BRANCHES}
+        count, size = sum(len(rows[branch]) for branch in BRANCHES), rows["ground"].shape[1]
+        if count < size:
+            # The products of rows with each other have the same variances, and are fewer (Turk and Pentland, 1991).
+            centred = np.concatenate(
+                [(rows[branch] - means[branch]) / np.sqrt(len(rows[branch])) for branch in BRANCHES]
+            )
+            variances, weights = _by_falling_variance(centred @ centred.T)
+            vectors = centred.T @ (weights / np.sqrt(variances))
+        else:
+            covariance = np.zeros((size, size))
+            for branch in BRANCHES:
+                for start in range(0, len(rows[branch]), _BLOCK):
+                    part = rows[branch][start : start + _BLOCK] - means[branch]
+                    covariance += part.T @ part / len(rows[branch])
+            variances, vectors = _by_falling_variance(covariance)
+        # A direction has two signs, and a library may give either.
+        largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+        return cls(vectors * np.where(largest < 0, -1.0, 1.0), variances, means)
+
+    @property
+    def rank(self) -> int:
+        """Number of directions in which the rows differ, beyond rounding."""
+        return len(self.variances)
+
+    def project_to(self, size: int, whitening: float) -> Projection:
+        """The first `size` directions, each divided by its standard deviation to the power of `whitening`."""
+        # Relative to the first, which only changes a length that is divided away.
+        scales = (self.variances[:size] / self.variances[0]) ** (-whitening / 2)
+        weights = (self.vectors[:, :size] * scales).astype(np.float32)
+        bias = {branch: (-self.means[branch] @ weights.astype(np.float64)).astype(np.float32) for branch in BRANCHES}
+        return Projection(weights, bias)
+
+
+def _by_falling_variance(covariance: _Floats) -> tuple[_Floats, _Floats]:
+    """The variances of a symmetric matrix beyond rounding, and its unit vectors, in columns."""
+    variances, vectors = np.linalg.eigh(covariance)
+    beyond = variances > len(variances) * _ROUNDING * variances[-1]
+    return variances[beyond][::-1], vectors[:, beyond][:, ::-1]
+
+
+class Fitting:
+    """Fits projections to the descriptors of pairs, of any size.
+
+    The strength of whitening is chosen by recall. Each half of the tiles, with their pairs, is projected by the
+    directions of the other half, and searched by itself. The weakest strength is taken that the one with most hits at
+    rank 1 does not beat by more than chance (McNemar's test, 5 %), because a stronger one changes more answers, for
+    better or worse. The projection is then fitted to all pairs.
+
+    Whitening: Jégou and Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
+    whitening", ECCV 2012. Between none and all of it, "attenuated": Mukundan et al., "Understanding and improving
+    kernel local descriptors", IJCV 2019.
+    """
+
+    def __init__(self, pairs: DescriptorPair) -> None:
+        self._pairs = pairs
+        even = pairs.pair_set.tiles % 2 == 0
+        self._halves = (even, ~even)
+
+    def to(self, size: int) -> Fitted:
+        """The projection to `size` numbers.
+
+        Raises
+        ------
+        ConfigError
+            `size` is not below the number that the descriptors have.
+        DataError
+            There are fewer than `size` pairs, or their descriptors differ in fewer directions.
+        """
+        check_size(size, self._pairs.ground.shape[1])
+        check_count(size, self._pairs.pair_set)
+        ranks = min(each.rank for each in self._of_halves), self.directions.rank
+        if min(ranks) < size:
+            raise DataError(
+                f"The descriptors of {self._pairs.pair_set.name} differ in {ranks[1]} directions, half of them in "
+                f"{ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
+                f"{min(ranks)}."
+            )
+        by_strength = {strength: self._found(size, strength) for strength in WHITENING}
+        whitening = weakest_unbeaten(by_strength)
+        variances = self.directions.variances
+        return Fitted(
+            projection=self.directions.project_to(size, whitening),
+            whitening=whitening,
+            variance=float(variances[:size].sum() / variances.sum()),
+            queries=len(self._pairs.ground),
+            full_hits=int(self._found(size, None).sum()),
+            trials=tuple(Trial(strength, int(hits.sum())) for strength, hits in by_strength.items()),
+        )
+
+    @cached_property
+    def _of_halves(self) -> tuple[Principal, Principal]:
+        first, second = (Principal.of(self._rows(half)) for half in self._halves)
+        return first, second
+
+    @cached_property
+    def directions(self) -> Principal:
+        """Of all pairs."""
+        return Principal.of({branch: self._pairs[branch] for branch in BRANCHES})
+
+    def _rows(self, chosen: NDArray[np.bool_]) -> dict[Branch, Descriptors]:
+        """The ground rows of the chosen pairs, and their tiles, each once."""
+        tiles = np.unique(self._pairs.pair_set.tiles[chosen])
+        return {"ground": self._pairs.ground[chosen], "aerial": self._pairs.aerial[tiles]}
+
+    def _found(self, size: int, strength: float | None) -> NDArray[np.bool_]:
+        """Whether each pair is a hit at rank 1 where its half is held out; None: of the descriptors as they are."""
+        first = np.empty(len(self._pairs.ground), np.bool_)
+        for held, directions in zip(self._halves, reversed(self._of_halves), strict=True):
+            rows = self._rows(held)
+            if strength is not None:
+                projection = directions.project_to(size, strength)
+                rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
+            _, own = np.unique(self._pairs.pair_set.tiles[held], return_inverse=True)
+            first[held] = rank(rows["ground"], rows["aerial"], Matches(np.arange(len(own)), own)).rank == 0
+        return first
+
+
+def weakest_unbeaten(found: Mapping[float, NDArray[np.bool_]]) -> float:
+    """The first strength, in rising order, that the one with most hits does not beat by more than chance."""
+    best = max(found, key=lambda strength: int(found[strength].sum()))
+
+    def beaten(hits: NDArray[np.bool_]) -> bool:
+        drop = paired_drop(found[best], hits)
+        return drop.lost > drop.gained and mcnemar(drop.lost, drop.gained) < _CHANCE
+
+    return next(strength for strength, hits in found.items() if not beaten(hits))
+
+
+def check_size(size: int, full: int) -> None:
+    """Raise ConfigError unless descriptors of `full` numbers can be made shorter to `size`."""
+    if size >= full:
+        raise ConfigError(
+            f"--descriptor-size {size}: the model's descriptors have {full} numbers, and a projection makes "
+            f"them fewer. Allowed are 1 to {full - 1}."
+        )
+
+
+def check_count(size: int, pair_set: PairSet) -> None:
+    """Raise DataError when a set has too few tiles for a projection to `size` numbers.
+
+    Directions are first taken of half of the tiles, with their pairs: of two rows a tile, less the two means.
+    """
+    tiles = len(np.unique(pair_set.tiles))
+    if tiles < size + 2:
+        few = "too few for any" if tiles < 4 else f"or at most --descriptor-size {tiles - 2}"
+        raise DataError(
+            f"{pair_set.name} has {tiles} usable pairs (of different tiles), and a projection to {size} numbers is "
+            f"fitted to at least {size + 2}. Name more by --compact-on SPEC, {few}."
+        )
