@@ -22,7 +22,7 @@ from tiny_world import TinyWorld, make_world
 from geodtr.runtime.autopilot.link import Link, LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.geodesy import displacement, distance, moved
-from geodtr.runtime.localization.result import Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Motion, Odometry, Step
 
