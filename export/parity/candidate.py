@@ -8,7 +8,7 @@ from geodtr.export.build.batches import batch_invariance
 from geodtr.export.model import Model
 from geodtr.export.parity.gates import Gates, Measured, judge
 from geodtr.export.parity.measures.audit import audit
-from geodtr.export.parity.measures.describing import describe, paths_of
+from geodtr.export.parity.measures.describing import describe
 from geodtr.export.parity.measures.descriptors import compare_descriptors
 from geodtr.export.parity.measures.layers import layer_agreements
 from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, chain, described, flips, same_graphs
@@ -69,9 +69,7 @@ def measure(
     compared = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, turned)
     stages = chain(run.descriptors, run.ranking, way, turned) if asked.stages else ()
     ground, aerial = (
-        batch_invariance(
-            model.embedders[branch], paths_of(run.pair_set, branch), engine.descriptors[branch], model.precision
-        )
+        batch_invariance(model.embedders[branch], run.pair_set, engine.descriptors[branch], model.precision)
         for branch in BRANCHES
     )
     audits = audit(bundle, "ground"), audit(bundle, "aerial")
