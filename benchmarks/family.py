@@ -102,7 +102,8 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
     limited = tuple(view for view in unknown if view.field_of_view < FULL_TURN)
     for part in options.parts:
         if part == "any":
-            yield Run("GeoDTR", "yes", "any, unknown", load_preset(ANY_FIELD, ["recipe.semantic=strong", *more]), unknown)
+            config = load_preset(ANY_FIELD, ["recipe.semantic=strong", *more])
+            yield Run("GeoDTR", "yes", "any, unknown", config, unknown)
             continue
         for model in options.models:
             augmented = load_preset(PRESETS[model], [*_augmentation(model), *more])

@@ -9,10 +9,11 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import DocumentError, decode_toml
+from geodtr.runtime.names import Heading
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
-from geodtr.training.data.views import FULL_TURN, Heading, Views
+from geodtr.training.data.views import FULL_TURN, Views
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig

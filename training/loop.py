@@ -213,10 +213,10 @@ def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | No
     if len(validation.references) < 2:
         raise DataError(f"{validation.name} holds one tile; validation ranks tiles and needs at least two.")
     # One readable pair shows that the images suit the model.
-    spec = outline(config.model, config.ground, config.aerial).specs["ground"]
+    scorer = outline(config.model, config.ground, config.aerial).specs["ground"].scorer
     for pair in validation.pairs[:_SAMPLE]:
         try:
-            load_query(pair.ground, pair.view, spec)
+            load_query(pair.ground, pair.view, config.ground, scorer)
             load_image(pair.aerial, config.aerial)
             return
         except ImageError as error:

@@ -205,7 +205,7 @@ class Trainer:
         return (*outputs["ground"], *outputs["aerial"])
 
     def _middle(self, outputs: Outputs) -> int:
-        """Where those of the aerial branch begin: the ground branch has as many for each look at its panoramas."""
+        """Where the aerial branch's begin: the ground branch has as many for each look at its panoramas."""
         return len(outputs) * self._looks // (self._looks + 1)
 
     def _propagate(self, outputs: Outputs, gradients: Gradients) -> None:

@@ -1,4 +1,4 @@
-"""Views of full panoramas in training: each pair's panorama is rolled and cut anew in each epoch.
+"""Views of full panoramas in training: in each epoch, each pair's panorama is rolled and cut in another way.
 
 A view belongs to the seed, the epoch and the pair, not to a batch: any batch size and any number of processes see the
 same. Works on batches of pixels, uint8 [B, H, W, 3], on their device. The idea of several fields of view, and of the
@@ -48,6 +48,8 @@ def cut_views(panoramas: Tensor, change: LayoutChange, field: Tensor, fields: Se
     smallest = min(fields)
     for number, degrees in enumerate(fields):
         rows = torch.nonzero(field == number)[:, 0]
+        if not len(rows):
+            continue
         seen = width if degrees == smallest else round(panoramas.shape[2] * degrees / FULL_TURN)
         here = rows.to(panoramas.device)
         views[here] = _resized(change_columns(panoramas[here], change.rows(rows), seen), width)
@@ -60,7 +62,7 @@ def whole_views(panoramas: Tensor, change: LayoutChange, width: int) -> Tensor:
 
 
 def _resized(images: Tensor, width: int) -> Tensor:
-    if not len(images) or images.shape[2] == width:
+    if images.shape[2] == width:
         return images
     pixels = images.permute(0, 3, 1, 2).float()
     resized = F.interpolate(pixels, (images.shape[1], width), mode="bilinear", antialias=True)

@@ -19,7 +19,7 @@ from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Matches
-from geodtr.training.data.views import View, Views
+from geodtr.training.data.views import ALL, View, Views
 
 _PART = 256
 """Paths that a thread checks at a time: a future for each path would take more memory than the paths."""
@@ -77,6 +77,8 @@ class PairSet:
         Listed files that cannot be used; their pairs are left out.
     made_from
         SPEC of the original set, for a prepared one.
+    views
+        What is seen of its panoramas; each pair has its own.
     """
 
     name: str
@@ -84,6 +86,7 @@ class PairSet:
     distractors: tuple[Path, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     made_from: str | None = None
+    views: Views = ALL
 
     @property
     def source(self) -> str:
@@ -184,7 +187,7 @@ class PairSet:
     def seen(self, views: Views) -> "PairSet":
         """The set with a view of each panorama, by its place in the list. Smaller sets have the same views."""
         pairs = zip(self.pairs, views.of_pairs(len(self)), strict=True)
-        return replace(self, pairs=tuple(replace(pair, view=view) for pair, view in pairs))
+        return replace(self, pairs=tuple(replace(pair, view=view) for pair, view in pairs), views=views)
 
     def without(self, bad: Iterable[Skipped]) -> "PairSet":
         """The set without the pairs that use a file in `bad`; these files are added to `skipped`."""

@@ -7,7 +7,6 @@ whose draws these are, and of TransGeo (Zhu et al., CVPR 2022), which cut in the
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -18,9 +17,8 @@ from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.preprocess import as_input, load_image
-from geodtr.runtime.spec import MAX_SIDE, BranchSpec, Correlation, Images, Preprocessing
-
-Heading = Literal["known", "unknown"]
+from geodtr.runtime.names import Heading
+from geodtr.runtime.spec import MAX_SIDE, Correlation, Images, Preprocessing
 
 FULL_TURN = 360.0
 DSM_SEED = 2019
@@ -39,7 +37,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What is seen of each panorama of a data set.
+    """What is seen of each full panorama of a data set: by default all of it, as it is.
 
     Attributes
     ----------
@@ -48,7 +46,7 @@ class Views:
     heading
         "unknown": each panorama is rolled by a random share of a full turn. "known": it stays as it is aligned.
     seed
-        Of the rolls: each belongs to a pair by its place in the list; 2019 gives those of DSM's release.
+        Of the rolls: each belongs to a pair by its place in the list; 2019 gives the rolls of DSM's release.
 
     Raises ConfigError for a value that is not allowed.
     """
@@ -64,15 +62,24 @@ class Views:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"The seed of the views is {self.seed}; allowed are 0 to {2**32 - 1}.")
 
+    @property
+    def as_they_are(self) -> bool:
+        """Whether panoramas are neither rolled nor cut."""
+        return self.heading == "known" and self.field_of_view == FULL_TURN
+
     def __str__(self) -> str:
         return f"{self.field_of_view:g}° of view, {self.heading} heading"
 
     def of_pairs(self, count: int) -> list[View | None]:
         """The view of each of the first `count` pairs of a list; None for the panorama as it is."""
         if self.heading == "known":
-            return [None if self.field_of_view == FULL_TURN else View(self.field_of_view)] * count
+            return [None if self.as_they_are else View(self.field_of_view)] * count
         rolls = np.random.RandomState(self.seed).random_sample(count)
         return [View(self.field_of_view, roll) for roll in rolls.tolist()]
+
+
+ALL = Views()
+"""Panoramas as they are."""
 
 
 def seen_columns(shift: NDArray[np.int64], width: int, seen: int) -> NDArray[np.int64]:
@@ -109,15 +116,14 @@ def full_panorama(ground: Preprocessing, field_of_view: float, scorer: Correlati
     return msgspec.structs.replace(ground, width=width)
 
 
-def load_query(path: Path, view: View | None, spec: BranchSpec) -> Images:
+def load_query(path: Path, view: View | None, how: Preprocessing, scorer: Correlation | None = None) -> Images:
     """Decode and preprocess one ground image, and of a panorama take what is seen: uint8 RGB [height, width, 3].
 
     Raises ImageError, naming the file, also where a view is asked for of an image that is no full turn.
     """
-    how = spec.preprocessing
     if view is None:
         return load_image(path, how)
-    full = full_panorama(how, view.field_of_view, spec.scorer)
+    full = full_panorama(how, view.field_of_view, scorer)
     image = decode(path)
     if not is_full_turn(*image.image.size):
         width, height = image.image.size

@@ -105,7 +105,7 @@ def load_row(pair_set: PairSet, row: int, spec: BranchSpec) -> Images:
     if spec.branch == "aerial":
         return load_image(pair_set.references[row], spec.preprocessing)
     pair = pair_set.pairs[row]
-    return load_query(pair.ground, pair.view, spec)
+    return load_query(pair.ground, pair.view, spec.preprocessing, spec.scorer)
 
 
 def load_first(pair_set: PairSet, count: int, spec: BranchSpec) -> Images:
