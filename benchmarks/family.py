@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from geodtr.cli.console import messages
 from geodtr.cli.train.bar import TrainingBar
@@ -102,8 +103,8 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
     limited = tuple(view for view in unknown if view.field_of_view < FULL_TURN)
     for part in options.parts:
         if part == "any":
-            config = load_preset(ANY_FIELD, ["recipe.semantic=strong", *more])
-            yield Run("GeoDTR", "yes", "any, unknown", config, unknown)
+            config = load_preset(ANY_FIELD, ["recipe.semantic=weak", *more])
+            yield Run("Sample4Geo", "yes", "any, unknown", config, unknown)
             continue
         for model in options.models:
             augmented = load_preset(PRESETS[model], [*_augmentation(model), *more])
@@ -122,9 +123,9 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
 
 
 def _augmentation(model: str) -> list[str]:
-    """Layout simulation as strong as the aerial branch allows, and photometric augmentation."""
+    """Layout simulation as strong as the aerial branch allows, and photometric augmentation for short trainings."""
     polar = load_preset(PRESETS[model]).aerial.polar
-    return [f"recipe.layout={'any-angle' if polar else 'strong'}", "recipe.semantic=strong"]
+    return [f"recipe.layout={'any-angle' if polar else 'strong'}", "recipe.semantic=weak"]
 
 
 def measure(run: Run, options: argparse.Namespace, table: Path) -> None:
@@ -174,11 +175,7 @@ def read(table: Path) -> list[Row]:
         return []
     with table.open(newline="") as file:
         whole = [row for row in csv.DictReader(file) if None not in row.values()]
-    kinds = {each.name: {"int": int, "float": float}.get(str(each.type), str) for each in _COLUMNS}
-    return [Row(**{name: kinds[name](value) for name, value in row.items()}) for row in whole]
-
-
-_COLUMNS = [*fields(Row)]
+    return [Row(**{each.name: cast(type, each.type)(row[each.name]) for each in fields(Row)}) for row in whole]
 
 
 def append(table: Path, row: Row) -> None:
@@ -186,7 +183,7 @@ def append(table: Path, row: Row) -> None:
     with table.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow([each.name for each in _COLUMNS])
+            writer.writerow([each.name for each in fields(Row)])
         writer.writerow(astuple(row))
         file.flush()
         os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from geodtr.cli.build.parity_tables import show_parity
 from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Spec
-from geodtr.cli.train.view_options import PANEL, ViewOptions, views_of
+from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 from geodtr.runtime.names import PRECISIONS, Precision, asked_as
 
 

@@ -10,7 +10,7 @@ from geodtr.cli.console import messages, output, report_skipped, show_json, trac
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Seed, out_option, parse_size
 from geodtr.cli.tables import table
-from geodtr.cli.train.view_options import PANEL, ViewOptions, views_of
+from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet

@@ -21,7 +21,7 @@ from geodtr.cli.console import (
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
 from geodtr.cli.tables import table
-from geodtr.cli.train.view_options import PANEL, ViewOptions, views_of
+from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

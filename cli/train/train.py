@@ -10,7 +10,7 @@ import typer
 from geodtr.cli.console import messages, report_skipped, track
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, out_option
-from geodtr.cli.train.view_options import PANEL, ViewOptions
+from geodtr.cli.view_options import PANEL, ViewOptions
 from geodtr.runtime.names import Dialect
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.trainer import Trainer
 
-ANY_FIELD = ("recipe.epochs=2", "recipe.batch_size=8", "model.backbone.widths=[8,8,8,16]")
+ANY_FIELD = ("recipe.epochs=2", "recipe.batch_size=8", "model.widths=[8,16,16]")
 
 
 @pytest.fixture(scope="module")
