@@ -3,7 +3,7 @@
 Trains each model's world preset in one region and tests it among the tiles of unseen regions of the same and of another
 style: on full panoramas with and without LS (layout simulation and photometric augmentation), for each limited field of
 view, and for all fields of view at once. Each result is a row of WORK/family.csv as soon as it is there; trainings go
-on where they were stopped. --table prints the rows that are there.
+on where they were stopped. --table prints the rows that are there. Remove the rows where a preset has changed.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from geodtr.cli.console import messages
 from geodtr.cli.train.bar import TrainingBar
 from geodtr.export.model import open_model
 from geodtr.runtime.recall import recall
-from geodtr.training.config import TrainConfig, limit_field, load_preset
+from geodtr.training.config import TrainConfig, encode_config, limit_field, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.views import FULL_TURN, Views
@@ -99,21 +100,24 @@ def main() -> None:
 def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
     """Part by part, so that all models have a row early."""
     more = [f"recipe.seed={seed}", *([f"recipe.epochs={options.epochs}"] if options.epochs else ())]
+    alike = ["recipe.batch_size=24", "recipe.hardest=0.05", *more]
     unknown = tuple(Views(field, "unknown") for field in options.fields)
     limited = tuple(view for view in unknown if view.field_of_view < FULL_TURN)
     for part in options.parts:
         if part == "any":
-            config = load_preset(ANY_FIELD, ["recipe.semantic=weak", *more])
-            yield Run("Sample4Geo", "yes", "any, unknown", config, unknown)
+            yield Run("GeoDTR", "layout", "any, unknown", load_preset(ANY_FIELD, more), unknown)
+            # The same model and recipe on full, aligned panoramas.
+            full = ["recipe.fields=[]", "recipe.consistency=0", "recipe.heading_error=0"]
+            yield Run("GeoDTR", "layout", "360, known", load_preset(ANY_FIELD, [*full, *more]), (Views(), *unknown))
             continue
         for model in options.models:
-            augmented = load_preset(PRESETS[model], [*_augmentation(model), *more])
+            augmented = load_preset(PRESETS[model], [*_augmentation(model), *alike])
             if part == "full" and model == "DSM":  # its number of columns is its field of view
                 yield Run(model, "yes", "360, unknown", augmented, (Views(heading="unknown"),))
             elif part == "full":
                 yield Run(model, "yes", "360, known", augmented, (Views(), *unknown))
             elif part == "plain":
-                plain = load_preset(PRESETS[model], ["recipe.layout=none", "recipe.semantic=none", *more])
+                plain = load_preset(PRESETS[model], ["recipe.layout=none", "recipe.semantic=none", *alike])
                 views = Views(heading="unknown") if model == "DSM" else Views()
                 yield Run(model, "no", f"360, {views.heading}", plain, (views,))
             else:
@@ -137,8 +141,8 @@ def measure(run: Run, options: argparse.Namespace, table: Path) -> None:
     if not wanted:
         return
     messages.print(f"{run.model}, LS {run.ls}, trained on {run.trained}, seed {recipe.seed}", style="bold")
-    name = f"{run.model}-{run.trained}-LS-{run.ls}-{recipe.seed}-{options.train_pairs}-{recipe.epochs}"
-    folder = options.work / "runs" / name.replace(", ", "-")
+    made_of = sha256(encode_config(run.config) + repr((WORLD_SEED, TRAIN, options.train_pairs)).encode())
+    folder = options.work / "runs" / made_of.hexdigest()[:16]
     train_set = world(options.work, TRAIN, options.train_pairs, recipe.seed)
     with TrainingBar() as bar:
         if (folder / STATE).is_file():

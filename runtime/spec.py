@@ -159,8 +159,10 @@ class Correlation(
         return self.columns * self.values
 
     def sees(self, field_of_view: float) -> bool:
-        """Whether a query of so many degrees has `seen` columns. Within a degree: DSM's 70 are 99 of 512 columns."""
-        return abs(field_of_view - self.field_of_view) <= 1
+        """Whether a query of so many degrees has `seen` columns: within a degree (DSM's 70 are 99 of 512 columns of
+        pixels), or within a column of pixels, an eighth of a map's, where that is more.
+        """
+        return abs(field_of_view - self.field_of_view) <= max(1, 360 / self.columns / 8)
 
     def __post_init__(self) -> None:
         if self.seen > self.columns:

@@ -179,7 +179,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def validation_views(self) -> Views:
         """What validation is to see of each panorama: the smallest field of view that is trained."""
         recipe = self.recipe
-        return Views(min(recipe.fields, default=FULL_TURN), "unknown" if recipe.heading_error == 180 else "known")
+        unknown = recipe.heading_error == 180 and self.ground.imagery.projection == "panorama"
+        return Views(min(recipe.fields, default=FULL_TURN), "unknown" if unknown else "known")
 
     def __post_init__(self) -> None:
         if self.ground.polar:

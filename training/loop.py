@@ -15,6 +15,7 @@ import torch
 from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError
 from geodtr.runtime.files import check_new_folder
 from geodtr.runtime.images.decode import image_size
+from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
@@ -121,7 +122,7 @@ def _run(
 ) -> Path:
     recipe = config.recipe
     ranks.share(config.micro_batch)
-    if validation is not None and recipe.fields:
+    if validation is not None:
         validation = validation.seen(config.validation_views)
     # Check the configuration before reading any image.
     check_memory(config, ranks)
@@ -208,6 +209,14 @@ def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | No
         raise _too_few(pair_set, config.recipe.batch_size)
     if len(set(pair_set.tiles.tolist())) < 2:
         raise DataError(f"All pairs of {pair_set.name} share one tile; training needs at least two tiles.")
+    for pair in pair_set.pairs[:_SAMPLE] if config.recipe.fields else ():
+        with suppress(ImageError):
+            height, width = image_size(pair.ground)
+            if not is_full_turn(width, height):
+                raise ConfigError(
+                    f"{pair.ground} has {width}x{height} pixels, which is no full turn: no view can be cut of it. "
+                    "Leave --fov out: images of a camera are taken as they are (recipe.fields=[])."
+                )
     if validation is None:
         return
     if len(validation.references) < 2:

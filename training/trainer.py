@@ -112,10 +112,10 @@ class Trainer:
         # Two views of one tile differ in their layout, and are negatives of each other.
         numbers = [torch.cat([part.tiles * recipe.views + view for view in range(recipe.views)]) for part in batch]
         tiles = torch.cat([ranks.gather(each.to(ranks.device)) for each in numbers])
-        augmented = self._augment(batch)
+        images = self._augment(batch)
 
         def forward(index: int) -> Outputs:
-            return self._forward(augmented[index], index)
+            return self._forward(images[index], index)
 
         def match(ground: Tensor, aerial: Tensor) -> Tensor:
             if recipe.loss == "infonce":

@@ -35,7 +35,7 @@ from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.trainer import Trainer
 
-ANY_FIELD = ("recipe.epochs=2", "recipe.batch_size=8", "model.widths=[8,16,16]")
+ANY_FIELD = ("recipe.epochs=2", "recipe.batch_size=8", "model.backbone.widths=[8,8,8,16]")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_model_is_trained_evaluated_and_compared_at_a_field_of_view(
     assert (config.ground.width, config.recipe.fields, config.recipe.heading_error) == (32, (90.0,), 180)
     assert (config.ground.imagery.field_of_view, config.ground.imagery.aspect) == (90, 1.0)
 
-    result = cli("evaluate", run, "--data", pairs.name, *views)
+    result = cli("evaluate", run, "--data", pairs.name, *views, "--sheet", tmp_path / "sheet.png")
     assert result.code == 0, result.err
     assert "90° of view, unknown heading" in result.out
     document = json.loads(cli("evaluate", run, "--data", pairs.name, *views, "--json").out)
@@ -189,6 +189,9 @@ def test_a_view_of_an_image_that_is_no_full_turn_is_refused(tmp_path: Path) -> N
     model = embedders(build_model(config.model, config.ground, config.aerial))
     with pytest.raises(DataError, match=r"64x48 pixels, which is no full turn.*Leave --fov"):
         embed_pairs(model, read_pairs(tmp_path).seen(Views(90)))
+    twice = PairSet("pairs:photos", read_pairs(tmp_path).pairs * 2)
+    with pytest.raises(ConfigError, match=r"photo\.png has 64x48 pixels, which is no full turn.*Leave --fov out"):
+        train(load_preset("world-any-field", ["recipe.batch_size=2"]), twice, tmp_path / "run")
 
 
 @pytest.mark.parametrize("arguments", [("--fov", 0), ("--fov", 400), ("--fov", "nan"), ("--heading", "perhaps")])

@@ -135,6 +135,12 @@ def load_query(path: Path, view: View | None, how: Preprocessing, scorer: Correl
         panorama = as_input(image, full)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
-    shift = to_the_middle(full.width, how.width) if view.roll is None else int(view.roll * full.width)
-    columns = seen_columns(np.array([shift]), full.width, how.width)[0]
-    return np.ascontiguousarray(panorama[:, columns])
+    return cut(panorama, view, how.width)
+
+
+def cut(panorama: Images, view: View, seen: int | None = None) -> Images:
+    """The `seen` columns of a panorama, uint8 [H, W, 3], that its view is; by default as many as the field has."""
+    width = panorama.shape[1]
+    seen = seen or max(1, round(width * view.field_of_view / FULL_TURN))
+    shift = to_the_middle(width, seen) if view.roll is None else int(view.roll * width)
+    return np.ascontiguousarray(panorama[:, seen_columns(np.array([shift]), width, seen)[0]])
