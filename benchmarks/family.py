@@ -100,7 +100,7 @@ def main() -> None:
 def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
     """Part by part, so that all models have a row early."""
     more = [f"recipe.seed={seed}", *([f"recipe.epochs={options.epochs}"] if options.epochs else ())]
-    alike = ["recipe.batch_size=24", "recipe.hardest=0.05", *more]
+    alike = ["recipe.batch_size=24", *more]
     unknown = tuple(Views(field, "unknown") for field in options.fields)
     limited = tuple(view for view in unknown if view.field_of_view < FULL_TURN)
     for part in options.parts:

@@ -189,9 +189,10 @@ def test_a_view_of_an_image_that_is_no_full_turn_is_refused(tmp_path: Path) -> N
     model = embedders(build_model(config.model, config.ground, config.aerial))
     with pytest.raises(DataError, match=r"64x48 pixels, which is no full turn.*Leave --fov"):
         embed_pairs(model, read_pairs(tmp_path).seen(Views(90)))
-    twice = PairSet("pairs:photos", read_pairs(tmp_path).pairs * 2)
+    Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
+    write_pairs(tmp_path, (("photo.png", tile, 0.0, 0.0, 0.0) for tile in ("tile.png", "other.png")))
     with pytest.raises(ConfigError, match=r"photo\.png has 64x48 pixels, which is no full turn.*Leave --fov out"):
-        train(load_preset("world-any-field", ["recipe.batch_size=2"]), twice, tmp_path / "run")
+        train(load_preset("world-any-field", ["recipe.batch_size=2"]), read_pairs(tmp_path), tmp_path / "run")
 
 
 @pytest.mark.parametrize("arguments", [("--fov", 0), ("--fov", 400), ("--fov", "nan"), ("--heading", "perhaps")])
