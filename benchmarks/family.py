@@ -204,7 +204,7 @@ def render(rows: Sequence[Row]) -> str:
         same, cross = (statistics.mean(getattr(row, name) for row in alike) for name in ("same", "cross"))
         seeds = ", ".join(str(row.seed) for row in alike)
         lines.append(
-            f"| {of[0]} | {of[1]} | {of[2]} | {of[3]} | {same:.1f} | {cross:.1f} | {seeds} | {of[4]:,}, {of[5]} |"
+            f"| {of[0]} | {of[1]} | {of[2]} | {of[3]} | {same:.2f} | {cross:.2f} | {seeds} | {of[4]:,}, {of[5]} |"
         )
     return "\n".join(lines)
 
