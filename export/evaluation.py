@@ -9,6 +9,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, recall
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.spec import read_test_set
+from geodtr.training.data.views import ALL, Views
 from geodtr.training.evaluation.evaluate import NEAR, embed_pairs
 from geodtr.training.evaluation.published import Published, published
 from geodtr.training.evaluation.transfer import Area, DataName, area
@@ -46,15 +47,17 @@ def evaluate_on(
     *,
     trained_on: str | None = None,
     limit: int | None = None,
+    views: Views = ALL,
     sheet_queries: int = 0,
     track: Track = untracked,
 ) -> list[Result]:
     """Evaluate `model` on each data set in turn, its descriptors in memory for no longer than that.
 
-    `trained_on` replaces the model's own record; `sheet_queries` are divided among the data sets. Every SPEC is read
-    before the first image. Raises DataError when one of them is invalid.
+    `trained_on` replaces the model's own record; `views` are what the model gets of full panoramas; `sheet_queries` are
+    divided among the data sets. Every SPEC is read before the first image. Raises DataError when one of them is
+    invalid, ConfigError where the model cannot take such views.
     """
-    pair_sets = [read_test_set(spec, limit) for spec in specs]
+    pair_sets = [read_test_set(spec, limit).seen(views) for spec in specs]
     known = trained_on or model.trained_on
     shown = -(-sheet_queries // len(specs))
     results = []
@@ -71,12 +74,14 @@ def _evaluate(
     own, near = descriptors.ranking(), descriptors.ranking_within(NEAR)
     name = DataName.of(pair_set.source)
     polar = model.embedders.aerial.spec.preprocessing.polar
+    # Papers' rows are of full, aligned panoramas.
+    compared = trained_on if pair_set.views.as_they_are else None
     return Result(
         data=pair_set.name,
         label=name.label,
         area=where,
         rankings={OWN_TILE: own} if near is None else {OWN_TILE: own, ANY_NEAR_TILE: near},
-        published=published(DataName.of(trained_on).kind, name.kind, name.split, polar=polar) if trained_on else (),
+        published=published(DataName.of(compared).kind, name.kind, name.split, polar=polar) if compared else (),
         skipped=descriptors.pair_set.skipped,
         sheet=tuple(retrieved(descriptors, own, name.label, queries, _SHEET_TILES)) if queries else (),
     )

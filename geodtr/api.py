@@ -19,7 +19,7 @@ from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.installation import naming_extras
-from geodtr.runtime.names import Branch, Index, Storage
+from geodtr.runtime.names import Branch, Heading, Index, Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.registry import Options, open_source
 from geodtr.runtime.sources.tile import TileSource
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from geodtr.export.parity.result import ParityResult
     from geodtr.training.config import TrainConfig
     from geodtr.training.data.pair_set import PairSet
+    from geodtr.training.data.views import Views
     from geodtr.training.listener import Listener
 
 
@@ -158,6 +159,8 @@ def train(
     *,
     validation: "PairSet | str | None" = None,
     settings: Sequence[str] = (),
+    field_of_view: float | None = None,
+    heading: Heading | None = None,
     track: Track = untracked,
     listener: "Listener | None" = None,
 ) -> Path:
@@ -175,6 +178,11 @@ def train(
         Pairs that decide which epoch is best.
     settings
         Changes to the preset, `KEY=VALUE`, for example `recipe.epochs=20`.
+    field_of_view
+        Degrees, to which the data's full panoramas are cut; the ground branch gets as many columns. None for what the
+        configuration states.
+    heading
+        "unknown" rolls each panorama by a random angle, "known" leaves it as it is aligned; None as above.
     track, listener
         Receive the progress.
 
@@ -199,14 +207,17 @@ def train(
     'last.safetensors'
     """
     from geodtr.training import loop
-    from geodtr.training.config import TrainConfig, check_config, load_preset
+    from geodtr.training.config import TrainConfig, check_config, limit_field, load_preset
 
     check_argument("config", config, TrainConfig | Path)
     check_several("settings", settings, "KEY=VALUE")
     if isinstance(config, TrainConfig) and settings:
         raise ConfigError("settings change a preset; change the configuration itself: msgspec.structs.replace.")
+    check_argument("field_of_view", field_of_view, float | None)
+    check_argument("heading", heading, Heading | None)
+    read = check_config(config) if isinstance(config, TrainConfig) else load_preset(str(config), settings)
     return loop.train(
-        check_config(config) if isinstance(config, TrainConfig) else load_preset(str(config), settings),
+        limit_field(read, field_of_view, heading),
         _training_set(data),
         Path(out),
         validation=None if validation is None else _test_set(validation),
@@ -264,6 +275,7 @@ def compare(
     data: "PairSet | str",
     *,
     gates: "Gates | None" = None,
+    views: "Views | None" = None,
     stages: bool = True,
     layers: bool = False,
     track: Track = untracked,
@@ -280,6 +292,8 @@ def compare(
         A data set as `KIND:PATH`, or one that was read.
     gates
         The acceptance thresholds; None for the default of each precision.
+    views
+        What the models get of the data's full panoramas, `geodtr.training.data.views.Views`; None for all of them.
     stages
         Run the ONNX files between the reference and the engine as well, so that a loss is traced to its step.
     layers
@@ -312,6 +326,7 @@ def compare(
     from geodtr.export.model import Model, open_model
     from geodtr.export.parity import Gates
     from geodtr.export.parity import compare as compare_models
+    from geodtr.training.data.views import Views
 
     def model(named: Model | Bundle | Path | str) -> Model:
         check_argument("a model", named, Model | Bundle | Path)
@@ -320,13 +335,14 @@ def compare(
         )
 
     check_argument("gates", gates, Gates | None)
+    check_argument("views", views, Views | None)
     check_argument("stages", stages, bool)
     check_argument("layers", layers, bool)
     each_of = [candidates] if isinstance(candidates, Model | Bundle | Path | str) else candidates
     return compare_models(
         model(reference),
         [model(each) for each in each_of],
-        _test_set(data),
+        _test_set(data) if views is None else _test_set(data).seen(views),
         gates=Gates() if gates is None else gates,
         stages=stages,
         layers=layers,

@@ -60,6 +60,9 @@ Verdict = Literal["passed", "failed", "undecided"]
 """The result of a parity gate. Undecided: the pairs prove neither that the engine keeps its recall nor that it does
 not."""
 
+Heading = Literal["known", "unknown"]
+"""Whether panoramas of a data set are taken as they are aligned, or rolled by random angles."""
+
 Shape = Literal["as-taken", "equirectangular"]
 """The form of images before they are checked: as the model takes them, or of the whole sphere, to be cropped."""
 

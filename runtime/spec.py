@@ -177,6 +177,12 @@ class Correlation(
         """Values of a reference's descriptor."""
         return self.columns * self.values
 
+    def sees(self, field_of_view: float) -> bool:
+        """Whether a query of so many degrees has `seen` columns: within a degree (DSM's 70 are 99 of 512 columns of
+        pixels), or within a column of pixels, an eighth of a map's, where that is more.
+        """
+        return abs(field_of_view - self.field_of_view) <= max(1, 360 / self.columns / 8)
+
     def __post_init__(self) -> None:
         if self.seen > self.columns:
             raise ValueError(f"seen is {self.seen}, more than a full turn of {self.columns} columns")

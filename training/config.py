@@ -9,9 +9,11 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import DocumentError, decode_toml
+from geodtr.runtime.names import Heading
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
+from geodtr.training.data.views import FULL_TURN, Views
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
@@ -78,6 +80,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heading_error
         Largest rotation of the panorama alone, in degrees either way. It makes a model robust to inexact headings. For
         `localize` with N headings, use half a step: 180 / N.
+    fields
+        Fields of view in degrees, one of them drawn for each pair in each epoch: full panoramas are cut to it, after a
+        rotation within `heading_error`. Without any, images are taken as they are.
+    consistency
+        Weight of the loss between each pair's cut view and its full panorama, which then learns beside it (ConGeo); 0
+        disables both.
     pretrained
         Backbone weights: none, imagenet, or a file.
     start
@@ -112,6 +120,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layout: Layout = "strong"
     semantic: Semantic = "none"
     heading_error: Annotated[float, msgspec.Meta(ge=0, le=180)] = 0.0
+    fields: tuple[Annotated[float, msgspec.Meta(gt=0, le=360)], ...] = ()
+    consistency: NotNegative = 0.0
     pretrained: str = "none"
     start: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -165,6 +175,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Pairs per forward pass."""
         return self.recipe.micro_batch or self.recipe.batch_size
 
+    @property
+    def validation_views(self) -> Views:
+        """What validation is to see of each panorama: the smallest field of view that is trained."""
+        recipe = self.recipe
+        unknown = recipe.heading_error == 180 and self.ground.imagery.projection == "panorama"
+        return Views(min(recipe.fields, default=FULL_TURN), "unknown" if unknown else "known")
+
     def __post_init__(self) -> None:
         if self.ground.polar:
             raise ConfigError(
@@ -196,6 +213,18 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(
                 f'recipe.loss "{self.recipe.loss}" and recipe.negatives "{self.recipe.negatives}": of these, the model '
                 '"dsm" takes "triplet" and "random" or "nearby". The others compare descriptors by their cosine.'
+            )
+        if isinstance(self.model, DsmConfig) and (len(self.recipe.fields) > 1 or self.recipe.consistency):
+            raise ConfigError(
+                f"recipe.fields are {_listed(self.recipe.fields)} and recipe.consistency is "
+                f'{self.recipe.consistency:g}, but the model "dsm" has as many columns as one field of view. Set one '
+                "field, and recipe.consistency=0."
+            )
+        if self.recipe.consistency and (not self.recipe.fields or self.recipe.views != 1):
+            raise ConfigError(
+                f"recipe.consistency {self.recipe.consistency:g} compares cut views with full panoramas, one of each a "
+                f"pair; recipe.fields are {_listed(self.recipe.fields)} and recipe.views {self.recipe.views}. Set "
+                "recipe.fields=[180,90] and recipe.views=1, for example."
             )
         if self.recipe.negatives == "mined" and (self.recipe.batch_size % 2 or self.recipe.views != 1):
             raise ConfigError(
@@ -254,9 +283,35 @@ def check_config(config: TrainConfig) -> TrainConfig:
         raise ConfigError(f"The configuration: {_readable(error)}.") from None
 
 
+def limit_field(config: TrainConfig, field_of_view: float | None, heading: Heading | None) -> TrainConfig:
+    """The configuration for a field of view in degrees, or an unknown heading; None leaves it as it is.
+
+    The ground branch gets as many columns as the field has, as in the releases of DSM and TransGeo.
+    """
+    recipe, ground = config.recipe, config.ground
+    if heading is not None:
+        recipe = msgspec.structs.replace(recipe, heading_error=180.0 if heading == "unknown" else 0.0)
+    if field_of_view is not None:
+        Views(field_of_view)  # raises for one that is not allowed
+        seen = ground.imagery.field_of_view or FULL_TURN
+        of_all = config.aerial.width if isinstance(config.model, DsmConfig) else round(ground.width * FULL_TURN / seen)
+        aspect = ground.imagery.aspect and ground.imagery.aspect * field_of_view / seen
+        ground = msgspec.structs.replace(
+            ground,
+            width=max(1, int(field_of_view / FULL_TURN * of_all)),
+            imagery=msgspec.structs.replace(ground.imagery, field_of_view=field_of_view, aspect=aspect),
+        )
+        recipe = msgspec.structs.replace(recipe, fields=() if field_of_view == FULL_TURN else (field_of_view,))
+    return msgspec.structs.replace(config, recipe=recipe, ground=ground)
+
+
 def encode_config(config: TrainConfig) -> bytes:
     """The configuration as TOML, with all defaults written out."""
     return msgspec.toml.encode(config)
+
+
+def _listed(fields: Sequence[float]) -> str:
+    return f"[{','.join(f'{field:g}' for field in fields)}]"
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -15,12 +15,15 @@ import torch
 from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError
 from geodtr.runtime.files import check_new_folder
 from geodtr.runtime.images.decode import image_size
+from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.views import FULL_TURN, full_panorama, load_query
 from geodtr.training.listener import Listener
 from geodtr.training.memory import check_memory
+from geodtr.training.models.registry import outline
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks, join_ranks
 from geodtr.training.pretrained import first_weights
@@ -78,7 +81,7 @@ def train(
             check_new_folder(out)
         ranks.wait()
         return _run(
-            _with_aspect(config, pair_set), pair_set, out, validation, None, ranks, track, listener or Listener()
+            _with_imagery(config, pair_set), pair_set, out, validation, None, ranks, track, listener or Listener()
         )
 
 
@@ -119,15 +122,20 @@ def _run(
 ) -> Path:
     recipe = config.recipe
     ranks.share(config.micro_batch)
+    if validation is not None:
+        validation = validation.seen(config.validation_views)
     # Check the configuration before reading any image.
     check_memory(config, ranks)
     weights = {} if saved else first_weights(config)
     _check_sets(config, pair_set, validation)
     with _forked_rng(ranks), defer_signals() as interruption:
         trainer = Trainer(config, ranks)
+        ground = config.ground
+        if recipe.fields:
+            ground = full_panorama(ground, min(recipe.fields), trainer.model.specs["ground"].scorer)
         images = PairImages(
             pair_set,
-            {"ground": config.ground, "aerial": config.aerial},
+            {"ground": ground, "aerial": config.aerial},
             cache_bytes=config.machine.cache_gb * _GIGABYTE / ranks.count,
             pinned=ranks.device.type == "cuda",
             track=track,
@@ -163,21 +171,37 @@ def _run(
     return out / LAST
 
 
-def _with_aspect(config: TrainConfig, pair_set: PairSet) -> TrainConfig:
-    """The configuration with the aspect that the panoramas have, where they are not as it states: bundles record it."""
-    if pair_set.made_from is not None:  # prepared images keep nothing of the original's shape
-        return config
+def _with_imagery(config: TrainConfig, pair_set: PairSet) -> TrainConfig:
+    """The configuration with what the model is to see of the panoramas: bundles record it.
+
+    The aspect is measured where the panoramas' is not as it states. Several fields of view are not stated.
+    """
+    imagery, fields = config.ground.imagery, config.recipe.fields
+    aspect, seen = imagery.aspect, imagery.field_of_view or FULL_TURN
+    of_all = None if aspect is None else aspect * FULL_TURN / seen if fields else aspect
+    if pair_set.made_from is None:  # prepared images keep nothing of the original's shape
+        measured = _aspect(pair_set)
+        if measured is not None and (of_all is None or abs(measured / of_all - 1) >= _SAME_ASPECT):
+            of_all = round(measured, 3)
+    if len(fields) > 1:
+        imagery = msgspec.structs.replace(imagery, aspect=None, field_of_view=None)
+    elif fields:
+        share = fields[0] / FULL_TURN
+        aspect = None if of_all is None else round(of_all * share, 3)
+        imagery = msgspec.structs.replace(imagery, aspect=aspect, field_of_view=fields[0])
+    else:
+        imagery = msgspec.structs.replace(imagery, aspect=of_all)
+    return msgspec.structs.replace(config, ground=msgspec.structs.replace(config.ground, imagery=imagery))
+
+
+def _aspect(pair_set: PairSet) -> float | None:
+    """The median of the first ground images; None where none can be read."""
     aspects = list[float]()
     for pair in pair_set.pairs[:_SAMPLE]:
         with suppress(ImageError):  # reported when training reads it
             height, width = image_size(pair.ground)
             aspects.append(width / height)
-    stated = config.ground.imagery.aspect
-    measured = median(aspects) if aspects else stated
-    if measured is None or (stated is not None and abs(measured / stated - 1) < _SAME_ASPECT):
-        return config
-    imagery = msgspec.structs.replace(config.ground.imagery, aspect=round(measured, 3))
-    return msgspec.structs.replace(config, ground=msgspec.structs.replace(config.ground, imagery=imagery))
+    return median(aspects) if aspects else None
 
 
 def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | None) -> None:
@@ -185,14 +209,23 @@ def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | No
         raise _too_few(pair_set, config.recipe.batch_size)
     if len(set(pair_set.tiles.tolist())) < 2:
         raise DataError(f"All pairs of {pair_set.name} share one tile; training needs at least two tiles.")
+    for pair in pair_set.pairs[:_SAMPLE] if config.recipe.fields else ():
+        with suppress(ImageError):
+            height, width = image_size(pair.ground)
+            if not is_full_turn(width, height):
+                raise ConfigError(
+                    f"{pair.ground} has {width}x{height} pixels, which is no full turn: no view can be cut of it. "
+                    "Leave --fov out: images of a camera are taken as they are (recipe.fields=[])."
+                )
     if validation is None:
         return
     if len(validation.references) < 2:
         raise DataError(f"{validation.name} holds one tile; validation ranks tiles and needs at least two.")
     # One readable pair shows that the images suit the model.
+    scorer = outline(config.model, config.ground, config.aerial).specs["ground"].scorer
     for pair in validation.pairs[:_SAMPLE]:
         try:
-            load_image(pair.ground, config.ground)
+            load_query(pair.ground, pair.view, config.ground, scorer)
             load_image(pair.aerial, config.aerial)
             return
         except ImageError as error:

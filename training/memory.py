@@ -68,7 +68,8 @@ def _kept(network: CrossViewModel, config: TrainConfig) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         for branch in BRANCHES:
             height, width, channels = network.specs[branch].preprocessing.shape
-            images = torch.empty((_ROWS, channels, height, width), device="meta")
+            looks = 2 if branch == "ground" and config.recipe.consistency else 1
+            images = torch.empty((looks * _ROWS, channels, height, width), device="meta")
             network.train().branch(branch)(images)
     together = sum(size for _, size in kept.values()) // _ROWS
     return together if config.machine.precision == "float32" else together // 2

@@ -15,6 +15,7 @@ from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images, Preprocessing
+from geodtr.training.augment.views import DrawnViews
 from geodtr.training.data.pair_set import PairSet, Skipped
 
 _AHEAD = 64
@@ -22,11 +23,15 @@ _AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Pixels of B pairs, uint8 [B, H, W, 3] per branch, and the tile number of each pair, int64 [B]."""
+    """Pixels of B pairs, uint8 [B, H, W, 3] per branch, and the tile number of each pair, int64 [B].
+
+    `views`: what is seen of each ground image, a full panorama; None for all of it.
+    """
 
     ground: Tensor
     aerial: Tensor
     tiles: Tensor
+    views: DrawnViews | None = None
 
 
 class PairImages:
@@ -61,27 +66,28 @@ class PairImages:
     def __len__(self) -> int:
         return len(self.pair_set)
 
-    def batches(self, batches: Sequence[Tensor]) -> Iterator[PairBatch]:
-        """The pixels of each of `batches`, int64 [B] row numbers."""
+    def batches(self, batches: Sequence[Tensor], views: DrawnViews | None = None) -> Iterator[PairBatch]:
+        """The pixels of each of `batches`, int64 [B] row numbers, with the `views` of these of all pairs."""
         if self._held is not None:
             for rows in batches:
                 ground, aerial = (
                     torch.index_select(self._held[branch], 0, rows, out=self._empty(branch, len(rows)))
                     for branch in BRANCHES
                 )
-                yield PairBatch(ground, aerial, self._tiles[rows])
+                yield PairBatch(ground, aerial, self._tiles[rows], views and views.rows(rows))
             return
-        yield from self._stream(batches)
+        yield from self._stream(batches, views)
 
-    def _stream(self, batches: Sequence[Tensor]) -> Iterator[PairBatch]:
+    def _stream(self, batches: Sequence[Tensor], views: DrawnViews | None) -> Iterator[PairBatch]:
         order = [row for rows in batches for row in rows.tolist()]
         pairs = _filled(order, *(self._decode(branch, order) for branch in BRANCHES))
         for rows in batches:
-            numbers, *views = zip(*islice(pairs, len(rows)), strict=True)
+            numbers, *images_of = zip(*islice(pairs, len(rows)), strict=True)
             ground, aerial = (self._empty(branch, len(rows)) for branch in BRANCHES)
-            for images, pixels in zip(views, (ground, aerial), strict=True):
+            for images, pixels in zip(images_of, (ground, aerial), strict=True):
                 np.stack(images, out=pixels.numpy())
-            yield PairBatch(ground, aerial, self._tiles[torch.tensor(numbers)])
+            read = torch.tensor(numbers)
+            yield PairBatch(ground, aerial, self._tiles[read], views and views.rows(read))
 
     def _empty(self, branch: Branch, count: int) -> Tensor:
         """Allocated for each batch: PyTorch reuses pinned memory once the GPU has read it."""

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     IMAGINED = 5
     HEADINGS = 6
     SECOND_LAYOUT = 7
+    VIEWS = 8
 
 
 def seed_of(seed: int, purpose: Purpose, *when: int) -> int:

@@ -11,23 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import UserError
-from geodtr.runtime.images.preprocess import parts
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.spec import Preprocessing
-from geodtr.training.augment.layout_simulation import (
-    change_columns,
-    change_square,
-    draw_heading_errors,
-    draw_layout,
-    draw_second_layout,
-)
-from geodtr.training.augment.photometric import change_semantic, draw_semantic
+from geodtr.training.augment.views import DrawnViews, draw_views
+from geodtr.training.augmented import augmented
 from geodtr.training.config import Recipe, TrainConfig
 from geodtr.training.exemplars import Exemplars, reweighted_triplet
 from geodtr.training.listener import Step
 from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
 from geodtr.training.mining import LastDescriptors
-from geodtr.training.models.embedder import normalise
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.pair_images import PairBatch, PairImages
 from geodtr.training.parallel.branch_threads import BranchThreads, can_run_in_threads
@@ -70,13 +61,17 @@ class Trainer:
         )
         self.memory: LastDescriptors | None = None
         self._described: tuple[Tensor, Tensor] | None = None
+        self._looks = 2 if recipe.consistency else 1
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
     def steps(self, images: PairImages, batches: Sequence[Tensor], epoch: int) -> Iterator[Step]:
         """Run one optimiser step for each of `batches`, int64 [B] row numbers of pairs, all of one epoch."""
         recipe, micro_batch = self.config.recipe, self.config.micro_batch
         share = self.ranks.share(micro_batch)
-        parts = images.batches([part[share] for rows in batches for part in torch.split(rows, micro_batch)])
+        parts = images.batches(
+            [part[share] for rows in batches for part in torch.split(rows, micro_batch)],
+            self.views_of(len(images), epoch),
+        )
         count = recipe.batch_size // micro_batch
         end = time.perf_counter()
         for rows in batches:
@@ -103,6 +98,13 @@ class Trainer:
                 waited=waited,
             )
 
+    def views_of(self, pairs: int, epoch: int) -> DrawnViews | None:
+        """What is seen of each of `pairs` panoramas in an epoch; None for all of it."""
+        recipe = self.config.recipe
+        if not recipe.fields:
+            return None
+        return draw_views(len(recipe.fields), recipe.heading_error, pairs, generator(recipe.seed, Purpose.VIEWS, epoch))
+
     def update(self, batch: Sequence[PairBatch], rate: float) -> tuple[float, float]:
         """Update the weights from the micro-batches in `batch`; return the loss and the gradient norm."""
         recipe, ranks = self.config.recipe, self.ranks
@@ -110,35 +112,38 @@ class Trainer:
         # Two views of one tile differ in their layout, and are negatives of each other.
         numbers = [torch.cat([part.tiles * recipe.views + view for view in range(recipe.views)]) for part in batch]
         tiles = torch.cat([ranks.gather(each.to(ranks.device)) for each in numbers])
-        augmented = self._augment(batch)
+        images = self._augment(batch)
 
         def forward(index: int) -> Outputs:
-            return self._forward(augmented[index], index)
+            return self._forward(images[index], index)
 
-        def loss_of(outputs: Outputs) -> Tensor:
-            half = len(outputs) // 2
-            (ground, *imagined_ground), (aerial, *imagined_aerial) = outputs[:half], outputs[half:]
-            if self._described is None:  # in the first pass of a step, with the weights as they are
-                self._described = ground.detach(), aerial.detach()
+        def match(ground: Tensor, aerial: Tensor) -> Tensor:
             if recipe.loss == "infonce":
                 assert self.model.logit_scale is not None, "the configuration is checked"
-                loss = info_nce(ground, aerial, self.model.logit_scale, recipe.label_smoothing, tiles=tiles)
-            elif recipe.loss != "triplet":
-                loss = reweighted_triplet(ground, aerial, _exemplars(recipe), tiles=tiles)
-            else:
-                loss = soft_margin_triplet(
-                    ground,
-                    aerial,
-                    recipe.triplet_alpha,
-                    hardest=hardest,
-                    tiles=tiles,
-                    similarity=self.model.similarity,
-                )
+                return info_nce(ground, aerial, self.model.logit_scale, recipe.label_smoothing, tiles=tiles)
+            if recipe.loss != "triplet":
+                return reweighted_triplet(ground, aerial, _exemplars(recipe), tiles=tiles)
+            similarity = self.model.similarity
+            return soft_margin_triplet(
+                ground, aerial, recipe.triplet_alpha, hardest=hardest, tiles=tiles, similarity=similarity
+            )
+
+        def loss_of(outputs: Outputs) -> Tensor:
+            middle = self._middle(outputs)
+            grounds, imagined_ground = outputs[: self._looks], outputs[self._looks : middle]
+            aerial, *imagined_aerial = outputs[middle:]
+            if self._described is None:  # in the first pass of a step, with the weights as they are
+                self._described = grounds[0].detach(), aerial.detach()
+            loss = torch.stack([match(ground, aerial) for ground in grounds]).mean()
+            if recipe.consistency:
+                loss = loss + recipe.consistency * match(*grounds)
             if recipe.counterfactual_weight:
-                for real, imagined in ((ground, imagined_ground), (aerial, imagined_aerial)):
-                    for other in imagined:
-                        weight = recipe.counterfactual_weight / 2
-                        loss = loss + weight * counterfactual(real, other, recipe.counterfactual_beta)
+                weight = recipe.counterfactual_weight / 2
+                for index, other in enumerate(imagined_ground):
+                    real = grounds[index % self._looks]
+                    loss = loss + weight / self._looks * counterfactual(real, other, recipe.counterfactual_beta)
+                for other in imagined_aerial:
+                    loss = loss + weight * counterfactual(aerial, other, recipe.counterfactual_beta)
             return loss
 
         def descend() -> Tensor:
@@ -172,44 +177,8 @@ class Trainer:
         return loss, gradient
 
     def _augment(self, batch: Sequence[PairBatch]) -> list[dict[Branch, Tensor]]:
-        """Normalised images [views * b, 3, H, W] of each micro-batch: first views of its pairs, then second ones.
-
-        Both branches get the same layout change, except for the heading error, and each its own photometric change.
-        """
-        recipe, ranks = self.config.recipe, self.ranks
-        size, share = self.config.micro_batch, ranks.share(self.config.micro_batch)
-        layout = draw_layout(recipe.layout, recipe.batch_size, generator(recipe.seed, Purpose.LAYOUT, self.step))
-        heading_generator = generator(recipe.seed, Purpose.HEADINGS, self.step)
-        errors = draw_heading_errors(recipe.heading_error, recipe.batch_size, heading_generator)
-        layouts = [layout]
-        if recipe.views == 2:
-            second = generator(recipe.seed, Purpose.SECOND_LAYOUT, self.step)
-            layouts.append(layout.followed_by(draw_second_layout(recipe.layout, recipe.batch_size, second)))
-        random = generator(recipe.seed, Purpose.SEMANTICS, self.step)
-        photometric = [
-            {branch: draw_semantic(recipe.semantic, recipe.batch_size, random) for branch in BRANCHES} for _ in layouts
-        ]
-        augmented = []
-        for index, part in enumerate(batch):
-            rows = slice(index * size + share.start, index * size + share.stop)
-
-            def prepare(branch: Branch, part: PairBatch = part, rows: slice = rows) -> Tensor:
-                how = self.config.ground if branch == "ground" else self.config.aerial
-                change = change_columns if branch == "ground" or how.polar else change_square
-                pixels = (part.ground if branch == "ground" else part.aerial).to(ranks.device, non_blocking=True)
-                views = []
-                for layout_change, photometric_change in zip(layouts, photometric, strict=True):
-                    turned = layout_change.turned(errors) if branch == "ground" else layout_change
-                    semantic, moved = photometric_change[branch].rows(rows), turned.rows(rows)
-                    # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
-                    changed = [change(change_semantic(each, semantic), moved) for each in parts(pixels, how)]
-                    views.append(_joined(changed, how))
-                normalised = normalise(torch.cat(views), how.mean, how.std)
-                # Explicit in both cases: a view of pixels [B, H, W, 3] is already channels-last.
-                return normalised.contiguous(memory_format=self.memory_format)
-
-            augmented.append(self.branches.map(prepare))
-        return augmented
+        """The images of each micro-batch as the networks take them."""
+        return augmented(self.config, batch, self.step, self.ranks, self.branches.map, self.memory_format)
 
     def _forward(self, images: dict[Branch, Tensor], index: int) -> Outputs:
         """Run micro-batch `index` of this step through both branches; deterministic, as it may run twice."""
@@ -222,31 +191,28 @@ class Trainer:
         def run(branch: Branch) -> Outputs:
             random = generator(seed, Purpose.IMAGINED, self.step, index, BRANCHES.index(branch))
 
+            looks = self._looks if branch == "ground" else 1
+
             def uniform(shape: Sequence[int]) -> Tensor:
-                return torch.rand((size, *shape), generator=random)[share].to(ranks.device)
+                rows = [torch.rand((size, *shape), generator=random)[share] for _ in range(looks)]
+                return torch.cat(rows).to(ranks.device)
 
             with torch.autocast(ranks.device.type, dtype=half, enabled=half is not None):
-                return self.model.training_outputs(branch, images[branch], uniform)
+                outputs = self.model.training_outputs(branch, images[branch], uniform)
+            return tuple(part for output in outputs for part in output.chunk(looks)) if looks > 1 else outputs
 
         outputs = self.branches.map(run)
         return (*outputs["ground"], *outputs["aerial"])
 
+    def _middle(self, outputs: Outputs) -> int:
+        """Where the aerial branch's begin: the ground branch has as many for each look at its panoramas."""
+        return len(outputs) * self._looks // (self._looks + 1)
+
     def _propagate(self, outputs: Outputs, gradients: Gradients) -> None:
         """Backpropagate each branch separately."""
-        middle = len(outputs) // 2
+        middle = self._middle(outputs)
         parts: dict[Branch, slice] = {"ground": slice(None, middle), "aerial": slice(middle, None)}
         self.branches.map(lambda branch: backpropagate(outputs[parts[branch]], gradients[parts[branch]]))
-
-
-def _joined(changed: Sequence[Tensor], how: Preprocessing) -> Tensor:
-    """An image and its overview, if it has one, as one input."""
-    first, *more = changed
-    if not more:
-        return first
-    both = torch.zeros((len(first), *how.shape), dtype=first.dtype, device=first.device)
-    for place, each in zip(parts(both, how), changed, strict=True):
-        place.copy_(each)
-    return both
 
 
 def _exemplars(recipe: Recipe) -> Exemplars:

@@ -1,17 +1,20 @@
 """The command that proves an engine: parity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from geodtr.cli.build.parity_tables import show_parity
 from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, track, warn
+from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Spec
+from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 from geodtr.runtime.names import PRECISIONS, Precision, asked_as
 
 
+@with_options({PANEL: (ViewOptions,)})
 def parity(
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="A checkpoint or a bundle.", show_default=False)
@@ -78,6 +81,8 @@ def parity(
             show_default=False,
         ),
     ] = None,
+    *,
+    given: Mapping[str, Any],
     as_json: AsJson = False,
 ) -> None:
     """Prove that engines find what the reference model finds: exit 0 passed, 1 one does not, 3 undecided.
@@ -111,7 +116,7 @@ def parity(
     )
     if report is not None:
         check_report(report)
-    pair_set = read_test_set(data, limit)
+    pair_set = read_test_set(data, limit).seen(views_of(given))
     bundles = [open_bundle(path) for path in candidates]
     models = [open_model(bundle.path) for bundle in bundles]
     result = compare(open_model(reference), models, pair_set, gates=gates, stages=stages, layers=layers, track=track)

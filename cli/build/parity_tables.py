@@ -40,7 +40,8 @@ def show_parity(figures: "ParityFigures", pixels: "Recall | None" = None) -> Non
 
 def _show_found(figures: "ParityFigures", pixels: "Recall | None") -> None:
     columns = ("", *RECALL_COLUMNS, "mean cos", "min cos", "moved", "img/s", "MB", "")
-    rows = table(f"Parity on {figures.pairs} pairs of {figures.data}", columns, _EXPENDABLE)
+    seen = "" if figures.views.as_they_are else f", {figures.views}"
+    rows = table(f"Parity on {figures.pairs} pairs of {figures.data}{seen}", columns, _EXPENDABLE)
     if pixels is not None:
         rows.add_row("pixels", *recall_cells(pixels), *[""] * 6, style="dim")
     before = figures.reference

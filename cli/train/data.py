@@ -1,13 +1,16 @@
 """Commands that make data sets, check them, show them and prepare them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from geodtr.cli.console import messages, output, report_skipped, show_json, track, verdict, warn
+from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Seed, out_option, parse_size
 from geodtr.cli.tables import table
+from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet
@@ -112,6 +115,7 @@ def data_check(specs: Specs, limit: Limit = None, jobs: Jobs = None, as_json: As
 
 
 @data.command("prepare")
+@with_options({PANEL: (ViewOptions,)})
 def data_prepare(
     spec: TrainingSpec,
     out: Annotated[Path, out_option("Folder to write, or to resume.")],
@@ -130,10 +134,13 @@ def data_prepare(
     ] = None,
     limit: Limit = None,
     jobs: Jobs = None,
+    *,
+    given: Mapping[str, Any],
 ) -> None:
     """Preprocess every image once (polar transform, crop, resize) and keep it as a `prepared:` data set.
 
-    The same command goes on where an earlier one was interrupted.
+    The same command goes on where an earlier one was interrupted. --fov and --heading keep what is seen of full
+    panoramas, to calibrate or measure a model for them.
     """
     from time import perf_counter
 
@@ -146,14 +153,22 @@ def data_prepare(
     preset = preset or find_preset(spec)
     read_preset(preset)
     from geodtr.training.config import load_preset
+    from geodtr.training.models.registry import outline
 
     config = load_preset(preset)
     model = None if camera is None else read_camera_model(camera)
-    pair_set = read_training_set(spec, limit)
+    pair_set = read_training_set(spec, limit).seen(views_of(given))
+    scorer = outline(config.model, config.ground, config.aerial).specs["ground"].scorer
     start = perf_counter()
     try:
         prepared = prepare(
-            out, pair_set, {"ground": config.ground, "aerial": config.aerial}, camera=model, jobs=jobs, track=track
+            out,
+            pair_set,
+            {"ground": config.ground, "aerial": config.aerial},
+            camera=model,
+            scorer=scorer,
+            jobs=jobs,
+            track=track,
         )
     except SystemExit:
         messages.print(f"{out} is not finished: the same command goes on from here.")

@@ -1,8 +1,9 @@
 """Commands that look at what a model does: evaluate, visualize."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,19 +18,23 @@ from geodtr.cli.console import (
     warn,
     warn_of_collapse,
 )
+from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
 from geodtr.cli.tables import table
+from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from geodtr.export.evaluation import Result
+    from geodtr.training.data.views import Views
     from geodtr.training.evaluation.published import Published
 
 _SHEET_QUERIES = 8
 _EXPENDABLE = ("area", "tiles", "queries", "R@10", "R@1%", "R@5")
 
 
+@with_options({PANEL: (ViewOptions,)})
 def evaluate(
     model: ModelPath,
     data: Annotated[
@@ -60,11 +65,14 @@ def evaluate(
         typer.Option("--sheet", metavar="FILE.png", help="Draw queries and their retrieved tiles.", show_default=False),
     ] = None,
     limit: Limit = None,
+    *,
+    given: Mapping[str, Any],
     as_json: AsJson = False,
 ) -> None:
     """Measure the recall of a checkpoint or a bundle, beside what papers report on the same data.
 
     A set that gives positions in metres (CVACT) is counted a second time with every tile within 5 m as right.
+    --fov and --heading cut and roll full panoramas, as a camera or a flight without a compass would see them.
     """
     from geodtr.export.evaluation import evaluate_on
     from geodtr.export.model import open_model
@@ -72,11 +80,14 @@ def evaluate(
     from geodtr.training.data.spec import parse_spec
 
     check_pictures(curve, sheet, plotted=curve is not None)
+    views = views_of(given)
     for spec in data:
         parse_spec(spec)
     opened = open_model(model)
     queries = 0 if sheet is None else _SHEET_QUERIES
-    results = evaluate_on(opened, data, trained_on=trained_on, limit=limit, sheet_queries=queries, track=track)
+    results = evaluate_on(
+        opened, data, trained_on=trained_on, limit=limit, views=views, sheet_queries=queries, track=track
+    )
     for result in results:
         report_skipped(result.data, result.skipped)
     if curve is not None:
@@ -85,9 +96,16 @@ def evaluate(
         _draw_sheet(results, model.resolve().name, sheet)
     known = trained_on or opened.trained_on
     if as_json:
-        show_json({"model": str(model), "trained_on": known, "results": [_document(result) for result in results]})
+        show_json(
+            {
+                "model": str(model),
+                "trained_on": known,
+                "views": views,
+                "results": [_document(result) for result in results],
+            }
+        )
     else:
-        _show(results, str(model), known)
+        _show(results, str(model), known, views)
     for result in results:
         for counting, measured in result.recalls.items():
             warn_of_collapse(f"{result.data}, {counting}", measured)
@@ -103,12 +121,13 @@ def _document(result: "Result") -> dict[str, object]:
     }
 
 
-def _show(results: "Sequence[Result]", model: str, trained_on: str | None) -> None:
+def _show(results: "Sequence[Result]", model: str, trained_on: str | None, views: "Views") -> None:
     """The paper's table: a row a data set and way of counting, what papers report on the same below it."""
     from geodtr.training.evaluation.transfer import DataName
 
     trained = DataName.of(trained_on).data_set if trained_on else "?"
-    rows = table(f"Recall of {model}", ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS), _EXPENDABLE)
+    of = f"Recall of {model}" if views.as_they_are else f"Recall of {model}, {views}"
+    rows = table(of, ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS), _EXPENDABLE)
     for result in results:
         for number, (counting, measured) in enumerate(result.recalls.items()):
             name = f"  {counting}" if number else f"{trained} -> {result.label}"

@@ -1,14 +1,16 @@
 """Commands that train: train, resume."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geodtr.cli.console import messages, report_skipped, track
+from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, out_option
+from geodtr.cli.view_options import PANEL, ViewOptions
 from geodtr.runtime.names import Dialect
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ Validation = Annotated[
 ]
 
 
+@with_options({PANEL: (ViewOptions,)}, leave_out=("view_seed",))
 def train(
     out: Annotated[Path, out_option("Folder of the run; must be new or empty.")],
     data: Data = None,
@@ -54,6 +57,8 @@ def train(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, metavar="N", help="Train on the first N pairs.", show_default="all")
     ] = None,
+    *,
+    given: Mapping[str, Any],
 ) -> None:
     """Train a model on pairs; leaves OUT/last.safetensors and, with --validation, OUT/best.safetensors.
 
@@ -69,7 +74,7 @@ def train(
 
     read_preset(preset)
     _check(data, validation)
-    from geodtr.training.config import DataSpecs, load_preset
+    from geodtr.training.config import DataSpecs, limit_field, load_preset
     from geodtr.training.loop import train as run_training
     from geodtr.training.parallel.distributed import is_rank_zero
 
@@ -83,6 +88,7 @@ def train(
         "data.limit": limit,
     }
     config = load_preset(preset, settings or (), {key: value for key, value in short.items() if value is not None})
+    config = limit_field(config, given.get("fov"), given.get("heading"))
     specs = DataSpecs(
         train=absolute(config.data.train), validation=absolute(config.data.validation), limit=config.data.limit
     )

@@ -4,18 +4,18 @@ The same rule holds for new engines and for engines that parity judges. It needs
 the same row in every batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.cosines import cosines, finite_rows
 from geodtr.export.graph.checks import BATCHES
-from geodtr.runtime.embed.pipeline import BATCH_SIZE, load_batches
+from geodtr.runtime.embed.pipeline import BATCH_SIZE
 from geodtr.runtime.names import QUANTISED, Branch, Precision
 from geodtr.runtime.spec import Descriptors, Embedder, Images
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import load_first
 
 SAME_ROW = 0.9999
 """Kernels for other batch sizes add in another order, which costs a few 1e-7; a mixed-up row costs far more."""
@@ -51,12 +51,11 @@ class BatchInvariance:
 
 
 def batch_invariance(
-    embedder: Embedder, paths: Sequence[Path], in_run: Descriptors, precision: Precision
+    embedder: Embedder, pair_set: PairSet, in_run: Descriptors, precision: Precision
 ) -> BatchInvariance:
-    """Compare the first of `paths` alone and in company; `in_run` holds each path's row as the run computed it."""
-    first = list(paths[:_COUNT])
-    images = next(load_batches(first, embedder.spec.preprocessing, _COUNT))
-    return compare_batches(embedder, images, precision, in_run[: len(first)], min(BATCH_SIZE, len(paths)))
+    """Compare the set's first images alone and in company; `in_run` holds each image's row as the run computed it."""
+    images = load_first(pair_set, _COUNT, embedder.spec)
+    return compare_batches(embedder, images, precision, in_run[: len(images)], min(BATCH_SIZE, len(in_run)))
 
 
 def compare_batches(

@@ -9,7 +9,7 @@ from geodtr.export.graph.projection import read_projection
 from geodtr.export.model import Model
 from geodtr.export.parity.gates import Gates, Measured, judge
 from geodtr.export.parity.measures.audit import audit
-from geodtr.export.parity.measures.describing import describe, paths_of
+from geodtr.export.parity.measures.describing import describe
 from geodtr.export.parity.measures.descriptors import compare_descriptors
 from geodtr.export.parity.measures.layers import layer_agreements
 from geodtr.export.parity.measures.pairings import pairing
@@ -89,9 +89,7 @@ def measure(
         pairings = (*pairings, pairing("full", full, engine.ranking, run.pair_set.tiles))
     stages = chain(run.descriptors, run.ranking, way, steps) if asked.stages else ()
     ground, aerial = (
-        batch_invariance(
-            model.embedders[branch], paths_of(run.pair_set, branch), engine.descriptors[branch], model.precision
-        )
+        batch_invariance(model.embedders[branch], run.pair_set, engine.descriptors[branch], model.precision)
         for branch in BRANCHES
     )
     audits = audit(bundle, "ground"), audit(bundle, "aerial")

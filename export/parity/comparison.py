@@ -79,6 +79,7 @@ def compare(
         ]
     figures = ParityFigures(
         data=pair_set.name,
+        views=pair_set.views,
         data_sha256=run.pair_set.fingerprint(),
         pairs=len(run.pair_set),
         skipped=run.pair_set.skipped,

@@ -18,6 +18,7 @@ from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import Branch, Precision, Verdict
 from geodtr.runtime.recall import Ranking, Recall
 from geodtr.training.data.pair_set import PairSet, Skipped
+from geodtr.training.data.views import Views
 
 StageName = Literal["onnx", "typed", "engine"]
 """The steps from the reference model to the engine: its float32 ONNX file, the candidate's typed ONNX file, both
@@ -284,14 +285,15 @@ class Candidate:
 class ParityFigures:
     """Everything that was measured and judged, without the rows: this is what --json prints.
 
-    `data` is the SPEC, `data_sha256` covers its images and which belong together, `pairs` counts those that took part;
-    `skipped` are files that could not be used, left out with their pairs. `machine`, `cores` and `packages` (versions,
-    the interpreter's among them) are where it was run. `fp32` names whom `times_fp32` is held against: the first
-    float32 candidate, or the reference. `verdict`: failed when one candidate failed, else undecided when one is, else
-    passed. `require_certain` and `accept_undecided`: see Gates.
+    `data` is the SPEC, `views` what was seen of its panoramas; `data_sha256` covers its images, which belong together,
+    and what was seen; `pairs` counts those that took part. `skipped` are files that could not be used, left out with
+    their pairs. `machine`, `cores` and `packages` (versions, the interpreter's among them) are where it was run. `fp32`
+    names whom `times_fp32` is held against: the first float32 candidate, or the reference. `verdict`: failed when one
+    candidate failed, else undecided when one is, else passed. `require_certain` and `accept_undecided`: see Gates.
     """
 
     data: str
+    views: Views
     data_sha256: str
     pairs: int
     skipped: tuple[Skipped, ...]

@@ -117,13 +117,18 @@ def embed_frames(
     with closing(loaded):
         for frames, pixels in loaded:
             descriptors = embedder.embed(pixels)
-            finite = np.isfinite(descriptors).all(axis=1)
-            if not finite.all():
-                raise DescriptorError(
-                    f"The descriptor of {frames[int(finite.argmin())].name} is not finite: the engine overflows, or "
-                    "its model is broken. Build it in float32: geodtr-export build-engine ... --precision fp32"
-                )
+            check_finite(descriptors, [frame.name for frame in frames])
             yield Embedded(frames, descriptors)
+
+
+def check_finite(descriptors: Descriptors, names: Sequence[str]) -> None:
+    """Raise DescriptorError naming the first image whose descriptor is not finite, [B, D]."""
+    finite = np.isfinite(descriptors).all(axis=1)
+    if not finite.all():
+        raise DescriptorError(
+            f"The descriptor of {names[int(finite.argmin())]} is not finite: the engine overflows, or its model is "
+            "broken. Build it in float32: geodtr-export build-engine ... --precision fp32"
+        )
 
 
 def _load_checked(frame: Frame, how: Preprocessing, intake: Intake, on_doubt: OnDoubt) -> Images:

@@ -17,6 +17,7 @@ from geodtr.runtime.spec import Imagery, Projection
 
 _SAME = 0.1
 """Aspects and fields of view may differ by this share: phones and converters round, and cut a few rows."""
+_ALL_AROUND = 359.5
 _DOWNWARDS = -60.0
 """Gimbal pitch in degrees from which an image shows the ground from above."""
 
@@ -196,7 +197,9 @@ def _is_full_turn(decoded: Decoded, projection: Projection, view: float | None, 
     """Whether the image shows all around: its ends do not meet otherwise, and rolling it would show no place."""
     if imagery.projection in ("perspective", "nadir") or projection in ("perspective", "nadir"):
         return False
-    return is_full_turn(*decoded.image.size) if view is None else view >= 359.5
+    if view is None and imagery.field_of_view is not None:
+        view = imagery.field_of_view if imagery.field_of_view < _ALL_AROUND else None
+    return is_full_turn(*decoded.image.size) if view is None else view >= _ALL_AROUND
 
 
 def _is_sphere(width: int, height: int) -> bool:

@@ -34,6 +34,7 @@ from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.views import ALL
 from geodtr.training.evaluation.evaluate import DescriptorPair
 from geodtr.training.world.dataset import WorldSet, write_world
 
@@ -96,6 +97,7 @@ def simulated_parity(
     return ParityResult(
         figures=ParityFigures(
             data=pair_set.name,
+            views=ALL,
             data_sha256="5d1f" * 16,
             pairs=len(pair_set),
             skipped=(Skipped(pair_set.pairs[0].ground.with_name("torn.png"), "truncated or corrupt"),),

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from geodtr.training.data.views import seen_columns, to_the_middle
+
 Layout = Literal["strong", "weak", "any-angle", "none"]
 """strong: mirror and quarter turns; weak: mirror only; any-angle: mirror and any rotation, for polar pairs only."""
 
@@ -30,7 +32,7 @@ class LayoutChange:
         """Whether no image changes."""
         return not bool(self.turn.any() or self.mirrored.any())
 
-    def rows(self, rows: slice) -> "LayoutChange":
+    def rows(self, rows: slice | Tensor) -> "LayoutChange":
         """The changes of some pairs of the batch, for example of one rank."""
         return LayoutChange(self.turn[rows], self.mirrored[rows])
 
@@ -79,19 +81,22 @@ def draw_heading_errors(degrees: float, pairs: int, generator: torch.Generator) 
     return (torch.rand(pairs, generator=generator) * 2 - 1) * (degrees / 360)
 
 
-def change_columns(images: Tensor, change: LayoutChange) -> Tensor:
+def change_columns(images: Tensor, change: LayoutChange, seen: int | None = None) -> Tensor:
     """Apply `change` to panoramas or polar-transformed tiles: mirror about column 0, then shift columns circularly.
+
+    With `seen`, only as many columns about the middle are returned: what a smaller field of view sees.
 
     A rotation is rounded to whole columns, halves to even, so that no pixel is interpolated and each change has an
     exact inverse. If a quarter turn is not a whole number of columns, opposite quarters cancel, but quarters do not add
     up: at width 671 (167.75 columns) a quarter shifts by 168, a half turn by 336, and two half turns leave the image
     one column off. Views of the same width are rounded alike.
     """
-    if change.is_identity:
-        return images
     height, width, channels = images.shape[1:]
-    shift = torch.round(change.turn * width).long()[:, None]
-    source = (torch.arange(width) - shift) % width
+    seen = seen or width
+    if change.is_identity and seen == width:
+        return images
+    shift = torch.round(change.turn * width).long() + to_the_middle(width, seen)
+    source = torch.from_numpy(seen_columns(shift.numpy(), width, seen))
     source = torch.where(change.mirrored[:, None], (-source) % width, source).to(images.device)
     return images.gather(2, source[:, None, :, None].expand(-1, height, -1, channels))
 

@@ -6,7 +6,7 @@ Works on paths and coordinates; reads no pixels.
 import os
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Matches
+from geodtr.training.data.views import ALL, View, Views
 
 _PART = 256
 """Paths that a thread checks at a time: a future for each path would take more memory than the paths."""
@@ -29,7 +30,8 @@ class Pair:
     """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84), `heading` clockwise from north.
 
     `utm` is easting and northing in metres, for data sets without degrees. `semi_positives` are tiles that show the
-    location off their centre; they are left out of the ranking.
+    location off their centre; they are left out of the ranking. `view`: what is seen of the ground image, a full
+    panorama; None for all of it.
     """
 
     ground: Path
@@ -39,6 +41,7 @@ class Pair:
     heading: float | None = None
     utm: tuple[float, float] | None = None
     semi_positives: tuple[Path, ...] = ()
+    view: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class PairSet:
         Listed files that cannot be used; their pairs are left out.
     made_from
         SPEC of the original set, for a prepared one.
+    views
+        What is seen of its panoramas; each pair has its own.
     """
 
     name: str
@@ -81,6 +86,7 @@ class PairSet:
     distractors: tuple[Path, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     made_from: str | None = None
+    views: Views = ALL
 
     @property
     def source(self) -> str:
@@ -137,14 +143,17 @@ class PairSet:
 
     @readable(DataError)
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the images' contents, in order, and of their pairing. Reads every file.
+        """Hex SHA-256 of the images' contents, in order, of their pairing and their views. Reads every file.
 
         Raises DataError when a file cannot be read.
         """
         images = hash_files(path for branch in BRANCHES for path in self.images(branch))
         digest = sha256(bytes.fromhex(images))
         grounds = {path: row for row, path in enumerate(self.images("ground"))}
-        pairs = [(grounds[pair.ground], tile) for pair, tile in zip(self.pairs, self.tiles.tolist(), strict=True)]
+        pairs = [
+            (grounds[pair.ground], tile, *([] if pair.view is None else astuple(pair.view)))
+            for pair, tile in zip(self.pairs, self.tiles.tolist(), strict=True)
+        ]
         ignored = [] if self.ignored is None else np.stack([self.ignored.query, self.ignored.reference], 1).tolist()
         digest.update(msgspec.json.encode((pairs, ignored)))
         return digest.hexdigest()
@@ -174,6 +183,11 @@ class PairSet:
         if count >= len(self.pairs):
             return self
         return replace(self, pairs=self.pairs[:count], distractors=())
+
+    def seen(self, views: Views) -> "PairSet":
+        """The set with a view of each panorama, by its place in the list. Smaller sets have the same views."""
+        pairs = zip(self.pairs, views.of_pairs(len(self)), strict=True)
+        return replace(self, pairs=tuple(replace(pair, view=view) for pair, view in pairs), views=views)
 
     def without(self, bad: Iterable[Skipped]) -> "PairSet":
         """The set without the pairs that use a file in `bad`; these files are added to `skipped`."""

@@ -16,18 +16,19 @@ import msgspec
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from geodtr.runtime.errors import DataError, ImageError, OutputExists
+from geodtr.runtime.errors import ConfigError, DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder, locked, make_folder, new_file, write_bytes
 from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
 from geodtr.runtime.images.decode import PREPARED_KEY, decode
-from geodtr.runtime.images.preprocess import as_input, describe, load_image
+from geodtr.runtime.images.preprocess import as_input, describe
 from geodtr.runtime.machine import check_threads
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.spec import Correlation, Preprocessing
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_document, read_origin, read_prepared
+from geodtr.training.data.views import View, load_query
 
 # Not compressed: a 122x671 image takes 0.9 ms to read instead of 2.0 at level 1, 2.5 ms to write instead of 5.6, and
 # 246 kB instead of 159. Level 1 is faster on a disk that reads less than 80 MB/s.
@@ -53,6 +54,8 @@ class _Job:
     target: Path
     how: Preprocessing
     camera: CameraModel | None
+    view: View | None
+    scorer: Correlation | None
 
 
 def prepare(
@@ -61,10 +64,12 @@ def prepare(
     preprocessing: Mapping[Branch, Preprocessing],
     *,
     camera: CameraModel | None = None,
+    scorer: Correlation | None = None,
     jobs: int | None = None,
     track: Track = untracked,
 ) -> Prepared:
-    """Write the preprocessed images of `pair_set` into folder `out`, as a `prepared:` data set.
+    """Write the preprocessed images of `pair_set` into folder `out`, as a `prepared:` data set; of panoramas, what
+    is seen of them.
 
     Images of an earlier call are reused. Unreadable images are left out with their pairs.
 
@@ -72,6 +77,8 @@ def prepare(
     ----------
     camera
         Calibration that ground images are undistorted by, as `localize --camera` does.
+    scorer
+        Of the model, where the set has views.
     jobs
         Number of threads, by default one per core.
 
@@ -81,17 +88,26 @@ def prepare(
         `out` holds something else, another data set, or another preprocessing or camera.
     DataError
         Another process writes `out`.
+    ConfigError
+        Views are asked for of images from a camera, or such as the model does not take.
     """
+    if camera is not None and not pair_set.views.as_they_are:
+        raise ConfigError("--camera undistorts images of a camera; --fov and --heading cut full panoramas. Choose one.")
     origin = Origin(
         source=pair_set.name,
         ground=preprocessing["ground"].geometry,
         aerial=preprocessing["aerial"].geometry,
         camera=None if camera is None else describe_camera(camera),
+        views=None if pair_set.views.as_they_are else f"{pair_set.views}, seed {pair_set.views.seed}",
     )
+    seen = dict.fromkeys((pair.ground, pair.view) for pair in pair_set.pairs)
     work = [
-        _Job(branch, path, out / _target(branch, path), preprocessing[branch], camera if branch == "ground" else None)
-        for branch in BRANCHES
-        for path in pair_set.images(branch)
+        _Job("ground", path, out / _target("ground", path, view), preprocessing["ground"], camera, view, scorer)
+        for path, view in seen
+    ]
+    work += [
+        _Job("aerial", path, out / _target("aerial", path), preprocessing["aerial"], None, None, None)
+        for path in pair_set.references
     ]
     # Threads, not processes: decoding, the transform and syncing release the GIL, and threads start at once. On two
     # cores, one thread prepares 111 to 116 images/s, two threads 150 to 192, four no more, two processes 48 to 142.
@@ -129,7 +145,7 @@ def _write_image(job: _Job) -> bool:
     info = PngInfo()
     info.add_text(PREPARED_KEY, note)
     if job.camera is None:
-        pixels = load_image(job.source, job.how)
+        pixels = load_query(job.source, job.view, job.how, job.scorer)
     else:
         pixels = as_input(undistort(decode(job.source), job.camera, str(job.source)), job.how)
     image = Image.fromarray(pixels)
@@ -147,10 +163,13 @@ def _exists(path: Path, note: str) -> bool:
         return False
 
 
-def _target(branch: Branch, source: Path) -> str:
-    """The relative path of a prepared image. It depends only on the source path, so that a later run can reuse it."""
+def _target(branch: Branch, source: Path, view: View | None = None) -> str:
+    """The relative path of a prepared image. It depends only on the source path and the view, so that a later run can
+    reuse it.
+    """
     name = re.sub(r"[^\w.-]", "_", source.stem)[:40]
-    return f"{branch}/{name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:12]}.png"
+    made_of = os.fsencode(source) + (b"" if view is None else f"#{view.field_of_view!r},{view.roll!r}".encode())
+    return f"{branch}/{name}-{hashlib.sha256(made_of).hexdigest()[:12]}.png"
 
 
 @contextmanager
@@ -190,4 +209,6 @@ def _differences(begun: Origin, wanted: Origin) -> str:
         geometry, other = getattr(begun, branch), getattr(wanted, branch)
         if geometry != other:
             differences.append(f"{branch} images prepared as {describe(geometry)}, not as {describe(other)}")
+    if begun.views != wanted.views:
+        differences.append(f"panoramas seen {begun.views or 'as they are'}, not {wanted.views or 'as they are'}")
     return "; ".join(differences)

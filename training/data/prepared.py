@@ -16,6 +16,7 @@ from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Geometry
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped, existing
+from geodtr.training.data.views import View
 
 T = TypeVar("T")
 
@@ -26,12 +27,15 @@ _MAX_BYTES = 256 << 20  # a million pairs
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Source and preprocessing of the images in a prepared folder; `camera` that ground images were undistorted by."""
+    """Source and preprocessing of the images in a prepared folder; `camera` that ground images were undistorted by,
+    `views` that were cut of full panoramas, in words.
+    """
 
     source: str
     ground: Geometry
     aerial: Geometry
     camera: str | None = None
+    views: str | None = None
 
 
 class PreparedPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -93,23 +97,27 @@ def read_prepared(folder: Path) -> PairSet:
     return replace(pair_set, skipped=left_out + pair_set.skipped, made_from=document.origin.source)
 
 
-def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path], str]) -> bytes:
-    """The document of `pair_set`; `target` gives the relative path of each prepared image."""
+def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path, View | None], str]) -> bytes:
+    """The document of `pair_set`; `target` gives the relative path of each prepared image, or of what is seen of it."""
+
+    def tile(path: Path) -> str:
+        return target("aerial", path, None)
+
     document = PreparedSet(
         origin=origin,
         pairs=tuple(
             PreparedPair(
-                ground=target("ground", pair.ground),
-                aerial=target("aerial", pair.aerial),
+                ground=target("ground", pair.ground, pair.view),
+                aerial=tile(pair.aerial),
                 lat=pair.lat,
                 lon=pair.lon,
                 heading=pair.heading,
                 utm=pair.utm,
-                semi_positives=tuple(target("aerial", path) for path in pair.semi_positives),
+                semi_positives=tuple(tile(path) for path in pair.semi_positives),
             )
             for pair in pair_set.pairs
         ),
-        distractors=tuple(target("aerial", path) for path in pair_set.distractors),
+        distractors=tuple(tile(path) for path in pair_set.distractors),
         skipped=tuple(PreparedSkipped(path=str(entry.path), reason=entry.reason) for entry in pair_set.skipped),
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"

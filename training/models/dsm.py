@@ -18,8 +18,6 @@ from geodtr.training.models.base import Count, CrossViewModel, Depth, Share
 
 _STRIDE, _HEAD_STRIDE = 8, 4
 _SMALLEST = 1e-12
-_SAME_VIEW = 1.0
-"""Degrees: the release's 70 are 99 of 512 columns."""
 
 
 class DsmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="dsm"):
@@ -132,17 +130,18 @@ def scorer_of(config: DsmConfig, ground: Preprocessing, aerial: Preprocessing) -
             f"height that are at most as wide; given are {aerial.height}x{aerial.width}"
             f"{' polar' if aerial.polar else ''} and {ground.height}x{ground.width}."
         )
-    seen, stated = 360 * ground.width / aerial.width, ground.imagery.field_of_view
-    if stated is not None and abs(stated - seen) > _SAME_VIEW:
+    rows = -(-aerial.height // (_STRIDE * _HEAD_STRIDE))
+    scorer = Correlation(
+        columns=aerial.width // _STRIDE,
+        seen=-(-ground.width // _STRIDE),
+        values=rows * config.head[-1],
+        field_of_view=360 * ground.width / aerial.width,
+    )
+    seen, stated = scorer.field_of_view, ground.imagery.field_of_view
+    if stated is not None and not scorer.sees(stated):
         raise ConfigError(
             f"{ground.width} of {aerial.width} columns are a field of view of {seen:.0f} degrees, and "
             f"ground.imagery.field_of_view is {stated:g}: images of that view would be squeezed. Change one of them, "
             f"for example: --set ground.imagery.field_of_view={seen:.0f}"
         )
-    rows = -(-aerial.height // (_STRIDE * _HEAD_STRIDE))
-    return Correlation(
-        columns=aerial.width // _STRIDE,
-        seen=-(-ground.width // _STRIDE),
-        values=rows * config.head[-1],
-        field_of_view=seen,
-    )
+    return scorer

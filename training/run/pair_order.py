@@ -18,6 +18,7 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.spec import Descriptors
+from geodtr.training.augmented import seen
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.mining import LastDescriptors, mined_order, shuffled
 from geodtr.training.models.embedder import embedders
@@ -101,21 +102,22 @@ class PairOrder:
                     "again with another --out."
                 )
             if self._trainer.ranks.is_rank_zero:
-                write_bytes(self._file, _encode(made_after, most_similar(*self._embed(), self._recipe.neighbours)))
+                write_bytes(self._file, _encode(made_after, most_similar(*self._embed(epoch), self._recipe.neighbours)))
             self._trainer.ranks.wait()
             stored = self._read()
         if stored is None or len(stored[1]) != self._tiles.max() + 1:
             raise CheckpointError(f"{self._file} does not belong to these pairs. Train again with another --out.")
         return stored[1]
 
-    def _embed(self) -> tuple[Descriptors, Descriptors, NDArray[np.int64]]:
-        """Queries, references, and the reference of each query."""
-        model = self._trainer.model
+    def _embed(self, epoch: int) -> tuple[Descriptors, Descriptors, NDArray[np.int64]]:
+        """Queries as `epoch` sees them, references, and the reference of each query."""
+        model, config = self._trainer.model, self._trainer.config
+        views = self._trainer.views_of(len(self._images), epoch)
         pair = embedders(model)
         queries, references, truth = list[Descriptors](), dict[int, Descriptors](), list[int]()
         rows = torch.split(torch.arange(len(self._images)), _EMBED)
-        for numbers, batch in zip(rows, self._images.batches(rows), strict=True):
-            queries.append(pair.ground.embed(batch.ground.numpy()))
+        for numbers, batch in zip(rows, self._images.batches(rows, views), strict=True):
+            queries.append(pair.ground.embed(seen(config, batch).numpy()))
             tiles = self._tiles[numbers.numpy()].tolist()
             truth.extend(tiles)
             references.update(zip(tiles, pair.aerial.embed(batch.aerial.numpy()), strict=True))

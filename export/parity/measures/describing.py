@@ -11,12 +11,11 @@ import numpy as np
 
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, batches_ahead
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair, Images, Preprocessing
+from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, EmbedderPair, Images
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.evaluation.evaluate import DescriptorPair, select_rows
+from geodtr.training.evaluation.evaluate import DescriptorPair, load_row, rows_without, select_rows
 
 
 def describe(
@@ -27,10 +26,10 @@ def describe(
     Images that cannot be read as one of the models takes them are left out for all, with their pairs.
     """
     bad: dict[Path, Skipped] = {}
-    paths = {branch: paths_of(pair_set, branch) for branch in BRANCHES}
+    paths: dict[Branch, list[Path]] = {"ground": pair_set.paths("ground"), "aerial": pair_set.references}
     rows_of = {
         branch: _describe_branch(
-            [model[branch] for model in models], paths[branch], bad, f"{name}: {branch} images", track
+            [model[branch] for model in models], pair_set, paths[branch], bad, f"{name}: {branch} images", track
         )
         for branch in BRANCHES
     }
@@ -42,19 +41,19 @@ def describe(
             for rows in zip(rows_of["ground"], rows_of["aerial"], scorers, choosing, strict=True)
         ]
     left = pair_set.without(bad.values())
-    kept = (
-        [select_rows(rows, paths[branch], paths_of(left, branch)) for rows in rows_of[branch]] for branch in BRANCHES
-    )
-    return [DescriptorPair(left, *rows) for rows in zip(*kept, scorers, choosing, strict=True)]
-
-
-def paths_of(pair_set: PairSet, branch: Branch) -> list[Path]:
-    """The image of each row: a panorama a pair, and every tile once."""
-    return pair_set.paths("ground") if branch == "ground" else pair_set.references
+    kept = rows_without(bad, pair_set)
+    ground = [rows[kept] for rows in rows_of["ground"]]
+    aerial = [select_rows(rows, paths["aerial"], left.references) for rows in rows_of["aerial"]]
+    return [DescriptorPair(left, *rows) for rows in zip(ground, aerial, scorers, choosing, strict=True)]
 
 
 def _describe_branch(
-    embedders: Sequence[Embedder], paths: Sequence[Path], bad: dict[Path, Skipped], description: str, track: Track
+    embedders: Sequence[Embedder],
+    pair_set: PairSet,
+    paths: Sequence[Path],
+    bad: dict[Path, Skipped],
+    description: str,
+    track: Track,
 ) -> list[Descriptors]:
     """A row for each path from each embedder; unreadable images are added to `bad`, and their rows are zero."""
     descriptors = [np.zeros((len(paths), embedder.spec.descriptor_size), np.float32) for embedder in embedders]
@@ -65,8 +64,8 @@ def _describe_branch(
     for geometry in dict.fromkeys(embedder.spec.preprocessing.geometry for embedder in embedders):
         alike = [index for index, each in enumerate(embedders) if each.spec.preprocessing.geometry == geometry]
 
-        def load(row: int, how: Preprocessing = embedders[alike[0]].spec.preprocessing) -> Images:
-            return load_image(paths[row], how)
+        def load(row: int, spec: BranchSpec = embedders[alike[0]].spec) -> Images:
+            return load_row(pair_set, row, spec)
 
         rows = range(len(paths))
         batches = batches_ahead(

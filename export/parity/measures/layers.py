@@ -15,13 +15,13 @@ from geodtr.export.cosines import cosines
 from geodtr.export.parity.measures.audit import precisions
 from geodtr.export.parity.result import LayerAgreement
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import INPUT, Images, Preprocessing
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import load_first
 
 Values = NDArray[np.float32]
 
@@ -62,8 +62,7 @@ def _branch(exact: Bundle, typed: Bundle, branch: Branch, pair_set: PairSet, tra
     import onnx
 
     entries = [bundle.manifest.engine(branch) for bundle in (exact, typed)]
-    paths = pair_set.images(branch)[:_IMAGES]
-    images = np.concatenate(list(load_batches(paths, _takes(typed, branch), _IMAGES)))
+    images = load_first(pair_set, _IMAGES, typed.manifest.engine(branch).spec)
     before, after = (
         onnx.load(str(bundle.path / entry.file)) for bundle, entry in zip((exact, typed), entries, strict=True)
     )

@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.patches import compare_patches
@@ -21,14 +19,13 @@ from geodtr.export.parity.measures.agreement import agreements
 from geodtr.export.parity.measures.pairings import change, ranking
 from geodtr.export.parity.result import Discrete, Stage, StageName
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.runtime.spec import EmbedderPair
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.evaluation.evaluate import DescriptorPair
+from geodtr.training.evaluation.evaluate import DescriptorPair, load_first
 
 _SAMPLE = 16
 RUNS_BY = "onnxruntime, nothing fused"
@@ -94,10 +91,9 @@ def discrete_steps(exact: Bundle, typed: Bundle, pair_set: PairSet) -> dict[Bran
     import onnx
 
     for branch in BRANCHES:
-        how = typed.manifest.engine(branch).spec.preprocessing
-        if exact.manifest.engine(branch).spec.preprocessing == how:
-            paths = pair_set.images(branch)[:_SAMPLE]
-            images = np.concatenate(list(load_batches(paths, how, _SAMPLE)))
+        spec = typed.manifest.engine(branch).spec
+        if exact.manifest.engine(branch).spec.preprocessing == spec.preprocessing:
+            images = load_first(pair_set, _SAMPLE, spec)
             before, after = (onnx.load(str(_graph(bundle, branch))) for bundle in (exact, typed))
             patches = compare_patches(before, after, images, "none")
             steps[branch] = argmax_flips(before, after, images, "none") if patches is None else patches

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.sheets.sheet import EDGE, INK, fitted, font, new_sheet, spread
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.search.exact import search
+from geodtr.training.data.views import View, cut
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _TILE, _MARGIN, _FRAME, _CAPTION = 132, 12, 4, 18
@@ -20,11 +21,14 @@ _RIGHT = LIGHT["good"]
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One query: its image, and of each nearest tile the image, a caption, and whether it is the right one."""
+    """One query: its image, and of each nearest tile the image, a caption, and whether it is the right one; `view` is
+    what was seen of a panorama.
+    """
 
     query: Path
     caption: str
     tiles: tuple[tuple[Path, str, bool], ...]
+    view: View | None = None
 
 
 def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: int, tiles: int) -> list[SheetRow]:
@@ -53,7 +57,7 @@ def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: 
             own = float(descriptors.ground[query] @ descriptors.aerial[right])
             shown.append((pair.aerial, f"{own:.3f}, {place}", True))
         caption = f"{label}, {pair.ground.name}: right tile at {place} of {ranking.references}"
-        rows.append(SheetRow(pair.ground, caption, tuple(shown)))
+        rows.append(SheetRow(pair.ground, caption, tuple(shown), pair.view))
     return rows
 
 
@@ -69,7 +73,10 @@ def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image:
     small = font(12)
     for index, row in enumerate(rows):
         top = 2 * _MARGIN + _CAPTION + index * row_height
-        query = fitted(decode(row.query).image, query_width, _TILE)
+        image = decode(row.query).image
+        if row.view is not None:
+            image = fromarray(cut(np.asarray(image), row.view))
+        query = fitted(image, query_width, _TILE)
         sheet.paste(query, (_MARGIN, top + _FRAME + (_TILE - query.height) // 2))
         draw.text((_MARGIN, top + _TILE + 2 * _FRAME + 2), row.caption, INK, small)
         for column, (tile, caption, right) in enumerate(row.tiles):

@@ -1,0 +1,36 @@
+"""The options that state what a model sees of a data set's full panoramas, written once for all commands."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geodtr.export.options import from_given, option
+from geodtr.runtime.names import Heading
+
+if TYPE_CHECKING:
+    from geodtr.training.data.views import Views
+
+PANEL = "What is seen of full panoramas"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """What the group of options holds; `Views` checks it."""
+
+    fov: float | None = option(
+        None, "Cut panoramas to this field of view.", metavar="DEGREES", shown="all, as they are"
+    )
+    heading: Heading | None = option(
+        None, "unknown: roll each panorama by a random angle.", shown="known, as they are aligned"
+    )
+    view_seed: int = option(
+        2019, "Of the rolls, one for each pair by its place; 2019 gives the rolls of DSM's release.", minimum=0
+    )
+
+
+def views_of(given: Mapping[str, Any]) -> "Views":
+    """What the options state. Raises ConfigError."""
+    from geodtr.training.data.views import FULL_TURN, Views
+
+    options: ViewOptions = from_given(ViewOptions, given)
+    return Views(FULL_TURN if options.fov is None else options.fov, options.heading or "known", options.view_seed)
