@@ -138,11 +138,16 @@ def write_output(text: str) -> None:
 
 
 def track(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    """A progress bar around `items`; a plain line when it is over, where no terminal shows the bar."""
+    """A progress bar around `items`; a plain line when it is over, where no terminal shows the bar, with how many of
+    them came.
+    """
+    count = 0
     with progress_bar() as bar:
-        yield from bar.track(items, total=total, description=visible(description))
+        for item in bar.track(items, total=total, description=visible(description)):
+            count += 1
+            yield item
     if not messages.is_terminal:
-        messages.print(f"{description}: done" if total is None else f"{description}: {total} of {total}")
+        messages.print(f"{description}: done" if total is None else f"{description}: {count} of {total}")
 
 
 @contextmanager

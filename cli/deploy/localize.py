@@ -80,7 +80,8 @@ def localize(
         typer.Option(
             "--near",
             metavar="LAT,LON,RADIUS",
-            help="Search only tiles within RADIUS metres; flight,RADIUS: of each image's recorded position.",
+            help="Search only tiles within RADIUS metres; flight,RADIUS: of each image's recorded position; an image "
+            "without one is a bad image.",
             show_default="all",
         ),
     ] = None,
@@ -152,7 +153,7 @@ def localize(
     }
     check_rules(given, own, near)
     (prior, radius), taking = prior_of(near), taking_of(view, given)
-    played = playback_of(given, every=every, limit=limit)
+    played = playback_of(given, every=every, limit=limit, on_error=on_error)
     frames = played.frames or opened_frames(places or [], every, limit, bundle, given)
     frames = with_given_flight(frames, places or [], given, radius, on_error)
     if (altitudes := altitudes_of(given)) is not None:
@@ -191,7 +192,8 @@ def localize(
         count = tell_all(answers, writers, as_json=as_json, tables=frames.kind == "images")
     for path in (out, picture, played.mcap):
         if path is not None:
-            messages.print(f"Wrote {path}: {count} answers", soft_wrap=True)
+            nothing = f"{path} is not written: there is no answer for it."
+            messages.print(f"Wrote {path}: {count} answers" if count else nothing, soft_wrap=True)
 
 
 def _answers(

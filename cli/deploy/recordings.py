@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
+from geodtr.cli.deploy.flight import bad_entries
+from geodtr.cli.options import OnError
 from geodtr.export.options import from_given, option
 from geodtr.runtime.errors import ConfigError
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.recordings.pictures import Pictures
     from geodtr.runtime.recordings.truth import Truth
 
-_RADIUS = 500.0
+_RADIUS, _AGE = 500.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,15 @@ class RecordingOptions:
         None, "Report the distance from this topic's positions (NavSatFix).", metavar="TOPIC", shown=False
     )
     prior_topic: str | None = option(
-        None, "Search near the last position of this topic (NavSatFix).", metavar="TOPIC", shown=False
+        None,
+        "Search near the last position of this topic (NavSatFix); a frame without one is a bad image.",
+        metavar="TOPIC",
+        shown=False,
     )
     prior_radius: float | None = option(
         None, "How far from it tiles are searched.", metavar="METRES", shown=f"{_RADIUS:g}"
     )
+    prior_age: float | None = option(None, "How old it may be.", metavar="SECONDS", shown=f"{_AGE:g}")
     mcap: Path | None = option(
         None, "Record answers and small pictures in a new MCAP file, for Foxglove.", metavar="FILE.mcap", shown=False
     )
@@ -81,7 +87,7 @@ class Playback:
             yield mcap_file(self.mcap, pictures, warn, live=live, truth=self.truth)
 
 
-def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None) -> Playback:
+def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None, on_error: OnError) -> Playback:
     """What the options ask for."""
     options: RecordingOptions = from_given(RecordingOptions, given)
     pictures = list["Pictures"]()
@@ -94,17 +100,21 @@ def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None) -> P
     if options.bag is None:
         return Playback(mcap=options.mcap, pictures=pictures)
     from geodtr.runtime.recordings.bag import Recording
+    from geodtr.runtime.recordings.receiver import Prior
     from geodtr.runtime.recordings.truth import Truth
 
     recording = Recording(options.bag)
-    prior = None if options.prior_topic is None else recording.track(options.prior_topic)
-    radius = _RADIUS if options.prior_radius is None else options.prior_radius
+    topic = options.topic or _only_topic(recording)
+    named = [each for each in (options.prior_topic, options.truth_topic) if each is not None]
+    tracks = {each: recording.track(each, bad_entries(on_error)) for each in dict.fromkeys(named)}
+    prior = None
+    if options.prior_topic is not None:
+        radius = _RADIUS if options.prior_radius is None else options.prior_radius
+        prior = Prior(tracks[options.prior_topic], radius, _AGE if options.prior_age is None else options.prior_age)
     return Playback(
-        frames=recording.frames(
-            options.topic or _only_topic(recording), every=every, limit=limit, prior=prior, radius=radius
-        ),
+        frames=recording.frames(topic, every=every, limit=limit, prior=prior),
         camera=None if options.camera_topic is None else recording.camera(options.camera_topic),
-        truth=None if options.truth_topic is None else Truth(recording.track(options.truth_topic)),
+        truth=None if options.truth_topic is None else Truth(tracks[options.truth_topic]),
         mcap=options.mcap,
         pictures=pictures,
     )

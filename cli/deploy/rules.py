@@ -80,7 +80,9 @@ RULES: tuple[Needs | Excludes, ...] = (
     Needs((_FLIGHT_NEAR,), ("--flight",), "searches about recorded positions", "--flight as well"),
     Excludes(_TAGS, ("--flight-start",), "a photograph has its own tags"),
     Needs(_flags(RecordingOptions, "--bag", "--mcap"), ("--bag",), "is for a recording", "--bag FILE as well"),
-    Needs(("--prior-radius",), ("--prior-topic",), "is around the positions of a topic", "--prior-topic as well"),
+    Needs(
+        ("--prior-radius", "--prior-age"), ("--prior-topic",), "is of the positions of a topic", "--prior-topic as well"
+    ),
     Excludes("--bag", ("IMAGES", "--rig"), "a recording is the only source of frames"),
     Excludes("--prior-topic", ("--near",), "both state a prior"),
     Needs(

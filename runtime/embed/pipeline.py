@@ -5,6 +5,7 @@ that a backend keeps per thread (TensorRT: streams and graphs) must outlive the 
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -198,16 +199,26 @@ def batches_ahead(
     check_argument("batch_size", batch_size, int, 1)
     batch = list[tuple[T, Images]]()
     with closing(work_ahead(load, items, threads=cpu_count(), ahead=2 * batch_size, bulk=bulk)) as loaded:
-        for item, loading in track(loaded, description, count):
-            try:
-                batch.append((item, loading.result()))
-            except ImageError as error:
-                on_error(item, error)
+        for each in track(_whole(loaded, on_error), description, count):
+            batch.append(each)
             if len(batch) == batch_size:
                 yield _stacked(batch)
                 batch.clear()
     if batch:
         yield _stacked(batch)
+
+
+def _whole(
+    loaded: Iterable[tuple[T, Future[Images]]], on_error: Callable[[T, ImageError], None]
+) -> Iterator[tuple[T, Images]]:
+    """Those items that could be loaded."""
+    for item, loading in loaded:
+        try:
+            image = loading.result()
+        except ImageError as error:
+            on_error(item, error)
+        else:
+            yield item, image
 
 
 def _stacked(batch: Sequence[tuple[T, Images]]) -> tuple[list[T], Images]:

@@ -12,7 +12,9 @@ from geodtr.runtime.files.writing import make_folder
 
 
 class GrowingFile:
-    """A new file; each record is written at once, so that it stays after a crash, too."""
+    """A new file; each record is written at once, so that it stays after a crash, too. One without a record is removed
+    in the end.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises UserError when the file cannot be made, or something is there."""
@@ -40,6 +42,11 @@ class GrowingFile:
             raise UserError(f"{self.path} ends here ({error.strerror}); what was written before stays.") from None
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._file is None:
+            return
+        if not self._size:
+            with suppress(OSError):  # it was removed meanwhile, or its folder is closed to us
+                if os.path.samestat(os.fstat(self._file), self.path.lstat()):
+                    self.path.unlink()
+        os.close(self._file)
+        self._file = None

@@ -33,7 +33,8 @@ class Joining:
     Attributes
     ----------
     radius
-        Metres around the recorded position within which tiles are searched; None searches all.
+        Metres around the recorded position within which tiles are searched; None searches all. With a radius, a frame
+        without a recorded position has an ImageError in place of its image.
     heights
         Whether recorded heights are the frames' altitudes.
     field_of_view
@@ -46,6 +47,14 @@ class Joining:
 
     def joined(self, frame: Frame, recorded: Recorded) -> Frame:
         """The frame with its record."""
+        if isinstance(frame.image, ImageError):
+            return frame
+        if self.radius is not None and recorded.position is None:
+            error = ImageError(
+                f"{frame.called}: no position is recorded of it, so there is none to search {self.radius:g} m around. "
+                "To leave such images out: --on-error skip"
+            )
+            return replace(frame, recorded=recorded, image=error)
         if self.field_of_view is not None:
             view = Stated(self.field_of_view, "--fov")
             ground = ground_seen(recorded.height, view, recorded.tilt)
@@ -80,8 +89,8 @@ def with_flight(
 def with_tags(frames: Iterable[Frame], joining: Joining = Joining()) -> Iterator[Frame]:
     """The frames, each with what its file's own tags state; one whose tags are wrong yields its error."""
     for frame in frames:
-        if not isinstance(frame.image, Path):
-            yield frame
+        if not isinstance(frame.image, Path):  # of a video: it has no tags
+            yield frame if joining.radius is None else joining.joined(frame, Recorded(frame.name))
             continue
         try:
             yield joining.joined(frame, read_photograph(frame.image))

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
+from os.path import realpath
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.files.text_rows import csv_rows
 from geodtr.runtime.images.frames import Frame
 
+HIGHEST = 20_000
+"""Metres above the ground that are taken for an altitude."""
 _MOST = 1_000_000
 
 
@@ -32,7 +34,9 @@ class Altitudes:
 
 
 def read_altitudes(path: Path) -> Altitudes:
-    """Read the CSV. Raises DataError, naming the line, when a column is missing or a value is not above 0."""
+    """Read the CSV. Raises DataError, naming the line, when a column is missing, a value is not above 0 and at most
+    HIGHEST, or a file is named twice with different ones.
+    """
     rows = csv_rows(path, _MOST)
     _, header = next(rows, (0, []))
     missing = [name for name in ("file", "altitude") if name not in header]
@@ -43,7 +47,12 @@ def read_altitudes(path: Path) -> Altitudes:
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(f"{path}, line {line}: {len(row)} values where the header names {len(header)}.")
-        altitudes[_named(path.parent / row[file])] = _metres(row[altitude], f"{path}, line {line}")
+        where = f"{path}, line {line}"
+        if "\0" in row[file]:
+            raise DataError(f"{where}: the file is {row[file][:40]!r}; no file has such a name.")
+        metres = _metres(row[altitude], where)
+        if altitudes.setdefault(_named(path.parent / row[file]), metres) != metres:
+            raise DataError(f"{where}: {row[file]} has another altitude in a line before. Leave one of them out.")
     return Altitudes(path, altitudes)
 
 
@@ -54,14 +63,14 @@ def _metres(cell: str, where: str) -> float | None:
         metres = float(cell)
     except ValueError:
         metres = float("nan")
-    if not (metres > 0 and isfinite(metres)):
+    if not 0 < metres <= HIGHEST:
         raise DataError(
-            f"{where}: the altitude is {cell[:40]!r}; needed are metres above the ground, above 0, or nothing where it "
-            "is unknown."
+            f"{where}: the altitude is {cell[:40]!r}; needed are metres above the ground, above 0, at most {HIGHEST:,}, "
+            "or nothing where it is unknown."
         )
     return metres
 
 
 def _named(path: Path) -> str:
     """The same for every way to write the path of a file."""
-    return str(path.resolve())
+    return realpath(path) if "\0" not in str(path) else str(path)  # Path.resolve raises where links go in a circle

@@ -256,14 +256,22 @@ class Localizer:
         image, a folder, a video or a list.
 
         Threads decode ahead while the engine runs. Images for which `on_error` returns are left out. `count`, if known,
-        is for `track`. Raises ImageError, naming the bad image, if `on_error` does.
+        is for `track`, which counts answers. Raises ImageError, naming the bad image, if `on_error` does, after the
+        answers to the images before it.
         """
+        yield from track(self._located(as_frames(images), top, near, on_error), "Localising", count)
+
+    def _located(
+        self, frames: Iterator[Frame], top: int, near: Near | None, on_error: OnBadFrame
+    ) -> Iterator[Localisation]:
         size = max(1, BATCH_SIZE // self._view.most)
-        with closing(work_ahead(self.prepare, as_frames(images), ahead=2 * size, bulk=PIXELS)) as loading:
-            each = iter(track(loading, "Localising", count))
-            while batch := list(islice(each, size)):
-                if prepared := _prepared(batch, on_error):
+        with closing(work_ahead(self.prepare, frames, ahead=2 * size, bulk=PIXELS)) as loading:
+            while batch := list(islice(loading, size)):
+                prepared, stopped = _prepared(batch, on_error)
+                if prepared:
                     yield from self.answer(prepared, self.embed(prepared), top, near=near)
+                if stopped is not None:
+                    raise stopped
 
     def locate_live(
         self,
@@ -363,15 +371,20 @@ def _framed(image: Path | str | Images | Frame) -> Frame:
     return as_frame(image, "")
 
 
-def _prepared(batch: Sequence[tuple[Frame, Future[Prepared]]], on_error: OnBadFrame) -> list[Prepared]:
-    """Those images that could be read."""
+def _prepared(
+    batch: Sequence[tuple[Frame, Future[Prepared]]], on_error: OnBadFrame
+) -> tuple[list[Prepared], Exception | None]:
+    """Those images that could be read, up to one at which `on_error` stops, and the error by which it does."""
     prepared = list[Prepared]()
     for frame, loading in batch:
         try:
             prepared.append(loading.result())
         except ImageError as error:
-            on_error(frame, error)
-    return prepared
+            try:
+                on_error(frame, error)
+            except Exception as stopped:  # of any type: the caller chooses by what it stops
+                return prepared, stopped
+    return prepared, None
 
 
 def _view_of(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.images.altitudes import HIGHEST
 from geodtr.runtime.images.nadir import north_up, share_covered
 from geodtr.runtime.images.preprocess import preprocess
 from geodtr.runtime.images.recorded import Recorded
@@ -66,7 +67,7 @@ class NadirOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         bounds: tuple[tuple[str, float | None, float, float, str], ...] = (
-            ("altitude", self.altitude, 1, 20_000, " m above the ground"),
+            ("altitude", self.altitude, 1, HIGHEST, " m above the ground"),
             ("fov", self.fov, 1, 170, " degrees"),
             ("size error", self.size_error, 0, 1, ""),
             ("number of ground sizes", self.ground_sizes, 1, MOST, ""),

@@ -39,8 +39,8 @@ def waypoint_file(
 
     A `track` is a line, with a break wherever the filter was not tracking; otherwise waypoints are separate. GPX and
     KML have times if they are `unix` times. The map of a .html shows the tiles of `gallery`, which stays open until the
-    end. For a `live` source an interruption counts as the end: the file is written with the waypoints so far. Raises
-    ConfigError, OutputExists as `check_out` does, UserError when the disk refuses.
+    end. For a `live` source an interruption counts as the end: the file is written with the waypoints so far. Without
+    an answer there is no file. Raises ConfigError, OutputExists as `check_out` does, UserError when the disk refuses.
     """
     check_out(path)
     if path.suffix.lower() == ".jsonl":
@@ -63,7 +63,8 @@ def waypoint_file(
 def collected(
     write: Callable[[list[Waypoint]], object], *, live: bool = False
 ) -> Iterator[Callable[[Waypoint], object]]:
-    """A function that collects each answer and passes all to `write` at the end; if `live`, also after an error.
+    """A function that collects each answer and passes all to `write` at the end, if there are any; if `live`, also
+    after an error.
 
     After an error, a ConfigError of `write`, which means that it cannot use the answers, does not replace the error.
     """
@@ -75,7 +76,8 @@ def collected(
             with suppress(ConfigError):
                 write(waypoints)
         raise
-    write(waypoints)
+    if waypoints:
+        write(waypoints)
 
 
 @contextmanager

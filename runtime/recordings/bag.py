@@ -6,11 +6,11 @@ messages, by its own definitions and not by those that a recording brings. Extra
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,88 +18,73 @@ import numpy as np
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
 from geodtr.runtime.files import readable
-from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.camera_model import CameraModel, camera_model_of
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.images.ros_image import COMPRESSED, IMAGE, decompressed, pixels_of
 from geodtr.runtime.images.video import check_opencv
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.recordings.parts import FIRST, LAST, Part, in_time
+from geodtr.runtime.recordings.receiver import Prior, Track
 from geodtr.runtime.recordings.topic import Raw, Topic
 
 CAMERA_INFO, NAV_SAT_FIX = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/NavSatFix"
 SUFFIXES = (".mcap", ".db3")
 
+OnBad = Callable[[str], None]
+"""Called with what is left out of a track and why; raises where nothing may be."""
+
 _MOST_FIXES = 10_000_000
-_GAP = 2.0
-"""Seconds between two positions of a receiver, beyond which nothing is known in between."""
 
 
 class _File(Protocol):
     def topics(self) -> list[Topic]: ...
 
-    def messages(self, topic: str) -> Iterator[Raw]: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Track:
-    """Where a satellite receiver was: times in seconds, rising, lat and lon in degrees, [N] each."""
-
-    time: Floats
-    lat: Floats
-    lon: Floats
-
-    def at(self, time: float) -> tuple[float, float] | None:
-        """The position at a time, between those before and after; None where one of them is not within two seconds."""
-        after = int(np.searchsorted(self.time, time))
-        if after < len(self.time) and self.time[after] == time:
-            return float(self.lat[after]), float(self.lon[after])
-        if not 0 < after < len(self.time) or self.time[after] - self.time[after - 1] > _GAP:
-            return None
-        share = (time - self.time[after - 1]) / (self.time[after] - self.time[after - 1])
-        turn = (self.lon[after] - self.lon[after - 1] + 180) % 360 - 180
-        lat = self.lat[after - 1] + share * (self.lat[after] - self.lat[after - 1])
-        return float(lat), float((self.lon[after - 1] + share * turn + 180) % 360 - 180)
-
-    def before(self, time: float) -> tuple[float, float] | None:
-        """The last position that was known at a time; None before the first."""
-        count = int(np.searchsorted(self.time, time, side="right"))
-        return None if count == 0 else (float(self.lat[count - 1]), float(self.lon[count - 1]))
+    def parts(self, topic: str) -> list[Part]: ...
 
 
 class Recording:
     """An opened recording. Its files are opened for each question, and stay as they are."""
 
     def __init__(self, path: Path) -> None:
-        """Raises DataError where there is no recording, MissingDependency without the extra."""
+        """Raises DataError where no file of a recording can be read, MissingDependency without the extra. One of
+        several that cannot be read is reported with the frames.
+        """
         _check_packages()
         self.path = path
-        self._files = [(file, _opened(file)) for file in _files_of(path)]
+        self._files = list[_File]()
+        self._unread = list[tuple[Path, DataError]]()
         self.topics = dict[str, Topic]()
-        for _, file in self._files:
-            for topic in file.topics():
+        for place in _files_of(path):
+            try:
+                file = _opened(place)
+                topics = file.topics()
+            except DataError as error:
+                self._unread.append((place, error))
+                continue
+            self._files.append(file)
+            for topic in topics:
                 before = self.topics.get(topic.name)
                 count = topic.count + (0 if before is None else before.count)
                 self.topics[topic.name] = replace(topic, count=count)
+        if not self._files:
+            raise self._unread[0][1]
 
     def images(self) -> list[str]:
         """The topics that hold images."""
         return [topic.name for topic in self.topics.values() if topic.type in (IMAGE, COMPRESSED)]
 
-    def frames(
-        self, topic: str, *, every: int = 1, limit: int | None = None, prior: Track | None = None, radius: float = 0.0
-    ) -> Frames:
-        """The images of a topic, in order: each n-th if `every` is n, and at most `limit`. A message that is no image
-        yields an ImageError in its place, and so does the end of a recording that breaks off.
+    def frames(self, topic: str, *, every: int = 1, limit: int | None = None, prior: Prior | None = None) -> Frames:
+        """The images of a topic, in the order in which they were recorded: each n-th if `every` is n, and at most
+        `limit`. A message that is no image yields an ImageError in its place, and so do a part that is damaged, a frame
+        that a file without an index holds behind a later one, and one for which `prior` knows no position.
 
-        With a `prior`, a frame is searched within `radius` metres of the position that was last known at its time.
         Raises ConfigError naming the topics that there are, or the types that are read.
         """
         kind = self._require(topic, (IMAGE, COMPRESSED)).type
         count = -(-self.topics[topic].count // every)
         frames = self._frames(topic, kind, every)
         if prior is not None:
-            frames = (_near(frame, prior, radius) for frame in frames)
+            frames = map(prior.joined, frames)
         return Frames(islice(frames, limit), count if limit is None else min(count, limit), "recording", endless=False)
 
     def camera(self, topic: str) -> CameraModel:
@@ -108,10 +93,15 @@ class Recording:
         """
         check_opencv("--camera-topic needs")
         self._require(topic, (CAMERA_INFO,))
-        raw = next(self._raw(topic), None)
+        raw = None
+        for _, raw in self._messages(topic):
+            if isinstance(raw, Raw):
+                break
         if raw is None:
             raise ConfigError(f"{self.path}: topic {topic} holds no message. Name another --camera-topic.")
-        info = _decoded(raw[1], CAMERA_INFO, f"{self.path}{topic}")
+        if isinstance(raw, DataError):
+            raise raw
+        info = _decoded(raw, CAMERA_INFO, f"{self.path}{topic}")
         if info.width == 0 or info.height == 0 or not any(info.k):
             raise ConfigError(
                 f"{self.path}: the camera_info of {topic} is empty, the camera was not calibrated. "
@@ -121,27 +111,43 @@ class Recording:
         stated = {"width": info.width, "height": info.height, "distortion_model": info.distortion_model or "none"}
         return camera_model_of({**values, **stated}, Path(f"{self.path}{topic}"))
 
-    def track(self, topic: str) -> Track:
-        """A topic's positions, those without a fix left out. Raises ConfigError as `frames` does, and where none has
-        a position.
+    def track(self, topic: str, on_bad: OnBad) -> Track:
+        """A topic's positions, those without a fix left out. Messages that are damaged, or state a position that is not
+        on Earth, are named to `on_bad`, and left out. Raises ConfigError as `frames` does, and where none has a
+        position.
         """
         self._require(topic, (NAV_SAT_FIX,))
-        rows = list[tuple[float, float, float]]()
-        with suppress(DataError):  # the frames report where a recording breaks off
-            for name, raw in islice(self._raw(topic), _MOST_FIXES):
+        rows, count = list[tuple[float, float, float]](), 0
+        bad = list[str]()
+        for name, raw in islice(self._messages(topic), _MOST_FIXES):
+            if isinstance(raw, DataError):
+                on_bad(f"{topic}: {raw}")
+                continue
+            count += 1
+            try:
                 fix = _decoded(raw, NAV_SAT_FIX, name)
-                if fix.status.status >= 0 and abs(fix.latitude) <= 90 and abs(fix.longitude) <= 180:
-                    rows.append((_time(fix, raw), fix.latitude, fix.longitude))
+            except DataError as error:
+                bad.append(str(error))
+                continue
+            if fix.status.status < 0 or isnan(fix.latitude) or isnan(fix.longitude):
+                continue
+            if abs(fix.latitude) <= 90 and abs(fix.longitude) <= 180:
+                rows.append((_time(fix, raw), fix.latitude, fix.longitude))
+            else:
+                bad.append(f"{name} states {fix.latitude:g}, {fix.longitude:g}, which is not on Earth.")
+        if bad:
+            on_bad(f"{topic}: {len(bad)} of {count} messages state no position. The first: {bad[0]}")
         if not rows:
             raise ConfigError(f"{self.path}: topic {topic} holds no position of a receiver that had a fix.")
         time, lat, lon = np.array(sorted(rows), np.float64).T.copy()
-        return Track(time, lat, lon)
+        return Track(topic, time, lat, lon)
 
     def _require(self, name: str, kinds: Sequence[str]) -> Topic:
         topic = self.topics.get(name)
         if topic is None:
             there = ", ".join(f"{each.name} ({each.type or 'no type'})" for each in self.topics.values())
-            raise ConfigError(f"{self.path} has no topic {name}. It has {there or 'no topic at all'}.")
+            unread = f" Of its files {len(self._unread)} cannot be read: {self._unread[0][1]}" if self._unread else ""
+            raise ConfigError(f"{self.path} has no topic {name}. It has {there or 'no topic at all'}.{unread}")
         if topic.type not in kinds:
             raise ConfigError(f"{self.path}: topic {name} has {topic.type or 'no type'}; needed: {' or '.join(kinds)}.")
         if topic.encoding != "cdr":
@@ -150,22 +156,32 @@ class Recording:
             )
         return topic
 
-    def _raw(self, topic: str) -> Iterator[tuple[str, Raw]]:
-        """A topic's messages over all files, each with its name."""
+    def _messages(self, topic: str) -> Iterator[tuple[str, Raw | DataError]]:
+        """A topic's messages over all files in time, each with its name, and the errors of what cannot be read."""
+        parts = [part for file in self._files for part in file.parts(topic)]
+        parts += [Part(path, LAST, partial(iter, (error,))) for path, error in self._unread]
         number = 0
-        for path, file in self._files:
-            for raw in file.messages(topic):
-                yield f"{path}#{number}", raw
-                number += 1
+        for path, raw in in_time(parts):
+            yield f"{path}#{number}", raw
+            number += isinstance(raw, Raw)
 
     def _frames(self, topic: str, kind: str, every: int) -> Iterator[Frame]:
-        name = f"{self.path}"
-        try:
-            for number, (name, raw) in enumerate(self._raw(topic)):
-                if number % every == 0:
-                    yield _frame_of(name, raw, kind)
-        except DataError as error:
-            yield Frame(name, ImageError(str(error)))
+        number, last = 0, FIRST
+        for name, raw in self._messages(topic):
+            if isinstance(raw, DataError):
+                yield Frame(name, ImageError(str(raw)))
+                continue
+            if number % every == 0:
+                yield _frame_of(name, raw, kind) if raw.time >= last else _late(name, raw, last)
+            number, last = number + 1, max(last, raw.time)
+
+
+def _late(name: str, raw: Raw, last: int) -> Frame:
+    error = ImageError(
+        f"{name} was recorded at {raw.time / 1e9:.3f} s, and stands behind one of {last / 1e9:.3f} s in a file without "
+        "an index. Put the file in order: mcap sort"
+    )
+    return Frame(name, error, raw.time / 1e9)
 
 
 def _frame_of(name: str, raw: Raw, kind: str) -> Frame:
@@ -176,11 +192,6 @@ def _frame_of(name: str, raw: Raw, kind: str) -> Frame:
         return Frame(name, pixels, _time(message, raw))
     except (ImageError, DataError) as error:
         return Frame(name, ImageError(str(error)), raw.time / 1e9)
-
-
-def _near(frame: Frame, prior: Track, radius: float) -> Frame:
-    known = None if frame.time is None else prior.before(frame.time)
-    return frame if known is None else replace(frame, near=Near(*known, radius))
 
 
 def _time(message: Any, raw: Raw) -> float:

@@ -64,16 +64,15 @@ def check_mcap(path: Path) -> None:
 def mcap_file(
     path: Path, pictures: Pictures, report: Callable[[str], object], *, live: bool = False, truth: Truth | None = None
 ) -> Iterator[Callable[[Waypoint], object]]:
-    """A new file, and the function that takes each answer for it. Each is stored at its own time, or at the
-    time when it came.
+    """A new file, and the function that takes each answer for it, stored at its own time or when it came.
 
     For a `live` source an interruption counts as the end, and a disk that is full ends the recording and not the
-    flight: `report` is called, and the file is what came before. Otherwise an error leaves nothing. Raises as
-    `check_mcap`, and UserError when the disk refuses.
+    flight: `report` is called, and the file is what came before. Otherwise an error leaves nothing, and so does a run
+    without an answer. Raises as `check_mcap`, and UserError when the disk refuses.
     """
     check_mcap(path)
     stopped: BaseException | None = None
-    with new_file(path) as temporary, ExitStack() as closes:
+    with suppress(_NothingRecorded), new_file(path) as temporary, ExitStack() as closes:
         disk = closes.enter_context(_Disk(temporary, _RESERVE if live else 0))
         recorder = _Recorder(disk, pictures, truth)
         refused: OSError | None = None
@@ -104,11 +103,17 @@ def mcap_file(
             stopped = error
         if refused is not None:
             raise refused
+        if not recorder.count:
+            raise _NothingRecorded
         with signals_held() as hold:
             hold()
             recorder.finish()
     if stopped is not None:
         raise stopped
+
+
+class _NothingRecorded(Exception):
+    """There is no answer, so there is no file."""
 
 
 class _Disk:

@@ -5,7 +5,8 @@ sizes are bounded here, because it allocates what a file asks for. Source: mcap.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from mcap.writer import MCAP0_MAGIC
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import check_file, readable
+from geodtr.runtime.recordings.parts import FIRST, Part
 from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, too_large, unzipped
 
 _FOOTER = 8 + 1 + 8 + 8 + 8 + 4
@@ -43,7 +45,7 @@ class McapFile:
         # The recorder was killed, or wrote no summary: what there is only the records tell.
         schemas, channels, counts = dict[int, Schema](), dict[int, Channel](), dict[int, int]()
         try:
-            for record in self._records(None):
+            for record in self._records():
                 if isinstance(record, Schema):
                     schemas[record.id] = record
                 elif isinstance(record, Channel):
@@ -55,41 +57,64 @@ class McapFile:
                 raise
         return [_topic(channel, schemas, counts.get(channel.id, 0)) for channel in channels.values()]
 
-    def messages(self, topic: str) -> Iterator[Raw]:
+    def parts(self, topic: str) -> list[Part]:
+        """The chunks that have messages of a topic; where the file has no index of them, all of it as one part."""
+        summary = self._summary
+        indexes = [] if summary is None else summary.chunk_indexes
+        if summary is None or not indexes or not all(index.message_index_offsets for index in indexes):
+            return [Part(self._path, FIRST, lambda: self._messages(topic))]
+        ours = {channel.id for channel in summary.channels.values() if channel.topic == topic}
+        return [
+            Part(self._path, index.message_start_time, partial(self._messages_of, index.chunk_start_offset, ours))
+            for index in indexes
+            if ours & set(index.message_index_offsets)
+        ]
+
+    def _messages(self, topic: str) -> Iterator[Raw]:
         """A topic's messages in the file's order. Raises DataError where the file breaks off, after those before."""
         ours = set[int]()
-        for record in self._records(topic):
+        for record in self._records():
             if isinstance(record, Channel) and record.topic == topic:
                 ours.add(record.id)
             elif isinstance(record, Message) and record.channel_id in ours:
                 yield Raw(record.log_time, record.data)
 
-    def _records(self, topic: str | None) -> Iterator[Any]:
-        """Schemas, channels and messages; where the file has an index, of those chunks that have the topic."""
-        with _opened(self._path) as stream:
-            for record in self._chunks(stream, topic):
-                if not isinstance(record, Chunk):
-                    yield record
-                    continue
-                inside = _Bounded(_Bytes(self._unpacked(record)), self._path)
-                records = _records_of(inside)
-                while inside.left:
-                    yield next(records)
+    def _messages_of(self, offset: int, ours: Set[int]) -> Iterator[Raw]:
+        """The messages of some channels in the chunk at `offset`, in time. Raises DataError where it is damaged, after
+        those that can be read.
+        """
+        messages, damage = list[Raw](), None
+        try:
+            with _opened(self._path) as stream:
+                stream.seek(min(offset, stream.size))
+                chunk = next(_records_of(stream), None)
+            if not isinstance(chunk, Chunk):
+                raise DataError(f"{self._path} has an index that is damaged. Mend the file: mcap recover")
+            for record in self._inside(chunk):
+                if isinstance(record, Message) and record.channel_id in ours:
+                    messages.append(Raw(record.log_time, record.data))
+        except DataError as error:
+            damage = error
+        yield from sorted(messages, key=lambda raw: raw.time)
+        if damage is not None:
+            raise damage
 
-    def _chunks(self, stream: "_Bounded", topic: str | None) -> Iterator[Any]:
-        summary = self._summary
-        indexes = [] if summary is None or topic is None else summary.chunk_indexes
-        if summary is not None and indexes and all(index.message_index_offsets for index in indexes):
-            wanted = {channel.id for channel in summary.channels.values() if channel.topic == topic}
-            yield from (channel for channel in summary.channels.values() if channel.id in wanted)
-            for index in indexes:
-                if wanted & set(index.message_index_offsets):
-                    stream.seek(index.chunk_start_offset)
-                    yield next(_records_of(stream))
-            return
-        for record in _records_of(stream, magic=True):
-            if isinstance(record, DataEnd):
-                return
+    def _records(self) -> Iterator[Any]:
+        """Schemas, channels and messages, in the file's order."""
+        with _opened(self._path) as stream:
+            for record in _records_of(stream, magic=True):
+                if isinstance(record, DataEnd):
+                    return
+                if isinstance(record, Chunk):
+                    yield from self._inside(record)
+                else:
+                    yield record
+
+    def _inside(self, chunk: Chunk) -> Iterator[Any]:
+        """A chunk's records."""
+        inside = _Bounded(_Bytes(self._unpacked(chunk)), self._path)
+        records = _records_of(inside)
+        while inside.left and (record := next(records, None)) is not None:
             yield record
 
     def _unpacked(self, chunk: Chunk) -> bytes:
@@ -100,7 +125,11 @@ class McapFile:
         if len(data) != chunk.uncompressed_size or (
             chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc
         ):
-            raise DataError(f"{self._path} has a chunk that is not as it was written: it was damaged. Copy it again.")
+            begin, end = (f"{time / 1e9:.3f}" for time in (chunk.message_start_time, chunk.message_end_time))
+            raise DataError(
+                f"{self._path}: the chunk with the messages from {begin} to {end} s is not as it was written: it was "
+                "damaged. Copy the file again."
+            )
         return data
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.sqlite_file import ForeignFile
+from geodtr.runtime.recordings.parts import FIRST, Part
 from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, unzipped_message
 
 _SECONDS = 60.0
@@ -35,8 +36,12 @@ class SqliteBag:
                 Topic(str(name), str(kind), str(how), counts.get(row, 0)) for row, name, kind, how in file.rows(_TOPICS)
             ]
 
-    def messages(self, topic: str) -> Iterator[Raw]:
-        """A topic's messages in the order of their times. Raises DataError where the file is damaged."""
+    def parts(self, topic: str) -> list[Part]:
+        """The file with a topic's messages, as one part."""
+        return [Part(self._path, FIRST, lambda: self._messages(topic))]
+
+    def _messages(self, topic: str) -> Iterator[Raw | DataError]:
+        """Raises DataError where the file is damaged."""
         with closing(self._open()) as file:
             order = (
                 "SELECT messages.id FROM messages JOIN topics ON messages.topic_id = topics.id "
@@ -45,9 +50,15 @@ class SqliteBag:
             # First the numbers alone: a statement that yields while frames are localised would run out of time.
             for number in [row for (row,) in file.rows(order, topic)]:
                 for time, data in file.rows("SELECT timestamp, data FROM messages WHERE id = ?", number):
-                    if not isinstance(data, bytes):
-                        raise DataError(f"{self._path} has a message that is no data: it is damaged. Copy it again.")
-                    yield Raw(_whole(time), unzipped_message(self._path, data))
+                    try:
+                        yield self._message(_whole(time), data)
+                    except DataError as error:
+                        yield error
+
+    def _message(self, time: int, data: object) -> Raw:
+        if not isinstance(data, bytes):
+            raise DataError(f"{self._path} has a message that is no data: it is damaged. Copy it again.")
+        return Raw(time, unzipped_message(self._path, data))
 
     def _open(self) -> ForeignFile:
         return ForeignFile(self._path, DataError, largest=MAX_BYTES, seconds=_SECONDS)

@@ -4,7 +4,7 @@ import numpy as np
 
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.waypoint import Waypoint
-from geodtr.runtime.recordings.bag import Track
+from geodtr.runtime.recordings.receiver import Track
 
 
 class Truth:

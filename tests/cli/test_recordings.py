@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import BEGAN, CAMERA, GNSS, INFO, camera_info, drive_of, image, nav_sat_fix, write_bag
+from bags import BEGAN, CAMERA, GNSS, INFO, Cut, camera_info, drive_of, image, nav_sat_fix, write_bag
 from conftest import Outcome
 from mcap.reader import make_reader
 from tiny_world import SPACING, TinyWorld, make_world
@@ -103,6 +103,70 @@ def test_a_bad_frame_stops_or_is_left_out(tiny: TinyWorld, cli: Callable[..., Ou
     assert (left.code, len(left.out.splitlines()), "Left out" in left.err) == (0, 1, True)
 
 
+def test_a_damaged_position_stops_or_is_left_out(tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    sent = drive_of(tiny, ROWS)
+    first = next(place for place, (topic, _) in enumerate(sent) if topic == GNSS)
+    sent[first] = (GNSS, Cut(sent[first][1], 20))
+    path = write_bag(tmp_path / "drive", sent)
+    radius = ("--prior-topic", GNSS, "--prior-radius", 1.2 * SPACING)
+    stopped = cli(*asked(tiny, path, *radius))
+    assert (stopped.code, stopped.out) == (2, "")
+    assert f"{GNSS}: 1 of 25 messages state no position. The first: " in stopped.err
+    assert "--on-error skip" in stopped.err
+    left = cli(*asked(tiny, path, *radius, "--truth-topic", GNSS, "--on-error", "skip", "--json"))
+    assert left.code == 0, left.err
+    assert left.err.count("Left out:") == 1
+    answers = [json.loads(line) for line in left.out.splitlines()]
+    assert [answer["candidates"][0]["place"]["id"] for answer in answers] == [f"{row:03}.png" for row in ROWS]
+
+
+def test_frames_in_an_outage_of_the_receiver_are_bad_frames(
+    tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """The receiver falls silent 0.1 s before the third frame, and a position may be two seconds old."""
+    sent = [each for each in drive_of(tiny, ROWS) if each[0] == CAMERA or each[1].header.stamp.sec < BEGAN + 2]
+    path = write_bag(tmp_path / "drive", sent)
+    radius = ("--prior-topic", GNSS, "--prior-radius", 1.2 * SPACING, "--json")
+    stopped = cli(*asked(tiny, path, *radius))
+    assert (stopped.code, len(stopped.out.splitlines())) == (2, 4)
+    assert f"no position of {GNSS} is newer than 2.1 s" in stopped.err
+    assert "--prior-age SECONDS" in stopped.err
+    left = cli(*asked(tiny, path, *radius, "--on-error", "skip"))
+    assert (left.code, len(left.out.splitlines())) == (0, 4)
+    assert "Localising: 4 of 5" in left.err
+    assert len(cli(*asked(tiny, path, *radius, "--prior-age", 3)).out.splitlines()) == 5
+
+
+def test_a_file_that_breaks_off_is_answered_up_to_there(
+    tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)  # a chunk each
+    path = write_bag(tmp_path / "drive", [(CAMERA, image(pixels, BEGAN + second)) for second in range(5)])
+    (file,) = path.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: int(0.7 * file.stat().st_size)])
+    out = tmp_path / "answers.jsonl"
+    stopped = cli(*asked(tiny, file, "--json", "--out", out))
+    assert stopped.code == 2
+    assert len(stopped.out.splitlines()) == len(out.read_text().splitlines()) == 3
+    assert "truncated or corrupt" in stopped.err
+    assert "of 5" not in stopped.err
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".geojson", ".html", ".mcap"])
+def test_without_an_answer_there_is_no_file(
+    tiny: TinyWorld, cli: Callable[..., Outcome], tmp_path: Path, ending: str
+) -> None:
+    bad = image(tiny.panorama(3), BEGAN, "bayer_rggb8")
+    path = write_bag(tmp_path / "drive", [(CAMERA, bad)])
+    out = tmp_path / f"answers{ending}"
+    option = "--mcap" if ending == ".mcap" else "--out"
+    assert cli(*asked(tiny, path, option, out)).code == 2
+    left = cli(*asked(tiny, path, option, out, "--on-error", "skip"))
+    assert (left.code, f"{out} is not written: there is no answer for it." in left.err) == (0, True)
+    assert "Localising: 0 of 1" in left.err
+    assert [each.name for each in tmp_path.iterdir()] == ["drive"]
+
+
 def test_wrong_uses_are_answered_in_words(
     tiny: TinyWorld, bag: Path, refused: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -115,7 +179,9 @@ def test_wrong_uses_are_answered_in_words(
     near = ("--prior-topic", GNSS, "--near", "-30,-15,500")
     assert "--prior-topic and --near do not go together" in refused(*asked(tiny, bag, *near))
     assert "give --prior-topic as well" in refused(*asked(tiny, bag, "--prior-radius", 5))
-    assert "must be above 0" in refused(*asked(tiny, bag, "--prior-topic", GNSS, "--prior-radius", 0))
+    assert "give --prior-topic as well" in refused(*asked(tiny, bag, "--prior-age", 5))
+    for option in ("--prior-radius", "--prior-age"):
+        assert "must be above 0" in refused(*asked(tiny, bag, "--prior-topic", GNSS, option, 0))
     assert "--video-start needs a video" in refused(*asked(tiny, bag, "--track", "-", "--video-start", 1))
     assert "exists" in refused(*asked(tiny, bag, "--mcap", taken))
     assert ".mcap" in refused(*asked(tiny, bag, "--mcap", tmp_path / "answers.bag"))

@@ -9,7 +9,7 @@ from hostile import damaged
 from hypothesis import strategies as st
 from kinds import Kind, Maker, of_file
 
-from geodtr.runtime.errors import UserError
+from geodtr.runtime.errors import DataError, UserError
 from geodtr.runtime.images.frames import decode_frame
 from geodtr.runtime.recordings.bag import Recording, _frame_of
 from geodtr.runtime.recordings.topic import Raw
@@ -37,9 +37,13 @@ def _read(path: Path) -> None:
             ask()
         except UserError as error:
             refusals.append(error)
-    recording.track(GNSS)
+    recording.track(GNSS, _refuse)
     if refusals:
         raise refusals[0]
+
+
+def _refuse(reason: str) -> None:
+    raise DataError(reason)
 
 
 def _frames(recording: Recording, topic: str) -> None:

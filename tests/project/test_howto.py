@@ -4,14 +4,20 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from bags import BEGAN, CAMERA, GNSS, INFO, camera_info, image, nav_sat_fix, write_bag
 from checkout import ROOT
 from maps import UTM, picture, write_map
 from official import polar_shapes, state_dict, write_release_file
+from PIL import Image
 from rasterio import Affine
 
 HOWTO = ROOT / "docs" / "howto"
@@ -82,7 +88,16 @@ def test_an_autopilot_may_be_absent(folder: Path) -> None:
 
 
 def test_recordings(folder: Path) -> None:
+    sent: list[tuple[str, Any]] = [(INFO, camera_info(128, 32, 64.0))]
+    with (folder / "held-out" / "pairs.csv").open(newline="") as table:
+        for second, row in enumerate(islice(csv.DictReader(table), 6)):
+            sent.append((GNSS, nav_sat_fix(float(row["lat"]), float(row["lon"]), BEGAN + second)))
+            with Image.open(folder / "held-out" / row["ground"]) as picture:
+                sent.append((CAMERA, image(np.asarray(picture.convert("RGB")), BEGAN + second)))
+    (file,) = write_bag(folder / "drive", sent).glob("*.mcap")
+    shutil.copy(file, folder / "drive.mcap")
     follow("recordings.md", folder)
+    assert len((folder / "drive.jsonl").read_text().splitlines()) == 6
     assert (folder / "answers.mcap").stat().st_size > 10_000
 
 

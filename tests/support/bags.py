@@ -1,10 +1,13 @@
 """ROS 2 bags for tests, written by rosbags: a drive over a TinyWorld with a camera, its calibration and a receiver."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from mcap.writer import CompressionType, IndexType
+from mcap.writer import Writer as McapWriter
 from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
@@ -85,6 +88,19 @@ def camera_info(width: int, height: int, focal: float, k1: float = 0.0) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A message of which only the first bytes were stored."""
+
+    whole: Any
+    size: int
+
+
+def cdr(each: Any) -> bytes:
+    """A message as it is stored."""
+    return bytes(TYPES.serialize_cdr(each, each.__msgtype__))
+
+
 def write_bag(
     path: Path,
     messages: Sequence[tuple[str, Any]],
@@ -100,13 +116,31 @@ def write_bag(
         with_writer.set_compression(mode, CompressionFormat.ZSTD)
     with with_writer as writer:
         connections = {}
-        for topic, each in messages:
+        for topic, stored in messages:
+            each = stored.whole if isinstance(stored, Cut) else stored
+            size = stored.size if isinstance(stored, Cut) else None
             kind = each.__msgtype__
             if topic not in connections:
                 connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
             stamp = each.header.stamp
             recorded = (stamp.sec + 1) * 10**9 + stamp.nanosec
-            writer.write(connections[topic], recorded, bytes(TYPES.serialize_cdr(each, kind)))
+            writer.write(connections[topic], recorded, cdr(each)[:size])
+    return path
+
+
+def write_chunks(path: Path, images: Sequence[tuple[float, bytes]], size: int, *, index: bool = True) -> Path:
+    """An MCAP file of images, (seconds, message), as mcap's own writer writes it, with checksums: a chunk ends with the
+    message that makes it larger than `size` bytes.
+    """
+    indexes = IndexType.ALL if index else IndexType.NONE
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, size, CompressionType.NONE, indexes)
+        writer.start()
+        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
+        channel = writer.register_channel(CAMERA, "cdr", schema)
+        for seconds, data in images:
+            writer.add_message(channel, int(seconds * 10**9), data, int(seconds * 10**9))
+        writer.finish()  # type: ignore[no-untyped-call]
     return path
 
 

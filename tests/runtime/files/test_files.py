@@ -181,6 +181,17 @@ def test_a_growing_file_ends_with_a_whole_record_where_the_disk_is_full(tmp_path
         GrowingFile(path)
 
 
+def test_a_growing_file_without_a_record_is_not_there_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "records.txt"
+    GrowingFile(path).close()
+    assert not path.exists()
+    file = GrowingFile(path)
+    path.unlink()
+    path.write_bytes(b"")
+    file.close()
+    assert path.exists()  # it is another's
+
+
 def test_a_temporary_file_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"mine")
     with new_file(tmp_path / "rows.npy") as temporary:

@@ -73,6 +73,15 @@ def test_altitudes_belong_to_files_for_every_way_to_write_a_path(
     assert [frame.altitude for frame in map(altitudes.of, [Frame(way, None) for way in ways])] == [80.5] * 4
 
 
+def test_an_altitude_may_be_stated_twice_and_a_path_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    table = tmp_path / "frames.csv"
+    table.write_text("file,altitude\na.png,80\na.png,80\ncircle/a.png,7\n")
+    altitudes = read_altitudes(table)
+    frames = [Frame(str(tmp_path / name), None) for name in ("a.png", "circle/a.png", "circle/b.png", "a\0.png")]
+    assert [altitudes.of(frame).altitude for frame in frames] == [80, 7, None, None]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -82,6 +91,9 @@ def test_altitudes_belong_to_files_for_every_way_to_write_a_path(
         ("file,altitude\na.png,high\n", "line 2: the altitude is 'high'"),
         ("file,altitude\na.png\n", "line 2: 1 values"),
         ("file,altitude\na.png,inf\n", "above 0"),
+        ("file,altitude\na.png,1e300\n", "line 2: the altitude is '1e300'.*at most 20,000"),
+        ("file,altitude\na.png,80\nb.png,7\n./a.png,90\n", "line 4: ./a.png has another altitude in a line before"),
+        ("file,altitude\na\0.png,80\n", "line 2"),
     ],
 )
 def test_altitudes_that_cannot_be_are_refused(text: str, message: str, tmp_path: Path) -> None:

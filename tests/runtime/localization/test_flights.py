@@ -83,9 +83,15 @@ def test_answers_stand_beside_recorded_positions(
 def test_a_radius_about_recorded_positions_is_a_prior(
     asked: tuple[object, ...], video: Path, cli: Callable[..., Outcome]
 ) -> None:
-    """Only one tile lies within 30 m; without a recorded position all are searched."""
-    answers = answers_of(cli(*asked, "--flight", video.with_suffix(".SRT"), "--near", "flight,30", "--json"))
-    assert [len(answer["candidates"]) for answer in answers] == [1, 1, 1, 1, 1, 1, 5, 1]  # type: ignore[arg-type]
+    """Only one tile lies within 30 m. The seventh frame has no recorded position."""
+    prior = (*asked, "--flight", video.with_suffix(".SRT"), "--near", "flight,30", "--json")
+    stopped = cli(*prior)
+    assert (stopped.code, len(stopped.out.splitlines())) == (2, 6)
+    assert f"{video}#6: no position is recorded of it" in stopped.err
+    left = cli(*prior, "--on-error", "skip")
+    answers = answers_of(left)
+    assert left.err.count("Left out:") == 1
+    assert [len(answer["candidates"]) for answer in answers] == [1] * 7  # type: ignore[arg-type]
     assert "has no calibration for a prior of 30 m" in str(answers[0]["uncalibrated"])
 
 
@@ -141,6 +147,9 @@ def test_photographs_have_tags_of_their_own(tiny: TinyWorld, cli: Callable[..., 
     (answer,) = answers_of(cli(*command, "--flight", "exif", "--near", "flight,30"))
     assert [candidate["tile"] for candidate in answer["candidates"]] == ["005.png"]  # type: ignore[attr-defined]
     assert answer["recorded"]["height"]["origin"] == "XMP RelativeAltitude"  # type: ignore[index]
+    bare = tiny.photograph(tmp_path / "bare.png", 5)
+    stopped = cli(*command[:1], bare, *command[2:], "--flight", "exif", "--near", "flight,30")
+    assert (stopped.code, f"{bare}: no position is recorded of it" in stopped.err) == (2, True)
 
 
 @pytest.fixture(scope="module")

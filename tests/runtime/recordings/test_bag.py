@@ -11,18 +11,23 @@ from bags import (
     CAMERA,
     GNSS,
     INFO,
+    Cut,
     camera_info,
+    cdr,
     compressed,
     header,
     image,
     message,
     nav_sat_fix,
     write_bag,
+    write_chunks,
 )
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import decode_frame
 from geodtr.runtime.recordings.bag import Recording
+from geodtr.runtime.recordings.receiver import Prior
 
 Storage = Literal["mcap", "sqlite3"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
@@ -108,16 +113,16 @@ def test_a_calibration_and_a_track_are_read_from_their_topics(tmp_path: Path) ->
     recording = Recording(written(tmp_path, [(INFO, camera_info(8, 6, 5.0)), *fixes, lost, late]))
     camera = recording.camera(INFO)
     assert (camera.width, camera.height, camera.matrix, camera.lens) == (8, 6, (5.0, 5.0, 4.0, 3.0), "pinhole")
-    track = recording.track(GNSS)
+    track = recording.track(GNSS, pytest.fail)
     assert track.at(BEGAN + 1.0) == (11, 179.6)
     assert track.at(BEGAN + 0.5) == pytest.approx((10.5, 179.55))
     assert [track.at(BEGAN + seconds) for seconds in (-1, 30, 90)] == [None] * 3
-    assert (track.before(BEGAN - 1), track.before(BEGAN + 30)) == (None, (12, 179.7))
+    assert (track.before(BEGAN - 1), track.before(BEGAN + 30)) == (None, (12, 179.7, 28))
 
 
 def test_a_track_over_the_180th_meridian_goes_the_short_way(tmp_path: Path) -> None:
     fixes = [(GNSS, nav_sat_fix(0, lon, BEGAN + number)) for number, lon in enumerate((179.9, -179.9))]
-    lat, lon = Recording(written(tmp_path, fixes)).track(GNSS).at(BEGAN + 0.25) or (0, 0)
+    lat, lon = Recording(written(tmp_path, fixes)).track(GNSS, pytest.fail).at(BEGAN + 0.25) or (0, 0)
     assert (lat, lon) == pytest.approx((0, 179.95))
 
 
@@ -132,7 +137,7 @@ def test_wrong_topics_are_answered_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needed: sensor_msgs/msg/CameraInfo"):
         recording.camera(CAMERA)
     with pytest.raises(ConfigError, match="no position"):
-        recording.track(GNSS)
+        recording.track(GNSS, pytest.fail)
 
 
 def test_a_camera_that_was_not_calibrated_is_refused(tmp_path: Path) -> None:
@@ -177,6 +182,105 @@ def test_a_file_that_breaks_off_gives_what_came_before(tmp_path: Path, share: fl
     assert all(isinstance(frame.image, np.ndarray) for frame in whole)
     with pytest.raises(ImageError, match="truncated or corrupt"):
         decode_frame(last)
+
+
+def split(tmp_path: Path, parts: list[list[tuple[str, Any]]], storage: Storage = "mcap", **how: Any) -> Path:
+    """A folder with a file for each of the lists of messages."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for number, messages in enumerate(parts):
+        (file,) = write_bag(tmp_path / f"part{number}", messages, storage, **how).glob("part*.*")
+        shutil.move(file, folder / f"split_{number}{file.suffix}")
+    return folder
+
+
+def seconds_of(recording: Recording) -> list[float | str]:
+    """For each frame when it was taken, or why it cannot be read."""
+    frames = recording.frames(CAMERA).frames
+    return [str(each.image) if isinstance(each.image, ImageError) else (each.time or 0) - BEGAN for each in frames]
+
+
+@pytest.mark.parametrize(("storage", "cut"), [("mcap", 0.5), ("mcap", 0.0), ("sqlite3", 0.5)])
+def test_a_damaged_file_of_a_split_bag_costs_no_other_file_a_frame(
+    tmp_path: Path, storage: Storage, cut: float
+) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)  # chunks of 1 MB
+    first, second = ([(CAMERA, image(large, BEGAN + at + number)) for number in range(20)] for at in (0, 20))
+    folder = split(tmp_path, [first, second], storage, zipped="storage" if storage == "mcap" else None)
+    (damaged,) = folder.glob("split_0.*")
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: int(cut * len(content))])
+    seen = seconds_of(Recording(folder))
+    assert [second for second in seen if second in range(20, 40)] == list(range(20, 40))
+    (why,) = (each for each in seen if isinstance(each, str))
+    assert str(damaged) in why
+    damaged.with_name(damaged.name.replace("0", "1")).write_bytes(b"")
+    if cut == 0:
+        with pytest.raises(DataError, match="split_0"):
+            Recording(folder)
+
+
+def test_one_damaged_chunk_costs_its_own_messages(tmp_path: Path) -> None:
+    """Written with checksums, as rosbag2 does not by default."""
+    raws = [cdr(image(PIXELS, BEGAN + second)) for second in range(6)]
+    path = write_chunks(tmp_path / "drive.mcap", [(BEGAN + second, raws[second]) for second in range(6)], 0)
+    content = bytearray(path.read_bytes())
+    content[content.index(raws[2]) + len(raws[2]) - 1] ^= 255
+    path.write_bytes(content)
+    seen = seconds_of(Recording(path))
+    assert [seen[index] for index in (0, 1, 3, 4, 5)] == [0, 1, 3, 4, 5]
+    assert f"the chunk with the messages from {BEGAN + 2:.3f} to {BEGAN + 2:.3f} s" in str(seen[2])
+
+
+def test_frames_of_overlapping_files_and_chunks_come_in_time(tmp_path: Path) -> None:
+    odd, even = ([(CAMERA, image(PIXELS, BEGAN + number)) for number in range(start, 8, 2)] for start in (1, 0))
+    assert seconds_of(Recording(split(tmp_path, [odd, even]))) == list(range(8))
+    raws = [(BEGAN + second, cdr(image(PIXELS, BEGAN + second))) for second in range(8)]
+    pairs = [*raws[4:], raws[3], raws[0], *raws[1:3]]
+    size = int(1.8 * len(raws[0][1]))
+    assert seconds_of(Recording(write_chunks(tmp_path / "pairs.mcap", pairs, size))) == list(range(8))
+    late = seconds_of(Recording(write_chunks(tmp_path / "bare.mcap", pairs, size, index=False)))
+    assert late[:4] == [4, 5, 6, 7]
+    assert all("mcap sort" in str(why) for why in late[4:])
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_damaged_position_is_named_and_costs_no_other(tmp_path: Path, storage: Storage) -> None:
+    fixes: list[tuple[str, Any]] = [(GNSS, nav_sat_fix(number, 10, BEGAN + number)) for number in range(6)]
+    fixes[2] = (GNSS, Cut(fixes[2][1], 20))
+    fixes[4][1].latitude = 1e300
+    recording, bad = Recording(written(tmp_path, fixes, storage)), list[str]()
+    assert list(recording.track(GNSS, bad.append).lat) == [0, 1, 3, 5]
+    (why,) = bad
+    assert f"{GNSS}: 2 of 6 messages state no position. The first: " in why
+    assert "#2 cannot be decoded as sensor_msgs/msg/NavSatFix" in why
+
+
+def test_a_track_is_read_around_a_damaged_file(tmp_path: Path) -> None:
+    parts: list[list[tuple[str, Any]]] = [[(GNSS, nav_sat_fix(number, 10, BEGAN + number))] for number in range(3)]
+    folder = split(tmp_path, parts)
+    (folder / "split_1.mcap").write_bytes(b"")
+    bad = list[str]()
+    assert list(Recording(folder).track(GNSS, bad.append).lat) == [0, 2]
+    assert len(bad) == 1
+    assert "split_1.mcap is not an MCAP file" in bad[0]
+
+
+def test_a_prior_is_as_old_as_it_may_be_and_no_older(tmp_path: Path) -> None:
+    fixes = [(GNSS, nav_sat_fix(10.0, 20.0, BEGAN + second)) for second in (2, 3)]
+    sent = [(CAMERA, image(PIXELS, BEGAN + second)) for second in range(9)]
+    recording = Recording(written(tmp_path, [*sent, *fixes]))
+    track = recording.track(GNSS, pytest.fail)
+    for age, first, last in ((2.0, 2, 5), (4.5, 2, 7)):
+        frames = list(recording.frames(CAMERA, prior=Prior(track, 100.0, age)).frames)
+        near = [second for second, frame in enumerate(frames) if frame.near == Near(10.0, 20.0, 100.0)]
+        assert near == list(range(first, last + 1))
+        refused = [(second, str(frame.image)) for second, frame in enumerate(frames) if frame.near is None]
+        assert all(("is known before it" if second < 2 else f"than {second - 3}.0 s") in why for second, why in refused)
+        assert all("--on-error skip" in why for _, why in refused)
+    for wrong in (0.0, float("nan")):
+        with pytest.raises(ConfigError, match="above 0"):
+            Prior(track, 100.0, wrong)
 
 
 def test_a_split_bag_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_bag_in_and_a_bag_out(tiny: TinyWorld, tmp_path: Path) -> None:
     eastward = [pose.pose.pose.position.x for pose in poses]
     assert eastward == pytest.approx([SPACING * number for number in range(len(ROWS))], abs=SPACING / 5)
     # The positions can be read from the bag as a receiver's can.
-    track = Recording(copy).track("/0")
+    track = Recording(copy).track("/0", pytest.fail)
     assert track.at(BEGAN + 1.0) == (fixes[1].latitude, fixes[1].longitude)
 
 
