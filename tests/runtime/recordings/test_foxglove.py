@@ -18,9 +18,9 @@ from geodtr.runtime.errors import ConfigError, OutputExists, UserError
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.localization.waypoint import Candidate, Waypoint
 from geodtr.runtime.recordings import foxglove
-from geodtr.runtime.recordings.bag import Track
 from geodtr.runtime.recordings.foxglove import mcap_file
 from geodtr.runtime.recordings.pictures import Pictures
+from geodtr.runtime.recordings.receiver import Track
 from geodtr.runtime.recordings.truth import Truth
 from geodtr.runtime.sources.tile import Tile
 
@@ -35,7 +35,7 @@ def quiet(text: str) -> None:
 
 def test_answers_are_read_back_as_they_were_given(tmp_path: Path) -> None:
     path = tmp_path / "new" / "flight.mcap"
-    track = Track(np.array([1.7e9 - 1, 1.7e9 + 1]), np.array([-30.0, -30.0]), np.array([-15.0, -15.0]))
+    track = Track("/fix", np.array([1.7e9 - 1, 1.7e9 + 1]), np.array([-30.0, -30.0]), np.array([-15.0, -15.0]))
     pixels = np.random.default_rng(0).integers(0, 256, (300, 1280, 3), np.uint8)
     pictures = Pictures()
     frames = pictures.of(Frames(iter([Frame("bad", pixels), Frame("cam#0", pixels)]), 2, "video", endless=False))
