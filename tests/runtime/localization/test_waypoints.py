@@ -210,6 +210,10 @@ def test_nothing_that_exists_is_overwritten_and_nothing_half_written(tmp_path: P
     other = tmp_path / f"other{suffix}"
     with pytest.raises(KeyboardInterrupt), waypoint_file(other, track=False):
         raise KeyboardInterrupt
+    assert not other.exists()
+    with pytest.raises(KeyboardInterrupt), waypoint_file(other, track=False) as write:
+        write(TRACK[0])
+        raise KeyboardInterrupt
     assert other.exists() == (suffix == ".jsonl")
 
 
