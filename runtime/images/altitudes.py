@@ -65,7 +65,7 @@ def _metres(cell: str, where: str) -> float | None:
         metres = float("nan")
     if not 0 < metres <= HIGHEST:
         raise DataError(
-            f"{where}: the altitude is {cell[:40]!r}; needed are metres above the ground, above 0, at most {HIGHEST:,}, "
+            f"{where}: the altitude is {cell[:40]!r}; needed are metres above ground, above 0, at most {HIGHEST:,}; "
             "or nothing where it is unknown."
         )
     return metres
