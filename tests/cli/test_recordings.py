@@ -117,7 +117,7 @@ def test_a_damaged_position_stops_or_is_left_out(tiny: TinyWorld, cli: Callable[
     assert left.code == 0, left.err
     assert left.err.count("Left out:") == 1
     answers = [json.loads(line) for line in left.out.splitlines()]
-    assert [answer["candidates"][0]["place"]["id"] for answer in answers] == [f"{row:03}.png" for row in ROWS]
+    assert [answer["candidates"][0]["tile"] for answer in answers] == [f"{row:03}.png" for row in ROWS]
 
 
 def test_frames_in_an_outage_of_the_receiver_are_bad_frames(
