@@ -167,7 +167,8 @@ def serve(
 ) -> None:
     """Answer images over HTTP, and show a camera, a video or a folder on a map in the browser.
 
-    It runs until Ctrl-C; what was accepted by then is answered. The page asks no other server for anything.
+    It runs until Ctrl-C; what was accepted by then is answered, as far as 30 seconds suffice. A second Ctrl-C ends
+    it at once. The page asks no other server for anything.
     """
     from geodtr.cli.deploy.image_options import camera_model_of
     from geodtr.export.options import from_given
@@ -196,7 +197,10 @@ def serve(
     server = Server(request, warn)
     messages.print(f"Serving on {server.address} (Ctrl-C ends it)", soft_wrap=True)
     server.run()
-    messages.print("Ended; all that was accepted is answered.")
+    if server.unanswered:
+        messages.print(f"Ended; images not answered in time, and refused with 503: {server.unanswered}.")
+    else:
+        messages.print("Ended; all that was accepted is answered.")
 
 
 def _sourced(
@@ -241,19 +245,13 @@ def _sourced(
     name = Path(place).name if known is None else known.name
     if odometry is None:
         return Sourced(name, frames, near=near, again=known is not None)
-    joined = list["Iterable[Frame]"]()
-
-    def later() -> "Iterator[Frame]":
-        yield from joined[0]
-
-    drive = drive_of(odometry, replace(opened, frames=later()), None, None, None)
-    assert drive is not None
 
     def moments(each: "Iterable[Frame]") -> "Iterator[Moment]":
-        joined.append(each)
+        drive = drive_of(odometry, replace(opened, frames=iter(each)), None, None, None)
+        assert drive is not None
         return drive.moments
 
-    return Sourced(name, frames, moments, near)
+    return Sourced(name, frames, moments, near, again=known is not None)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import geodtr
 from geodtr.runtime.errors import ImageError, UserError
@@ -46,12 +46,17 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 _AGAIN = 2
 """Seconds until a gallery that is being replaced is worth another try."""
+_RESTARTED = 10
+"""Seconds until a server that ends may have been started again."""
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "": "text/plain"}
 _A_DAY, _NEVER = "private, max-age=86400", "no-store"
 
 
 class Api:
-    """The endpoints of one server. `report` gets the errors that are the server's own."""
+    """The endpoints of one server. `report` gets the errors that are the server's own.
+
+    `unanswered` is how many accepted images were given up because the server ended.
+    """
 
     def __init__(
         self,
@@ -64,8 +69,10 @@ class Api:
     ) -> None:
         self._current, self._batcher, self._live, self._metrics = current, batcher, live, metrics
         self._options, self._report = options, report
-        self._bodies = Bodies()
+        self._bodies = Bodies(metrics)
         self._pictures = anyio.CapacityLimiter(2)
+        self._requests = set[anyio.CancelScope]()
+        self.unanswered = 0
         self._guard: Guard | None = None
         page = files(__package__) / "page"
         self._page = {
@@ -96,18 +103,32 @@ class Api:
         self._guard = Guard(app, self._options.token)
         return self._guard
 
+    def give_up(self) -> None:
+        """Refuse every request that is not answered yet; from the event loop."""
+        for each in self._requests:
+            each.cancel()
+
     def _route(self, path: str, endpoint: Endpoint, *methods: str) -> Route:
         async def answer(request: Request) -> Response:
-            try:
-                response = await endpoint(request)
-            except HTTPException as error:
-                response = _http_error(request, error)
-            except Exception as error:
-                response = self._refusal(error)
+            response = await self._answer(request, endpoint)
             self._metrics.requests.labels(path, str(response.status_code)).inc()
             return response
 
         return Route(path, answer, methods=methods or ("GET",))
+
+    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
+        scope = anyio.CancelScope()
+        self._requests.add(scope)
+        try:
+            with scope:
+                return await endpoint(request)
+        except HTTPException as error:
+            return _http_error(request, error)
+        except Exception as error:
+            return self._refusal(error)
+        finally:
+            self._requests.discard(scope)
+        return self._refusal(Refused(503, "The server ends, and cannot answer any more.", _RESTARTED))
 
     def _refusal(self, error: Exception) -> Response:
         """The answer to an error; the server's own errors are reported, and name none of its files."""
@@ -140,6 +161,8 @@ class Api:
         search = search_options(request)
         uploads = await self._bodies.images(request, self._options.batch_bytes)
         if len(uploads) > self._options.queue:
+            for upload in uploads:
+                upload.drop()
             raise Refused(413, f"{len(uploads)} images are more than the server accepts, {self._options.queue}.")
         replies = await self._answers(request, self._batcher.submit(uploads, search))
         for reply in replies:
@@ -156,12 +179,16 @@ class Api:
     async def _answers(self, request: Request, futures: Sequence[Future[Reply]]) -> list[Reply | Exception]:
         """What became of each image; all are given up when the client goes away."""
         waiting = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        waiting.add_done_callback(_take_error)
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 raise Refused(400, "The client went away.")
             results = waiting.result()
+        except asyncio.CancelledError:
+            self.unanswered += len(futures)
+            raise
         finally:
             gone.cancel()
             waiting.cancel()
@@ -212,9 +239,7 @@ class Api:
 
     async def stream(self, request: Request) -> Response:
         del request
-        events = self._live.subscribe()  # here, so that a refusal has a status
-        headers = {"Cache-Control": _NEVER, "X-Accel-Buffering": "no"}
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return _Events(self._live)
 
     async def frame(self, request: Request) -> Response:
         content = self._live.picture(_number(request, "number"))
@@ -290,6 +315,27 @@ def gallery_reply(use: InUse, problem: str | None) -> GalleryReply:
         ground=ground.drawn,
         problem=problem,
     )
+
+
+class _Events(StreamingResponse):
+    """The live view's events for a viewer, who is let go when the answer ends, or breaks off. Raises Refused."""
+
+    def __init__(self, live: Live) -> None:
+        self._live, self._viewer = live, live.subscribe()
+        headers = {"Cache-Control": _NEVER, "X-Accel-Buffering": "no"}
+        super().__init__(live.events(self._viewer), media_type="text/event-stream", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._live.leave(self._viewer)
+
+
+def _take_error(of: asyncio.Future[Any]) -> None:
+    """Images that were given up are no error to print."""
+    if not of.cancelled():
+        of.exception()
 
 
 async def _disconnected(request: Request) -> None:

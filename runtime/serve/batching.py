@@ -1,7 +1,7 @@
 """Images of many clients, gathered into batches: threads decode, one thread embeds and searches.
 
-The queue is bounded. What was accepted is answered, also while the server ends; what cannot be accepted is refused at
-once. Knows bytes and localizers; knows nothing of HTTP.
+The queue is bounded. What was accepted is answered, unless its future is cancelled; what cannot be accepted is refused
+at once. Knows bytes and localizers; knows nothing of HTTP.
 """
 
 import os
@@ -49,12 +49,18 @@ class SearchOptions:
         return max(self.top, self.heat)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Upload:
-    """An image file's bytes, and what its client calls it."""
+    """An image file's bytes, and what its client calls it; `on_drop` gets the number of bytes that are let go."""
 
     name: str
     content: bytes
+    on_drop: Callable[[int], object]
+
+    def drop(self) -> None:
+        """Let go of the bytes: they are decoded, or nobody wants them any more."""
+        size, self.content = len(self.content), b""
+        self.on_drop(size)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,13 +101,21 @@ class Batcher:
         self._worker = Thread(target=self._work, name="embed", daemon=True)
         self._worker.start()
 
+    @property
+    def accepted(self) -> int:
+        """How many images are accepted and not answered yet."""
+        return self._accepted
+
     def submit(self, uploads: Sequence[Upload], search: SearchOptions) -> list[Future[Reply]]:
         """Accept all of the images, or none of them; each future gives its answer, or raises ImageError.
 
-        Cancelling a future gives up its image. Raises Overloaded.
+        Cancelling a future gives up its image. Each upload is dropped when it is decoded, or not accepted. Raises
+        Overloaded.
         """
         with self._changed:
             if self._closing or self._accepted + len(uploads) > self._queue:
+                for upload in uploads:
+                    upload.drop()
                 raise Overloaded(self._pause())
             use, now = self._in_use(), time.monotonic()
             jobs = [_Job(search, use, now) for _ in uploads]
@@ -153,7 +167,9 @@ class Batcher:
                 decoded = decode_bytes(upload.content, upload.name, self._pixels)
                 self._prepare(job, Frame(upload.name, decoded), decoded)
         except BaseException as error:  # reported to the client
-            failed = error
+            error.__cause__ = error.__context__ = None
+            failed = error.with_traceback(None)  # which would hold the image's bytes and pixels
+        upload.drop()
         job.decoding = time.perf_counter() - start
         with self._changed:
             self._decoding -= 1

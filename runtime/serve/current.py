@@ -14,11 +14,13 @@ from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.gallery.base import Gallery, GalleryInfo
 from geodtr.runtime.gallery.folder.opening import LOCK
+from geodtr.runtime.gallery.folder.table import FILE_NAME as TABLE
 from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, as_location
 from geodtr.runtime.gallery.manifest import FILE_NAME
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.manifest import Manifest
+from geodtr.runtime.manifest.document import FILE_NAME as MANIFEST
 from geodtr.runtime.serve.ground import Ground
 
 LOOK = 1.0
@@ -65,7 +67,7 @@ class InUse:
 class Current:
     """Opens bundle and gallery, and looks every second whether they were replaced.
 
-    `problem` is why the newest ones are not in use; None where they are.
+    `problem` is why the newest ones are not in use; None where they are. `change` describes what came last.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Current:
         self._bundle, self._location = bundle, as_location(gallery)
         self._open_localizer = open_localizer
         self.problem: str | None = None
+        self.change = ""
         self._stamp = self._seen = self._look()
         self._in_use = self._open(None)
         self._stopped = Event()
@@ -91,8 +94,11 @@ class Current:
 
         def look() -> None:
             while not self._stopped.wait(LOOK):
-                if self.look():
-                    on_change(self)
+                try:
+                    if self.look():
+                        on_change(self)
+                except Exception as error:  # a bug must not end the looks
+                    self.problem = f"A look at the gallery failed ({_named(error)})."
 
         self._thread = Thread(target=look, name="gallery", daemon=True)
         self._thread.start()
@@ -102,12 +108,29 @@ class Current:
         seen, self._seen = self._seen, self._look()
         if self._seen == self._stamp or self._seen != seen:
             return False  # nothing new, or still being copied
+        changed = {Path(entry[0]) for entry in self._stamp ^ self._seen}
         self._stamp = self._seen
         try:
             self._in_use, self.problem = self._open(self._in_use), None
-        except UserError as error:
-            self.problem = f"{error} Still in use: the gallery from before."
+            self.change = self._described(changed)
+        except Exception as error:
+            why = str(error) if isinstance(error, UserError) else f"The newer gallery failed ({_named(error)})."
+            self.problem = f"{why} Still in use: the gallery from before."
         return True
+
+    def _described(self, changed: set[Path]) -> str:
+        assert isinstance(self._location, FolderLocation)
+        replaced = list[str]()
+        of_gallery = {path.name for path in changed if path.parent == self._location.path}
+        if any(name == FILE_NAME or name.startswith(TABLE) for name in of_gallery):
+            replaced.append(f"The gallery was replaced: {self._in_use.info.references} tiles.")
+        if self._bundle / MANIFEST in changed:
+            replaced.append("The bundle was replaced.")
+        if replaced:
+            return " ".join(replaced)
+        whose = {self._bundle: "bundle", self._location.path: "gallery"}
+        names = ", ".join(sorted(f"{path.name} of the {whose.get(path.parent, 'server')}" for path in changed))
+        return f"Bundle and gallery were opened again, because of {names}."
 
     def close(self) -> None:
         self._stopped.set()
@@ -161,3 +184,7 @@ class Current:
             except OSError as error:
                 entries.add((str(folder), error.errno or 0, 0, 0))
         return frozenset(entries)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

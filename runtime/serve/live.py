@@ -30,7 +30,7 @@ _PICTURE = 640
 _AGAIN = 10
 
 
-class _Viewer:
+class Viewer:
     """A box of events, filled by any thread and emptied by the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, first: list[bytes]) -> None:
@@ -73,7 +73,7 @@ class Live:
         self.top = top
         self._metrics = metrics
         self._lock = Lock()
-        self._viewers = set[_Viewer]()
+        self._viewers = set[Viewer]()
         self._ended = False
         self._source = SourceReply("", "none", None)
         self._last: bytes | None = None
@@ -118,12 +118,31 @@ class Live:
         with self._lock:
             return self._pictures.get(number)
 
-    def subscribe(self) -> AsyncGenerator[bytes, None]:
-        """The events from now on, after what a newcomer needs. Raises Refused."""
+    def subscribe(self) -> Viewer:
+        """A viewer, from the event loop. It gets what a newcomer needs and what happens from now on, until `leave`.
+        Raises Refused.
+        """
         with self._lock:
             if self._ended or len(self._viewers) >= _VIEWERS:
                 raise Refused(503, f"{_VIEWERS} clients watch already, or the server ends.", _AGAIN)
-        return self._events()
+            first = [_event("source", self._source), _event("trail", TrailEvent(list(self._trail)))]
+            if self._last is not None:
+                first.append(self._last)
+            viewer = Viewer(asyncio.get_running_loop(), first)
+            self._viewers.add(viewer)
+            self._metrics.viewers.set(len(self._viewers))
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        with self._lock:
+            self._viewers.discard(viewer)
+            self._metrics.viewers.set(len(self._viewers))
+
+    async def events(self, viewer: Viewer) -> AsyncGenerator[bytes, None]:
+        """What the viewer gets, as server-sent events."""
+        while not self._ended:
+            for event in await viewer.take():
+                yield event
 
     def end(self) -> None:
         """Let go of all viewers; the server ends."""
@@ -132,23 +151,6 @@ class Live:
             viewers = list(self._viewers)
         for viewer in viewers:
             viewer.wake()
-
-    async def _events(self) -> AsyncGenerator[bytes, None]:
-        with self._lock:
-            first = [_event("source", self._source), _event("trail", TrailEvent(list(self._trail)))]
-            if self._last is not None:
-                first.append(self._last)
-            viewer = _Viewer(asyncio.get_running_loop(), first)
-            self._viewers.add(viewer)
-        self._metrics.viewers.set(len(self._viewers))
-        try:
-            while not self._ended:
-                for event in await viewer.take():
-                    yield event
-        finally:
-            with self._lock:
-                self._viewers.discard(viewer)
-            self._metrics.viewers.set(len(self._viewers))
 
     def _publish(self, event: bytes) -> None:
         with self._lock:

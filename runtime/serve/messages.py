@@ -1,5 +1,8 @@
 """What comes in and goes out over HTTP: parameters and bodies, read within limits, and answers as JSON."""
 
+from collections.abc import Awaitable, Callable
+from io import BytesIO
+from threading import Lock
 from typing import Any
 
 import anyio
@@ -10,7 +13,9 @@ from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.serve.batching import SearchOptions, Upload
-from geodtr.runtime.serve.forms import FormError, files_of
+from geodtr.runtime.serve.forms import FormError, FormReader
+from geodtr.runtime.serve.metrics import Metrics
+from geodtr.runtime.serve.options import ROOM
 
 BODY_SECONDS = 60.0
 """Longest time that a body may take to come."""
@@ -18,8 +23,6 @@ MOST_IN_BATCH = 64
 MOST_TOP = 100
 MOST_HEAT = 1000
 MOST_RADIUS = 2e7
-_ROOM = 512_000_000
-"""Bytes of bodies that are being received, of all clients together; each has its own limit as well."""
 _FORM = 4096
 ONE_IMAGE = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
 MULTIPART = "multipart/form-data"
@@ -71,11 +74,51 @@ def _near(text: str) -> Near:
     raise Refused(400, f"near is {text[:80]!r}; needed are degrees, degrees and metres: -30.01,-15.02,500")
 
 
+class _Room:
+    """Counts the bytes of all clients' images, from the first that is received until the image is decoded."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._lock, self._held, self._metrics = Lock(), 0, metrics
+
+    def take(self, size: int) -> None:
+        with self._lock:
+            if self._held + size > ROOM:
+                raise Refused(503, "The server holds as many bytes of images as it can. Try again in 2 s.", 2)
+            self._held += size
+            self._metrics.held.set(self._held)
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
+            self._metrics.held.set(self._held)
+
+
+class _Hold:
+    """The room of one body while it comes. What no upload has taken over is given back at the end."""
+
+    def __init__(self, room: _Room) -> None:
+        self._room, self._size = room, 0
+
+    def take(self, size: int) -> None:
+        self._room.take(size)
+        self._size += size
+
+    def upload(self, name: str, content: bytes) -> Upload:
+        self._size -= len(content)
+        return Upload(name, content, self._room.give)
+
+    def __enter__(self) -> "_Hold":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give(self._size)
+
+
 class Bodies:
     """Receives bodies within limits: of one, of all together, and of time."""
 
-    def __init__(self) -> None:
-        self._held = 0
+    def __init__(self, metrics: Metrics) -> None:
+        self._room = _Room(metrics)
 
     async def image(self, request: Request, limit: int) -> Upload:
         """The one image of a request, as its body or as the one file of a form. Raises Refused."""
@@ -85,53 +128,67 @@ class Bodies:
             return uploads[0]
         if kind not in ONE_IMAGE:
             raise Refused(415, f"A body of {kind!r} is none of {', '.join(ONE_IMAGE)} or {MULTIPART}.")
-        content = await self._receive(request, limit)
-        if not content:
-            raise Refused(422, "The body is empty. Send an image.")
-        return Upload("image", content)
+        with _Hold(self._room) as hold:
+            content = await self._whole(request, limit, hold)
+            if not content:
+                raise Refused(422, "The body is empty. Send an image.")
+            return hold.upload("image", content)
 
     async def images(self, request: Request, limit: int, most: int = MOST_IN_BATCH) -> list[Upload]:
         """The files of a form, none of which touches the disk. Raises Refused."""
         kind = _kind(request)
         if kind != MULTIPART:
             raise Refused(415, f"A body of {kind!r} is no form of files: {MULTIPART} is needed.")
-        content = await self._receive(request, limit)
-        try:
-            uploads = await files_of(content, request.headers["content-type"], most)
-        except FormError as error:
-            raise Refused(400, f"The form cannot be read. {error}; up to {most} files are allowed.") from None
-        if not uploads:
-            raise Refused(422, "The form holds no file. Add an image: curl -F image=@street.jpg")
-        return uploads
+        with _Hold(self._room) as hold:
+            try:
+                form = FormReader(request.headers["content-type"], most)
+                await self._receive(request, limit, hold, form.write)
+                files = form.files()
+            except FormError as error:
+                raise Refused(400, f"The form cannot be read. {error}; up to {most} files are allowed.") from None
+            if not files:
+                raise Refused(422, "The form holds no file. Add an image: curl -F image=@street.jpg")
+            return [hold.upload(name, content) for name, content in files]
 
     async def form(self, request: Request) -> bytes:
         """The few bytes of a login form. Raises Refused."""
         if _kind(request) != "application/x-www-form-urlencoded":
             raise Refused(415, "A login is a form: application/x-www-form-urlencoded.")
-        return await self._receive(request, _FORM)
+        with _Hold(self._room) as hold:
+            return await self._whole(request, _FORM, hold)
 
-    async def _receive(self, request: Request, limit: int) -> bytes:
+    async def _whole(self, request: Request, limit: int, hold: _Hold) -> bytes:
+        content = BytesIO()  # which neither growing nor reading copies
+
+        async def keep(block: bytes) -> None:
+            content.write(block)
+
+        await self._receive(request, limit, hold, keep)
+        return content.getvalue()
+
+    async def _receive(
+        self, request: Request, limit: int, hold: _Hold, keep: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """Give `keep` each block of a body, for which there is room. Raises Refused."""
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":
+            raise Refused(415, f"A body with Content-Encoding {encoding[:40]!r} is not read. Send the file as it is.")
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
-        held, blocks = 0, list[bytes]()
+        received = 0
         try:
             with anyio.fail_after(BODY_SECONDS):
                 async for block in request.stream():
-                    held += len(block)
-                    self._held += len(block)
-                    if held > limit:
+                    received += len(block)
+                    if received > limit:
                         raise _too_large(limit)
-                    if self._held > _ROOM:
-                        raise Refused(503, "The server receives as much as it can hold. Try again in 2 s.", 2)
-                    blocks.append(block)
+                    hold.take(len(block))
+                    await keep(block)
         except TimeoutError:
             raise Refused(408, f"The body did not come within {BODY_SECONDS:g} s.") from None
         except ClientDisconnect:
             raise Refused(400, "The client went away.") from None
-        finally:
-            self._held -= held
-        return b"".join(blocks)
 
 
 def _kind(request: Request) -> str:
@@ -139,4 +196,4 @@ def _kind(request: Request) -> str:
 
 
 def _too_large(limit: int) -> Refused:
-    return Refused(413, f"The body has more than {limit:,} bytes, which the server's --max-megabytes allows.")
+    return Refused(413, f"The body has more than {limit:,} bytes, the most that the server takes (--max-megabytes).")

@@ -23,6 +23,7 @@ class Metrics:
             "geodtr_stage_seconds", "Time of an image in each stage.", ("stage",), buckets=_SECONDS, registry=registry
         )
         self.accepted = Gauge("geodtr_accepted_images", "Accepted and not yet answered.", registry=registry)
+        self.held = Gauge("geodtr_held_bytes", "Bytes of images, received and not yet decoded.", registry=registry)
         self.frames = Counter("geodtr_frames", "Frames of the live view, by state.", ("state",), registry=registry)
         self.viewers = Gauge("geodtr_viewers", "Clients that watch the live view.", registry=registry)
         self.gallery = Gauge("geodtr_gallery_number", "Rises with each gallery.", registry=registry)

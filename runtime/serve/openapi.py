@@ -34,7 +34,7 @@ _ERRORS = {
     404: "There is no such thing, or no longer.",
     408: "The body took too long.",
     413: "The body is too large.",
-    415: "The body is of another type.",
+    415: "The body is of another type, or encoded.",
     421: "The server was asked under a name that is not this machine's, without a token.",
     422: "The image cannot be decoded, or is none.",
     500: "The server failed; its output has the reason.",

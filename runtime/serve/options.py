@@ -1,5 +1,6 @@
 """What a server is asked to be: where it listens, who may ask, and how much at once."""
 
+import errno
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import readable
 from geodtr.runtime.files.documents import read_document
 
+ROOM = 512_000_000
+"""Bytes of images that are received and not yet decoded, of all clients together."""
 SHORTEST_TOKEN = 16
 _LONGEST_TOKEN = 512
 
@@ -29,7 +32,7 @@ class ServeOptions:
     queue
         Most images that are accepted and not yet answered.
     max_megabytes, max_megapixels
-        Of one image. A batch has up to four times as many bytes.
+        Of one image. A batch has up to four times as many bytes, and at most ROOM.
     """
 
     host: str = "127.0.0.1"
@@ -54,7 +57,7 @@ class ServeOptions:
 
     @property
     def batch_bytes(self) -> int:
-        return 4 * self.image_bytes
+        return min(4 * self.image_bytes, ROOM)
 
     @property
     def pixels(self) -> int:
@@ -72,10 +75,17 @@ def is_loopback(host: str) -> bool:
 @readable(ConfigError)
 def read_token(path: Path) -> str:
     """The token in a file. Raises ConfigError when it is none."""
-    token = read_document(path, _LONGEST_TOKEN).decode("ascii", "replace").strip()
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+    try:
+        content = read_document(path, _LONGEST_TOKEN + len("\r\n"))
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        content = b""  # as wrong as no token
+    token = content.decode("ascii", "replace").strip()
+    fits = SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN
+    if not fits or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            f"{path} holds no token: needed is one line of at least {SHORTEST_TOKEN} ASCII characters without spaces. "
-            f"To make one: openssl rand -hex 24 > {path}"
+            f"{path} holds no token: needed is one line of {SHORTEST_TOKEN} to {_LONGEST_TOKEN} ASCII characters, "
+            f"without spaces. To make one: openssl rand -hex 24 > {path}"
         )
     return token

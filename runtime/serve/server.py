@@ -7,6 +7,7 @@ serve(Path("bundle"), "gallery", ServeOptions())
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import threading
@@ -15,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -37,8 +39,10 @@ WARNING = Intake(mismatch="warn")
 """An image that the model was not made for is answered, with a warning."""
 HEAD_SECONDS = 10.0
 """Longest time that the head of a request may take to come."""
-_FINISHING = 30
-"""Seconds that clients have to take their answers when the server ends."""
+_FINISHING = 30.0
+"""Seconds that the server answers on when it ends; what is not answered then is refused."""
+_LEAVING = 3.0
+"""Seconds that clients have after that to take what was sent."""
 _CONNECTIONS = 800
 """A process usually may have 1024 files open."""
 _FULL = (
@@ -100,7 +104,8 @@ class Request:
 class Server(uvicorn.Server):
     """A server that is opened and not yet running; `address` is where it listens.
 
-    `run` returns when `stop` was called, or a signal came: what was accepted is answered then.
+    `run` returns when `stop` was called, or a signal came, and what was accepted is answered or, after _FINISHING
+    seconds, refused; `unanswered` is how many images were. A second signal ends the process at once.
     """
 
     def __init__(self, request: Request, report: Callable[[str], object]) -> None:
@@ -108,12 +113,13 @@ class Server(uvicorn.Server):
         a gallery raises, and ConfigError where the port is taken.
         """
         options = request.options
+        self._report, self._ending = report, False
         with ExitStack() as closes:
             self._socket = closes.enter_context(_listen(options.host, options.port))
             opened = partial(Localizer, options=request.engine, headings=request.headings, intake=request.intake)
             current = closes.enter_context(Current(request.bundle, request.gallery, opened))
             self.current, self.metrics = current, Metrics()
-            batcher = closes.enter_context(
+            self._batcher = batcher = closes.enter_context(
                 Batcher(
                     current,
                     self.metrics,
@@ -127,10 +133,10 @@ class Server(uvicorn.Server):
             closes.callback(self.live.end)
             if request.sourced is not None:
                 source = closes.enter_context(Source(request.sourced, current, batcher, self.live, report))
-            api = Api(current, batcher, self.live, self.metrics, options, report)
+            self._api = api = Api(current, batcher, self.live, self.metrics, options, report)
 
             def tell(changed: Current) -> None:
-                report(changed.problem or f"The gallery was replaced: {changed().info.references} tiles.")
+                report(changed.problem or changed.change)
                 self.live.tell("gallery", gallery_reply(changed(), changed.problem))
 
             current.watch(tell)
@@ -144,7 +150,6 @@ class Server(uvicorn.Server):
                     log_level="error",  # what strangers send is not worth a line
                     access_log=False,
                     server_header=False,
-                    timeout_graceful_shutdown=_FINISHING,
                 )
             )
             if request.sourced is not None:
@@ -154,26 +159,59 @@ class Server(uvicorn.Server):
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def stop(self) -> None:
-        """End soon; from any thread."""
+        """End soon; from any thread, or a handler of signals."""
         self.should_exit = True
-        self.live.end()  # viewers would otherwise keep it waiting
+
+    @property
+    def unanswered(self) -> int:
+        return self._api.unanswered
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        with self._closes:
+        with self._signals(), self._closes:
             super().run(sockets or [self._socket])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.live.end()  # viewers would otherwise keep it waiting
+        later = asyncio.get_running_loop().call_later
+        timers = [later(_FINISHING, self._api.give_up), later(_FINISHING + _LEAVING, self._let_go)]
+        try:
+            await super().shutdown(sockets)
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _let_go(self) -> None:
+        """Close the connections of clients that do not take their answers."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal ends the server in peace. Unlike uvicorn's own, it is not raised again afterwards."""
+        """Nothing: `run` has them, because closing takes time as well."""
+        yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._signalled) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if not self._ending:
+            self._ending = True
+            self.stop()
+            return
+        left = self.unanswered or self._batcher.accepted
+        try:
+            self._report(f"Ended at once; accepted images that are not answered: {left}.")
+        finally:
+            os._exit(128 + number)  # an engine at work cannot be interrupted, and nothing here is half-written
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -41,8 +41,9 @@ OpenFrames = Callable[[Event], Iterable[Frame]]
 class Sourced:
     """A source: `name` for people, `frames` opens it until an event is set.
 
-    `moments` joins the frames with odometry, for a track. `again`: open it again after it was lost. `skip`: a frame
-    that cannot be read is left out, where it otherwise ends the source.
+    `moments` joins the frames with odometry, for a track; it is called once, and gets the frames of a source that is
+    opened again as well. `again`: open it again after it was lost, while there is odometry. `skip`: a frame that cannot
+    be read is left out, where it otherwise ends the source.
     """
 
     name: str
@@ -103,8 +104,12 @@ class Source:
     ) -> None:
         self._sourced, self._live, self._report = sourced, live, report
         self._served = _Served(current, batcher, live)
+        self._frames: Iterator[Frame] = iter(())  # of the source as it was opened last
+        self._moments: Iterator[Moment] | None = None
+        self._over = False
         if sourced.moments is not None:
             self._served.require_positions("a track")
+            self._moments = self._joined(sourced.moments(self._all_frames()))
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="source", daemon=True)
 
@@ -137,30 +142,40 @@ class Source:
                 message, lost = f"{name} failed ({type(error).__name__}: {error}).", True
             if self._stopped.is_set():
                 return
+            again = self._sourced.again and not self._over
             self._live.tell_source(name, "lost" if lost else "ended", message)
             if message != last:
-                self._report(f"{message} It is tried again every {AGAIN:g} s." if self._sourced.again else message)
+                self._report(f"{message} It is tried again every {AGAIN:g} s." if again else message)
                 last = message
-            if not self._sourced.again or self._stopped.wait(AGAIN):
+            if not again or self._stopped.wait(AGAIN):
                 return
 
     def _play(self) -> None:
         sourced = self._sourced
-        frames = self._opened(sourced.frames(self._stopped))
-        if sourced.moments is None:
-            for frame in frames:
+        self._frames = self._opened(sourced.frames(self._stopped))
+        if self._moments is None:
+            for frame in self._frames:
                 try:
                     self._show(self._served.locate(frame, near=sourced.near).waypoint, located=True)
                 except (ImageError, Replacing) as error:
                     self._leave_out(frame, error)
             return
-        moments = sourced.moments(frames)
         for tracked in track_moments(
-            self._served, moments, TrackOptions(), near=sourced.near, on_error=self._leave_out
+            self._served, self._moments, TrackOptions(), near=sourced.near, on_error=self._leave_out
         ):
             self._show(tracked.waypoint, located=tracked.located is not None)
             if self._stopped.is_set():
                 return
+
+    def _all_frames(self) -> Iterator[Frame]:
+        while (frame := next(self._frames, None)) is not None:
+            yield frame
+
+    def _joined(self, moments: Iterator[Moment]) -> Iterator[Moment]:
+        try:
+            yield from moments
+        finally:
+            self._over = True
 
     def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         running = False

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -55,6 +56,53 @@ def test_a_video_is_shown_as_a_track_until_a_signal_ends_it(tiny: TinyWorld, tmp
         process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     assert process.stderr.read() == "Ended; all that was accepted is answered.\n"
+
+
+_SLOW = """
+import sys, threading
+from geodtr import Localizer
+from geodtr.runtime.serve import server
+from geodtr.cli.main import run
+
+def embed(self, prepared):
+    print("embedding", file=sys.stderr, flush=True)
+    threading.Event().wait(float(sys.argv[1]))
+    raise RuntimeError
+
+Localizer.embed, server._FINISHING = embed, 0.3
+run(sys.argv[2:])
+"""
+"""The command with an engine that takes as long as its first argument states."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "signals", "code", "last"),
+    [
+        ("2", 1, 0, "Ended; images not answered in time, and refused with 503: 1.\n"),
+        ("600", 2, 130, "Warning: Ended at once; accepted images that are not answered: 1.\n"),
+    ],
+)
+def test_work_that_takes_too_long_does_not_keep_it_from_ending(
+    tiny: TinyWorld, engine: str, signals: int, code: int, last: str
+) -> None:
+    line = ("serve", "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--port", 0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, engine, *map(str, line)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    with ThreadPoolExecutor() as clients:
+        try:
+            port = int(re.findall(r":(\d+) ", process.stderr.readline())[0])
+            answer = clients.submit(ask, port, "/v1/locate", png(tiny.panorama(7)))
+            assert process.stderr.readline() == "embedding\n"
+            process.send_signal(signal.SIGINT)
+            assert answer.result()[0] == 503
+            if signals == 2:
+                process.send_signal(signal.SIGINT)
+            assert process.wait(30) == code
+        finally:
+            process.kill()
+    assert process.stderr.read() == last
 
 
 def test_the_extra_is_named_where_it_is_missing(

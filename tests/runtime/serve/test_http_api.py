@@ -1,5 +1,8 @@
 """The HTTP API: what a client gets for its images, and what it is refused."""
 
+import asyncio
+import gc
+import gzip
 import json
 import socket
 import time
@@ -18,7 +21,9 @@ from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 
 from geodtr import Localizer, UserError
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.serve import messages, server
+from geodtr.runtime.images.decode import decode_bytes
+from geodtr.runtime.serve import batching, messages, server
+from geodtr.runtime.serve.forms import FormReader
 from geodtr.runtime.serve.options import ServeOptions, read_token
 
 TOKEN = "0123456789abcdef-0123"
@@ -122,6 +127,80 @@ def test_a_body_without_a_length_has_the_same_limit(running: Running) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 413")
 
 
+def test_an_encoded_body_is_refused_in_words(tiny: TinyWorld, running: Running) -> None:
+    packed = gzip.compress(png(tiny.panorama(1)))
+    refused = running.locate(packed, **{"Content-Encoding": "gzip"})
+    assert (refused.status, "'gzip' is not read" in refused.json["error"]) == (415, True)
+    body, headers = form(("a.png", png(tiny.panorama(1))))
+    assert running.ask("/v1/locate/batch", body, headers | {"Content-Encoding": "br"}).status == 415
+    assert running.locate(png(tiny.panorama(1)), **{"Content-Encoding": "identity"}).status == 200
+
+
+def test_a_damaged_form_leaves_no_line_in_the_output(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    body, headers = form(("a.png", b"x"))
+    assert running.ask("/v1/locate", body.replace(b"--edge\r\n", b"--edge\rx"), headers).status == 400
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_form_that_is_slow_to_parse_lets_others_have_their_turn() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def parse() -> None:
+        form = FormReader("multipart/form-data; boundary=x", 1)
+        await form.write(b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n')
+        waiting = asyncio.ensure_future(others())
+        await form.write(b"\r\n--y" * 200_000)
+        waiting.cancel()
+
+    asyncio.run(parse())
+    assert turns >= 1_000_000 // 20_000
+
+
+def test_images_are_received_only_while_there_is_room_for_their_bytes(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held until they are decoded, and given back where they are not."""
+    image, entered, opened = png(tiny.panorama(3)), Event(), Event()
+
+    def slow(*arguments: Any) -> Any:
+        entered.set()
+        assert opened.wait(20)
+        return decode_bytes(*arguments)
+
+    monkeypatch.setattr(batching, "decode_bytes", slow)
+    monkeypatch.setattr(messages, "ROOM", 4 * len(image) - 1)
+    body, headers = form(("a.png", image))
+
+    def held(running: Running, number: int) -> bool:
+        return f"geodtr_held_bytes {float(number)}" in running.ask("/metrics").body.decode()
+
+    with serving(tiny.bundle, tiny.gallery) as running, ThreadPoolExecutor() as clients:
+        accepted = [clients.submit(running.locate, image) for _ in range(2)]
+        accepted.append(clients.submit(running.ask, "/v1/locate", body, headers))
+        until(lambda: held(running, 3 * len(image)))
+        for answer in (running.locate(image), running.ask("/v1/locate/batch", body, headers)):
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+        assert held(running, 3 * len(image)), "no body of those that were refused"
+        opened.set()
+        assert [each.result().status for each in accepted] == [200] * 3
+        assert held(running, 0)
+        assert running.locate(b"no image").status == 422
+        assert running.ask("/v1/locate", *form(("a.png", b"no image"))).status == 422
+        assert running.ask("/v1/locate", body[:-6], headers).status == 400
+        assert running.locate(b"").status == 422
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(b"POST /v1/locate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+            until(lambda: held(running, 3))
+        until(lambda: held(running, 0))
+        assert running.locate(image).status == 200
+
+
 def test_no_upload_touches_the_disk(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def rolled_over(*_: object, **__: object) -> None:
         raise AssertionError("an upload was written to a file")
@@ -220,6 +299,7 @@ def test_overload_is_refused_with_a_time_and_loses_nothing_accepted(
         until(lambda: b"geodtr_accepted_images 3.0" in running.ask("/metrics").body)
         refused = running.locate(png(tiny.panorama(8)))
         assert refused.status == 503
+        assert b"geodtr_held_bytes 0.0" in running.ask("/metrics").body
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
         body, headers = form(*[("a.png", png(tiny.panorama(9)))] * 4)
         assert running.ask("/v1/locate/batch", body, headers).status == 413, "it would never be accepted"
@@ -289,6 +369,52 @@ def test_stopping_answers_what_was_accepted(tiny: TinyWorld, monkeypatch: pytest
             time.sleep(0.3)
             gate.opened.set()
         assert waiting.result().json["candidates"][0]["row"] == 7
+
+
+def test_what_is_not_answered_in_time_when_the_server_ends_is_refused_in_words(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "_FINISHING", 0.3)
+    gate = Gate(monkeypatch)
+    body, headers = form(("a.png", png(tiny.panorama(8))), ("b.png", png(tiny.panorama(9))))
+    with ThreadPoolExecutor() as clients:
+        with serving(tiny.bundle, tiny.gallery, batch_size=1) as running:
+            waiting = [clients.submit(running.locate, png(tiny.panorama(7)))]
+            assert gate.entered.wait(10)
+            waiting.append(clients.submit(running.ask, "/v1/locate/batch", body, headers))
+            until(lambda: b"geodtr_accepted_images 3.0" in running.ask("/metrics").body)
+            half = socket.create_connection(("127.0.0.1", running.port))
+            half.sendall(b"POST /v1/locate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+            time.sleep(0.2)
+            running.server.stop()
+            for each in waiting:
+                answer = each.result()  # the engine is still at work
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+                assert "The server ends" in answer.json["error"]
+            assert half.recv(100).startswith(b"HTTP/1.1 503")
+            half.close()
+            gate.opened.set()
+        assert running.server.unanswered == 3
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records] == []
+    assert running.reports == []
+
+
+def test_a_client_that_takes_no_answer_does_not_keep_the_server_from_ending(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "_FINISHING", 0.2)
+    monkeypatch.setattr(server, "_LEAVING", 0.2)
+    with serving(tiny.bundle, tiny.gallery) as running:
+        viewer = socket.create_connection(("127.0.0.1", running.port))
+        viewer.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert viewer.recv(10)
+        for _ in range(200):  # 20 MB: far more than the sockets hold
+            running.server.live.tell("gallery", {"text": "x" * 100_000})
+            time.sleep(0.002)
+        running.server.stop()
+    viewer.close()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_one_image_that_fails_does_not_fail_the_others(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,10 +488,12 @@ def test_a_server_for_other_machines_needs_a_token(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="--token-file"):
             ServeOptions(host=host)
     file = tmp_path / "token"
-    for wrong in ("", "short", "two words of many letters", "ü" * 20, "x" * 600):
+    for wrong in ("", "short", "two words of many letters", "ü" * 20, "x" * 513, "x" * 600):
         file.write_text(wrong)
-        with pytest.raises(UserError, match="token"):
+        with pytest.raises(UserError, match=r"16 to 512 ASCII characters, without spaces. To make one: openssl rand"):
             read_token(file)
+    file.write_text("x" * 512 + "\r\n")
+    assert len(read_token(file)) == 512
     file.write_text(TOKEN + "\n")
     assert ServeOptions(host="0.0.0.0", token=read_token(file)).token == TOKEN
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,7 +1,10 @@
 """The live view: events of a folder, a video and a lost camera, for viewers that may be slow."""
 
+import asyncio
 import json
+import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -13,10 +16,16 @@ import pytest
 from serving import Running, serving
 from tiny_world import SPACING, TinyWorld, make_world
 
+from geodtr.cli.deploy.serve import _sourced
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import distance
+from geodtr.runtime.images import frames
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.video import Seen
 from geodtr.runtime.serve import live, source
+from geodtr.runtime.serve.live import Live
+from geodtr.runtime.serve.messages import Refused
+from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.source import Sourced, paced, watched
 from geodtr.runtime.tracking.odometry import read_odometry
 from geodtr.runtime.tracking.synchronize import by_time
@@ -111,14 +120,14 @@ def test_a_folder_that_is_gone_is_reported_once_and_read_when_it_is_back(tiny: T
 def test_a_camera_that_is_gone_leaves_the_api_at_work(tiny: TinyWorld) -> None:
     returned = Event()
 
-    def frames(stopped: Event) -> Iterator[Frame]:
+    def taken(stopped: Event) -> Iterator[Frame]:
         del stopped
         yield Frame("camera:0#0", tiny.panorama(5), time.time())
         if returned.is_set():
             yield Frame("camera:0#1", tiny.panorama(6), time.time())
         yield Frame("camera:0", ImageError("camera:0 stopped after 1 frames: unplugged, or lost."), None)
 
-    with serving(tiny.bundle, tiny.gallery, Sourced("camera:0", frames, again=True)) as running:
+    with serving(tiny.bundle, tiny.gallery, Sourced("camera:0", taken, again=True)) as running:
         viewer = Viewer(running)
         assert "unplugged" in viewer.until("source", state="lost")["message"]
         assert running.ask("/v1/state").json["source"]["name"] == "camera:0"
@@ -128,6 +137,43 @@ def test_a_camera_that_is_gone_leaves_the_api_at_work(tiny: TinyWorld) -> None:
     assert sum("unplugged" in line for line in running.reports) == 1
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_camera_with_odometry_is_opened_again_until_the_odometry_ends(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command line asks for it: --camera camera:0 --track -"""
+    times = 0
+
+    def lost_after_a_frame(*_: object) -> Iterator[Seen]:
+        nonlocal times
+        times += 1
+        yield Seen(f"camera:0#{times}", tiny.panorama(5), time.time())
+        yield Seen("camera:0", ImageError("camera:0 stopped: unplugged, or lost."), None)
+
+    monkeypatch.setattr(frames, "read_camera", lost_after_a_frame)
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin, os.fdopen(writing, "w", buffering=1) as rows:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        rows.write("time_s,speed_m_s,yaw_rate_deg_s\n0,0,0\n")
+        sourced = _sourced("camera:0", None, None, Path("-"), 1, None)
+        with serving(tiny.bundle, tiny.gallery, sourced) as running:
+            viewer = Viewer(running)
+            for number in (1, 2, 3):
+                rows.write(f"{number},1,0\n")
+                assert viewer.until("frame", image=f"camera:0#{number}")["state"] == "searching"
+            assert "unplugged" in viewer.until("source", state="lost")["message"]
+            rows.close()
+            viewer.until("source", state="ended")
+            viewer.close()
+            opened = times
+            time.sleep(0.5)
+            assert times == opened
+    assert [line.partition(":0 ")[2] for line in running.reports] == [
+        "stopped: unplugged, or lost. It is tried again every 0.1 s.",
+        "has ended.",
+    ]
+
+
 def test_a_track_goes_from_searching_to_tracking(tiny: TinyWorld, folder: Path) -> None:
     """A drive eastwards along a row of tiles."""
     rows = ["time_s,speed_m_s,yaw_rate_deg_s"] + [f"{step},{SPACING},0" for step in range(9)]
@@ -135,7 +181,7 @@ def test_a_track_goes_from_searching_to_tracking(tiny: TinyWorld, folder: Path) 
     odometry.write_text("\n".join(rows))
     start, seen = 8 * 4, Event()
 
-    def frames(stopped: Event) -> Iterator[Frame]:
+    def driven(stopped: Event) -> Iterator[Frame]:
         del stopped
         assert seen.wait(10)
         for step in range(8):
@@ -144,7 +190,7 @@ def test_a_track_goes_from_searching_to_tracking(tiny: TinyWorld, folder: Path) 
     def moments(each: Iterable[Frame]) -> Any:
         return by_time(each, read_odometry(odometry))
 
-    with serving(tiny.bundle, tiny.gallery, Sourced("drive.mp4", frames, moments)) as running:
+    with serving(tiny.bundle, tiny.gallery, Sourced("drive.mp4", driven, moments)) as running:
         viewer = Viewer(running)
         viewer.until("trail")
         seen.set()
@@ -168,12 +214,12 @@ def taken(viewer: Viewer) -> Iterator[Any]:
 
 def test_a_video_is_played_at_its_own_pace() -> None:
     start = time.monotonic()
-    frames = [Frame(str(number), None, number / 10) for number in range(4)]
-    assert [frame.name for frame in paced(frames, Event())] == ["0", "1", "2", "3"]
+    video = [Frame(str(number), None, number / 10) for number in range(4)]
+    assert [frame.name for frame in paced(video, Event())] == ["0", "1", "2", "3"]
     assert time.monotonic() - start >= 0.3
     stopped = Event()
     stopped.set()
-    assert len(list(paced(frames, stopped))) == 0
+    assert len(list(paced(video, stopped))) == 0
 
 
 def test_a_file_that_is_still_being_written_waits(folder: Path, tiny: TinyWorld) -> None:
@@ -212,3 +258,29 @@ def test_a_slow_viewer_gets_the_newest_and_holds_nobody_up(tiny: TinyWorld, monk
         assert numbers == sorted(numbers)
         slow.close()
         quick.close()
+
+
+def test_viewers_count_from_the_moment_that_they_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_VIEWERS", 2)
+
+    async def come() -> None:
+        view = Live(Metrics())
+        first, _ = view.subscribe(), view.subscribe()  # none has taken an event yet
+        with pytest.raises(Refused):
+            view.subscribe()
+        view.leave(first)
+        view.subscribe()
+
+    asyncio.run(come())
+
+
+def test_a_viewer_that_goes_leaves_its_place_to_others(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_VIEWERS", 1)
+    monkeypatch.setattr(live, "HEARTBEAT", 0.1)
+    with serving(tiny.bundle, tiny.gallery) as running:
+        for _ in range(3):
+            viewer = Viewer(running)
+            viewer.until("trail")
+            viewer.close()
+            while b"geodtr_viewers 0.0" not in running.ask("/metrics").body:
+                time.sleep(0.01)

@@ -2,14 +2,19 @@
 
 import os
 import shutil
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from serving import png, serving
+from serving import Running, png, serving
 from tiny_bundle import write_bundle
 from tiny_world import TinyWorld, make_world
 
 from geodtr import Localizer
+from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.registry import change_gallery
 from geodtr.runtime.serve import current as module
 from geodtr.runtime.serve.current import Current, Replacing
@@ -115,6 +120,85 @@ def test_a_gallery_written_over_in_place_gives_no_answer(tiny: TinyWorld) -> Non
         assert running.locate(image).json["gallery"] == first + 1
 
 
+def test_what_hinders_a_newer_gallery_is_reported_and_the_looks_go_on(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.05)
+    mark = Current._mark
+    error: Exception | None = None
+
+    def failing(current: Current, gallery: Gallery) -> Any:
+        if error is not None:
+            raise error
+        return mark(current, gallery)
+
+    with serving(tiny.bundle, tiny.gallery) as running:
+        monkeypatch.setattr(Current, "_mark", failing)
+        first = running.server.current().number
+        for number, each in enumerate((OSError(5, "Input/output error"), RuntimeError("a bug"))):
+            error = each
+            with change_gallery(tiny.gallery) as writer:
+                writer.remove([f"00{number}.png"])
+            until(partial(reported, running, str(each)))
+            assert running.ask("/healthz").json["status"] == "degraded"
+            assert running.server.current().number == first
+        error = None
+        with change_gallery(tiny.gallery) as writer:
+            writer.remove(["002.png"])
+        until(lambda: "The gallery was replaced: 13 tiles." in running.reports)
+        assert running.server.current().number > first
+        assert running.ask("/healthz").json["status"] == "ok"
+
+
+def test_a_look_that_fails_itself_does_not_end_the_looks(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.05)
+    look, failing = Current._look, [RuntimeError("a bug")]
+
+    def failing_look(current: Current) -> Any:
+        if failing:
+            raise failing.pop()
+        return look(current)
+
+    with serving(tiny.bundle, tiny.gallery) as running:
+        monkeypatch.setattr(Current, "_look", failing_look)
+        until(lambda: "RuntimeError: a bug" in str(running.server.current.problem))
+        with change_gallery(tiny.gallery) as writer:
+            writer.remove(["000.png"])
+        until(lambda: "The gallery was replaced: 15 tiles." in running.reports)
+        assert running.server.current.problem is None
+
+
+def test_what_has_changed_is_named(tiny: TinyWorld) -> None:
+    with opened(tiny) as current:
+        (tiny.bundle / "notes.txt").write_text("stray")
+        assert looked(current)
+        assert current.change == "Bundle and gallery were opened again, because of notes.txt of the bundle."
+        (tiny.gallery / "fixes.json.part").write_text("stray")
+        assert looked(current)
+        assert current.change == "Bundle and gallery were opened again, because of fixes.json.part of the gallery."
+        manifest = tiny.bundle / "manifest.json"
+        newer = manifest.with_suffix(".new")
+        shutil.copy(manifest, newer)
+        newer.rename(manifest)
+        assert looked(current)
+        assert current.change == "The bundle was replaced."
+        with change_gallery(tiny.gallery) as writer:
+            writer.remove(["000.png"])
+        assert looked(current)
+        assert current.change == "The gallery was replaced: 15 tiles."
+
+
+def reported(running: Running, text: str) -> bool:
+    return any(text in line for line in running.reports)
+
+
+def until(met: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_rows_of_the_gallery_before_are_refused(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.05)
     with serving(tiny.bundle, tiny.gallery) as running:
@@ -128,4 +212,4 @@ def test_rows_of_the_gallery_before_are_refused(tiny: TinyWorld, monkeypatch: py
         assert running.ask(f"/v1/tiles/3?gallery={first}").status == 404
         assert running.ask(f"/v1/tiles/3?gallery={first + 1}").status == 200
         assert running.ask("/healthz").json["status"] == "ok"
-        assert any("15 tiles" in line for line in running.reports)
+        until(partial(reported, running, "15 tiles"))
