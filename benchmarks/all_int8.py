@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from geodtr import open_bundle
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
 from geodtr.export.calibration_pool import read_pool
 from geodtr.export.parity.measures.pairings import change
 from geodtr.export.precision.cosine_selection import describe
 from geodtr.export.precision.int8 import Int8Quantiser
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import BRANCHES, Branch, Dialect
 from geodtr.runtime.recall import Ranking, rank

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from geodtr import Bundle, open_bundle
 from geodtr.cli.console import track
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.projection import WHITENING, Fitting, Projection
 from geodtr.export.statistics import paired_drop
-from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import rank
 from geodtr.runtime.search.exact import search

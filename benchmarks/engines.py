@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodtr import BuildRequest, Calibration, build_engine
 from geodtr.cli.console import times, track
 from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.bench.measure import packages
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.request import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import is_bundle, open_model

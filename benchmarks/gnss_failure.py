@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from pymavlink.dialects.v20 import common
 from track import Route, build, follow_roads, grid_around, panoramas, render_tiles
 
+from geodtr import Localizer, open_bundle
 from geodtr.export.plots.files import save_picture
 from geodtr.runtime.autopilot.messages import Position, Stamp, global_position_sensor
 from geodtr.runtime.autopilot.prediction import Gates, Predictor
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.geodesy import Near, east_north
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.spec import Preprocessing
 from geodtr.runtime.tracking.filter import Tracker, TrackOptions, sighted

@@ -21,10 +21,10 @@ from all_int8 import Exact, open_exact
 from bias_correction import as_rounded
 from finetune import tuned
 
+from geodtr import Auto, BuildRequest, Calibration, Quantized, build_engine
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import Auto, BuildRequest, Calibration, Plan, Quantized
+from geodtr.export.build.request import Plan
 from geodtr.export.build.source import export_checkpoint
 from geodtr.runtime.names import BRANCHES, METHODS
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint

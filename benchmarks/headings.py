@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geodtr import open_bundle
 from geodtr.cli.console import track
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.decode import decode

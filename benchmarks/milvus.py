@@ -19,11 +19,12 @@ from statistics import median
 
 import numpy as np
 
+from geodtr import open_gallery
 from geodtr.cli.console import track
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import begin_gallery
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
-from geodtr.runtime.gallery.registry import holds_gallery, open_gallery, verify_gallery
+from geodtr.runtime.gallery.registry import holds_gallery, verify_gallery
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors

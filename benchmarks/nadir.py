@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr import Localizer, open_bundle
 from geodtr.cli.console import track
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, east_north, moved
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation

@@ -19,7 +19,7 @@ from statistics import median
 
 import numpy as np
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.images.decode import decode

@@ -23,7 +23,7 @@ from statistics import median
 
 import numpy as np
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 from geodtr.runtime.embed.pipeline import embed_frames
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.images.frames import open_frames

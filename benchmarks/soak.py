@@ -25,13 +25,11 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from tiny_world import TinyWorld, make_world
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle, open_gallery
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.tracking.odometry import follow_odometry
 from geodtr.runtime.tracking.run import track_odometry

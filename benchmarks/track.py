@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geodtr import Localizer, open_bundle
 from geodtr.cli.console import track
 from geodtr.export.plots.files import save_picture
 from geodtr.export.plots.track import track_plot
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.ground import ground_of
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.sources.tile import ListedTiles, Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.tracking.filter import TrackOptions

@@ -14,8 +14,8 @@ from statistics import median
 
 import numpy as np
 
+from geodtr import open_bundle
 from geodtr.export.timing import noise
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.search.exact import search
 from geodtr.runtime.spec import Descriptors
 

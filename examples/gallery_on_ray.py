@@ -23,11 +23,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from geodtr import UserError, open_bundle
 from geodtr.cli.console import track
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE
 from geodtr.runtime.engines.base import EngineOptions
-from geodtr.runtime.errors import ImageError, UserError
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.build import begin_gallery, describe_tiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, made_by
 from geodtr.runtime.installation import install_hint

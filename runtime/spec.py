@@ -21,6 +21,9 @@ Images = NDArray[np.uint8]
 Descriptors = NDArray[np.float32]
 """float32 [N, D], rows of unit length."""
 
+EmbeddingId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16,64}$")]
+"""The space that descriptors live in: the beginning of a digest of the weights, or all of it."""
+
 INPUT, OUTPUT = "images", "descriptors"
 """The names of an engine's only input and output."""
 

@@ -13,14 +13,13 @@ from build_once import build_once
 from checkout import SHARED
 from hypothesis import is_hypothesis_test, settings
 
+from geodtr import BuildRequest, Bundle, Calibration, build_engine, open_bundle
 from geodtr.cli.main import run
 from geodtr.export import timing
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.request import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.parity import comparison
-from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.manifest import made_by

@@ -15,7 +15,7 @@ from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.gallery.location import command
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Index, Storage
-from geodtr.runtime.spec import Correlation, scorer_name
+from geodtr.runtime.spec import Correlation, EmbeddingId, scorer_name
 
 FILE_NAME = "gallery.json"
 SCHEMA = 2
@@ -24,7 +24,7 @@ SCHEMA = 2
 class MadeBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The bundle that embedded a gallery's tiles: its embedding id, precision, and backend with version."""
 
-    embedding_id: str
+    embedding_id: EmbeddingId
     precision: str
     backend: str
 

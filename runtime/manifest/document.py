@@ -13,6 +13,7 @@ from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, ProjectionEntry, SourceEntry
 from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry
 from geodtr.runtime.names import Branch, Precision
+from geodtr.runtime.spec import EmbeddingId
 
 FILE_NAME = "manifest.json"
 SCHEMA = 4
@@ -30,7 +31,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     schema: int = SCHEMA
     writer: str | None = None
     command: str | None = None
-    embedding_id: str
+    embedding_id: EmbeddingId
     precision: Precision
     backend: BackendEntry
     ground: EngineEntry

@@ -231,7 +231,7 @@ import resource, sys
 from pathlib import Path
 from geodtr.calibration.activations import measure_activations
 from geodtr.calibration.thresholds import threshold_of
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 
 bundle, *images = map(Path, sys.argv[1:])
 how = open_bundle(bundle).manifest.ground.spec.preprocessing

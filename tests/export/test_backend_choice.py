@@ -19,7 +19,18 @@ from faulty_builder import Faulty
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 
-from geodtr import Auto, BuildRequest, Calibration, FastestBackend, Float, Quantized, Recompile, build_engine
+from geodtr import (
+    Auto,
+    BuildRequest,
+    Bundle,
+    Calibration,
+    FastestBackend,
+    Float,
+    Quantized,
+    Recompile,
+    build_engine,
+    open_bundle,
+)
 from geodtr.calibration.activations import measure_activations
 from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.backends.options import BackendOptions
@@ -30,7 +41,6 @@ from geodtr.export.build.candidates import CANDIDATES
 from geodtr.export.build.request import Plan
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.timing import Timing
-from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.base import EngineFiles, EngineOptions
 from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.errors import ConfigError

@@ -12,10 +12,9 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
+from geodtr import BuildRequest, Float, build_engine
 from geodtr.cli.console import output
 from geodtr.export.bench.measure import run_bench
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Float
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
 from geodtr.export.timing import Timing

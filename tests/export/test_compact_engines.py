@@ -22,6 +22,7 @@ from geodtr import (
     Recompile,
     build_engine,
     build_gallery,
+    open_bundle,
 )
 from geodtr.calibration.operators import PROJECTION, operators
 from geodtr.export.build.projected import ProjectionPlan, projected
@@ -31,7 +32,6 @@ from geodtr.export.graph.structure import tensor_types
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.runtime.build_command import from_checkpoint, rebuild_command
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.errors import BundleError, ConfigError, DataError, EmbeddingSpaceMismatch
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.data.pair_set import PairSet

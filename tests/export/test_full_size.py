@@ -10,12 +10,11 @@ import official
 import pytest
 from conftest import Outcome
 
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr import BuildRequest, Calibration, build_engine, open_bundle
+from geodtr.export.build.request import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import Preprocessing

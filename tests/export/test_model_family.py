@@ -11,15 +11,13 @@ from conftest import Outcome, World
 from nvidia import build_plan
 from tensorrt_on_fakes import shake
 
-from geodtr.export.backends.options import TensorRtOptions
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr import BuildRequest, Bundle, Calibration, TensorRtOptions, build_engine
+from geodtr.export.build.request import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
-from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import load_preset

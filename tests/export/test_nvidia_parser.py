@@ -16,7 +16,7 @@ from nvidia import build_plan
 from onnx import numpy_helper
 from tensorrt_on_fakes import Model
 
-from geodtr.export.backends.options import TensorRtOptions
+from geodtr import TensorRtOptions
 from geodtr.export.backends.tensorrt.parser import check_operators
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of

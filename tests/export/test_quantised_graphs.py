@@ -8,11 +8,11 @@ import onnx
 import pytest
 from conftest import Outcome, Trained
 
+from geodtr import open_bundle
 from geodtr.calibration.operators import blocks, operators
 from geodtr.export.graph.checks import check_fp16
 from geodtr.export.graph.structure import QUANTISERS, GraphError
 from geodtr.export.precision.fp16 import check_fits
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.machine import this_cpu

@@ -10,9 +10,9 @@ import torch
 from conftest import Outcome, Trained
 from torch import Tensor, nn
 
+from geodtr import open_bundle
 from geodtr.export.graph.raw_tiles import FromRawTiles
 from geodtr.runtime.build_command import from_checkpoint
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.manifest import read_manifest

@@ -9,7 +9,8 @@ from hostile import damaged
 from hypothesis import strategies as st
 from kinds import Kind, Maker, of_file
 
-from geodtr.runtime.errors import DataError, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.frames import decode_frame
 from geodtr.runtime.recordings.bag import Recording, _frame_of
 from geodtr.runtime.recordings.topic import Raw

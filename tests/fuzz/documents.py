@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from kinds import Kind, command, of_file
 from tiny_world import TinyWorld, make_world
 
+from geodtr import Localizer
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.localization.gis import geojson, gpx
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.tracking.odometry import Odometry, follow_odometry, read_odometry

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from geodtr.runtime.errors import UserError
+from geodtr import UserError
 
 
 @dataclass(frozen=True, slots=True)

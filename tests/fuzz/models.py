@@ -13,7 +13,7 @@ from kinds import Kind, of_file
 from official import official_names
 from tiny_bundle import SIDE, write_bundle
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 from geodtr.runtime.files.reading import sha256
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import read_manifest, write_manifest

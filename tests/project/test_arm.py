@@ -8,12 +8,11 @@ import pytest
 from arm_system import CPUS, ArmSystem, make_system
 from conftest import BUILT, Trained
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import Precision
 from geodtr.training.data.references import reference_tiles
 

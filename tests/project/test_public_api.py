@@ -11,7 +11,7 @@ import pytest
 from conftest import Trained
 
 import geodtr
-from geodtr.runtime.errors import UserError
+from geodtr import UserError
 from geodtr.runtime.installation import install_hint
 from geodtr.training.world.dataset import WorldSet, write_world
 

@@ -13,10 +13,9 @@ import planted_faults as planted
 import pytest
 from conftest import Outcome, Trained
 
-from geodtr import __version__
+from geodtr import __version__, open_bundle
 from geodtr.runtime import machine, preflight
 from geodtr.runtime.build_command import unread_command
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines import onnxruntime
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.installation import install_hint

@@ -21,13 +21,12 @@ from hypothesis import strategies as st
 from maps import UTM, picture
 from tiny_world import TinyWorld, make_world
 
+from geodtr import Localizer, UserError
 from geodtr.calibration.ranges import read_ranges
-from geodtr.runtime.errors import UserError
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.localization.calibration import calibrate, write_calibration
 from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.localization.gis import geojson, gpx
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source

@@ -16,8 +16,7 @@ from PIL import Image
 from tiny_bundle import write_bundle
 from tiny_gallery import pixels_of
 
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest
+from geodtr import BuildRequest, build_engine
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.training.config import load_preset

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import onnx
 
+from geodtr import OnnxRuntimeOptions
 from geodtr.export.backends.base import Builder, Compiled
-from geodtr.export.backends.options import OnnxRuntimeOptions
 from geodtr.export.backends.registry import make_builder
 from geodtr.runtime.manifest import BackendEntry
 from geodtr.runtime.names import Precision

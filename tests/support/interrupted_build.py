@@ -10,10 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from geodtr.export.backends.options import TensorRtRtxOptions
+from geodtr import BuildRequest, TensorRtRtxOptions, build_engine
 from geodtr.export.backends.tensorrt.watched import Phases
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest
 
 
 def main(bundle: str, out: str, name: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tiny_world import CENTRE
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import moved

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from geodtr import TensorRtOptions
 from geodtr.export.backends.base import ignore_warning
-from geodtr.export.backends.options import TensorRtOptions
 from geodtr.export.backends.tensorrt import network as tensorrt_network
 from geodtr.runtime.engines.tensorrt.library import RTX
 from geodtr.runtime.engines.tensorrt.plan import open_log

@@ -19,12 +19,10 @@ import pytest
 import torch
 from fake_tensorrt import FakeSettings
 
-from geodtr.export.backends.options import TensorRtOptions
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr import BuildRequest, Bundle, Calibration, TensorRtOptions, build_engine
+from geodtr.export.build.request import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
-from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
 from geodtr.training.config import load_preset

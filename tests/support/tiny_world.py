@@ -15,13 +15,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 from tiny_bundle import write_bundle_of
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.localization.calibration import Cell, FixCalibration, write_calibration
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.sources.tile import ListedTiles, Tile

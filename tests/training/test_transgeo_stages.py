@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import Outcome, Stop, Stopping, World
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.preprocess import load_image, parts
 from geodtr.training.config import TrainConfig, load_preset

@@ -8,8 +8,8 @@ import pytest
 from conftest import BUILT, Trained
 from faulty_builder import Faulty
 
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr import BuildRequest, Calibration, build_engine
+from geodtr.export.build.request import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph.structure import without_rounding
 from geodtr.export.precision.agreement import check_agreement

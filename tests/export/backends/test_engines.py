@@ -16,15 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import write_bundle
 
-from geodtr.export.backends.options import OnnxRuntimeOptions
+from geodtr import BuildRequest, Calibration, Float, OnnxRuntimeOptions, Quantized, build_engine, open_bundle
 from geodtr.export.backends.registry import make_builder
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, Float, Quantized
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph import export as graph_export
 from geodtr.export.precision.cosine_selection import largest_good
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import sha256

@@ -12,10 +12,7 @@ import pytest
 from conftest import Outcome
 from tensorrt_on_fakes import Machine, Model, shake
 
-from geodtr.export.backends.options import TensorRtOptions
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest
-from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr import BuildRequest, Bundle, TensorRtOptions, build_engine, open_bundle
 from geodtr.runtime.engines.tensorrt.versions import layer_precisions, operator_precisions
 from geodtr.runtime.errors import BuildError, BundleError
 from geodtr.runtime.files import sha256

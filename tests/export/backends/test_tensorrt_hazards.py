@@ -13,14 +13,13 @@ import pytest
 from conftest import Outcome
 from tensorrt_on_fakes import Machine, Model
 
-from geodtr.export.backends.options import OnnxRuntimeOptions, OpenVinoOptions
+from geodtr import Bundle, OnnxRuntimeOptions, OpenVinoOptions, open_bundle
 from geodtr.export.backends.registry import make_builder
 from geodtr.export.backends.tensorrt import network as tensorrt_network
 from geodtr.export.backends.tensorrt.network import expose_reductions
 from geodtr.export.precision.trial_engines import Workbench
 from geodtr.runtime import machine as this_machine
 from geodtr.runtime.build_command import recompile_command
-from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.known_bugs import known_bugs
 from geodtr.runtime.engines.tensorrt.library import RTX, TENSORRT
 from geodtr.runtime.engines.tensorrt.plan import open_log

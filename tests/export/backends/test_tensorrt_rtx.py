@@ -21,12 +21,9 @@ from conftest import Outcome
 from rtx_on_fakes import RtxMachine
 from tensorrt_on_fakes import Model
 
-from geodtr.export.backends.options import TensorRtRtxOptions
+from geodtr import BuildRequest, Bundle, Float, TensorRtRtxOptions, build_engine, open_bundle
 from geodtr.export.build.candidates import find_able
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Float
 from geodtr.runtime.build_command import unread_command
-from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt import library as tensorrt_library
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import write_bundle, write_pairs
 
+from geodtr import UserError
 from geodtr.export.model import distinct_names, open_model
 from geodtr.export.parity import Gates, ParityResult, compare, run
 from geodtr.export.parity.measures import audit
 from geodtr.export.parity.measures.pairings import change, ranking
 from geodtr.runtime.embed.pipeline import embed_files
-from geodtr.runtime.errors import DataError, UserError
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall

@@ -19,6 +19,7 @@ from PIL import Image
 from sample_parity import USUAL, Simulated, simulated_parity, small_world
 from tiny_bundle import write_bundle, write_pairs
 
+from geodtr import UserError
 from geodtr.export.parity import Gates
 from geodtr.export.parity.gates import AS_PROMISED
 from geodtr.export.parity.result import ParityResult
@@ -26,7 +27,7 @@ from geodtr.export.plots.numbers import cosine, digits
 from geodtr.export.plots.parity import change_plot, cosine_plot, rank_plot, recall_plot
 from geodtr.export.report import write_report
 from geodtr.export.report.words import headline, sureness
-from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists
 from geodtr.runtime.recall import Ranking
 from geodtr.training.data.pair_set import Pair, PairSet
 

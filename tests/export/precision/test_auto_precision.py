@@ -15,14 +15,12 @@ import torch
 from conftest import Outcome, Trained
 from PIL import Image
 
+from geodtr import Auto, BuildRequest, Calibration, build_engine, open_bundle
 from geodtr.calibration.operators import operators
 from geodtr.export.backends.options import BACKEND_OPTIONS
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import Auto, BuildRequest, Calibration
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.precision.search import Found, Journal
 from geodtr.export.precision.trial_engines import Workbench
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision
 from geodtr.training.config import load_preset

@@ -273,7 +273,7 @@ def test_a_gallery_of_another_model_or_in_use_is_not_packed(
 ) -> None:
     with FolderWriter(packed_world.gallery), pytest.raises(GalleryError):
         pack.pack(packed_world.bundle, packed_world.gallery, archives / "key", tmp_path / "x.tar")
-    other = _changed(packed_world.bundle, tmp_path / "bundle", ID, "another")
+    other = _changed(packed_world.bundle, tmp_path / "bundle", ID, ID[::-1])
     with pytest.raises(EmbeddingSpaceMismatch, match="gallery build"):
         pack.pack(other, packed_world.gallery, archives / "key", tmp_path / "x.tar")
     assert not (tmp_path / "x.tar").exists()

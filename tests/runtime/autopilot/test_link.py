@@ -23,12 +23,13 @@ from mavlink_peer import ORIGIN, SPEED, SYSTEM, Peer, Weather, wait_until
 from pymavlink import mavutil
 from pymavlink.dialects.v20 import ardupilotmega, common
 
+from geodtr import UserError
 from geodtr.runtime.autopilot import link as links
 from geodtr.runtime.autopilot import transport as transports
 from geodtr.runtime.autopilot.link import Link, LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.autopilot.transport import Transport
-from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.localization.waypoint import TrackState, Waypoint
 from geodtr.runtime.names import MavlinkMessage

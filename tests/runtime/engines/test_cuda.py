@@ -11,8 +11,8 @@ import torch
 from tiny_bundle import write_bundle
 from torch import Tensor, nn
 
+from geodtr import open_bundle
 from geodtr.export.graph.export import export_network
-from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.spec import BranchSpec, Preprocessing
 from geodtr.training.models.embedder import TorchEmbedder

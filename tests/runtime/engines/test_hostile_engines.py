@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_bundle import SIDE, SIZE, write_bundle_of, write_pairs
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import read_manifest, write_manifest

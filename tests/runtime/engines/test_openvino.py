@@ -16,12 +16,10 @@ import pytest
 from conftest import BUILT, Outcome, Trained
 from tiny_bundle import write_bundle
 
-from geodtr.export.backends.options import OpenVinoOptions
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr import BuildRequest, Bundle, Calibration, OpenVinoOptions, build_engine
+from geodtr.export.build.request import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.precision.agreement import check_agreement
-from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.openvino import open_model as open_compiled

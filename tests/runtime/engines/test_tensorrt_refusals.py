@@ -17,7 +17,7 @@ import pytest
 from conftest import Outcome
 from tensorrt_on_fakes import Machine, Model
 
-from geodtr.runtime.bundle import Bundle, open_bundle
+from geodtr import Bundle, open_bundle
 from geodtr.runtime.engines.tensorrt.compatibility import mismatches
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda
 from geodtr.runtime.engines.tensorrt.runner import HOST_CODE

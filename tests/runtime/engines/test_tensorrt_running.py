@@ -14,11 +14,9 @@ import pytest
 from checkout import ROOT
 from tensorrt_on_fakes import Machine
 
-from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Recompile
-from geodtr.runtime.bundle import Bundle
+from geodtr import BuildRequest, Bundle, Recompile, UserError, build_engine
 from geodtr.runtime.engines.tensorrt.cuda import open_cuda
-from geodtr.runtime.errors import BundleError, MissingDependency, UserError
+from geodtr.runtime.errors import BundleError, MissingDependency
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.files import (
     GrowingFile,
     check_new_file,

@@ -11,13 +11,12 @@ from conftest import Outcome
 from tiny_bundle import SIDE, TURN, write_bundle, write_correlating_bundle
 from tiny_gallery import MadeTiles, made_tiles
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle, open_gallery
 from geodtr.runtime.errors import ConfigError, EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by, read_gallery_manifest, write_gallery_manifest
-from geodtr.runtime.gallery.registry import change_gallery, open_gallery
+from geodtr.runtime.gallery.registry import change_gallery
 from geodtr.runtime.images.decode import Decoded
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.names import Storage
 from geodtr.runtime.sources.tile import Tile

@@ -18,14 +18,8 @@ from tiny_gallery import (
     made_tiles,
 )
 
-from geodtr.runtime.errors import (
-    DataError,
-    EmbeddingSpaceMismatch,
-    GalleryError,
-    ImageError,
-    OutputExists,
-    UserError,
-)
+from geodtr import UserError
+from geodtr.runtime.errors import DataError, EmbeddingSpaceMismatch, GalleryError, ImageError, OutputExists
 from geodtr.runtime.gallery.build import add_to_gallery, build_gallery
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify

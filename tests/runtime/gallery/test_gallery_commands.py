@@ -13,7 +13,7 @@ from rasterio import Affine
 from tiny_bundle import write_bundle
 from tiny_gallery import build, made_tiles, pixels_of
 
-from geodtr.runtime.gallery.registry import open_gallery
+from geodtr import open_gallery
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,8 @@ from tiny_gallery import (
     made_tiles,
 )
 
-from geodtr.runtime.errors import (
-    GalleryError,
-    UserError,
-)
+from geodtr import UserError
+from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter

@@ -19,7 +19,8 @@ from gallery_processes import BATCH, batch_ids, check_snapshot, read_until, tile
 from read_only import NOBODY, not_allowed_to_write
 from tiny_gallery import MADE_BY, TinyEmbedder, build, descriptors_of, made_tiles
 
-from geodtr.runtime.errors import GalleryError, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify

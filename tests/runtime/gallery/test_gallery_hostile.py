@@ -16,13 +16,12 @@ from checkout import SUPPORT
 from tiny_bundle import write_bundle
 from tiny_gallery import build, descriptors_of, made_tiles
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle, open_gallery
 from geodtr.runtime.errors import BundleError, GalleryError
 from geodtr.runtime.gallery.folder import opening
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.sources.tile import Tile
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 from tiny_bundle import write_bundle
 from tiny_gallery import pixels_of
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import open_bundle, open_gallery
 from geodtr.runtime.gallery.build import begin_gallery, build_gallery, describe_tiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, made_by
-from geodtr.runtime.gallery.registry import open_gallery, verify_gallery
+from geodtr.runtime.gallery.registry import verify_gallery
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile
 

@@ -39,16 +39,16 @@ from tiny_gallery import (
 )
 from tiny_world import make_world
 
+from geodtr import Localizer, open_gallery
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, MissingDependency, OutputExists
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.build import add_to_gallery, begin_gallery, build_gallery
 from geodtr.runtime.gallery.location import MilvusLocation, as_location
 from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import Collection
-from geodtr.runtime.gallery.registry import change_gallery, holds_gallery, open_gallery, verify_gallery
+from geodtr.runtime.gallery.registry import change_gallery, holds_gallery, verify_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.names import Index
 from geodtr.runtime.sources.tile import Tile
 

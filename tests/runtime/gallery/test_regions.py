@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_gallery import MADE_BY, fill, unit_rows
 
-from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError, OutputExists, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError, OutputExists
 from geodtr.runtime.gallery import regions
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles

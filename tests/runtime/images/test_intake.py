@@ -15,12 +15,11 @@ from PIL import Image
 from tiny_world import TinyWorld, make_world, trained_on
 from xmp_photo import packet, write_photo
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.images.intake import Intake, describe
 from geodtr.runtime.images.xmp import panorama_of, read_properties
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.spec import PANORAMAS, Imagery, Images, Preprocessing
 from geodtr.training.config import load_preset
 from geodtr.training.presets import preset_names

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_gallery import build, made_tiles
 
+from geodtr import open_gallery
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.gallery.base import Gallery
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import circular_mean, distance, east_north, moved
 from geodtr.runtime.localization.calibration import (
     FILE_NAME,

@@ -15,11 +15,11 @@ from PIL import Image
 from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 from xmp_photo import packet, write_photo
 
+from geodtr import Localizer
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.geodesy import Near, moved
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 
 FRAMES, RATE = 8, 1.0

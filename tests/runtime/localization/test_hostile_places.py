@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geodtr.runtime.errors import DataError, ImageError, OutputExists, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_file, check_new_folder, check_writable, new_file, new_folder
 from geodtr.runtime.gallery import manifest as gallery_manifest
 from geodtr.runtime.gallery.registry import holds_gallery

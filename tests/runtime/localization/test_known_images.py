@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_world import TinyWorld, make_world, trained_on
 from xmp_photo import write_photo
 
+from geodtr import open_gallery
 from geodtr.runtime.errors import DataError, ImageError
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.calibration import FILE_NAME, read_calibration
 from geodtr.runtime.localization.known_images import read_known_images

@@ -13,13 +13,12 @@ from conftest import Outcome
 from PIL import Image
 from tiny_world import CENTRE, SPACING, TinyWorld, make_world, write_drive
 
+from geodtr import Localizer, open_gallery
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localization import claims
 from geodtr.runtime.localization.calibration import FILE_NAME, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.training.data.pairs_csv import write_pairs
 
 

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_world import CENTRE, TinyWorld, make_world
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.overhead import nadir_branch
 from geodtr.runtime.localization.refine import RefineOptions

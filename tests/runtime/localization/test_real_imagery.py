@@ -13,12 +13,11 @@ from PIL import Image
 from real_imagery import FOV, RESOLUTION, Taken, flown_over, pictures, real_tiles
 from tiny_world import CENTRE, make_world
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.sources.registry import open_source

@@ -23,13 +23,13 @@ from nadir_ground import CAMERA, Ground, make_ground
 from PIL import Image
 from tiny_world import CENTRE, make_world
 
+from geodtr import Localizer
 from geodtr.cli.main import run
 from geodtr.runtime.autopilot.messages import Position
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95, largest_sigma
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.localization.waypoint import Waypoint, record, scalars

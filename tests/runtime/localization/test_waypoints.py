@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 from plotted import pixels_of
 
+from geodtr import UserError
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
-from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.gis import geojson, gpx, kml
 from geodtr.runtime.localization.waypoint import Candidate, Waypoint

@@ -10,10 +10,9 @@ import pytest
 from browser import Tab, find_browser, opened
 from tiny_world import SPACING, TinyWorld, make_world
 
+from geodtr import Localizer, open_gallery
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.waypoint import Candidate, TrackState, Waypoint
 from geodtr.runtime.localization.web_map import web_map
 from geodtr.runtime.localization.writers import waypoint_file

@@ -14,7 +14,8 @@ from foxglove_messages import read
 from foxglove_schemas_protobuf.Log_pb2 import Log
 from PIL import Image
 
-from geodtr.runtime.errors import ConfigError, OutputExists, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.localization.waypoint import Candidate, Waypoint
 from geodtr.runtime.recordings import foxglove

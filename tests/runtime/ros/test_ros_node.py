@@ -19,9 +19,9 @@ from fake_ros import rclpy_of
 from rosbags.rosbag2 import Reader, Writer
 from tiny_world import SPACING, TinyWorld, claim_radii, make_world
 
-from geodtr.runtime.errors import ConfigError, UserError
+from geodtr import Localizer, UserError
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.recordings.bag import Recording
 from geodtr.runtime.ros.core import Core
 from geodtr.runtime.ros.messages import ERROR, OK, WARN, as_ros

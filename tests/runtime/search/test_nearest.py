@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_gallery import fill, made_tiles, unit_rows
 
-from geodtr.runtime.gallery.registry import open_gallery
+from geodtr import open_gallery
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact as searching
 from geodtr.runtime.search import matmul, topk

@@ -11,11 +11,10 @@ from conftest import Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geodtr import Localizer, open_gallery
 from geodtr.runtime.errors import EmbeddingSpaceMismatch
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.runtime.gallery.registry import open_gallery
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.search.exact import search
 from geodtr.training.data.references import reference_tiles
 

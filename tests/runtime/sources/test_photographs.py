@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from xmp_photo import packet, write_photo
 
-from geodtr.runtime.errors import DataError, ImageError, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.images.decode import SUFFIXES, decode
 from geodtr.runtime.images.recorded import Recorded, Stated
 from geodtr.runtime.sources.positioned.photograph import read_photograph

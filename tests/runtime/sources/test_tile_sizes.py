@@ -12,13 +12,11 @@ from maps import utm_map
 from PIL import Image
 from tiny_world import make_world
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle, open_gallery
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.nadir import NadirOptions
 from geodtr.runtime.localization.refine import RefineOptions
 from geodtr.runtime.sources.ground_size import side_metres, sizes_of

@@ -25,12 +25,11 @@ from checkout import SUPPORT
 from conftest import Outcome
 from tiny_world import SPACING, TinyWorld, claim_radii, make_world
 
-from geodtr.runtime.bundle import open_bundle
+from geodtr import Localizer, open_bundle
 from geodtr.runtime.errors import ConfigError, GalleryError, OutputExists
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.location import as_location
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.triton.model import TritonPythonModel
 from geodtr.runtime.triton.repository import LOCALIZE, TritonOptions, write_repository
 

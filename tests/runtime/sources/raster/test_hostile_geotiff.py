@@ -18,7 +18,8 @@ from maps import UTM, picture, upright, utm_map, write_map
 from rasterio import Affine
 from rasterio.windows import Window
 
-from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.tile import Tile

@@ -11,7 +11,8 @@ from listening import Listener, listening
 from maps import MERCATOR, UTM, picture, upright, utm_map
 from rasterio.vrt import WarpedVRT
 
-from geodtr.runtime.errors import DataError, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.sources.raster.gdal import gdal, local_only
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 

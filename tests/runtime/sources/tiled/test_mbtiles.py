@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from geodtr.runtime.errors import ConfigError, DataError, ImageError, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tiled import mbtiles, slippy
 from geodtr.runtime.sources.tiled.mbtiles import open_mbtiles

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pmtiles_file import Number, assemble, directory, pmtiles, tile_id
 
-from geodtr.runtime.errors import ConfigError, DataError, UserError
+from geodtr import UserError
+from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tiled import pmtiles as reader
 from geodtr.runtime.sources.tiled.pmtiles import open_pmtiles
