@@ -191,6 +191,8 @@ class Api:
             raise
         finally:
             gone.cancel()
+            for each in futures:  # at once: asyncio would in a later turn, and an image may be embedded until then
+                each.cancel()
             waiting.cancel()
         replies = list[Reply | Exception]()
         for result in results:
