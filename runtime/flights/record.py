@@ -109,11 +109,17 @@ def flight_of(
 ) -> Flight:
     """A record of entries as they were read, without those that cannot be right.
 
-    Entries whose time falls back, and positions off the globe or too far from the others to be flown to, are named to
-    `on_bad`, and left out; positions of 0, 0 are unknown, as cameras write that know none. `clock` is a second clock,
-    in seconds of any zero, float64 [N]: where it leaps against `times`, recordings were joined. Raises DataError where
-    nothing is left.
+    Entries without a time, or whose time falls back, and positions off the globe or too far from the others to be
+    flown to, are named to `on_bad`, and left out; positions of 0, 0 are unknown, as cameras write that know none.
+    `clock` is a second clock, in seconds of any zero, float64 [N]: where it leaps against `times`, recordings were
+    joined. Raises DataError where nothing is left.
     """
+    unknown = np.isnan(times)
+    if unknown.any():
+        on_bad(f"{name}: {np.count_nonzero(unknown)} entries have no time that can be read.")
+        columns = {field: Column(column.values[~unknown], column.origin) for field, column in columns.items()}
+        clock = None if clock is None else clock[~unknown]
+        times = times[~unknown]
     rising = times > np.maximum.accumulate(np.concatenate([[-np.inf], times[:-1]]))
     back = times < np.maximum.accumulate(times)
     if back.any():

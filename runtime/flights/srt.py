@@ -16,7 +16,7 @@ import numpy as np
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.reading import open_to_read
 from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBad, flight_of
-from geodtr.runtime.images.recorded import width_seen
+from geodtr.runtime.images.recorded import gimbal, width_seen
 
 SUFFIX = ".srt"
 MAX_BYTES = 1 << 28
@@ -53,7 +53,12 @@ def read_srt(path: Path, on_bad: OnBad) -> Flight:
     bodies = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
     entries = [_entry(body) for body in bodies]
     clock = np.array([_clock(_DATE.search(text, mark.start(), end)) for mark, end in zip(marks, ends, strict=True)])
-    times = clock - clock[0] if marks[0].re is _DATE else np.array([_seconds(mark) for mark in marks])
+    known = clock[np.isfinite(clock)]
+    times = (
+        clock - (known[0] if len(known) else 0.0)
+        if marks[0].re is _DATE
+        else np.array([_seconds(mark) for mark in marks])
+    )
     if _is_cut(bodies, entries):
         on_bad(f"{path} breaks off in its last entry, at {times[-1]:g} s: truncated.")
         times, clock, entries = times[:-1], clock[:-1], entries[:-1]
@@ -150,10 +155,7 @@ def _columns(entries: list[_Entry], latitude_first: bool) -> dict[Field, Column]
     lat, lon = values("latitude"), values("longitude")
     lat, lon = (np.where(np.isnan(own), values(other), own) for own, other in ((lat, north), (lon, east)))
     by = next((str(entry["height_by"]) for entry in entries if "height_by" in entry), "rel_alt")
-    pitch, yaw, roll = values("gb_pitch"), values("gb_yaw"), values("gb_roll")
-    unknown = (pitch == 0) & (yaw == 0) & (roll == 0)  # as DJI writes where it does not know them
-    pitch[unknown] = yaw[unknown] = np.nan
-    upside_down = np.cos(np.radians(np.nan_to_num(roll))) < 0  # the upper edge points the other way
+    tilt, heading = gimbal(values("gb_pitch"), values("gb_yaw"), values("gb_roll"))
     angles = next((str(entry["by"]) for entry in entries if "by" in entry), None)
     focal = values("focal_len")
     view = np.array([width_seen(each, _SENSOR) if each > 0 else np.nan for each in focal], np.float64)
@@ -161,7 +163,7 @@ def _columns(entries: list[_Entry], latitude_first: bool) -> dict[Field, Column]
         "lat": Column(lat, origin("latitude", "GPS")),
         "lon": Column(lon, origin("longitude", "GPS")),
         "height": Column(values("rel_alt"), f"SRT {by}"),
-        "tilt": Column(np.abs(pitch + 90), f"SRT {angles or 'gb_pitch'}"),
-        "heading": Column((yaw + 180 * upside_down) % 360, f"SRT {angles or 'gb_yaw'}"),
+        "tilt": Column(tilt, f"SRT {angles or 'gb_pitch'}"),
+        "heading": Column(heading, f"SRT {angles or 'gb_yaw'}"),
         "field_of_view": Column(view, "SRT focal_len"),
     }

@@ -16,6 +16,7 @@ from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.reading import open_to_read
 from geodtr.runtime.files.text_rows import rows_of
 from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBad, flight_of
+from geodtr.runtime.images.recorded import gimbal
 
 SUFFIX = ".csv"
 MAX_BYTES = 1 << 30
@@ -33,8 +34,9 @@ _LITCHI = "altitude"
 """Above take-off in Litchi's files, which have raw angles; other programs mean heights above the sea by it."""
 _PITCHES = ("gimbalpitch",)
 _ROLLS = ("gimbalroll",)
-_HEADINGS = ("gimbalheading", "gimbalyaw", "compassheading", "osdyaw", "yaw", "heading")
-"""A gimbal's before the aircraft's, which it follows."""
+_YAWS = ("gimbalheading", "gimbalyaw")
+_HEADINGS = ("compassheading", "osdyaw", "yaw", "heading")
+"""The aircraft's, which the gimbal follows: for a record without the gimbal's own."""
 _VIDEOS = ("isvideo", "customisvideo", "cameraisvideo", "camerainforecordstate")
 _ON = {"1", "true", "yes", "recording", "starting"}
 _UNKNOWN = {"", "n/a", "na", "nan", "null", "none"}
@@ -51,12 +53,6 @@ class _Name:
     written: str
     name: str
     unit: str
-
-
-def is_flight_table(header: Sequence[str]) -> bool:
-    """Whether a header has a time and a position that are known here."""
-    names = _names(header)
-    return all(_find(names, known) is not None for known in (_TIMES, _LATS, _LONS))
 
 
 def read_table(path: Path, on_bad: OnBad) -> Flight:
@@ -159,7 +155,7 @@ def _wanted(names: Sequence[_Name], notes: list[str]) -> "dict[Field | str, tupl
         notes.append(
             f"Its column {height.written!r} does not say whether it is in feet or metres: heights are unknown."
         )
-    for what, known in (("pitch", _PITCHES), ("roll", _ROLLS), ("heading", _HEADINGS)):
+    for what, known in (("pitch", _PITCHES), ("roll", _ROLLS), ("yaw", _YAWS), ("heading", _HEADINGS)):
         angle = _find(names, known)
         if angle is not None and angle.unit in _DEGREES:
             columns[what] = angle, _DEGREES[angle.unit]
@@ -167,18 +163,18 @@ def _wanted(names: Sequence[_Name], notes: list[str]) -> "dict[Field | str, tupl
 
 
 def _angles(found: Mapping[str, Column]) -> dict[Field, Column]:
-    """Tilt and heading, unknown where all of a gimbal's angles are 0, as DJI writes that knows none."""
+    """Height, tilt and heading; a heading that is not the gimbal's own is as it stands."""
     columns = dict[Field, Column]()
     if "height" in found:
         columns["height"] = found["height"]
-    pitch, heading = found.get("pitch"), found.get("heading")
-    roll = found["roll"].values if "roll" in found else np.zeros(1)
-    if pitch is not None:
-        none = (pitch.values == 0) & (roll == 0) & (True if heading is None else heading.values == 0)
-        columns["tilt"] = Column(np.where(none, nan, np.abs(pitch.values + 90)), pitch.origin)
-    if heading is not None:
-        upside_down = np.cos(np.radians(np.nan_to_num(roll))) < 0
-        columns["heading"] = Column((heading.values + 180 * upside_down) % 360, heading.origin)
+    own = "yaw" if "yaw" in found else "heading"
+    unknown = np.full(1, nan)
+    pitch, yaw, roll = (found[name].values if name in found else unknown for name in ("pitch", "yaw", "roll"))
+    tilt, heading = gimbal(pitch, yaw, roll)
+    if "pitch" in found:
+        columns["tilt"] = Column(tilt, found["pitch"].origin)
+    if own in found:
+        columns["heading"] = Column(heading if own == "yaw" else found[own].values % 360, found[own].origin)
     return columns
 
 

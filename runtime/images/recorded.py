@@ -6,11 +6,17 @@ Each value has its origin, the tag or column it was read from; what none states 
 from dataclasses import dataclass
 from math import atan, degrees, hypot, radians, sqrt, tan
 
+import numpy as np
+from numpy.typing import NDArray
+
 _DIAGONAL_35 = sqrt(36**2 + 24**2)
 """Of a 35 mm frame in millimetres, which equivalent focal lengths relate to (CIPA DCG-001)."""
 
 _STEEPEST = 10.0
 """Degrees of tilt up to which the image covers as much ground as one taken straight down, within some per cent."""
+
+
+Angles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,13 @@ def ground_seen(height: Stated | None, view: Stated | None, tilt: Stated | None)
     return Stated(2 * height.value * tan(radians(view.value) / 2), f"{height.origin}, {view.origin}")
 
 
-def tilt_of(pitch: float) -> float:
-    """Degrees from straight down, of a gimbal's pitch, which is -90 straight down."""
-    return abs(pitch + 90)
+def gimbal(pitch: Angles, yaw: Angles, roll: Angles) -> tuple[Angles, Angles]:
+    """Tilt from straight down and heading of the upper edge, of a gimbal's angles, all in degrees and float64 [N].
+
+    The pitch is -90 straight down. NaN is unknown, as is all where every angle is 0, which DJI writes where it knows
+    none.
+    """
+    none = (np.nan_to_num(pitch) == 0) & (np.nan_to_num(yaw) == 0) & (np.nan_to_num(roll) == 0)
+    upside_down = np.cos(np.radians(np.nan_to_num(roll))) < 0  # the upper edge points the other way
+    tilt, heading = np.abs(pitch + 90), (yaw + 180 * upside_down) % 360
+    return np.where(none, np.nan, tilt), np.where(none, np.nan, heading)

@@ -72,7 +72,7 @@ def mcap_file(
     """
     check_mcap(path)
     stopped: BaseException | None = None
-    with suppress(_NothingRecorded), new_file(path) as temporary, ExitStack() as closes:
+    with suppress(_NothingRecorded), new_file(path, replace=False) as temporary, ExitStack() as closes:
         disk = closes.enter_context(_Disk(temporary, _RESERVE if live else 0))
         recorder = _Recorder(disk, pictures, truth)
         refused: OSError | None = None

@@ -67,7 +67,7 @@ class InUse:
 class Current:
     """Opens bundle and gallery, and looks every second whether they were replaced.
 
-    `problem` is why the newest ones are not in use; None where they are. `change` describes what came last.
+    `change` describes what came last.
     """
 
     def __init__(
@@ -76,7 +76,8 @@ class Current:
         """`open_localizer` takes an open bundle and an open gallery. Raises what opening them does."""
         self._bundle, self._location = bundle, as_location(gallery)
         self._open_localizer = open_localizer
-        self.problem: str | None = None
+        self._refused: str | None = None
+        self._failed: str | None = None
         self.change = ""
         self._stamp = self._seen = self._look()
         self._in_use = self._open(None)
@@ -87,6 +88,11 @@ class Current:
         """What is in use at the moment."""
         return self._in_use
 
+    @property
+    def problem(self) -> str | None:
+        """Why the newest bundle and gallery are not in use, or cannot be looked for; None where neither is so."""
+        return self._failed or self._refused
+
     def watch(self, on_change: Callable[["Current"], None]) -> None:
         """Look for newer ones in a thread, until `close`."""
         if not isinstance(self._location, FolderLocation):
@@ -94,11 +100,17 @@ class Current:
 
         def look() -> None:
             while not self._stopped.wait(LOOK):
+                changed, failed = False, None
                 try:
-                    if self.look():
-                        on_change(self)
+                    changed = self.look()
                 except Exception as error:  # a bug must not end the looks
-                    self.problem = f"A look at the gallery failed ({_named(error)})."
+                    failed = f"A look at the gallery failed ({_named(error)})."
+                if failed != self._failed:
+                    if not changed:
+                        self.change = "Bundle and gallery can be looked for again."
+                    changed, self._failed = True, failed
+                if changed:
+                    on_change(self)
 
         self._thread = Thread(target=look, name="gallery", daemon=True)
         self._thread.start()
@@ -111,11 +123,12 @@ class Current:
         changed = {Path(entry[0]) for entry in self._stamp ^ self._seen}
         self._stamp = self._seen
         try:
-            self._in_use, self.problem = self._open(self._in_use), None
-            self.change = self._described(changed)
+            self._in_use, self._refused = self._open(self._in_use), None
         except Exception as error:
             why = str(error) if isinstance(error, UserError) else f"The newer gallery failed ({_named(error)})."
-            self.problem = f"{why} Still in use: the gallery from before."
+            self._refused = f"{why} Still in use: the gallery from before."
+        else:
+            self.change = self._described(changed)
         return True
 
     def _described(self, changed: set[Path]) -> str:

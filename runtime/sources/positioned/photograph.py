@@ -4,17 +4,18 @@ Sources: EXIF 2.32; DJI's XMP.
 """
 
 import sys
-from math import cos, isfinite, radians
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.files import open_to_read
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.decode import FORMATS
-from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen, tilt_of, width_seen
+from geodtr.runtime.images.recorded import Recorded, Stated, gimbal, ground_seen, width_seen
 from geodtr.runtime.images.xmp import DJI, Properties, number_of, panorama_of, read_properties
 from geodtr.runtime.sources.positioned.exif import find_in_exif
 
@@ -89,16 +90,16 @@ def _position(path: Path, properties: Properties, of: str) -> tuple[Stated | Non
 
 
 def _gimbal(properties: Properties, of: str) -> tuple[Stated | None, Stated | None]:
-    """Tilt and heading; DJI writes 0 for all angles where it does not know them."""
+    """Tilt and heading; without a pitch, whether the camera looks down or ahead is unknown, and so is the heading."""
     pitch, yaw, roll = (_stated(properties, f"Gimbal{name}Degree", of) for name in ("Pitch", "Yaw", "Roll"))
-    if pitch is None or not any(each is not None and each.value for each in (pitch, yaw, roll)):
+    if pitch is None:
         return None, None
-    tilt = Stated(tilt_of(pitch.value), pitch.origin)
-    if yaw is None:
-        return tilt, None
-    # Upside down: the upper edge points the other way.
-    upside_down = roll is not None and cos(radians(roll.value)) < 0
-    return tilt, Stated((yaw.value + (180 if upside_down else 0)) % 360, yaw.origin)
+    angles = (np.full(1, nan if each is None else each.value) for each in (pitch, yaw, roll))
+    stated = zip(gimbal(*angles), (pitch, yaw), strict=True)
+    tilt, heading = (
+        None if by is None or np.isnan(value[0]) else Stated(float(value[0]), by.origin) for value, by in stated
+    )
+    return tilt, heading
 
 
 def _of_upper_edge(yaw: Stated, turned: object) -> Stated | None:

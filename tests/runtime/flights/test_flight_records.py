@@ -117,6 +117,30 @@ def test_every_table_gives_the_same(tmp_path: Path, table: Callable[[], str]) ->
     assert values == [pytest.approx(HEIGHT, abs=0.05), pytest.approx(HEADING), 0]
 
 
+def test_a_gimbal_whose_angles_are_all_0_is_unknown(tmp_path: Path) -> None:
+    flight = read(tmp_path / "a.csv", airdata().replace(f",{HEADING},-90,0\n", ",0,0,0\n"))
+    assert (flight.at(1.0, "frame").tilt, flight.at(1.0, "frame").heading) == (None, None)
+
+
+def test_the_compass_stands_in_for_a_gimbal_without_a_heading(tmp_path: Path) -> None:
+    text = airdata().replace("gimbal_heading(degrees)", "other").replace(f",{HEADING},-90,0\n", ",0,-90,180\n")
+    heading = read(tmp_path / "a.csv", text).at(1.0, "frame").heading
+    assert heading is not None
+    assert (heading.value, heading.origin) == (199, "compass_heading(degrees)"), "which no roll of the gimbal turns"
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_an_entry_whose_date_is_none_costs_no_other(tmp_path: Path, bad: int) -> None:
+    rows = [
+        f"2022.{13 if row == bad else 6}.21 16:06:{row:02d}\nGPS({lat:.6f},{lon:.6f},0.0M)\n"
+        for row, (lat, lon) in enumerate(places(6))
+    ]
+    named = list[str]()
+    flight = read(tmp_path / "a.srt", "".join(rows), named.append)
+    assert len(flight.times) == 5
+    assert named == [f"{tmp_path / 'a.srt'}: 1 entries have no time that can be read."]
+
+
 def test_names_of_columns_are_known_in_any_spelling(tmp_path: Path) -> None:
     text = (
         airdata().replace("height_above_takeoff(feet)", " Height Above TakeOff (FEET) ").replace("latitude", "LATITUDE")
