@@ -57,7 +57,8 @@ class Speaker(Console):
         return size if self.is_terminal else ConsoleDimensions(_UNLIMITED, size.height)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        how = {"crop": False, **how}
+        # Lines of messages are left to the terminal to wrap: it copies a path that it broke as one.
+        how = {"crop": False, "soft_wrap": self.stderr and all(isinstance(each, str) for each in objects), **how}
         if not self.stderr:
             with _reporting_output():
                 super().print(*objects, **how)
@@ -126,7 +127,7 @@ def naming_files(*paths: Path) -> Iterator[None]:
         yield
     except SystemExit:
         if all(path.exists() for path in paths):
-            messages.print(f"Wrote {' and '.join(map(str, paths))}", soft_wrap=True)
+            messages.print(f"Wrote {' and '.join(map(str, paths))}")
         raise
 
 
@@ -226,7 +227,7 @@ def judged(of: "Verdict", *, accepted: bool = False) -> "Text":
 def warn(text: str) -> None:
     """Something the user should know, on standard error."""
     messages.print("Warning:", style="bold yellow", end=" ")
-    messages.print(text, soft_wrap=True)
+    messages.print(text)
 
 
 def report_skipped(data: str, skipped: Sequence["Skipped"]) -> None:

@@ -139,7 +139,7 @@ def _mention_dashes(arguments: Sequence[str]) -> None:
     """Say how to name a file whose name begins with a dash, where an argument that was refused is one."""
     for argument in arguments:
         if argument.startswith("-") and len(argument) > 1 and os.path.lexists(argument):
-            messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", soft_wrap=True, markup=False)
+            messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", markup=False)
 
 
 @cache
@@ -217,7 +217,7 @@ def _fail(text: str, code: int = 2) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         sys.exit(code)  # one of the processes that torchrun started speaks for all
     messages.print("Error:", style="bold red", end=" ")
-    messages.print(text, soft_wrap=True)
+    messages.print(text)
     sys.exit(code)
 
 

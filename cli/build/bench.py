@@ -101,7 +101,7 @@ def bench(
         from geodtr.export.plots.files import save_picture
 
         save_picture(bench_plot(report), out)
-        messages.print(f"Wrote {out}", soft_wrap=True)
+        messages.print(f"Wrote {out}")
     if as_json:
         show_json(report)
     else:

@@ -107,10 +107,9 @@ def _report(bundle: "Bundle") -> None:
     messages.print(
         f"Wrote {bundle.path}: {manifest.backend.runs_by}, {manifest.precision}, {megabytes(bundle.bytes)} MB"
         f"{', ' + int8_share(quantisation) if quantisation else ''}",
-        soft_wrap=True,
     )
     if manifest.backend.targets is not None:
-        messages.print(f"{manifest.backend.name}: {manifest.backend.targets}", soft_wrap=True)
+        messages.print(f"{manifest.backend.name}: {manifest.backend.targets}")
 
 
 def add_to(app: typer.Typer) -> None:

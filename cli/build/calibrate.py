@@ -48,7 +48,6 @@ def calibrate(
         messages.print(
             f"Wrote {out}: {len(ranges.ranges.ground.ranges)} tensors of ground, "
             f"{len(ranges.ranges.aerial.ranges)} of aerial, because {ranges.reason}.",
-            soft_wrap=True,
         )
 
 

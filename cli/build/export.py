@@ -35,7 +35,7 @@ def export(
     from geodtr.export.build.source import export_checkpoint
 
     bundle = export_checkpoint(checkpoint, out, raw_tiles=raw_tiles, track=track)
-    messages.print(f"Wrote {bundle.path}: {megabytes(bundle.bytes)} MB", soft_wrap=True)
+    messages.print(f"Wrote {bundle.path}: {megabytes(bundle.bytes)} MB")
 
 
 def inspect(

@@ -129,7 +129,7 @@ def parity(
         warn(f"A verdict is printed and not recorded: {fault}")
     if report is not None:
         write_report(result, report)
-        messages.print(f"Wrote {report}", soft_wrap=True)
+        messages.print(f"Wrote {report}")
     raise typer.Exit(EXIT_CODES[result.verdict])
 
 

@@ -29,9 +29,7 @@ def key(
     from geodtr.runtime.archive.keys import new_key
 
     public = new_key(path)
-    messages.print(
-        f"Wrote {path}, which signs and which only you can read, and {public}, which devices trust", soft_wrap=True
-    )
+    messages.print(f"Wrote {path}, which signs and which only you can read, and {public}, which devices trust")
 
 
 @bundle.command()
@@ -49,9 +47,7 @@ def pack(
     from geodtr.runtime.archive.pack import pack as write
 
     index = write(bundle, gallery, key, out, note=note, track=track)
-    messages.print(
-        f"Wrote {out}: {len(index.files)} files, {index.size / 1e6:.1f} MB, made at {index.created}", soft_wrap=True
-    )
+    messages.print(f"Wrote {out}: {len(index.files)} files, {index.size / 1e6:.1f} MB, made at {index.created}")
 
 
 @bundle.command()
@@ -130,7 +126,7 @@ def triton(
 
     options = TritonOptions(max_batch, delay, top, headings)
     models = write_repository(bundle, gallery, out, options, track=track)
-    messages.print(f"Wrote {out}: {', '.join(models)}", soft_wrap=True)
+    messages.print(f"Wrote {out}: {', '.join(models)}")
 
 
 def _show(version: "Version", folder: Path, as_json: bool) -> None:

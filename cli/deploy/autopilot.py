@@ -73,4 +73,4 @@ def opened(link: "Link") -> "Iterator[Link]":
         if link.held_back:
             reasons = ", ".join(f"{count} {reason}" for reason, count in link.held_back.most_common())
             text += f"; held back: {reasons}"
-        messages.print(text, soft_wrap=True)
+        messages.print(text)

@@ -75,9 +75,7 @@ def embed(
         warn(f"The model was not trained on such images: {doubts[0]}{more}.")
     if written.left_out:
         warn(f"{written.left_out} images are left out; {table_of(out)} lists them with the reasons.")
-    messages.print(
-        f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}, which names the image of each", soft_wrap=True
-    )
+    messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}, which names the image of each")
 
 
 def _leave_out(frame: "Frame", error: "ImageError") -> None:

@@ -61,7 +61,7 @@ def with_given_flight(
     named, start = given.get("flight"), given.get("flight_start")
     if named is None:
         if frames.kind == "video" and places and (beside := _beside(Path(places[0]))) is not None:
-            messages.print(f"A flight record is beside the video; to use it: --flight {beside}", soft_wrap=True)
+            messages.print(f"A flight record is beside the video; to use it: --flight {beside}")
         return frames
     heights = {"altitude", "frame_metres"}.isdisjoint(given)
     joining = Joining(radius, heights, given.get("fov"))
@@ -101,9 +101,9 @@ def say_what_was_read(flight: "Flight") -> None:
         for field, column in flight.columns.items()
     )
     times = f"{flight.times[0]:g} to {flight.times[-1]:g} s"
-    messages.print(f"{flight.name}: {len(flight.times)} entries, {times}: {columns}", soft_wrap=True)
+    messages.print(f"{flight.name}: {len(flight.times)} entries, {times}: {columns}")
     for note in flight.notes:
-        messages.print(f" {note}", soft_wrap=True)
+        messages.print(f" {note}")
 
 
 def say_how_far_off(metres: Sequence[float], recorded: int, count: int) -> None:
@@ -115,7 +115,7 @@ def say_how_far_off(metres: Sequence[float], recorded: int, count: int) -> None:
 
             middle, most = np.quantile(metres, (0.5, 0.95))
             off = f"; {len(metres)} answers are off by {middle:.1f} m (median), 95 % by up to {most:.1f} m"
-        messages.print(f"Recorded positions: {recorded} of {count} images{off}", soft_wrap=True)
+        messages.print(f"Recorded positions: {recorded} of {count} images{off}")
 
 
 def _beside(video: Path) -> Path | None:

@@ -192,7 +192,7 @@ def gallery_export(
 
     with open_gallery(place) as opened:
         export_gallery(opened, out)
-        messages.print(f"Wrote {out}: {len(opened)} tiles", soft_wrap=True)
+        messages.print(f"Wrote {out}: {len(opened)} tiles")
 
 
 def _embed(
@@ -229,7 +229,7 @@ def _embed(
     if len(left_out) > _SHOWN:
         warn(f"and {len(left_out) - _SHOWN} more tiles are left out; --json lists them all")
     held = f", {added.held} were there" if added.held else ""
-    messages.print(f"Wrote {place}: {added.embedded} tiles embedded{held}", soft_wrap=True)
+    messages.print(f"Wrote {place}: {added.embedded} tiles embedded{held}")
 
 
 def add_to(app: typer.Typer) -> None:

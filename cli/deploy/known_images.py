@@ -90,7 +90,7 @@ def calibrate(
     if calibration.bias is not None:
         metres, direction = calibration.bias
         output.print(f" bias (median): {metres:.1f} m towards {direction:.0f}°{_interval_of(calibration)}")
-    messages.print(f"Wrote {written}", soft_wrap=True)
+    messages.print(f"Wrote {written}")
 
 
 def _interval_of(calibration: "FixCalibration") -> str:

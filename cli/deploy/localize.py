@@ -193,7 +193,7 @@ def localize(
     for path in (out, picture, played.mcap):
         if path is not None:
             nothing = f"{path} is not written: there is no answer for it."
-            messages.print(f"Wrote {path}: {count} answers" if count else nothing, soft_wrap=True)
+            messages.print(f"Wrote {path}: {count} answers" if count else nothing)
 
 
 def _answers(

@@ -135,4 +135,4 @@ def _compared(truth: "Truth") -> "Iterator[Callable[[Waypoint], object]]":
     try:
         yield truth.take
     finally:
-        messages.print(truth.summary, soft_wrap=True)
+        messages.print(truth.summary)

@@ -53,7 +53,7 @@ def split(
         return
     for name, count in counts.items():
         output.print(f"{out / name}: {count} tiles", soft_wrap=True)
-    messages.print(_CALIBRATE, soft_wrap=True)
+    messages.print(_CALIBRATE)
 
 
 def merge(
@@ -74,7 +74,7 @@ def merge(
     if as_json:
         show_json({"references": count})
         return
-    messages.print(f"Wrote {out}: {count} tiles. {_CALIBRATE}", soft_wrap=True)
+    messages.print(f"Wrote {out}: {count} tiles. {_CALIBRATE}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -51,7 +51,7 @@ def opened_frames(
         each = ", ".join(map(str, counts))
         raise ConfigError(f"The sources of {rig.name} hold {each} images; a moment is one of each.")
     if rig.missing:
-        messages.print(f"{rig.name}: {1 - rig.missing:.0%} of the panorama are seen{rig.gaps}", soft_wrap=True)
+        messages.print(f"{rig.name}: {1 - rig.missing:.0%} of the panorama are seen{rig.gaps}")
     return Frames(joined_frames([source.frames for source in sources], rig), counts[0], sources[0].kind, endless=False)
 
 

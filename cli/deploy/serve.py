@@ -195,7 +195,7 @@ def serve(
     sourced = _sourced(camera, video, watch, odometry, every, prior)
     request = Request(bundle, place, options, sourced, EngineOptions(threads=threads), headings, intake)
     server = Server(request, warn)
-    messages.print(f"Serving on {server.address} (Ctrl-C ends it)", soft_wrap=True)
+    messages.print(f"Serving on {server.address} (Ctrl-C ends it)")
     server.run()
     if server.unanswered:
         messages.print(f"Ended; images not answered in time, and refused with 503: {server.unanswered}.")

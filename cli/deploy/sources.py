@@ -149,7 +149,7 @@ def open_given(source: str, given: Mapping[str, Any]) -> "OpenedSource":
 
     opened = _open(source, _options(given))
     for note in opened.notes:
-        messages.print(note, soft_wrap=True)
+        messages.print(note)
     return PrefixedTiles(opened, given["id_prefix"]) if "id_prefix" in given else opened
 
 
@@ -241,14 +241,13 @@ def preview(
     if advice is not None:
         messages.print(
             f"Recommended for this model: {advice.options}; for --track, --overlap {advice.overlap_of_tracks:g}",
-            soft_wrap=True,
         )
         for fault in advice.faults(sizes):
             warn(fault)
     if unreadable:
         warn(f"{len(unreadable)} tiles cannot be read and are dots in the picture, the first: {unreadable[0]}")
     if out is not None:
-        messages.print(f"Wrote {out}", soft_wrap=True)
+        messages.print(f"Wrote {out}")
 
 
 def _advice_of(bundle: Path) -> "Advice":
@@ -299,7 +298,7 @@ def _show(name: str, coverage: "Coverage", sizes: "list[SizeCoverage]") -> None:
         rows.add_row(f"tiles of {size.tile_metres:.1f} m", f"{size.tiles}{overlap}")
     if coverage.frame is not None:
         bounds = coverage.frame.bounds
-        rows.add_row("at another's place", str(coverage.doubled))
+        rows.add_row("at another's centre", str(coverage.doubled))
         rows.add_row("latitudes", "{south:.6f} to {north:.6f}".format(**bounds))
         rows.add_row("longitudes", "{west:.6f} to {east:.6f}".format(**bounds))
         rows.add_row("centre to centre", f"{coverage.width_metres:.0f} m x {coverage.height_metres:.0f} m")

@@ -24,7 +24,7 @@ class LeftOut(Listener):
     def on_skip(self, skipped: "Skipped") -> None:
         self._skipped += 1
         if self._skipped <= _SHOWN_SKIPPED:
-            messages.print(f"Left out with its pair: {skipped.reason}", soft_wrap=True)
+            messages.print(f"Left out with its pair: {skipped.reason}")
 
     def on_end(self) -> None:
         if self._skipped > _SHOWN_SKIPPED:
@@ -67,7 +67,7 @@ class TrainingBar(LeftOut):
             )
         if step.ends_epoch:
             if not messages.is_terminal:
-                messages.print(_line(self._epoch), soft_wrap=True)
+                messages.print(_line(self._epoch))
             self._epoch.clear()
 
     def on_validation(self, validation: Validation) -> None:
@@ -75,7 +75,7 @@ class TrainingBar(LeftOut):
         figures = (("R@1", got.at_1), ("R@5", got.at_5), ("R@10", got.at_10), ("R@1%", got.at_1_percent))
         shown = ", ".join(f"{name} {percent(share)}" for name, share in figures)
         best = " (best)" if validation.best else ""
-        messages.print(f"Validation after epoch {validation.epoch + 1}: {shown}{best}", soft_wrap=True)
+        messages.print(f"Validation after epoch {validation.epoch + 1}: {shown}{best}")
         warn_of_collapse(f"Epoch {validation.epoch + 1}", got)
 
     def on_end(self) -> None:

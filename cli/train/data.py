@@ -48,7 +48,7 @@ def world(
     height, width = parse_size(size or ("48x192" if view == "ground" else "64x64"))
     options = WorldSet(pairs=pairs, height=height, width=width, region=region, seed=seed, view=view)
     write_world(out, options, track=track)
-    messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}", soft_wrap=True)
+    messages.print(f"Wrote {pairs} pairs. Use them as: --data pairs:{out}")
 
 
 def flight(
@@ -69,9 +69,7 @@ def flight(
 
     options = FlightSet(frames=frames, side=side, stride=stride, tilt=tilt, region=region, seed=seed)
     table = write_flight(out, options, track=track)
-    messages.print(
-        f"Wrote {out / 'tiles'}, a source of tiles, and {_count(frames, 'frame')} with {table}", soft_wrap=True
-    )
+    messages.print(f"Wrote {out / 'tiles'}, a source of tiles, and {_count(frames, 'frame')} with {table}")
 
 
 data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
@@ -179,7 +177,6 @@ def data_prepare(
         f"Wrote {out}: {_count(len(prepared.pair_set), 'pair')} of {pair_set.name}; "
         f"{_count(prepared.written, 'image')} written{rate}, {prepared.reused} reused. Use them as: "
         f"--data prepared:{out}",
-        soft_wrap=True,
     )
 
 
@@ -240,7 +237,7 @@ def data_show(
     semantic = "strong" if augment == "any-angle" else augment
     rows = augmented_rows(np.stack(ground), np.stack(aerial), config.aerial.polar, augment, semantic, variants, seed)
     save_picture(draw_pairs(rows, f"{pair_set.name}: augmentation {augment}"), out)
-    messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}", soft_wrap=True)
+    messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}")
 
 
 def _show_set(checked: "CheckedSet") -> None:

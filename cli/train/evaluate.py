@@ -168,7 +168,7 @@ def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:
         for way, (counting, ranking) in enumerate(result.rankings.items())
     ]
     save_picture(recall_curve(lines, f"Recall of {model}, bands of 95 %"), path)
-    messages.print(f"Wrote {path}", soft_wrap=True)
+    messages.print(f"Wrote {path}")
 
 
 def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
@@ -178,7 +178,7 @@ def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
     rows = [row for result in results for row in result.sheet]
     names = ", ".join(result.label for result in results)
     save_picture(draw_sheet(rows, f"{model} on {names}: queries, their nearest tiles, the right one framed"), path)
-    messages.print(f"Wrote {path}", soft_wrap=True)
+    messages.print(f"Wrote {path}")
 
 
 def visualize(
@@ -205,7 +205,7 @@ def visualize(
         warn(f"a pair is left out: {skipped.reason}")
     title = f"{model} on {len(explained)} of {len(pair_set)} pairs of {pair_set.name}"
     save_picture(draw_layouts(explained, title), out)
-    messages.print(f"Wrote {out}", soft_wrap=True)
+    messages.print(f"Wrote {out}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -83,7 +83,6 @@ def import_checkpoint(
     messages.print(
         f"Wrote {out}: {shown}; ground {ground.height}x{ground.width}, aerial {aerial.height}x{aerial.width}"
         f"{' polar' if aerial.polar else ''}{f' with an overview of {aerial.overview}' if aerial.overview else ''}.",
-        soft_wrap=True,
     )
     for each in assumed:
         warn(each)

@@ -129,7 +129,7 @@ def resume(
 
     config = read_run(run)
     if is_finished(load_state(run / STATE).state):
-        messages.print(f"{run} is finished.", soft_wrap=True)
+        messages.print(f"{run} is finished.")
         _done(run / LAST)
         return
     specs = config.data
@@ -249,10 +249,10 @@ def _done(checkpoint: Path) -> None:
     from geodtr.training.run_files import BEST
 
     if is_rank_zero():
-        messages.print(f"Wrote {checkpoint}", soft_wrap=True)
+        messages.print(f"Wrote {checkpoint}")
         best = checkpoint.with_name(BEST)
         if best.exists():
-            messages.print(f"Best by validation: {best}", soft_wrap=True)
+            messages.print(f"Best by validation: {best}")
 
 
 def add_to(app: typer.Typer) -> None:
