@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from geodtr.runtime.recordings.bag import Recording
     from geodtr.runtime.recordings.pictures import Pictures
     from geodtr.runtime.recordings.truth import Truth
-
-_RADIUS, _AGE = 500.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,8 @@ class RecordingOptions:
         metavar="TOPIC",
         shown=False,
     )
-    prior_radius: float | None = option(
-        None, "How far from it tiles are searched.", metavar="METRES", shown=f"{_RADIUS:g}"
-    )
-    prior_age: float | None = option(None, "How old it may be.", metavar="SECONDS", shown=f"{_AGE:g}")
+    prior_radius: float = option(500.0, "How far from it tiles are searched.", metavar="METRES")
+    prior_age: float = option(2.0, "How old it may be.", metavar="SECONDS")
     mcap: Path | None = option(
         None, "Record answers and small pictures in a new MCAP file, for Foxglove.", metavar="FILE.mcap", shown=False
     )
@@ -62,13 +58,11 @@ class Playback:
     camera: "CameraModel | None" = None
     truth: "Truth | None" = None
     mcap: Path | None = None
-    pictures: "list[Pictures]" = field(default_factory=list)
+    pictures: "Pictures | None" = None
 
     def drawn(self, frames: "Frames") -> "Frames":
         """The frames, each drawn as it passes where they are recorded."""
-        for pictures in self.pictures:
-            frames = pictures.of(frames)
-        return frames
+        return frames if self.pictures is None else self.pictures.of(frames)
 
     def undistorted(self, taking: dict[str, Any]) -> dict[str, Any]:
         """How images were taken, with the recording's camera."""
@@ -80,23 +74,22 @@ class Playback:
         """What takes each answer."""
         if self.truth is not None:
             yield _compared(self.truth)
-        for pictures in self.pictures:
+        if self.mcap is not None and self.pictures is not None:
             from geodtr.runtime.recordings.foxglove import mcap_file
 
-            assert self.mcap is not None  # there are pictures for it
-            yield mcap_file(self.mcap, pictures, warn, live=live, truth=self.truth)
+            yield mcap_file(self.mcap, self.pictures, warn, live=live, truth=self.truth)
 
 
 def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None, on_error: OnError) -> Playback:
     """What the options ask for."""
     options: RecordingOptions = from_given(RecordingOptions, given)
-    pictures = list["Pictures"]()
+    pictures = None
     if options.mcap is not None:
         from geodtr.runtime.recordings.foxglove import check_mcap
         from geodtr.runtime.recordings.pictures import Pictures
 
         check_mcap(options.mcap)
-        pictures.append(Pictures())
+        pictures = Pictures()
     if options.bag is None:
         return Playback(mcap=options.mcap, pictures=pictures)
     from geodtr.runtime.recordings.bag import Recording
@@ -109,8 +102,7 @@ def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None, on_e
     tracks = {each: recording.track(each, bad_entries(on_error)) for each in dict.fromkeys(named)}
     prior = None
     if options.prior_topic is not None:
-        radius = _RADIUS if options.prior_radius is None else options.prior_radius
-        prior = Prior(tracks[options.prior_topic], radius, _AGE if options.prior_age is None else options.prior_age)
+        prior = Prior(tracks[options.prior_topic], options.prior_radius, options.prior_age)
     return Playback(
         frames=recording.frames(topic, every=every, limit=limit, prior=prior),
         camera=None if options.camera_topic is None else recording.camera(options.camera_topic),

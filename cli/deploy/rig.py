@@ -56,10 +56,10 @@ def opened_frames(
 
 
 def _rig_of(file: Path, bundle: Path) -> "Rig":
-    from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.images.rig import read_rig
+    from geodtr.runtime.manifest import read_manifest
 
-    how = open_bundle(bundle).manifest.ground.spec.preprocessing
+    how = read_manifest(bundle).ground.spec.preprocessing
     if how.imagery.projection in ("perspective", "nadir"):
         raise ConfigError(f"--rig joins panoramas, and the model was trained on {how.imagery.projection} images.")
     return read_rig(file, how.imagery.aspect or how.width / how.height, how.width)

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
-from geodtr.runtime.images.camera_model import CameraModel, calibrations_of, read_calibration, read_camera_model
+from geodtr.runtime.images.camera_model import (
+    CameraModel,
+    calibrations_of,
+    camera_model_of,
+    read_calibration,
+    read_camera_model,
+)
 from geodtr.runtime.images.frames import Frame, decode_frame
 from geodtr.runtime.spec import Images
 
@@ -173,7 +179,7 @@ def read_rig(path: Path, aspect: float, width: int) -> Rig:
         names = [f"cam{number}" for number in range(len(several))]
         if missing := [name for name in names if name not in several]:
             raise ConfigError(f"{path} holds {', '.join(several)}, and lacks {missing[0]}. {_NEEDED}")
-        cameras = [replace(read_camera_model(f"{path}#{name}"), name=f"{path}#{name}") for name in names]
+        cameras = [camera_model_of(several[name], Path(f"{path}#{name}")) for name in names]
         rotations = [np.eye(3)]
         for name in names[1:]:
             rotations.append(_rotation(several[name].get("t_cn_cnm1"), f"{path}: {name}") @ rotations[-1])
