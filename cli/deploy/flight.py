@@ -36,17 +36,21 @@ class FlightOptions:
     )
 
 
+def is_recorded(near: str | None) -> bool:
+    """Whether --near asks for the recorded position of each image."""
+    return near is not None and near.partition(",")[0].strip().lower() == _RECORDED
+
+
 def prior_of(near: str | None) -> "tuple[Near | None, float | None]":
     """What --near states: one prior for all frames, or the radius of a prior about each one's recorded position."""
     if near is None:
         return None, None
     from geodtr.runtime.geodesy import Near
 
-    first, _, radius = near.partition(",")
-    if first.strip().lower() != _RECORDED:
+    if not is_recorded(near):
         return parse_near(near), None
     try:
-        metres = float(radius)
+        metres = float(near.partition(",")[2])
     except ValueError:
         raise ConfigError(f"--near {near!r} is not flight,RADIUS, in metres, for example flight,500.") from None
     return None, Near(0, 0, metres).radius

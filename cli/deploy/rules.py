@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodtr.cli.deploy.autopilot import AutopilotOptions
-from geodtr.cli.deploy.flight import TAGS, FlightOptions
+from geodtr.cli.deploy.flight import TAGS, FlightOptions, is_recorded
 from geodtr.cli.deploy.image_options import ImageOptions
 from geodtr.cli.deploy.nadir import NadirArguments
 from geodtr.cli.deploy.recordings import RecordingOptions
@@ -110,7 +110,7 @@ def check_rules(given: Mapping[str, Any], own: Mapping[str, bool], near: str | N
 
 def _values(given: Mapping[str, Any], near: str | None) -> Iterable[str]:
     """The flags with a value that changes what they mean."""
-    if near is not None and near.partition(",")[0].strip().lower() == "flight":
+    if is_recorded(near):
         yield _FLIGHT_NEAR
     if given.get("flight") == TAGS:
         yield _TAGS

@@ -25,7 +25,7 @@ from geodtr.runtime.files.documents import MAX_BYTES, decode_json, encode_json
 
 FORMAT = 1
 INDEX, SIGNATURE = "index.json", "signature"
-_CREATED = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+CREATED = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _PATH = re.compile(r"(bundle|gallery)(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 _LONGEST = 100
 """Bytes of a path in one header of tar."""
@@ -94,7 +94,7 @@ def decode_index(content: bytes, name: str) -> Index:
         ) from None
     paths = [entry.path for entry in index.files]
     sizes = all(entry.bytes >= 0 for entry in index.files)
-    known = index.format == FORMAT and sizes and _CREATED.fullmatch(index.created)
+    known = index.format == FORMAT and sizes and CREATED.fullmatch(index.created)
     if not known or not all(map(can_hold, paths)) or len({*paths}) < len(paths):
         raise ArchiveError(
             f"{name} is in format {index.format}, or has a time or lists files as no version known here does; this one "

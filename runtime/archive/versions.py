@@ -11,7 +11,6 @@ in one step. So current/bundle is the old version or the new one, whenever a pro
 is needed to replace it: a version that is damaged, or was removed by hand, is in nobody's way.
 """
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,14 +18,13 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from geodtr.runtime.archive.format import INDEX, SIGNATURE, Index, Signed, decode_index
+from geodtr.runtime.archive.format import CREATED, INDEX, SIGNATURE, Index, Signed, decode_index
 from geodtr.runtime.archive.keys import SIGNATURE_BYTES, is_signed, read_trusted
 from geodtr.runtime.errors import ArchiveError, VersionDamaged
 from geodtr.runtime.files import locked, readable, sha256, write_bytes, write_link
 from geodtr.runtime.files.documents import read_document
 
 CURRENT, PREVIOUS, VERSIONS, TRUSTED, ACCEPTED = "current", "previous", "versions", "trusted.pem", "accepted-from"
-_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +111,13 @@ def accepted_from(folder: Path) -> str:
     path, kept = folder / ACCEPTED, ""
     with readable(ArchiveError), suppress(FileNotFoundError):
         kept = read_document(path).decode(errors="replace").strip()
-        if not _TIME.fullmatch(kept):
+        if not CREATED.fullmatch(kept):
             raise ArchiveError(
                 f"{path} is damaged: it does not hold the time of the last archive that was installed. If you know "
                 "that yours is newer: --allow-older"
             )
     now = linked(folder, CURRENT)
-    named = None if now is None else _TIME.match(now.name)
+    named = None if now is None else CREATED.match(now.name)
     return max(kept, named[0] if named else "")
 
 

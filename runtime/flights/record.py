@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.geodesy import distance
+from geodtr.runtime.geodesy import distance, wrapped
 from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen
 
 Floats = NDArray[np.float64]
@@ -89,8 +89,8 @@ class Flight:
         if np.isnan(first) or np.isnan(last):
             value = last if share > 0.5 else first
         elif field in ("heading", "lon"):  # the short way round
-            value = first + share * ((last - first + 180) % 360 - 180)
-            value = value % 360 if field == "heading" else (value + 180) % 360 - 180
+            value = first + share * wrapped(last - first)
+            value = value % 360 if field == "heading" else wrapped(value)
         else:
             value = first + share * (last - first)
         return None if np.isnan(value) else Stated(value, column.origin)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.files.foreign_text import escape_controls
-from geodtr.runtime.geodesy import moved
+from geodtr.runtime.geodesy import moved, wrapped
 from geodtr.runtime.localization.waypoint import Waypoint, record, runs, scalars
 
 _GPX = "http://www.topografix.com/GPX/1/1"
@@ -191,7 +191,7 @@ def _circle(lat: float, lon: float, radius: float) -> list[tuple[float, float]]:
     """A ring of [lon, lat] that goes against the clock; near the 180th meridian its longitudes go on beyond."""
     turn = np.linspace(0, 2 * np.pi, _CORNERS + 1)
     lats, lons = moved(lat, lon, radius * np.cos(turn), radius * np.sin(turn))
-    lons = lon + (lons - lon + 180) % 360 - 180
+    lons = lon + wrapped(lons - lon)
     return list(zip(lons.tolist(), lats.tolist(), strict=True))
 
 

@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError, ImageError
-from geodtr.runtime.geodesy import Near
+from geodtr.runtime.geodesy import Near, wrapped
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.fix import Floats
 
@@ -33,9 +33,9 @@ class Track:
         if not 0 < after < len(self.time) or self.time[after] - self.time[after - 1] > GAP:
             return None
         share = (time - self.time[after - 1]) / (self.time[after] - self.time[after - 1])
-        turn = (self.lon[after] - self.lon[after - 1] + 180) % 360 - 180
+        turn = wrapped(self.lon[after] - self.lon[after - 1])
         lat = self.lat[after - 1] + share * (self.lat[after] - self.lat[after - 1])
-        return float(lat), float((self.lon[after - 1] + share * turn + 180) % 360 - 180)
+        return float(lat), float(wrapped(self.lon[after - 1] + share * turn))
 
     def before(self, time: float) -> tuple[float, float, float] | None:
         """The last position that was known at a time, and its age in seconds; None before the first."""

@@ -36,7 +36,7 @@ from geodtr.runtime.ros.messages import (
     Quaternion,
     Time,
 )
-from geodtr.runtime.ros.parameters import Parameters, gallery_of
+from geodtr.runtime.ros.parameters import Parameters
 
 NAME = "geodtr: localisation"
 _NOTHING = 1e6
@@ -59,9 +59,7 @@ class Core:
         """Open bundle and gallery. Raises UserError."""
         self._parameters, self._gates = parameters, parameters.gates
         options = EngineOptions(threads=parameters.threads or None)
-        self._localizer = Localizer.open(
-            parameters.bundle, gallery_of(parameters.gallery), options, **parameters.taking
-        )
+        self._localizer = Localizer.open(parameters.bundle, parameters.gallery, options, **parameters.taking)
         try:
             self._localizer.require_positions("the node")
         except BaseException:

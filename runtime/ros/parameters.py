@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from math import isnan, nan
-from pathlib import Path
 from typing import Any, get_args
 
 from geodtr.runtime.autopilot.prediction import Gates
@@ -105,8 +104,3 @@ def defaults() -> dict[str, Any]:
         for each in fields(Parameters)
         if each.default is not MISSING
     }
-
-
-def gallery_of(text: str) -> Path | str:
-    """A gallery's place as it is opened."""
-    return text if "://" in text else Path(text)
