@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs
 
 import anyio
@@ -16,9 +16,9 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 import geodtr
 from geodtr.runtime.errors import ImageError, UserError
@@ -40,8 +40,8 @@ from geodtr.runtime.serve.replies import (
     Reply,
     StateReply,
 )
+from geodtr.runtime.serve.view import View
 
-T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _AGAIN = 2
@@ -49,7 +49,6 @@ _AGAIN = 2
 _RESTARTED = 10
 """Seconds until a server that ends may have been started again."""
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "": "text/plain"}
-_A_DAY, _NEVER = "private, max-age=86400", "no-store"
 
 
 class Api:
@@ -70,7 +69,7 @@ class Api:
         self._current, self._batcher, self._live, self._metrics = current, batcher, live, metrics
         self._options, self._report = options, report
         self._bodies = Bodies(metrics)
-        self._pictures = anyio.CapacityLimiter(2)
+        self._view = View(current, live)
         self._requests = set[anyio.CancelScope]()
         self.unanswered = 0
         self._guard: Guard | None = None
@@ -94,10 +93,10 @@ class Api:
             self._route("/v1/state", self.state),
             self._route("/v1/locate", self.locate, "POST"),
             self._route("/v1/locate/batch", self.locate_batch, "POST"),
-            self._route("/v1/stream", self.stream),
-            self._route("/v1/frames/{number}", self.frame),
-            self._route("/v1/tiles/{row}", self.tile),
-            self._route("/v1/map/{zoom}/{x}/{y}", self.square),
+            self._route("/v1/stream", self._view.stream),
+            self._route("/v1/frames/{number}", self._view.frame),
+            self._route("/v1/tiles/{row}", self._view.tile),
+            self._route("/v1/map/{zoom}/{x}/{y}", self._view.square),
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
         self._guard = Guard(app, self._options.token)
@@ -239,46 +238,6 @@ class Api:
         del request
         return as_json(specification(self._options))
 
-    async def stream(self, request: Request) -> Response:
-        del request
-        return _Events(self._live)
-
-    async def frame(self, request: Request) -> Response:
-        content = self._live.picture(_number(request, "number"))
-        if content is None:
-            raise Refused(404, "That frame is no longer kept; the last few are.")
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": _NEVER})
-
-    async def tile(self, request: Request) -> Response:
-        use, row = self._named_gallery(request), _number(request, "row")
-        try:
-            content = await self._picture(use.ground.tile, row)
-        except IndexError:
-            raise Refused(404, f"The gallery has no row {row}.") from None
-        except ImageError:
-            raise Refused(404, "The file of that tile cannot be read any more.") from None
-        return Response(content, media_type="image/webp", headers={"Cache-Control": _A_DAY})
-
-    async def square(self, request: Request) -> Response:
-        use, place = self._named_gallery(request), [_number(request, name) for name in ("zoom", "x", "y")]
-        content = await self._picture(use.ground.square, *place)
-        if content is None:
-            return Response(status_code=204, headers={"Cache-Control": _A_DAY})
-        return Response(content, media_type="image/webp", headers={"Cache-Control": _A_DAY})
-
-    def _named_gallery(self, request: Request) -> InUse:
-        """The gallery in use. A page names the one that it means, so that its rows never are another's."""
-        use = self._current()
-        for name, value in request.query_params.multi_items():
-            if name != "gallery" or not value.isascii() or not value.isdigit():
-                raise Refused(400, "The only parameter is gallery, the number in an answer.")
-            if value != str(use.number):
-                raise Refused(404, f"Gallery {value[:20]} is no longer in use.")
-        return use
-
-    async def _picture(self, draw: Callable[..., T], *arguments: Any) -> T:
-        return await anyio.to_thread.run_sync(draw, *arguments, limiter=self._pictures)
-
     async def page(self, request: Request) -> Response:
         """A file out of the package, read when the server began."""
         name = request.path_params.get("name", "index.html")
@@ -319,21 +278,6 @@ def gallery_reply(use: InUse, problem: str | None) -> GalleryReply:
     )
 
 
-class _Events(StreamingResponse):
-    """The live view's events for a viewer, who is let go when the answer ends, or breaks off. Raises Refused."""
-
-    def __init__(self, live: Live) -> None:
-        self._live, self._viewer = live, live.subscribe()
-        headers = {"Cache-Control": _NEVER, "X-Accel-Buffering": "no"}
-        super().__init__(live.events(self._viewer), media_type="text/event-stream", headers=headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._live.leave(self._viewer)
-
-
 def _take_error(of: asyncio.Future[Any]) -> None:
     """Images that were given up are no error to print."""
     if not of.cancelled():
@@ -343,13 +287,6 @@ def _take_error(of: asyncio.Future[Any]) -> None:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _number(request: Request, name: str) -> int:
-    text: str = request.path_params[name]
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise Refused(404, f"{name} is {text[:40]!r}; needed is a whole number of up to nine digits.")
-    return int(text)
 
 
 def _http_error(request: Request, error: Exception) -> Response:
