@@ -30,13 +30,13 @@ from geodtr.export.build.request import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import is_bundle, open_model
-from geodtr.export.timing import Timing, noise, rounded, time_embedders, together
+from geodtr.export.timing import Timing, rounded, time_embedders, together
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import BRANCHES, Backend, Branch, Precision
-from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, EmbedderPair, Images
+from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, EmbedderPair, Images, noise
 from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import read_test_set, read_training_set
@@ -226,7 +226,7 @@ def speed_table(contenders: Sequence[Contender], batch: int, rounds: int) -> str
 
 def time_branch(contenders: Sequence[Contender], branch: Branch, batch: int, rounds: int) -> list[Timing]:
     embedders = [contender.embedders[branch] for contender in contenders]
-    return time_embedders(embedders, [noise(one, batch) for one in embedders], rounds=rounds, track=track)
+    return time_embedders(embedders, [noise(one.spec, batch) for one in embedders], rounds=rounds, track=track)
 
 
 def cosine_table(contenders: Sequence[Contender], test_set: PairSet) -> str:

@@ -15,9 +15,8 @@ from statistics import median
 import numpy as np
 
 from geodtr import open_bundle
-from geodtr.export.timing import noise
 from geodtr.runtime.search.exact import search
-from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.spec import Descriptors, noise
 
 FRAMES = 6
 SETTLE = 0.4
@@ -40,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
 
     embedder = open_bundle(options.bundle).embedder("ground")
-    images = noise(embedder, options.batch)
+    images = noise(embedder.spec, options.batch)
     rows = np.random.default_rng(0).standard_normal((options.references, options.size), np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     query = rows[:1].copy()

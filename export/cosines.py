@@ -1,13 +1,13 @@
 """Cosines between rows of descriptors that may not be finite or of unit length."""
 
-from math import ceil
-
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.spec import Descriptors
 
-_EXCHANGED, _LEAST_EXCHANGED = 0.2, 0.98
+_LEAST_EXCHANGED = 0.98
+_IMAGES_OF_ONE = 5
+"""Of so many images, one may have other patches."""
 
 
 def cosines(expected: Descriptors, got: Descriptors) -> NDArray[np.float64]:
@@ -26,14 +26,13 @@ def cosines(expected: Descriptors, got: Descriptors) -> NDArray[np.float64]:
 
 
 def counted(cosine: NDArray[np.float64], *, chooses: bool) -> float:
-    """The smallest of the cosines between a network's rows and another engine's that a limit is for.
+    """The smallest of the cosines [N], at least one, between a network's rows and another engine's that a limit is for.
 
-    Where the network `chooses` patches, one image in five does not count, as long as all keep 0.98: a rounding
-    exchanges patches of almost equal attention, and neither choice is wrong.
+    Where the network `chooses` patches, one image in five does not count, of fewer than five none, as long as all keep
+    0.98: a rounding exchanges patches of almost equal attention, and neither choice is wrong.
     """
-    rising = np.sort(cosine)
-    left_out = ceil(_EXCHANGED * len(rising)) if chooses and rising[0] >= _LEAST_EXCHANGED else 0
-    return float(rising[left_out:].min(initial=1.0))
+    exchanged = chooses and cosine.min() >= _LEAST_EXCHANGED
+    return float(np.sort(cosine)[len(cosine) // _IMAGES_OF_ONE if exchanged else 0 :].min())
 
 
 def finite_rows(rows: Descriptors) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ import numpy as np
 from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Embedder, EmbedderPair, Images
+from geodtr.runtime.spec import Embedder, EmbedderPair, Images, noise
 
 ROUNDS = 10
 _TURN = 0.1
@@ -81,11 +81,14 @@ def time_pairs(
     rounds: int = ROUNDS,
     track: Track = untracked,
 ) -> list[PairTiming]:
-    """Each branch of each model, called with `batch` images of noise of the size that it takes, and both branches."""
+    """Each branch of each model, called with `batch` images of noise of the size that it takes, and both branches.
+
+    What images show does not change the work.
+    """
     ground, aerial = (
         time_embedders(
             [model[branch] for model in models],
-            [noise(model[branch], batch) for model in models],
+            [noise(model[branch].spec, batch) for model in models],
             rounds=rounds,
             track=track,
         )
@@ -102,12 +105,6 @@ def together(ground: Timing, aerial: Timing) -> Timing:
     return Timing(
         ground.batch + aerial.batch, tuple((sum(pair),) for pair in zip(ground.seconds, aerial.seconds, strict=True))
     )
-
-
-def noise(embedder: Embedder, batch: int) -> Images:
-    """Seeded random pixels of the size that `embedder` takes: its work does not depend on what they show."""
-    shape = embedder.spec.preprocessing.shape
-    return np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
 
 
 def rounded(value: float) -> str:

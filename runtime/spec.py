@@ -222,6 +222,14 @@ def scorer_name(scorer: Correlation | None) -> str:
     return "cosine" if scorer is None else "correlation over the heading"
 
 
+def noise(spec: BranchSpec, batch: int) -> Images:
+    """Seeded random pixels of the size that a branch takes, uint8 [batch, height, width, 3].
+
+    The same numbers of images begin with the same images.
+    """
+    return np.random.default_rng(0).integers(0, 256, (batch, *spec.preprocessing.shape), np.uint8)
+
+
 class Embedder(Protocol):
     """One branch, ready to run, implemented by PyTorch and by every backend's engine."""
 

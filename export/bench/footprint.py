@@ -47,11 +47,11 @@ def measure_footprint(model: Path, branch: "Branch", batch: int, threads: int | 
 def _main(model: str, branch: "Branch", batch: str, threads: str) -> None:
     start, empty = time.perf_counter(), _peak_memory()
     from geodtr.export.model import open_branch
-    from geodtr.export.timing import noise
     from geodtr.runtime.engines.base import EngineOptions
+    from geodtr.runtime.spec import noise
 
     embedder = open_branch(Path(model), branch, EngineOptions(threads=int(threads) or None))
-    embedder.embed(noise(embedder, int(batch)))
+    embedder.embed(noise(embedder.spec, int(batch)))
     seconds = time.perf_counter() - start
     sys.stdout.write(json.dumps({"seconds": seconds, "bytes": _peak_memory() - empty}))
 

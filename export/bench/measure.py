@@ -15,7 +15,7 @@ import numpy as np
 
 from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.model import Model, distinct_names, is_bundle
-from geodtr.export.timing import ROUNDS, Timing, noise, time_embedders, together
+from geodtr.export.timing import ROUNDS, Timing, time_embedders, together
 from geodtr.runtime.bundle import open_bundle
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions, LayerTime
@@ -25,7 +25,7 @@ from geodtr.runtime.manifest import BackendChoiceEntry, Ratio, Speed, read_manif
 from geodtr.runtime.names import BACKENDS, BRANCHES, Branch, Precision
 from geodtr.runtime.preflight import Finding, check_choice
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Embedder, Images
+from geodtr.runtime.spec import Embedder, Images, noise
 from geodtr.training.data.pair_set import PairSet
 
 BATCHES = (1, 8)
@@ -242,7 +242,7 @@ def _times_fp32(index: int, models: Sequence[Model], timings: Sequence[Timing]) 
 
 
 def _layers(model: Model, name: str, branch: Branch, batch: int, options: EngineOptions) -> Layers:
-    images = noise(model.embedders[branch], batch)
+    images = noise(model.embedders[branch].spec, batch)
     times = open_bundle(model.path).layer_times(branch, images, _LAYER_CALLS, options)
     return Layers(name, branch, batch, tuple(times))
 
@@ -250,7 +250,7 @@ def _layers(model: Model, name: str, branch: Branch, batch: int, options: Engine
 def _images(embedder: Embedder, branch: Branch, batch: int, data: PairSet | None) -> Images:
     """Noise, or the set's first images, over and over where it holds fewer than a batch."""
     if data is None:
-        return noise(embedder, batch)
+        return noise(embedder.spec, batch)
     some = (data.paths(branch) * batch)[:batch]
     return np.concatenate(list(load_batches(some, embedder.spec.preprocessing)))
 

@@ -21,7 +21,7 @@ from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.write import CalibrationPlan, calibrated
 from geodtr.export.speed import check_faster, measure_speed
 from geodtr.export.statistics import mcnemar
-from geodtr.export.timing import PairTiming, Timing, noise, time_pairs
+from geodtr.export.timing import PairTiming, Timing, time_pairs
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import UserError
@@ -38,7 +38,7 @@ from geodtr.runtime.manifest import (
 from geodtr.runtime.names import BRANCHES, Dialect, Precision
 from geodtr.runtime.preflight import check_graphs, require
 from geodtr.runtime.progress import Track
-from geodtr.runtime.spec import EmbedderPair
+from geodtr.runtime.spec import EmbedderPair, noise
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ def _build(
     )
     embedders = bundle.embedders(EngineOptions(trust_host_code=True))
     for branch in BRANCHES:
-        embedders[branch].embed(noise(embedders[branch], batch))
+        embedders[branch].embed(noise(embedders[branch].spec, batch))
     return _Passed(able, bundle, embedders)
 
 

@@ -21,7 +21,7 @@ from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, Manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track
-from geodtr.runtime.spec import BranchSpec, Embedder, Images
+from geodtr.runtime.spec import BranchSpec, Embedder, Images, noise
 
 _SAMPLE = 8
 _REAL = 4
@@ -102,7 +102,7 @@ def check_batch_invariance(embedder: Embedder, precision: Precision, images: Ima
     Needs no reference model. Raises GraphError.
     """
     real = images[:_REAL]
-    sample = np.concatenate([real, _noise(embedder.spec)[len(real) :]])
+    sample = np.concatenate([real, noise(embedder.spec, max(BATCHES))[len(real) :]])
     if not np.allclose(np.linalg.norm(embedder.embed(sample), axis=1), 1, atol=1e-4):
         raise GraphError(f"the {embedder.spec.branch} engine gives rows that are not of unit length")
     fault = batch_fault(compare_batches(embedder, sample, precision))
@@ -113,14 +113,10 @@ def check_batch_invariance(embedder: Embedder, precision: Precision, images: Ima
         )
 
 
-def _noise(spec: BranchSpec) -> Images:
-    return np.random.default_rng(0).integers(0, 256, (max(BATCHES), *spec.preprocessing.shape), np.uint8)
-
-
 def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
     """Images to compare engines on: of the calibration's pool where there is one, else noise."""
     if calibration is None:
-        return _noise(spec)
+        return noise(spec, max(BATCHES))
     return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
 
 

@@ -17,7 +17,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.manifest import EngineEntry, ProjectionEntry, WhiteningTrial, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import BranchSpec, Embedder, scorer_name
+from geodtr.runtime.spec import BranchSpec, Embedder, noise, scorer_name
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import embed_pairs
 
@@ -107,8 +107,7 @@ def write_projected(exported: Bundle, fitted: Fitted, pairs: PairSet, folder: Pa
 
 def _check_graph(file: Path, spec: BranchSpec, before: Embedder, projection: Projection) -> None:
     """Raise GraphError unless the graph gives what float64 makes of the descriptors before it, in every batch."""
-    how = spec.preprocessing
-    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), how.height, how.width, 3), np.uint8)
+    images = noise(spec, max(BATCHES))
     after = OnnxRuntimeEmbedder(open_session(file), spec, file)
     for batch in BATCHES:
         expected = projection.project(spec.branch, before.embed(images[:batch]))

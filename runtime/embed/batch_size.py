@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.spec import Embedder, Images
+from geodtr.runtime.spec import Embedder, Images, noise
 
 MOST = 256
 """Larger batches gain nothing that was measured, and hold more memory."""
@@ -24,8 +24,7 @@ def largest_batch(embedder: Embedder, milliseconds: float, most: int = MOST) -> 
     Sizes are doubled while they keep within the budget; the gap that is left is halved. Raises ConfigError when one
     image takes longer.
     """
-    how = embedder.spec.preprocessing
-    images = np.random.default_rng(0).integers(0, 256, (1, *how.shape), np.uint8)
+    images = noise(embedder.spec, 1)
     one = _call(embedder, images)
     if one > milliseconds:
         raise ConfigError(

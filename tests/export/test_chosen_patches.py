@@ -1,5 +1,6 @@
 """A choice of patches is compared apart from descriptors of what was chosen, and a rounding may exchange patches."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from tensorrt_on_fakes import shake
 
 from geodtr.export.cosines import counted
 from geodtr.export.graph.argmax import argmax_flips
+from geodtr.export.graph.checks import check_export
 from geodtr.export.graph.export import export_network
 from geodtr.export.graph.patches import compare_patches
+from geodtr.export.graph.structure import GraphError
 from geodtr.export.precision.fp16 import to_fp16
-from geodtr.runtime.spec import Images
+from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
+from geodtr.runtime.spec import BranchSpec, Descriptors, Images, noise
 from geodtr.training.config import load_preset
 from geodtr.training.models.embedder import from_pixels
 from geodtr.training.models.registry import build_model
@@ -88,4 +92,39 @@ def test_of_a_network_that_chooses_patches_few_images_do_not_count() -> None:
     # More than one image in five, or one that is too far: then something else is wrong.
     assert counted(np.append(cosine[:9], 0.995), chooses=True) == 0.999
     assert counted(np.append(cosine[:9], 0.97), chooses=True) == 0.97
+    assert not counted(np.append(cosine[:9], np.nan), chooses=True) >= 0.9
     assert not counted(np.full(3, np.nan), chooses=True) >= 0.9
+
+
+@pytest.mark.parametrize(("images", "left_out"), [(1, 0), (4, 0), (5, 1), (7, 1), (9, 1), (10, 2)])
+def test_at_most_one_image_in_five_does_not_count(images: int, left_out: int) -> None:
+    rising = np.linspace(0.981, 0.99, images, dtype=np.float64)
+    assert counted(rising, chooses=True) == rising[left_out]
+
+
+@pytest.mark.parametrize("turned", [1, 2])
+def test_an_export_may_choose_other_patches_for_one_image_in_five(graph: Any, tmp_path: Path, turned: int) -> None:
+    file, how = tmp_path / "aerial.onnx", load_preset("world-transgeo-stage2").aerial
+    onnx.save(graph, str(file))
+    size = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    spec = BranchSpec(branch="aerial", preprocessing=how, descriptor_size=size)
+    others = {image.tobytes() for image in noise(spec, turned)}
+    embedder = OnnxRuntimeEmbedder(open_session(file), spec, file)
+
+    class Reference:
+        """The same, but for some images."""
+
+        spec = embedder.spec
+
+        def embed(self, images: Images) -> Descriptors:
+            rows = embedder.embed(images)
+            other = rows + 0.1 * np.roll(rows, 1, axis=1)
+            other /= np.linalg.norm(other, axis=1, keepdims=True)
+            turns = np.array([image.tobytes() in others for image in images])
+            return np.where(turns[:, None], other, rows)
+
+    if turned == 1:
+        check_export(file, Reference())
+    else:
+        with pytest.raises(GraphError, match="differs from PyTorch"):
+            check_export(file, Reference())

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from conftest import Outcome, Trained
+from tensorrt_on_fakes import shake
 from tiny_bundle import write_correlating_bundle
 
 from geodtr import (
@@ -26,6 +28,7 @@ from geodtr import (
 )
 from geodtr.calibration.operators import PROJECTION, operators
 from geodtr.export.build.projected import ProjectionPlan, projected
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph.projection import read_projection
 from geodtr.export.graph.structure import tensor_types
@@ -34,8 +37,11 @@ from geodtr.export.parity import Gates, compare
 from geodtr.runtime.build_command import from_checkpoint, rebuild_command
 from geodtr.runtime.errors import BundleError, ConfigError, DataError, EmbeddingSpaceMismatch
 from geodtr.runtime.names import BRANCHES
+from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import embed_pairs
+from geodtr.training.models.checkpoint import save_checkpoint
+from geodtr.training.models.registry import build_model
 
 SIZE = 48
 
@@ -71,6 +77,21 @@ def test_descriptors_are_the_models_own_projected_in_float64(trained: Trained, c
         assert short[branch].shape[1] == SIZE == compact.manifest.engine(branch).spec.descriptor_size
         expected = projection.project(branch, own[branch])
         assert (short[branch] * expected).sum(axis=1).min() > 0.99999
+
+
+def test_descriptors_of_patches_that_a_network_chooses_are_projected_too(few: PairSet, tmp_path: Path) -> None:
+    config = load_preset("world-transgeo-stage2", ["model.layers=2", "model.width=32"])
+    torch.manual_seed(0)
+    network = build_model(config.model, config.ground, config.aerial)
+    shake(network)
+    save_checkpoint(tmp_path / "m.safetensors", network, "random weights")
+    own = export_checkpoint(tmp_path / "m.safetensors", tmp_path / "onnx")
+    pairs = few.first(24)
+    short = build_engine(BuildRequest(own.path, tmp_path / "short", compact=Compact(8, pairs)))
+    before, after = embed_pairs(own.embedders(), pairs), embed_pairs(short.embedders(), pairs)
+    for branch in BRANCHES:
+        expected = read_projection(short).project(branch, before[branch])
+        assert (after[branch] * expected).sum(axis=1).min() > 0.99999
 
 
 def test_the_manifest_records_what_the_projection_was_fitted_to(

@@ -51,7 +51,8 @@ def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pyt
     if first != request.param:
         settings.append(f"recipe.start={train(load_preset(first, settings), train_set, root / 'stage1')}")
     checkpoint = train(load_preset(request.param, settings), train_set, root / "run")
-    pairs = world.test_set.first(120)
+    # Of 120 pairs one is 0.8 points, more than INT8 may lose: stage 2's rounding may change one.
+    pairs = world.test_set.first(120 if first == request.param else 240)
     return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), pairs)
 
 
@@ -61,7 +62,7 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
 ) -> None:
     plan = plan_of(precision, Calibration(pool_of(exported.pairs), images=32))
     bundle = build_engine(BuildRequest(exported.onnx.path, tmp_path / precision, plan=plan))
-    gates = Gates({"int8": 2.0}, accept_undecided=True)  # one of 120 pairs is 0.8 points
+    gates = Gates(accept_undecided=True)
     (found,) = compare(
         open_model(exported.checkpoint), [open_model(bundle.path)], exported.pairs, gates=gates
     ).candidates

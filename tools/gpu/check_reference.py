@@ -7,9 +7,10 @@ from geodtr.export.cosines import cosines
 from geodtr.export.graph.export import export_network
 from geodtr.export.model import open_model
 from geodtr.export.parity import compare
-from geodtr.export.timing import noise, time_embedders
+from geodtr.export.timing import time_embedders
 from geodtr.runtime.embed.pipeline import embed_files
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.spec import noise
 from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders, from_pixels
@@ -32,7 +33,7 @@ def run(report: Report, setting: Setting) -> None:
         report.fact(f"smallest cosine with the CPU's {branch} descriptors", smallest)
         report.require(smallest >= _MIN_COSINE, f"{branch} descriptors differ from the CPU's: {smallest:.7f}")
         for batch in setting.size.batches:
-            images = noise(here[branch], batch)
+            images = noise(here[branch].spec, batch)
             (timing,) = time_embedders([here[branch]], [images], rounds=setting.size.rounds)
             report.row("PyTorch, float32", branch=branch, batch=batch, **{"images/s": timing.speed.median})
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from geodtr.export.model import open_branch
-from geodtr.export.timing import noise, time_embedders
+from geodtr.export.timing import time_embedders
 from geodtr.runtime.names import Branch, Precision
-from geodtr.runtime.spec import Embedder
+from geodtr.runtime.spec import Embedder, noise
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import FromPixels, TorchEmbedder, from_pixels
 from gpu.report import Report
@@ -100,7 +100,7 @@ def _parity(report: Report, run: Path, out: Path, unseen: str, precision: Precis
 def _speed(report: Report, setting: Setting, eager: Embedder, name: str, embedder: Embedder) -> None:
     """Time `embedder` interleaved with PyTorch's eager float32."""
     for batch in setting.size.batches:
-        images = noise(embedder, batch)
+        images = noise(embedder.spec, batch)
         slow, timing = time_embedders([eager, embedder], [images, images], rounds=setting.size.rounds)
         report.row(
             f"Speed of the {_BRANCH} branch",
