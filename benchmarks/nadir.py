@@ -21,8 +21,8 @@ from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, east_north, moved
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.sources.registry import open_source
 from geodtr.training.world.flight import FRAMES, FlightSet, FrameTruth, read_truth, write_flight

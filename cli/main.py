@@ -23,8 +23,10 @@ from geodtr.cli.build import build_engine as building
 from geodtr.cli.build import calibrate as calibration
 from geodtr.cli.build import export as engines
 from geodtr.cli.console import messages
-from geodtr.cli.deploy import archive, doctor, gallery, localize, photos, serve
+from geodtr.cli.deploy import archive, doctor, photos, serve
 from geodtr.cli.deploy import embed as flight
+from geodtr.cli.deploy.gallery import commands as gallery
+from geodtr.cli.deploy.localize import command as localize
 from geodtr.cli.train import data, demo, models
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training

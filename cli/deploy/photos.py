@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.cli.console import output, printing_results, show_line, warn
-from geodtr.cli.deploy.flight import bad_entries, say_what_was_read
+from geodtr.cli.deploy.localize.flight import bad_entries, say_what_was_read
 from geodtr.cli.options import OnError
 from geodtr.cli.tables import table
 

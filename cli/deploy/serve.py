@@ -207,7 +207,7 @@ def _sourced(
     camera: str | None, video: Path | None, watch: Path | None, odometry: Path | None, every: int, near: "Near | None"
 ) -> "Sourced | None":
     """The one source of the live view that the options name. Raises ConfigError."""
-    from geodtr.cli.deploy.drive import drive_of
+    from geodtr.cli.deploy.localize.drive import drive_of
     from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.camera import camera_of
     from geodtr.runtime.images.frames import open_frames

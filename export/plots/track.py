@@ -20,9 +20,9 @@ from geodtr.export.plots.theme import themed
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import ground_of
+from geodtr.runtime.localization.output.web_map import side_shown
+from geodtr.runtime.localization.output.writers import collected
 from geodtr.runtime.localization.waypoint import Waypoint
-from geodtr.runtime.localization.web_map import side_shown
-from geodtr.runtime.localization.writers import collected
 from geodtr.runtime.sources.coverage import Frame, frame_of
 from geodtr.runtime.sources.mosaic import Mosaic
 

@@ -35,9 +35,9 @@ from geodtr.runtime.localization.calibration import Conditions
 from geodtr.runtime.localization.claims import Claims
 from geodtr.runtime.localization.fix import CANDIDATES, Floats, fuse
 from geodtr.runtime.localization.headings import best_turns
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.overhead import NadirView, nadir_branch
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.overhead import NadirView, nadir_branch
+from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.localization.street import StreetView
 from geodtr.runtime.localization.view import Found, Query, View

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.intake import Intake
-from geodtr.runtime.localization.nadir import NadirOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 from geodtr.runtime.names import Mismatch
 
 

@@ -17,7 +17,7 @@ from mavlink_peer import Peer
 from pymavlink import mavutil
 from tiny_world import SPACING, TinyWorld, claim_radii, make_world
 
-from geodtr.cli.deploy.autopilot import AutopilotOptions
+from geodtr.cli.deploy.localize.autopilot import AutopilotOptions
 from geodtr.export.options import options_of
 from geodtr.runtime.autopilot.link import LinkOptions
 from geodtr.runtime.autopilot.messages import RATES

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from geodtr.cli.deploy.image_options import ImageOptions
-from geodtr.cli.deploy.nadir import NadirArguments
-from geodtr.cli.deploy.rules import RULES, Excludes, Needs
+from geodtr.cli.deploy.localize.nadir import NadirArguments
+from geodtr.cli.deploy.localize.rules import RULES, Excludes, Needs
 from geodtr.export.options import flag_of, options_of
 
 NADIR = ("--view", "nadir")

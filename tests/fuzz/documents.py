@@ -11,7 +11,7 @@ from tiny_world import TinyWorld, make_world
 
 from geodtr import Localizer
 from geodtr.runtime.images.frames import decode_frame, open_frames
-from geodtr.runtime.localization.gis import geojson, gpx
+from geodtr.runtime.localization.output.gis import geojson, gpx
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.tracking.odometry import Odometry, follow_odometry, read_odometry

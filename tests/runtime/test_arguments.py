@@ -21,8 +21,8 @@ from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import open_frames
 from geodtr.runtime.images.intake import Intake
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.machine import THREADS_A_CORE
 from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.positioned.folder import FolderOptions

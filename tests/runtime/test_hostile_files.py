@@ -26,7 +26,7 @@ from geodtr.calibration.ranges import read_ranges
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.localization.calibration import calibrate, write_calibration
 from geodtr.runtime.localization.fix import Fix
-from geodtr.runtime.localization.gis import geojson, gpx
+from geodtr.runtime.localization.output.gis import geojson, gpx
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.registry import open_source

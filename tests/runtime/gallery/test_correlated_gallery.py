@@ -17,7 +17,7 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by, read_gallery_manifest, write_gallery_manifest
 from geodtr.runtime.gallery.registry import change_gallery
 from geodtr.runtime.images.decode import Decoded
-from geodtr.runtime.localization.nadir import NadirOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 from geodtr.runtime.names import Storage
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images

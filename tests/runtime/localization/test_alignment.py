@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from geodtr.runtime.images.nadir import from_crop
-from geodtr.runtime.localization.alignment import Aligner, spectra_of
-from geodtr.runtime.localization.map_window import MapWindow
-from geodtr.runtime.localization.matching import Patches
+from geodtr.runtime.localization.nadir.alignment import Aligner, spectra_of
+from geodtr.runtime.localization.nadir.map_window import MapWindow
+from geodtr.runtime.localization.nadir.matching import Patches
 from geodtr.runtime.spec import Images
 
 SIDE, RESOLUTION = 160, 2.0

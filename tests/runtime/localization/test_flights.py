@@ -20,7 +20,7 @@ from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.geodesy import Near, moved
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated
-from geodtr.runtime.localization.nadir import NadirOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 
 FRAMES, RATE = 8, 1.0
 ROW = 32

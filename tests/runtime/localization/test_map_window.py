@@ -12,7 +12,7 @@ from PIL import Image
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.map_window import MapWindows
+from geodtr.runtime.localization.nadir.map_window import MapWindows
 from geodtr.runtime.sources.tile import Tile
 
 CENTRE = (48.0, 11.0)

@@ -23,9 +23,9 @@ from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.overhead import nadir_branch
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.overhead import nadir_branch
+from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.spec import Projection

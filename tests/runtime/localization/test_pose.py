@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.pose import _CORRELATED, _CORRELATED_FLAT, Pose, camera_pose, flat_pose
+from geodtr.runtime.localization.nadir.pose import _CORRELATED, _CORRELATED_FLAT, Pose, camera_pose, flat_pose
 from geodtr.training.world.views.nadir import Camera
 
 CAMERA = Camera(90.0, 130.0, fov=70.0, tilt=6.0, towards=40.0, height=300, width=400)

@@ -18,8 +18,8 @@ from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.sources.registry import open_source
 
 pytestmark = pytest.mark.slow

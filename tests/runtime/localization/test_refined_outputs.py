@@ -30,10 +30,10 @@ from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95, largest_sigma
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.refine import RefineOptions
+from geodtr.runtime.localization.output.writers import waypoint_file
 from geodtr.runtime.localization.waypoint import Waypoint, record, scalars
-from geodtr.runtime.localization.writers import waypoint_file
 from geodtr.runtime.recordings.foxglove import ANSWER
 
 KML = "{http://www.opengis.net/kml/2.2}"

@@ -17,8 +17,8 @@ from geodtr.export.plots.track import track_plot
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.localization.output.writers import collected
 from geodtr.runtime.localization.waypoint import TrackState, Waypoint
-from geodtr.runtime.localization.writers import collected
 from geodtr.runtime.tracking.filter import SIGHTED, Sighting, Tracker, TrackOptions, TrackPoint
 from geodtr.runtime.tracking.odometry import STANDING, Motion
 from geodtr.runtime.tracking.particles import MotionNoise, Particles

@@ -21,9 +21,9 @@ from geodtr.export.plots.files import check_pictures, save_picture
 from geodtr.export.plots.track import COLOURS, SURE, TILE, track_plot
 from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import distance, moved
-from geodtr.runtime.localization.gis import geojson, gpx, kml
+from geodtr.runtime.localization.output.gis import geojson, gpx, kml
+from geodtr.runtime.localization.output.writers import SUFFIXES, waypoint_file
 from geodtr.runtime.localization.waypoint import Candidate, Waypoint
-from geodtr.runtime.localization.writers import SUFFIXES, waypoint_file
 from geodtr.runtime.sources.tile import Tile
 
 KML = "{http://www.opengis.net/kml/2.2}"

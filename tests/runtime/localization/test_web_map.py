@@ -13,9 +13,9 @@ from tiny_world import SPACING, TinyWorld, make_world
 from geodtr import Localizer, open_gallery
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import moved
+from geodtr.runtime.localization.output.web_map import web_map
+from geodtr.runtime.localization.output.writers import waypoint_file
 from geodtr.runtime.localization.waypoint import Candidate, TrackState, Waypoint
-from geodtr.runtime.localization.web_map import web_map
-from geodtr.runtime.localization.writers import waypoint_file
 from geodtr.runtime.sources.tile import Tile
 
 EVIL = "</script><script>document.title='owned'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>\u2028.png"

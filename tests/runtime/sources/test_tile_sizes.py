@@ -17,8 +17,8 @@ from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.refine import RefineOptions
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.sources.ground_size import side_metres, sizes_of
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.tile import Tile

@@ -11,8 +11,8 @@ from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.images.nadir import north_up
-from geodtr.runtime.localization.alignment import Aligner, spectra_of
-from geodtr.runtime.localization.map_window import MapWindow
+from geodtr.runtime.localization.nadir.alignment import Aligner, spectra_of
+from geodtr.runtime.localization.nadir.map_window import MapWindow
 from geodtr.runtime.sources.registry import open_source
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.colours import draw_look, photograph

@@ -18,13 +18,13 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.images.video import check_opencv
-from geodtr.runtime.localization.alignment import Aligner, spectra_of
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.guesses import Guess, Guesses, shrunk
-from geodtr.runtime.localization.map_window import MapWindows, Place, place_at, step_of
-from geodtr.runtime.localization.matching import Matcher
-from geodtr.runtime.localization.nadir import NadirOptions
-from geodtr.runtime.localization.pose import camera_pose, fault_of, flat_pose, homography_of, through
+from geodtr.runtime.localization.nadir.alignment import Aligner, spectra_of
+from geodtr.runtime.localization.nadir.guesses import Guess, Guesses, shrunk
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.map_window import MapWindows, Place, place_at, step_of
+from geodtr.runtime.localization.nadir.matching import Matcher
+from geodtr.runtime.localization.nadir.pose import camera_pose, fault_of, flat_pose, homography_of, through
 from geodtr.runtime.localization.result import Refined
 from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.search.topk import Rows

@@ -15,9 +15,9 @@ from geodtr.runtime.files import GrowingFile, check_new_file, write_bytes
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.files.text_rows import RowWriter
 from geodtr.runtime.gallery.base import Gallery
-from geodtr.runtime.localization.gis import geojson, gpx, kml
+from geodtr.runtime.localization.output.gis import geojson, gpx, kml
+from geodtr.runtime.localization.output.web_map import web_map
 from geodtr.runtime.localization.waypoint import Waypoint, record, scalars
-from geodtr.runtime.localization.web_map import web_map
 
 SUFFIXES = (".jsonl", ".csv", ".geojson", ".gpx", ".kml", ".html")
 _OF_A_CANDIDATE = ("tile", "score", "lat", "lon")

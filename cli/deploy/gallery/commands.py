@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geodtr.cli.console import megabytes, messages, output, show_json, track, verdict, warn
-from geodtr.cli.deploy import known_images, regions, sources
-from geodtr.cli.deploy.sources import Source, open_given, takes_source_options, warn_of_ground_size
+from geodtr.cli.deploy.gallery import calibrate, regions, sources
+from geodtr.cli.deploy.gallery.sources import Source, open_given, takes_source_options, warn_of_ground_size
 from geodtr.cli.options import (
     GALLERY_HELP,
     AsJson,
@@ -177,7 +177,7 @@ def gallery_verify(place: GalleryPlace, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if faults else 0)
 
 
-known_images.add_to(gallery)
+calibrate.add_to(gallery)
 regions.add_to(gallery)
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.images.nadir import from_crop
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.gradients import Field, gradient_field
-from geodtr.runtime.localization.map_window import MapWindow
+from geodtr.runtime.localization.nadir.gradients import Field, gradient_field
+from geodtr.runtime.localization.nadir.map_window import MapWindow
 from geodtr.runtime.spec import Images
 
 _LEAST_ENERGY = 0.3

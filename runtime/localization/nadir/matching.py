@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.localization.fix import Floats
-from geodtr.runtime.localization.gradients import gradient_field
-from geodtr.runtime.localization.nadir import peak
+from geodtr.runtime.localization.nadir.gradients import gradient_field
+from geodtr.runtime.localization.nadir.hypotheses import peak
 from geodtr.runtime.spec import Images
 
 _PATCH = 24

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from geodtr.cli.deploy.autopilot import AutopilotOptions
-from geodtr.cli.deploy.flight import TAGS, FlightOptions, is_recorded
 from geodtr.cli.deploy.image_options import ImageOptions
-from geodtr.cli.deploy.nadir import NadirArguments
-from geodtr.cli.deploy.recordings import RecordingOptions
-from geodtr.cli.deploy.rig import RigOptions
+from geodtr.cli.deploy.localize.autopilot import AutopilotOptions
+from geodtr.cli.deploy.localize.flight import TAGS, FlightOptions, is_recorded
+from geodtr.cli.deploy.localize.nadir import NadirArguments
+from geodtr.cli.deploy.localize.recordings import RecordingOptions
+from geodtr.cli.deploy.localize.rig import RigOptions
 from geodtr.export.options import flag_of, options_of
 from geodtr.runtime.errors import ConfigError
 

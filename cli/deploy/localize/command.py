@@ -10,15 +10,15 @@ import typer
 
 from geodtr.cli.console import messages, output, printing_results, track, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.deploy.answers import tell_all
-from geodtr.cli.deploy.autopilot import AutopilotOptions, link_of, opened
-from geodtr.cli.deploy.drive import drive_of, from_pipe
-from geodtr.cli.deploy.flight import FlightOptions, prior_of, with_given_flight
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
-from geodtr.cli.deploy.nadir import NadirArguments, View, altitudes_of, taking_of
-from geodtr.cli.deploy.recordings import RecordingOptions, playback_of
-from geodtr.cli.deploy.rig import RigOptions, opened_frames
-from geodtr.cli.deploy.rules import check_rules
+from geodtr.cli.deploy.localize.answers import tell_all
+from geodtr.cli.deploy.localize.autopilot import AutopilotOptions, link_of, opened
+from geodtr.cli.deploy.localize.drive import drive_of, from_pipe
+from geodtr.cli.deploy.localize.flight import FlightOptions, prior_of, with_given_flight
+from geodtr.cli.deploy.localize.nadir import NadirArguments, View, altitudes_of, taking_of
+from geodtr.cli.deploy.localize.recordings import RecordingOptions, playback_of
+from geodtr.cli.deploy.localize.rig import RigOptions, opened_frames
+from geodtr.cli.deploy.localize.rules import check_rules
 from geodtr.cli.options import (
     GALLERY_HELP,
     IMAGES_HELP,
@@ -33,7 +33,7 @@ from geodtr.cli.options import (
 from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
-    from geodtr.cli.deploy.drive import Drive
+    from geodtr.cli.deploy.localize.drive import Drive
     from geodtr.runtime.embed.pipeline import OnBadFrame
     from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
@@ -137,7 +137,7 @@ def localize(
     from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.localization.localizer import Localizer
-    from geodtr.runtime.localization.writers import check_out, waypoint_file
+    from geodtr.runtime.localization.output.writers import check_out, waypoint_file
     from geodtr.runtime.tracking.filter import TrackOptions
 
     own = {

@@ -12,9 +12,9 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.images.frames import Frame, decode_frame
 from geodtr.runtime.localization.fix import CANDIDATES
-from geodtr.runtime.localization.matching import Patches
-from geodtr.runtime.localization.nadir import Hypotheses, NadirOptions, sharpened, suppose
-from geodtr.runtime.localization.refine import RefineOptions, Refiner
+from geodtr.runtime.localization.nadir.hypotheses import Hypotheses, NadirOptions, sharpened, suppose
+from geodtr.runtime.localization.nadir.matching import Patches
+from geodtr.runtime.localization.nadir.refine import RefineOptions, Refiner
 from geodtr.runtime.localization.result import Nadir, Refined
 from geodtr.runtime.localization.view import Found, Query
 from geodtr.runtime.localization.waypoint import Candidate

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geodtr.cli.console import output, show_line, warn
-from geodtr.cli.deploy.flight import say_how_far_off
+from geodtr.cli.deploy.localize.flight import say_how_far_off
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from geodtr.runtime.geodesy import Near, distance
-from geodtr.runtime.localization.alignment import Aligner, Ground, spectra_of
-from geodtr.runtime.localization.map_window import MapWindows, Place, place_at, step_of
-from geodtr.runtime.localization.nadir import NadirOptions
+from geodtr.runtime.localization.nadir.alignment import Aligner, Ground, spectra_of
+from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+from geodtr.runtime.localization.nadir.map_window import MapWindows, Place, place_at, step_of
 from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import messages, warn
-from geodtr.cli.deploy.flight import bad_entries
+from geodtr.cli.deploy.localize.flight import bad_entries
 from geodtr.cli.options import OnError
 from geodtr.export.options import from_given, option
 from geodtr.runtime.errors import ConfigError

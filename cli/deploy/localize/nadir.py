@@ -11,8 +11,8 @@ from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from geodtr.runtime.images.altitudes import Altitudes
-    from geodtr.runtime.localization.nadir import NadirOptions
-    from geodtr.runtime.localization.refine import RefineOptions
+    from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+    from geodtr.runtime.localization.nadir.refine import RefineOptions
 
 View = Literal["ground", "nadir"]
 
@@ -62,8 +62,8 @@ def taking_of(view: View, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None, RefineOptions | None]":
     """What --view nadir asks for: how frames are searched, and the second stage."""
-    from geodtr.runtime.localization.nadir import NadirOptions
-    from geodtr.runtime.localization.refine import RefineOptions
+    from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
+    from geodtr.runtime.localization.nadir.refine import RefineOptions
 
     if view != "nadir":
         return None, None

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodtr.cli.deploy.autopilot import FROM_LINK
+from geodtr.cli.deploy.localize.autopilot import FROM_LINK
 from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:

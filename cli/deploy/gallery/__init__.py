@@ -1,0 +1,1 @@
+"""The commands `gallery ...`: build, change, check and calibrate galleries."""

@@ -1,0 +1,1 @@
+"""Answers as files: rows, geographic documents, and a map for a browser."""
