@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from copy import copy
-from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -31,29 +30,19 @@ from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import PIXELS, Frame, as_frame, as_frames, without_pixels
 from geodtr.runtime.images.intake import AS_TAKEN, Intake
+from geodtr.runtime.localization.answers import Answers, Prepared
 from geodtr.runtime.localization.calibration import Conditions
 from geodtr.runtime.localization.claims import Claims
-from geodtr.runtime.localization.fix import CANDIDATES, Floats, fuse
-from geodtr.runtime.localization.headings import best_turns
+from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 from geodtr.runtime.localization.nadir.overhead import NadirView, nadir_branch
 from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.localization.street import StreetView
-from geodtr.runtime.localization.view import Found, Query, View
+from geodtr.runtime.localization.view import View
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.search.exact import Hits
-from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.spec import Descriptors, Images, Preprocessing, scorer_name
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An image as the engine takes it; `frame` no longer holds its pixels."""
-
-    frame: Frame
-    query: Query
 
 
 class Localizer:
@@ -145,6 +134,7 @@ class Localizer:
         self._view = _view_of(self._embedder.spec.preprocessing, gallery, *self._taking)
         headings, intake, _, _ = self._taking
         self._claims = Claims(gallery, self._embedding_id, headings, intake.conversion)
+        self._answers = Answers(gallery, self._view, self._claims)
 
     def on(self, gallery: Gallery) -> "Localizer":
         """A second localizer with the same engine and options, for another gallery. Raises as the constructor does."""
@@ -309,61 +299,7 @@ class Localizer:
         self, prepared: Sequence[Prepared], descriptors: Descriptors, top: int = 5, *, near: Near | None = None
     ) -> list[Localisation]:
         """The answers out of what `embed` returned. Otherwise as locate."""
-        answers, start = list[Localisation](), 0
-        for (prior, number), alike in groupby(
-            prepared, lambda each: (each.frame.near or near, self._view.group(each.query))
-        ):
-            group, rows = list(alike), self._view.rows(number)
-            end = start + sum(len(each.query.images) for each in group)
-            results = self._search([each.query for each in group], descriptors[start:end], top, prior, rows)
-            answers += [self._answer(each.frame, own, top, prior) for each, own in zip(group, results, strict=True)]
-            start = end
-        return answers
-
-    def _search(
-        self, queries: Sequence[Query], descriptors: Descriptors, top: int, near: Near | None, rows: Rows | None
-    ) -> list[Found[Query]]:
-        """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
-        check_argument("top", top, int, 1)
-        hits = self.gallery.search(descriptors, max(top, self._view.tiles), near, rows)
-        results = list[Found[Query]]()
-        start = 0
-        for query in queries:
-            part = slice(start, start + len(query.images))
-            headings = np.full(1, np.nan) if query.headings is None else query.headings
-            own = Hits(hits.rows[part], hits.scores[part])
-            best = best_turns(own, headings)
-            if hits.headings is not None:  # of images as they are, or aligned by a heading that they state
-                (stated,) = np.nan_to_num(headings)
-                best = replace(best, headings=(hits.headings[part][0] + stated) % 360)
-            results.append(Found(query, best, own, near))
-            start = part.stop
-        return results
-
-    def _answer(self, frame: Frame, found: Found[Query], top: int, near: Near | None) -> Localisation:
-        hits = found.best
-        tiles = self.gallery.tiles(hits.rows[: max(top, self._view.tiles)].tolist())
-        lat, lon = (
-            np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
-        )
-        fix = fuse(hits.scores[:CANDIDATES], lat, lon)
-        every = tuple(self._view.candidates(found, tiles))
-        candidates, heading, query = every[:top], self._view.heading(every), found.query
-        radius = None if near is None else near.radius
-        calibration, uncalibrated = self._claims.applicable(radius)
-        unclaimed = self._view.unclaimed(query, heading)
-        if near is not None and not candidates:
-            uncalibrated = "no tile lies within the prior"
-        elif fix is None:
-            uncalibrated = "no tile found has a position"
-        elif unclaimed is not None:
-            uncalibrated = unclaimed
-        elif calibration is not None:
-            fix = calibration.apply(fix)
-        nadir = self._view.nadir(found, every)
-        return Localisation(
-            frame.name or None, frame.time, candidates, fix, heading, uncalibrated, query.doubt, nadir, frame.recorded
-        )
+        return self._answers.of(prepared, descriptors, top, near)
 
 
 def _framed(image: Path | str | Images | Frame) -> Frame:

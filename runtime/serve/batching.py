@@ -17,7 +17,7 @@ from geodtr.runtime.errors import DataError, ImageError, UserError
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.decode import MAX_PIXELS, Decoded, decode_bytes
 from geodtr.runtime.images.frames import Frame
-from geodtr.runtime.localization.localizer import Prepared
+from geodtr.runtime.localization.answers import Prepared
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.serve.current import InUse, Replacing
 from geodtr.runtime.serve.metrics import Metrics
