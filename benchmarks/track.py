@@ -10,7 +10,6 @@ import argparse
 import csv
 import math
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,44 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geodtr import Localizer, open_bundle
+from geodtr import Localizer, build_gallery, open_bundle
 from geodtr.cli.console import track
 from geodtr.export.plots.files import save_picture
 from geodtr.export.plots.track import track_plot
 from geodtr.runtime.files import new_folder
-from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.ground import ground_of
-from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.sources.tile import ListedTiles, Tile
-from geodtr.runtime.spec import Images
 from geodtr.runtime.tracking.filter import TrackOptions
 from geodtr.runtime.tracking.odometry import read_odometry
 from geodtr.runtime.tracking.run import Tracked, track_odometry
-from geodtr.training.world.arrays import Positions
-from geodtr.training.world.colours import draw_look, photograph
-from geodtr.training.world.hashing import Feature
-from geodtr.training.world.regions import Region, choose_positions, find_region
-from geodtr.training.world.render import Differences
-from geodtr.training.world.scene import build_scene
+from geodtr.training.world.drive import Route, follow_roads, grid_around, panoramas, write_tiles
+from geodtr.training.world.regions import Region, find_region
 from geodtr.training.world.terrain import World
-from geodtr.training.world.views.aerial import aerial_view
-from geodtr.training.world.views.ground import draw_sky, ground_view
 
 Floats = NDArray[np.float64]
-SECONDS, SPEED = 0.5, 10.0
+SECONDS = 0.5
 MARGIN = 150.0
 SPEED_ERROR, RATE_ERROR = 0.03, 0.5
 GAP = range(60, 80)
 _BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """World metres [F, 2] and headings in degrees clockwise from north [F], one frame every half second."""
-
-    positions: Positions
-    headings: Floats
 
 
 def main() -> None:
@@ -73,7 +54,7 @@ def main() -> None:
         compass = options.headings == 1
         _render(work, bundle, region, options.frames, options.spacing, options.seed, compass=compass)
     if not (work / "gallery").exists():
-        build(work, bundle)
+        build_gallery(work / "gallery", work / "tiles", bundle, track=track)
 
     localizer = Localizer.open(bundle, work / "gallery", headings=options.headings)
     truth = np.loadtxt(work / "truth.csv", delimiter=",", skiprows=1)
@@ -129,7 +110,9 @@ def _render(
     route = follow_roads(world, region, frames, seed)
     headings = np.zeros(frames) if compass else route.headings
     with new_folder(work) as folder:
-        render_tiles(folder, world, region, grid_around(route.positions, spacing), 2 * how.height, seed)
+        (folder / "tiles").mkdir()
+        centres = grid_around(route.positions, spacing, MARGIN)
+        write_tiles(folder / "tiles", world, region, centres, 2 * how.height, seed, track=track)
         (folder / "frames").mkdir()
         for start in track(range(0, frames, _BATCH), "Rendering frames", math.ceil(frames / _BATCH)):
             part = slice(start, start + _BATCH)
@@ -137,79 +120,6 @@ def _render(
             for row, view in enumerate(views, start):
                 Image.fromarray(view).save(folder / "frames" / f"{row:06d}.png")
         _write_odometry(folder, route, region, seed)
-
-
-def render_tiles(folder: Path, world: World, region: Region, tiles: Positions, side: int, seed: int) -> None:
-    """Render the tiles centred on `tiles` and list their coordinates."""
-    (folder / "tiles").mkdir()
-    np.savetxt(folder / "tiles.csv", region.coordinates(tiles), "%.8f", ",")
-    for start in track(range(0, len(tiles), _BATCH), "Rendering tiles", math.ceil(len(tiles) / _BATCH)):
-        for row, tile in enumerate(_tiles(world, tiles[start : start + _BATCH], side, seed + start), start):
-            Image.fromarray(tile).save(folder / "tiles" / f"{row:06d}.png")
-
-
-def build(work: Path, bundle_path: Path) -> None:
-    """Build the gallery of the rendered tiles."""
-    bundle = open_bundle(bundle_path)
-    positions = np.loadtxt(work / "tiles.csv", delimiter=",").tolist()
-    tiles = [Tile(f"{row:06d}", str(work / "tiles" / f"{row:06d}.png"), *at) for row, at in enumerate(positions)]
-    source = ListedTiles(str(work), tiles)
-    build_gallery(work / "gallery", source, bundle.embedder("aerial"), made_by(bundle.manifest), track=track)
-
-
-def follow_roads(world: World, region: Region, frames: int, seed: int) -> Route:
-    """A route along the roads from a random position on one, with turns at some crossings."""
-    random = np.random.default_rng(seed)
-    position = choose_positions(world, region, seed + 1)[seed]
-    course = random.uniform(-1, 1, 2)
-    positions, headings = np.empty((frames, 2)), np.empty(frames)
-    turning = True
-    for frame in range(frames):
-        side = np.linspace(-1.5, 1.5, 13, dtype=np.float32)[None]
-        off = (side * -course[1] / np.hypot(*course), side * course[0] / np.hypot(*course))
-        roads = world.roads(world.frame(position[None]), *(part.astype(np.float32) for part in off))
-        middle = int(np.argmin(np.abs(roads.distance[0])))
-        position = position + np.array([off[0][0, middle], off[1][0, middle]])
-        ahead = np.array([roads.east[0, middle], roads.north[0, middle]], np.float64)
-        ahead *= 1.0 if ahead @ course >= 0 else -1.0
-        along = ahead @ course / np.hypot(*course)
-        if along > 0.7:
-            course, turning = ahead, bool(random.random() < 0.3)
-        elif turning:
-            course, turning = ahead, False
-        positions[frame], headings[frame] = position, math.degrees(math.atan2(course[0], course[1])) % 360
-        position = position + SPEED * SECONDS * course / np.hypot(*course)
-    return Route(positions, headings)
-
-
-def grid_around(positions: Positions, spacing: float, margin: float = MARGIN) -> Positions:
-    """Tile centres on a square grid within `margin` metres of the route.
-
-    The model is trained with tiles centred on the camera, so it needs a dense grid.
-    """
-    low, high = positions.min(axis=0) - margin, positions.max(axis=0) + margin
-    grid = np.stack(np.meshgrid(*(np.arange(a, b, spacing) for a, b in zip(low, high, strict=True))), axis=-1)
-    tiles = grid.reshape(-1, 2)
-    near = [np.hypot(*(positions - tile).T).min() <= margin for tile in tiles]
-    return np.asarray(tiles[near], np.float64)
-
-
-def _tiles(world: World, positions: Positions, side: int, seed: int) -> Images:
-    """Render tiles like `render`, each centred on its position; [B, side, side, 3]."""
-    generators = [np.random.default_rng((seed, 0, row)) for row in range(len(positions))]
-    scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_ABOVE)
-    look = draw_look(world.style, generators, Differences().gap)
-    view = aerial_view(scene, look, centre=np.zeros((len(positions), 2), np.float32), side=side)
-    return photograph(view.colour, look, generators).reshape(-1, side, side, 3)
-
-
-def panoramas(world: World, positions: Positions, headings: Floats, height: int, width: int, seed: int) -> Images:
-    """Render panoramas with their centre column at `headings`; [B, height, width, 3]."""
-    generators = [np.random.default_rng((seed, 1, row)) for row in range(len(positions))]
-    scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_THE_ROAD)
-    look, sky = draw_look(world.style, generators, Differences().gap), draw_sky(world.style, generators)
-    view = ground_view(scene, look, sky, yaw=np.radians(headings), height=height, width=width)
-    return photograph(view.colour, look, generators).reshape(-1, height, width, 3)
 
 
 def _write_odometry(folder: Path, route: Route, region: Region, seed: int) -> None:

@@ -27,7 +27,7 @@ from geodtr.cli.deploy import archive, doctor, photos, serve
 from geodtr.cli.deploy import embed as flight
 from geodtr.cli.deploy.gallery import commands as gallery
 from geodtr.cli.deploy.localize import command as localize
-from geodtr.cli.train import data, demo, models
+from geodtr.cli.train import data, demo, models, simulate
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import UserError
@@ -63,6 +63,7 @@ for module in (
     photos,
     localize,
     serve,
+    simulate,
 ):
     module.add_to(app)
 

@@ -23,14 +23,14 @@ from geodtr.runtime.autopilot.messages import (
     global_position_sensor,
     gps_input,
     odometry,
+    require_pymavlink,
 )
 from geodtr.runtime.autopilot.prediction import Gates, Predictor
 from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
 from geodtr.runtime.autopilot.transport import Transport, check_address
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.autopilot.watch import Watch
-from geodtr.runtime.errors import ConfigError, MissingDependency
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
@@ -82,10 +82,7 @@ class Link:
 
         Raises MissingDependency without pymavlink, ConfigError for what only a track can give, what check_tlog raises.
         """
-        try:
-            from pymavlink.dialects.v20 import common
-        except ModuleNotFoundError:
-            raise MissingDependency(f"MAVLink needs pymavlink: {install_hint('mavlink')}") from None
+        common = require_pymavlink()
         if not track and options.kind in ("gps-input", "odometry"):
             raise ConfigError(
                 f"{options.kind} is for a steady stream, which only a track gives. Add odometry (--track), or send "

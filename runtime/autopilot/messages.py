@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodtr.runtime.autopilot.maps import on_ardupilots, on_px4s
+from geodtr.runtime.errors import MissingDependency
+from geodtr.runtime.installation import install_hint
 from geodtr.runtime.names import MavlinkMessage
 
 RATES: Mapping[MavlinkMessage, float] = {
@@ -52,6 +54,15 @@ class Stamp:
 
     usec: int
     unix: float | None = None
+
+
+def require_pymavlink() -> Any:
+    """MAVLink 2's common messages. Raises MissingDependency without pymavlink."""
+    try:
+        from pymavlink.dialects.v20 import common
+    except ModuleNotFoundError:
+        raise MissingDependency(f"MAVLink needs pymavlink: {install_hint('mavlink')}") from None
+    return common
 
 
 def global_position_sensor(position: Position, stamp: Stamp, system: int, component: int) -> Any:

@@ -50,6 +50,7 @@ COMMANDS = (
     "flight",
     "localize",
     "serve",
+    "simulate",
 )
 MISSING = (
     "evaluate gone --data pairs:gone",
@@ -100,6 +101,7 @@ MISSING = (
     "gallery export gone --out o.csv",
     "localize image.png --bundle gone --gallery gone",
     "serve --bundle gone --gallery gone --port 0",
+    "simulate gone --out o",
 )
 """Commands in a folder that holds a `model.safetensors` and an `image.png`, and nothing else."""
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "numpy", "PIL")
