@@ -26,6 +26,7 @@ from geodtr.runtime.autopilot.messages import (
     require_pymavlink,
 )
 from geodtr.runtime.autopilot.prediction import Gates, Predictor
+from geodtr.runtime.autopilot.settings import Settings
 from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
 from geodtr.runtime.autopilot.transport import Transport, check_address
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
@@ -108,6 +109,7 @@ class Link:
         self._mav.robust_parsing = True  # bytes that are no message are skipped
         self._own_odometry = False
         self._watch = Watch(options.address, PATIENCE, report)
+        self._settings = Settings(options.kind, report)
         self._next_request = 0.0
         self._stopped = Event()
         self._error: BaseException | None = None
@@ -242,6 +244,8 @@ class Link:
             # By the clock that positions are stamped with: the offset that the autopilot measures is about zero.
             stamp = self._vehicle.clock.stamp(now, time.time())
             self._mav.send(self._mavlink.MAVLink_timesync_message(stamp.usec * 1000, message.ts1))
+        elif name == "PARAM_VALUE":
+            self._settings.hear(message, self._vehicle.autopilot)
         elif name == "COMMAND_ACK" and message.command == self._mavlink.MAV_CMD_EXTERNAL_POSITION_ESTIMATE:
             result = self._mavlink.enums["MAV_RESULT"].get(message.result)
             name = str(message.result) if result is None else result.name
@@ -249,11 +253,18 @@ class Link:
 
     def _request(self) -> None:
         """Ask the autopilot for what is read of it, again and again: a request may be lost, and a reboot forgets it."""
+        vehicle = self._vehicle
+        for parameter in self._settings.unknown(vehicle.autopilot):
+            self._mav.send(
+                self._mavlink.MAVLink_param_request_read_message(
+                    vehicle.system, vehicle.component, parameter.encode(), -1
+                )
+            )
         for name, seconds in INTERVALS.items():
             self._mav.send(
                 self._mavlink.MAVLink_command_long_message(
-                    self._vehicle.system,
-                    self._vehicle.component,
+                    vehicle.system,
+                    vehicle.component,
                     self._mavlink.MAV_CMD_SET_MESSAGE_INTERVAL,
                     0,
                     getattr(self._mavlink, f"MAVLINK_MSG_ID_{name}"),

@@ -46,6 +46,7 @@ def _stated() -> list[Any]:
         common.MAVLink_system_time_message(1_700_000_000_000_000, 1000),
         common.MAVLink_gps_global_origin_message(-300_000_000, -150_000_000, 0),
         common.MAVLink_timesync_message(0, 77),
+        common.MAVLink_param_value_message(b"EK3_GPS_CHECK", 23.0, common.MAV_PARAM_TYPE_REAL32, 1, 0),
         common.MAVLink_command_ack_message(common.MAV_CMD_EXTERNAL_POSITION_ESTIMATE, 3),
         *moved,
     ]

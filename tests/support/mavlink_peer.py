@@ -1,6 +1,6 @@
 """An autopilot at the other end of a loopback link: its own socket, pymavlink's own parser, and a link that may be bad.
 
-It moves east at a steady speed and reports what ArduPilot does. It keeps every message that it receives.
+It moves east at a steady speed and reports what PX4 and ArduPilot do. It keeps every message that it receives.
 """
 
 import heapq
@@ -8,7 +8,7 @@ import math
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
@@ -43,11 +43,14 @@ class Peer:
         positioned: bool = True,
         port: int = 0,
         speed: float = SPEED,
+        autopilot: int = common.MAV_AUTOPILOT_PX4,
+        parameters: Mapping[str, tuple[float, int]] | None = None,
     ) -> None:
         """`reports`: it speaks; else it only hears. `positioned`: its EKF has a position to report. `port`: of one that
-        comes back. `speed`: m/s eastwards.
+        comes back. `speed`: m/s eastwards. `parameters`: values as they stand in PARAM_VALUE, and their types.
         """
         self._speed = speed
+        self._autopilot, self._parameters = autopilot, dict(parameters or {})
         self.weather = weather or Weather()
         self.reports = reports
         self.positioned = positioned
@@ -120,14 +123,22 @@ class Peer:
             while self._on_the_way and self._on_the_way[0][0] <= now:
                 _, _, out, data = heapq.heappop(self._on_the_way)
                 if not out:
+                    messages = self._hears.parse_buffer(data) or []
                     with self._lock:
-                        self._heard += self._hears.parse_buffer(data) or []
+                        self._heard += messages
+                    for message in messages:
+                        self._answer(message)
                 elif self._companion is not None:
                     self._socket.sendto(data, self._companion)
 
+    def _answer(self, message: Any) -> None:
+        if message.get_type() == "PARAM_REQUEST_READ" and message.param_id in self._parameters:
+            value, kind = self._parameters[message.param_id]
+            self.say(common.MAVLink_param_value_message(message.param_id.encode(), value, kind, 1, 0))
+
     def _slowly(self) -> None:
         boot = self.boot_time
-        self.say(common.MAVLink_heartbeat_message(2, common.MAV_AUTOPILOT_ARDUPILOTMEGA, 0, 0, 4, 3))
+        self.say(common.MAVLink_heartbeat_message(2, self._autopilot, 0, 0, 4, 3))
         unix = 0 if self.unix == 0 else round((self.unix + boot) * 1e6)
         self.say(common.MAVLink_system_time_message(unix, round(boot * 1e3)))
         self.say(common.MAVLink_gps_global_origin_message(*(round(part * 1e7) for part in ORIGIN), 0, 0))
