@@ -1,12 +1,12 @@
 """An autopilot's own parameters, without which it reads a position's message and does not use it.
 
-Which values are wanted was met in ArduPilot's simulator or read in PX4's and ArduPilot's documentation
+What is right was met in ArduPilot's simulator or read in the documentation of ArduPilot and PX4
 (docs/howto/autopilot.md). Knows parameters and their values; knows nothing of links.
 """
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,48 +18,77 @@ _TRIES = 5
 """Requests for a parameter until it counts as one that the autopilot does not have: those are not answered."""
 _INTEGERS = {1: "<B", 2: "<b", 3: "<H", 4: "<h", 5: "<I", 6: "<i"}
 """MAV_PARAM_TYPE_UINT8 to _INT32. PX4 sends their bytes in the place of the float (MAVLink: bytewise encoding)."""
+_SETS = (1, 2, 3)
+"""ArduPilot's sets of EKF sources, one of which is in use."""
+
+Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Which values are right, and what happens with another, in words."""
+class _Needs:
+    """The parameters to read, and what is wrong with those that were read so far, in sentences."""
 
-    right: Callable[[float], bool]
-    otherwise: str
-
-
-def _is(value: int, otherwise: str) -> _Wanted:
-    return _Wanted(lambda found: found == value, f"{otherwise} Set it to {value}.")
+    names: Sequence[str]
+    wrong: Callable[[Values], Iterator[str]]
 
 
-def _no_velocity(message: str) -> dict[str, _Wanted]:
-    fused = f"it would fuse a velocity of zero, for {message} has none."
-    return {name: _is(0, fused) for name in ("EK3_SRC1_VELXY", "EK3_SRC1_VELZ")}
+def _unless(values: Values, name: str, right: int, otherwise: str) -> Iterator[str]:
+    value = values.get(name)
+    if value is not None and value != right:
+        yield f"The autopilot's {name} is {value:g}: {otherwise} Set it to {right}."
 
 
-_WANTED: Mapping[tuple[int, MavlinkMessage], Mapping[str, _Wanted]] = {
-    (_ARDUPILOT, "gps-input"): {
-        "GPS1_TYPE": _is(14, "it does not read GPS_INPUT."),
-        **_no_velocity("GPS_INPUT"),
-        "EK3_GPS_CHECK": _Wanted(
-            lambda found: math.isfinite(found) and not int(found) & 8,
-            "it does not use positions whose sigma is above 5 m. Set it to 23: all checks but that one.",
-        ),
-    },
-    (_ARDUPILOT, "odometry"): {
-        "VISO_TYPE": _is(1, "it does not read ODOMETRY as absolute positions."),
-        "EK3_SRC1_POSXY": _is(6, "it does not take its position from ODOMETRY."),
-        **_no_velocity("ODOMETRY"),
-    },
-    (_PX4, "global-position-sensor"): {
-        "EKF2_AGP0_CTRL": _Wanted(
-            lambda found: math.isfinite(found) and bool(int(found) & 1),
-            "it does not fuse horizontal positions. Set it to 1.",
+def _unless_bit(values: Values, name: str, bit: int, expected: bool, otherwise: str) -> Iterator[str]:
+    value = values.get(name)
+    if value is not None and math.isfinite(value) and bool(int(value) & bit) is not expected:
+        yield f"The autopilot's {name} is {value:g}: {otherwise}"
+
+
+def _no_velocity(values: Values, number: int, message: str) -> Iterator[str]:
+    for axis in ("VELXY", "VELZ"):
+        zero = f"it would fuse a velocity of zero, for {message} has none."
+        yield from _unless(values, f"EK3_SRC{number}_{axis}", 0, zero)
+
+
+def _for_gps_input(values: Values) -> Iterator[str]:
+    yield from _unless(values, "GPS1_TYPE", 14, "it does not read GPS_INPUT.")
+    yield from _no_velocity(values, 1, "GPS_INPUT")
+    unused = "it does not use positions whose sigma is above 5 m. Set it to 23: all checks but that one."
+    yield from _unless_bit(values, "EK3_GPS_CHECK", 8, False, unused)
+
+
+def _for_odometry(values: Values) -> Iterator[str]:
+    yield from _unless(values, "VISO_TYPE", 1, "it does not read ODOMETRY as absolute positions.")
+    sources = {number: values.get(f"EK3_SRC{number}_POSXY") for number in _SETS}
+    for number, source in sources.items():
+        if source == 6:
+            yield from _no_velocity(values, number, "ODOMETRY")
+    if None not in sources.values() and 6 not in sources.values():
+        yield (
+            f"The autopilot's EK3_SRC1_POSXY is {sources[1]:g}, and no other set of sources takes ODOMETRY's position "
+            "either. Set it to 6, or EK3_SRC2_POSXY, and switch to that set when GNSS fails."
         )
-    },
-    (_PX4, "odometry"): {
-        "EKF2_EV_CTRL": _is(1, "ODOMETRY's horizontal position alone is to be fused; the rest is the autopilot's own.")
-    },
+
+
+def _for_px4s_sensor(values: Values) -> Iterator[str]:
+    yield from _unless_bit(values, "EKF2_AGP0_CTRL", 1, True, "it does not fuse horizontal positions. Set it to 1.")
+
+
+def _for_px4s_vision(values: Values) -> Iterator[str]:
+    own = "of ODOMETRY, the horizontal position alone is to be fused; the rest is the autopilot's own."
+    yield from _unless(values, "EKF2_EV_CTRL", 1, own)
+
+
+_NEEDS: Mapping[tuple[int, MavlinkMessage], _Needs] = {
+    (_ARDUPILOT, "gps-input"): _Needs(
+        ("GPS1_TYPE", "EK3_SRC1_VELXY", "EK3_SRC1_VELZ", "EK3_GPS_CHECK"), _for_gps_input
+    ),
+    (_ARDUPILOT, "odometry"): _Needs(
+        ("VISO_TYPE", *(f"EK3_SRC{number}_{axis}" for number in _SETS for axis in ("POSXY", "VELXY", "VELZ"))),
+        _for_odometry,
+    ),
+    (_PX4, "global-position-sensor"): _Needs(("EKF2_AGP0_CTRL",), _for_px4s_sensor),
+    (_PX4, "odometry"): _Needs(("EKF2_EV_CTRL",), _for_px4s_vision),
 }
 _OTHERS: Mapping[tuple[int, MavlinkMessage], str] = {
     (_ARDUPILOT, "global-position-sensor"): (
@@ -74,35 +103,35 @@ class Settings:
 
     def __init__(self, kind: MavlinkMessage, report: Callable[[str], None]) -> None:
         self._kind, self._report = kind, report
-        self._asked = dict[str, int]()
-        self._found = set[str]()
-        self._named = False
+        self._tries = dict[str, int]()
+        self._values = dict[str, float]()
+        self._reported = set[str]()
 
     def unknown(self, autopilot: int) -> list[str]:
         """The parameters to ask for now, given the autopilot's MAV_AUTOPILOT."""
-        other = _OTHERS.get((autopilot, self._kind))
-        if other is not None and not self._named:
-            self._report(other)
-            self._named = True
-        names = [
-            name
-            for name in _WANTED.get((autopilot, self._kind), {})
-            if name not in self._found and self._asked.get(name, 0) < _TRIES
-        ]
+        if other := _OTHERS.get((autopilot, self._kind)):
+            self._report_once(other)
+        needs = _NEEDS.get((autopilot, self._kind))
+        names = [] if needs is None else [name for name in needs.names if name not in self._values]
+        names = [name for name in names if self._tries.get(name, 0) < _TRIES]
         for name in names:
-            self._asked[name] = self._asked.get(name, 0) + 1
+            self._tries[name] = self._tries.get(name, 0) + 1
         return names
 
     def hear(self, message: Any, autopilot: int) -> None:
         """Take a PARAM_VALUE."""
-        name = message.param_id
-        wanted = _WANTED.get((autopilot, self._kind), {}).get(name)
-        if wanted is None or name in self._found:
+        needs = _NEEDS.get((autopilot, self._kind))
+        if needs is None or message.param_id not in needs.names or message.param_id in self._values:
             return
-        self._found.add(name)
         form = _INTEGERS.get(message.param_type) if autopilot == _PX4 else None
         value = message.param_value
         if form is not None:
             (value,) = struct.unpack_from(form, struct.pack("<f", value))
-        if not wanted.right(value):
-            self._report(f"The autopilot's {name} is {value:g}: {wanted.otherwise}")
+        self._values[message.param_id] = value
+        for sentence in needs.wrong(self._values):
+            self._report_once(sentence)
+
+    def _report_once(self, sentence: str) -> None:
+        if sentence not in self._reported:
+            self._reported.add(sentence)
+            self._report(sentence)

@@ -17,6 +17,7 @@ import cv2
 import pytest
 from ardupilot import ABSENT, BINARY, Simulator
 from checkout import SUPPORT
+from pymavlink.dialects.v20 import ardupilotmega as dialect
 from tiny_world import TinyWorld, make_world
 
 from geodtr.runtime.autopilot.link import Link, LinkOptions
@@ -44,6 +45,17 @@ both = pytest.mark.parametrize(("message", "parameters"), [("gps-input", GPS_INP
 def off(vehicle: Simulator) -> float:
     """Metres between where its EKF has it and where it is."""
     return float(distance(*vehicle.believed, *vehicle.truth))
+
+
+def fly_north(vehicle: Simulator, metres: float) -> list[float]:
+    """Metres between what its EKF believes and where it is, on the way."""
+    start, errors, end = vehicle.truth, list[float](), time.monotonic() + metres / SPEED + 60
+    while float(distance(*start, *vehicle.truth)) < metres:
+        assert time.monotonic() < end, vehicle.texts
+        vehicle.fly(SPEED, 0.0)
+        time.sleep(0.5)
+        errors.append(off(vehicle))
+    return errors
 
 
 def origin_near(place: tuple[float, float]) -> tuple[float, float]:
@@ -145,16 +157,36 @@ def test_a_vehicle_that_flies_is_where_the_messages_say(
             vehicle.set_origin(*origin_near(home))
         with linked(vehicle, message, reported):
             vehicle.take_off(15)
-            errors, end = list[float](), time.monotonic() + 60
-            while float(distance(*home, *vehicle.truth)) < 100:
-                assert time.monotonic() < end, vehicle.texts
-                vehicle.fly(SPEED, 0.0)
-                time.sleep(0.5)
-                errors.append(off(vehicle))
+            errors = fly_north(vehicle, 100)
         logging.getLogger(__name__).info("%s: %.2f m off at most", message, max(errors))  # --log-cli-level=INFO
         assert max(errors) < 2
         assert vehicle.complaints == []
         assert reported == []
+
+
+def test_parameters_that_keep_positions_from_being_used_are_named(tmp_path: Path) -> None:
+    reported = list[str]()
+    with Simulator(tmp_path, (-30.0, -15.0), {}) as vehicle, linked(vehicle, "odometry", reported):
+        vehicle.wait_until(lambda: len(reported) >= 2, 30, "reports")
+    assert "VISO_TYPE is 0" in reported[0]
+    assert "EK3_SRC1_POSXY is 3, and no other set of sources" in reported[1]
+
+
+def test_a_vehicle_whose_gnss_fails_in_flight_goes_on_by_the_messages(tmp_path: Path) -> None:
+    second = {"POSXY": 6, "VELXY": 0, "VELZ": 0, "POSZ": 1, "YAW": 1}
+    parameters = {"VISO_TYPE": 1} | {f"EK3_SRC2_{axis}": value for axis, value in second.items()}
+    home, reported = (-30.0, -15.0), list[str]()
+    with Simulator(tmp_path, home, parameters) as vehicle:
+        with linked(vehicle, "odometry", reported):
+            vehicle.take_off(15)
+            fly_north(vehicle, 20)
+            vehicle.set("SIM_GPS1_ENABLE", 0)
+            vehicle.command(dialect.MAV_CMD_SET_EKF_SOURCE_SET, 2)
+            errors = fly_north(vehicle, 200)
+        logging.getLogger(__name__).info("%.2f m off at most without GNSS", max(errors))
+        assert max(errors) < 3
+        assert not [text for text in vehicle.complaints if "GPS" not in text]
+    assert reported == []
 
 
 def test_external_positions_are_refused_with_gnss_and_taken_without(tmp_path: Path) -> None:
