@@ -126,6 +126,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     start: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    @property
+    def looks(self) -> int:
+        """How many images of each panorama a step takes: with `consistency` the cut view and the full panorama."""
+        return 2 if self.consistency else 1
+
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Execution settings.

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from official import FIGURES
 from PIL import Image
 
+from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.intake import AS_TAKEN
 from geodtr.runtime.images.preprocess import preprocess
-from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import Correlation, Imagery, Preprocessing
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import BranchSpec, Correlation, Imagery, Preprocessing
 from geodtr.training.augment.layout_simulation import LayoutChange
 from geodtr.training.augment.views import cut_views
 from geodtr.training.augmented import seen
@@ -28,7 +29,7 @@ from geodtr.training.data.pairs_csv import read_pairs, write_pairs
 from geodtr.training.data.prepare import prepare
 from geodtr.training.data.prepared import read_prepared
 from geodtr.training.data.views import View, Views, columns_of, full_panorama, load_query, to_the_middle
-from geodtr.training.evaluation.evaluate import embed_ground, embed_pairs
+from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs
 from geodtr.training.loop import resume, train
 from geodtr.training.models.dsm import scorer_of
 from geodtr.training.models.embedder import embedders
@@ -171,8 +172,8 @@ def test_a_model_is_trained_evaluated_and_compared_at_a_field_of_view(
     result = cli("data", "prepare", pairs.name, "--out", tmp_path / "seen", "--preset", run / "config.toml", *views)
     assert result.code == 0, result.err
     embedder = open_model(run).embedders.ground
-    kept = embed_ground(embedder, read_prepared(tmp_path / "seen"))
-    np.testing.assert_array_equal(kept, embed_ground(embedder, pairs.seen(Views(90, "unknown"))))
+    kept = embed_branch(embedder, read_prepared(tmp_path / "seen"))
+    np.testing.assert_array_equal(kept, embed_branch(embedder, pairs.seen(Views(90, "unknown"))))
 
 
 def test_views_are_part_of_what_a_set_is(pairs: PairSet) -> None:
@@ -208,8 +209,19 @@ def test_prepared_panoramas_have_a_models_shape_and_are_trained_on_and_cut(pairs
     assert decode(prepared.pairs[0].ground).image.size == (64, 64)
     train(config, prepared, tmp_path / "run", validation=prepared)
     view = View(180, 0.25)
-    seen_in_both = [load_query(each.pairs[0].ground, view, config.ground) for each in (pairs, prepared)]
-    np.testing.assert_array_equal(*seen_in_both)
+    original, again = (load_query(each.pairs[0].ground, view, config.ground) for each in (pairs, prepared))
+    np.testing.assert_array_equal(again, original)
+
+
+def test_calibration_gets_what_is_seen(pairs: PairSet) -> None:
+    rolled = pairs.seen(Views(90, "unknown"))
+    whole, pool = pool_of(pairs), pool_of(rolled)
+    spec = BranchSpec(branch="ground", preprocessing=load_preset("world-tiny").ground, descriptor_size=8)
+    for pair in rolled.pairs[:3]:
+        np.testing.assert_array_equal(
+            pool.load(spec, pair.ground), load_query(pair.ground, pair.view, spec.preprocessing)
+        )
+    assert [pool.names_sha256(branch) == whole.names_sha256(branch) for branch in BRANCHES] == [False, True]
 
 
 @pytest.mark.parametrize("arguments", [("--fov", 0), ("--fov", 400), ("--fov", "nan"), ("--heading", "perhaps")])
