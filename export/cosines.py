@@ -26,7 +26,7 @@ def cosines(expected: Descriptors, got: Descriptors) -> NDArray[np.float64]:
 
 
 def counted(cosine: NDArray[np.float64], *, chooses: bool) -> NDArray[np.float64]:
-    """Those of the cosines [N], at least one, between a network's rows and another engine's that limits are for, in
+    """The cosines that limits are for, at least one, of all [N] between a network's rows and another engine's, in
     rising order.
 
     Where the network `chooses` patches, one image in five does not count, of fewer than five none, as long as all keep

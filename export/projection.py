@@ -236,7 +236,7 @@ def _halves(pair_set: PairSet) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _within(pair_set: PairSet, half: NDArray[np.bool_]) -> tuple[Matches, Matches | None]:
-    """The tile of each pair in a half, and those of its semi-positives that are tiles of the half too, by the rows of
+    """The tile of each pair in a half, and its semi-positives that are tiles of the half too, by the rows of
     `Fitting._rows`.
     """
     tiles, own = np.unique(pair_set.tiles[half], return_inverse=True)

@@ -7,9 +7,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from nvidia import build_plan
 from onnx import numpy_helper
 from tensorrt_on_fakes import shake
 
+from geodtr import TensorRtOptions
 from geodtr.export.cosines import counted
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_export
@@ -44,6 +46,12 @@ def graph() -> Any:
 def images() -> Images:
     shape = load_preset("world-transgeo-stage2").aerial.shape
     return np.random.default_rng(5).integers(0, 256, (16, *shape), np.uint8)
+
+
+def _spec_of(graph: Any) -> BranchSpec:
+    size = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    how = load_preset("world-transgeo-stage2").aerial
+    return BranchSpec(branch="aerial", preprocessing=how, descriptor_size=size)
 
 
 def _halved(graph: Any, name: str) -> Any:
@@ -102,6 +110,12 @@ def test_of_a_network_that_chooses_patches_few_images_do_not_count() -> None:
     assert not counted(np.full(3, np.nan), chooses=True).min() >= 0.9
 
 
+@pytest.mark.usefixtures("nvidia")
+def test_nvidias_builder_takes_the_choice_in_half_precision(graph: Any, tmp_path: Path) -> None:
+    onnx.save(to_fp16(graph), str(tmp_path / "aerial.onnx"))
+    assert len(build_plan(tmp_path / "aerial.onnx", _spec_of(graph), TensorRtOptions())) > 10_000
+
+
 def test_a_promise_is_of_the_images_that_count_too() -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(20, 32)).astype(np.float32)
@@ -112,9 +126,9 @@ def test_a_promise_is_of_the_images_that_count_too() -> None:
     limits = Limits(max_drop=0.005, least_cosine=0.9, promised_cosine=0.999)
     for chooses, verdict in ((frozenset[Branch](), "failed"), (frozenset[Branch]({"aerial"}), "passed")):
         before, after = (DescriptorPair(pairs, rows, aerial, None, chooses) for aerial in (rows, other))
-        found = agreements(before, after, {})
+        branches = agreements(before, after, {})
         same = pairing("own", before.ranking(), before.ranking(), pairs.tiles)
-        checks = judge(Measured(found, [same], (), (), None, ()), limits).checks
+        checks = judge(Measured(branches, [same], (), (), None, ()), limits).checks
         assert [check.verdict for check in checks if check.name == "promise"] == ["passed", verdict]
 
 
@@ -126,10 +140,8 @@ def test_at_most_one_image_in_five_does_not_count(images: int, left_out: int) ->
 
 @pytest.mark.parametrize("turned", [1, 2])
 def test_an_export_may_choose_other_patches_for_one_image_in_five(graph: Any, tmp_path: Path, turned: int) -> None:
-    file, how = tmp_path / "aerial.onnx", load_preset("world-transgeo-stage2").aerial
+    file, spec = tmp_path / "aerial.onnx", _spec_of(graph)
     onnx.save(graph, str(file))
-    size = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    spec = BranchSpec(branch="aerial", preprocessing=how, descriptor_size=size)
     others = {image.tobytes() for image in noise(spec, turned)}
     embedder = OnnxRuntimeEmbedder(open_session(file), spec, file)
 
