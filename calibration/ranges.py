@@ -200,11 +200,9 @@ def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch,
         return stratified(paths, pool.strata[branch], count, seed)
     if options.choice == "coreset" and len(paths) > count:
         embedder = exported.embedder(branch)
-        batches = in_batches(paths, partial(pool.load, embedder.spec))
-        count = -(-len(paths) // BATCH_SIZE)
-        descriptors = np.concatenate(
-            [embedder.embed(images) for images in track(batches, f"Embedding {branch} images", count)]
-        )
+        loaded = in_batches(paths, partial(pool.load, embedder.spec))
+        batches = track(loaded, f"Embedding {branch} images", -(-len(paths) // BATCH_SIZE))
+        descriptors = np.concatenate([embedder.embed(images) for images in batches])
         check_finite(descriptors, list(map(str, paths)))
         return coreset(paths, descriptors, count)
     return at_random(paths, count, seed)
