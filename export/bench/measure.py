@@ -248,7 +248,7 @@ def _layers(model: Model, name: str, branch: Branch, batch: int, options: Engine
 
 
 def _images(embedder: Embedder, batch: int, data: PairSet | None) -> Images:
-    """Noise, or the set's first images, over and over where it holds fewer than a batch."""
+    """Noise, or what is seen of the set's first images, over and over where it holds fewer than a batch."""
     if data is None:
         return noise(embedder.spec, batch)
     images = load_first(data, batch, embedder.spec)
