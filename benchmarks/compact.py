@@ -60,7 +60,7 @@ def described(bundle: Bundle, pairs: PairSet, file: Path) -> DescriptorPair:
         rows = embed_pairs(bundle.embedders(), pairs, track=track)
         np.savez(file, ground=rows.ground, aerial=rows.aerial)
     with np.load(file) as stored:
-        return DescriptorPair(pairs, stored["ground"], stored["aerial"])
+        return DescriptorPair.of(bundle.embedders(), pairs, stored["ground"], stored["aerial"])
 
 
 def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int], layer: int) -> None:
@@ -68,7 +68,7 @@ def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int], la
     size = test.aerial.shape[1]
     fitting = Fitting(fitted_to)
     projections = {each: fitting.to(each) for each in sizes}
-    short = {each: project(test, projections[each].projection) for each in sizes}
+    short = {each: projections[each].projection.project_pairs(test) for each in sizes}
     times = search_times({size: test, **short})
     print("| numbers | MB of 92,802 tiles | search, ms of processor time (range) | R@1 | change (95 % interval) |")
     print("|---|---|---|---|---|")
@@ -85,13 +85,8 @@ def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int], la
         choice = f"{fitted.whitening:g} | {100 * fitted.variance:.2f}"
         print(f"| {each} | {fitted.full_hits} of {fitted.queries} | {held} | {choice} |")
     if layer:
-        after = hits(project(test, trained(fitted_to, fitting.directions.project_to(layer, 0.0))))
+        after = hits(trained(fitted_to, fitting.directions.project_to(layer, 0.0)).project_pairs(test))
         print(f"\nA trained layer to {layer} numbers changes R@1 by {changed(full, after)} points.")
-
-
-def project(rows: DescriptorPair, projection: Projection) -> DescriptorPair:
-    ground, aerial = (projection.project(branch, rows[branch]) for branch in BRANCHES)
-    return DescriptorPair(rows.pair_set, ground, aerial)
 
 
 def hits(rows: DescriptorPair) -> Hits:

@@ -11,7 +11,7 @@ import csv
 import os
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
@@ -24,7 +24,7 @@ from geodtr.training.config import TrainConfig, encode_config, limit_field, load
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.views import FULL_TURN, Views
-from geodtr.training.evaluation.evaluate import DescriptorPair, embed_ground, embed_pairs
+from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs
 from geodtr.training.loop import resume, train
 from geodtr.training.run_files import STATE
 from geodtr.training.world.dataset import WorldSet, write_world
@@ -155,8 +155,8 @@ def measure(run: Run, options: argparse.Namespace, table: Path) -> None:
     for view in wanted:
         shares = list[float]()
         for test, known in zip(tests, tiles, strict=True):
-            ground = known.ground if view is wanted[0] else embed_ground(model.ground, test.seen(view))
-            shares.append(100 * recall(DescriptorPair(test, ground, known.aerial, known.scorer).ranking()).at_1)
+            ground = known.ground if view is wanted[0] else embed_branch(model.ground, test.seen(view))
+            shares.append(100 * recall(replace(known, ground=ground).ranking()).at_1)
         row = Row(run.model, run.ls, run.trained, _name(view), *sizes, *(round(share, 3) for share in shares))
         append(table, row)
         messages.print(f"  {row.tested}: same style {row.same:.2f}, other style {row.cross:.2f}")

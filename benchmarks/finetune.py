@@ -14,7 +14,6 @@ from all_int8 import open_exact
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
 from geodtr.export.build.source import export_checkpoint
-from geodtr.export.calibration_pool import read_pool
 from geodtr.export.finetune import finetune_config
 from geodtr.runtime.names import DIALECTS
 from geodtr.training.data.spec import absolute, read_training_set
@@ -42,7 +41,7 @@ def tuned(run: Path, checkpoint: Path, train_spec: str, out: Path, settings: Seq
     if not out.exists():
         config = finetune_config(
             checkpoint,
-            read_pool(train_spec)[0],
+            read_training_set(train_spec),
             RangeOptions(),
             "cpu-8bit",
             preset=str(run / CONFIG),

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +35,7 @@ def main(pairs: int, size: int) -> None:
     pair_set = PairSet("random", tuple(Pair(Path(f"g{row}"), Path(f"a{row}")) for row in range(pairs)))
     aerial = _unit(generator.standard_normal((pairs, size), np.float32))
     ground = _unit(aerial + generator.standard_normal((pairs, size), np.float32) * np.float32(0.3))
-    before = DescriptorPair(pair_set, ground, aerial)
+    before = DescriptorPair(pair_set, ground, aerial, None, frozenset())
     seconds, busy = [0.0], time.process_time()
 
     def timed(what: str, work: Callable[[], T]) -> T:
@@ -46,7 +47,7 @@ def main(pairs: int, size: int) -> None:
 
     own = timed("reference", lambda: ranking(pair_set, ground, aerial))
     for name, noise in _NOISE.items():
-        after = DescriptorPair(pair_set, _noisy(ground, noise, generator), _noisy(aerial, noise, generator))
+        after = replace(before, ground=_noisy(ground, noise, generator), aerial=_noisy(aerial, noise, generator))
         timed(name, partial(_compare, before, own, after))
     matmuls = 1 + 3 * len(_NOISE)
     print(f"{sum(seconds):6.1f} s  in total: {matmuls} matrix products, {2e-12 * matmuls * pairs**2 * size:.1f} TFLOP")

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from geodtr.calibration.operators import operators
 from geodtr.calibration.thresholds import Histogram
-from geodtr.runtime.embed.pipeline import load_batches
+from geodtr.runtime.embed.pipeline import in_batches
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import INPUT, Images, Preprocessing
+from geodtr.runtime.spec import INPUT, Images
 
 Range = tuple[float, float]
 _BATCH = 8
@@ -48,7 +48,7 @@ class Activations:
 def measure_activations(
     graph: Path,
     images: Sequence[Path],
-    preprocessing: Preprocessing,
+    load: Callable[[Path], Images],
     threshold: Callable[[Histogram], Range] | None = None,
     *,
     track: Track = untracked,
@@ -57,6 +57,8 @@ def measure_activations(
 
     Parameters
     ----------
+    load
+        What the graph gets of an image, uint8 RGB [height, width, 3].
     threshold
         Computes the range from a tensor's histogram. Without it, the range is (smallest, largest value).
 
@@ -74,7 +76,7 @@ def measure_activations(
     model = onnx.load(str(graph))
 
     def batches(description: str) -> Iterator[Images]:
-        loaded = load_batches(images, preprocessing, _BATCH)
+        loaded = in_batches(images, load, _BATCH)
         return track(loaded, description, ceil(len(images) / _BATCH))
 
     ranges, means = _extremes(model, batches("Calibrating"))

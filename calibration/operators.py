@@ -36,7 +36,7 @@ def operators(graph: Any) -> list[Operator]:
     sizes = {entry.name: list(entry.dims) for entry in graph.graph.initializer}
     quantisable = []
     for node in graph.graph.node:
-        if node.op_type not in WEIGHTED or node.input[1] not in sizes or node.name.startswith(PROJECTION):
+        if node.op_type not in WEIGHTED or node.input[1] not in sizes or is_projection(node):
             continue
         dims = sizes[node.input[1]]
         count = 1
@@ -49,6 +49,11 @@ def operators(graph: Any) -> list[Operator]:
                 Operator(node.name, node.op_type, node.input[0], node.output[0], node.input[1], bias, block)
             )
     return quantisable
+
+
+def is_projection(node: Any) -> bool:
+    """Whether a node of a graph, or one of its operators, belongs to a descriptor's projection."""
+    return bool(node.name.startswith(PROJECTION))
 
 
 def blocks(quantisable: list[Operator]) -> dict[str, list[Operator]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, first, s
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.embed.pipeline import embed_files
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, check_finite, in_batches
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
@@ -73,9 +74,12 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Ranges and their images, and the `reason` for measuring them; None if the file was reused."""
+    """Ranges and their images, with the `pool` that these are from, and the `reason` for measuring them; None if the
+    file was reused.
+    """
 
     ranges: Ranges
+    pool: Pool
     images: dict[Branch, list[Path]]
     reason: str | None
 
@@ -110,7 +114,7 @@ def calibrate(
         stored = read_ranges(file)
         difference = _difference(stored, exported, pool, options)
         if difference is None:
-            return Calibrated(stored, {branch: _locate(stored, pool, branch) for branch in BRANCHES}, None)
+            return Calibrated(stored, pool, {branch: _locate(stored, pool, branch) for branch in BRANCHES}, None)
         reason = difference
     images = {branch: list(_select(exported, pool, options, branch, track)) for branch in BRANCHES}
     for branch in BRANCHES:
@@ -119,7 +123,7 @@ def calibrate(
     ranges = Ranges(data=pool.name, options=options, ground=measured["ground"], aerial=measured["aerial"])
     if file is not None:
         write_bytes(file, msgspec.json.format(msgspec.json.encode(ranges), indent=1) + b"\n")
-    return Calibrated(ranges, images, reason)
+    return Calibrated(ranges, pool, images, reason)
 
 
 def read_ranges(file: Path) -> Ranges:
@@ -154,7 +158,7 @@ def _difference(stored: Ranges, exported: Bundle, pool: Pool, options: RangeOpti
         if set(stored[branch].ranges) != tensors:
             return f"its {branch} ranges do not cover all quantised tensors"
         if stored[branch].pool_sha256 != pool.names_sha256(branch):
-            return f"the list of {branch} images of {pool.name} changed"
+            return f"the list of {branch} images of {pool.name}, or what is seen of them, changed"
         for path, entry in zip(_locate(stored, pool, branch), stored[branch].images, strict=True):
             if not path.is_file() or sha256(path) != entry.sha256:
                 return f"the image {path} changed"
@@ -175,7 +179,7 @@ def _measure(
     activations = measure_activations(
         exported.path / engine.file,
         images,
-        engine.spec.preprocessing,
+        partial(pool.load, engine.spec),
         threshold_of(options.method, options.percentile),
         track=track,
     )
@@ -195,8 +199,10 @@ def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch,
     if options.choice == "stratified":
         return stratified(paths, pool.strata[branch], count, seed)
     if options.choice == "coreset" and len(paths) > count:
-        descriptors = embed_files(
-            exported.embedder(branch), paths, description=f"Embedding {branch} images", track=track
-        )
+        embedder = exported.embedder(branch)
+        loaded = in_batches(paths, partial(pool.load, embedder.spec))
+        batches = track(loaded, f"Embedding {branch} images", -(-len(paths) // BATCH_SIZE))
+        descriptors = np.concatenate([embedder.embed(images) for images in batches])
+        check_finite(descriptors, list(map(str, paths)))
         return coreset(paths, descriptors, count)
     return at_random(paths, count, seed)

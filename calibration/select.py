@@ -1,7 +1,7 @@
 """The pool of available images, and the selection of calibration images."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -9,19 +9,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import Descriptors
+from geodtr.runtime.spec import BranchSpec, Descriptors, Images
 
 IMAGES = 200
 
 
+def load_whole(spec: BranchSpec, path: Path) -> Images:
+    """An image as it is, preprocessed for a branch. Raises ImageError naming the file."""
+    return load_image(path, spec.preprocessing)
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Images of both branches. `name` is their SPEC or folder; `strata` holds the region or folder of each image."""
+    """Images of both branches. `name` is their SPEC or folder; `strata` holds the region or folder of each image.
+
+    `load` gives what a branch gets of a file, uint8 RGB [height, width, 3], and `seen` what it is of panoramas, in
+    words; empty for all of them.
+    """
 
     name: str
     images: Mapping[Branch, tuple[Path, ...]]
     strata: Mapping[Branch, tuple[str, ...]]
+    load: Callable[[BranchSpec, Path], Images] = load_whole
+    seen: str = ""
 
     def names(self, branch: Branch) -> list[str]:
         """Paths relative to the images' common folder, so that the folder may be moved."""
@@ -30,8 +42,11 @@ class Pool:
         return [os.path.relpath(path, root) for path in paths]
 
     def names_sha256(self, branch: Branch) -> str:
-        """Hash of the images' relative paths in order; it changes when images are added or removed."""
-        return sha256("\n".join(self.names(branch)).encode()).hexdigest()
+        """Hash of the images' relative paths in order, and of what is seen of panoramas; it changes when images are
+        added or removed.
+        """
+        seen = (self.seen,) if branch == "ground" and self.seen else ()
+        return sha256("\n".join((*self.names(branch), *seen)).encode()).hexdigest()
 
 
 def first(paths: Sequence[Path], count: int) -> list[Path]:

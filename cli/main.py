@@ -30,7 +30,7 @@ from geodtr.cli.deploy.localize import command as localize
 from geodtr.cli.train import data, demo, models, simulate
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
-from geodtr.runtime.errors import UserError
+from geodtr.runtime.errors import ArgumentError, UserError
 from geodtr.runtime.installation import naming_extras
 
 _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
@@ -117,6 +117,8 @@ def run(arguments: Sequence[str]) -> NoReturn:
         if leaving.code == 2:
             _mention_dashes(arguments)
         raise
+    except ArgumentError as error:
+        _fail(f"{_option(error.name, arguments)} {error.fault}", error.exit_code)
     except UserError as error:
         _fail(str(error), error.exit_code)
     except ImportError as error:
@@ -136,6 +138,18 @@ def run(arguments: Sequence[str]) -> NoReturn:
         if error.errno not in _UNREACHABLE:
             raise
         _fail(f"{error.filename} cannot be reached: {error.strerror}. Check the path, and whether you may read it.")
+
+
+def _option(name: str, arguments: Sequence[str]) -> str:
+    """The option of the given command by which a user states what Python calls `name`: the one of that name, or the
+    only one that ends with it, as --refine-places does with `places`; `name` itself where there is none.
+    """
+    command = _command()
+    for argument in arguments:
+        command = getattr(command, "commands", {}).get(argument, command)
+    options = {each.name: each.opts[0] for each in command.params if each.param_type_name == "option"}
+    alike = [option for key, option in options.items() if key.endswith(f"_{name}")]
+    return options.get(name) or (alike[0] if len(alike) == 1 else name)
 
 
 def _mention_dashes(arguments: Sequence[str]) -> None:

@@ -1,13 +1,16 @@
 """What a user names to calibrate on, a data set or a folder of images, as a pool to choose from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from geodtr.calibration.select import Pool
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import BranchSpec, Images
 from geodtr.training.data.pair_set import PairSet, describe_skipped
 from geodtr.training.data.spec import read_training_set
+from geodtr.training.data.views import View, load_query
 
 _CELLS = 8
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
@@ -45,7 +48,7 @@ def read_pool(named: str) -> tuple[Pool, PairSet | None]:
 
 
 def pool_of(pair_set: PairSet) -> Pool:
-    """All images of a set, each once."""
+    """All images of a set, each once; of a panorama, what is seen of it for its first pair."""
     images = {branch: tuple(pair_set.images(branch)) for branch in BRANCHES}
     places: dict[Path, tuple[float, float]] = {}
     for pair in pair_set.pairs:
@@ -57,7 +60,15 @@ def pool_of(pair_set: PairSet) -> Pool:
         strata[branch] = folders = _folders(images[branch])
         if len(set(folders)) == 1 and places:
             strata[branch] = _cells(images[branch], places)
-    return Pool(pair_set.name, images, strata)
+    if pair_set.views.as_they_are:
+        return Pool(pair_set.name, images, strata)
+    views = {pair.ground: pair.view for pair in reversed(pair_set.pairs)}
+    return Pool(pair_set.name, images, strata, partial(_load_seen, views), f"{pair_set.views}, {pair_set.views.seed}")
+
+
+def _load_seen(views: Mapping[Path, View | None], spec: BranchSpec, path: Path) -> Images:
+    view = views.get(path) if spec.branch == "ground" else None
+    return load_query(path, view, spec.preprocessing, spec.scorer)
 
 
 def _folders(images: tuple[Path, ...]) -> tuple[str, ...]:

@@ -25,14 +25,15 @@ def cosines(expected: Descriptors, got: Descriptors) -> NDArray[np.float64]:
     return result
 
 
-def counted(cosine: NDArray[np.float64], *, chooses: bool) -> float:
-    """The smallest of the cosines [N], at least one, between a network's rows and another engine's that a limit is for.
+def counted(cosine: NDArray[np.float64], *, chooses: bool) -> NDArray[np.float64]:
+    """The cosines that limits are for, at least one, of all [N] between a network's rows and another engine's, in
+    rising order.
 
     Where the network `chooses` patches, one image in five does not count, of fewer than five none, as long as all keep
     0.98: a rounding exchanges patches of almost equal attention, and neither choice is wrong.
     """
     exchanged = chooses and cosine.min() >= _LEAST_EXCHANGED
-    return float(np.sort(cosine)[len(cosine) // _IMAGES_OF_ONE if exchanged else 0 :].min())
+    return np.sort(cosine)[len(cosine) // _IMAGES_OF_ONE if exchanged else 0 :]
 
 
 def finite_rows(rows: Descriptors) -> NDArray[np.bool_]:

@@ -8,14 +8,15 @@ import onnx
 
 from geodtr.calibration.operators import operators
 from geodtr.calibration.ranges import RangeOptions, Ranges, calibrate
-from geodtr.calibration.select import Pool
 from geodtr.export.build.source import float32_bundle
+from geodtr.export.calibration_pool import pool_of
 from geodtr.export.precision.int8 import cut_by_relu
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Dialect
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.data.pair_set import PairSet
 from geodtr.training.models.checkpoint import read_info
 from geodtr.training.run_files import CONFIG, find_checkpoint
 
@@ -26,7 +27,7 @@ SLOWER = 0.05
 
 def finetune_config(
     source: Path,
-    pool: Pool,
+    pair_set: PairSet,
     options: RangeOptions,
     dialect: Dialect,
     preset: str | None = None,
@@ -35,7 +36,8 @@ def finetune_config(
     *,
     track: Track = untracked,
 ) -> TrainConfig:
-    """Calibrate `source`, a run's folder or a checkpoint, and make its training's configuration one of fine-tuning.
+    """Calibrate `source`, a run's folder or a checkpoint, on what its training sees of `pair_set`, and make its
+    training's configuration one of fine-tuning.
 
     `preset` is where the recipe is from; a run's folder has its own. Raises ConfigError when neither is there.
     """
@@ -45,9 +47,9 @@ def finetune_config(
         if not (source / CONFIG).is_file():
             raise ConfigError(f"{source} does not record how it was trained. Name a run's folder, or add --preset.")
         preset = str(source / CONFIG)
-    load_preset(preset, settings)  # report errors in the settings before the work
+    views = load_preset(preset, settings).validation_views  # reports errors in the settings before the work
     with float32_bundle(checkpoint, track) as exported:
-        ranges = calibrate(exported, pool, options, track=track).ranges
+        ranges = calibrate(exported, pool_of(pair_set.seen(views)), options, track=track).ranges
         convolutions = _convolutions(exported, ranges)
     values = {
         "recipe.start": str(checkpoint),

@@ -4,7 +4,7 @@ Knows rows of numbers. Models, images and graphs are out of scope.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -56,6 +56,11 @@ class Projection:
             lengths = np.linalg.norm(products, axis=1, keepdims=True)
             projected[start : start + _BLOCK] = products / np.maximum(lengths, SHORTEST)
         return projected
+
+    def project_pairs(self, pairs: DescriptorPair) -> DescriptorPair:
+        """Both branches' rows, projected."""
+        ground, aerial = (self.project(branch, pairs[branch]) for branch in BRANCHES)
+        return replace(pairs, ground=ground, aerial=aerial)
 
     def embedding_id(self, of: str) -> str:
         """The identifier of the space that this makes of the space `of`: another projection, another space."""
@@ -163,8 +168,7 @@ class Fitting:
 
     def __init__(self, pairs: DescriptorPair) -> None:
         self._pairs = pairs
-        even = pairs.pair_set.tiles % 2 == 0
-        self._halves = (even, ~even)
+        self._halves = _halves(pairs.pair_set)
 
     def to(self, size: int) -> Fitted:
         """The projection to `size` numbers.
@@ -174,7 +178,7 @@ class Fitting:
         ConfigError
             `size` is not below the number that the descriptors have.
         DataError
-            There are fewer than `size` pairs, or their descriptors differ in fewer directions.
+            There are too few pairs (see `check_count`), or their descriptors differ in fewer than `size` directions.
         """
         check_size(size, self._pairs.ground.shape[1])
         check_count(size, self._pairs.pair_set)
@@ -220,9 +224,28 @@ class Fitting:
             if strength is not None:
                 projection = directions.project_to(size, strength)
                 rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
-            _, own = np.unique(self._pairs.pair_set.tiles[held], return_inverse=True)
-            first[held] = rank(rows["ground"], rows["aerial"], Matches(np.arange(len(own)), own)).rank == 0
+            truth, ignored = _within(self._pairs.pair_set, held)
+            first[held] = rank(rows["ground"], rows["aerial"], truth, ignored).rank == 0
         return first
+
+
+def _halves(pair_set: PairSet) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which pairs are of every second tile, bool [pairs], and which of the others."""
+    even = pair_set.tiles % 2 == 0
+    return even, ~even
+
+
+def _within(pair_set: PairSet, half: NDArray[np.bool_]) -> tuple[Matches, Matches | None]:
+    """The tile of each pair in a half, and its semi-positives that are tiles of the half too, by the rows of
+    `Fitting._rows`.
+    """
+    tiles, own = np.unique(pair_set.tiles[half], return_inverse=True)
+    truth, ignored = Matches(np.arange(len(own)), own), pair_set.ignored
+    if ignored is None:
+        return truth, None
+    inside = half[ignored.query] & np.isin(ignored.reference, tiles)
+    query, reference = np.cumsum(half)[ignored.query[inside]] - 1, np.searchsorted(tiles, ignored.reference[inside])
+    return truth, Matches(query, reference)
 
 
 def weakest_unbeaten(found: Mapping[float, NDArray[np.bool_]]) -> float:
@@ -246,14 +269,15 @@ def check_size(size: int, full: int) -> None:
 
 
 def check_count(size: int, pair_set: PairSet) -> None:
-    """Raise DataError when a set has too few tiles for a projection to `size` numbers.
+    """Raise DataError when a set has too few pairs for a projection to `size` numbers.
 
-    Directions are first taken of half of the tiles, with their pairs: of two rows a tile, less the two means.
+    Directions are first taken of half of the tiles, with their pairs: at most as many as there are images, less the two
+    means.
     """
-    tiles = len(np.unique(pair_set.tiles))
-    if tiles < size + 2:
-        few = "too few for any" if tiles < 4 else f"or at most --descriptor-size {tiles - 2}"
+    most = min(int(half.sum()) + len(np.unique(pair_set.tiles[half])) - 2 for half in _halves(pair_set))
+    if most < size:
+        few = "too few for any" if most < 1 else f"or at most --descriptor-size {most}"
         raise DataError(
-            f"{pair_set.name} has {tiles} usable pairs (of different tiles), and a projection to {size} numbers is "
-            f"fitted to at least {size + 2}. Name more by --compact-on SPEC, {few}."
+            f"{pair_set.name} has {len(pair_set)} usable pairs; half of its tiles, with their pairs, differ in at most "
+            f"{max(most, 0)} directions, and {size} are wanted. Name more by --compact-on SPEC, {few}."
         )

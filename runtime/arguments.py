@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 
 _SHOWN = 80
 """Characters of a value that a message shows."""
@@ -27,20 +27,20 @@ _WORDS = {
 
 
 def check_argument(name: str, value: object, of: Any, low: float | None = None, high: float | None = None) -> None:
-    """Raise ConfigError with the argument's name, its value and what is allowed, unless `value` is of the annotation
+    """Raise ArgumentError with the argument's name, its value and what is allowed, unless `value` is of the annotation
     `of`, and a number is within `low` and `high`.
 
     An annotation in quotes, of what is not imported, allows anything.
     """
     if not any(_fits(value, kind) for kind in _kinds(of)):
         words = " or ".join(_word(kind) for kind in _kinds(of))
-        raise ConfigError(f"{name} is {shown(value)}; allowed: {words}.")
+        raise ArgumentError(name, f"is {shown(value)}; allowed: {words}.")
     if isinstance(value, bool) or not isinstance(value, Real):
         return
     number: Any = value
     if not ((low is None or number >= low) and (high is None or number <= high)):
         allowed = f"at least {low}" if high is None else f"{low} to {high}"
-        raise ConfigError(f"{name} is {value}; allowed: {allowed}.")
+        raise ArgumentError(name, f"is {value}; allowed: {allowed}.")
 
 
 def check_fields(given: Any) -> None:
@@ -50,9 +50,9 @@ def check_fields(given: Any) -> None:
 
 
 def check_several(name: str, values: object, of: str) -> None:
-    """Raise ConfigError where one value was given for several: a text's letters would be taken for them."""
+    """Raise ArgumentError where one value was given for several: a text's letters would be taken for them."""
     if isinstance(values, str | bytes | os.PathLike) or not isinstance(values, Iterable):
-        raise ConfigError(f"{name} is {shown(values)}; allowed: a list of {of}.")
+        raise ArgumentError(name, f"is {shown(values)}; allowed: a list of {of}.")
 
 
 def shown(value: object) -> str:

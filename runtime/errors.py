@@ -75,6 +75,19 @@ class ConfigError(UserError):
     """A configuration value is unknown, of the wrong type, or out of range."""
 
 
+class ArgumentError(ConfigError):
+    """An argument's value is not allowed. `name` is a function's parameter or a dataclass's field, and `fault` the rest
+    of the message; the command line puts the option in the name's place.
+    """
+
+    def __init__(self, name: str, fault: str) -> None:
+        super().__init__(f"{name} {fault}")
+        self.name, self.fault = name, fault
+
+    def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, str]]:
+        return type(self), (self.name, self.fault)
+
+
 class Undecided(UserError):
     """The pairs prove neither that a gate is met nor that it is not: nothing is written. More pairs would decide."""
 

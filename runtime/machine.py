@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.names import Dialect
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -31,12 +31,13 @@ THREADS_A_CORE = 4
 
 
 def check_threads(name: str, threads: int | None) -> None:
-    """Raise ConfigError for a number of threads that this machine has no use for."""
+    """Raise ArgumentError for a number of threads that this machine has no use for."""
     cores = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= THREADS_A_CORE * cores:
-        raise ConfigError(
-            f"{name} is {threads}; allowed: 1 to {THREADS_A_CORE * cores}, {THREADS_A_CORE} for each of this machine's "
-            f"{cores} cores."
+        raise ArgumentError(
+            name,
+            f"is {threads}; allowed: 1 to {THREADS_A_CORE * cores}, {THREADS_A_CORE} for each of this machine's "
+            f"{cores} cores.",
         )
 
 

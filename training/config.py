@@ -13,7 +13,7 @@ from geodtr.runtime.names import Heading
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
-from geodtr.training.data.views import FULL_TURN, Views
+from geodtr.training.data.views import FULL_TURN, Views, columns_of
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
@@ -126,6 +126,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     start: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
+    @property
+    def looks(self) -> int:
+        """How many images of each panorama a step takes: with `consistency` the cut view and the full panorama."""
+        return 2 if self.consistency else 1
+
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Execution settings.
@@ -177,9 +182,14 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def validation_views(self) -> Views:
-        """What validation is to see of each panorama: the smallest field of view that is trained."""
-        recipe = self.recipe
-        unknown = recipe.heading_error == 180 and self.ground.imagery.projection == "panorama"
+        """What validation is to see of each panorama: the smallest field of view that is trained.
+
+        Images of a smaller field of view are no full turns, and are taken as they are.
+        """
+        recipe, imagery = self.recipe, self.ground.imagery
+        if not recipe.fields and (imagery.field_of_view or FULL_TURN) < FULL_TURN:
+            return Views()
+        unknown = recipe.heading_error == 180 and imagery.projection == "panorama"
         return Views(min(recipe.fields, default=FULL_TURN), "unknown" if unknown else "known")
 
     def __post_init__(self) -> None:
@@ -298,7 +308,7 @@ def limit_field(config: TrainConfig, field_of_view: float | None, heading: Headi
         aspect = ground.imagery.aspect and ground.imagery.aspect * field_of_view / seen
         ground = msgspec.structs.replace(
             ground,
-            width=max(1, int(field_of_view / FULL_TURN * of_all)),
+            width=columns_of(field_of_view, of_all),
             imagery=msgspec.structs.replace(ground.imagery, field_of_view=field_of_view, aspect=aspect),
         )
         recipe = msgspec.structs.replace(recipe, fields=() if field_of_view == FULL_TURN else (field_of_view,))

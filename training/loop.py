@@ -14,13 +14,12 @@ import torch
 
 from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError
 from geodtr.runtime.files import check_new_folder
-from geodtr.runtime.images.decode import image_size
-from geodtr.runtime.images.intake import is_full_turn
+from geodtr.runtime.images.decode import decode, image_size
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.views import FULL_TURN, full_panorama, load_query
+from geodtr.training.data.views import FULL_TURN, check_full_turn, full_panorama, load_query
 from geodtr.training.listener import Listener
 from geodtr.training.memory import check_memory
 from geodtr.training.models.registry import outline
@@ -71,6 +70,8 @@ def train(
         The pairs do not fill one batch.
     DataError
         No image can be read.
+    ImageError
+        Views are to be cut of an image that is no full turn.
     TrainingDiverged
         The loss is not finite.
     TrainingInterrupted
@@ -210,13 +211,11 @@ def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | No
     if len(set(pair_set.tiles.tolist())) < 2:
         raise DataError(f"All pairs of {pair_set.name} share one tile; training needs at least two tiles.")
     for pair in pair_set.pairs[:_SAMPLE] if config.recipe.fields else ():
-        with suppress(ImageError):
-            height, width = image_size(pair.ground)
-            if not is_full_turn(width, height):
-                raise ConfigError(
-                    f"{pair.ground} has {width}x{height} pixels, which is no full turn: no view can be cut of it. "
-                    "Leave --fov out: images of a camera are taken as they are (recipe.fields=[])."
-                )
+        try:
+            image = decode(pair.ground)
+        except ImageError:  # reported when training reads it
+            continue
+        check_full_turn(pair.ground, image)
     if validation is None:
         return
     if len(validation.references) < 2:

@@ -68,7 +68,7 @@ def _kept(network: CrossViewModel, config: TrainConfig) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         for branch in BRANCHES:
             height, width, channels = network.specs[branch].preprocessing.shape
-            looks = 2 if branch == "ground" and config.recipe.consistency else 1
+            looks = config.recipe.looks if branch == "ground" else 1
             images = torch.empty((looks * _ROWS, channels, height, width), device="meta")
             network.train().branch(branch)(images)
     together = sum(size for _, size in kept.values()) // _ROWS

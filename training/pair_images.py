@@ -122,7 +122,7 @@ class PairImages:
             held[branch] = torch.from_numpy(images)
         if not bad:
             return pair_set, held
-        good = torch.tensor([pair.ground not in bad and pair.aerial not in bad for pair in pair_set.pairs])
+        good = torch.from_numpy(pair_set.rows_without(bad))
         return pair_set.without(bad.values()), {branch: images[good] for branch, images in held.items()}
 
 

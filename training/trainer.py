@@ -61,7 +61,6 @@ class Trainer:
         )
         self.memory: LastDescriptors | None = None
         self._described: tuple[Tensor, Tensor] | None = None
-        self._looks = 2 if recipe.consistency else 1
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
     def steps(self, images: PairImages, batches: Sequence[Tensor], epoch: int) -> Iterator[Step]:
@@ -130,7 +129,7 @@ class Trainer:
 
         def loss_of(outputs: Outputs) -> Tensor:
             middle = self._middle(outputs)
-            grounds, imagined_ground = outputs[: self._looks], outputs[self._looks : middle]
+            grounds, imagined_ground = outputs[: recipe.looks], outputs[recipe.looks : middle]
             aerial, *imagined_aerial = outputs[middle:]
             if self._described is None:  # in the first pass of a step, with the weights as they are
                 self._described = grounds[0].detach(), aerial.detach()
@@ -140,8 +139,8 @@ class Trainer:
             if recipe.counterfactual_weight:
                 weight = recipe.counterfactual_weight / 2
                 for index, other in enumerate(imagined_ground):
-                    real = grounds[index % self._looks]
-                    loss = loss + weight / self._looks * counterfactual(real, other, recipe.counterfactual_beta)
+                    real = grounds[index % recipe.looks]
+                    loss = loss + weight / recipe.looks * counterfactual(real, other, recipe.counterfactual_beta)
                 for other in imagined_aerial:
                     loss = loss + weight * counterfactual(aerial, other, recipe.counterfactual_beta)
             return loss
@@ -191,7 +190,7 @@ class Trainer:
         def run(branch: Branch) -> Outputs:
             random = generator(seed, Purpose.IMAGINED, self.step, index, BRANCHES.index(branch))
 
-            looks = self._looks if branch == "ground" else 1
+            looks = self.config.recipe.looks if branch == "ground" else 1
 
             def uniform(shape: Sequence[int]) -> Tensor:
                 rows = [torch.rand((size, *shape), generator=random)[share] for _ in range(looks)]
@@ -206,7 +205,8 @@ class Trainer:
 
     def _middle(self, outputs: Outputs) -> int:
         """Where the aerial branch's begin: the ground branch has as many for each look at its panoramas."""
-        return len(outputs) * self._looks // (self._looks + 1)
+        looks = self.config.recipe.looks
+        return len(outputs) * looks // (looks + 1)
 
     def _propagate(self, outputs: Outputs, gradients: Gradients) -> None:
         """Backpropagate each branch separately."""

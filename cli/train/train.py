@@ -181,7 +181,6 @@ def finetune(
     if preset is not None:
         read_preset(preset)
     from geodtr.calibration.ranges import RangeOptions
-    from geodtr.export.calibration_pool import pool_of
     from geodtr.export.finetune import finetune_config
     from geodtr.training.config import DataSpecs
     from geodtr.training.loop import train as run_training
@@ -194,7 +193,7 @@ def finetune(
         changes["recipe.epochs"] = epochs
     config = finetune_config(
         source,
-        pool_of(pair_set),
+        pair_set,
         RangeOptions(images=images),
         dialect or cpu_dialect(),
         preset,

@@ -17,7 +17,6 @@ from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.model import Model, distinct_names, is_bundle
 from geodtr.export.timing import ROUNDS, Timing, time_embedders, together
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions, LayerTime
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine, this_cpu
@@ -27,6 +26,7 @@ from geodtr.runtime.preflight import Finding, check_choice
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Embedder, Images, noise
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import load_first
 
 BATCHES = (1, 8)
 _LAYER_CALLS = 10
@@ -136,7 +136,7 @@ def run_bench(
     cells = [(branch, batch) for branch in BRANCHES for batch in batches]
     for branch, batch in cells:
         embedders = [model.embedders[branch] for model in models]
-        images = [_images(embedder, branch, batch, data) for embedder in embedders]
+        images = [_images(embedder, batch, data) for embedder in embedders]
         timings = measured[branch, batch] = time_embedders(embedders, images, rounds=rounds, track=track)
         opened = [
             [measure_footprint(model.path, branch, batch, options.threads) for model in models]
@@ -247,12 +247,12 @@ def _layers(model: Model, name: str, branch: Branch, batch: int, options: Engine
     return Layers(name, branch, batch, tuple(times))
 
 
-def _images(embedder: Embedder, branch: Branch, batch: int, data: PairSet | None) -> Images:
-    """Noise, or the set's first images, over and over where it holds fewer than a batch."""
+def _images(embedder: Embedder, batch: int, data: PairSet | None) -> Images:
+    """Noise, or what is seen of the set's first images, over and over where it holds fewer than a batch."""
     if data is None:
         return noise(embedder.spec, batch)
-    some = (data.paths(branch) * batch)[:batch]
-    return np.concatenate(list(load_batches(some, embedder.spec.preprocessing)))
+    images = load_first(data, batch, embedder.spec)
+    return np.resize(images, (batch, *images.shape[1:]))
 
 
 def packages() -> dict[str, str]:

@@ -19,7 +19,7 @@ from geodtr.training.evaluation.evaluate import load_first
 
 SAME_ROW = 0.9999
 """Kernels for other batch sizes add in another order, which costs a few 1e-7; a mixed-up row costs far more."""
-LEAST_QUANTISED = 0.98
+LEAST_DISCRETE = 0.98
 """Of a row whose arg-max fell the other way: a rounding decides between two equal channels, and neither is wrong."""
 SAME_COMPANY = 0.99999
 """Between two batches of one size the kernels are the same: only a row that reads its neighbours can change."""
@@ -36,7 +36,7 @@ class BatchInvariance:
     `smallest_cosine`: between a row computed alone and the same image's row in `batches` of several sizes, in another
     order, and in the run that recall was measured by. `differing` counts the images of which a row has a cosine below
     0.9999, `mixed_up` the rows that are nearer to another image's row or changed towards one. `company_cosine`: the
-    smallest between rows of one image in one place of a batch of one size, beside other images. `quantised`: whether a
+    smallest between rows of one image in one place of a batch of one size, beside other images. `discrete`: whether a
     rounding may decide an arg-max, or between two patches, otherwise in a batch of another size.
     """
 
@@ -47,7 +47,7 @@ class BatchInvariance:
     images: int
     differing: int
     mixed_up: int
-    quantised: bool
+    discrete: bool
 
 
 def batch_invariance(
@@ -85,7 +85,7 @@ def compare_batches(
         images=_COUNT,
         differing=int(differs.sum()),
         mixed_up=sum(_mixed_up(got, alone, images) for _, got in compared),
-        quantised=precision in QUANTISED or embedder.spec.chooses,
+        discrete=precision in QUANTISED or embedder.spec.chooses,
     )
 
 
@@ -103,8 +103,8 @@ def batch_fault(found: BatchInvariance) -> str | None:
         )
     if found.mixed_up:
         return f"gives {found.mixed_up} rows in batches of {sizes} that are another image's or hold a share of one"
-    if found.quantised:
-        least, most = LEAST_QUANTISED, (found.images - 1) // 2
+    if found.discrete:
+        least, most = LEAST_DISCRETE, (found.images - 1) // 2
     else:
         least, most = SAME_ROW, 0
     if found.differing > most or not found.smallest_cosine >= least:

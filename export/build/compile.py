@@ -1,5 +1,6 @@
 """Typed graphs compiled by a backend, and checked: every engine that is kept comes through here."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from geodtr.export.graph.structure import GraphError
 from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.embed.pipeline import load_batches
+from geodtr.runtime.embed.pipeline import in_batches
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of
 from geodtr.runtime.errors import BuildError
@@ -117,7 +118,8 @@ def _sample(spec: BranchSpec, calibration: CalibrationPlan | None) -> Images:
     """Images to compare engines on: of the calibration's pool where there is one, else noise."""
     if calibration is None:
         return noise(spec, max(BATCHES))
-    return next(load_batches(calibration.pool.images[spec.branch][:_SAMPLE], spec.preprocessing, _SAMPLE))
+    pool = calibration.pool
+    return next(in_batches(pool.images[spec.branch][:_SAMPLE], partial(pool.load, spec), _SAMPLE))
 
 
 def engine_entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> EngineEntry:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from geodtr.calibration.operators import PROJECTION
+from geodtr.calibration.operators import is_projection
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT
 
@@ -32,9 +32,7 @@ def before_first(graph: Any, op_type: str) -> list[Any]:
 def behind_last(graph: Any) -> list[Any]:
     """The nodes that follow the network's last product, up to the graph's output: a projection is one of them."""
     nodes = list(graph.graph.node)
-    last = max(
-        index for index, node in enumerate(nodes) if node.op_type in _PRODUCTS and not node.name.startswith(PROJECTION)
-    )
+    last = max(index for index, node in enumerate(nodes) if node.op_type in _PRODUCTS and not is_projection(node))
     reached = set(nodes[last].output)
     result = []
     for node in nodes[last + 1 :]:

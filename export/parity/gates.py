@@ -23,7 +23,7 @@ from geodtr.export.parity.result import (
 )
 from geodtr.export.precision.agreement import at_twice_the_angle
 from geodtr.export.statistics import decide, is_within, pairs_to_decide
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError, ConfigError
 from geodtr.runtime.names import Precision, Verdict
 
 MAX_DROP: Mapping[Precision, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 0.5, "fp8": 0.5, "mixed": 0.5}
@@ -56,7 +56,7 @@ class Gates:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_compact_drop <= 100:
-            raise ConfigError(f"max_compact_drop is {self.max_compact_drop:g}; allowed are 0 to 100 points.")
+            raise ArgumentError("max_compact_drop", f"is {self.max_compact_drop:g}; allowed are 0 to 100 points.")
         if self.require_certain and self.accept_undecided:
             raise ConfigError(
                 "--require-certain and --accept-undecided (require_certain, accept_undecided) contradict each other: "

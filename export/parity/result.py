@@ -49,10 +49,10 @@ Discrete = float | PatchAgreement | None
 class BranchAgreement:
     """How near one branch's descriptors are to another model's, image by image.
 
-    `low_cosine` is the 1 % quantile: one image in a hundred is farther off. An image of which a descriptor is not
-    finite counts with cosine 0. `norm_error` is the largest distance of a finite descriptor's length from 1. `nan` and
-    `infinite` count descriptors that hold such a value. `counted_cosine`: the smallest that a limit is for, which
-    leaves out some images of a network that chooses patches (see `counted`). `argmax_flips` is the share of positions
+    An image of which a descriptor is not finite counts with cosine 0. `norm_error` is the largest distance of a finite
+    descriptor's length from 1. `nan` and `infinite` count descriptors that hold such a value. `counted_cosine` is the
+    smallest that a limit is for, and `low_cosine` their 1 % quantile: one image in a hundred is farther off. Both leave
+    out some images of a network that chooses patches (see `counted`). `argmax_flips` is the share of positions
     where another channel wins the saliency's arg-max, and `patches` how the choice of patches agrees, on the first
     images; None where the two are not both ONNX graphs, or have no such step.
     """

@@ -1,7 +1,7 @@
 """What every candidate of a run is held against: the reference described and ranked, and its float32 ONNX files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from geodtr.export.cosines import finite_rows
 from geodtr.export.model import Model
@@ -34,9 +34,9 @@ class Run:
 
     def projected(self, projection: Projection) -> "Run":
         """The same with all descriptors projected, in float64."""
-        descriptors = _projected(self.descriptors, projection)
+        descriptors = projection.project_pairs(self.descriptors)
         onnx = {
-            side: described(stage.name, stage.runs_by, _projected(stage.descriptors, projection))
+            side: described(stage.name, stage.runs_by, projection.project_pairs(stage.descriptors))
             for side, stage in self.onnx.items()
         }
         return Run(self.reference, descriptors, _ranked(descriptors), onnx)
@@ -65,11 +65,6 @@ def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairS
 
 def _ranked(descriptors: DescriptorPair) -> Ranking:
     return ranking(descriptors.pair_set, descriptors.ground, descriptors.aerial, descriptors.scorer)
-
-
-def _projected(descriptors: DescriptorPair, projection: Projection) -> DescriptorPair:
-    ground, aerial = (projection.project(branch, descriptors[branch]) for branch in BRANCHES)
-    return replace(descriptors, ground=ground, aerial=aerial)
 
 
 def check_pairs(pair_set: PairSet) -> None:

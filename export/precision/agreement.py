@@ -44,7 +44,7 @@ def check_agreement(
     as_written = embed(model)
     cosine_of = cosines(as_written, engine.embed(images))
     if precision in _FLOAT:
-        name, cosine, least = "smallest", counted(cosine_of, chooses=engine.spec.chooses), _FLOAT[precision]
+        name, cosine, least = "smallest", counted(cosine_of, chooses=engine.spec.chooses).min(), _FLOAT[precision]
     else:
         unrounded = np.sum(embed(without_rounding(model)) * as_written, axis=1)
         name, cosine, least = "median", np.median(cosine_of), _least_median(unrounded, keep_cosine)

@@ -5,6 +5,7 @@ Knows one exported model, its ranges and one backend; knows nothing of which cho
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,6 @@ from geodtr.export.precision.cosine_selection import Quantiser
 from geodtr.export.speed import times_as_fast
 from geodtr.export.statistics import Drop, paired_drop
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.base import EngineFiles, EngineOptions
 from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.names import BRANCHES, Branch, Precision
@@ -27,6 +27,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, rank
 from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair, Images
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import row_batches
 
 Blocks = frozenset[str]
 """Which blocks are quantised, named branch/block."""
@@ -170,12 +171,11 @@ class Workbench:
         return rank(queries, references, truth, ignored, scorer)
 
     def _load(self, branch: Branch, track: Track) -> Images:
-        paths = self._pairs.paths("ground") if branch == "ground" else self._pairs.references
-        how = self._exported.manifest.engine(branch).spec.preprocessing
-        images, row = np.empty((len(paths), *how.shape), np.uint8), 0
-        for batch in track(load_batches(paths, how, _BATCH), f"Reading {branch} images", -(-len(paths) // _BATCH)):
-            images[row : row + len(batch)] = batch
-            row += len(batch)
+        spec = self._exported.manifest.engine(branch).spec
+        images = np.empty((len(self._pairs.rows(branch)), *spec.preprocessing.shape), np.uint8)
+        with closing(row_batches(self._pairs, spec, f"Reading {branch} images", track=track)) as batches:
+            for rows, pixels in batches:
+                images[rows] = pixels
         return images
 
 

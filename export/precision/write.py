@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
@@ -14,7 +15,7 @@ from geodtr.export.precision.fp8 import Fp8Quantiser
 from geodtr.export.precision.fp16 import check_fits, to_fp16
 from geodtr.export.precision.int8 import Int8Quantiser
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.embed.pipeline import load_batches
+from geodtr.runtime.embed.pipeline import in_batches
 from geodtr.runtime.files import hash_files
 from geodtr.runtime.manifest import CalibrationEntry, QuantisationEntry
 from geodtr.runtime.names import BRANCHES, Branch, Dialect, Precision
@@ -156,10 +157,10 @@ def first_images(exported: Bundle, calibration: Calibrated) -> dict[Branch, Imag
     """The first calibration images, preprocessed, uint8 [N, H, W, 3]."""
     return {
         branch: next(
-            load_batches(
+            in_batches(
                 calibration.images[branch][:_SAMPLE],
-                exported.manifest.engine(branch).spec.preprocessing,
-                batch_size=_SAMPLE,
+                partial(calibration.pool.load, exported.manifest.engine(branch).spec),
+                _SAMPLE,
             )
         )
         for branch in BRANCHES

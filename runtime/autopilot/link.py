@@ -31,7 +31,7 @@ from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
 from geodtr.runtime.autopilot.transport import Transport, check_address
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.autopilot.watch import Watch
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError, ConfigError
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
@@ -66,7 +66,7 @@ class LinkOptions:
         check_fields(self)
         check_address(self.address)
         if self.rate is not None and not (isfinite(self.rate) and 0.1 <= self.rate <= 100):
-            raise ConfigError(f"The rate is {self.rate}; allowed are 0.1 to 100 messages a second.")
+            raise ArgumentError("rate", f"is {self.rate}; allowed are 0.1 to 100 messages a second.")
 
 
 class Link:

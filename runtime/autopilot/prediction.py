@@ -11,7 +11,7 @@ from threading import Lock
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.geodesy import moved
 from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95
 from geodtr.runtime.localization.waypoint import Waypoint
@@ -53,11 +53,12 @@ class Gates:
         for name in ("uncalibrated_sigma", "max_sigma"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}; a number of metres above 0 is needed.")
+                raise ArgumentError(name, f"is {value}; a number of metres above 0 is needed.")
         if self.uncalibrated_sigma is not None and self.uncalibrated_sigma > self.max_sigma:
-            raise ConfigError(
-                f"uncalibrated_sigma is {self.uncalibrated_sigma} m, above max_sigma, {self.max_sigma} m: no position "
-                "would be sent. Raise max_sigma."
+            raise ArgumentError(
+                "uncalibrated_sigma",
+                f"is {self.uncalibrated_sigma} m, above the largest that is sent, {self.max_sigma} m: no position "
+                "would be. Lower it, or raise that.",
             )
 
     def admit(self, answer: Waypoint, *, track: bool, grown: float = 0.0, age: float = 0.0) -> Position | str:

@@ -170,11 +170,14 @@ def embed_files(
     return descriptors[:start]
 
 
-def load_batches(
-    paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE, *, on_error: OnError = stop
-) -> Iterator[Images]:
+def load_batches(paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Images]:
     """Decoded and preprocessed batches uint8 [B, H, W, 3], in order; only the last one may be short."""
-    with closing(batches_ahead(paths, partial(load_image, how=how), batch_size, on_error=on_error)) as loaded:
+    return in_batches(paths, partial(load_image, how=how), batch_size)
+
+
+def in_batches(paths: Sequence[Path], load: Callable[[Path], Images], batch_size: int = BATCH_SIZE) -> Iterator[Images]:
+    """The same by another `load`, uint8 RGB [H, W, 3] of a file."""
+    with closing(batches_ahead(paths, load, batch_size, on_error=stop)) as loaded:
         for _, images in loaded:
             yield images
 

@@ -29,6 +29,8 @@ UNPLACED = "unplaced"
 """The part with the tiles whose position is not known."""
 MOST_PARTS = 10_000
 _BLOCK = 4096
+_NAMED = 5
+"""Of so many merged galleries, the new one records the names."""
 
 Places = NDArray[np.float64]
 
@@ -147,7 +149,8 @@ def merge(
         raise ConfigError(f"{twice} is named twice. Name each gallery once.")
     check_new_folder(out)
     with ExitStack() as closes:
-        opened = [closes.enter_context(_opened(each, track)) for each in galleries]
+        each_verified = track(galleries, "Verifying", len(galleries))
+        opened = [closes.enter_context(_opened(each, untracked)) for each in each_verified]
         first = opened[0].manifest
         for each in opened[1:]:
             require_space(each.name, each.manifest, first.made_by.embedding_id, first.scorer)
@@ -156,7 +159,9 @@ def merge(
                     f"{each.name} has descriptors of {each.manifest.descriptor_size}, {opened[0].name} of "
                     f"{first.descriptor_size}: they are not of one model."
                 )
-        manifest = _manifest(first, ", ".join(each.name for each in opened), storage or first.storage)
+        named = ", ".join(each.name for each in opened[:_NAMED])
+        more = f" and {len(opened) - _NAMED} more" if len(opened) > _NAMED else ""
+        manifest = _manifest(first, named + more, storage or first.storage)
         count = 0
         with new_folder(out) as folder:
             inner = folder / "merged"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.spec import Images
 
@@ -36,7 +36,7 @@ def turn(panorama: Images, count: int) -> Turns:
     """
     width = panorama.shape[1]
     if not 1 <= count <= width:
-        raise ConfigError(f"headings is {count}; allowed are 1 to {width}, the columns of the model's panorama.")
+        raise ArgumentError("headings", f"is {count}; allowed are 1 to {width}, the columns of the model's panorama.")
     shifts = np.rint(np.arange(count) * (width / count)).astype(np.int64)
     return Turns(np.stack([np.roll(panorama, shift, axis=1) for shift in shifts]), shifts * (360.0 / width))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.images.frames import Frame, decode_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.fix import CANDIDATES
@@ -22,7 +22,7 @@ class StreetView:
 
     def __init__(self, how: Preprocessing, headings: int, intake: Intake) -> None:
         if not 1 <= headings <= how.width:
-            raise ConfigError(f"headings is {headings}; allowed are 1 to {how.width}, the model's columns.")
+            raise ArgumentError("headings", f"is {headings}; allowed are 1 to {how.width}, the model's columns.")
         intake.check(how.imagery)
         self._how, self._headings, self._intake = how, headings, intake
 

@@ -5,7 +5,7 @@ from math import inf
 
 import numpy as np
 
-from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.errors import ArgumentError, ImageError
 from geodtr.runtime.geodesy import Near, wrapped
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.fix import Floats
@@ -57,7 +57,7 @@ class Prior:
     def __post_init__(self) -> None:
         Near(0, 0, self.radius)
         if not 0 < self.age < inf:
-            raise ConfigError(f"A prior's age is {self.age:g} s; it must be above 0, and finite.")
+            raise ArgumentError("age", f"is {self.age:g} s; it must be above 0, and finite.")
 
     def joined(self, frame: Frame) -> Frame:
         """The frame with its prior; with an ImageError where no position is known, or the last one is too old."""

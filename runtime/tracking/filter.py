@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.geodesy import distance, east_north, moved
 from geodtr.runtime.localization.fix import candidate_weights
 from geodtr.runtime.localization.waypoint import TrackState
@@ -67,17 +67,17 @@ class TrackOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 10 <= self.particles <= 10**6:
-            raise ConfigError(f"particles is {self.particles}; allowed are 10 to 1,000,000.")
+            raise ArgumentError("particles", f"is {self.particles}; allowed are 10 to 1,000,000.")
         for name in ("sight", "heading_error"):
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value}; a number above 0 is needed.")
+                raise ArgumentError(name, f"is {value}; a number above 0 is needed.")
         for name, value in (("doubt", self.doubt), ("slow", self.slow), ("fast", self.fast)):
             if not 0 < value < 1:
-                raise ConfigError(f"{name} is {value}; it must lie between 0 and 1.")
+                raise ArgumentError(name, f"is {value}; it must lie between 0 and 1.")
         least, most = self.renewed
         if not 0 <= least <= most <= 1:
-            raise ConfigError(f"renewed is {least} to {most}; allowed are two rising shares from 0 to 1.")
+            raise ArgumentError("renewed", f"is {least} to {most}; allowed are two rising shares from 0 to 1.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,30 @@ def test_a_wrong_csv_is_named(
     assert named in refused("evaluate", trained.bundles["fp32"].path, "--data", f"pairs:{pairs}")
 
 
+_NADIR = ("--view", "nadir", "--altitude", 80, "--fov", 70)
+_MAVLINK = ("--mavlink", "udpout:127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((*_NADIR, "--refine", "--refine-places", 0), "--refine-places is 0; allowed are 1 to 32"),
+        ((*_NADIR, "--refine", "--min-inliers", 2), "--min-inliers is 2; allowed are 8 to 10000"),
+        ((*_NADIR, "--rotations", 0), "--rotations is 0"),
+        ((*_NADIR, "--size-error", 2), "--size-error is 2"),
+        ((*_MAVLINK, "--track", "--uncalibrated-sigma", 15, "--mavlink-rate", 0), "--mavlink-rate is 0"),
+        ((*_MAVLINK, "--max-sigma", 0), "--max-sigma is 0"),
+        ((*_MAVLINK, "--uncalibrated-sigma", 70), "--uncalibrated-sigma is 70"),
+        (("--threads", 100_000), "--threads is 100000"),
+    ],
+)
+def test_a_value_that_only_the_library_refuses_is_named_by_its_option(
+    options: tuple[object, ...], message: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert message in refused("localize", nowhere, "--bundle", nowhere, "--gallery", nowhere, *options)
+
+
 @pytest.mark.parametrize("spec", ["somewhere", "vigor:somewhere", "pairs:nowhere", "pairs:"])
 def test_a_wrong_spec_names_the_allowed_ones(trained: Trained, refused: Callable[..., str], spec: str) -> None:
     message = refused("evaluate", trained.bundles["fp32"].path, "--data", spec)

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,12 @@ from geodtr.export.bench.measure import run_bench
 from geodtr.export.model import open_model
 from geodtr.export.speed import check_faster
 from geodtr.export.timing import Timing
-from geodtr.runtime.errors import GateNotMet
+from geodtr.runtime.errors import GateNotMet, ImageError
 from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import Ratio, SearchEntry, Speed, SpeedEntry, TrialEntry, read_manifest
 from geodtr.runtime.names import Precision
+from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.views import Views
 
 Cli = Callable[..., Outcome]
 QUICK = ("--rounds", 2, "--openings", 0)
@@ -245,6 +248,13 @@ def test_parity_warns_of_an_engine_that_is_slower_than_fp32_in_every_round(
     message = " ".join(result.err.split())
     assert ("fp16 is slower here than fp32: 0.50 x" in message) == (fastest < 1)
     assert ("slower" in message) == (fastest < 1)
+
+
+def test_images_of_a_set_are_what_is_seen_of_its_panoramas(trained: Trained) -> None:
+    pair = trained.test_set.pairs[0]
+    square = PairSet("pairs:square", (replace(pair, ground=pair.aerial),)).seen(Views(90))
+    with pytest.raises(ImageError, match="no full turn"):
+        run_bench([open_model(trained.bundles["fp32"].path)], batches=(1,), openings=0, data=square)
 
 
 def test_models_of_the_same_name_are_distinguished_by_their_folder(trained: Trained, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from geodtr import (
     build_gallery,
     open_bundle,
 )
-from geodtr.calibration.operators import PROJECTION, operators
+from geodtr.calibration.operators import is_projection, operators
 from geodtr.export.build.projected import ProjectionPlan, projected
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
@@ -89,6 +89,7 @@ def test_descriptors_of_patches_that_a_network_chooses_are_projected_too(few: Pa
     pairs = few.first(24)
     short = build_engine(BuildRequest(own.path, tmp_path / "short", compact=Compact(8, pairs)))
     before, after = embed_pairs(own.embedders(), pairs), embed_pairs(short.embedders(), pairs)
+    assert before.chooses == after.chooses == {"aerial"}
     for branch in BRANCHES:
         expected = read_projection(short).project(branch, before[branch])
         assert (after[branch] * expected).sum(axis=1).min() > 0.99999
@@ -140,7 +141,7 @@ def test_every_precision_keeps_the_space_and_computes_the_projection_in_float32(
         for branch in BRANCHES:
             graph = onnx.load(bundle.path / bundle.manifest.engine(branch).file)
             types = tensor_types(graph)
-            nodes = [node for node in graph.graph.node if node.name.startswith(PROJECTION)]
+            nodes = [node for node in graph.graph.node if is_projection(node)]
             assert [node.op_type for node in nodes if node.op_type != "Cast"] == [
                 "MatMul",
                 "Add",
@@ -153,7 +154,7 @@ def test_every_precision_keeps_the_space_and_computes_the_projection_in_float32(
     assert int8.manifest.quantisation.operators > len(int8.manifest.quantisation.kept_float)
     for branch in BRANCHES:
         graph = onnx.load(compact.path / compact.manifest.engine(branch).file)
-        assert not any(operator.name.startswith(PROJECTION) for operator in operators(graph))
+        assert not any(is_projection(operator) for operator in operators(graph))
 
 
 def test_other_backends_and_recompiled_engines_keep_it(

@@ -72,7 +72,7 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
         assert branch.counted_cosine > smallest
         if exported.preset.endswith("-stage2") and branch.branch == "aerial":
             assert branch.patches is not None
-            assert branch.patches.others < 0.1
+            assert branch.patches.others <= {"fp32": 0, "fp16": 0.02, "int8": 0.1}[precision]
             assert branch.patches.smallest_cosine > smallest
         else:
             assert branch.patches is None

@@ -1,5 +1,6 @@
 """Projections of descriptors: principal directions, their whitening, and the pairs that are too few for one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
 def described(ground: NDArray[np.float32], aerial: NDArray[np.float32]) -> DescriptorPair:
     """Row i of one belongs to row i of the other."""
     pairs = tuple(Pair(Path(f"g{row}"), Path(f"a{row}")) for row in range(len(ground)))
-    return DescriptorPair(PairSet("pairs:made", pairs), ground, aerial)
+    return DescriptorPair(PairSet("pairs:made", pairs), ground, aerial, None, frozenset())
 
 
 def noisy_pairs(pairs: int, size: int, seed: int, *, shared: float = 0.0, noise: float = 0.5) -> DescriptorPair:
@@ -139,14 +140,30 @@ def test_pairs_that_share_a_tile_are_held_out_together() -> None:
     pairs = noisy_pairs(60, 16, 0, noise=0.01)
     twice = tuple(Pair(Path(f"again{row}"), pair.aerial) for row, pair in enumerate(pairs.pair_set.pairs))
     both = PairSet("pairs:made", pairs.pair_set.pairs + twice)
-    fitted = Fitting(DescriptorPair(both, np.concatenate([pairs.ground] * 2), pairs.aerial)).to(8)
+    fitted = Fitting(replace(pairs, pair_set=both, ground=np.concatenate([pairs.ground] * 2))).to(8)
     assert fitted.queries == 120
     assert {trial.hits for trial in fitted.trials} == {120}
 
 
+def test_semi_positives_do_not_count_against_a_pair_that_is_held_out() -> None:
+    aerial = unit(np.random.default_rng(0).normal(size=(60, 128)))
+    partner = np.arange(60) ^ 2  # of the same half
+    pairs = described(unit(aerial + 1.5 * aerial[partner].astype(np.float64)), aerial)
+    near = tuple(
+        replace(pair, semi_positives=(Path(f"a{other}"), Path(f"a{59 - row}")))  # the second one is of the other half
+        for row, (pair, other) in enumerate(zip(pairs.pair_set.pairs, partner.tolist(), strict=True))
+    )
+    fitted = Fitting(replace(pairs, pair_set=replace(pairs.pair_set, pairs=near))).to(20)
+    assert fitted.full_hits == 60
+
+
 def test_too_few_pairs_are_refused_with_their_number() -> None:
-    with pytest.raises(DataError, match=r"pairs:made has 10 usable pairs .* to 9 numbers is fitted to at least 11\."):
-        Fitting(noisy_pairs(10, 32, 0)).to(9)
+    # Half of eleven tiles are five: ten images, less two means.
+    for pairs in (10, 11):
+        message = rf"pairs:made has {pairs} usable pairs.* at most 8 directions, and 9 are wanted.*descriptor-size 8\."
+        with pytest.raises(DataError, match=message):
+            Fitting(noisy_pairs(pairs, 32, 0)).to(9)
+    assert Fitting(noisy_pairs(11, 32, 0)).to(8).projection.size == 8
     with pytest.raises(DataError, match="too few for any"):
         Fitting(noisy_pairs(3, 32, 0)).to(2)
 

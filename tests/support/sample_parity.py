@@ -80,7 +80,7 @@ def simulated_parity(
     random = np.random.default_rng(seed)
     aerial = _unit(random.normal(size=(len(pair_set.references), _SIZE)))
     ground = _unit(aerial[pair_set.tiles] + 0.26 * random.normal(size=(len(pair_set), _SIZE)))
-    expected = DescriptorPair(pair_set, ground, aerial)
+    expected = DescriptorPair(pair_set, ground, aerial, None, frozenset())
     before = _ranking(expected, expected)
     results, evidence = [], []
     for each in candidates:
@@ -224,7 +224,7 @@ def _disturbed(of: DescriptorPair, noise: float, random: np.random.Generator) ->
         _unit(rows + noise * np.exp(random.normal(0, 0.5, (len(rows), 1))) * _unit(random.normal(size=rows.shape)))
         for rows in (of.ground, of.aerial)
     )
-    return DescriptorPair(of.pair_set, ground, aerial)
+    return replace(of, ground=ground, aerial=aerial)
 
 
 def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """A server on a free port of this machine, in a thread, and requests to it as bytes."""
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -88,3 +89,11 @@ def form(*files: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
         for name, content in files
     ]
     return b"".join(parts) + b"--edge--\r\n", {"Content-Type": "multipart/form-data; boundary=edge"}
+
+
+def until(met: Callable[[], object]) -> None:
+    """Wait for a condition that a busy machine may meet late; an AssertionError after 20 s."""
+    end = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -249,12 +250,12 @@ def test_a_set_with_positions_is_counted_both_ways() -> None:
     pairs = tuple(Pair(Path(f"g{index}"), Path(f"a{index}"), utm=place) for index, place in enumerate(utm))
     aerial = np.eye(3, dtype=np.float32)
     # The first two panoramas find each other's tiles, three metres away.
-    descriptors = DescriptorPair(PairSet("cvact", pairs), aerial[[1, 0, 2]], aerial)
+    descriptors = DescriptorPair(PairSet("cvact", pairs), aerial[[1, 0, 2]], aerial, None, frozenset())
     near = descriptors.ranking_within(5)
     assert near is not None
     assert descriptors.ranking().rank.tolist() == [1, 1, 0]
     assert near.rank.tolist() == [0, 0, 0]
-    placeless = DescriptorPair(PairSet("pairs", (Pair(Path("g"), Path("a")),)), aerial[:1], aerial[:2])
+    placeless = replace(descriptors, pair_set=PairSet("pairs", (Pair(Path("g"), Path("a")),)))
     assert placeless.ranking_within(5) is None
 
 

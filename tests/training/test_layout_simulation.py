@@ -26,10 +26,13 @@ from geodtr.training.augment.layout_simulation import (
     draw_layout,
     draw_second_layout,
 )
+from geodtr.training.augmented import augmented
 from geodtr.training.config import load_preset
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
+from geodtr.training.pair_images import PairBatch
+from geodtr.training.parallel.distributed import Ranks
 
 STRENGTHS: tuple[Layout, ...] = ("strong", "weak", "any-angle", "none")
 
@@ -325,3 +328,23 @@ def test_the_second_layout_is_one_of_seven_equally_likely_ones() -> None:
     assert kinds.shape[1] == 7
     assert not ((kinds[0] == 0) & (kinds[1] == 0)).any()
     assert counts.min() > 850
+
+
+def test_the_changes_of_a_step_are_the_same_in_every_version() -> None:
+    """A run that an earlier version began goes on as it would have."""
+    config = load_preset("world-tiny")
+    columns = torch.arange(128, dtype=torch.uint8)[:, None].expand(16, 32, 128, 3)
+    batch = [PairBatch(columns, columns, torch.arange(16))]
+
+    def of_each(prepare: Callable[[Branch], Tensor]) -> dict[Branch, Tensor]:
+        return {branch: prepare(branch) for branch in BRANCHES}
+
+    (images,) = augmented(config, batch, 1, Ranks(), of_each, torch.contiguous_format)
+    # The first column of each image, and which are mirrored.
+    first = [67, 61, 62, 1, 1, 49, 67, 70, 70, 110, 16, 57, 100, 14, 12, 54]
+    mirrored = [each == "m" for each in "mmm...m..mmmm..m"]
+    for branch in BRANCHES:
+        pixels = torch.round((images[branch] * 0.5 + 0.5) * 255).int()
+        assert pixels[:, 0, 0, 0].tolist() == first
+        assert (pixels[:, 0, 0, 1] < pixels[:, 0, 0, 0]).tolist() == mirrored
+        assert (pixels == pixels[:, :1, :1]).all()

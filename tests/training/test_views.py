@@ -12,21 +12,24 @@ from numpy.typing import NDArray
 from official import FIGURES
 from PIL import Image
 
+from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
-from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.intake import AS_TAKEN
 from geodtr.runtime.images.preprocess import preprocess
-from geodtr.runtime.spec import Correlation, Imagery, Preprocessing
+from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.spec import BranchSpec, Correlation, Imagery, Preprocessing
 from geodtr.training.augment.layout_simulation import LayoutChange
 from geodtr.training.augment.views import cut_views
 from geodtr.training.augmented import seen
 from geodtr.training.config import TrainConfig, limit_field, load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs, write_pairs
+from geodtr.training.data.prepare import prepare
 from geodtr.training.data.prepared import read_prepared
-from geodtr.training.data.views import View, Views, full_panorama, load_query, to_the_middle
-from geodtr.training.evaluation.evaluate import embed_ground, embed_pairs
+from geodtr.training.data.views import View, Views, columns_of, full_panorama, load_query, to_the_middle
+from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs
 from geodtr.training.loop import resume, train
 from geodtr.training.models.dsm import scorer_of
 from geodtr.training.models.embedder import embedders
@@ -87,7 +90,7 @@ def test_training_sees_what_evaluation_sees(pairs: PairSet, field_of_view: float
     path = pairs.pairs[0].ground
     panorama = preprocess(decode(path).image, full_panorama(how, min(fields)))
     width = panorama.shape[1]
-    columns = round(width * field_of_view / 360)
+    columns = how.width if field_of_view == min(fields) else columns_of(field_of_view, width)
     change = LayoutChange(torch.tensor([0.3]), torch.tensor([False]))
     cut = cut_views(
         torch.tensor(panorama)[None], change, torch.tensor([fields.index(field_of_view)]), fields, how.width
@@ -169,8 +172,8 @@ def test_a_model_is_trained_evaluated_and_compared_at_a_field_of_view(
     result = cli("data", "prepare", pairs.name, "--out", tmp_path / "seen", "--preset", run / "config.toml", *views)
     assert result.code == 0, result.err
     embedder = open_model(run).embedders.ground
-    kept = embed_ground(embedder, read_prepared(tmp_path / "seen"))
-    np.testing.assert_array_equal(kept, embed_ground(embedder, pairs.seen(Views(90, "unknown"))))
+    kept = embed_branch(embedder, read_prepared(tmp_path / "seen"))
+    np.testing.assert_array_equal(kept, embed_branch(embedder, pairs.seen(Views(90, "unknown"))))
 
 
 def test_views_are_part_of_what_a_set_is(pairs: PairSet) -> None:
@@ -191,8 +194,34 @@ def test_a_view_of_an_image_that_is_no_full_turn_is_refused(tmp_path: Path) -> N
         embed_pairs(model, read_pairs(tmp_path).seen(Views(90)))
     Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
     write_pairs(tmp_path, (("photo.png", tile, 0.0, 0.0, 0.0) for tile in ("tile.png", "other.png")))
-    with pytest.raises(ConfigError, match=r"photo\.png has 64x48 pixels, which is no full turn.*Leave --fov out"):
+    with pytest.raises(ImageError, match=r"photo\.png has 64x48 pixels, which is no full turn.*recipe\.fields=\[\]"):
         train(load_preset("world-any-field", ["recipe.batch_size=2"]), read_pairs(tmp_path), tmp_path / "run")
+
+
+def test_prepared_panoramas_have_a_models_shape_and_are_trained_on_and_cut(pairs: PairSet, tmp_path: Path) -> None:
+    # A square input, of which a square of the panorama's width is prepared: no shape of a full turn.
+    config = load_preset(
+        "world-any-field", [*ANY_FIELD, "recipe.epochs=1", "recipe.fields=[180]", "ground.height=64", "ground.width=32"]
+    )
+    wanted: dict[Branch, Preprocessing] = {"ground": full_panorama(config.ground, 180), "aerial": config.aerial}
+    prepare(tmp_path / "prepared", pairs, wanted)
+    prepared = read_prepared(tmp_path / "prepared")
+    assert decode(prepared.pairs[0].ground).image.size == (64, 64)
+    train(config, prepared, tmp_path / "run", validation=prepared)
+    view = View(180, 0.25)
+    original, again = (load_query(each.pairs[0].ground, view, config.ground) for each in (pairs, prepared))
+    np.testing.assert_array_equal(again, original)
+
+
+def test_calibration_gets_what_is_seen(pairs: PairSet) -> None:
+    rolled = pairs.seen(Views(90, "unknown"))
+    whole, pool = pool_of(pairs), pool_of(rolled)
+    spec = BranchSpec(branch="ground", preprocessing=load_preset("world-tiny").ground, descriptor_size=8)
+    for pair in rolled.pairs[:3]:
+        np.testing.assert_array_equal(
+            pool.load(spec, pair.ground), load_query(pair.ground, pair.view, spec.preprocessing)
+        )
+    assert [pool.names_sha256(branch) == whole.names_sha256(branch) for branch in BRANCHES] == [False, True]
 
 
 @pytest.mark.parametrize("arguments", [("--fov", 0), ("--fov", 400), ("--fov", "nan"), ("--heading", "perhaps")])
@@ -221,6 +250,19 @@ def test_the_ground_branch_gets_the_columns_of_the_releases() -> None:
     assert [width("dsm-cvusa", field) for field in (360, 180, 90, 70)] == [512, 256, 128, 99]
     assert [width("transgeo-cvusa", field) for field in (180, 90)] == [308, 154]
     assert width("dsm-cvusa", 70, 180) == 256
+
+
+def test_a_field_of_view_that_is_whole_columns_gives_these_columns() -> None:
+    assert all(columns_of(360 * seen / 616, 616) == seen for seen in range(1, 617))
+    assert columns_of(70, 512) == 99
+    assert columns_of(0.1, 64) == 1
+
+
+@pytest.mark.parametrize("preset", ["world-dsm", "world-tiny"])
+def test_images_of_a_small_field_of_view_are_validated_as_they_are(preset: str) -> None:
+    settings = ["recipe.heading_error=180", "ground.width=32", "ground.imagery.field_of_view=90"]
+    assert load_preset(preset, settings).validation_views == Views()
+    assert load_preset(preset, [*settings, "recipe.fields=[90]"]).validation_views == Views(90, "unknown")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geodtr.training.augment.layout_simulation import LayoutChange, change_columns, draw_heading_errors
-from geodtr.training.data.views import FULL_TURN
+from geodtr.training.data.views import columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def cut_views(panoramas: Tensor, change: LayoutChange, field: Tensor, fields: Se
         rows = torch.nonzero(field == number)[:, 0]
         if not len(rows):
             continue
-        seen = width if degrees == smallest else round(panoramas.shape[2] * degrees / FULL_TURN)
+        seen = width if degrees == smallest else columns_of(degrees, panoramas.shape[2])
         here = rows.to(panoramas.device)
         views[here] = _resized(change_columns(panoramas[here], change.rows(rows), seen), width)
     return views

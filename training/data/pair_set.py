@@ -120,6 +120,10 @@ class PairSet:
         semi_positives = (path for pair in self.pairs for path in pair.semi_positives)
         return list(dict.fromkeys((*self.paths("aerial"), *semi_positives, *self.distractors)))
 
+    def rows(self, branch: Branch) -> list[Path]:
+        """The image of each row of a branch's descriptors: the panorama of each pair, or every tile once."""
+        return self.paths("ground") if branch == "ground" else self.references
+
     @cached_property
     def tiles(self) -> NDArray[np.int64]:
         """The row of each pair's tile in `references`, int64 [N]; equal rows are not negatives of each other."""
@@ -189,6 +193,10 @@ class PairSet:
         pairs = zip(self.pairs, views.of_pairs(len(self)), strict=True)
         return replace(self, pairs=tuple(replace(pair, view=view) for pair, view in pairs), views=views)
 
+    def rows_without(self, bad: Container[Path]) -> NDArray[np.int64]:
+        """The rows of the pairs that `without` leaves, int64 [N]."""
+        return np.flatnonzero([_is_whole(bad, pair) for pair in self.pairs])
+
     def without(self, bad: Iterable[Skipped]) -> "PairSet":
         """The set without the pairs that use a file in `bad`; these files are added to `skipped`."""
         bad = tuple(bad)
@@ -216,9 +224,13 @@ def existing(name: str, pairs: Iterable[Pair], distractors: Iterable[Path] = ())
 def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
     """The pairs without a bad image, and without bad semi-positives."""
     for pair in pairs:
-        if pair.ground not in bad and pair.aerial not in bad:
+        if _is_whole(bad, pair):
             semi_positives = tuple(path for path in pair.semi_positives if path not in bad)
             yield pair if semi_positives == pair.semi_positives else replace(pair, semi_positives=semi_positives)
+
+
+def _is_whole(bad: Container[Path], pair: Pair) -> bool:
+    return pair.ground not in bad and pair.aerial not in bad
 
 
 def _missing(paths: Iterable[Path]) -> Iterator[Path]:

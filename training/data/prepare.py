@@ -114,18 +114,21 @@ def prepare(
     check_threads("jobs", jobs)
     threads = jobs or os.cpu_count() or 1
     bad: dict[Path, Skipped] = {}
-    written = 0
+    written = reused = 0
     with _claimed(out, origin), closing(work_ahead(_write_image, work, threads=threads, ahead=4 * threads)) as results:
         for job, result in track(results, "Preparing images", len(work)):
             try:
-                written += result.result()
+                if result.result():
+                    written += 1
+                else:
+                    reused += 1
             except ImageError as error:
                 bad[job.source] = Skipped(job.source, str(error))
         readable = pair_set.without(bad.values())
         _check_not_smaller(out, readable)
         write_bytes(out / DOCUMENT, encode_document(origin, readable, _target))
         (out / UNFINISHED).unlink(missing_ok=True)
-    return Prepared(readable, written, len(work) - len(bad) - written)
+    return Prepared(readable, written, reused)
 
 
 def _check_not_smaller(out: Path, pair_set: PairSet) -> None:
@@ -209,6 +212,12 @@ def _differences(begun: Origin, wanted: Origin) -> str:
         geometry, other = getattr(begun, branch), getattr(wanted, branch)
         if geometry != other:
             differences.append(f"{branch} images prepared as {describe(geometry)}, not as {describe(other)}")
+    if begun.camera != wanted.camera:
+        differences.append(f"ground images {_undistorted(begun.camera)}, not {_undistorted(wanted.camera)}")
     if begun.views != wanted.views:
         differences.append(f"panoramas seen {begun.views or 'as they are'}, not {wanted.views or 'as they are'}")
     return "; ".join(differences)
+
+
+def _undistorted(camera: str | None) -> str:
+    return "as they are" if camera is None else f"undistorted by {camera}"

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 DOCUMENT = "prepared.json"
 UNFINISHED = "unfinished.json"
-_MAX_BYTES = 256 << 20  # a million pairs
 """Records the origin of an unfinished folder; DOCUMENT replaces it."""
+_MAX_BYTES = 256 << 20  # a million pairs
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

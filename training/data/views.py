@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, ImageError
-from geodtr.runtime.images.decode import decode
+from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.preprocess import as_input, load_image
 from geodtr.runtime.names import Heading
@@ -82,6 +82,14 @@ ALL = Views()
 """Panoramas as they are."""
 
 
+def columns_of(field_of_view: float, width: int) -> int:
+    """How many of the `width` columns of a full panorama `field_of_view` degrees are: rounded down, as the releases do;
+    at least one.
+    """
+    # A field that was computed from whole columns keeps them.
+    return max(1, int(width * field_of_view / FULL_TURN + 1e-6))
+
+
 def seen_columns(shift: NDArray[np.int64], width: int, seen: int) -> NDArray[np.int64]:
     """The columns of panoramas of `width` that are seen once they are rolled by `shift` [B] to the right and cut to
     their first `seen`, int64 [B, seen].
@@ -125,12 +133,7 @@ def load_query(path: Path, view: View | None, how: Preprocessing, scorer: Correl
         return load_image(path, how)
     full = full_panorama(how, view.field_of_view, scorer)
     image = decode(path)
-    if not is_full_turn(*image.image.size):
-        width, height = image.image.size
-        raise ImageError(
-            f"{path} has {width}x{height} pixels, which is no full turn: no view can be cut of it. Leave --fov and "
-            "--heading out."
-        )
+    check_full_turn(path, image)
     try:
         panorama = as_input(image, full)
     except ImageError as error:
@@ -138,9 +141,22 @@ def load_query(path: Path, view: View | None, how: Preprocessing, scorer: Correl
     return cut(panorama, view, how.width)
 
 
+def check_full_turn(path: Path, image: Decoded) -> None:
+    """Raise ImageError naming the file `path` where its image cannot show all around: no view can be cut of it.
+
+    A prepared image has a model's shape, which shows nothing of the panorama's.
+    """
+    width, height = image.image.size
+    if image.prepared is None and not is_full_turn(width, height):
+        raise ImageError(
+            f"{path} has {width}x{height} pixels, which is no full turn: no view can be cut of it. Leave --fov and "
+            "--heading out (in training, recipe.fields=[]): images of a camera are taken as they are."
+        )
+
+
 def cut(panorama: Images, view: View, seen: int | None = None) -> Images:
     """The `seen` columns of a panorama, uint8 [H, W, 3], that its view is; by default as many as the field has."""
     width = panorama.shape[1]
-    seen = seen or max(1, round(width * view.field_of_view / FULL_TURN))
+    seen = seen or columns_of(view.field_of_view, width)
     shift = to_the_middle(width, seen) if view.roll is None else int(view.roll * width)
     return np.ascontiguousarray(panorama[:, seen_columns(np.array([shift]), width, seen)[0]])

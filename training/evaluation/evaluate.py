@@ -1,18 +1,17 @@
 """Evaluation: recall of any pair of embedders on a set of pairs. Needs no torch."""
 
-from collections.abc import Container
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnError, batches_ahead, check_finite, embed_files, stop
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnError, batches_ahead, check_finite, stop
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.preprocess import load_image
-from geodtr.runtime.names import Branch
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, rank, recall
 from geodtr.runtime.spec import BranchSpec, Correlation, Descriptors, Embedder, EmbedderPair, Images
@@ -34,11 +33,32 @@ class DescriptorPair:
     pair_set: PairSet
     ground: Descriptors
     aerial: Descriptors
-    scorer: Correlation | None = None
-    chooses: frozenset[Branch] = frozenset()
+    scorer: Correlation | None
+    chooses: frozenset[Branch]
+
+    @classmethod
+    def of(
+        cls, embedders: EmbedderPair, pair_set: PairSet, ground: Descriptors, aerial: Descriptors
+    ) -> "DescriptorPair":
+        """What the two embedders gave for all rows of `pair_set`."""
+        chooses = frozenset(branch for branch in BRANCHES if embedders[branch].spec.chooses)
+        return cls(pair_set, ground, aerial, embedders.ground.spec.scorer, chooses)
 
     def __getitem__(self, branch: Branch) -> Descriptors:
         return self.ground if branch == "ground" else self.aerial
+
+    def without(self, bad: Mapping[Path, Skipped]) -> "DescriptorPair":
+        """The rows of the set without the pairs that use a file in `bad`."""
+        if not bad:
+            return self
+        left = self.pair_set.without(bad.values())
+        row = {path: index for index, path in enumerate(self.pair_set.references)}
+        return replace(
+            self,
+            pair_set=left,
+            ground=self.ground[self.pair_set.rows_without(bad)],
+            aerial=self.aerial[[row[path] for path in left.references]],
+        )
 
     def ranking(self) -> Ranking:
         """The rank of each panorama's tile among all tiles, without semi-positives."""
@@ -60,23 +80,14 @@ def embed_pairs(
     def skip(path: Path, error: ImageError) -> None:
         bad[path] = Skipped(path, str(error))
 
-    ground = embed_ground(embedders.ground, pair_set, batch_size=batch_size, on_error=skip, track=track)
-    aerial_paths = pair_set.references
-    aerial = embed_files(
-        embedders.aerial, aerial_paths, batch_size=batch_size, description="Aerial images", on_error=skip, track=track
+    ground, aerial = (
+        embed_branch(embedders[branch], pair_set, batch_size=batch_size, on_error=skip, track=track)
+        for branch in BRANCHES
     )
-    if not bad:
-        return DescriptorPair(pair_set, ground, aerial, embedders.ground.spec.scorer)
-    left = pair_set.without(bad.values())
-    return DescriptorPair(
-        left,
-        ground[rows_without(bad, pair_set)],
-        select_rows(aerial, [path for path in aerial_paths if path not in bad], left.references),
-        embedders.ground.spec.scorer,
-    )
+    return DescriptorPair.of(embedders, pair_set, ground, aerial).without(bad)
 
 
-def embed_ground(
+def embed_branch(
     embedder: Embedder,
     pair_set: PairSet,
     *,
@@ -84,22 +95,45 @@ def embed_ground(
     on_error: OnError = stop,
     track: Track = untracked,
 ) -> Descriptors:
-    """Descriptors of what is seen of each panorama, float32 [pairs, D]; rows that `on_error` skipped mean nothing."""
-    count = len(pair_set)
-    descriptors = np.zeros((count, embedder.spec.descriptor_size), np.float32)
-
-    def skip(row: int, error: ImageError) -> None:
-        on_error(pair_set.pairs[row].ground, error)
-
-    load = partial(load_row, pair_set, spec=embedder.spec)
-    batches = batches_ahead(
-        range(count), load, batch_size, count=count, description="Ground images", on_error=skip, track=track
-    )
+    """Descriptors of what is seen of each panorama, or of every tile, float32 [N, D]; a row that `on_error` skipped is
+    zero.
+    """
+    spec, files = embedder.spec, pair_set.rows(embedder.spec.branch)
+    descriptors = np.zeros((len(files), spec.descriptor_size), np.float32)
+    description = f"{spec.branch.capitalize()} images"
+    batches = row_batches(pair_set, spec, description, batch_size=batch_size, on_error=on_error, track=track)
     with closing(batches):
         for rows, pixels in batches:
             descriptors[rows] = embedder.embed(pixels)
-            check_finite(descriptors[rows], [str(pair_set.pairs[row].ground) for row in rows])
+            check_finite(descriptors[rows], [str(files[row]) for row in rows])
     return descriptors
+
+
+def row_batches(
+    pair_set: PairSet,
+    spec: BranchSpec,
+    description: str,
+    *,
+    batch_size: int = BATCH_SIZE,
+    on_error: OnError = stop,
+    track: Track = untracked,
+) -> Generator[tuple[list[int], Images], None, None]:
+    """Numbers of a branch's rows with what it gets of them, uint8 [B, height, width, 3]; threads load ahead."""
+    files = pair_set.rows(spec.branch)
+
+    def skip(row: int, error: ImageError) -> None:
+        on_error(files[row], error)
+
+    load = partial(load_row, pair_set, spec=spec)
+    return batches_ahead(
+        range(len(files)),
+        load,
+        batch_size,
+        count=len(files),
+        description=description,
+        on_error=skip,
+        track=track,
+    )
 
 
 def load_row(pair_set: PairSet, row: int, spec: BranchSpec) -> Images:
@@ -112,20 +146,8 @@ def load_row(pair_set: PairSet, row: int, spec: BranchSpec) -> Images:
 
 def load_first(pair_set: PairSet, count: int, spec: BranchSpec) -> Images:
     """What a branch gets of at most the first `count` rows, [B, height, width, 3]. Raises as `load_row` does."""
-    there = len(pair_set) if spec.branch == "ground" else len(pair_set.references)
-    return np.stack([load_row(pair_set, row, spec) for row in range(min(count, there))])
-
-
-def rows_without(bad: Container[Path], pair_set: PairSet) -> NDArray[np.int64]:
-    """The rows of the pairs that `PairSet.without` leaves."""
-    rows = [row for row, pair in enumerate(pair_set.pairs) if pair.ground not in bad and pair.aerial not in bad]
-    return np.array(rows, np.int64)
-
-
-def select_rows(descriptors: Descriptors, paths: list[Path], wanted: list[Path]) -> Descriptors:
-    """The rows for `wanted` paths; `descriptors` has one row for each of `paths`."""
-    row = {path: index for index, path in enumerate(paths)}
-    return descriptors[np.array([row[path] for path in wanted], np.int64)]
+    there = min(count, len(pair_set.rows(spec.branch)))
+    return np.stack([load_row(pair_set, row, spec) for row in range(there)])
 
 
 def evaluate(embedders: EmbedderPair, pair_set: PairSet, *, track: Track = untracked) -> Recall:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError, ConfigError
 from geodtr.runtime.geodesy import moved
 from geodtr.training.world.arrays import Bools, Positions
 from geodtr.training.world.style import ARID, TEMPERATE, Style
@@ -79,9 +79,10 @@ def choose_positions(world: World, region: Region, count: int, *, on_roads: bool
     of a larger one. Raises ConfigError when `count` exceeds the region's capacity.
     """
     if count > region.capacity:
-        raise ConfigError(
-            f"pairs is {count:,}, but region {region.name} takes at most {region.capacity:,}, {APART:g} m apart. "
-            f"Use fewer pairs, or spread them over the regions {', '.join(REGIONS)}."
+        raise ArgumentError(
+            "pairs",
+            f"is {count:,}, but region {region.name} takes at most {region.capacity:,}, {APART:g} m apart. Use fewer, "
+            f"or spread them over the regions {', '.join(REGIONS)}.",
         )
     random = np.random.default_rng(np.random.SeedSequence(world.seed, spawn_key=(region.number,)))
     corner = np.array([region.east, region.north]) - region.side / 2

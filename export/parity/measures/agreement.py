@@ -27,17 +27,18 @@ def agreements(
 def agreement(branch: Branch, cosine: NDArray[np.float64], pair: DescriptorPair, step: Discrete) -> BranchAgreement:
     """Sum up the `cosine` [N] of each row of `pair` with its counterpart, and how far the rows are from unit ones."""
     got = pair[branch]
+    limited = counted(cosine, chooses=branch in pair.chooses)
     lengths = np.linalg.norm(got[finite_rows(got)], axis=1)
     return BranchAgreement(
         branch=branch,
         images=len(got),
         mean_cosine=float(cosine.mean()),
-        low_cosine=float(np.quantile(cosine, _LOW)),
+        low_cosine=float(np.quantile(limited, _LOW)),
         smallest_cosine=float(cosine.min()),
         norm_error=float(np.abs(lengths - 1).max(initial=0)),
         nan=int(np.isnan(got).any(axis=1).sum()),
         infinite=int(np.isinf(got).any(axis=1).sum()),
-        counted_cosine=counted(cosine, chooses=branch in pair.chooses),
+        counted_cosine=float(limited.min()),
         argmax_flips=step if isinstance(step, float) else None,
         patches=step if isinstance(step, PatchAgreement) else None,
     )

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.embed.pipeline import BATCH_SIZE, batches_ahead
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import BranchSpec, Descriptors, Embedder, EmbedderPair, Images
+from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.evaluation.evaluate import DescriptorPair, load_row, rows_without, select_rows
+from geodtr.training.evaluation.evaluate import DescriptorPair, row_batches
 
 
 def describe(
@@ -26,53 +25,32 @@ def describe(
     Images that cannot be read as one of the models takes them are left out for all, with their pairs.
     """
     bad: dict[Path, Skipped] = {}
-    paths: dict[Branch, list[Path]] = {"ground": pair_set.paths("ground"), "aerial": pair_set.references}
-    rows_of = {
-        branch: _describe_branch(
-            [model[branch] for model in models], pair_set, paths[branch], bad, f"{name}: {branch} images", track
-        )
+    ground, aerial = (
+        _describe_branch([model[branch] for model in models], pair_set, bad, f"{name}: {branch} images", track)
         for branch in BRANCHES
-    }
-    scorers = [model.ground.spec.scorer for model in models]
-    choosing = [frozenset(branch for branch in BRANCHES if model[branch].spec.chooses) for model in models]
-    if not bad:
-        return [
-            DescriptorPair(pair_set, *rows)
-            for rows in zip(rows_of["ground"], rows_of["aerial"], scorers, choosing, strict=True)
-        ]
-    left = pair_set.without(bad.values())
-    kept = rows_without(bad, pair_set)
-    ground = [rows[kept] for rows in rows_of["ground"]]
-    aerial = [select_rows(rows, paths["aerial"], left.references) for rows in rows_of["aerial"]]
-    return [DescriptorPair(left, *rows) for rows in zip(ground, aerial, scorers, choosing, strict=True)]
+    )
+    return [
+        DescriptorPair.of(model, pair_set, *rows).without(bad)
+        for model, *rows in zip(models, ground, aerial, strict=True)
+    ]
 
 
 def _describe_branch(
-    embedders: Sequence[Embedder],
-    pair_set: PairSet,
-    paths: Sequence[Path],
-    bad: dict[Path, Skipped],
-    description: str,
-    track: Track,
+    embedders: Sequence[Embedder], pair_set: PairSet, bad: dict[Path, Skipped], description: str, track: Track
 ) -> list[Descriptors]:
-    """A row for each path from each embedder; unreadable images are added to `bad`, and their rows are zero."""
-    descriptors = [np.zeros((len(paths), embedder.spec.descriptor_size), np.float32) for embedder in embedders]
+    """A row for each of the set's from each embedder; unreadable images are added to `bad`, and their rows are zero."""
+    count = len(pair_set.rows(embedders[0].spec.branch))
+    descriptors = [np.zeros((count, embedder.spec.descriptor_size), np.float32) for embedder in embedders]
 
-    def skip(row: int, error: ImageError) -> None:
-        bad[paths[row]] = Skipped(paths[row], str(error))
+    def skip(path: Path, error: ImageError) -> None:
+        bad[path] = Skipped(path, str(error))
 
     for geometry in dict.fromkeys(embedder.spec.preprocessing.geometry for embedder in embedders):
         alike = [index for index, each in enumerate(embedders) if each.spec.preprocessing.geometry == geometry]
-
-        def load(row: int, spec: BranchSpec = embedders[alike[0]].spec) -> Images:
-            return load_row(pair_set, row, spec)
-
-        rows = range(len(paths))
-        batches = batches_ahead(
-            rows, load, BATCH_SIZE, count=len(paths), description=description, on_error=skip, track=track
-        )
-        with closing(batches):
-            for batch, pixels in batches:
+        with closing(
+            row_batches(pair_set, embedders[alike[0]].spec, description, on_error=skip, track=track)
+        ) as batches:
+            for rows, pixels in batches:
                 for index in alike:
-                    descriptors[index][batch] = embedders[index].embed(pixels)
+                    descriptors[index][rows] = embedders[index].embed(pixels)
     return descriptors

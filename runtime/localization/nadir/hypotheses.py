@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
 from geodtr.runtime.images.altitudes import HIGHEST
 from geodtr.runtime.images.nadir import north_up, share_covered
 from geodtr.runtime.images.preprocess import preprocess
@@ -69,15 +69,15 @@ class NadirOptions:
         bounds: tuple[tuple[str, float | None, float, float, str], ...] = (
             ("altitude", self.altitude, 1, HIGHEST, " m above the ground"),
             ("fov", self.fov, 1, 170, " degrees"),
-            ("size error", self.size_error, 0, 1, ""),
-            ("number of ground sizes", self.ground_sizes, 1, MOST, ""),
-            ("number of rotations", self.rotations, 1, 360, ""),
+            ("size_error", self.size_error, 0, 1, ""),
+            ("ground_sizes", self.ground_sizes, 1, MOST, ""),
+            ("rotations", self.rotations, 1, 360, ""),
             ("heading", self.heading, -360, 360, " degrees"),
-            ("tile's side", self.tile_metres, 1, 100_000, " m"),
+            ("tile_metres", self.tile_metres, 1, 100_000, " m"),
         )
         for name, value, low, high, unit in bounds:
             if value is not None and not low <= value <= high:
-                raise ConfigError(f"The {name} is {value:g}; allowed are {low:g} to {high:g}{unit}.")
+                raise ArgumentError(name, f"is {value:g}; allowed are {low:g} to {high:g}{unit}.")
         if self.ground_sizes * self.steps > MOST:
             raise ConfigError(
                 f"{self.steps} rotations x {self.ground_sizes} ground sizes are more than {MOST}, which are embedded "
@@ -86,9 +86,7 @@ class NadirOptions:
         if self.frame_metres is not None:
             low, high = self.frame_metres
             if not (0 < low <= high and isfinite(high)):
-                raise ConfigError(
-                    f"The frame's width on the ground is {low:g} to {high:g} m; it must be above 0, and rise."
-                )
+                raise ArgumentError("frame_metres", f"is {low:g} to {high:g} m; it must be above 0, and rise.")
 
     def of(self, recorded: Recorded | None) -> "NadirOptions":
         """The options of one frame: its recorded heading and field of view stand in for unknown ones.

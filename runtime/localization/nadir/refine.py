@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.images.video import check_opencv
@@ -66,7 +66,7 @@ class RefineOptions:
         check_fields(self)
         for name, value, low, high in (("places", self.places, 1, 32), ("min_inliers", self.min_inliers, 8, 10_000)):
             if not low <= value <= high:
-                raise ConfigError(f"{name} is {value}; allowed are {low} to {high}.")
+                raise ArgumentError(name, f"is {value}; allowed are {low} to {high}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.errors import ArgumentError, ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import Values, wrapped
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
@@ -80,11 +80,11 @@ class GeoTiffOptions:
         if self.bands is not None and len(self.bands) not in (1, 3):
             raise ConfigError(f"{len(self.bands)} bands are asked for; name three (red, green, blue), or a grey one.")
         if self.stretch is not None and not (all(map(isfinite, self.stretch)) and self.stretch[0] < self.stretch[1]):
-            raise ConfigError(f"The stretch is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
+            raise ArgumentError("stretch", f"is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
         if not 0 <= self.max_empty <= 1:
-            raise ConfigError(f"The largest empty share is {self.max_empty:g}; it must lie within 0 and 1.")
+            raise ArgumentError("max_empty", f"is {self.max_empty:g}; it must lie within 0 and 1.")
         if self.nodata is not None and not isfinite(self.nodata):
-            raise ConfigError(f"The value without data is {self.nodata:g}; a finite number is needed.")
+            raise ArgumentError("nodata", f"is {self.nodata:g}; a finite number is needed.")
 
     @property
     def cuts(self) -> tuple[tuple[float, float], ...]:

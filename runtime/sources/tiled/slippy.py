@@ -14,7 +14,7 @@ from typing import Protocol
 from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError, DataError, ImageError
+from geodtr.runtime.errors import ArgumentError, ConfigError, DataError, ImageError
 from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.tile import MAX_TILES, Tile
@@ -44,7 +44,7 @@ class XyzOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.zoom is not None and not 0 <= self.zoom <= MAX_ZOOM:
-            raise ConfigError(f"The zoom is {self.zoom}; allowed are 0 to {MAX_ZOOM}.")
+            raise ArgumentError("zoom", f"is {self.zoom}; allowed are 0 to {MAX_ZOOM}.")
         if not 1 <= self.merge <= 16:
             raise ConfigError(f"--merge is {self.merge}; allowed are 1 to 16.")
         if self.step is not None and not 1 <= self.step <= self.merge:

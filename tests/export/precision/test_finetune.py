@@ -1,7 +1,7 @@
 """Quantisation-aware fine-tuning computes as the engines do, and leaves an ordinary checkpoint."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from conftest import Outcome, Trained
+from PIL import Image
 
 from geodtr.calibration.operators import operators
 from geodtr.calibration.ranges import RangeOptions, calibrate
@@ -18,7 +19,9 @@ from geodtr.export.precision.cosine_selection import describe
 from geodtr.export.precision.int8 import with_quantised, with_types
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.spec import INPUT, Descriptors, Images
+from geodtr.training.data.pair_set import PairSet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.registry import Model
@@ -42,13 +45,13 @@ class Simulated:
 
 @pytest.fixture(scope="module")
 def simulated(trained: Trained) -> Simulated:
-    run, pool, options = trained.checkpoint.parent, pool_of(trained.train_set), RangeOptions(images=40)
-    config = finetune_config(run, pool, options, "cpu-8bit")
+    run, options = trained.checkpoint.parent, RangeOptions(images=40)
+    config = finetune_config(run, trained.train_set, options, "cpu-8bit")
     model = load_checkpoint(run).model
     images = next(load_batches(trained.test_set.paths("ground")[:40], config.ground, 40))
     exact = embedders(model).ground.embed(images)
     simulate_int8(model, config.int8)
-    activations = calibrate(trained.onnx, pool, options).ranges.ground.activations
+    activations = calibrate(trained.onnx, pool_of(trained.train_set), options).ranges.ground.activations
     graph = onnx.load(str(trained.onnx.path / "ground.onnx"))
     convolutions = [operator.name for operator in operators(graph) if operator.kind == "Conv"]
     return Simulated(exact, model, with_quantised(with_types(graph), activations, "cpu-8bit", convolutions), images)
@@ -88,8 +91,17 @@ def test_the_simulation_rotates_descriptors_as_the_engine_does(simulated: Simula
     assert np.corrcoef(turn, engine_turn)[0, 1] > 0.5
 
 
+def test_it_calibrates_on_what_the_training_sees(trained: Trained, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
+    photos = PairSet("pairs:photos", (replace(trained.test_set.pairs[0], ground=tmp_path / "photo.png"),))
+    with pytest.raises(ImageError, match="no full turn"):
+        finetune_config(
+            trained.checkpoint.parent, photos, RangeOptions(images=1), "cpu-8bit", settings=["recipe.fields=[90]"]
+        )
+
+
 def test_gradients_pass_through_the_rounding(trained: Trained, run: Path) -> None:
-    config = finetune_config(run, pool_of(trained.train_set), RangeOptions(images=8), "cpu-8bit")
+    config = finetune_config(run, trained.train_set, RangeOptions(images=8), "cpu-8bit")
     model = load_checkpoint(run).model.train()
     simulate_int8(model, config.int8)
     images = torch.rand(4, 3, config.ground.height, config.ground.width)

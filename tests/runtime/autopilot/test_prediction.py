@@ -211,5 +211,5 @@ def test_a_sigma_that_is_none_is_refused(sigma: float) -> None:
 
 
 def test_a_sigma_that_its_own_gate_holds_back_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Raise max_sigma"):
+    with pytest.raises(ConfigError, match="above the largest that is sent, 50"):
         Gates(uncalibrated_sigma=60.0)

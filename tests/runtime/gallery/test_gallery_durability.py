@@ -28,6 +28,9 @@ from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.sources.tile import Tile
 
+_PATIENCE = 60
+"""Seconds after which a process that reports nothing counts as stuck."""
+
 # Processes without the tests' threads, started in milliseconds: forked from one that has imported the modules.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["pytest", "geodtr.runtime.gallery.build"])
@@ -39,10 +42,12 @@ def test_a_writer_killed_at_any_instant_loses_nothing_that_it_confirmed(tmp_path
     chance, held, next_batch, confirmed = random.Random(rounds), set[int](), 0, 0
     for number in range(rounds):
         ours, theirs = PROCESSES.Pipe(duplex=False)
-        writer = PROCESSES.Process(target=write_until_killed, args=(path, held, next_batch, number, theirs))
+        writer = PROCESSES.Process(
+            target=write_until_killed, args=(path, held, next_batch, number, theirs), daemon=True
+        )
         writer.start()
         theirs.close()
-        assert ours.recv() == ("opened", 0)
+        assert _reported(ours) == ("opened", 0)
         time.sleep(chance.uniform(0, 0.15))
         writer.kill()
         writer.join()
@@ -61,6 +66,13 @@ def test_a_writer_killed_at_any_instant_loses_nothing_that_it_confirmed(tmp_path
     with FolderWriter(path) as repaired:
         assert len(repaired) == BATCH * len(held)
     assert len(list(path.glob("descriptors-*"))) == 3
+
+
+def _reported(pipe: Connection) -> tuple[str, int]:
+    """The next report of a writer."""
+    assert pipe.poll(_PATIENCE), "the writer is stuck"
+    report: tuple[str, int] = pipe.recv()
+    return report
 
 
 def _received(pipe: Connection) -> tuple[list[tuple[str, int]], tuple[str, int] | None]:
@@ -86,23 +98,25 @@ def _after(held: set[int], what: str, batch: int) -> set[int]:
 def test_readers_in_other_processes_see_whole_states_while_one_writes(tmp_path: Path, storage: Storage) -> None:
     path = build(tmp_path / "g", made_tiles(0), storage)
     ours, theirs = PROCESSES.Pipe(duplex=False)
-    writer = PROCESSES.Process(target=write_until_killed, args=(path, (), 0, 1, theirs))
+    writer = PROCESSES.Process(target=write_until_killed, args=(path, (), 0, 1, theirs), daemon=True)
     writer.start()
     theirs.close()
     stop = PROCESSES.Event()
     readers = []
     for _ in range(2):
         receiver, sender = PROCESSES.Pipe(duplex=False)
-        reader = PROCESSES.Process(target=read_until, args=(path, stop, sender))
+        reader = PROCESSES.Process(target=read_until, args=(path, stop, sender), daemon=True)
         reader.start()
         sender.close()
         readers.append((reader, receiver))
     compacted = 0
     while compacted < 4:
-        compacted += ours.recv()[0] == "compact"
+        compacted += _reported(ours)[0] == "compact"
     stop.set()
+    end = time.monotonic() + _PATIENCE
     for reader, receiver in readers:
         while not receiver.poll(0.01):
+            assert time.monotonic() < end, "a reader is stuck"
             while ours.poll():  # a writer whose reports nobody takes would wait
                 ours.recv()
         assert receiver.recv() is None

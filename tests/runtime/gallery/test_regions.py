@@ -1,8 +1,9 @@
 """Galleries split by region and merged again: nothing is lost, nothing is half there."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,11 +60,21 @@ def test_what_is_split_and_merged_again_finds_the_same(
             if isinstance(region, InGrid) and part.name != UNPLACED:
                 corners = opened.lat.min(), opened.lon.min(), opened.lat.max(), opened.lon.max()
                 assert distance(*corners) < 20_000 * 1.5
-    assert merge(parts, tmp_path / "merged") == COUNT
+    bars = list[tuple[str, int | None]]()
+
+    def track(items: Iterable[Any], description: str, total: int | None) -> Iterator[Any]:
+        bars.append((description, total))
+        return iter(items)
+
+    assert merge(parts, tmp_path / "merged", track=track) == COUNT
+    assert bars == [("Verifying", len(parts)), ("Merging", len(parts))]
     assert verify(tmp_path / "merged") == ()
     queries = unit_rows(20, SIZE, 1)
     with open_folder(whole) as before, open_folder(tmp_path / "merged") as after:
         assert after.manifest.storage == before.manifest.storage
+        named, _, more = after.info.source.partition(" and ")
+        assert named.split(", ") == list(map(str, parts[:5]))
+        assert more == (f"{len(parts) - 5} more" if len(parts) > 5 else "")
         assert sorted(after.all_tiles(), key=lambda each: each.id) == list(before.all_tiles())
         old, new = before.search(queries, 10), after.search(queries, 10)
         np.testing.assert_array_equal(old.scores, new.scores)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from tiny_gallery import build, made_tiles
 
 from geodtr import open_gallery
@@ -242,6 +243,7 @@ def test_a_damaged_calibration_is_read_correctly_or_refused_by_name(
             assert all(claim.metres >= 0 for claim in calibration.apply(fix).within)
 
 
-def test_a_68_percent_radius_is_one_and_a_half_sigma() -> None:
-    assert pytest.approx(1.51, abs=0.005) == SIGMAS_68
-    assert pytest.approx(2.45, abs=0.005) == SIGMAS_95
+def test_radii_hold_their_share_of_a_circular_normal_distribution() -> None:
+    # Its squared distance has the chi-square distribution of two degrees of freedom.
+    for sigmas, share in ((SIGMAS_68, 0.68), (SIGMAS_95, 0.95)):
+        assert chi2.cdf(sigmas**2, 2) == pytest.approx(share, abs=1e-12)

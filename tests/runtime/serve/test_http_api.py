@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from serving import Running, form, png, serving
+from serving import Running, form, png, serving, until
 from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 
 from geodtr import Localizer, UserError
@@ -278,13 +278,6 @@ class Gate:
             return embed(localizer, prepared)
 
         monkeypatch.setattr(Localizer, "embed", gated)
-
-
-def until(met: Callable[[], object], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_overload_is_refused_with_a_time_and_loses_nothing_accepted(

@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from serving import Running, serving
+from serving import Running, serving, until
 from tiny_world import SPACING, TinyWorld, make_world
 
 from geodtr.cli.deploy.serve import _sourced
@@ -93,7 +93,7 @@ def test_images_of_a_watched_folder_are_shown_as_they_come(tiny: TinyWorld, fold
         (folder / "link.png").symlink_to("/etc/passwd")
         tiny.photograph(folder / "b.png", 20)
         assert viewer.until("frame", image="b.png")["answer"]["candidates"][0]["row"] == 20
-        assert [line for line in running.reports if "bad.png" in line]
+        until(lambda: [line for line in running.reports if "bad.png" in line])  # it need not come before the next frame
         assert not [line for line in running.reports if "link" in line]
         viewer.close()
         later = Viewer(running)  # gets the trail and the last frame at once

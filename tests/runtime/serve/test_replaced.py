@@ -2,14 +2,12 @@
 
 import os
 import shutil
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Running, png, serving
+from serving import Running, png, serving, until
 from tiny_bundle import write_bundle
 from tiny_world import TinyWorld, make_world
 
@@ -190,13 +188,6 @@ def test_what_has_changed_is_named(tiny: TinyWorld) -> None:
 
 def reported(running: Running, text: str) -> bool:
     return any(text in line for line in running.reports)
-
-
-def until(met: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not met():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_rows_of_the_gallery_before_are_refused(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:

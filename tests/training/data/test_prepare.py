@@ -30,6 +30,7 @@ from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.data.prepare import prepare
 from geodtr.training.data.prepared import read_prepared
 from geodtr.training.data.spec import read_test_set
+from geodtr.training.data.views import Views
 from geodtr.training.world.dataset import WorldSet, write_world
 
 Cli = Callable[..., Outcome]
@@ -130,6 +131,15 @@ def test_a_prepared_set_loses_nothing_of_its_source(tmp_path: Path) -> None:
     assert np.array_equal(prepared.ignored.reference, done.pair_set.ignored.reference)
 
 
+def test_an_unreadable_panorama_of_several_pairs_counts_as_no_reused_image(tmp_path: Path) -> None:
+    tiles = [trees.write_image(tmp_path / f"{name}.png", 12, 12) for name in "abc"]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    grounds = [trees.write_image(tmp_path / "ground.png", 24, 8), tmp_path / "broken.png", tmp_path / "broken.png"]
+    pairs = PairSet("pairs:somewhere", tuple(map(Pair, grounds, tiles))).seen(Views(90, "unknown"))
+    counts = [prepare(tmp_path / "out", pairs, HOW) for _ in range(2)]
+    assert [(done.written, done.reused) for done in counts] == [(4, 0), (0, 4)]
+
+
 def test_ground_images_are_undistorted_as_localize_does(tmp_path: Path, cli: Cli, refused: Callable[..., str]) -> None:
     folder, how = tmp_path / "pairs", load_preset("world-tiny").ground
     write_world(folder, WorldSet(pairs=2, height=64, width=256))
@@ -143,7 +153,8 @@ def test_ground_images_are_undistorted_as_localize_does(tmp_path: Path, cli: Cli
     prepared = read_prepared(out).pairs[0].ground
     np.testing.assert_array_equal(np.asarray(Image.open(prepared)), expected)
     assert np.abs(expected.astype(int) - load_image(first, how)).max() > 10
-    assert "holds" in refused(*command, out)  # of another camera, which is none
+    message = refused(*command, out)
+    assert "ground images undistorted by pinhole 256x64: 150, 150, 128, 32, -0.2, 0.05, 0, 0, not as they" in message
     camera.write_text(camera.read_text().replace("width: 256", "width: 250"))
     assert "256x64 pixels" in cli(*command, tmp_path / "none", "--camera", camera).err
 
