@@ -9,7 +9,8 @@ from geodtr.runtime.names import BRANCHES
 
 if TYPE_CHECKING:
     from geodtr.export.graph.patches import PatchAgreement
-    from geodtr.export.parity.result import Candidate, Change, ParityFigures, StageName
+    from geodtr.export.parity.measurements import Change, StageName
+    from geodtr.export.parity.result import Candidate, ParityFigures
     from geodtr.runtime.recall import Recall
 
 _LAYERS_SHOWN = 10

@@ -8,6 +8,7 @@ from geodtr.export.build.batches import batch_invariance
 from geodtr.export.graph.projection import read_projection
 from geodtr.export.model import Model
 from geodtr.export.parity.gates import Gates, Measured, judge
+from geodtr.export.parity.measurements import LayerAgreement
 from geodtr.export.parity.measures.audit import audit
 from geodtr.export.parity.measures.describing import describe
 from geodtr.export.parity.measures.descriptors import compare_descriptors
@@ -23,7 +24,7 @@ from geodtr.export.parity.measures.stages import (
     same_graphs,
 )
 from geodtr.export.parity.remedy import Comparison, next_step
-from geodtr.export.parity.result import Candidate, CandidateEvidence, LayerAgreement
+from geodtr.export.parity.result import Candidate, CandidateEvidence
 from geodtr.export.parity.run import Run
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import DataError

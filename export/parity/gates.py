@@ -7,20 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geodtr.export.build.batches import BatchInvariance, batch_fault
-from geodtr.export.parity.result import (
+from geodtr.export.parity.measurements import (
     PAIRINGS,
     BranchAgreement,
     BranchAudit,
     Change,
-    Check,
-    CheckName,
-    Gate,
     Pairing,
     PairingName,
     Stage,
     StageName,
-    together,
 )
+from geodtr.export.parity.result import Check, CheckName, Gate, together
 from geodtr.export.precision.agreement import at_twice_the_angle
 from geodtr.export.statistics import decide, is_within, pairs_to_decide
 from geodtr.runtime.errors import ArgumentError, ConfigError

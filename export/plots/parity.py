@@ -10,7 +10,8 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from geodtr.export.parity.result import BranchAgreement, Candidate, LayerAgreement, ParityResult
+from geodtr.export.parity.measurements import BranchAgreement, LayerAgreement
+from geodtr.export.parity.result import Candidate, ParityResult
 from geodtr.export.plots.colours import LIGHT, REFERENCE, Series, series
 from geodtr.export.plots.numbers import clipped, cosine, counted, percent, points, signed
 from geodtr.export.plots.recall import Line, draw_recall, k_axis, spaced_ks

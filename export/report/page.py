@@ -8,7 +8,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from geodtr.export.parity.result import PAIRINGS, Candidate, LayerAgreement, ParityResult
+from geodtr.export.parity.measurements import PAIRINGS, LayerAgreement
+from geodtr.export.parity.result import Candidate, ParityResult
 from geodtr.export.plots import numbers
 from geodtr.export.plots.colours import REFERENCE, Series, css_variables, series
 from geodtr.export.plots.parity import (

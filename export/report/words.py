@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from geodtr.export.parity.result import PAIRINGS, Candidate, CheckName, Gate, ParityResult, StageName
+from geodtr.export.parity.measurements import PAIRINGS, StageName
+from geodtr.export.parity.result import Candidate, CheckName, Gate, ParityResult
 from geodtr.export.plots.numbers import counted, listed, percent, points
 
 STAGES: dict[StageName, str] = {

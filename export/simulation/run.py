@@ -11,7 +11,7 @@ from geodtr.export.plots.files import require_matplotlib, save_picture
 from geodtr.export.simulation.flight import FAILS, Flight, fly, points_of, steps_of
 from geodtr.runtime.autopilot.messages import require_pymavlink
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.errors import ConfigError, OutputExists
+from geodtr.runtime.errors import ArgumentError, ConfigError, OutputExists
 from geodtr.runtime.files import check_new_folder, new_file, new_folder, write_bytes
 from geodtr.runtime.files.documents import read_document
 from geodtr.runtime.files.text_rows import new_csv
@@ -50,14 +50,14 @@ class SimulationOptions:
     def __post_init__(self) -> None:
         find_region(self.region)
         prior = 300.0 if self.prior is None else self.prior
-        for option, value, least, most in (
-            ("--minutes", self.minutes, 0.1, 60),
-            ("--spacing", self.spacing, 3, 60),
-            ("--every", self.every, 1, 100),
-            ("--prior", prior, 30, 100_000),
+        for name, value, least, most in (
+            ("minutes", self.minutes, 0.1, 60),
+            ("spacing", self.spacing, 3, 60),
+            ("every", self.every, 1, 100),
+            ("prior", prior, 30, 100_000),
         ):
             if not least <= value <= most:
-                raise ConfigError(f"{option} is {value:g}; allowed are {least:g} to {most:.0f}.")
+                raise ArgumentError(name, f"is {value:g}; allowed are {least:g} to {most:.0f}.")
 
 
 @dataclass(frozen=True, slots=True)

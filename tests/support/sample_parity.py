@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from geodtr.export.build.batches import BatchInvariance
 from geodtr.export.cosines import cosines
 from geodtr.export.parity.gates import AS_PROMISED, Gates, Measured, judge
+from geodtr.export.parity.measurements import BranchAudit, LayerAgreement, PairingName, StageName
 from geodtr.export.parity.measures.agreement import agreements
 from geodtr.export.parity.measures.pairings import median_margin, pairing, ranking
 from geodtr.export.parity.measures.stages import chain, described
 from geodtr.export.parity.result import (
-    BranchAudit,
     Candidate,
     CandidateEvidence,
     Evidence,
-    LayerAgreement,
-    PairingName,
     ParityFigures,
     ParityResult,
     Reference,
-    StageName,
     together,
 )
 from geodtr.runtime.machine import Machine

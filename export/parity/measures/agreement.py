@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from geodtr.export.cosines import cosines, counted, finite_rows
 from geodtr.export.graph.patches import PatchAgreement
-from geodtr.export.parity.result import BranchAgreement, Discrete
+from geodtr.export.parity.measurements import BranchAgreement, Discrete
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.evaluation.evaluate import DescriptorPair
 

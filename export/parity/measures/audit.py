@@ -14,7 +14,7 @@ import numpy as np
 from geodtr.calibration.operators import operators
 from geodtr.export.graph.checks import check_fp16, check_quantised
 from geodtr.export.graph.structure import GraphError, tensor_types
-from geodtr.export.parity.result import BranchAudit
+from geodtr.export.parity.measurements import BranchAudit
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import Manifest

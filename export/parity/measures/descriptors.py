@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.cosines import cosines
+from geodtr.export.parity.measurements import BranchAgreement, Discrete, Pairing, PairingName
 from geodtr.export.parity.measures.agreement import agreement
 from geodtr.export.parity.measures.pairings import pairing, ranking
-from geodtr.export.parity.result import BranchAgreement, Discrete, Pairing, PairingName
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import Ranking
 from geodtr.training.evaluation.evaluate import DescriptorPair

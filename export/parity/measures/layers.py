@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from geodtr.calibration.operators import operators
 from geodtr.export.cosines import cosines
+from geodtr.export.parity.measurements import LayerAgreement
 from geodtr.export.parity.measures.audit import precisions
-from geodtr.export.parity.result import LayerAgreement
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import ConfigError

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.cosines import finite_rows
-from geodtr.export.parity.result import Change, Pairing, PairingName, first_tiles
+from geodtr.export.parity.measurements import Change, Pairing, PairingName
+from geodtr.export.parity.result import first_tiles
 from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.recall import Ranking, one_percent, rank, recall
 from geodtr.runtime.spec import Correlation, Descriptors

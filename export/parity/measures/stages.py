@@ -15,9 +15,9 @@ from geodtr.export.build.source import export_checkpoint
 from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.patches import compare_patches
 from geodtr.export.model import Model
+from geodtr.export.parity.measurements import Discrete, Stage, StageName
 from geodtr.export.parity.measures.agreement import agreements
 from geodtr.export.parity.measures.pairings import change, ranking
-from geodtr.export.parity.result import Discrete, Stage, StageName
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.names import BRANCHES, Branch

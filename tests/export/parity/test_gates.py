@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from geodtr.export.parity.gates import LEAST_COSINE, Gates, Limits, Measured, judge
+from geodtr.export.parity.measurements import BranchAudit, Pairing, PairingName
 from geodtr.export.parity.measures.pairings import pairing
-from geodtr.export.parity.result import BranchAudit, Gate, Pairing, PairingName
+from geodtr.export.parity.result import Gate
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.recall import Ranking
 

@@ -16,7 +16,8 @@ from conftest import Outcome, Trained
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, ParityResult, compare
-from geodtr.export.parity.result import CheckName, StageName
+from geodtr.export.parity.measurements import StageName
+from geodtr.export.parity.result import CheckName
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 
