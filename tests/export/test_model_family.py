@@ -86,7 +86,7 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_nvidias_builder_takes_every_precision(exported: Exported, tmp_path: Path, precision: Precision) -> None:
     if precision == "int8":
-        plan = CalibrationPlan(pool_of(exported.pairs), keep_cosine=0.5)
+        plan = CalibrationPlan(pool_of(exported.pairs.first(16)), keep_cosine=0.5)
         write_quantised(exported.onnx, plan, precision, "tensorrt", tmp_path)
     else:
         write_typed(exported.onnx, precision, tmp_path)
@@ -115,8 +115,7 @@ def test_other_layout_extractors_of_geodtr_plus_are_exported_too(tmp_path: Path,
     write_typed(bundle, "fp16", tmp_path / "half")
     for branch in BRANCHES:
         spec = bundle.manifest.engine(branch).spec
-        for folder in (bundle.path, tmp_path / "half"):
-            assert build_plan(folder / f"{branch}.onnx", spec, TensorRtOptions())
+        assert build_plan(tmp_path / "half" / f"{branch}.onnx", spec, TensorRtOptions())
 
 
 def test_the_manifest_holds_what_the_model_does_to_images(exported: Exported) -> None:
