@@ -40,6 +40,17 @@ def distance(lat_a: ArrayLike, lon_a: ArrayLike, lat_b: ArrayLike, lon_b: ArrayL
     return np.asarray(SEMI_MAJOR * (angle - _FLATTENING / 2 * (along + across)), np.float64)
 
 
+def within(
+    lat_a: ArrayLike, lon_a: ArrayLike, lat_b: ArrayLike, lon_b: ArrayLike, metres: float
+) -> NDArray[np.bool_]:
+    """Whether places in degrees are at most so many metres apart; broadcasts. Places that are NaN are not."""
+    lat_a, lon_a, lat_b, lon_b = np.broadcast_arrays(lat_a, lon_a, lat_b, lon_b)
+    # Most places are ruled out by their latitude alone, at a fraction of the cost; the margin is for rounding.
+    held = np.asarray(np.abs(lat_a - lat_b) <= degrees(metres / _SMALLEST_RADIUS) + 1e-9)
+    held[held] = distance(lat_a[held], lon_a[held], lat_b[held], lon_b[held]) <= metres
+    return held
+
+
 def _share(part: Values, whole: Values) -> Values:
     """`part` of `whole`, 0 of nothing."""
     return np.divide(part, whole, out=np.zeros_like(part * whole), where=whole > 0)
@@ -95,10 +106,7 @@ class Near:
 
     def holds(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of the places [N] in degrees lie within; those that are NaN do not."""
-        # Most places are ruled out by their latitude alone, at a fraction of the cost; the margin is for rounding.
-        held = np.asarray(np.abs(lat - self.lat) <= np.degrees(self.radius / _SMALLEST_RADIUS) + 1e-9)
-        held[held] = distance(self.lat, self.lon, lat[held], lon[held]) <= self.radius
-        return held
+        return within(self.lat, self.lon, lat, lon, self.radius)
 
 
 def metres_per_degree(lat: ArrayLike) -> tuple[Values, Values]:

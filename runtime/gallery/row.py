@@ -15,6 +15,18 @@ Row = tuple[str, str, float | None, float | None, float | None, float | None, st
 ROW = ("id", "file", "lat", "lon", "heading", "metres_per_pixel", "more")
 
 
+class _Checked(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A Row: of a struct msgspec prepares the checks once, of a tuple's type for each row."""
+
+    id: str
+    file: str
+    lat: float | None
+    lon: float | None
+    heading: float | None
+    metres_per_pixel: float | None
+    more: str
+
+
 def as_row(tile: Tile) -> Row:
     """The stored values of a tile. Raises TypeError when its `more` is not JSON."""
     numbers = (tile.lat, tile.lon, tile.heading, tile.metres_per_pixel)
@@ -26,8 +38,9 @@ def as_row(tile: Tile) -> Row:
 
 def as_tile(row: Row) -> Tile:
     """The tile of a row. Raises msgspec.DecodeError when the row is damaged."""
-    name, file, lat, lon, heading, metres, more = msgspec.convert(row, Row)
-    return Tile(name, file, lat, lon, heading, metres, decode_json(more, dict[str, Any]))
+    each = msgspec.convert(row, _Checked)
+    more = {} if each.more == "{}" else decode_json(each.more, dict[str, Any])
+    return Tile(each.id, each.file, each.lat, each.lon, each.heading, each.metres_per_pixel, more)
 
 
 def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:

@@ -1,8 +1,8 @@
 """From descriptors to answers: the nearest tiles in one gallery, the position fused from them, and what it claims."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.claims import Claims
-from geodtr.runtime.localization.fix import CANDIDATES, fuse
+from geodtr.runtime.localization.fix import CANDIDATES, Fix, fuse
 from geodtr.runtime.localization.headings import best_turns
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.localization.view import Found, Query, View
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.search.topk import Rows
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
 
@@ -49,7 +50,7 @@ class Answers:
             group, rows = list(alike), self._view.rows(number)
             end = start + sum(len(each.query.images) for each in group)
             results = self._search([each.query for each in group], descriptors[start:end], top, prior, rows)
-            answers += [self._answer(each.frame, own, top, prior) for each, own in zip(group, results, strict=True)]
+            answers += self._answered([each.frame for each in group], results, top, prior)
             start = end
         return answers
 
@@ -58,7 +59,7 @@ class Answers:
     ) -> list[Found[Query]]:
         """The nearest tiles of each query over its suppositions, at least as many as a fix needs."""
         check_argument("top", top, int, 1)
-        hits = self._gallery.search(descriptors, max(top, self._view.tiles), near, rows)
+        hits = self._gallery.search(descriptors, max(top, CANDIDATES, self._view.tiles), near, rows)
         results = list[Found[Query]]()
         start = 0
         for query in queries:
@@ -73,13 +74,22 @@ class Answers:
             start = part.stop
         return results
 
-    def _answer(self, frame: Frame, found: Found[Query], top: int, near: Near | None) -> Localisation:
-        hits = found.best
-        tiles = self._gallery.tiles(hits.rows[: max(top, self._view.tiles)].tolist())
-        lat, lon = (
-            np.array([getattr(tile, name) for tile in tiles[:CANDIDATES]], np.float64) for name in ("lat", "lon")
-        )
-        fix = fuse(hits.scores[:CANDIDATES], lat, lon)
+    def _answered(
+        self, frames: Sequence[Frame], results: Sequence[Found[Query]], top: int, near: Near | None
+    ) -> Iterator[Localisation]:
+        """The answers to images that were searched together, so that each has as many hits."""
+        rows = np.stack([found.best.rows for found in results])
+        every = iter(self._gallery.tiles(rows.ravel().tolist()))
+        tiles = [list(islice(every, rows.shape[1])) for _ in results]
+        lat = np.array([[tile.lat for tile in own[:CANDIDATES]] for own in tiles], np.float64)
+        lon = np.array([[tile.lon for tile in own[:CANDIDATES]] for own in tiles], np.float64)
+        fixes = fuse(np.stack([found.best.scores[:CANDIDATES] for found in results]), lat, lon)
+        for frame, found, own, fix in zip(frames, results, tiles, fixes, strict=True):
+            yield self._answer(frame, found, own[: max(top, self._view.tiles)], fix, top, near)
+
+    def _answer(
+        self, frame: Frame, found: Found[Query], tiles: Sequence[Tile], fix: Fix | None, top: int, near: Near | None
+    ) -> Localisation:
         every = tuple(self._view.candidates(found, tiles))
         candidates, heading, query = every[:top], self._view.heading(every), found.query
         radius = None if near is None else near.radius

@@ -3,13 +3,14 @@
 Knows scores and places; knows nothing of images, galleries or files.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import hypot, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.geodesy import distance, east_north, moved
+from geodtr.runtime.geodesy import distance, east_north, moved, within
 
 Floats = NDArray[np.float64]
 
@@ -59,40 +60,68 @@ class Fix:
 
 
 def candidate_weights(scores: NDArray[np.floating]) -> Floats:
-    """The weight of each of an image's nearest tiles, float64 [K], sum 1; `scores` [K], best first.
+    """The weight of each of an image's nearest tiles, float64 [..., K], sum 1; `scores` [..., K], best first.
 
     For any model, the largest of many scores exceed a threshold by amounts with an exponential distribution (Pickands,
     1975; Balkema and de Haan, 1974). The last candidate's score is that threshold; the median of the others determines
     the scale b. A score of x above it is then exp(x / b) times as likely for the right tile as by chance, up to a
     common factor. So the weights do not change when a model's cosines are scaled or shifted.
     """
-    above = np.asarray(scores, np.float64) - float(scores[-1])
-    scale = float(np.median(above[:-1])) / log(2) if len(above) > 1 else 0.0
-    if scale <= 0:
-        return np.full(len(above), 1 / len(above))
-    weight = np.exp((above - above[0]) / scale)
-    return np.asarray(weight / weight.sum(), np.float64)
+    scores = np.asarray(scores, np.float64)
+    above = scores - scores[..., -1:]
+    scale = np.zeros_like(above[..., :1])
+    if above.shape[-1] > 1:
+        scale = np.median(above[..., :-1], axis=-1, keepdims=True) / log(2)
+    lead = above - above[..., :1]
+    weight = np.exp(np.divide(lead, scale, out=np.zeros_like(lead), where=scale > 0))
+    return np.asarray(weight / weight.sum(axis=-1, keepdims=True), np.float64)
 
 
-def fuse(scores: NDArray[np.floating], lat: Floats, lon: Floats, neighbourhood: float = NEIGHBOURHOOD) -> Fix | None:
-    """The position that an image's nearest tiles agree on; scores, lat and lon [K] in degrees, best score first.
+def fuse(
+    scores: NDArray[np.floating], lat: Floats, lon: Floats, neighbourhood: float = NEIGHBOURHOOD
+) -> list[Fix | None]:
+    """The position that each image's nearest tiles agree on; scores, lat and lon [Q, K] in degrees, best score first.
 
     The tile whose neighbours within `neighbourhood` metres have the largest total weight wins, and the position is
     their weighted mean; a mean of all candidates would be a point between right and wrong ones. Candidates without a
     position (NaN) are ignored; None when no other is left.
     """
     known = np.isfinite(lat) & np.isfinite(lon)
-    if not known.any():
-        return None
-    scores, lat, lon = scores[known], lat[known], lon[known]
+    counts = known.sum(axis=1)
+    fixes: list[Fix | None] = [None] * len(scores)
+    for count in set(counts.tolist()) - {0}:
+        images = np.flatnonzero(counts == count)
+        kept = (each[images][known[images]].reshape(-1, count) for each in (scores, lat, lon))
+        for image, fix in zip(images.tolist(), _fused(*kept, neighbourhood), strict=True):
+            fixes[image] = fix
+    return fixes
+
+
+def _fused(scores: NDArray[np.floating], lat: Floats, lon: Floats, neighbourhood: float) -> Iterator[Fix]:
+    """The fixes of images whose candidates all have positions."""
+    each, scores = np.arange(len(scores)), np.asarray(scores, np.float64)
     weight = candidate_weights(scores)
-    near = distance(lat[:, None], lon[:, None], lat, lon) <= neighbourhood
-    winner = int(np.argmax(near @ weight))
-    inside = near[winner]
-    east, north = east_north(lat[inside], lon[inside], lat[winner], lon[winner])
-    share = weight[inside] / weight[inside].sum()
-    fixed_lat, fixed_lon = (float(value) for value in moved(lat[winner], lon[winner], share @ east, share @ north))
-    spread = np.sqrt(weight @ distance(fixed_lat, fixed_lon, lat, lon) ** 2)
-    elsewhere = scores[~inside]
-    runner_up = elsewhere[0] if len(elsewhere) else scores[-1]
-    return Fix(fixed_lat, fixed_lon, float(spread), float(scores[inside][0]) - float(runner_up))
+    near = _neighbours(lat, lon, neighbourhood)
+    winner = np.argmax((near @ weight[..., None])[..., 0], axis=1)
+    inside = near[each, winner]
+    won = lat[each, winner], lon[each, winner]
+    east, north = east_north(lat, lon, won[0][:, None], won[1][:, None])
+    share = weight * inside
+    share /= share.sum(axis=1, keepdims=True)
+    fixed = moved(*won, (share * east).sum(axis=1), (share * north).sum(axis=1))
+    apart = distance(fixed[0][:, None], fixed[1][:, None], lat, lon)
+    spread = np.sqrt((weight * apart**2).sum(axis=1))
+    best = scores[each, np.argmax(inside, axis=1)]
+    runner_up = np.where(inside.all(axis=1), scores[:, -1], scores[each, np.argmin(inside, axis=1)])
+    margin = best - runner_up
+    for values in zip(*(value.tolist() for value in (*fixed, spread, margin)), strict=True):
+        yield Fix(*values)
+
+
+def _neighbours(lat: Floats, lon: Floats, metres: float) -> NDArray[np.bool_]:
+    """Which candidates of an image are within so many metres of each other, [Q, K, K]; each is its own neighbour."""
+    a, b = np.triu_indices(lat.shape[1], 1)
+    near = np.zeros((*lat.shape, lat.shape[1]), bool)
+    near[:, a, b] = near[:, b, a] = within(lat[:, a], lon[:, a], lat[:, b], lon[:, b], metres)
+    near[:, range(lat.shape[1]), range(lat.shape[1])] = True
+    return near

@@ -63,6 +63,9 @@ class TurnedHits:
 def best_turns(hits: Hits, headings: NDArray[np.float64]) -> TurnedHits:
     """Each reference once, by the turn that found it best; as many as one turn found. `hits` of the N turns, [N, K]."""
     top = hits.rows.shape[1]
+    if len(hits.rows) == 1:
+        (rows,), (scores,) = hits.rows, hits.scores
+        return TurnedHits(rows, scores, np.full(top, headings[0]), np.zeros(top, np.int64))
     order = np.argsort(-hits.scores, axis=None, kind="stable")
     rows = hits.rows.ravel()[order]
     _, first = np.unique(rows, return_index=True)

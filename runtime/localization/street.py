@@ -7,7 +7,6 @@ import numpy as np
 from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.images.frames import Frame, decode_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
-from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.headings import align, turn
 from geodtr.runtime.localization.view import Found, Query
 from geodtr.runtime.localization.waypoint import Candidate
@@ -32,7 +31,7 @@ class StreetView:
 
     @property
     def tiles(self) -> int:
-        return CANDIDATES
+        return 1
 
     def load(self, frame: Frame) -> Query:
         taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called, frame.recorded)

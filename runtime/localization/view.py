@@ -44,8 +44,8 @@ class Found(Generic[Q]):
 
 
 class View(Protocol[Q]):
-    """A kind of image. `most` is how many suppositions an image has at most, `tiles` how many of the nearest tiles its
-    answer is made of.
+    """A kind of image. `most` is how many suppositions an image has at most, `tiles` how many of the nearest tiles it
+    interprets at least.
     """
 
     @property

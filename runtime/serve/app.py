@@ -3,22 +3,16 @@
 Knows requests; what is behind them is in batching.py, current.py and live.py.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
 from urllib.parse import parse_qs
 
-import anyio
 import anyio.to_thread
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import geodtr
 from geodtr.runtime.errors import ImageError, UserError
@@ -26,23 +20,23 @@ from geodtr.runtime.serve.batching import Batcher, Overloaded
 from geodtr.runtime.serve.current import Current, InUse, Replacing
 from geodtr.runtime.serve.guard import Guard, set_cookie
 from geodtr.runtime.serve.live import Live
-from geodtr.runtime.serve.messages import Bodies, Refused, as_json, search_options
+from geodtr.runtime.serve.locate import Locate
+from geodtr.runtime.serve.messages import Bodies, as_json
 from geodtr.runtime.serve.metrics import CONTENT_TYPE, Metrics
 from geodtr.runtime.serve.openapi import specification
 from geodtr.runtime.serve.options import ServeOptions
 from geodtr.runtime.serve.replies import (
-    BatchItem,
-    BatchReply,
     BundleReply,
     ErrorReply,
     GalleryReply,
     Health,
-    Reply,
     StateReply,
 )
+from geodtr.runtime.serve.requests import Refused, Requests
 from geodtr.runtime.serve.view import View
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Answer = Callable[[Request, Endpoint], Awaitable[Response]]
 
 _AGAIN = 2
 """Seconds until a gallery that is being replaced is worth another try."""
@@ -52,10 +46,7 @@ _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg"
 
 
 class Api:
-    """The endpoints of one server. `report` gets the errors that are the server's own.
-
-    `unanswered` is how many accepted images were given up because the server ended.
-    """
+    """The endpoints of one server. `report` gets the errors that are the server's own."""
 
     def __init__(
         self,
@@ -66,12 +57,12 @@ class Api:
         options: ServeOptions,
         report: Callable[[str], object],
     ) -> None:
-        self._current, self._batcher, self._live, self._metrics = current, batcher, live, metrics
+        self._current, self._live, self._metrics = current, live, metrics
         self._options, self._report = options, report
-        self._bodies = Bodies(metrics)
+        self._requests = Requests()
+        self._bodies = Bodies(metrics, self._requests)
         self._view = View(current, live)
-        self._requests = set[anyio.CancelScope]()
-        self.unanswered = 0
+        self._locate = Locate(batcher, self._bodies, options)
         self._guard: Guard | None = None
         page = files(__package__) / "page"
         self._page = {
@@ -84,6 +75,8 @@ class Api:
     def app(self) -> ASGIApp:
         """The ASGI application, guarded."""
         routes = [
+            self._route("/v1/locate", self._locate.one, "POST"),  # first: the others are looked through in turn
+            self._route("/v1/locate/batch", self._locate.batch, "POST"),
             self._route("/", self.page),
             self._route("/page/{name:path}", self.page),
             self._route("/login", self.login, "GET", "POST"),
@@ -91,43 +84,31 @@ class Api:
             self._route("/healthz", self.health),
             self._route("/metrics", self.metrics),
             self._route("/v1/state", self.state),
-            self._route("/v1/locate", self.locate, "POST"),
-            self._route("/v1/locate/batch", self.locate_batch, "POST"),
             self._route("/v1/stream", self._view.stream),
             self._route("/v1/frames/{number}", self._view.frame),
             self._route("/v1/tiles/{row}", self._view.tile),
             self._route("/v1/map/{zoom}/{x}/{y}", self._view.square),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
-        self._guard = Guard(app, self._options.token)
+        self._guard = Guard(Router(routes, default=_nowhere), self._options.token)
         return self._guard
+
+    @property
+    def unanswered(self) -> int:
+        """How many accepted images were given up because the server ended."""
+        return self._locate.unanswered
 
     def give_up(self) -> None:
         """Refuse every request that is not answered yet; from the event loop."""
-        for each in self._requests:
-            each.cancel()
+        self._requests.refuse_all(Refused(503, "The server ends, and cannot answer any more.", _RESTARTED))
 
     def _route(self, path: str, endpoint: Endpoint, *methods: str) -> Route:
-        async def answer(request: Request) -> Response:
-            response = await self._answer(request, endpoint)
-            self._metrics.requests.labels(path, str(response.status_code)).inc()
-            return response
-
-        return Route(path, answer, methods=methods or ("GET",))
+        return Route(path, _Application(self._answer, self._metrics, path, endpoint, methods or ("GET", "HEAD")))
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        scope = anyio.CancelScope()
-        self._requests.add(scope)
         try:
-            with scope:
-                return await endpoint(request)
-        except HTTPException as error:
-            return _http_error(request, error)
+            return await self._requests.answer(request, endpoint)
         except Exception as error:
             return self._refusal(error)
-        finally:
-            self._requests.discard(scope)
-        return self._refusal(Refused(503, "The server ends, and cannot answer any more.", _RESTARTED))
 
     def _refusal(self, error: Exception) -> Response:
         """The answer to an error; the server's own errors are reported, and name none of its files."""
@@ -147,58 +128,6 @@ class Api:
         if seconds is not None:
             response.headers["Retry-After"] = str(seconds)
         return response
-
-    async def locate(self, request: Request) -> Response:
-        search = search_options(request)
-        upload = await self._bodies.image(request, self._options.image_bytes)
-        (reply,) = await self._answers(request, self._batcher.submit([upload], search))
-        if isinstance(reply, Exception):
-            raise reply
-        return as_json(reply)
-
-    async def locate_batch(self, request: Request) -> Response:
-        search = search_options(request)
-        uploads = await self._bodies.images(request, self._options.batch_bytes)
-        if len(uploads) > self._options.queue:
-            for upload in uploads:
-                upload.drop()
-            raise Refused(413, f"{len(uploads)} images are more than the server accepts, {self._options.queue}.")
-        replies = await self._answers(request, self._batcher.submit(uploads, search))
-        for reply in replies:
-            if isinstance(reply, Exception) and not isinstance(reply, ImageError):
-                raise reply
-        items = [
-            BatchItem(upload.name, None, str(reply))
-            if isinstance(reply, Exception)
-            else BatchItem(upload.name, reply, None)
-            for upload, reply in zip(uploads, replies, strict=True)
-        ]
-        return as_json(BatchReply(items))
-
-    async def _answers(self, request: Request, futures: Sequence[Future[Reply]]) -> list[Reply | Exception]:
-        """What became of each image; all are given up when the client goes away."""
-        waiting = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        waiting.add_done_callback(_take_error)
-        gone = asyncio.ensure_future(_disconnected(request))
-        try:
-            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise Refused(400, "The client went away.")
-            results = waiting.result()
-        except asyncio.CancelledError:
-            self.unanswered += len(futures)
-            raise
-        finally:
-            gone.cancel()
-            for each in futures:  # at once: asyncio would in a later turn, and an image may be embedded until then
-                each.cancel()
-            waiting.cancel()
-        replies = list[Reply | Exception]()
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, Exception):
-                raise result
-            replies.append(result)
-        return replies
 
     async def state(self, request: Request) -> Response:
         del request
@@ -278,20 +207,27 @@ def gallery_reply(use: InUse, problem: str | None) -> GalleryReply:
     )
 
 
-def _take_error(of: asyncio.Future[Any]) -> None:
-    """Images that were given up are no error to print."""
-    if not of.cancelled():
-        of.exception()
+class _Application:
+    """One endpoint for an ASGI router, which would otherwise wrap it three times."""
+
+    def __init__(self, answer: Answer, metrics: Metrics, path: str, endpoint: Endpoint, methods: Sequence[str]) -> None:
+        self._answer, self._metrics = answer, metrics
+        self._path, self._endpoint, self._methods = path, endpoint, methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        if request.method in self._methods:
+            response = await self._answer(request, self._endpoint)
+        else:
+            response = _phrase(request, HTTPStatus.METHOD_NOT_ALLOWED)
+            response.headers["Allow"] = ", ".join(self._methods)
+        self._metrics.requests.labels(self._path, str(response.status_code)).inc()
+        await response(scope, receive, send)
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    await _phrase(Request(scope), HTTPStatus.NOT_FOUND)(scope, receive, send)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    why = HTTPStatus(error.status_code).phrase
-    reply = as_json(ErrorReply(f"{why}: {request.method} {request.url.path[:200]}"), error.status_code)
-    reply.headers.update(error.headers or {})
-    return reply
+def _phrase(request: Request, status: HTTPStatus) -> Response:
+    return as_json(ErrorReply(f"{status.phrase}: {request.method} {request.url.path[:200]}"), status)

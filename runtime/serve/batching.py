@@ -8,9 +8,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import ceil
+from queue import SimpleQueue
 from threading import Condition, Thread
 
 from geodtr.runtime.errors import DataError, ImageError, UserError
@@ -91,15 +92,19 @@ class Batcher:
         """`in_use`: the localizer at the moment; every image keeps the one that it was accepted with."""
         self._in_use, self._metrics = in_use, metrics
         self._batch, self._wait, self._queue, self._pixels = batch_size, wait_ms / 1000, queue, pixels
+        metrics.accepted.set_function(lambda: self._accepted)
         self._changed = Condition()
         self._ready = deque[_Job]()
         self._accepted = 0  # not answered yet
         self._decoding = 0
         self._closing = False
         self._second_each = 0.0  # what an image took lately
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
-        self._worker = Thread(target=self._work, name="embed", daemon=True)
-        self._worker.start()
+        self._uploads: SimpleQueue[tuple[_Job, Upload] | None] = SimpleQueue()
+        self._threads = [Thread(target=self._work, name="embed", daemon=True)]
+        self._decoders = os.cpu_count() or 1
+        self._threads += [Thread(target=self._decode_all, name="decode", daemon=True) for _ in range(self._decoders)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def accepted(self) -> int:
@@ -121,9 +126,8 @@ class Batcher:
             jobs = [_Job(search, use, now) for _ in uploads]
             self._accepted += len(jobs)
             self._decoding += len(jobs)
-            self._metrics.accepted.set(self._accepted)
             for job, upload in zip(jobs, uploads, strict=True):
-                self._decoders.submit(self._decode, job, upload)
+                self._uploads.put((job, upload))
         return [job.future for job in jobs]
 
     def locate(self, frame: Frame, decoded: Decoded, search: SearchOptions) -> tuple[Localisation, Reply]:
@@ -147,8 +151,10 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._worker.join()
-        self._decoders.shutdown()
+        for _ in range(self._decoders):
+            self._uploads.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def __enter__(self) -> "Batcher":
         return self
@@ -158,6 +164,10 @@ class Batcher:
 
     def _pause(self) -> int:
         return ceil(min(max(1.0, self._accepted * self._second_each), _LONGEST_PAUSE))
+
+    def _decode_all(self) -> None:
+        while (accepted := self._uploads.get()) is not None:
+            self._decode(*accepted)
 
     def _decode(self, job: _Job, upload: Upload) -> None:
         start = time.perf_counter()
@@ -175,7 +185,9 @@ class Batcher:
             self._decoding -= 1
             if failed is None and job.prepared is not None:
                 self._ready.append(job)
-            self._changed.notify_all()
+            # The first of a batch, or the last that it waits for: to wake the worker for each costs more than a decode.
+            if len(self._ready) == 1 or len(self._ready) >= self._batch or not self._decoding:
+                self._changed.notify_all()
         if failed is not None:
             self._fail(job, failed)
         elif job.prepared is None:
@@ -191,8 +203,7 @@ class Batcher:
     def _work(self) -> None:
         while batch := self._gather():
             running = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            for _ in range(len(batch) - len(running)):
-                self._release("given up")
+            self._release("given up", len(batch) - len(running))
             try:
                 if running:
                     self._answer(running)
@@ -250,6 +261,7 @@ class Batcher:
         searched = time.perf_counter()
         self._second_each += 0.1 * ((searched - start) / len(jobs) - self._second_each)
         self._metrics.batch.observe(len(jobs))
+        replies = list[Reply]()
         for job in jobs:
             assert job.located is not None
             total = time.monotonic() - job.arrived
@@ -257,12 +269,15 @@ class Batcher:
             times = (job.decoding, wait, embedded - start, searched - embedded, total)
             stages = Stages(*(round(1000 * each, 2) for each in times))
             search = job.search
-            reply = reply_of(
-                job.located, gallery=use.number, top=search.top, heat=search.heat, known=job.known, stages=stages
+            replies.append(
+                reply_of(
+                    job.located, gallery=use.number, top=search.top, heat=search.heat, known=job.known, stages=stages
+                )
             )
             self._metrics.observe(stages)
+        self._release("answered", len(jobs))  # before clients know, who may send their next ones at once
+        for job, reply in zip(jobs, replies, strict=True):
             job.future.set_result(reply)
-            self._release("answered")
 
     def _fail(self, job: _Job, error: BaseException) -> None:
         if job.future.done() or (not job.future.running() and not job.future.set_running_or_notify_cancel()):
@@ -271,9 +286,9 @@ class Batcher:
         job.future.set_exception(error)
         self._release("refused" if isinstance(error, ImageError) else "failed")
 
-    def _release(self, outcome: str) -> None:
-        self._metrics.images.labels(outcome).inc()
+    def _release(self, outcome: str, count: int = 1) -> None:
+        self._metrics.images.labels(outcome).inc(count)
         with self._changed:
-            self._accepted -= 1
-            self._metrics.accepted.set(self._accepted)
-            self._changed.notify_all()
+            self._accepted -= count
+            if self._closing:
+                self._changed.notify_all()

@@ -5,11 +5,12 @@ An ASGI layer around the application; knows nothing of images.
 
 import hmac
 import ipaddress
+from functools import lru_cache
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,14 +20,16 @@ from geodtr.runtime.serve.messages import as_json
 COOKIE = "geodtr_session"
 _OPEN = ("/healthz", "/login")
 _PAGE = "/page/"
-_HEADERS = {
-    # Leaflet empties a square of the map that it no longer needs with a data: image.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
-    "form-action 'self'; object-src 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer, a browser's own login form would name no origin
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_HEADERS = Headers(
+    {
+        # Leaflet empties a square of the map that it no longer needs with a data: image.
+        "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+        "form-action 'self'; object-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",  # with no-referrer, a browser's own login form would name no origin
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+).raw
 
 
 class Guard:
@@ -42,7 +45,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
         if scope["type"] != "http":
@@ -55,7 +58,7 @@ class Guard:
         return self._session() if self._token is not None and _same(token, self._token) else None
 
     def _refusal(self, request: Request) -> Response | None:
-        path, headers = request.url.path, request.headers
+        path, headers = request.scope["path"], request.headers
         if self._token is None and not _is_this_machine(headers.get("host", "")):
             return as_json(
                 {"error": "Ask for this server by its address or as localhost; other names need a token."}, 421
@@ -101,6 +104,7 @@ def _same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(sha256(given.encode("utf-8", "replace")).digest(), sha256(wanted.encode()).digest())
 
 
+@lru_cache(maxsize=16)  # of every client the same few
 def _is_this_machine(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -15,9 +15,9 @@ from typing import Any
 from PIL import Image
 
 from geodtr.runtime.files.documents import encode_json
-from geodtr.runtime.serve.messages import Refused
 from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.replies import FrameEvent, SourceReply, SourceState, State, TrailEvent
+from geodtr.runtime.serve.requests import Refused
 
 HEARTBEAT = 10.0
 """Seconds after which a viewer hears something, if only that there is nothing new."""

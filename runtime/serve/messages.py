@@ -5,17 +5,17 @@ from io import BytesIO
 from threading import Lock
 from typing import Any
 
-import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.serve.batching import SearchOptions, Upload
 from geodtr.runtime.serve.forms import FormError, FormReader
 from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.options import ROOM
+from geodtr.runtime.serve.requests import Refused, Requests
 
 BODY_SECONDS = 60.0
 """Longest time that a body may take to come."""
@@ -28,14 +28,6 @@ ONE_IMAGE = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff",
 MULTIPART = "multipart/form-data"
 
 
-class Refused(UserError):
-    """A request that is answered with `status`, and worth another try after `seconds`, if they are given."""
-
-    def __init__(self, status: int, message: str, seconds: int | None = None) -> None:
-        super().__init__(message)
-        self.status, self.seconds = status, seconds
-
-
 def as_json(document: Any, status: int = 200) -> Response:
     """An answer out of a value that JSON has."""
     return Response(encode_json(document), status, media_type="application/json")
@@ -43,6 +35,8 @@ def as_json(document: Any, status: int = 200) -> Response:
 
 def search_options(request: Request) -> SearchOptions:
     """The query parameters. Raises Refused."""
+    if not request.scope["query_string"]:
+        return SearchOptions()
     given = dict[str, str]()
     for name, value in request.query_params.multi_items():
         if name not in ("top", "near", "heat"):
@@ -78,19 +72,18 @@ class _Room:
     """Counts the bytes of all clients' images, from the first that is received until the image is decoded."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._lock, self._held, self._metrics = Lock(), 0, metrics
+        self._lock, self._held = Lock(), 0
+        metrics.held.set_function(lambda: self._held)
 
     def take(self, size: int) -> None:
         with self._lock:
             if self._held + size > ROOM:
                 raise Refused(503, "The server holds as many bytes of images as it can. Try again in 2 s.", 2)
             self._held += size
-            self._metrics.held.set(self._held)
 
     def give(self, size: int) -> None:
         with self._lock:
             self._held -= size
-            self._metrics.held.set(self._held)
 
 
 class _Hold:
@@ -117,8 +110,8 @@ class _Hold:
 class Bodies:
     """Receives bodies within limits: of one, of all together, and of time."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._room = _Room(metrics)
+    def __init__(self, metrics: Metrics, requests: Requests) -> None:
+        self._room, self._requests = _Room(metrics), requests
 
     async def image(self, request: Request, limit: int) -> Upload:
         """The one image of a request, as its body or as the one file of a form. Raises Refused."""
@@ -176,19 +169,18 @@ class Bodies:
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
-        received = 0
-        try:
-            with anyio.fail_after(BODY_SECONDS):
-                async for block in request.stream():
-                    received += len(block)
-                    if received > limit:
-                        raise _too_large(limit)
-                    hold.take(len(block))
-                    await keep(block)
-        except TimeoutError:
-            raise Refused(408, f"The body did not come within {BODY_SECONDS:g} s.") from None
-        except ClientDisconnect:
-            raise Refused(400, "The client went away.") from None
+        received, more = 0, True
+        with self._requests.within(BODY_SECONDS, Refused(408, f"The body did not come within {BODY_SECONDS:g} s.")):
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "The client went away.")
+                block, more = message.get("body", b""), message.get("more_body", False)
+                received += len(block)
+                if received > limit:
+                    raise _too_large(limit)
+                hold.take(len(block))
+                await keep(block)
 
 
 def _kind(request: Request) -> str:

@@ -19,9 +19,10 @@ class Metrics:
         self.batch = Histogram(
             "geodtr_batch_images", "Images embedded together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
-        self.stage = Histogram(
+        stage = Histogram(
             "geodtr_stage_seconds", "Time of an image in each stage.", ("stage",), buckets=_SECONDS, registry=registry
         )
+        self._stages = {name: stage.labels(name) for name in Stages.__struct_fields__}
         self.accepted = Gauge("geodtr_accepted_images", "Accepted and not yet answered.", registry=registry)
         self.held = Gauge("geodtr_held_bytes", "Bytes of images, received and not yet decoded.", registry=registry)
         self.frames = Counter("geodtr_frames", "Frames of the live view, by state.", ("state",), registry=registry)
@@ -31,8 +32,8 @@ class Metrics:
 
     def observe(self, stages: Stages) -> None:
         """Count an answer's stages."""
-        for name in ("decode", "wait", "embed", "search", "total"):
-            self.stage.labels(name).observe(getattr(stages, name) / 1000)
+        for name, stage in self._stages.items():
+            stage.observe(getattr(stages, name) / 1000)
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

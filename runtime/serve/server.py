@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from geodtr.runtime.engines.base import DEFAULT_OPTIONS, EngineOptions
 from geodtr.runtime.errors import ConfigError
@@ -39,6 +39,10 @@ WARNING = Intake(mismatch="warn")
 """An image that the model was not made for is answered, with a warning."""
 HEAD_SECONDS = 10.0
 """Longest time that the head of a request may take to come."""
+_HEAD = 1 << 16
+"""Bytes of a head at most."""
+_AHEAD = 8
+"""Requests that a client may send before it has the answer to an earlier one."""
 _FINISHING = 30.0
 """Seconds that the server answers on when it ends; what is not answered then is refused."""
 _LEAVING = 3.0
@@ -51,9 +55,10 @@ _FULL = (
 )
 
 
-class _Patient(H11Protocol):
+class _Patient(HttpToolsProtocol):
     """A connection whose client has HEAD_SECONDS for each request's head: one that sends nothing, or a byte now and
-    then, is closed.
+    then, is closed. So is one that sends more than _HEAD bytes of a head, or of what follows a body in chunks, and one
+    that does not wait for answers: the parser would keep all of it.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -66,9 +71,29 @@ class _Patient(H11Protocol):
             return
         self._wait_for_head()
 
+    _unread = 0
+    """Bytes that came since the end of a head, or since bytes of a body."""
+
     def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
         super().data_received(data)
+        if self._unread > _HEAD + len(data):
+            self.send_400_response("The head is too long.")
         self._wait_for_head()
+
+    def on_headers_complete(self) -> None:
+        self._unread = 0
+        if len(self.pipeline) == _AHEAD:
+            raise ValueError("too many requests that are not answered")  # the parser answers 400
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.serve.current import Current, InUse
 from geodtr.runtime.serve.live import Live
-from geodtr.runtime.serve.messages import Refused
+from geodtr.runtime.serve.requests import Refused
 
 T = TypeVar("T")
 

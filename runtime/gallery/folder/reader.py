@@ -50,6 +50,8 @@ from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
 _FETCHED = 1024
+_KEPT = 1 << 14
+"""Tiles that stay in memory, some 10 MB: those around a vehicle are found again and again."""
 _LOOKED_THROUGH = 50_000
 """Up to so many references the positions of all are compared faster than the table is asked for those nearby."""
 
@@ -80,6 +82,7 @@ class FolderGallery(PositionedRows):
         self._database = database
         self._mapped = mapped
         self._close = weakref.finalize(self, closes.close)
+        self._kept = dict[int, Tile]()
         removed = read_removed(database)
         self._count = len(mapped.exact) - len(removed)
         # Rows are slots unless references were removed.
@@ -137,9 +140,18 @@ class FolderGallery(PositionedRows):
 
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
         """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
-        query = f"SELECT {COLUMNS} FROM reference WHERE slot = ?"
+        self._check_open()
+        query, tiles = f"SELECT {COLUMNS} FROM reference WHERE slot = ?", list[Tile]()
         with self._lock, table_errors(self.path):
-            return [as_stored(self._database.execute(query, (self._slot(row),)).fetchone()) for row in rows]
+            for row in rows:
+                tile = self._kept.get(row)
+                if tile is None:
+                    tile = as_stored(self._database.execute(query, (self._slot(row),)).fetchone())
+                    if len(self._kept) >= _KEPT:
+                        self._kept.clear()
+                    self._kept[row] = tile
+                tiles.append(tile)
+        return tiles
 
     def all_tiles(self) -> Iterator[Tile]:
         """Every reference in the order of the rows, a block of them in memory at a time."""

@@ -34,6 +34,11 @@ CONDITIONS = Conditions(
 )
 
 
+def fuse_one(scores: NDArray[np.floating], lat: Floats, lon: Floats) -> Fix | None:
+    (fix,) = fuse(scores[None], lat[None], lon[None])
+    return fix
+
+
 @dataclass(frozen=True, slots=True)
 class Flight:
     """Fixes of generated images, and the true positions in degrees [N]."""
@@ -62,7 +67,7 @@ def fly(seed: int, images: int, *, wrong: float, clarity: float) -> Flight:
         scores = seen * np.exp(-((tiles - place) ** 2).sum(axis=1) / (2 * 25.0**2))
         scores += 0.1 * random.standard_normal(len(tiles))
         best = np.argsort(-scores)[:CANDIDATES]
-        fix = fuse(scores[best].astype(np.float32), lat[best], lon[best])
+        fix = fuse_one(scores[best].astype(np.float32), lat[best], lon[best])
         assert fix is not None
         fixes.append(fix)
     return Flight(fixes, *moved(50.0, 8.0, places[:, 0], places[:, 1]))
@@ -70,7 +75,7 @@ def fly(seed: int, images: int, *, wrong: float, clarity: float) -> Flight:
 
 def test_the_best_neighbourhood_wins_over_the_mean_of_all() -> None:
     lat, lon = moved(10.0, 20.0, np.array([0.0, 30.0, 9000.0, -7000.0, 400.0]), np.zeros(5))
-    fix = fuse(np.array([0.9, 0.9, 0.3, 0.2, 0.1], np.float32), lat, lon)
+    fix = fuse_one(np.array([0.9, 0.9, 0.3, 0.2, 0.1], np.float32), lat, lon)
     assert fix is not None
     east, north = east_north(fix.lat, fix.lon, 10.0, 20.0)
     assert east == pytest.approx(15, abs=0.5)
@@ -81,8 +86,8 @@ def test_the_best_neighbourhood_wins_over_the_mean_of_all() -> None:
 
 def test_the_spread_is_larger_if_candidates_disagree() -> None:
     scores = np.linspace(0.5, 0.4, 8).astype(np.float32)
-    together = fuse(scores, *moved(10.0, 20.0, np.linspace(0, 40, 8), np.zeros(8)))
-    apart = fuse(scores, *moved(10.0, 20.0, np.linspace(0, 9000, 8), np.zeros(8)))
+    together = fuse_one(scores, *moved(10.0, 20.0, np.linspace(0, 40, 8), np.zeros(8)))
+    apart = fuse_one(scores, *moved(10.0, 20.0, np.linspace(0, 9000, 8), np.zeros(8)))
     assert together is not None
     assert apart is not None
     assert together.spread < 20
@@ -106,16 +111,16 @@ def test_weights_are_decreasing_shares_that_do_not_depend_on_the_models_scale(
 
 def test_tiles_without_a_position_are_ignored() -> None:
     nowhere = np.array([np.nan, 10.0])
-    fix = fuse(np.array([0.9, 0.3], np.float32), nowhere, np.array([np.nan, 20.0]))
+    fix = fuse_one(np.array([0.9, 0.3], np.float32), nowhere, np.array([np.nan, 20.0]))
     assert fix is not None
     assert fix.lat == 10.0
     assert fix.lon == pytest.approx(20.0)
-    assert fuse(np.array([0.9], np.float32), nowhere[:1], nowhere[:1]) is None
-    assert fuse(np.empty(0, np.float32), np.empty(0), np.empty(0)) is None
+    assert fuse_one(np.array([0.9], np.float32), nowhere[:1], nowhere[:1]) is None
+    assert fuse_one(np.empty(0, np.float32), np.empty(0), np.empty(0)) is None
 
 
 def test_a_fix_across_the_date_line_is_on_it() -> None:
-    fix = fuse(np.array([0.5, 0.5], np.float32), np.zeros(2), np.array([179.9999, -179.9999]))
+    fix = fuse_one(np.array([0.5, 0.5], np.float32), np.zeros(2), np.array([179.9999, -179.9999]))
     assert fix is not None
     assert distance(fix.lat, fix.lon, 0, 180) < 0.1
 
