@@ -1,9 +1,12 @@
-"""Load the server with many clients: python benchmarks/serve.py BUNDLE GALLERY IMAGES...
+"""Load the server with many clients, beside `embed` on the same images.
 
-Clients send the images one by one, each its next one when the last is answered, for --seconds in all. Slices of this
-are interleaved with slices of `embed`'s own pipeline on the same images in this process, so that other load affects
-both alike; the ratio of throughputs is computed within a round. The clients' own work is on the server's side of it,
-as is the search. Memory is the server's resident set at the end of each slice.
+python benchmarks/serve.py WORK [--preset NAME ...]                     untrained models of these presets, made in WORK
+python benchmarks/serve.py --bundle BUNDLE --gallery GALLERY IMAGES...  a model of your own
+
+Rounds of three slices: `embed`'s own pipeline in this process, clients that send one image a request, and clients that
+send --together images a request. Other load affects all alike; ratios are computed within a round. The clients are a
+process of their own, whose work on the same cores lowers the server's throughput; the ratio by CPU time leaves it out,
+and depends less on other load. Memory is the server's resident set at the end of each slice.
 """
 
 import argparse
@@ -12,179 +15,208 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
+from http_clients import Load
+from PIL import Image
 
-from geodtr import open_bundle
+from geodtr import Bundle, open_bundle
 from geodtr.runtime.embed.pipeline import embed_frames
 from geodtr.runtime.engines.base import EngineOptions
+from geodtr.runtime.gallery.build import begin_gallery
+from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
 from geodtr.runtime.images.frames import open_frames
+from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Embedder
 
-
-@dataclass
-class Load:
-    """What the clients saw in one slice."""
-
-    seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-    statuses: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def rate(self) -> float:
-        return len(self.latencies) / self.seconds
+PRESETS = ("world-demo", "world-large", "geodtr-cvusa")
+TILES, IMAGES = 4000, 32
+CLIENTS = Path(__file__).with_name("http_clients.py")
 
 
-def client(port: int, images: Sequence[bytes], first: int, until: float, load: Load, lock: threading.Lock) -> None:
-    """Ask until the slice is over; all that was sent is answered."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=120)
-    number, latencies, statuses = first, list[float](), Counter[str]()
-    while time.monotonic() < until:
-        start = time.perf_counter()
-        try:
-            connection.request(
-                "POST", "/v1/locate", images[number % len(images)], {"Content-Type": "application/octet-stream"}
-            )
-            answer = connection.getresponse()
-            document = json.loads(answer.read())
-            statuses[str(answer.status) if "candidates" in document or answer.status != 200 else "empty"] += 1
-            if answer.status == 503:
-                time.sleep(float(answer.headers["Retry-After"]))
-            elif answer.status == 200:
-                latencies.append(time.perf_counter() - start)
-        except (OSError, HTTPException) as error:
-            statuses[type(error).__name__] += 1
-            connection.close()
-        number += 1
-    connection.close()
-    with lock:
-        load.latencies += latencies
-        load.statuses += statuses
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One slice: images a second, milliseconds of CPU an image by the process and by its clients, milliseconds of each
+    request, and resident megabytes.
+    """
+
+    rate: float
+    cpu: float
+    clients: float = 0.0
+    latencies: Sequence[float] = ()
+    errors: int = 0
+    memory: float = 0.0
 
 
-def serve_slice(port: int, images: Sequence[bytes], clients: int, seconds: float) -> Load:
-    load, lock, start = Load(), threading.Lock(), time.monotonic()
-    threads = [
-        threading.Thread(target=client, args=(port, images, number, start + seconds, load, lock))
-        for number in range(clients)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    load.seconds = time.monotonic() - start
-    return load
+def make(preset: str, folder: Path) -> None:
+    """A bundle with an untrained network, a gallery of random descriptors, and generated panoramas as JPEG."""
+    import torch
+
+    from geodtr.export.build.source import export_checkpoint
+    from geodtr.training.config import load_preset
+    from geodtr.training.models.checkpoint import save_checkpoint
+    from geodtr.training.models.registry import build_model
+    from geodtr.training.world.dataset import WorldSet, write_world
+
+    config = load_preset(preset)
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    save_checkpoint(folder / "model.safetensors", build_model(config.model, config.ground, config.aerial), "random")
+    bundle = export_checkpoint(folder / "model.safetensors", folder / "bundle")
+    # CVUSA's panoramas, or what needs no resizing.
+    height, width = (224, 1232) if preset.endswith("-cvusa") else (config.ground.height, config.ground.width)
+    write_world(folder / "world", WorldSet(pairs=IMAGES, height=height, width=width))
+    for image in (folder / "world" / "ground").iterdir():
+        Image.open(image).save(image.with_suffix(".jpg"), quality=90)
+        image.unlink()
+    write_gallery(bundle, folder / "gallery")
 
 
-def embed_slice(embedder: Embedder, paths: Sequence[Path], seconds: float) -> float:
-    """Images a second."""
-    start, count = time.monotonic(), 0
+def write_gallery(bundle: Bundle, out: Path) -> None:
+    """Tiles in a square, 55 m apart."""
+    manifest, side = bundle.manifest, int(TILES**0.5) + 1
+    size = manifest.ground.spec.descriptor_size
+    rows = np.random.default_rng(0).normal(size=(TILES, size)).astype(np.float32)
+    made_by = MadeBy(embedding_id=manifest.embedding_id, precision=manifest.precision, backend="random")
+    held = GalleryManifest(descriptor_size=size, storage="float32", source="random", made_by=made_by)
+    tiles = [Tile(f"{row}", "random", 47 + row // side * 5e-4, 8 + row % side * 7e-4) for row in range(TILES)]
+    with begin_gallery(out, held) as writer:
+        writer.add(tiles, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        writer.finish()
+
+
+def embed_slice(embedder: Embedder, paths: Sequence[Path], seconds: float) -> Measured:
+    start, cpu, count = time.perf_counter(), time.process_time(), 0
 
     def endless() -> Iterator[Path]:
-        while time.monotonic() < start + seconds:
+        while time.perf_counter() < start + seconds:
             yield from paths
 
     for batch in embed_frames(embedder, endless()):
         count += len(batch.frames)
-        if time.monotonic() > start + seconds:
-            break
-    return count / (time.monotonic() - start)
+    return Measured(count / (time.perf_counter() - start), 1000 * (time.process_time() - cpu) / count)
 
 
-def measured(port: int, name: str) -> float:
-    """A figure of the server's own, out of /metrics."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    line = re.search(rf"^{name} (\S+)", text, re.M)
-    assert line is not None
-    return float(line[1])
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, port: int, paths: Sequence[Path], clients: int) -> None:
+        self._port, self._paths, self._clients = port, paths, clients
+
+    def slice(self, seconds: float, together: int) -> Measured:
+        """`clients` images are under way at a time."""
+        clients, before = max(1, self._clients // together), self._figure("process_cpu_seconds_total")
+        command = [sys.executable, CLIENTS, self._port, "--clients", clients, "--seconds", seconds]
+        line = [*command, "--together", together, *self._paths]
+        load = Load(**json.loads(subprocess.run(list(map(str, line)), check=True, capture_output=True).stdout))
+        cpu = self._figure("process_cpu_seconds_total") - before
+        return Measured(
+            load.images / load.seconds,
+            1000 * cpu / load.images,
+            1000 * load.cpu / load.images,
+            load.latencies,
+            sum(count for status, count in load.statuses.items() if status != "200"),
+            self._figure("process_resident_memory_bytes") / 1e6,
+        )
+
+    def _figure(self, name: str) -> float:
+        """Out of /metrics."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection.request("GET", "/metrics")
+        line = re.search(rf"^{name} (\S+)", connection.getresponse().read().decode(), re.M)
+        connection.close()
+        assert line is not None
+        return float(line[1])
 
 
-def resident(port: int) -> float:
-    """Megabytes."""
-    return measured(port, "process_resident_memory_bytes") / 1e6
+@contextmanager
+def serving(bundle: Path, gallery: str, threads: int) -> Iterator[int]:
+    """The port of a server."""
+    command = (sys.executable, "-m", "geodtr", "serve", "--bundle", bundle, "--gallery", gallery)
+    line = [*map(str, command), "--port", "0", "--threads", str(threads)]
+    server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        first = server.stderr.readline()
+        address = re.search(r"http://127.0.0.1:(\d+)", first)
+        if address is None:
+            sys.exit(first + server.stderr.read())
+        yield int(address[1])
+    finally:
+        server.terminate()
+        if server.wait(60):
+            print(f"The server ended with exit code {server.returncode}.")
 
 
-def cpu_of(port: int) -> float:
-    """Seconds of CPU that the server took so far."""
-    return measured(port, "process_cpu_seconds_total")
+def measure(name: str, bundle: Path, gallery: str, images: Sequence[str], options: Any) -> None:
+    paths = [frame.image for frame in open_frames(images).frames if isinstance(frame.image, Path)]
+    embedder = open_bundle(bundle).embedder("ground", EngineOptions(threads=options.threads))
+    embedded, served = list[Measured](), {together: list[Measured]() for together in (1, options.together)}
+    each = options.seconds / options.rounds / 2
+    with serving(bundle, gallery, options.threads) as port:
+        server = Served(port, paths, options.clients)
+        for number in range(-1, options.rounds):  # the first one warms up
+            seconds = each if number >= 0 else min(5.0, each)
+            slices = [embed_slice(embedder, paths, seconds), *(server.slice(seconds, n) for n in served)]
+            if number >= 0:
+                embedded.append(slices[0])
+                for of, own in zip(served.values(), slices[1:], strict=True):
+                    of.append(own)
+    print(f"{name}: embed {middle(embedded, 'rate'):.1f} images/s, {middle(embedded, 'cpu'):.2f} ms of CPU an image")
+    for together, slices in served.items():
+        report(together, slices, embedded)
+
+
+def report(together: int, own: Sequence[Measured], embedded: Sequence[Measured]) -> None:
+    ratios = [one.rate / other.rate for one, other in zip(own, embedded, strict=True)]
+    alone = [other.cpu / one.cpu for one, other in zip(own, embedded, strict=True)]
+    p50, p99 = np.percentile([latency for one in own for latency in one.latencies], (50, 99))
+    requests = sum(len(one.latencies) for one in own)
+    memory = [one.memory for one in own]
+    print(
+        f"  {together:2} a request: {middle(own, 'rate'):.1f} images/s, {median(ratios):.2f} of embed's throughput "
+        f"({min(ratios):.2f} to {max(ratios):.2f}), by CPU {median(alone):.2f} ({min(alone):.2f} to "
+        f"{max(alone):.2f}); CPU an image {middle(own, 'cpu'):.2f} ms, clients {middle(own, 'clients'):.2f} ms; "
+        f"{requests} requests, {sum(one.errors for one in own)} errors, p50 {p50:.0f} ms, p99 {p99:.0f} ms; memory "
+        f"{memory[0]:.0f} MB at first, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB at last",
+        flush=True,
+    )
+
+
+def middle(measured: Sequence[Measured], name: str) -> float:
+    return float(median(getattr(one, name) for one in measured))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("gallery")
-    parser.add_argument("images", nargs="+")
+    parser.add_argument("places", nargs="+", metavar="WORK | IMAGES...")
+    parser.add_argument("--preset", action="append", help="By default, " + ", ".join(PRESETS))
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--gallery")
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=600.0, help="Of serving, in all.")
+    parser.add_argument("--together", type=int, default=16, help="Images of a request in the third slice.")
+    parser.add_argument("--seconds", type=float, default=600.0, help="Of serving, in all, for each model.")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="Of either engine.")
     options = parser.parse_args()
-
-    paths = [frame.image for frame in open_frames(options.images).frames if isinstance(frame.image, Path)]
-    images = [path.read_bytes() for path in paths]
-    embedder = open_bundle(options.bundle).embedder("ground", EngineOptions(threads=options.threads))
-    command = (sys.executable, "-m", "geodtr", "serve", "--bundle", str(options.bundle), "--gallery", options.gallery)
-    server = subprocess.Popen(
-        [*command, "--port", "0", "--threads", str(options.threads)], stderr=subprocess.PIPE, text=True
-    )
-    assert server.stderr is not None
-    try:
-        line = server.stderr.readline()
-        address = re.search(r"http://127.0.0.1:(\d+)", line)
-        if address is None:
-            sys.exit(line + server.stderr.read())
-        port, each = int(address[1]), options.seconds / options.rounds
-        serve_slice(port, images, options.clients, min(5.0, each))  # warm
-        embed_slice(embedder, paths, min(5.0, each))
-        loads, ratios, memory = list[Load](), list[float](), [resident(port)]
-        costs = list[tuple[float, float, float]]()
-        print(f"{'round':>5} {'embed/s':>8} {'serve/s':>8} {'ratio':>6} {'p50 ms':>7} {'p99 ms':>7} {'MB':>6}  answers")
-        for number in range(options.rounds):
-            start = time.process_time()
-            embedded = embed_slice(embedder, paths, each)
-            alone = (time.process_time() - start) / (embedded * each)
-            start, own = cpu_of(port), time.process_time()
-            load = serve_slice(port, images, options.clients, each)
-            served = (cpu_of(port) - start) / len(load.latencies)
-            clients = (time.process_time() - own) / len(load.latencies)
-            costs.append((alone, served, clients))
-            loads.append(load)
-            ratios.append(load.rate / embedded)
-            memory.append(resident(port))
-            p50, p99 = (1000 * float(value) for value in np.percentile(load.latencies, (50, 99)))
-            print(
-                f"{number + 1:5} {embedded:8.1f} {load.rate:8.1f} {ratios[-1]:6.2f} {p50:7.0f} {p99:7.0f} "
-                f"{memory[-1]:6.0f}  {dict(load.statuses)}",
-                flush=True,
-            )
-    finally:
-        server.terminate()
-        code = server.wait(60)
-    everything = [latency for load in loads for latency in load.latencies]
-    p50, p99 = (1000 * float(value) for value in np.percentile(everything, (50, 99)))
-    alone, served, clients = (1000 * median(part) for part in zip(*costs, strict=True))
-    print(
-        f"CPU of an image: {alone:.1f} ms by embed, {served:.1f} ms by the server with its search, {clients:.1f} ms by "
-        "the clients"
-    )
-    errors = sum(count for load in loads for status, count in load.statuses.items() if status != "200")
-    print(
-        f"{options.clients} clients, {sum(load.seconds for load in loads):.0f} s: {len(everything)} answers, {errors} "
-        f"errors, p50 {p50:.0f} ms, p99 {p99:.0f} ms; {median(ratios):.2f} of embed's throughput (median of "
-        f"{len(ratios)} rounds); memory {memory[0]:.0f} MB at first, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB "
-        f"at last; exit code {code}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    )
+    if options.bundle is not None:
+        measure(str(options.bundle), options.bundle, options.gallery, options.places, options)
+    else:
+        for preset in options.preset or PRESETS:
+            folder = Path(options.places[0]) / preset
+            if not folder.exists():
+                make(preset, folder)
+            images = [str(folder / "world" / "ground")]
+            measure(preset, folder / "bundle", str(folder / "gallery"), images, options)
+    print(f"{options.clients} images under way; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ def distance(lat_a: ArrayLike, lon_a: ArrayLike, lat_b: ArrayLike, lon_b: ArrayL
     return np.asarray(SEMI_MAJOR * (angle - _FLATTENING / 2 * (along + across)), np.float64)
 
 
-def within(
-    lat_a: ArrayLike, lon_a: ArrayLike, lat_b: ArrayLike, lon_b: ArrayLike, metres: float
-) -> NDArray[np.bool_]:
+def within(lat_a: ArrayLike, lon_a: ArrayLike, lat_b: ArrayLike, lon_b: ArrayLike, metres: float) -> NDArray[np.bool_]:
     """Whether places in degrees are at most so many metres apart; broadcasts. Places that are NaN are not."""
     lat_a, lon_a, lat_b, lon_b = np.broadcast_arrays(lat_a, lon_a, lat_b, lon_b)
     # Most places are ruled out by their latitude alone, at a fraction of the cost; the margin is for rounding.

@@ -91,15 +91,16 @@ def fuse(
     fixes: list[Fix | None] = [None] * len(scores)
     for count in set(counts.tolist()) - {0}:
         images = np.flatnonzero(counts == count)
-        kept = (each[images][known[images]].reshape(-1, count) for each in (scores, lat, lon))
-        for image, fix in zip(images.tolist(), _fused(*kept, neighbourhood), strict=True):
+        kept = known[images]
+        own = [np.asarray(each[images][kept], np.float64).reshape(-1, count) for each in (scores, lat, lon)]
+        for image, fix in zip(images.tolist(), _fused(own[0], own[1], own[2], neighbourhood), strict=True):
             fixes[image] = fix
     return fixes
 
 
-def _fused(scores: NDArray[np.floating], lat: Floats, lon: Floats, neighbourhood: float) -> Iterator[Fix]:
+def _fused(scores: Floats, lat: Floats, lon: Floats, neighbourhood: float) -> Iterator[Fix]:
     """The fixes of images whose candidates all have positions."""
-    each, scores = np.arange(len(scores)), np.asarray(scores, np.float64)
+    each = np.arange(len(scores))
     weight = candidate_weights(scores)
     near = _neighbours(lat, lon, neighbourhood)
     winner = np.argmax((near @ weight[..., None])[..., 0], axis=1)

@@ -376,6 +376,7 @@ CLOSED_CALLS: dict[str, Callable[[reader.FolderGallery], object]] = {
 def test_a_closed_gallery_is_reported(tmp_path: Path, call: str) -> None:
     gallery = open_folder(build(tmp_path / "map", made_tiles(3)))
     lat = gallery.lat
+    gallery.tiles([0])
     gallery.close()
     with pytest.raises(GalleryError, match=r"map was closed\. Open it again"):
         CLOSED_CALLS[call](gallery)

@@ -119,6 +119,16 @@ def test_tiles_without_a_position_are_ignored() -> None:
     assert fuse_one(np.empty(0, np.float32), np.empty(0), np.empty(0)) is None
 
 
+def test_images_are_fused_together_as_each_by_itself() -> None:
+    random = np.random.default_rng(5)
+    scores = -np.sort(-random.uniform(0, 1, (6, 32)), axis=1).astype(np.float32)
+    lat, lon = 50 + random.uniform(0, 2e-3, (6, 32)), 8 + random.uniform(0, 2e-3, (6, 32))
+    lat[1, 3] = lon[4, ::2] = lat[5] = np.nan
+    together = fuse(scores, lat, lon)
+    assert together[5] is None
+    assert together == [fuse_one(*each) for each in zip(scores, lat, lon, strict=True)]
+
+
 def test_a_fix_across_the_date_line_is_on_it() -> None:
     fix = fuse_one(np.array([0.5, 0.5], np.float32), np.zeros(2), np.array([179.9999, -179.9999]))
     assert fix is not None

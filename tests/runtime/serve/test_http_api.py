@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from threading import Event
@@ -127,6 +128,39 @@ def test_a_body_without_a_length_has_the_same_limit(running: Running) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + bytes(300_000).replace(b"\0", b"x"),
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + 30_000 * b"X: yyyyyy\r\n",
+        b"POST /v1/locate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        + 30_000 * b"X: yyyyyy\r\n",
+        1_000 * b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["header", "headers", "trailers", "requests"],
+)
+def test_what_a_parser_would_keep_without_an_end_is_refused(running: Running, endless: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.settimeout(5)  # before HEAD_SECONDS
+        answer = b""
+        with suppress(OSError):  # closed while it sends
+            client.sendall(endless)
+            while block := client.recv(1 << 16):
+                answer += block
+        assert b"HTTP/1.1 200" not in answer
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_order(tiny: TinyWorld, running: Running) -> None:
+    image = png(tiny.panorama(5))
+    head = f"POST /v1/locate?top=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(image)}\r\n\r\n".encode()
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(head + image + head + image + last)
+        answers = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert answers.count(b"HTTP/1.1 200") == 3
+    assert answers.rindex(b'"row":5') < answers.index(b'"status":"ok"')
+
+
 def test_an_encoded_body_is_refused_in_words(tiny: TinyWorld, running: Running) -> None:
     packed = gzip.compress(png(tiny.panorama(1)))
     refused = running.locate(packed, **{"Content-Encoding": "gzip"})
@@ -199,6 +233,14 @@ def test_images_are_received_only_while_there_is_room_for_their_bytes(
             until(lambda: held(running, 3))
         until(lambda: held(running, 0))
         assert running.locate(image).status == 200
+
+
+def test_another_method_is_refused_with_those_that_are_allowed(running: Running) -> None:
+    refused = running.ask("/v1/locate")
+    assert (refused.status, refused.headers["Allow"], "GET /v1/locate" in refused.json["error"]) == (405, "POST", True)
+    assert running.ask("/nowhere").json == {"error": "Not Found: GET /nowhere"}
+    head = running.ask("/healthz", method="HEAD")
+    assert (head.status, head.body) == (200, b"")
 
 
 def test_no_upload_touches_the_disk(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.video import Seen
 from geodtr.runtime.serve import live, source
 from geodtr.runtime.serve.live import Live
-from geodtr.runtime.serve.requests import Refused
 from geodtr.runtime.serve.metrics import Metrics
+from geodtr.runtime.serve.requests import Refused
 from geodtr.runtime.serve.source import Sourced, paced, watched
 from geodtr.runtime.tracking.odometry import read_odometry
 from geodtr.runtime.tracking.synchronize import by_time
