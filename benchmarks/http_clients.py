@@ -73,9 +73,9 @@ def ask(port: int, images: Sequence[bytes], clients: int, seconds: float, togeth
             client.content += block
             if block and not client.whole():
                 continue
-            found = client.content.count(b'"candidates"') == together
+            answered = client.content.count(b'"candidates"') == together
             status = client.content[9:12].decode() if block else "closed"
-            statuses[status if found or status != "200" else "empty"] += 1
+            statuses[status if answered or status != "200" else "empty"] += 1
             latencies.append(1000 * (time.perf_counter() - client.sent))
             if not block or time.perf_counter() > start + seconds:
                 selector.unregister(client.socket)

@@ -3,10 +3,11 @@
 python benchmarks/serve.py WORK [--preset NAME ...]                     untrained models of these presets, made in WORK
 python benchmarks/serve.py --bundle BUNDLE --gallery GALLERY IMAGES...  a model of your own
 
-Rounds of three slices: `embed`'s own pipeline in this process, clients that send one image a request, and clients that
-send --together images a request. Other load affects all alike; ratios are computed within a round. The clients are a
-process of their own, whose work on the same cores lowers the server's throughput; the ratio by CPU time leaves it out,
-and depends less on other load. Memory is the server's resident set at the end of each slice.
+Rounds of four slices: `embed`'s own pipeline in this process, as the command runs it and with an engine whose threads
+do not spin, as the server's; clients that send one image a request, and clients that send --together images a request.
+Other load affects all alike; ratios are computed within a round. The clients are a process of their own, whose work on
+the same cores lowers the server's throughput; the ratio by CPU time leaves it out, and depends less on other load.
+Memory is the server's resident set at the end of each slice.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -158,37 +159,47 @@ def serving(bundle: Path, gallery: str, threads: int) -> Iterator[int]:
 
 def measure(name: str, bundle: Path, gallery: str, images: Sequence[str], options: Any) -> None:
     paths = [frame.image for frame in open_frames(images).frames if isinstance(frame.image, Path)]
-    embedder = open_bundle(bundle).embedder("ground", EngineOptions(threads=options.threads))
-    embedded, served = list[Measured](), {together: list[Measured]() for together in (1, options.together)}
-    each = options.seconds / options.rounds / 2
+    embedders = {
+        name: open_bundle(bundle).embedder("ground", EngineOptions(threads=options.threads, spin=spin))
+        for name, spin in (("embed", True), ("embed, whose threads do not spin", False))
+    }
+    embedded = {name: list[Measured]() for name in embedders}
+    served = {together: list[Measured]() for together in (1, options.together)}
+    length = options.seconds / options.rounds / 2
     with serving(bundle, gallery, options.threads) as port:
         server = Served(port, paths, options.clients)
         for number in range(-1, options.rounds):  # the first one warms up
-            seconds = each if number >= 0 else min(5.0, each)
-            slices = [embed_slice(embedder, paths, seconds), *(server.slice(seconds, n) for n in served)]
+            seconds = length if number >= 0 else min(5.0, length)
+            slices = [embed_slice(embedder, paths, seconds) for embedder in embedders.values()]
+            slices += [server.slice(seconds, together) for together in served]
             if number >= 0:
-                embedded.append(slices[0])
-                for of, own in zip(served.values(), slices[1:], strict=True):
+                for of, own in zip((*embedded.values(), *served.values()), slices, strict=True):
                     of.append(own)
-    print(f"{name}: embed {middle(embedded, 'rate'):.1f} images/s, {middle(embedded, 'cpu'):.2f} ms of CPU an image")
-    for together, slices in served.items():
-        report(together, slices, embedded)
+    print(name)
+    for what, each in embedded.items():
+        print(f"  {what}: {middle(each, 'rate'):.1f} images/s, {middle(each, 'cpu'):.2f} ms of CPU an image")
+    for together, each in served.items():
+        report(together, each, embedded)
 
 
-def report(together: int, own: Sequence[Measured], embedded: Sequence[Measured]) -> None:
-    ratios = [one.rate / other.rate for one, other in zip(own, embedded, strict=True)]
-    alone = [other.cpu / one.cpu for one, other in zip(own, embedded, strict=True)]
+def report(together: int, own: Sequence[Measured], embedded: Mapping[str, Sequence[Measured]]) -> None:
     p50, p99 = np.percentile([latency for one in own for latency in one.latencies], (50, 99))
     requests = sum(len(one.latencies) for one in own)
     memory = [one.memory for one in own]
     print(
-        f"  {together:2} a request: {middle(own, 'rate'):.1f} images/s, {median(ratios):.2f} of embed's throughput "
-        f"({min(ratios):.2f} to {max(ratios):.2f}), by CPU {median(alone):.2f} ({min(alone):.2f} to "
-        f"{max(alone):.2f}); CPU an image {middle(own, 'cpu'):.2f} ms, clients {middle(own, 'clients'):.2f} ms; "
-        f"{requests} requests, {sum(one.errors for one in own)} errors, p50 {p50:.0f} ms, p99 {p99:.0f} ms; memory "
-        f"{memory[0]:.0f} MB at first, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB at last",
-        flush=True,
+        f"  {together} a request: {middle(own, 'rate'):.1f} images/s, {middle(own, 'cpu'):.2f} ms of CPU an image, its "
+        f"clients {middle(own, 'clients'):.2f} ms; {requests} requests, {sum(one.errors for one in own)} errors, p50 "
+        f"{p50:.0f} ms, p99 {p99:.0f} ms; memory {memory[0]:.0f} MB at first, {max(memory):.0f} MB at most, "
+        f"{memory[-1]:.0f} MB at last"
     )
+    for what, others in embedded.items():
+        ratios = [one.rate / other.rate for one, other in zip(own, others, strict=True)]
+        alone = [other.cpu / one.cpu for one, other in zip(own, others, strict=True)]
+        print(f"    of {what}: {spread(ratios)} of the throughput; by CPU time {spread(alone)}", flush=True)
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def middle(measured: Sequence[Measured], name: str) -> float:

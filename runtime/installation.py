@@ -31,6 +31,7 @@ EXTRA_OF = {
     "cryptography": "sign",
     "starlette": "serve",
     "uvicorn": "serve",
+    "httptools": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
     "onnx": "export",

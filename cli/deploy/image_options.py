@@ -27,7 +27,7 @@ class ImageOptions:
     shape: Shape = option(
         "as-taken", "Crop equirectangular images of the whole sphere to the model's rows.", flag="--from"
     )
-    camera: str | None = option(
+    undistort: str | None = option(
         None,
         "Undistort images by a calibration of OpenCV, ROS (camera_info) or Kalibr (FILE#cam1).",
         metavar="FILE",
@@ -43,7 +43,7 @@ def intake_of(given: Mapping[str, Any]) -> "Intake":
     from geodtr.runtime.images.intake import Intake
 
     options: ImageOptions = from_given(ImageOptions, given)
-    return Intake(options.fov, options.shape, camera_model_of(options.camera), options.mismatch)
+    return Intake(options.fov, options.shape, camera_model_of(options.undistort), options.mismatch)
 
 
 def camera_model_of(file: str | None) -> "CameraModel | None":

@@ -25,7 +25,7 @@ _LIVE = "Live view"
 _LIMITS = "Network and limits"
 
 
-@with_options({PANEL: (ImageOptions,)}, leave_out=("camera", "mismatch"))
+@with_options({PANEL: (ImageOptions,)}, leave_out=("mismatch",))
 def serve(
     bundle: Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)],
     place: Annotated[
@@ -86,16 +86,6 @@ def serve(
         ),
     ] = None,
     headings: Headings = 1,
-    undistort: Annotated[
-        str | None,
-        typer.Option(
-            "--undistort",
-            metavar="FILE",
-            help="Undistort images by a calibration of OpenCV, ROS (camera_info) or Kalibr (FILE#cam1).",
-            show_default=False,
-            rich_help_panel=PANEL,
-        ),
-    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -188,7 +178,7 @@ def serve(
         max_megapixels=max_megapixels,
     )
     images: ImageOptions = from_given(ImageOptions, given)
-    intake = Intake(images.fov, images.shape, camera_model_of(undistort), "warn")
+    intake = Intake(images.fov, images.shape, camera_model_of(images.undistort), "warn")
     with naming_extras():
         from geodtr.runtime.serve.server import Request, Server
     prior = None if near is None else parse_near(near)

@@ -124,7 +124,7 @@ def data_prepare(
     camera: Annotated[
         str | None,
         typer.Option(
-            "--camera",
+            "--undistort",
             metavar="FILE",
             help="Undistort ground images by a calibration of OpenCV, ROS or Kalibr (FILE#cam1), as localize does.",
             show_default=False,

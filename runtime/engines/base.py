@@ -41,11 +41,15 @@ class EngineOptions:
         Allow version-compatible TensorRT plans to run the program code that they contain.
     keep_compiled
         Cache the code that TensorRT-RTX compiles on loading, in the bundle's folder.
+    spin
+        Threads of ONNX Runtime that wait for each other keep their cores busy meanwhile. A call that has its cores to
+        itself is faster so; where others need them, such as threads that decode, it takes several times as long.
     """
 
     threads: int | None = None
     trust_host_code: bool = False
     keep_compiled: bool = True
+    spin: bool = True
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value that is not allowed."""

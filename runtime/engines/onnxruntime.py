@@ -188,6 +188,8 @@ def open_session(
     session.log_severity_level = 3
     if options.threads is not None:
         session.intra_op_num_threads = options.threads
+    if not options.spin:
+        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimisation])
     if save_optimised is not None:
         session.optimized_model_filepath = str(save_optimised)

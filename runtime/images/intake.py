@@ -64,10 +64,10 @@ class Intake:
             raise ConfigError(f"--fov is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
         if self.shape == "equirectangular" and (self.camera is not None or self.field_of_view not in (None, 360)):
             raise ConfigError(
-                "--from equirectangular states that images show all around: leave --fov and --camera out."
+                "--from equirectangular states that images show all around: leave --fov and --undistort out."
             )
         if self.camera is not None and self.field_of_view is not None:
-            raise ConfigError("--camera and --fov both state the field of view: leave --fov out.")
+            raise ConfigError("--undistort and --fov both state the field of view: leave --fov out.")
 
     @property
     def conversion(self) -> str:

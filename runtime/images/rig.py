@@ -206,7 +206,7 @@ def _of_angles(listed: Sequence[Any], path: Path) -> tuple[list[CameraModel], li
         cameras.append(read_camera_model(path.parent / each["camera"]))
         rotations.append(_turned(*(math.radians(angle) for angle in angles)).T)
     if len(cameras) < 2:
-        raise ConfigError(f"{path} has {len(cameras)} cameras; a rig has two at least. For one: --camera")
+        raise ConfigError(f"{path} has {len(cameras)} cameras; a rig has two at least. For one: --undistort")
     return cameras, rotations
 
 

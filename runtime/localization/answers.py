@@ -78,14 +78,14 @@ class Answers:
         self, frames: Sequence[Frame], results: Sequence[Found[Query]], top: int, near: Near | None
     ) -> Iterator[Localisation]:
         """The answers to images that were searched together, so that each has as many hits."""
-        rows = np.stack([found.best.rows for found in results])
+        rows = np.stack([each.best.rows for each in results])
         every = iter(self._gallery.tiles(rows.ravel().tolist()))
         tiles = [list(islice(every, rows.shape[1])) for _ in results]
         lat = np.array([[tile.lat for tile in own[:CANDIDATES]] for own in tiles], np.float64)
         lon = np.array([[tile.lon for tile in own[:CANDIDATES]] for own in tiles], np.float64)
-        fixes = fuse(np.stack([found.best.scores[:CANDIDATES] for found in results]), lat, lon)
-        for frame, found, own, fix in zip(frames, results, tiles, fixes, strict=True):
-            yield self._answer(frame, found, own[: max(top, self._view.tiles)], fix, top, near)
+        fixes = fuse(np.stack([each.best.scores[:CANDIDATES] for each in results]), lat, lon)
+        for frame, result, own, fix in zip(frames, results, tiles, fixes, strict=True):
+            yield self._answer(frame, result, own[: max(top, self._view.tiles)], fix, top, near)
 
     def _answer(
         self, frame: Frame, found: Found[Query], tiles: Sequence[Tile], fix: Fix | None, top: int, near: Near | None

@@ -105,7 +105,7 @@ class Recording:
         if info.width == 0 or info.height == 0 or not any(info.k):
             raise ConfigError(
                 f"{self.path}: the camera_info of {topic} is empty, the camera was not calibrated. "
-                "Leave --camera-topic out, or give --camera FILE."
+                "Leave --camera-topic out, or give --undistort FILE."
             )
         values = {name: list(getattr(info, name)) for name in ("k", "d")}
         stated = {"width": info.width, "height": info.height, "distortion_model": info.distortion_model or "none"}

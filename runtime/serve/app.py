@@ -149,10 +149,8 @@ class Api:
     async def health(self, request: Request) -> Response:
         """Open to all, so it names no file."""
         del request
-        problem = None
-        if self._current.problem is not None:
-            problem = "A newer gallery was refused; the one before is in use."
-        elif self._live.source.state == "lost":
+        problem = self._current.health
+        if problem is None and self._live.source.state == "lost":
             problem = "The source of the live view is lost."
         return as_json(Health("ok" if problem is None else "degraded", problem))
 

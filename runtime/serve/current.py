@@ -93,6 +93,13 @@ class Current:
         """Why the newest bundle and gallery are not in use, or cannot be looked for; None where neither is so."""
         return self._failed or self._refused
 
+    @property
+    def health(self) -> str | None:
+        """The same for those who may not know the names of files."""
+        if self._failed is not None:
+            return "Whether there is a newer gallery cannot be found out; the one from before is in use."
+        return None if self._refused is None else "A newer gallery was refused; the one from before is in use."
+
     def watch(self, on_change: Callable[["Current"], None]) -> None:
         """Look for newer ones in a thread, until `close`."""
         if not isinstance(self._location, FolderLocation):

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -141,7 +141,8 @@ class Server(uvicorn.Server):
         self._report, self._ending = report, False
         with ExitStack() as closes:
             self._socket = closes.enter_context(_listen(options.host, options.port))
-            opened = partial(Localizer, options=request.engine, headings=request.headings, intake=request.intake)
+            engine = replace(request.engine, spin=False)  # decoders and clients need the cores
+            opened = partial(Localizer, options=engine, headings=request.headings, intake=request.intake)
             current = closes.enter_context(Current(request.bundle, request.gallery, opened))
             self.current, self.metrics = current, Metrics()
             self._batcher = batcher = closes.enter_context(

@@ -74,7 +74,7 @@ def test_a_calibration_in_the_bag_works_like_one_in_a_file(
     k = [40, 0, 32, 0, 40, 8, 0, 0, 1]
     file.write_text(f"width: 64\nheight: 16\nk: {k}\nd: [-0.2, 0, 0, 0, 0]\ndistortion_model: plumb_bob\n")
     by_topic, by_file = (
-        cli(*asked(tiny, bag, "--json", *how)) for how in (("--camera-topic", INFO), ("--camera", file))
+        cli(*asked(tiny, bag, "--json", *how)) for how in (("--camera-topic", INFO), ("--undistort", file))
     )
     assert by_topic.code == 0, by_topic.err
     assert by_topic.out == by_file.out

@@ -76,7 +76,7 @@ def prepare(
     Parameters
     ----------
     camera
-        Calibration that ground images are undistorted by, as `localize --camera` does.
+        Calibration that ground images are undistorted by, as `localize --undistort` does.
     scorer
         Of the model, where the set has views.
     jobs
@@ -92,7 +92,7 @@ def prepare(
         Views are asked for of images from a camera, or such as the model does not take.
     """
     if camera is not None and not pair_set.views.as_they_are:
-        raise ConfigError("--camera undistorts images of a camera; --fov and --heading cut full panoramas. Choose one.")
+        raise ConfigError("--undistort is for images of a camera; --fov and --heading cut full panoramas. Choose one.")
     origin = Origin(
         source=pair_set.name,
         ground=preprocessing["ground"].geometry,

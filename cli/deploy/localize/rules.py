@@ -70,12 +70,16 @@ RULES: tuple[Needs | Excludes, ...] = (
         ("--size-error",), ("--altitude", "--flight"), "is of a size that the altitude gives", "--altitude 80 --fov 70"
     ),
     Excludes(_NADIR, ("--headings",), "a nadir frame's heading is searched by --rotations"),
-    Excludes(_NADIR, ("--from", "--camera", "--mismatch", "--rig", "--camera-topic"), "it is for street-level images"),
+    Excludes(
+        _NADIR, ("--from", "--undistort", "--mismatch", "--rig", "--camera-topic"), "it is for street-level images"
+    ),
     Excludes("--heading", ("--rotations",), "a frame of known heading is searched at no other"),
     Excludes("--frame-metres", ("--altitude", "--size-error"), "both state how much ground a frame shows"),
-    Excludes("--headings", (_NARROW, "--camera", "--camera-topic"), "an image that is no full turn has no rotations"),
-    Excludes("--rig", ("--fov", "--from", "--camera"), "a rig makes panoramas of its own"),
-    Excludes("--camera", ("--fov", "--camera-topic"), "both state what the camera sees"),
+    Excludes(
+        "--headings", (_NARROW, "--undistort", "--camera-topic"), "an image that is no full turn has no rotations"
+    ),
+    Excludes("--rig", ("--fov", "--from", "--undistort"), "a rig makes panoramas of its own"),
+    Excludes("--undistort", ("--fov", "--camera-topic"), "both state what the camera sees"),
     Needs(("--flight-start",), ("--flight",), "is a time of a flight record", "--flight as well"),
     Needs((_FLIGHT_NEAR,), ("--flight",), "searches about recorded positions", "--flight as well"),
     Excludes(_TAGS, ("--flight-start",), "a photograph has its own tags"),

@@ -193,11 +193,13 @@ def test_localize_undistorts_what_it_embeds(tmp_path: Path, cli: Callable[..., O
     image = tmp_path / "front.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(image)
     command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
-    plain, mended = cli(*command), cli(*command, "--camera", opencv_file(tmp_path / "front.yml"))
+    plain, mended = cli(*command), cli(*command, "--undistort", opencv_file(tmp_path / "front.yml"))
     assert mended.code == 0
     assert json.loads(plain.out)["candidates"] != json.loads(mended.out)["candidates"]
-    other = cli(*command[:1], tiny.photograph(tmp_path / "b.png", 3), *command[2:], "--camera", tmp_path / "front.yml")
+    other = cli(
+        *command[:1], tiny.photograph(tmp_path / "b.png", 3), *command[2:], "--undistort", tmp_path / "front.yml"
+    )
     assert other.code == 2
     assert "front.yml is for 320x240" in other.err
-    both = cli(*command, "--camera", tmp_path / "front.yml", "--fov", 90)
-    assert (both.code, "--camera and --fov do not go together" in both.err) == (2, True)
+    both = cli(*command, "--undistort", tmp_path / "front.yml", "--fov", 90)
+    assert (both.code, "--undistort and --fov do not go together" in both.err) == (2, True)

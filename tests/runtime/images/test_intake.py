@@ -128,7 +128,7 @@ def test_refused_images_can_be_left_out_by_name(tiny: TinyWorld, tmp_path: Path,
 def test_cropping_needs_to_know_the_models_rows() -> None:
     with pytest.raises(ConfigError, match="does not state the aspect"):
         Intake(shape="equirectangular").check(PANORAMAS)
-    with pytest.raises(ConfigError, match="leave --fov and --camera out"):
+    with pytest.raises(ConfigError, match="leave --fov and --undistort out"):
         Intake(shape="equirectangular", field_of_view=90)
 
 

@@ -138,7 +138,7 @@ def test_what_hinders_a_newer_gallery_is_reported_and_the_looks_go_on(
             with change_gallery(tiny.gallery) as writer:
                 writer.remove([f"00{number}.png"])
             until(partial(reported, running, str(each)))
-            assert running.ask("/healthz").json["status"] == "degraded"
+            assert "A newer gallery was refused" in running.ask("/healthz").json["problem"]
             assert running.server.current().number == first
         error = None
         with change_gallery(tiny.gallery) as writer:
@@ -150,16 +150,18 @@ def test_what_hinders_a_newer_gallery_is_reported_and_the_looks_go_on(
 
 def test_a_look_that_fails_itself_does_not_end_the_looks(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.05)
-    look, failing = Current._look, [RuntimeError("a bug")]
+    look, failing = Current._look, True
 
     def failing_look(current: Current) -> Any:
         if failing:
-            raise failing.pop()
+            raise RuntimeError("a bug")
         return look(current)
 
     with serving(tiny.bundle, tiny.gallery) as running:
         monkeypatch.setattr(Current, "_look", failing_look)
         until(lambda: "RuntimeError: a bug" in str(running.server.current.problem))
+        assert "cannot be found out" in running.ask("/healthz").json["problem"]
+        failing = False
         with change_gallery(tiny.gallery) as writer:
             writer.remove(["000.png"])
         until(lambda: "The gallery was replaced: 15 tiles." in running.reports)

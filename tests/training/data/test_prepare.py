@@ -147,7 +147,7 @@ def test_ground_images_are_undistorted_as_localize_does(tmp_path: Path, cli: Cli
     camera = tmp_path / "camera.yaml"
     camera.write_text("width: 256\nheight: 64\nk: [150, 0, 128, 0, 150, 32, 0, 0, 1]\nd: [-0.2, 0.05, 0, 0]\n")
     out, command = tmp_path / "out", ("data", "prepare", f"pairs:{folder}", "--preset", "world-tiny", "--out")
-    done = cli(*command, out, "--camera", camera)
+    done = cli(*command, out, "--undistort", camera)
     assert done.code == 0, done.err
     expected = as_input(undistort(decode(first), read_camera_model(camera), "a"), how)
     prepared = read_prepared(out).pairs[0].ground
@@ -156,7 +156,7 @@ def test_ground_images_are_undistorted_as_localize_does(tmp_path: Path, cli: Cli
     message = refused(*command, out)
     assert "ground images undistorted by pinhole 256x64: 150, 150, 128, 32, -0.2, 0.05, 0, 0, not as they" in message
     camera.write_text(camera.read_text().replace("width: 256", "width: 250"))
-    assert "256x64 pixels" in cli(*command, tmp_path / "none", "--camera", camera).err
+    assert "256x64 pixels" in cli(*command, tmp_path / "none", "--undistort", camera).err
 
 
 def test_an_unreadable_image_is_left_out_and_listed(pairs_folder: Path, tmp_path: Path, cli: Cli) -> None:
