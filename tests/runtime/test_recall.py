@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geodtr.runtime import recall as module
+from geodtr.runtime import matches as module
+from geodtr.runtime.average_precision import average_precision
 from geodtr.runtime.errors import DescriptorError
-from geodtr.runtime.recall import Matches, Ranking, rank, recall, recall_at, wilson_band
+from geodtr.runtime.matches import Matches
+from geodtr.runtime.recall import Ranking, rank, recall, recall_at, wilson_band
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,34 @@ def test_ranks_equal_a_count_one_by_one(case: Case, block: int) -> None:
         nearest = max((scores[reference] for reference in wrong), default=-np.inf)
         assert ranking.margin[query] == own - nearest
         assert not wrong or (ranking.wrong[query] in wrong and scores[ranking.wrong[query]] == nearest)
+
+
+@settings(deadline=None)
+@given(case=cases(), block=st.integers(1, 40))
+def test_average_precision_is_the_area_below_the_curve_of_each_whole_ranking(case: Case, block: int) -> None:
+    """Walked down reference by reference, as the releases of University-1652 (trapezoids) and scikit-learn (steps) do;
+    true references come before wrong ones that are as close.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK", block)
+        measured = average_precision(case.queries, case.references, matches(case.truth), matches(case.ignored))
+    steps, trapezoids = [], []
+    for query, row in enumerate(case.queries):
+        scores = case.references @ row
+        counted = [r for r in range(len(scores)) if r in case.truth[query] or r not in case.ignored[query]]
+        order = sorted(counted, key=lambda r: (-scores[r], r not in case.truth[query]))
+        found, below, stepped, last = 0, 0.0, 0.0, 1.0
+        for seen, reference in enumerate(order, start=1):
+            share = 1 / len(case.truth[query])
+            if reference in case.truth[query]:
+                found += 1
+                below += share * (last + found / seen) / 2
+                stepped += share * found / seen
+            last = found / seen
+        steps.append(stepped)
+        trapezoids.append(below)
+    assert measured.steps == pytest.approx(np.mean(steps))
+    assert measured.trapezoids == pytest.approx(np.mean(trapezoids))
 
 
 @settings(deadline=None)

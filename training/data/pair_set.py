@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.recall import Matches
+from geodtr.runtime.matches import Matches
 from geodtr.training.data.views import ALL, View, Views
 
 _PART = 256
