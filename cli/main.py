@@ -27,7 +27,7 @@ from geodtr.cli.deploy import archive, doctor, photos, serve
 from geodtr.cli.deploy import embed as flight
 from geodtr.cli.deploy.gallery import commands as gallery
 from geodtr.cli.deploy.localize import command as localize
-from geodtr.cli.train import data, demo, models, simulate
+from geodtr.cli.train import data, demo, models, published, simulate
 from geodtr.cli.train import evaluate as evaluation
 from geodtr.cli.train import train as training
 from geodtr.runtime.errors import ArgumentError, UserError
@@ -51,6 +51,7 @@ for module in (
     training,
     models,
     evaluation,
+    published,
     calibration,
     building,
     engines,

@@ -11,7 +11,10 @@ from geodtr.runtime.names import Index
 if TYPE_CHECKING:
     from geodtr.runtime.geodesy import Near
 
-SPEC_HELP = "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, pairs, prepared."
+SPEC_HELP = (
+    "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, university, sues, denseuav, visloc, gta, pairs and "
+    "prepared."
+)
 
 Spec = Annotated[
     str,

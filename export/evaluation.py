@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 from geodtr.export.model import Model
 from geodtr.export.plots.sheets.retrieval import SheetRow, retrieved
+from geodtr.runtime.average_precision import AveragePrecision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, recall
+from geodtr.training.data.counting import countings
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.data.spec import read_test_set
+from geodtr.training.data.spec import KINDS, read_test_set
 from geodtr.training.data.views import ALL, Views
-from geodtr.training.evaluation.evaluate import NEAR, embed_pairs
+from geodtr.training.evaluation.distance import Distance, measure_distance
+from geodtr.training.evaluation.evaluate import embed_pairs
 from geodtr.training.evaluation.published import Published, published
 from geodtr.training.evaluation.transfer import Area, DataName, area
 
-OWN_TILE, ANY_NEAR_TILE = "own tile", f"any tile within {NEAR:.0f} m"
-"""What counts as found. CVACT_test is published both ways."""
 _SHEET_TILES = 5
 
 
@@ -23,17 +24,31 @@ _SHEET_TILES = 5
 class Result:
     """One model on one data set: a ranking by each way of counting, and the rows of papers on the same data.
 
-    `label` names the data for a table, `data` in full; `skipped` are its files that could not be used. `sheet` holds
-    some queries with what was found, where they were asked for.
+    `name` is of the original data, `label` for a table, `data` in full; `skipped` are its files that could not be used.
+    `average_precision` is of the ways in `rankings`, and `distance` of the first, where papers on such data report
+    them. `sheet` holds some queries
+    with what was found, where they were asked for.
     """
 
     data: str
-    label: str
+    name: DataName
     area: Area
     rankings: dict[str, Ranking]
+    average_precision: dict[str, AveragePrecision]
+    distance: Distance | None
     published: tuple[Published, ...]
     skipped: tuple[Skipped, ...]
     sheet: tuple[SheetRow, ...]
+
+    @property
+    def label(self) -> str:
+        return self.name.label
+
+    @property
+    def reported_precision(self) -> dict[str, float]:
+        """Average precision as papers on such data compute it, by way of counting; empty where they report none."""
+        how = KINDS[self.name.kind].average_precision
+        return {way: getattr(measured, how) for way, measured in self.average_precision.items()} if how else {}
 
     @property
     def recalls(self) -> dict[str, Recall]:
@@ -71,17 +86,24 @@ def _evaluate(
     model: Model, pair_set: PairSet, trained_on: str | None, where: Area, queries: int, track: Track
 ) -> Result:
     descriptors = embed_pairs(model.embedders, pair_set, track=track)
-    own, near = descriptors.ranking(), descriptors.ranking_within(NEAR)
+    ways = countings(descriptors.pair_set)
+    rankings = {way.name: descriptors.rank(way) for way in ways}
     name = DataName.of(pair_set.source)
+    precise = bool(KINDS[name.kind].average_precision)
     polar = model.embedders.aerial.spec.preprocessing.polar
     # Papers' rows are of full, aligned panoramas.
     compared = trained_on if pair_set.views.as_they_are else None
+    shown = (
+        retrieved(descriptors, ways[0], rankings[ways[0].name], name.label, queries, _SHEET_TILES) if queries else ()
+    )
     return Result(
         data=pair_set.name,
-        label=name.label,
+        name=name,
         area=where,
-        rankings={OWN_TILE: own} if near is None else {OWN_TILE: own, ANY_NEAR_TILE: near},
+        rankings=rankings,
+        average_precision={way.name: descriptors.average_precision(way) for way in ways} if precise else {},
+        distance=measure_distance(descriptors, ways[0], name.kind),
         published=published(DataName.of(compared).kind, name.kind, name.split, polar=polar) if compared else (),
         skipped=descriptors.pair_set.skipped,
-        sheet=tuple(retrieved(descriptors, own, name.label, queries, _SHEET_TILES)) if queries else (),
+        sheet=tuple(shown),
     )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.errors import ConfigError, DataError
-from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.matches import Matches
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import rank
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.data.pair_set import PairSet

@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from geodtr.export.plots.sheets.retrieval import draw_sheet, retrieved
+from geodtr.training.data.counting import countings
 from geodtr.training.listener import Listener, Step, Validation
 
 _QUERIES, _TILES = 6, 5
@@ -57,7 +58,8 @@ class TensorBoard(Listener):
             ("alike", figures.alike),
         ):
             self._writer.add_scalar(f"validation/{name}", value, validation.step)
-        rows = retrieved(validation.descriptors, validation.ranking, "validation", _QUERIES, _TILES)
+        counting = countings(validation.descriptors.pair_set)[0]
+        rows = retrieved(validation.descriptors, counting, validation.ranking, "validation", _QUERIES, _TILES)
         sheet = np.asarray(draw_sheet(rows, f"After epoch {validation.epoch + 1}"))
         self._writer.add_image("validation/retrieval", sheet, validation.step, dataformats="HWC")
         self._writer.flush()

@@ -32,14 +32,14 @@ def average_precision(
     ignored: Matches | None = None,
     scorer: Correlation | None = None,
 ) -> AveragePrecision:
-    """Average precision of the rankings that `recall.rank` makes, with the same arguments, errors and rule for ties: only
-    references that are strictly closer come before a true one.
+    """Average precision of the rankings that `recall.rank` makes, with the same arguments, errors and rule for ties:
+    only references that are strictly closer come before a true one.
     """
     truth = checked_matches(queries, references, truth, ignored, scorer)
     steps, trapezoids = (np.empty(len(queries), np.float64) for _ in range(2))
     for start, stop, scores in scores_in_blocks(queries, references, scorer):
-        rows, found = truth.between(start, stop)
-        own = scores[rows, found]
+        rows, tiles = truth.between(start, stop)
+        own = scores[rows, tiles]
         leave_out(scores, start, stop, truth, ignored)
         nearest_first = np.lexsort((-own, rows))
         rows, own = rows[nearest_first], own[nearest_first]

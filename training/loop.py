@@ -208,7 +208,7 @@ def _aspect(pair_set: PairSet) -> float | None:
 def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | None) -> None:
     if len(pair_set) < config.recipe.batch_size:
         raise _too_few(pair_set, config.recipe.batch_size)
-    if len(set(pair_set.tiles.tolist())) < 2:
+    if len(set(pair_set.places.tolist())) < 2:
         raise DataError(f"All pairs of {pair_set.name} share one tile; training needs at least two tiles.")
     for pair in pair_set.pairs[:_SAMPLE] if config.recipe.fields else ():
         try:

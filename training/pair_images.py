@@ -61,7 +61,7 @@ class PairImages:
         if bytes_needed <= cache_bytes:
             pair_set, self._held = self._read_all(pair_set, track)
         self.pair_set = pair_set
-        self._tiles = torch.from_numpy(pair_set.tiles)
+        self._tiles = torch.from_numpy(pair_set.places)
 
     def __len__(self) -> int:
         return len(self.pair_set)

@@ -253,6 +253,8 @@ def _show_set(checked: "CheckedSet") -> None:
     for name, branch in checked.branches.items():
         sizes = [f"{count} of {size}" for size, count in branch.sizes.items()]
         output.print(f"{name} sizes: {_few(sizes)}", soft_wrap=True)
+    for count in checked.counts:
+        output.print(f"{count.what}: {count.found:,}; the published set has {count.published:,}", soft_wrap=True)
     _show_first("missing", [_missing(entry) for entry in checked.missing])
     for branch in checked.branches.values():
         _show_first("unreadable", [entry.reason for entry in branch.unreadable])
@@ -273,8 +275,9 @@ def _show_first(label: str, entries: list[str]) -> None:
 
 
 def _missing(entry: "Skipped") -> str:
-    """A prepared data set also lists files of its source that could not be read."""
-    return str(entry.path) if entry.reason == "missing" else entry.reason
+    """A prepared data set also lists files of its source that could not be read, with a reason that names them."""
+    named = str(entry.path) in entry.reason
+    return str(entry.path) if entry.reason == "missing" else entry.reason if named else f"{entry.path} {entry.reason}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from geodtr.cli.console import (
     RECALL_COLUMNS,
     messages,
     output,
+    percent,
     recall_cells,
     report_skipped,
     show_json,
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
     from geodtr.export.evaluation import Result
     from geodtr.training.data.views import Views
+    from geodtr.training.evaluation.distance import Distance
     from geodtr.training.evaluation.published import Published
 
 _SHEET_QUERIES = 8
-_EXPENDABLE = ("area", "tiles", "queries", "R@10", "R@1%", "R@5")
+_EXPENDABLE = ("area", "references", "queries", "R@10", "R@1%", "R@5")
 
 
 @with_options({PANEL: (ViewOptions,)})
@@ -71,7 +73,8 @@ def evaluate(
 ) -> None:
     """Measure the recall of a checkpoint or a bundle, beside what papers report on the same data.
 
-    A set that gives positions in metres (CVACT) is counted a second time with every tile within 5 m as right.
+    A set that gives positions in metres (CVACT) is counted a second time with every tile within 5 m as right, and one
+    with semi-positives (VIGOR) without these, which makes R@1 the hit rate. AP is as papers on the data average it.
     --fov and --heading cut and roll full panoramas, as a camera or a flight without a compass would see them.
     """
     from geodtr.export.evaluation import evaluate_on
@@ -116,7 +119,11 @@ def _document(result: "Result") -> dict[str, object]:
         "data": result.data,
         "area": result.area,
         "skipped": len(result.skipped),
+        "kind": result.name.kind,
+        "split": result.name.split,
         "recall": {counting: asdict(measured) for counting, measured in result.recalls.items()},
+        "average_precision": {way: asdict(measured) for way, measured in result.average_precision.items()},
+        "distance": None if result.distance is None else asdict(result.distance),
         "published": [asdict(row) for row in result.published],
     }
 
@@ -127,29 +134,46 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None, views
 
     trained = DataName.of(trained_on).data_set if trained_on else "?"
     of = f"Recall of {model}" if views.as_they_are else f"Recall of {model}, {views}"
-    rows = table(of, ("trained -> tested", "area", "queries", "tiles", *RECALL_COLUMNS), _EXPENDABLE)
+    papers = [row for result in results for row in result.published]
+    precise = any(result.reported_precision for result in results)
+    more = ["AP"] * precise
+    rows = table(of, ("trained -> tested", "area", "queries", "references", *RECALL_COLUMNS, *more), _EXPENDABLE)
     for result in results:
         for number, (counting, measured) in enumerate(result.recalls.items()):
             name = f"  {counting}" if number else f"{trained} -> {result.label}"
             area = "" if number else result.area
-            rows.add_row(name, area, f"{measured.queries:,}", f"{measured.references:,}", *recall_cells(measured))
+            precision = result.reported_precision.get(counting)
+            last = ["" if precision is None else percent(precision)] * precise
+            sizes = f"{measured.queries:,}", f"{measured.references:,}"
+            rows.add_row(name, area, *sizes, *recall_cells(measured), *last)
         for row in result.published:
-            rows.add_row(*_published_cells(row), style="dim")
+            rows.add_row(*_published_cells(row, precise=precise), style="dim")
     output.print(rows)
-    sources = {row.source for result in results for row in result.published}
+    for result in results:
+        if result.distance is not None:
+            output.print(f"{result.label}: {_far(result.distance)}")
+    sources = {row.source for row in papers}
     if sources:
         output.print(
-            f"dim: as published ({', '.join(sorted(sources))}); LS: trained with layout simulation", style="dim"
+            f"dim: as published ({'; '.join(sorted(sources))}); LS: trained with layout simulation", style="dim"
         )
     messages.print("R@1%: K = int(0.01 N), the usual convention; --json has int(0.01 N) + 1 as well.", style="dim")
     if trained_on is None:
         messages.print("The model does not record its training data: --trained-on SPEC separates same from cross area.")
 
 
-def _published_cells(row: "Published") -> list[str]:
+def _far(distance: "Distance") -> str:
+    cells = [f"SDM@{k} {percent(share)}" for k, share in distance.sdm.items()]
+    return ", ".join(cells if distance.metres_at_1 is None else [*cells, f"Dis@1 {distance.metres_at_1:.1f} m"])
+
+
+def _published_cells(row: "Published", *, precise: bool) -> list[str]:
     name = f"  {row.model}{' polar' if row.polar else ''}{' + LS' if row.layout_simulation else ''}"
-    figures = (row.at_1, row.at_5, row.at_10, row.at_1_percent)
-    return [name, "", *[f"{row.queries:,}"] * 2, *("" if value is None else f"{value:.2f}" for value in figures)]
+    of = row.counts
+    counts = (of.tile_queries, of.ground) if of.tile_queries else (of.ground, of.aerial)
+    figures = [row.at_1, row.at_5, row.at_10, row.at_1_percent, *[row.average_precision] * precise]
+    sizes = ("" if count is None else f"{count:,}" for count in counts)
+    return [name, "", *sizes, *("" if value is None else f"{value:.2f}" for value in figures)]
 
 
 def _draw_curve(results: "Sequence[Result]", model: str, path: Path) -> None:

@@ -80,14 +80,14 @@ def test_average_precision_is_the_area_below_the_curve_of_each_whole_ranking(cas
         scores = case.references @ row
         counted = [r for r in range(len(scores)) if r in case.truth[query] or r not in case.ignored[query]]
         order = sorted(counted, key=lambda r: (-scores[r], r not in case.truth[query]))
-        found, below, stepped, last = 0, 0.0, 0.0, 1.0
+        count, below, stepped, last = 0, 0.0, 0.0, 1.0
         for seen, reference in enumerate(order, start=1):
             share = 1 / len(case.truth[query])
             if reference in case.truth[query]:
-                found += 1
-                below += share * (last + found / seen) / 2
-                stepped += share * found / seen
-            last = found / seen
+                count += 1
+                below += share * (last + count / seen) / 2
+                stepped += share * count / seen
+            last = count / seen
         steps.append(stepped)
         trapezoids.append(below)
     assert measured.steps == pytest.approx(np.mean(steps))

@@ -1,5 +1,6 @@
 """Small data sets in the layouts of the real ones, for tests, with images of their size."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -81,4 +82,66 @@ def vigor(
             write_image(root / city / ground / name, 2048, 1024)
         for tile in tiles:
             write_image(root / city / "satellite" / tile, 640, 640)
+    return root
+
+
+def university(
+    root: Path, *, train: Sequence[str] = ("0001", "0002"), test: Sequence[str] = ("0003", "0004", "0005")
+) -> Path:
+    """University-1652 with three drone images and a tile a place; the last of the `test` places is no query."""
+    for place in train:
+        _university_place(root / "train/drone", root / "train/satellite", place)
+    for places, kind in ((test[:-1], "query"), (test, "gallery")):
+        for place in places:
+            _university_place(root / f"test/{kind}_drone", root / f"test/{kind}_satellite", place)
+    return root
+
+
+def _university_place(drone: Path, satellite: Path, place: str) -> None:
+    for n in range(1, 4):
+        write_image(drone / place / f"image-{n:02d}.jpeg", 8, 8)
+    write_image(satellite / place / f"{place}.jpg", 8, 8)
+
+
+def denseuav(root: Path, train: Sequence[str] = ("000001",), test: Sequence[str] = ("000002", "000003")) -> Path:
+    """DenseUAV with drone images at three heights and six tiles a place, and their positions."""
+    for folder, places in (
+        ("train/{}", train),
+        ("test/query_{}", test),
+        ("test/gallery_{}", (*train, *test)),
+    ):
+        for place in places:
+            for height in (80, 90, 100):
+                write_image(root / folder.format("drone") / place / f"H{height}.JPG", 8, 8)
+                for age in ("", "_old"):
+                    write_image(root / folder.format("satellite") / place / f"H{height}{age}.tif", 8, 8)
+    rows = [f"/data/test/drone/{place}/H80.JPG E120.{place} N30.{place} 94.5\n" for place in (*train, *test)]
+    (root / "Dense_GPS_ALL.txt").write_text("".join(rows))
+    return root
+
+
+def overlaps(root: Path, lists: Mapping[str, Mapping[str, Mapping[str, float]]], tiles: Sequence[str]) -> Path:
+    """GTA-UAV, or UAV-VisLoc prepared like it: `lists` by file name have, by drone image, the overlap of each right
+    tile; every image has a semi-positive, too.
+    """
+    for name in tiles:
+        write_image(root / "satellite" / name, 8, 8)
+    for file, images in lists.items():
+        entries = [
+            {
+                "drone_img_dir": "drone/images",
+                "drone_img_name": name,
+                "drone_loc_x_y": [100.0, 200.0],
+                "sate_img_dir": "satellite",
+                "pair_pos_sate_img_list": list(right),
+                "pair_pos_sate_weight_list": list(right.values()),
+                "pair_pos_semipos_sate_img_list": [*right, tiles[-1]],
+                "pair_pos_semipos_sate_weight_list": [*right.values(), 0.2],
+                "drone_metadata": {"height": None},
+            }
+            for name, right in images.items()
+        ]
+        (root / file).write_text(json.dumps(entries))
+        for name in images:
+            write_image(root / "drone/images" / name, 8, 6)
     return root

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,9 +18,11 @@ from geodtr.export.build.source import export_checkpoint
 from geodtr.export.plots.sheets.retrieval import retrieved
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import rank
+from geodtr.training.data.counting import ANY_NEAR_TILE, OWN_TILE, countings
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.spec import KINDS
 from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs, evaluate
-from geodtr.training.evaluation.published import QUERIES, ROWS
+from geodtr.training.evaluation.published import rows
 from geodtr.training.evaluation.transfer import Area, area
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
@@ -74,6 +75,12 @@ def test_what_a_model_was_trained_on_goes_from_the_checkpoint_into_bundles(
         ("vigor:/v#cross-train", "vigor:/v#cross-test", False, "cross"),
         ("vigor:/v#same-train", "vigor:/v#cross-test", False, "same"),
         ("vigor:/v#cross-train", "vigor:/v#same-test", False, ""),
+        ("gta:/g#cross-train", "gta:/g#cross-d2s", False, "cross"),
+        ("gta:/g#same-train", "gta:/g#same-s2d", False, "same"),
+        ("university:/u#train", "university:/u#s2d", False, "cross"),
+        ("university", "university:/u#d2s", True, "cross"),
+        ("denseuav:/d#d2s", "denseuav:/d#d2s", False, "same"),
+        ("sues:/s#train-150", "sues:/s#d2s-300", False, "same"),
         ("pairs:/a/b", "pairs:/a/b", False, "same"),
         ("pairs:/a/b", "pairs:/a/c/../b", False, "same"),
         ("pairs:/a/b", "pairs:/a/c", False, ""),
@@ -125,11 +132,16 @@ def test_no_paper_reports_recall_on_its_training_set(
 
 
 def test_published_figures_are_per_cent_and_rise_with_k() -> None:
-    for row in ROWS:
-        assert (row.tested_on, row.split) in QUERIES
+    for row in rows():
+        assert row.split in KINDS[row.data].splits
+        assert row.trained_on in KINDS
+        assert row.source
+        assert row.read_in
         figures = [figure for figure in (row.at_1, row.at_5, row.at_10, row.at_1_percent) if figure is not None]
         assert figures == sorted(figures)
-        assert all(1 < figure < 100 for figure in figures)
+        figures += [figure for figure in (row.average_precision, row.hit_rate) if figure is not None]
+        assert all(1 < figure <= 100 for figure in figures)
+    assert len(set(rows())) == len(rows())
 
 
 def test_a_dash_is_shown_if_k_includes_every_tile(trained: Trained, cli: Callable[..., Outcome]) -> None:
@@ -168,11 +180,11 @@ def test_pictures_are_drawn(trained: Trained, tmp_path: Path, cli: Callable[...,
 
 def test_the_sheet_shows_misses_with_the_right_tile(trained: Trained) -> None:
     descriptors = embed_pairs(embedders(load_checkpoint(trained.checkpoint).model), trained.test_set.first(100))
-    ranking = descriptors.ranking()
-    rows = retrieved(descriptors, ranking, "test", 8, 5)
-    assert len(rows) == 8
-    assert all(sum(right for *_, right in row.tiles) == 1 for row in rows)
-    assert sum("rank 1 of" not in row.caption for row in rows) == min(3, np.count_nonzero(ranking.rank))
+    ranking, (counting,) = descriptors.ranking(), countings(descriptors.pair_set)
+    sheet = retrieved(descriptors, counting, ranking, "test", 8, 5)
+    assert len(sheet) == 8
+    assert all(sum(right for *_, right in row.tiles) == 1 for row in sheet)
+    assert sum("rank 1 of" not in row.caption for row in sheet) == min(3, np.count_nonzero(ranking.rank))
 
 
 def test_saliency_and_layouts_are_drawn(trained: Trained, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
@@ -251,12 +263,12 @@ def test_a_set_with_positions_is_counted_both_ways() -> None:
     aerial = np.eye(3, dtype=np.float32)
     # The first two panoramas find each other's tiles, three metres away.
     descriptors = DescriptorPair(PairSet("cvact", pairs), aerial[[1, 0, 2]], aerial, None, frozenset())
-    near = descriptors.ranking_within(5)
-    assert near is not None
-    assert descriptors.ranking().rank.tolist() == [1, 1, 0]
-    assert near.rank.tolist() == [0, 0, 0]
-    placeless = replace(descriptors, pair_set=PairSet("pairs", (Pair(Path("g"), Path("a")),)))
-    assert placeless.ranking_within(5) is None
+    own, near = countings(descriptors.pair_set)
+    assert (own.name, near.name) == (OWN_TILE, ANY_NEAR_TILE)
+    assert descriptors.rank(own).rank.tolist() == descriptors.ranking().rank.tolist() == [1, 1, 0]
+    assert descriptors.rank(near).rank.tolist() == [0, 0, 0]
+    placeless = PairSet("pairs", (Pair(Path("g"), Path("a")),))
+    assert [way.name for way in countings(placeless)] == [OWN_TILE]
 
 
 def test_evaluate_is_the_recall_of_the_ranking(trained: Trained) -> None:

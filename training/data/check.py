@@ -19,7 +19,7 @@ from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.data.spec import Source, parse_spec
+from geodtr.training.data.spec import Counts, Source, parse_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,26 @@ class CheckedBranch:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedImages:
+    """A number of images of a set that is not the published one."""
+
+    what: str
+    found: int
+    published: int
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedSet:
-    """Results for one set of pairs. `missing` are listed files that do not exist; their pairs are left out."""
+    """Results for one set of pairs. `missing` are files that should exist and do not; their pairs are left out.
+
+    `counts` are the numbers that differ from the published ones; empty where none are published, or the set is limited.
+    """
 
     name: str
     pairs: int
     missing: tuple[Skipped, ...]
     branches: dict[Branch, CheckedBranch]
+    counts: tuple[CountedImages, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +126,15 @@ def check(
             pairs=len(pair_set),
             missing=pair_set.skipped,
             branches={branch: _check_branch(branch, source, pair_set, seen) for branch in BRANCHES},
+            counts=() if limit is not None else _count(source.kind.published.get(split, Counts()), pair_set),
         )
-        for source, _, pair_set in opened
+        for source, split, pair_set in opened
     )
     shared = (
         Shared(first.name, second.name, branch, _in_both(first.images(branch), second.images(branch), seen))
         for (source, split, first), (other, other_split, second) in combinations(opened, 2)
         for branch in BRANCHES
-        if not (branch == "aerial" and _share_tiles(source, split, other, other_split))
+        if not _share(branch, source, split, other, other_split)
     )
     return DataCheck(sets, tuple(entry for entry in shared if entry.images))
 
@@ -187,10 +201,29 @@ def _in_both(first: Sequence[Path], second: Sequence[Path], seen: _Seen) -> tupl
     )
 
 
-def _share_tiles(source: Source, split: str, other: Source, other_split: str) -> bool:
-    """Whether two sets are splits over the same tiles by design."""
-    same = source.kind is other.kind and source.root == other.root
-    return same and {split, other_split} <= source.kind.shared_tiles
+def _count(published: Counts, pair_set: PairSet) -> tuple[CountedImages, ...]:
+    numbers = (
+        ("ground images", len(pair_set.images("ground")), published.ground),
+        ("aerial images", len(pair_set.images("aerial")), published.aerial),
+        ("aerial queries", len(pair_set.tile_queries), published.tile_queries),
+    )
+    return tuple(
+        CountedImages(what, count, expected)
+        for what, count, expected in numbers
+        if expected is not None and count != expected
+    )
+
+
+def _share(branch: Branch, source: Source, split: str, other: Source, other_split: str) -> bool:
+    """Whether two sets are splits over the same images of a branch by design."""
+    kind = source.kind
+    if kind is not other.kind or source.root != other.root:
+        return False
+    return (
+        {split, other_split} <= kind.shared_tiles
+        if branch == "aerial"
+        else not {split, other_split}.isdisjoint(kind.shared_grounds)
+    )
 
 
 def _text(size: tuple[int, int]) -> str:

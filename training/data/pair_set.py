@@ -4,9 +4,9 @@ Works on paths and coordinates; reads no pixels.
 """
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import hash_files, readable
-from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.matches import Matches
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.views import ALL, View, Views
 
 _PART = 256
@@ -30,8 +30,8 @@ class Pair:
     """One ground image and its aerial tile. `lat`, `lon` in degrees (WGS 84), `heading` clockwise from north.
 
     `utm` is easting and northing in metres, for data sets without degrees. `semi_positives` are tiles that show the
-    location off their centre; they are left out of the ranking. `view`: what is seen of the ground image, a full
-    panorama; None for all of it.
+    location off their centre; the hit rate leaves them out of the ranking. `positives` are further tiles that are as
+    right as `aerial`. `view`: what is seen of the ground image, a full panorama; None for all of it.
     """
 
     ground: Path
@@ -42,6 +42,12 @@ class Pair:
     utm: tuple[float, float] | None = None
     semi_positives: tuple[Path, ...] = ()
     view: View | None = None
+    positives: tuple[Path, ...] = ()
+
+    @property
+    def right(self) -> tuple[Path, ...]:
+        """Every tile that is right, the pair's own first."""
+        return (self.aerial, *self.positives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,15 @@ class PairSet:
         SPEC of the original set, for a prepared one.
     views
         What is seen of its panoramas; each pair has its own.
+    tile_queries
+        Tiles to look up among the ground images, each of which is a pair's. Without them, evaluation looks up the
+        ground images among the tiles.
+    positions
+        Where images are, for papers that measure distance: x and y in the unit of the data set's kind. Not of a
+        prepared set.
+    maps
+        Sets of tiles, one for each of several maps: a ground image is looked up on the map of its own tile. Empty if
+        all tiles are searched.
     """
 
     name: str
@@ -87,6 +102,9 @@ class PairSet:
     skipped: tuple[Skipped, ...] = ()
     made_from: str | None = None
     views: Views = ALL
+    tile_queries: tuple[Path, ...] = ()
+    maps: tuple[frozenset[Path], ...] = ()
+    positions: Mapping[Path, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -116,9 +134,9 @@ class PairSet:
 
     @cached_property
     def references(self) -> list[Path]:
-        """Every tile once: tiles of the pairs in order, then semi-positives, then distractors."""
-        semi_positives = (path for pair in self.pairs for path in pair.semi_positives)
-        return list(dict.fromkeys((*self.paths("aerial"), *semi_positives, *self.distractors)))
+        """Every tile once: tiles of the pairs in order, then further ones of theirs, then distractors."""
+        others = (path for pair in self.pairs for path in (*pair.positives, *pair.semi_positives))
+        return list(dict.fromkeys((*self.paths("aerial"), *others, *self.distractors)))
 
     def rows(self, branch: Branch) -> list[Path]:
         """The image of each row of a branch's descriptors: the panorama of each pair, or every tile once."""
@@ -126,24 +144,26 @@ class PairSet:
 
     @cached_property
     def tiles(self) -> NDArray[np.int64]:
-        """The row of each pair's tile in `references`, int64 [N]; equal rows are not negatives of each other."""
-        rows = self._rows()
-        return np.array([rows[pair.aerial] for pair in self.pairs], np.int64)
+        """The row of each pair's tile in `references`, int64 [N]."""
+        return np.array([self.tile_rows[pair.aerial] for pair in self.pairs], np.int64)
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """The row in `references` of the first tile that is right, int64 [N]; pairs of equal rows are not negatives of
+        each other.
+        """
+        return np.array([min(self.tile_rows[path] for path in pair.right) for pair in self.pairs], np.int64)
 
     @property
     def truth(self) -> Matches:
-        """The tile of each pair."""
-        return Matches(np.arange(len(self.pairs)), self.tiles)
+        """The tiles that are right for each pair."""
+        return self._matches(lambda pair: pair.right)
 
     @property
     def ignored(self) -> Matches | None:
         """The semi-positives of each pair; None if no pair has any."""
-        rows = self._rows()
-        matches = [(query, rows[path]) for query, pair in enumerate(self.pairs) for path in pair.semi_positives]
-        if not matches:
-            return None
-        query, reference = np.array(matches, np.int64).T
-        return Matches(query, reference)
+        matches = self._matches(lambda pair: pair.semi_positives)
+        return matches if len(matches.query) else None
 
     @readable(DataError)
     def fingerprint(self) -> str:
@@ -160,6 +180,10 @@ class PairSet:
         ]
         ignored = [] if self.ignored is None else np.stack([self.ignored.query, self.ignored.reference], 1).tolist()
         digest.update(msgspec.json.encode((pairs, ignored)))
+        more = [self.truth.reference.tolist()] if any(pair.positives for pair in self.pairs) else []
+        more += [sorted(self.tile_rows[path] for path in group) for group in (self.tile_queries, *self.maps) if group]
+        if more:
+            digest.update(msgspec.json.encode(more))
         return digest.hexdigest()
 
     def within(self, metres: float) -> Matches:
@@ -179,14 +203,21 @@ class PairSet:
         query = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         return Matches(query, np.concatenate(rows))
 
-    def _rows(self) -> dict[Path, int]:
+    @cached_property
+    def tile_rows(self) -> dict[Path, int]:
+        """The row of each tile in `references`."""
         return {path: row for row, path in enumerate(self.references)}
+
+    def _matches(self, tiles: Callable[[Pair], tuple[Path, ...]]) -> Matches:
+        matches = [(query, self.tile_rows[path]) for query, pair in enumerate(self.pairs) for path in tiles(pair)]
+        query, reference = np.array(matches, np.int64).reshape(-1, 2).T
+        return Matches(query, reference)
 
     def first(self, count: int) -> "PairSet":
         """At most the first `count` pairs. If pairs are dropped, so are the distractors."""
         if count >= len(self.pairs):
             return self
-        return replace(self, pairs=self.pairs[:count], distractors=())
+        return self._of(self.pairs[:count], (), self.skipped)
 
     def seen(self, views: Views) -> "PairSet":
         """The set with a view of each panorama, by its place in the list. Smaller sets have the same views."""
@@ -201,11 +232,19 @@ class PairSet:
         """The set without the pairs that use a file in `bad`; these files are added to `skipped`."""
         bad = tuple(bad)
         paths = {entry.path for entry in bad}
+        distractors = tuple(path for path in self.distractors if path not in paths)
+        return self._of(tuple(_without(paths, self.pairs)), distractors, self.skipped + bad)
+
+    def _of(self, pairs: tuple[Pair, ...], distractors: tuple[Path, ...], skipped: tuple[Skipped, ...]) -> "PairSet":
+        """The set with some of its images."""
+        tiles = {path for pair in pairs for path in pair.right}
         return replace(
             self,
-            pairs=tuple(_without(paths, self.pairs)),
-            distractors=tuple(path for path in self.distractors if path not in paths),
-            skipped=self.skipped + bad,
+            pairs=pairs,
+            distractors=distractors,
+            skipped=skipped,
+            tile_queries=tuple(path for path in self.tile_queries if path in tiles),
+            maps=tuple(left for tiles_of in self.maps if (left := tiles_of & {*tiles, *distractors})),
         )
 
 
@@ -215,18 +254,21 @@ def existing(name: str, pairs: Iterable[Pair], distractors: Iterable[Path] = ())
     Raises DataError when no pair is left.
     """
     pairs, distractors = list(pairs), list(distractors)
-    listed = [path for pair in pairs for path in (pair.ground, pair.aerial, *pair.semi_positives)] + distractors
+    listed = [path for pair in pairs for path in (pair.ground, *pair.right, *pair.semi_positives)] + distractors
     missing = {path: Skipped(path, "missing") for path in _missing(dict.fromkeys(listed))}
     left = (path for path in distractors if path not in missing)
     return PairSet(name, tuple(_without(missing, pairs)), tuple(left), tuple(missing.values()))
 
 
 def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """The pairs without a bad image, and without bad semi-positives."""
+    """The pairs without a bad image, and without their further tiles that are bad."""
     for pair in pairs:
         if _is_whole(bad, pair):
-            semi_positives = tuple(path for path in pair.semi_positives if path not in bad)
-            yield pair if semi_positives == pair.semi_positives else replace(pair, semi_positives=semi_positives)
+            positives, semi_positives = (
+                tuple(path for path in tiles if path not in bad) for tiles in (pair.positives, pair.semi_positives)
+            )
+            same = positives == pair.positives and semi_positives == pair.semi_positives
+            yield pair if same else replace(pair, positives=positives, semi_positives=semi_positives)
 
 
 def _is_whole(bad: Container[Path], pair: Pair) -> bool:

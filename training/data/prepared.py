@@ -48,6 +48,7 @@ class PreparedPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     heading: float | None = None
     utm: tuple[float, float] | None = None
     semi_positives: tuple[str, ...] = ()
+    positives: tuple[str, ...] = ()
 
 
 class PreparedSkipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,14 +58,16 @@ class PreparedSkipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reason: str
 
 
-class PreparedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole document."""
+class PreparedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The whole document; `tile_queries` and `maps` as of a PairSet."""
 
-    schema: Literal[1] = 1
+    schema: Literal[1]
     origin: Origin
     pairs: tuple[PreparedPair, ...]
     distractors: tuple[str, ...] = ()
     skipped: tuple[PreparedSkipped, ...] = ()
+    tile_queries: tuple[str, ...] = ()
+    maps: tuple[tuple[str, ...], ...] = ()
 
 
 def read_prepared(folder: Path) -> PairSet:
@@ -89,12 +92,20 @@ def read_prepared(folder: Path) -> PairSet:
             heading=pair.heading,
             utm=pair.utm,
             semi_positives=tuple(map(resolve, pair.semi_positives)),
+            positives=tuple(map(resolve, pair.positives)),
         )
         for pair in document.pairs
     ]
     pair_set = existing(f"prepared:{folder}", pairs, map(resolve, document.distractors))
     left_out = tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped)
-    return replace(pair_set, skipped=left_out + pair_set.skipped, made_from=document.origin.source)
+    there = {tile for pair in pair_set.pairs for tile in pair.right}
+    return replace(
+        pair_set,
+        skipped=left_out + pair_set.skipped,
+        made_from=document.origin.source,
+        tile_queries=tuple(tile for tile in map(resolve, document.tile_queries) if tile in there),
+        maps=tuple(frozenset(map(resolve, tiles)) for tiles in document.maps),
+    )
 
 
 def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path, View | None], str]) -> bytes:
@@ -104,6 +115,7 @@ def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch,
         return target("aerial", path, None)
 
     document = PreparedSet(
+        schema=1,
         origin=origin,
         pairs=tuple(
             PreparedPair(
@@ -114,11 +126,14 @@ def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch,
                 heading=pair.heading,
                 utm=pair.utm,
                 semi_positives=tuple(tile(path) for path in pair.semi_positives),
+                positives=tuple(tile(path) for path in pair.positives),
             )
             for pair in pair_set.pairs
         ),
         distractors=tuple(tile(path) for path in pair_set.distractors),
         skipped=tuple(PreparedSkipped(path=str(entry.path), reason=entry.reason) for entry in pair_set.skipped),
+        tile_queries=tuple(map(tile, pair_set.tile_queries)),
+        maps=tuple(tuple(map(tile, sorted(tiles))) for tiles in pair_set.maps),
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 

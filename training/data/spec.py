@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import Branch
@@ -11,11 +12,30 @@ from geodtr.training.data.cvact import FOLDERS as CVACT_SPLITS
 from geodtr.training.data.cvact import read_cvact
 from geodtr.training.data.cvusa import LISTS as CVUSA_SPLITS
 from geodtr.training.data.cvusa import read_cvusa
+from geodtr.training.data.overlap_lists import AREAS, GTA_SPLITS, VISLOC_SPLITS, read_gta, read_visloc
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.place_folders import (
+    DENSEUAV_SPLITS,
+    SUES_HEIGHTS,
+    SUES_SPLITS,
+    UNIVERSITY_SPLITS,
+    read_denseuav,
+    read_sues,
+    read_university,
+)
 from geodtr.training.data.prepared import read_prepared
 from geodtr.training.data.vigor import SPLITS as VIGOR_SPLITS
 from geodtr.training.data.vigor import read_vigor
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Published numbers of images of a split, and of the tiles that are queries; None where they are not published."""
+
+    ground: int | None = None
+    aerial: int | None = None
+    tile_queries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +52,16 @@ class Kind:
         Whether tiles are square; false if they may be polar-transformed.
     shared_tiles
         Splits that share their tiles by design.
+    shared_grounds
+        Splits whose ground images are in other splits, too, by design.
     preset
         Name of the preset for this kind.
+    published
+        The published numbers of each split.
+    average_precision
+        How papers average precision on this kind; empty where they do not report it.
+    positions_in
+        The unit in which papers measure distance on this kind; empty where they do not.
     """
 
     read: Callable[[Path, str], PairSet]
@@ -43,7 +71,11 @@ class Kind:
     sizes: Mapping[Branch, tuple[int, int]] = field(default_factory=dict)
     square: bool = True
     shared_tiles: frozenset[str] = frozenset()
+    shared_grounds: frozenset[str] = frozenset()
     preset: str = ""
+    published: Mapping[str, Counts] = field(default_factory=dict)
+    average_precision: Literal["steps", "trapezoids", ""] = ""
+    positions_in: Literal["degrees", "metres", ""] = ""
 
 
 KINDS = {
@@ -54,6 +86,12 @@ KINDS = {
         test="val",
         sizes={"ground": (1232, 224), "aerial": (750, 750)},
         preset="geodtr-cvusa",
+        published={
+            "train": Counts(35532, 35532),
+            "val": Counts(8884, 8884),
+            "train-clean": Counts(34769, 34769),
+            "val-clean": Counts(8841, 8841),
+        },
     ),
     "cvact": Kind(
         read_cvact,
@@ -62,6 +100,11 @@ KINDS = {
         test="val",
         sizes={"ground": (1664, 832), "aerial": (1200, 1200)},
         preset="geodtr-cvact",
+        published={
+            "train": Counts(35532, 35532),
+            "val": Counts(8884, 8884),
+            "test": Counts(92802, 92802),
+        },
     ),
     "vigor": Kind(
         read_vigor,
@@ -70,6 +113,69 @@ KINDS = {
         test="same-test",
         sizes={"ground": (2048, 1024), "aerial": (640, 640)},
         shared_tiles=frozenset({"same-train", "same-test"}),
+    ),
+    "university": Kind(
+        read_university,
+        UNIVERSITY_SPLITS,
+        train="train",
+        test="d2s",
+        preset="sample4geo-university",
+        shared_tiles=frozenset({"d2s", "s2d"}),
+        shared_grounds=frozenset({"s2d"}),
+        published={
+            "train": Counts(aerial=701),
+            "d2s": Counts(37855, 951),
+            "s2d": Counts(51355, 951, tile_queries=701),
+        },
+        average_precision="trapezoids",
+    ),
+    "sues": Kind(
+        read_sues,
+        SUES_SPLITS,
+        train="train-150",
+        test="d2s-150",
+        shared_tiles=frozenset(SUES_SPLITS),
+        shared_grounds=frozenset(split for split in SUES_SPLITS if split.startswith("s2d")),
+        published={
+            **{f"train-{height}": Counts(6000, 120) for height in SUES_HEIGHTS},
+            **{f"d2s-{height}": Counts(4000, 200) for height in SUES_HEIGHTS},
+            **{f"s2d-{height}": Counts(10000, 200, tile_queries=80) for height in SUES_HEIGHTS},
+        },
+        average_precision="trapezoids",
+    ),
+    "denseuav": Kind(
+        read_denseuav,
+        DENSEUAV_SPLITS,
+        train="train",
+        test="d2s",
+        shared_tiles=frozenset(DENSEUAV_SPLITS),
+        shared_grounds=frozenset({"s2d"}),
+        published={
+            "train": Counts(6768, 13536),
+            "d2s": Counts(2331, 18198),
+            "s2d": Counts(9099, 18198, tile_queries=4662),
+        },
+        average_precision="trapezoids",
+        positions_in="degrees",
+    ),
+    "visloc": Kind(
+        read_visloc,
+        VISLOC_SPLITS,
+        train="same-train",
+        test="same-d2s",
+        shared_tiles=frozenset(VISLOC_SPLITS),
+        average_precision="steps",
+    ),
+    "gta": Kind(
+        read_gta,
+        GTA_SPLITS,
+        train="same-train",
+        test="same-d2s",
+        shared_tiles=frozenset(GTA_SPLITS),
+        shared_grounds=frozenset({"same-s2d", "cross-s2d"}),
+        published={f"{area}-d2s": Counts(aerial=14640) for area in AREAS},
+        average_precision="steps",
+        positions_in="metres",
     ),
     "pairs": Kind(lambda root, _split: read_pairs(root)),
     "prepared": Kind(lambda root, _split: read_prepared(root), square=False),

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from geodtr.runtime.average_precision import AveragePrecision, average_precision
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnError, batches_ahead, check_finite, stop
-from geodtr.runtime.errors import ImageError
+from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.preprocess import load_image
+from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, rank, recall
 from geodtr.runtime.spec import BranchSpec, Correlation, Descriptors, Embedder, EmbedderPair, Images
+from geodtr.training.data.counting import Counting, countings
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.views import load_query
-
-NEAR = 5.0
-"""Metres within which CVACT_test counts a tile as correct. Source: Liu and Li (OriCNN), CVPR 2019."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +52,37 @@ class DescriptorPair:
         if not bad:
             return self
         left = self.pair_set.without(bad.values())
-        row = {path: index for index, path in enumerate(self.pair_set.references)}
         return replace(
             self,
             pair_set=left,
             ground=self.ground[self.pair_set.rows_without(bad)],
-            aerial=self.aerial[[row[path] for path in left.references]],
+            aerial=self.aerial[[self.pair_set.tile_rows[path] for path in left.references]],
         )
 
     def ranking(self) -> Ranking:
-        """The rank of each panorama's tile among all tiles, without semi-positives."""
-        return rank(self.ground, self.aerial, self.pair_set.truth, self.pair_set.ignored, self.scorer)
+        """The ranking of the published recall, as `countings` has it first."""
+        return self.rank(countings(self.pair_set)[0])
 
-    def ranking_within(self, metres: float) -> Ranking | None:
-        """The rank of the best tile within `metres` of each panorama; None for a set without positions."""
-        if any(pair.utm is None for pair in self.pair_set.pairs):
-            return None
-        return rank(self.ground, self.aerial, self.pair_set.within(metres), self.pair_set.ignored, self.scorer)
+    def rank(self, counting: Counting) -> Ranking:
+        """The rank of each query's nearest right reference, as `counting` counts them."""
+        return rank(*self.ranked(counting))
+
+    def average_precision(self, counting: Counting) -> AveragePrecision:
+        """Average precision of the same rankings."""
+        return average_precision(*self.ranked(counting))
+
+    def ranked(
+        self, counting: Counting
+    ) -> tuple[Descriptors, Descriptors, Matches, Matches | None, Correlation | None]:
+        """The arguments of `recall.rank`. Raises ConfigError where the model cannot be asked so."""
+        if counting.queries == "aerial" and self.scorer is not None:
+            raise ConfigError(
+                f"This model compares by correlation, which looks up ground images among tiles; {self.pair_set.name} "
+                "asks for the reverse. Choose a split from drone to satellite."
+            )
+        references: Branch = "aerial" if counting.queries == "ground" else "ground"
+        queries = self[counting.queries][counting.rows]
+        return queries, self[references], counting.truth, counting.ignored, self.scorer
 
 
 def embed_pairs(
@@ -151,5 +165,5 @@ def load_first(pair_set: PairSet, count: int, spec: BranchSpec) -> Images:
 
 
 def evaluate(embedders: EmbedderPair, pair_set: PairSet, *, track: Track = untracked) -> Recall:
-    """Recall of ground queries among the set's aerial tiles."""
+    """Recall of the set's queries, as papers count it."""
     return recall(embed_pairs(embedders, pair_set, track=track).ranking())

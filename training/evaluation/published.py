@@ -1,71 +1,111 @@
-"""Published recall, in percent, for comparison."""
+"""Published recall, in percent, and distances, in metres, for comparison: the rows of `published.csv`."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-GEODTR = "Zhang et al., AAAI 2023"
+from geodtr.runtime.errors import DataError
+from geodtr.runtime.files.text_rows import read_csv
+from geodtr.training.data.spec import KINDS, Counts
+
+TABLE = Path(__file__).with_name("published.csv")
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
     """A row of a paper's tables; missing figures are None.
 
-    `trained_on` and `tested_on` are kinds of data sets. `layout_simulation`: training rotated and mirrored pairs
-    (GeoDTR's rows: with photometric augmentation as well).
+    `data` and `trained_on` are kinds of data sets. `polar`: whether tiles were polar-transformed; None where ground
+    images are no panoramas. `layout_simulation`: training rotated and mirrored pairs (GeoDTR's rows: with photometric
+    augmentation as well). `protocol`: what the paper counts, where that is stated or known from its code. `source` is
+    the paper; `read_in`: where the figure was read.
     """
 
     model: str
-    polar: bool
-    layout_simulation: bool
-    trained_on: str
-    tested_on: str
+    data: str
     split: str
+    trained_on: str
+    polar: bool | None
+    layout_simulation: bool
+    protocol: str
     at_1: float
-    at_5: float | None = None
-    at_10: float | None = None
-    at_1_percent: float | None = None
-    source: str = GEODTR
+    at_5: float | None
+    at_10: float | None
+    at_1_percent: float | None
+    average_precision: float | None
+    hit_rate: float | None
+    sdm_at_1: float | None
+    sdm_at_3: float | None
+    metres_at_1: float | None
+    source: str
+    read_in: str
 
     @property
-    def queries(self) -> int:
-        """The size of the test set, and of its gallery."""
-        return QUERIES[self.tested_on, self.split]
+    def counts(self) -> Counts:
+        """The published numbers of images of the test set."""
+        return KINDS[self.data].published.get(self.split, Counts())
 
 
-QUERIES = {("cvusa", "val"): 8884, ("cvact", "val"): 8884, ("cvact", "test"): 92802}
-
-ROWS = (
-    Published("SAFA", True, False, "cvusa", "cvusa", "val", 89.84),
-    Published("SAFA", True, True, "cvusa", "cvusa", "val", 88.19),
-    Published("L2LTR", True, False, "cvusa", "cvusa", "val", 94.05),
-    Published("L2LTR", True, True, "cvusa", "cvusa", "val", 93.62),
-    Published("GeoDTR", True, False, "cvusa", "cvusa", "val", 95.23),
-    Published("GeoDTR", True, True, "cvusa", "cvusa", "val", 95.43, 98.86, 99.34, 99.86),
-    Published("GeoDTR", False, True, "cvusa", "cvusa", "val", 93.76, 98.47, 99.22, 99.85),
-    Published("SAFA", True, False, "cvusa", "cvact", "val", 30.40),
-    Published("SAFA", True, True, "cvusa", "cvact", "val", 37.15),
-    Published("L2LTR", True, False, "cvusa", "cvact", "val", 47.55),
-    Published("L2LTR", True, True, "cvusa", "cvact", "val", 52.58),
-    Published("GeoDTR", True, False, "cvusa", "cvact", "val", 47.79),
-    Published("GeoDTR", True, True, "cvusa", "cvact", "val", 53.16),
-    Published("SAFA", True, False, "cvact", "cvact", "val", 81.03),
-    Published("SAFA", True, True, "cvact", "cvact", "val", 79.88),
-    Published("L2LTR", True, False, "cvact", "cvact", "val", 84.89),
-    Published("L2LTR", True, True, "cvact", "cvact", "val", 83.49),
-    Published("GeoDTR", True, False, "cvact", "cvact", "val", 87.42),
-    Published("GeoDTR", True, True, "cvact", "cvact", "val", 86.21, 95.44, 96.72, 98.77),
-    Published("GeoDTR", False, True, "cvact", "cvact", "val", 85.43, 94.81, 96.11, 98.26),
-    Published("GeoDTR", True, True, "cvact", "cvact", "test", 64.52, 88.59, 91.96, 98.74),
-    Published("GeoDTR", False, True, "cvact", "cvact", "test", 62.96, 87.35, 90.70, 98.61),
-    Published("SAFA", True, False, "cvact", "cvusa", "val", 21.45),
-    Published("SAFA", True, True, "cvact", "cvusa", "val", 25.42),
-    Published("L2LTR", True, False, "cvact", "cvusa", "val", 33.00),
-    Published("L2LTR", True, True, "cvact", "cvusa", "val", 37.69),
-    Published("GeoDTR", True, False, "cvact", "cvusa", "val", 29.13),
-    Published("GeoDTR", True, True, "cvact", "cvusa", "val", 44.07),
-)
+@cache
+def rows() -> tuple[Published, ...]:
+    """All rows, in the order of the file."""
+    (_, header), *lines = read_csv(TABLE)
+    return tuple(_row(dict(zip(header, line, strict=True))) for _, line in lines)
 
 
-def published(trained_on: str, tested_on: str, split: str, *, polar: bool) -> tuple[Published, ...]:
-    """Published results for these kinds of training and test data, with or without the polar transform."""
-    wanted = (trained_on, tested_on, split, polar)
-    return tuple(row for row in ROWS if (row.trained_on, row.tested_on, row.split, row.polar) == wanted)
+def published(
+    trained_on: str | None, data: str, split: str = "", *, polar: bool | None = None
+) -> tuple[Published, ...]:
+    """Published results on these kinds of training and test data, with or without the polar transform.
+
+    None stands for any, and no split for every split of the kind.
+    """
+    return tuple(
+        row
+        for row in rows()
+        if row.data == data
+        and (not split or row.split == split)
+        and trained_on in (None, row.trained_on)
+        and (polar is None or row.polar in (None, polar))
+    )
+
+
+def parse_data(text: str) -> tuple[str, str]:
+    """The kind and the split of `KIND` or `KIND#SPLIT`; the split is empty for a kind alone.
+
+    Raises DataError when no paper's row is of this kind or split.
+    """
+    kind, _, split = text.partition("#")
+    kinds = dict.fromkeys(row.data for row in rows())
+    if kind not in kinds:
+        raise DataError(f"{text!r}: no figures of {kind or '(nothing)'}; there are {', '.join(kinds)}.")
+    splits = dict.fromkeys(row.split for row in published(None, kind))
+    if split and split not in splits:
+        raise DataError(f"{text!r}: no figures of the split {split}; there are {', '.join(splits)}.")
+    return kind, split
+
+
+def _row(cells: dict[str, str]) -> Published:
+    def figure(name: str) -> float | None:
+        return float(cells[name]) if cells[name] else None
+
+    return Published(
+        model=cells["model"],
+        data=cells["data"],
+        split=cells["split"],
+        trained_on=cells["trained_on"],
+        polar={"yes": True, "no": False, "": None}[cells["polar"]],
+        layout_simulation=cells["layout_simulation"] == "yes",
+        protocol=cells["protocol"],
+        at_1=float(cells["at_1"]),
+        at_5=figure("at_5"),
+        at_10=figure("at_10"),
+        at_1_percent=figure("at_1_percent"),
+        average_precision=figure("average_precision"),
+        hit_rate=figure("hit_rate"),
+        sdm_at_1=figure("sdm_at_1"),
+        sdm_at_3=figure("sdm_at_3"),
+        metres_at_1=figure("metres_at_1"),
+        source=cells["source"],
+        read_in=cells["read_in"],
+    )

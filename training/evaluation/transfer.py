@@ -13,8 +13,22 @@ from geodtr.training.data.spec import KINDS
 Area = Literal["same", "cross", ""]
 """Empty if unknown."""
 
-SINGLE_AREA_KINDS = ("cvusa", "cvact", "vigor")
-"""Kinds whose copies all show the same area, independent of the folder."""
+NAMES = {
+    "cvusa": "CVUSA",
+    "cvact": "CVACT",
+    "vigor": "VIGOR",
+    "university": "University-1652",
+    "sues": "SUES-200",
+    "denseuav": "DenseUAV",
+    "visloc": "UAV-VisLoc",
+    "gta": "GTA-UAV",
+}
+"""Papers' names of the kinds whose copies all show the same area, independent of the folder."""
+
+_TWO_PROTOCOLS = ("vigor", "visloc", "gta")
+"""Kinds that hold a same-area and a cross-area protocol in one folder."""
+_APART = ("university", "denseuav")
+"""Kinds that test at other universities than they train at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +43,10 @@ class DataName:
     def of(cls, spec: str) -> "DataName":
         """Parse `spec`; the benchmarks need no path. Raises DataError for an unknown kind."""
         kind, _, path = spec.partition(":")
-        allowed = dict.fromkeys((*KINDS, *SINGLE_AREA_KINDS))
+        allowed = dict.fromkeys((*KINDS, *NAMES))
         if kind not in allowed:
             raise DataError(f"{spec!r} does not name a data set: its kind must be one of {', '.join(allowed)}.")
-        if not path and kind not in SINGLE_AREA_KINDS:
+        if not path and kind not in NAMES:
             raise DataError(f"{spec!r} names no folder. Write {kind}:PATH.")
         split = ""
         # As in parse_spec: a folder name may contain a hash.
@@ -43,12 +57,14 @@ class DataName:
     @property
     def label(self) -> str:
         """Label for tables: CVUSA and CVACT_val as in papers, otherwise the kind and the folder's name."""
-        return f"CVACT_{self.split}" if self.kind == "cvact" else self.data_set
+        if self.kind in ("cvusa", "vigor") or self.kind not in NAMES:
+            return self.data_set
+        return f"{self.data_set}{'_' if self.kind == 'cvact' else ' '}{self.split}"
 
     @property
     def data_set(self) -> str:
         """The label without the split."""
-        return self.kind.upper() if self.kind in SINGLE_AREA_KINDS else f"{self.kind}:{Path(self.path).resolve().name}"
+        return NAMES.get(self.kind) or f"{self.kind}:{Path(self.path).resolve().name}"
 
 
 def area(trained_on: str | None, tested_on: str, *, stated: bool = False) -> Area:
@@ -60,10 +76,8 @@ def area(trained_on: str | None, tested_on: str, *, stated: bool = False) -> Are
     if trained_on is None:
         return ""
     trained, tested = DataName.of(trained_on), DataName.of(tested_on)
-    if trained.kind in SINGLE_AREA_KINDS and tested.kind in SINGLE_AREA_KINDS:
-        if trained.kind != tested.kind:
-            return "cross"
-        return _vigor_area(trained.split, tested.split) if trained.kind == "vigor" else "same"
+    if trained.kind in NAMES and tested.kind in NAMES:
+        return _area_of_benchmarks(trained, tested)
     training_folder, test_folder = Path(trained.path).resolve(), Path(tested.path).resolve()
     if trained.kind == tested.kind and training_folder == test_folder:
         return "same"
@@ -72,11 +86,19 @@ def area(trained_on: str | None, tested_on: str, *, stated: bool = False) -> Are
     return "same" if trained.kind == tested.kind and training_folder in test_folder.parents else "cross"
 
 
-def _vigor_area(trained: str, tested: str) -> Area:
-    """VIGOR holds both protocols in one folder; the names of its splits distinguish them.
+def _area_of_benchmarks(trained: DataName, tested: DataName) -> Area:
+    if trained.kind != tested.kind:
+        return "cross"
+    if trained.kind in _APART:
+        return "same" if trained.path and trained.split == tested.split else "cross"
+    return _area_of_splits(trained.split, tested.split) if trained.kind in _TWO_PROTOCOLS else "same"
 
-    The same-area protocol trains in all four cities. The cross-area protocol trains in two and tests in the other two,
-    so its model knows half of a same-area test set: the result is "".
+
+def _area_of_splits(trained: str, tested: str) -> Area:
+    """Where one folder holds both protocols, the names of the splits distinguish them.
+
+    The same-area protocol trains in the whole area (VIGOR: in all four cities). The cross-area protocol trains in one
+    part and tests in the other, so its model knows a part of a same-area test set: the result is "".
     """
     if trained.startswith("same") or trained == tested:
         return "same"

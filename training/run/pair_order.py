@@ -47,8 +47,8 @@ class PairOrder:
         self._file, self._trainer, self._images = out / NEIGHBOURS, trainer, images
         self._recipe = trainer.config.recipe
         self.per_epoch = len(images) // self._recipe.batch_size
-        # Numbers without gaps: `tiles` counts those that belong to no pair, too.
-        _, first, inverse = np.unique(images.pair_set.tiles, return_index=True, return_inverse=True)
+        # Numbers without gaps: `places` are rows of all tiles.
+        _, first, inverse = np.unique(images.pair_set.places, return_index=True, return_inverse=True)
         self._tiles: NDArray[np.int64] = inverse.astype(np.int64)
         self._nearby: Neighbours | None = None
         if self._recipe.negatives == "mined":

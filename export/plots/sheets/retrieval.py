@@ -10,8 +10,10 @@ from PIL.Image import Image, fromarray
 from geodtr.export.plots.colours import LIGHT
 from geodtr.export.plots.sheets.sheet import EDGE, INK, fitted, font, new_sheet, spread
 from geodtr.runtime.images.decode import decode
+from geodtr.runtime.matches import Matches
 from geodtr.runtime.recall import Ranking
 from geodtr.runtime.search.exact import search
+from geodtr.training.data.counting import Counting
 from geodtr.training.data.views import View, cut
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
@@ -31,8 +33,10 @@ class SheetRow:
     view: View | None = None
 
 
-def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: int, tiles: int) -> list[SheetRow]:
-    """`count` queries with their `tiles` nearest tiles, in the set's order; a right tile beyond them is the last.
+def retrieved(
+    descriptors: DescriptorPair, counting: Counting, ranking: Ranking, label: str, count: int, nearest: int
+) -> list[SheetRow]:
+    """`count` queries with their `nearest` references, in the set's order; a right one beyond them is the last.
 
     Three of eight are misses if there are enough, spread over the set like the hits: a sheet of hits alone does not
     show how a model fails.
@@ -42,23 +46,36 @@ def retrieved(descriptors: DescriptorPair, ranking: Ranking, label: str, count: 
     selected = sorted(
         int(rows[row]) for rows, n in ((missed, misses), (hit, count - misses)) for row in spread(len(rows), n)
     )
-    pair_set = descriptors.pair_set
-    hits = search(descriptors.ground[selected], descriptors.aerial, tiles)
-    rows = []
-    for query, nearest, scores in zip(selected, hits.rows.tolist(), hits.scores.tolist(), strict=True):
-        pair, right = pair_set.pairs[query], int(pair_set.tiles[query])
+    pairs, tiles = descriptors.pair_set.pairs, descriptors.pair_set.references
+    from_ground = counting.queries == "ground"
+    queries = descriptors[counting.queries][counting.rows[selected]]
+    references = descriptors["aerial" if from_ground else "ground"]
+    hits = search(queries, references, nearest)
+    sheet = []
+    for query, descriptor, found, scores in zip(
+        selected, queries, hits.rows.tolist(), hits.scores.tolist(), strict=True
+    ):
+        row, right = int(counting.rows[query]), _rows_of(query, counting.truth)
+        left_out = _rows_of(query, counting.ignored)
         place = f"rank {ranking.rank[query] + 1}"
-        shown = []
-        for row, score in zip(nearest, scores, strict=True):
-            tile = pair_set.references[row]
-            left_out = ", not counted" if tile in pair.semi_positives else ""
-            shown.append((tile, f"{score:.3f}{left_out}", row == right))
-        if right not in nearest:
-            own = float(descriptors.ground[query] @ descriptors.aerial[right])
-            shown.append((pair.aerial, f"{own:.3f}, {place}", True))
-        caption = f"{label}, {pair.ground.name}: right tile at {place} of {ranking.references}"
-        rows.append(SheetRow(pair.ground, caption, tuple(shown), pair.view))
-    return rows
+        rows = [
+            (number, f"{score:.3f}{', not counted' * (number in left_out)}")
+            for number, score in zip(found, scores, strict=True)
+        ]
+        if right.isdisjoint(found):
+            best = max(right, key=lambda number: float(descriptor @ references[number]))
+            rows.append((best, f"{float(descriptor @ references[best]):.3f}, {place}"))
+        image, view = (pairs[row].ground, pairs[row].view) if from_ground else (tiles[row], None)
+        shown = tuple(
+            (tiles[number] if from_ground else pairs[number].ground, text, number in right) for number, text in rows
+        )
+        caption = f"{label}, {image.name}: right one at {place} of {ranking.references}"
+        sheet.append(SheetRow(image, caption, shown, view))
+    return sheet
+
+
+def _rows_of(query: int, matches: Matches | None) -> set[int]:
+    return set() if matches is None else set(matches.between(query, query + 1)[1].tolist())
 
 
 def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image:

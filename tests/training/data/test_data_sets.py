@@ -96,6 +96,8 @@ FILES = {
     "vigor": ("splits/NewYork/same_area_balanced_test.txt", "#same-test"),
     "pairs": ("pairs.csv", ""),
     "prepared": ("prepared.json", ""),
+    "gta": ("same-area-drone2sate-test.json", "#same-d2s"),
+    "visloc": ("cross-area-drone2sate-train.json", "#cross-train"),
 }
 
 
@@ -105,7 +107,7 @@ FILES = {
 def test_garbage_for_a_list_is_an_error_that_names_it(
     tmp_path_factory: pytest.TempPathFactory, kind: str, garbage: bytes
 ) -> None:
-    assert set(FILES) == set(KINDS) - {"cvact"}
+    assert set(FILES) == set(KINDS) - {"cvact", "university", "sues", "denseuav"}
     file, split = FILES[kind]
     root = tmp_path_factory.getbasetemp() / f"garbage-{kind}"
     if kind == "vigor":

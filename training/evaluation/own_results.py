@@ -1,0 +1,91 @@
+"""Results that `evaluate --json` printed, as rows beside the papers'."""
+
+from pathlib import Path
+
+import msgspec
+
+from geodtr.runtime.errors import DataError
+from geodtr.runtime.files.documents import decode_json, read_document
+from geodtr.training.data.counting import HIT_RATE
+from geodtr.training.data.spec import KINDS
+from geodtr.training.evaluation.published import Published
+
+
+class _Recall(msgspec.Struct):
+    at_1: float
+    at_5: float
+    at_10: float
+    at_1_percent: float
+
+
+class _Precision(msgspec.Struct):
+    steps: float
+    trapezoids: float
+
+
+class _Distance(msgspec.Struct):
+    sdm: dict[int, float]
+    metres_at_1: float | None
+
+
+class _Result(msgspec.Struct):
+    kind: str
+    split: str
+    recall: dict[str, _Recall]
+    average_precision: dict[str, _Precision]
+    distance: _Distance | None
+
+
+class _Document(msgspec.Struct):
+    model: str
+    trained_on: str | None
+    results: list[_Result]
+
+
+def read_results(path: Path) -> list[Published]:
+    """The results in the file `path`, one row for each data set and way of counting; the hit rate and the distances are
+    figures of the first. Raises DataError when the file is not what `evaluate --json` prints.
+    """
+    try:
+        document = decode_json(read_document(path), _Document)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(
+            f"{path} does not hold results ({error}). Write it: geodtr-export evaluate MODEL --data SPEC --json > "
+            f"{path}"
+        ) from None
+    trained_on = (document.trained_on or "").partition(":")[0]
+    return [row for result in document.results for row in _rows(result, document.model, trained_on, str(path))]
+
+
+def _rows(result: _Result, model: str, trained_on: str, source: str) -> list[Published]:
+    how = KINDS[result.kind].average_precision if result.kind in KINDS else ""
+    ways = {way: measured for way, measured in result.recall.items() if way != HIT_RATE}
+    hit_rate = result.recall.get(HIT_RATE)
+    rows = []
+    for number, (way, measured) in enumerate(ways.items()):
+        precision = result.average_precision.get(way)
+        far = None if number else result.distance
+        sdm = {k: 100 * share for k, share in far.sdm.items()} if far is not None else {}
+        rows.append(
+            Published(
+                model=Path(model).name,
+                data=result.kind,
+                split=result.split,
+                trained_on=trained_on,
+                polar=None,
+                layout_simulation=False,
+                protocol=way,
+                at_1=100 * measured.at_1,
+                at_5=100 * measured.at_5,
+                at_10=100 * measured.at_10,
+                at_1_percent=100 * measured.at_1_percent,
+                average_precision=100 * getattr(precision, how) if precision is not None and how else None,
+                hit_rate=100 * hit_rate.at_1 if hit_rate is not None and not number else None,
+                sdm_at_1=sdm.get(1),
+                sdm_at_3=sdm.get(3),
+                metres_at_1=far.metres_at_1 if far is not None else None,
+                source=source,
+                read_in="",
+            )
+        )
+    return rows
