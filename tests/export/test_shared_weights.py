@@ -118,6 +118,15 @@ def test_a_branch_of_another_model_is_refused_by_name(
     assert f"{_weights(exported).name}, and ground was replaced" in message
 
 
+def test_inspect_lists_them(exported: Bundle, cli: Callable[..., Outcome]) -> None:
+    shown = cli("inspect", exported.path)
+    assert shown.code == 0, shown.err
+    assert exported.manifest.ground.weights is not None
+    assert f"both share {exported.manifest.ground.weights.sha256[:16]}" in " ".join(
+        word for word in shown.out.split() if "." not in word
+    )
+
+
 def test_altered_weights_are_not_run(exported: Bundle, tmp_path: Path, refused: Callable[..., str]) -> None:
     damaged = shutil.copytree(exported.path, tmp_path / "damaged")
     weights = damaged / _weights(exported).name
