@@ -159,6 +159,11 @@ class Cde(LayoutModel):
         super().__init__(make, config.widths[-1] * config.descriptors, ground, aerial)
         self.config = config
 
+    @property
+    def trunks(self) -> list[nn.Module]:
+        # Not the encoder: whether a kernel has changed is nothing that a compiled graph could ask.
+        return [self.ground.backbone]
+
 
 def trunk(config: CdeConfig) -> Backbone:
     """ResNet-34 without max-pool, cut behind its third stage: [B, 3, H, W] -> [B, C, H/8, W/8], sides rounded up."""
