@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def _once(entries: Iterable[FileEntry]) -> tuple[FileEntry, ...]:
-    return tuple({entry.file: entry for entry in entries}.values())
+    return tuple({(entry.file, entry.sha256): entry for entry in entries}.values())
 
 
 def read_manifest(bundle: Path) -> Manifest:
