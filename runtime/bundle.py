@@ -42,7 +42,7 @@ class Bundle:
     @property
     def bytes(self) -> int:
         """Size of all engine files together."""
-        return sum(entry.bytes for branch in BRANCHES for entry in self.manifest.engine(branch).files)
+        return sum(entry.bytes for entry in self.manifest.files)
 
     def embedder(self, branch: Branch, options: EngineOptions = DEFAULT_OPTIONS) -> Embedder:
         """Open one branch's engine. Raises BundleError when it would not run correctly here, ConfigError for another

@@ -56,8 +56,13 @@ def check_files(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
 
 def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     """Both branches' typed graphs alone: all that a backend compiles from."""
-    for branch in BRANCHES:
-        yield _check_file(bundle, manifest.engine(branch), lambda: rebuild_command(bundle, manifest))
+    whole = True
+    for entry in manifest.graph_files:
+        finding = _check_file(bundle, entry, lambda: rebuild_command(bundle, manifest))
+        whole = whole and not finding.failed
+        yield finding
+    if whole and any(manifest.engine(branch).weights for branch in BRANCHES):
+        yield _check_shared(bundle, manifest)
 
 
 def check_cpu_dialect(dialect: Dialect | None, remedy: Callable[[], str] | None = None) -> Finding:
@@ -106,6 +111,25 @@ def find_gpu(*, needed: bool) -> Finding:
         found="No GPU answers: there is none, or no driver of NVIDIA's." if needed else "none",
         failed=needed,
     )
+
+
+def _check_shared(bundle: Path, manifest: Manifest) -> Finding:
+    """Whether both branches are of one model. The name of shared weights has their hash, and graphs hold the name."""
+    first, *others = (each.file for branch in BRANCHES if (each := manifest.engine(branch).weights) is not None)
+    if others != [first]:
+        replaced = "ground or aerial"
+    else:
+        graphs = {branch: (bundle / manifest.engine(branch).file).read_bytes() for branch in BRANCHES}
+        replaced = " and ".join(branch for branch, graph in graphs.items() if first.encode() not in graph)
+    if replaced:
+        return Finding(
+            what="shared weights",
+            found=f"The branches of {bundle} share their weights, {first}, and {replaced} was replaced by another "
+            "model's branch. Copy the whole bundle again, or build it again.",
+            failed=True,
+            remedy=rebuild_command(bundle, manifest),
+        )
+    return Finding(what="shared weights", found=f"both graphs refer to {first}")
 
 
 def _check_file(bundle: Path, entry: FileEntry, remedy: Callable[[], str]) -> Finding:

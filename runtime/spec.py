@@ -27,7 +27,7 @@ EmbeddingId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16,64}$")]
 INPUT, OUTPUT = "images", "descriptors"
 """The names of an engine's only input and output."""
 
-Resize = Literal["pillow-bilinear-antialias", "area", "opencv-linear-exact"]
+Resize = Literal["pillow-bilinear-antialias", "area", "opencv-linear-exact", "opencv-cubic"]
 
 PerChannel = float | tuple[float, float, float]
 """One value for all channels, or one each for red, green and blue."""
@@ -46,6 +46,7 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     resize: Resize
     stretch: bool = False
     overview: int = 0
+    polar_scale: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,7 +91,8 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     255, as SciPy once wrote floating-point images. Otherwise the image is cropped to the part between two
     fractions of its height in `rows` (all of it by default; a quarter to three quarters for CVACT's panoramas) and
     resized: by Pillow's bilinear filter with antialiasing, by averaging the `area` that an output pixel covers, or by
-    OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing.
+    OpenCV's INTER_LINEAR_EXACT, which is bilinear without antialiasing, or its INTER_CUBIC. A `polar_scale` above 1
+    makes the polar transform so many times larger, and then resizes it.
     With `overview`, the same image follows on the right once more, resized to a square of that side, with black below
     it: for a network that looks at a small image to choose what it sees of the large one.
     `colour`, `layout` and `dtype` have one legal value each: they are recorded so that a bundle with another value is
@@ -112,6 +114,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dtype: Literal["uint8"] = "uint8"
     imagery: Imagery = ANY_IMAGES
     overview: int = 0
+    polar_scale: int = 1
 
     def __post_init__(self) -> None:
         for name, size in (("height", self.height), ("width", self.width)):
@@ -124,6 +127,9 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("rows cannot be chosen with polar: the transform takes the whole square tile")
         if self.stretch and not self.polar:
             raise ValueError("stretch is for the polar transform's result: set polar as well")
+        most = MAX_SIDE // max(self.height, self.width)
+        if self.polar_scale != 1 and not (self.polar and 1 <= self.polar_scale <= most):
+            raise ValueError(f"polar_scale is {self.polar_scale}; allowed are 1, and with polar 1 to {most}")
         if self.overview and (self.polar or not 1 <= self.overview <= self.height):
             raise ValueError(
                 f"overview is {self.overview}; allowed are 0, and without polar 1 to the height of {self.height} pixels"
@@ -142,6 +148,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             resize=self.resize,
             stretch=self.stretch,
             overview=self.overview,
+            polar_scale=self.polar_scale,
         )
 
     @property

@@ -19,9 +19,10 @@ from geodtr.training.augment.layout_simulation import (
     draw_layout,
     draw_second_layout,
 )
-from geodtr.training.augment.photometric import change_semantic, draw_semantic
+from geodtr.training.augment.photometric import SemanticChange, draw_semantic
+from geodtr.training.augment.sample4geo import Sample4GeoChange, draw_sample4geo
 from geodtr.training.augment.views import cut_views, whole_views
-from geodtr.training.config import TrainConfig
+from geodtr.training.config import Recipe, TrainConfig
 from geodtr.training.models.embedder import normalise
 from geodtr.training.pair_images import PairBatch
 from geodtr.training.parallel.distributed import Ranks
@@ -51,10 +52,8 @@ def augmented(
         second = generator(recipe.seed, Purpose.SECOND_LAYOUT, step)
         layouts.append(layout.followed_by(draw_second_layout(recipe.layout, recipe.batch_size, second)))
     random = generator(recipe.seed, Purpose.SEMANTICS, step)
-    photometric = [
-        {branch: draw_semantic(recipe.semantic, recipe.batch_size, random) for branch in BRANCHES} for _ in layouts
-    ]
-    of_full_turn = draw_semantic(recipe.semantic, recipe.batch_size, random)
+    photometric = [{branch: _draw_photometric(recipe, branch, random) for branch in BRANCHES} for _ in layouts]
+    of_full_turn = _draw_photometric(recipe, "ground", random)
     images = []
     for index, part in enumerate(batch):
         rows = slice(index * size + share.start, index * size + share.stop)
@@ -70,21 +69,28 @@ def augmented(
                 if drawn is not None:
                     turned = layout_change.rows(rows).turned(drawn.turn)
                     # Photometric change last: it is of what is seen, and is vertical or by the pixel.
-                    views.append(change_semantic(_seen(config, part, pixels, turned), semantic))
+                    views.append(semantic.apply(_seen(config, part, pixels, turned)))
                 else:
                     turned = (layout_change.turned(errors) if branch == "ground" else layout_change).rows(rows)
                     # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
-                    changed = [change(change_semantic(each, semantic), turned) for each in parts(pixels, how)]
+                    changed = [change(semantic.apply(each), turned) for each in parts(pixels, how)]
                     views.append(_joined(changed, how))
             if drawn is not None and recipe.consistency:
                 whole = whole_views(pixels, layout.rows(rows).turned(drawn.turn_of_all), how.width)
-                views.append(change_semantic(whole, of_full_turn.rows(rows)))
+                views.append(of_full_turn.rows(rows).apply(whole))
             normalised = normalise(torch.cat(views), how.mean, how.std)
             # Explicit in both cases: a view of pixels [B, H, W, 3] is already channels-last.
             return normalised.contiguous(memory_format=memory_format)
 
         images.append(of_each(prepare))
     return images
+
+
+def _draw_photometric(recipe: Recipe, branch: Branch, random: torch.Generator) -> SemanticChange | Sample4GeoChange:
+    """A change of pixels for each pair of a batch."""
+    if recipe.semantic == "sample4geo":
+        return draw_sample4geo(branch, recipe.batch_size, random)
+    return draw_semantic(recipe.semantic, recipe.batch_size, random)
 
 
 def seen(config: TrainConfig, batch: PairBatch) -> Tensor:

@@ -76,7 +76,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layout
         Strength of layout simulation. "any-angle" needs a polar aerial branch.
     semantic
-        Strength of photometric augmentation (the paper's "semantic augmentation").
+        Strength of photometric augmentation (the paper's "semantic augmentation"); or "sample4geo": JPEG, colours,
+        blur or sharpening, and dropped rectangles, as in that release.
     heading_error
         Largest rotation of the panorama alone, in degrees either way. It makes a model robust to inexact headings. For
         `localize` with N headings, use half a step: 180 / N.
@@ -118,7 +119,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     selected_neighbours: Annotated[int, msgspec.Meta(ge=0)] = 64
     compare_every: Count = 4
     layout: Layout = "strong"
-    semantic: Semantic = "none"
+    semantic: Literal[Semantic, "sample4geo"] = "none"
     heading_error: Annotated[float, msgspec.Meta(ge=0, le=180)] = 0.0
     fields: tuple[Annotated[float, msgspec.Meta(gt=0, le=360)], ...] = ()
     consistency: NotNegative = 0.0

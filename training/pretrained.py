@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.config import TrainConfig
+from geodtr.training.models.cde import CdeConfig
+from geodtr.training.models.cde import trunk as cde_trunk
 from geodtr.training.models.checkpoint import CheckpointInfo, load_checkpoint
 from geodtr.training.models.cvft import CvftConfig
 from geodtr.training.models.dsm import DsmConfig
@@ -25,6 +27,7 @@ from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeoConfig
 from geodtr.training.models.transgeo_stage2 import TransGeoStage2Config, begin, first_image, stage_1_config
 from geodtr.training.models.weights import check_tensors, read_weights
+from geodtr.training.pretrained_transformers import transformer_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
@@ -62,6 +65,8 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
     source = config.recipe.pretrained
     if source == "none":
         return {}
+    if isinstance(config.model, L2LTRConfig | TransGeoConfig):
+        return transformer_weights(config)
     pretrained = _find_pretrained(config.model)
     if pretrained is None:
         raise ConfigError(
@@ -107,6 +112,10 @@ def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
     elif isinstance(config, SafaConfig):
         fits = (config.widths, config.convolutions) == (SafaConfig().widths, SafaConfig().convolutions)
         pretrained = _Pretrained("VGG-16", VGG16_Weights.IMAGENET1K_V1, both, partial(trunk, config), _vgg_name)
+    elif isinstance(config, CdeConfig):
+        fits = (config.widths, config.blocks) == (CdeConfig().widths, CdeConfig().blocks)
+        shallow = ResNet34_Weights.IMAGENET1K_V1
+        pretrained = _Pretrained("ResNet-34", shallow, both[:1], partial(cde_trunk, config), _shallow_resnet_name)
     elif isinstance(config.backbone, ConvNextConfig):
         backbone, whole_tiny = config.backbone, ConvNextConfig()
         fits = (backbone.widths, backbone.blocks) == (whole_tiny.widths, whole_tiny.blocks)
@@ -129,6 +138,11 @@ def _vgg_name(name: str) -> str | None:
 def _resnet_name(name: str) -> str | None:
     part, dot, rest = name.partition(".")
     return None if part == "fc" else f"layers.{_PARTS.get(part, part)}{dot}{rest}"
+
+
+def _shallow_resnet_name(name: str) -> str | None:
+    """CDE cuts it behind the third stage."""
+    return None if name.startswith("layer4.") else _resnet_name(name)
 
 
 def _convnext_tiny_name(name: str) -> str | None:

@@ -66,6 +66,9 @@ def inspect(
         how = entry.spec.preprocessing
         size = f"{how.height}x{how.width}{' polar' if how.polar else ''}"
         rows.add_row(branch, size, str(entry.spec.descriptor_size), megabytes(entry.bytes), entry.sha256[:16])
+    if manifest.ground.weights is not None:
+        shared = manifest.ground.weights
+        rows.add_row("both share", "", "", megabytes(shared.bytes), shared.sha256[:16])
     output.print(rows)
     if manifest.projection is not None:
         _show_projection(manifest.projection, manifest.ground.spec.descriptor_size)

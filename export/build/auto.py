@@ -205,10 +205,7 @@ def _build(
     """Compile, check and open one candidate's engines in a folder of its own, and call them once as they are timed."""
     name = able.candidate.name
     place = scratch / name
-    place.mkdir()
-    for branch in BRANCHES:
-        file = graphs.manifest.engine(branch).file
-        shutil.copyfile(graphs.folder / file, place / file)
+    shutil.copytree(graphs.folder, place)
     bundle = compile_graphs(
         place, graphs.manifest, able.backend, able.builder, calibration, track=_prefixed(track, name)
     )

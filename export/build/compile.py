@@ -10,6 +10,7 @@ import numpy as np
 from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.build.batches import batch_fault, compare_batches
 from geodtr.export.graph.checks import BATCHES
+from geodtr.export.graph.shared_weights import share_weights, weights_of
 from geodtr.export.graph.structure import GraphError
 from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.write import CalibrationPlan
@@ -19,7 +20,7 @@ from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session, optimisation_of
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.files import sha256
-from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, Manifest, write_manifest
+from geodtr.runtime.manifest import BackendEntry, CompiledEntry, EngineEntry, FileEntry, Manifest, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec, Embedder, Images, noise
@@ -40,8 +41,11 @@ def compile_graphs(
 ) -> Bundle:
     """Compile the typed graphs in `folder`, write its manifest after `manifest`, and check the engines as they are.
 
-    Where they do not compute what their graphs say, the builder may have another way, which is tried once.
+    Where they do not compute what their graphs say, the builder may have another way, which is tried once. Graphs of
+    one network for both branches share their weights; what a backend compiles holds its own.
     """
+    if manifest.ground.weights is not None:
+        share_weights([folder / manifest.engine(branch).file for branch in BRANCHES])
     built = _compiled(folder, manifest, backend, builder, track)
     try:
         _check_engines(built, calibration, track)
@@ -127,7 +131,9 @@ def engine_entry(file: Path, spec: BranchSpec, made: Compiled | None = None) -> 
     compiled = None
     if made is not None:
         compiled = CompiledEntry(**_file(made.file), layers=made.layers, wider=made.wider)
-    return EngineEntry(**_file(file), spec=spec, compiled=compiled)
+    shared = weights_of(file)
+    weights = None if shared is None else FileEntry(**_file(shared))
+    return EngineEntry(**_file(file), spec=spec, weights=weights, compiled=compiled)
 
 
 def _file(file: Path) -> dict[str, Any]:

@@ -60,6 +60,6 @@ def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:
 def copy_graphs(source: Path, manifest: Manifest, folder: Path) -> None:
     """Copy both typed graphs of the bundle `source` into `folder`. Raises GraphError when they are none of ours."""
     for branch in BRANCHES:
-        file = manifest.engine(branch).file
-        check_ours(source / file, manifest.engine(branch).spec)
-        shutil.copyfile(source / file, folder / file)
+        check_ours(source / manifest.engine(branch).file, manifest.engine(branch).spec)
+    for entry in manifest.graph_files:
+        shutil.copyfile(source / entry.file, folder / entry.file)

@@ -9,12 +9,13 @@ import numpy as np
 from geodtr.export.build.compile import engine_entry
 from geodtr.export.graph.checks import BATCHES, SMALLEST_COSINE
 from geodtr.export.graph.projection import with_projection
+from geodtr.export.graph.shared_weights import share_weights
 from geodtr.export.graph.structure import GraphError
 from geodtr.export.projection import Fitted, Fitting, Projection, check_count, check_size
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.manifest import EngineEntry, ProjectionEntry, WhiteningTrial, write_manifest
+from geodtr.runtime.manifest import ProjectionEntry, WhiteningTrial, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder, noise, scorer_name
@@ -72,14 +73,19 @@ def write_projected(exported: Bundle, fitted: Fitted, pairs: PairSet, folder: Pa
     import onnx
 
     folder.mkdir()
-    entries: dict[Branch, EngineEntry] = {}
+    specs: dict[Branch, BranchSpec] = {}
     for branch in BRANCHES:
         entry = exported.manifest.engine(branch)
         spec = msgspec.structs.replace(entry.spec, descriptor_size=fitted.projection.size)
         graph = with_projection(onnx.load(str(exported.path / entry.file)), fitted.projection, branch)
         onnx.save(graph, str(folder / entry.file))
         _check_graph(folder / entry.file, spec, exported.embedder(branch), fitted.projection)
-        entries[branch] = engine_entry(folder / entry.file, spec)
+        specs[branch] = spec
+    if exported.manifest.ground.weights is not None:
+        share_weights([folder / exported.manifest.engine(branch).file for branch in BRANCHES])
+    entries = {
+        branch: engine_entry(folder / exported.manifest.engine(branch).file, specs[branch]) for branch in BRANCHES
+    }
     manifest = exported.manifest
     projection = ProjectionEntry(
         of=manifest.embedding_id,

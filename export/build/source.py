@@ -40,6 +40,7 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
     from geodtr.export.graph.checks import check_export
     from geodtr.export.graph.export import export_network
     from geodtr.export.graph.raw_tiles import FromRawTiles, raw_tile_spec
+    from geodtr.export.graph.shared_weights import share_weights
     from geodtr.training.models.checkpoint import load_checkpoint
     from geodtr.training.models.embedder import TorchEmbedder, from_pixels
 
@@ -57,6 +58,10 @@ def export_checkpoint(checkpoint: Path, out: Path, *, raw_tiles: int | None = No
             file = folder / f"{branch}.onnx"
             onnx.save(export_network(networks[branch], specs[branch].preprocessing), str(file))
             check_operators(onnx.load(str(file)))
+        if loaded.model.branch("ground") is loaded.model.branch("aerial"):
+            share_weights([folder / f"{branch}.onnx" for branch in BRANCHES])
+        for branch in BRANCHES:
+            file = folder / f"{branch}.onnx"
             check_export(file, TorchEmbedder(networks[branch], specs[branch]))
             entries[branch] = engine_entry(file, specs[branch])
         manifest = Manifest(

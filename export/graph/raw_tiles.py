@@ -48,6 +48,8 @@ def raw_tile_spec(spec: BranchSpec, side: int) -> BranchSpec:
         raise ConfigError("This model takes square tiles as they are: it has no polar transform to put into its graph.")
     if spec.preprocessing.stretch:
         raise ConfigError("This model's tiles are stretched after the polar transform, which no graph here does.")
+    if spec.preprocessing.polar_scale != 1:
+        raise ConfigError("This model's tiles are resized after the polar transform, which no graph here does.")
     if not 2 <= side <= MAX_SIDE:
         raise ConfigError(f"A tile's side of {side} pixels is out of range: allowed are 2 to {MAX_SIDE}.")
     how = msgspec.structs.replace(spec.preprocessing, height=side, width=side, polar=False)

@@ -15,7 +15,6 @@ from geodtr.runtime.gallery.folder.access import held_to_copy
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.manifest import require_space
 from geodtr.runtime.manifest import FILE_NAME, Manifest
-from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track, untracked
 
 _OF_A_GALLERY = ("gallery.json", "references.sqlite*", "descriptors-*", "fixes*.json")
@@ -72,8 +71,7 @@ def pack(
 
 def _of_bundle(folder: Path, manifest: Manifest) -> Iterator[Path]:
     yield folder / FILE_NAME
-    for branch in BRANCHES:
-        yield from (folder / each.file for each in manifest.engine(branch).files)
+    yield from (folder / each.file for each in manifest.files)
 
 
 def _of_gallery(folder: Path) -> Iterator[Path]:

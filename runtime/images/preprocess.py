@@ -12,10 +12,11 @@ from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.images.decode import PREPARED_KEY, Decoded, decode, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.resize_area import resize_area
+from geodtr.runtime.images.resize_cubic import resize_cubic
 from geodtr.runtime.images.resize_linear import resize_linear_exact
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
 
-_RESIZES = {"area": resize_area, "opencv-linear-exact": resize_linear_exact}
+_RESIZES = {"area": resize_area, "opencv-linear-exact": resize_linear_exact, "opencv-cubic": resize_cubic}
 """Of pixels; the other kernel is Pillow's and takes its image."""
 
 
@@ -32,7 +33,12 @@ def preprocess(image: Image.Image, how: Preprocessing) -> Images:
             part[:] = preprocess(image, msgspec.structs.replace(how, height=height, width=width, overview=0))
         return both
     if how.polar:
-        return polar_transform(pixels_in_place(image), how.height, how.width, stretch=how.stretch)
+        height, width = how.polar_scale * how.height, how.polar_scale * how.width
+        polar = polar_transform(pixels_in_place(image), height, width, stretch=how.stretch)
+        if how.polar_scale == 1:
+            return polar
+        plain = msgspec.structs.replace(how, polar=False, stretch=False, polar_scale=1)
+        return preprocess(Image.fromarray(polar), plain)
     first, last = (round(share * image.height) for share in how.rows)
     top, bottom = min(first, image.height - 1), min(max(last, first + 1), image.height)
     resize = _RESIZES.get(how.resize)

@@ -1,5 +1,6 @@
 """The manifest itself: the document, and how it is read, validated and written."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -10,15 +11,15 @@ from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, ProjectionEntry, SourceEntry
+from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, FileEntry, ProjectionEntry, SourceEntry
 from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry
-from geodtr.runtime.names import Branch, Precision
+from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.spec import EmbeddingId
 
 FILE_NAME = "manifest.json"
-SCHEMA = 4
-_READ = (3, SCHEMA)
-"""Schema 3 records no command and no version of its writer."""
+SCHEMA = 5
+_READ = (3, 4, SCHEMA)
+"""Schema 3 records no command and no version of its writer; before 5, branches share no weights."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,12 +48,26 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         check_argument("branch", branch, Branch)
         return self.ground if branch == "ground" else self.aerial
 
+    @property
+    def graph_files(self) -> tuple[FileEntry, ...]:
+        """The typed graphs of both branches; what they share is there once."""
+        return _once(entry for branch in BRANCHES for entry in self.engine(branch).graph_files)
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """All files of the bundle but the manifest; what the branches share is there once."""
+        return _once(entry for branch in BRANCHES for entry in self.engine(branch).files)
+
     def precision_of(self, branch: Branch) -> Precision:
         """The precision of one branch: in a mixed bundle, the fallback precision if none of its blocks is quantised."""
         entry = self.quantisation
         if entry is None or entry.search is None:
             return self.precision
         return "mixed" if any(block.startswith(f"{branch}/") for block in entry.search.chosen.blocks) else entry.rest
+
+
+def _once(entries: Iterable[FileEntry]) -> tuple[FileEntry, ...]:
+    return tuple({(entry.file, entry.sha256): entry for entry in entries}.values())
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -74,7 +89,7 @@ def read_manifest(bundle: Path) -> Manifest:
         if isinstance(schema, int) and schema > SCHEMA:
             raise NewerManifest(path, schema, head.get("writer"))
         if schema not in _READ:
-            raise UnreadManifest(bundle, f"{path} has schema {schema}; this version reads {_READ[0]} and {_READ[-1]}.")
+            raise UnreadManifest(bundle, f"{path} has schema {schema}; this version reads {_READ[0]} to {_READ[-1]}.")
         return decode_json(content, Manifest)
     except msgspec.DecodeError as error:
         raise UnreadManifest(bundle, f"{path} is not a valid manifest: {error}.") from None

@@ -29,14 +29,23 @@ class CompiledEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class EngineEntry(FileEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One branch's engine: its boundary, its typed ONNX graph, and the form that the backend compiled it to, if any."""
+    """One branch's engine: its boundary, its typed ONNX graph, and the form that the backend compiled it to, if any.
+
+    `weights`: the file beside the graph that holds the tensors of both branches, where one network serves both.
+    """
 
     spec: BranchSpec
+    weights: FileEntry | None = None
     compiled: CompiledEntry | None = None
 
     @property
+    def graph_files(self) -> tuple[FileEntry, ...]:
+        """All of the typed graph."""
+        return (self,) if self.weights is None else (self, self.weights)
+
+    @property
     def files(self) -> tuple[FileEntry, ...]:
-        return (self,) if self.compiled is None else (self, self.compiled)
+        return self.graph_files if self.compiled is None else (*self.graph_files, self.compiled)
 
 
 class TensorRtEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -85,6 +85,8 @@ def _write_branch(bundle: Bundle, branch: Branch, folder: Path, options: TritonO
     version = folder / "1"
     version.mkdir(parents=True)
     shutil.copyfile(bundle.path / (plan or entry).file, version / ("model.onnx" if plan is None else "model.plan"))
+    if plan is None and entry.weights is not None:  # Triton looks for them beside each graph
+        shutil.copyfile(bundle.path / entry.weights.file, version / entry.weights.file)
     most = options.max_batch if plan is None or how is None else min(options.max_batch, how.max_batch)
     _write_config(
         folder,
@@ -110,7 +112,7 @@ def _write_localize(
     version = folder / "1"
     (version / BUNDLE).mkdir(parents=True)
     (version / "model.py").write_text(_MODEL)
-    files = [MANIFEST, *(each.file for branch in BRANCHES for each in bundle.manifest.engine(branch).files)]
+    files = [MANIFEST, *(each.file for each in bundle.manifest.files)]
     for name in files:
         shutil.copyfile(bundle.path / name, version / BUNDLE / name)
     if isinstance(gallery, FolderLocation):

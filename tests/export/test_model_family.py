@@ -29,7 +29,7 @@ from geodtr.training.models.registry import build_model
 
 PRESETS = (
     *("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo", "world-transgeo-stage2"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("world-cvft", "world-dsm")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("world-cvft", "world-dsm", "world-cde")),
 )
 
 

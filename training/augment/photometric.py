@@ -45,6 +45,10 @@ class SemanticChange:
         """Whether no image changes."""
         return not bool((self.factors != 1).any() or self.grey.any() or self.posterised.any() or self.sigma.any())
 
+    def apply(self, images: Tensor) -> Tensor:
+        """Images uint8 [B, H, W, 3], changed."""
+        return change_semantic(images, self)
+
     def rows(self, rows: slice) -> "SemanticChange":
         """The changes of some images of the batch, for example of one rank."""
         return SemanticChange(

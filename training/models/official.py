@@ -13,6 +13,7 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.importers.base import Importer, Network, Notice
+from geodtr.training.models.importers.cde import CdeImporter
 from geodtr.training.models.importers.cvft import CvftImporter
 from geodtr.training.models.importers.dsm import DsmImporter
 from geodtr.training.models.importers.geodtr import GeoDTRImporter
@@ -33,9 +34,10 @@ IMPORTERS: tuple[Importer, ...] = (
     TransGeoImporter(),
     CvftImporter(),
     DsmImporter(),
+    CdeImporter(),
 )
 _STATE_DICTS = ("model_state_dict", "state_dict")
-_BRANCHES = ("model_grd", "model_sat")
+_PARTS = ("model_grd", "model_sat", "generator_model_dict", "retriebal_model_dict")
 """What files call their state dict, or the state dicts of two networks, which then begin all keys."""
 
 
@@ -126,9 +128,13 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _find_state_dict(content: Mapping[Any, Any]) -> Any:
-    parts = {key: content[key] for key in _BRANCHES if isinstance(content.get(key), Mapping)}
+    parts = {key: content[key] for key in _PARTS if isinstance(content.get(key), Mapping)}
     if parts:
-        return {f"{key}.{name}": tensor for key, part in parts.items() for name, tensor in part.items()}
+        return {
+            f"{key}.{str(name).removeprefix('module.')}": tensor
+            for key, part in parts.items()
+            for name, tensor in part.items()
+        }
     return next((content[key] for key in _STATE_DICTS if key in content), content)
 
 

@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
+from geodtr.training.models.cde import Cde, CdeConfig
 from geodtr.training.models.cvft import Cvft, CvftConfig
 from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
@@ -18,7 +19,7 @@ from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
 from geodtr.training.models.transgeo_stage2 import TransGeoStage2, TransGeoStage2Config
 
-Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | TransGeoStage2 | Cvft | Dsm
+Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | TransGeoStage2 | Cvft | Dsm | Cde
 ModelConfig = (
     GeoDTRConfig
     | GeoDTRPlusConfig
@@ -29,6 +30,7 @@ ModelConfig = (
     | TransGeoStage2Config
     | CvftConfig
     | DsmConfig
+    | CdeConfig
 )
 """All models and their configurations, distinguished by `name`."""
 
@@ -42,6 +44,7 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     TransGeoStage2Config: TransGeoStage2,
     CvftConfig: Cvft,
     DsmConfig: Dsm,
+    CdeConfig: Cde,
 }
 
 _DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}

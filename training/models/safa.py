@@ -42,9 +42,12 @@ class PositionEmbedding(nn.Module):
         for weight in (self.w1, self.w2):
             nn.init.normal_(weight, std=0.005)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def unbounded(self, features: Tensor) -> Tensor:
         inner = torch.einsum("bi,ijk->bjk", features.amax(dim=1), self.w1) + self.b1
-        return torch.tanh(torch.einsum("bjk,jik->bik", inner, self.w2) + self.b2)
+        return torch.einsum("bjk,jik->bik", inner, self.w2) + self.b2
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.tanh(self.unbounded(features))
 
 
 class Safa(LayoutModel):

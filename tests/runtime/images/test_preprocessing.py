@@ -21,6 +21,7 @@ from geodtr.runtime.images.decode import PREPARED_KEY, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.preprocess import describe, load_image, preprocess
 from geodtr.runtime.images.resize_area import resize_area
+from geodtr.runtime.images.resize_cubic import resize_cubic
 from geodtr.runtime.images.resize_linear import resize_linear_exact
 from geodtr.runtime.spec import BranchSpec, Images, PerChannel, Preprocessing
 from geodtr.training.config import load_preset
@@ -65,6 +66,16 @@ def test_exact_linear_resizing_gives_the_pixels_of_opencv(image: Images, height:
     assert np.array_equal(preprocess(Image.fromarray(image), how), expected)
 
 
+@given(arrays(np.uint8, st.tuples(SIDES, SIDES, st.just(3))), SIDES, SIDES)
+@settings(deadline=None)
+def test_cubic_resizing_gives_the_pixels_of_opencv(image: Images, height: int, width: int) -> None:
+    expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC).astype(int)
+    # OpenCV's vector instructions add in float32.
+    assert np.abs(resize_cubic(image, height, width) - expected).max(initial=0) <= 1
+    how = Preprocessing(height=height, width=width, resize="opencv-cubic")
+    assert np.abs(preprocess(Image.fromarray(image), how) - expected).max(initial=0) <= 1
+
+
 def test_exact_linear_resizing_rounds_half_a_weight_as_opencv_does() -> None:
     image = np.random.default_rng(0).integers(0, 256, (185, 185, 3), np.uint8)  # to 256: weights of 512ths
     expected = cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR_EXACT)
@@ -91,7 +102,7 @@ def test_shrinking_by_area_keeps_a_flat_image_flat(shrinking: tuple[Images, int,
 @given(
     height=st.integers(1, 50),
     rows=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).filter(lambda pair: pair[0] < pair[1]),
-    resize=st.sampled_from(["pillow-bilinear-antialias", "area", "opencv-linear-exact"]),
+    resize=st.sampled_from(["pillow-bilinear-antialias", "area", "opencv-linear-exact", "opencv-cubic"]),
 )
 @settings(deadline=None)
 def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: list[float], resize: str) -> None:
@@ -103,7 +114,7 @@ def test_any_legal_description_gives_an_image_of_its_size(height: int, rows: lis
 def test_only_the_selected_rows_are_used() -> None:
     image = np.zeros((40, 20, 3), np.uint8)
     image[:10], image[30:] = 255, 255
-    for resize in ("pillow-bilinear-antialias", "area", "opencv-linear-exact"):
+    for resize in ("pillow-bilinear-antialias", "area", "opencv-linear-exact", "opencv-cubic"):
         how = msgspec.convert({"height": 5, "width": 5, "rows": [0.25, 0.75], "resize": resize}, type=Preprocessing)
         assert not preprocess(Image.fromarray(image), how).any()
 
