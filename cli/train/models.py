@@ -67,7 +67,7 @@ def import_checkpoint(
     from geodtr.training.config import load_preset
     from geodtr.training.models.checkpoint import save_checkpoint
     from geodtr.training.models.importers.base import Network
-    from geodtr.training.models.official import find_parameters, import_official
+    from geodtr.training.models.importers.official import find_parameters, import_official
 
     check_new_file(out)
     network = None

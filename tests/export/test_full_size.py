@@ -23,7 +23,7 @@ from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_SQUARE, GROUND
-from geodtr.training.models.official import find_parameters, import_official
+from geodtr.training.models.importers.official import find_parameters, import_official
 
 SMALLEST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}
 

@@ -21,7 +21,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 
 _THIN = BackboneConfig(widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
 

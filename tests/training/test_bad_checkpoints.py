@@ -12,7 +12,7 @@ from official import official_names
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path: Path, refused: Callable[..., str]) -> None:

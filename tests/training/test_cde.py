@@ -22,7 +22,7 @@ from geodtr.training.models.cde import Cde, SpectralConv
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]

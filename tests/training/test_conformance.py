@@ -19,7 +19,7 @@ from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.geodtr import GeoDTR
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
-from geodtr.training.models.official import find_parameters, import_official
+from geodtr.training.models.importers.official import find_parameters, import_official
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 

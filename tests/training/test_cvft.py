@@ -25,7 +25,7 @@ from geodtr.training.models.cvft import Cvft, resize_asymmetric, sinkhorn
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.cvft import AERIAL, GROUND
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.trainer import _rate
 
 SIDES: list[tuple[Branch, str, tuple[int, int]]] = [("aerial", "sat", (256, 256)), ("ground", "grd", (112, 616))]

@@ -28,7 +28,7 @@ from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.importers.base import Network
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model
 
 WIDTHS = {360: 512, 180: 256, 90: 128, 70: 99}

@@ -28,7 +28,7 @@ from geodtr.training.models.importers.geodtr_plus import (
     VIGOR_AERIAL,
     VIGOR_GROUND,
 )
-from geodtr.training.models.official import find_parameters, import_official
+from geodtr.training.models.importers.official import find_parameters, import_official
 from geodtr.training.models.registry import build_model
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]

@@ -21,7 +21,7 @@ from geodtr.training.config import load_preset
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model, outline
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets import preset_names

@@ -22,8 +22,8 @@ from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.l2ltr import L2LTRImporter
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.l2ltr import L2LTR, L2LTRBranch, L2LTRConfig
-from geodtr.training.models.official import import_official
 from geodtr.training.models.registry import outline
 from geodtr.training.trainer import _rate
 

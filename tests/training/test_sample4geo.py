@@ -22,7 +22,7 @@ from geodtr.training.losses import info_nce
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]

@@ -8,8 +8,8 @@ from official import FIGURES
 from tensorflow_file import save_tensorflow
 
 from geodtr.runtime.errors import CheckpointError
-from geodtr.training.models.tensorflow import read_variables
-from geodtr.training.models.weights import read_weights
+from geodtr.training.models.importers.tensorflow import read_variables
+from geodtr.training.models.importers.weights import read_weights
 
 
 def test_every_variable_of_a_real_file_is_read() -> None:

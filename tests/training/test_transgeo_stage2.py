@@ -23,7 +23,7 @@ from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.importers.base import Network
-from geodtr.training.models.official import import_official
+from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model
 from geodtr.training.models.transgeo_stage2 import (
     SelectingBranch,

@@ -1,1 +1,1 @@
-"""Importers of official checkpoints: one file per model. The releases' names appear only here."""
+"""Import of official checkpoints: reading their files, and an importer per model, the only place of the releases' names."""

@@ -22,8 +22,8 @@ from geodtr.training.models.importers.l2ltr import L2LTRImporter
 from geodtr.training.models.importers.safa import SafaImporter
 from geodtr.training.models.importers.sample4geo import Sample4GeoImporter
 from geodtr.training.models.importers.transgeo import TransGeoImporter
+from geodtr.training.models.importers.weights import check_tensors, read_weights
 from geodtr.training.models.registry import Model, build_model
-from geodtr.training.models.weights import check_tensors, read_weights
 
 IMPORTERS: tuple[Importer, ...] = (
     GeoDTRImporter(),

@@ -1,0 +1,1 @@
+"""Resizing, the same pixels on every machine."""
