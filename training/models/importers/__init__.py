@@ -1,1 +1,1 @@
-"""Import of official checkpoints: reading their files, and an importer per model, the only place of the releases' names."""
+"""Import of official checkpoints: reading their files, and an importer per model, the only place of their names."""

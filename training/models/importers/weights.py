@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import check_file
-from geodtr.training.models import tensorflow
+from geodtr.training.models.importers import tensorflow
 
 _NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 _ARCHIVE = b"PK\x03\x04"
