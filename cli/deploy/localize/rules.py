@@ -56,6 +56,7 @@ class Excludes:
 
 
 _NADIR, _FLIGHT_NEAR, _NARROW, _TAGS = "--view nadir", "--near flight", "--fov below 360", f"--flight {TAGS}"
+_FLOWN = "--track flight"
 _SIZES = "--altitude 80 --fov 70 (metres above the ground, degrees), or a range of its width in metres, "
 _SIZES += "--frame-metres 60,140"
 
@@ -81,6 +82,9 @@ RULES: tuple[Needs | Excludes, ...] = (
     Excludes("--rig", ("--fov", "--from", "--undistort"), "a rig makes panoramas of its own"),
     Excludes("--undistort", ("--fov", "--camera-topic"), "both state what the camera sees"),
     Needs(("--flight-start",), ("--flight",), "is a time of a flight record", "--flight as well"),
+    Needs((_FLOWN,), ("--flight",), "takes the motion of a flight record", "--flight as well"),
+    Excludes(_FLOWN, ("--video-start",), "a record and its video are aligned by --flight-start"),
+    Excludes(_FLOWN, (_TAGS,), "photographs record no motion"),
     Needs((_FLIGHT_NEAR,), ("--flight",), "searches about recorded positions", "--flight as well"),
     Excludes(_TAGS, ("--flight-start",), "a photograph has its own tags"),
     Needs(_flags(RecordingOptions, "--bag", "--mcap"), ("--bag",), "is for a recording", "--bag FILE as well"),
