@@ -183,7 +183,7 @@ def _correlated(spectrum: NDArray[np.float32], kernel: Grid | Field) -> Grid:
     count = len(spectrum)
     padded = np.zeros((count, count, *kernel.shape[2:]), np.float32)
     padded[: len(kernel), : len(kernel)] = kernel
-    of_kernel = cv2.dft(padded, nonzeroRows=len(kernel))
-    product = cv2.mulSpectrums(spectrum, of_kernel, 0, conjB=True)
+    # With nonzeroRows, OpenCV leaves its fast transforms out, and takes three times as long.
+    product = cv2.mulSpectrums(spectrum, cv2.dft(padded), 0, conjB=True)
     scores = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
     return np.asarray(scores if kernel.ndim == 2 else scores[..., 0], np.float32)
