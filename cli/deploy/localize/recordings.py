@@ -68,7 +68,8 @@ class Playback:
         """How images were taken, with the recording's camera."""
         if self.camera is None:
             return taking
-        return {"intake": replace(taking["intake"], camera=self.camera)}
+        how = "nadir" if "nadir" in taking else "intake"
+        return taking | {how: replace(taking[how], camera=self.camera)}
 
     def writers(self, *, live: bool) -> "Iterator[AbstractContextManager[Callable[[Waypoint], object]]]":
         """What takes each answer."""
