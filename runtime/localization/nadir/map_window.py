@@ -61,9 +61,9 @@ class MapWindows:
 
     def __init__(self, gallery: Gallery, side: float, rows: Rows | None = None) -> None:
         self._gallery, self._side = gallery, side
-        self._lat, self._lon = gallery.lat, gallery.lon
+        self._keys, self._lat, self._lon = gallery.rows, gallery.lat, gallery.lon
         if rows is not None:
-            used = np.isin(np.arange(len(gallery)), rows)
+            used = np.isin(self._keys, rows)
             self._lat, self._lon = (np.where(used, each, np.nan) for each in (self._lat, self._lon))
         self._pixels = Reread()
         self._lock = Lock()
@@ -103,7 +103,7 @@ class MapWindows:
     def nearest(self, place: Place) -> Tile:
         """The tile whose middle is nearest."""
         away = distance(*place, self._lat, self._lon)
-        return self._rows([int(np.nanargmin(away))])[0]
+        return self._rows([int(self._keys[np.nanargmin(away)])])[0]
 
     def _near(self, place: Place, side: float) -> tuple[list[int], Floats]:
         """The tiles that reach into a square of `side` metres, with their middles [N, 2], metres east and north.
@@ -119,7 +119,7 @@ class MapWindows:
         phase = (middles - middles[np.argmin(away)]) / self._side
         off = np.abs(phase - np.round(phase)).max(axis=1)
         order = np.lexsort((away, np.round(10 * off)))
-        return rows[order].tolist(), middles[order]
+        return self._keys[rows[order]].tolist(), middles[order]
 
     def _rows(self, rows: list[int]) -> list[Tile]:
         """The tiles in these rows, each read from the gallery once."""

@@ -162,13 +162,14 @@ def _sizes_in(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tu
     if stated is not None and (len(sizes) > 1 or not 1 / LEAST_RATIO < stated / (sizes[0].metres or 1) < LEAST_RATIO):
         sides = ", ".join(f"{size.metres:.4g}" for size in sizes)
         raise ConfigError(f"--tile-metres is {stated:g}, and tiles of {gallery.name} cover {sides} m. Leave it out.")
+    rows = [gallery.rows[size.rows] for size in sizes]
     return tuple(
         _Tiles(
             stated or size.metres or 1.0,
-            _pixels_of(gallery.tiles([int(size.rows[0])])[0]) or drawn,
-            size.rows if len(sizes) > 1 else None,
+            _pixels_of(gallery.tiles([int(own[0])])[0]) or drawn,
+            own if len(sizes) > 1 else None,
         )
-        for size in sizes
+        for size, own in zip(sizes, rows, strict=True)
     )
 
 
