@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.flights import srt, table
-from geodtr.runtime.flights.record import Flight, OnBad
+from geodtr.runtime.flights.record import Flight, OnBadEntry
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen
@@ -15,7 +15,7 @@ from geodtr.runtime.sources.positioned.photograph import read_photograph
 READERS = {srt.SUFFIX: srt.read_srt, table.SUFFIX: table.read_table}
 
 
-def read_flight(path: Path, on_bad: OnBad) -> Flight:
+def read_flight(path: Path, on_bad: OnBadEntry) -> Flight:
     """Read a flight record by its ending; what cannot be right is named to `on_bad`, and left out.
 
     Raises DataError where it is none, or cannot be read.

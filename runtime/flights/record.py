@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 OfFrames = Literal["lat", "lon", "heading", "tilt", "height", "field_of_view"]
 Field = OfFrames | Literal["speed", "velocity_north", "velocity_east"]
 OF_FRAMES: tuple[OfFrames, ...] = get_args(OfFrames)
-OnBad = Callable[[str], None]
+OnBadEntry = Callable[[str], None]
 """Called with what is left out of a record and why; raises where nothing may be."""
 
 MAX_ENTRIES = 1_000_000
@@ -102,7 +102,7 @@ def flight_of(
     name: str,
     times: Floats,
     columns: Mapping[Field, Column],
-    on_bad: OnBad,
+    on_bad: OnBadEntry,
     *,
     clock: Floats | None = None,
     videos: tuple[tuple[float, float], ...] = (),

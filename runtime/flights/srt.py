@@ -15,7 +15,7 @@ import numpy as np
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.reading import open_to_read
-from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBad, flight_of
+from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBadEntry, flight_of
 from geodtr.runtime.images.recorded import gimbal, width_seen
 
 SUFFIX = ".srt"
@@ -36,7 +36,7 @@ _SENSOR = (4, 3)
 _Entry = Mapping[str, float | str]
 
 
-def read_srt(path: Path, on_bad: OnBad) -> Flight:
+def read_srt(path: Path, on_bad: OnBadEntry) -> Flight:
     """Read `path`; what cannot be right is named to `on_bad`, and left out.
 
     Raises DataError where the file cannot be read, or is no record of a flight.

@@ -15,7 +15,7 @@ import numpy as np
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.reading import open_to_read
 from geodtr.runtime.files.text_rows import rows_of
-from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBad, flight_of
+from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBadEntry, flight_of
 from geodtr.runtime.images.recorded import gimbal
 
 SUFFIX = ".csv"
@@ -70,7 +70,7 @@ class _Name:
     unit: str
 
 
-def read_table(path: Path, on_bad: OnBad) -> Flight:
+def read_table(path: Path, on_bad: OnBadEntry) -> Flight:
     """Read `path`; rows and values that cannot be right are named to `on_bad`, and left out.
 
     Raises DataError where the file cannot be read, or is no record of a flight.

@@ -44,8 +44,11 @@ def test_a_bag_is_localised_compared_and_recorded(
         for row, answer in zip(ROWS, answers, strict=True)
     ]
     assert max(errors) < SPACING / 5
-    assert f"median {sorted(errors)[2]:.1f} m" in printed.err
-    assert f"over {len(ROWS)} of {len(ROWS)} answers" in printed.err
+    assert [answer["gnss_off_m"] for answer in answers] == pytest.approx(errors, abs=0.01)
+    assert answers[0]["recorded"]["lat"]["origin"] == GNSS
+    printed_text = " ".join(printed.err.split())
+    assert f"Recorded positions: {len(ROWS)} of {len(ROWS)} images; {len(ROWS)} answers are off by" in printed_text
+    assert f"off by {sorted(errors)[2]:.1f} m (median)" in printed_text
     assert f"Wrote {recorded}: {len(ROWS)} answers" in printed.err
     assert "2023-11-14T22:13:20" in route.read_text()
     with recorded.open("rb") as stream:

@@ -5,7 +5,7 @@ galleries.
 """
 
 from dataclasses import dataclass, replace
-from math import ceil, exp, isfinite, log, radians, tan
+from math import ceil, exp, isfinite, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
 from geodtr.runtime.images.altitudes import HIGHEST
 from geodtr.runtime.images.camera_model import CameraModel
-from geodtr.runtime.images.nadir import north_up, share_covered
+from geodtr.runtime.images.nadir import ground_width, north_up, share_covered
 from geodtr.runtime.images.preprocess import preprocess
 from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.localization.fix import Floats
@@ -151,7 +151,7 @@ class NadirOptions:
         if known is not None and view is not None:
             if not known > 0:
                 raise ImageError(f"its altitude is {known:g} m; it must be above 0, over the ground.")
-            width = 2 * known * tan(radians(view) / 2)
+            width = ground_width(known, view)
             return width / (1 + self.size_error), width * (1 + self.size_error)
         if self.frame_metres is not None:
             return self.frame_metres
@@ -177,7 +177,7 @@ class NadirOptions:
     def altitude_of(self, width: float) -> float | None:
         """The altitude at which a frame shows this width; None where the field of view is unknown."""
         view = self.field_of_view
-        return None if view is None else width / (2 * tan(radians(view) / 2))
+        return None if view is None else width / ground_width(1.0, view)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.geodesy import Near, distance, east_north, moved
+from geodtr.runtime.images.nadir import whole_pixels
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
@@ -180,9 +181,8 @@ def _lay(window: MapWindow, image: Images, scale: float, middle: Floats, heading
     size = columns.stop - columns.start, rows.stop - rows.start
     if min(size) <= 0:
         return
-    # A pixel's middle is at a half, and OpenCV's at whole numbers.
-    shift = rotation @ (np.array([columns.start, rows.start]) + 0.5 - centre) + (width / 2 - 0.5, height / 2 - 0.5)
-    to_tile = np.column_stack([rotation, shift])
+    shift = rotation @ (np.array([columns.start, rows.start]) - centre) + (width / 2, height / 2)
+    to_tile = whole_pixels(np.column_stack([rotation, shift]))
     how = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
     laid = cv2.warpAffine(image, to_tile, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
     new = ~window.known[rows, columns]
