@@ -71,9 +71,7 @@ def augmented(
                 else:
                     turned = (layout_change.turned(errors) if branch == "ground" else layout_change).rows(rows)
                     # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
-                    changed = [
-                        change_layout(semantic.apply(each), turned, branch, how) for each in parts(pixels, how)
-                    ]
+                    changed = [change_layout(semantic.apply(each), turned, branch, how) for each in parts(pixels, how)]
                     views.append(_joined(changed, how))
             if drawn is not None and recipe.consistency:
                 whole = whole_views(pixels, layout.rows(rows).turned(drawn.turn_of_all), how.width)
