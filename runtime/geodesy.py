@@ -186,6 +186,14 @@ def wrapped(degrees: _Degrees) -> _Degrees:
     return (degrees + 180) % 360 - 180
 
 
+def rotation_of(heading: float | None) -> tuple[float, float]:
+    """z and w of the unit quaternion that rotates east to a heading, degrees clockwise from north, about the vertical:
+    axes as in REP 103. East where it is unknown.
+    """
+    half = radians(0.0 if heading is None else 90 - heading) / 2
+    return sin(half), cos(half)
+
+
 def circular_mean(degrees: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
     """The weighted mean of directions, 0 to 360 degrees. Source: Mardia and Jupp, Directional Statistics, 2.2."""
     angle = np.radians(degrees)

@@ -13,8 +13,7 @@ from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import (
     LayoutChange,
-    change_columns,
-    change_square,
+    change_layout,
     draw_heading_errors,
     draw_layout,
     draw_second_layout,
@@ -60,7 +59,6 @@ def augmented(
 
         def prepare(branch: Branch, part: PairBatch = part, rows: slice = rows) -> Tensor:
             how = config.ground if branch == "ground" else config.aerial
-            change = change_columns if branch == "ground" or how.polar else change_square
             pixels = (part.ground if branch == "ground" else part.aerial).to(ranks.device, non_blocking=True)
             drawn = part.views if branch == "ground" else None
             views = []
@@ -73,7 +71,7 @@ def augmented(
                 else:
                     turned = (layout_change.turned(errors) if branch == "ground" else layout_change).rows(rows)
                     # Photometric change first, as in the release: the blur is vertical in the image as it was taken.
-                    changed = [change(semantic.apply(each), turned) for each in parts(pixels, how)]
+                    changed = [change_layout(semantic.apply(each), turned, branch, how) for each in parts(pixels, how)]
                     views.append(_joined(changed, how))
             if drawn is not None and recipe.consistency:
                 whole = whole_views(pixels, layout.rows(rows).turned(drawn.turn_of_all), how.width)

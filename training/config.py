@@ -208,6 +208,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f'recipe.layout "strong" rotates tiles by quarter turns, but aerial is {self.aerial.height}x'
                 f'{self.aerial.width}. Make it square, or set recipe.layout to "weak" or "none".'
             )
+        if self.ground.imagery.projection == "nadir":
+            self._check_nadir()
         if self.recipe.views == 2 and self.recipe.layout in ("weak", "none") and self.recipe.semantic == "none":
             raise ConfigError(
                 f'recipe.views 2 makes two views that differ, but recipe.layout is "{self.recipe.layout}" and '
@@ -247,6 +249,19 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.recipe.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.micro_batch {self.micro_batch} does not divide recipe.batch_size {self.recipe.batch_size}."
+            )
+
+    def _check_nadir(self) -> None:
+        if self.recipe.layout == "strong" and self.ground.height != self.ground.width:
+            raise ConfigError(
+                f'recipe.layout "strong" rotates nadir frames by quarter turns, but ground is {self.ground.height}x'
+                f'{self.ground.width}. Make it square, or set recipe.layout to "weak" or "none".'
+            )
+        if self.recipe.heading_error or self.recipe.fields:
+            raise ConfigError(
+                f"recipe.heading_error is {self.recipe.heading_error:g} and recipe.fields are "
+                f"{_listed(self.recipe.fields)}: both shift columns of panoramas, and ground.imagery.projection is "
+                "nadir. Leave them out; the pairs' frames may be rotated instead."
             )
 
 

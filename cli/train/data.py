@@ -235,7 +235,14 @@ def data_show(
     if augment == "any-angle" and not config.aerial.polar:
         raise DataError("any-angle needs a polar aerial branch, and the preset's is square: --augment strong.")
     semantic = "strong" if augment == "any-angle" else augment
-    rows = augmented_rows(np.stack(ground), np.stack(aerial), config.aerial.polar, augment, semantic, variants, seed)
+    rows = augmented_rows(
+        {"ground": np.stack(ground), "aerial": np.stack(aerial)},
+        {"ground": config.ground, "aerial": config.aerial},
+        augment,
+        semantic,
+        variants,
+        seed,
+    )
     save_picture(draw_pairs(rows, f"{pair_set.name}: augmentation {augment}"), out)
     messages.print(f"Wrote {out}: {_count(len(rows), 'pair')}")
 

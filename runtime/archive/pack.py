@@ -1,6 +1,5 @@
 """Pack a bundle and a gallery that was built with it, with the gallery's calibration, into one signed archive."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,17 +8,12 @@ from geodtr import __version__
 from geodtr.runtime.archive.format import FORMAT, FileEntry, Index, encode_index, write_archive
 from geodtr.runtime.archive.keys import read_private
 from geodtr.runtime.bundle import open_bundle
-from geodtr.runtime.errors import ArchiveError
-from geodtr.runtime.files import check_apart, check_new_file, check_regular, new_file, sha256
+from geodtr.runtime.files import check_apart, check_new_file, new_file, sha256
 from geodtr.runtime.gallery.folder.access import held_to_copy
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.manifest import require_space
-from geodtr.runtime.manifest import FILE_NAME, Manifest
+from geodtr.runtime.manifest import FILE_NAME
 from geodtr.runtime.progress import Track, untracked
-
-_OF_A_GALLERY = ("gallery.json", "references.sqlite*", "descriptors-*", "fixes*.json")
-_OF_THE_MOMENT = ("writer.lock", "references.sqlite-shm")
-"""Files of a gallery that are of its processes, not of its content."""
 
 
 def pack(
@@ -36,19 +30,12 @@ def pack(
     signer = read_private(key)
     manifest = open_bundle(bundle).manifest
     with ExitStack() as held:
-        folders = {"bundle": bundle}
-        instead: dict[Path, Path | None] = {}
+        sources = [(f"bundle/{name}", bundle / name) for name in (FILE_NAME, *(each.file for each in manifest.files))]
         if gallery is not None:
             with open_folder(gallery) as opened:
                 require_space(opened.name, opened.manifest, manifest.embedding_id, manifest.ground.spec.scorer)
-            instead = held.enter_context(held_to_copy(gallery))
-            folders["gallery"] = gallery
-        sources = [
-            (f"{name}/{path.relative_to(folder)}", source)
-            for name, folder in folders.items()
-            for path in (_of_bundle(folder, manifest) if name == "bundle" else _of_gallery(folder))
-            if (source := instead.get(path, path)) is not None
-        ]
+            files = held.enter_context(held_to_copy(gallery))
+            sources += [(f"gallery/{name}", source) for name, source in files.items()]
         entries = [
             (FileEntry(name, source.stat().st_size, sha256(source)), source)
             for name, source in track(sources, "Hashing files", len(sources))
@@ -67,15 +54,3 @@ def pack(
                 write_archive(file, content, signer.sign(content), list(track(entries, "Packing files", len(entries))))
             held.close()  # raises where the gallery was written meanwhile
     return index
-
-
-def _of_bundle(folder: Path, manifest: Manifest) -> Iterator[Path]:
-    yield folder / FILE_NAME
-    yield from (folder / each.file for each in manifest.files)
-
-
-def _of_gallery(folder: Path) -> Iterator[Path]:
-    """All of the gallery but what is of the moment or unfinished, what a writer set aside, and what is another's."""
-    for path in sorted(path for pattern in _OF_A_GALLERY for path in folder.glob(pattern)):
-        if path.name not in _OF_THE_MOMENT and check_regular(path, ArchiveError) and path.stat().st_size:
-            yield path

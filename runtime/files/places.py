@@ -35,7 +35,7 @@ def check_new_folder(path: Path) -> None:
 
 
 def check_new_file(path: Path, endings: Sequence[str] = ()) -> None:
-    """Likewise for a file: raise OutputExists when anything is at its path, UserError when nothing can,
+    """Raise OutputExists when anything is at a new file's path, UserError when nothing can,
     ConfigError as `check_ending` does where there are `endings` to have.
     """
     if endings:

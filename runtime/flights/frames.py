@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.flights import srt, table
-from geodtr.runtime.flights.record import Flight, OnBad
+from geodtr.runtime.flights.record import Flight, OnBadEntry
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen
@@ -15,7 +15,7 @@ from geodtr.runtime.sources.positioned.photograph import read_photograph
 READERS = {srt.SUFFIX: srt.read_srt, table.SUFFIX: table.read_table}
 
 
-def read_flight(path: Path, on_bad: OnBad) -> Flight:
+def read_flight(path: Path, on_bad: OnBadEntry) -> Flight:
     """Read a flight record by its ending; what cannot be right is named to `on_bad`, and left out.
 
     Raises DataError where it is none, or cannot be read.
@@ -66,6 +66,21 @@ class Joining:
         return replace(frame, recorded=recorded, near=near, altitude=altitude)
 
 
+def video_start(flight: Flight, stated: float | None = None) -> float:
+    """The record's time at which the video begins: as `stated`, or as the record has it.
+
+    Raises ConfigError where neither is known.
+    """
+    start = flight.start if stated is None else stated
+    if start is None:
+        videos = "; ".join(f"from {begin:g} s, {end - begin:.1f} s long" for begin, end in flight.videos[:8])
+        raise ConfigError(
+            f"{flight.name} does not say when this video begins: it has {len(flight.videos) or 'no'} videos "
+            f"({videos or 'no column for them'}). Give the record's time at the video's start: --flight-start SECONDS"
+        )
+    return start
+
+
 def with_flight(
     frames: Iterable[Frame], flight: Flight, start: float | None = None, joining: Joining = Joining()
 ) -> Iterator[Frame]:
@@ -73,13 +88,7 @@ def with_flight(
 
     Raises ConfigError where it is not known when the video begins.
     """
-    began = flight.start if start is None else start
-    if began is None:
-        videos = "; ".join(f"from {begin:g} s, {end - begin:.1f} s long" for begin, end in flight.videos[:8])
-        raise ConfigError(
-            f"{flight.name} does not say when this video begins: it has {len(flight.videos) or 'no'} videos "
-            f"({videos or 'no column for them'}). Give the record's time at the video's start: --flight-start SECONDS"
-        )
+    began = video_start(flight, start)
     return (
         frame if frame.time is None else joining.joined(frame, flight.at(began + frame.time, frame.name))
         for frame in frames

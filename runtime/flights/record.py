@@ -15,9 +15,10 @@ from geodtr.runtime.geodesy import distance, wrapped
 from geodtr.runtime.images.recorded import Recorded, Stated, ground_seen
 
 Floats = NDArray[np.float64]
-Field = Literal["lat", "lon", "heading", "tilt", "height", "field_of_view"]
-FIELDS: tuple[Field, ...] = get_args(Field)
-OnBad = Callable[[str], None]
+OfFrames = Literal["lat", "lon", "heading", "tilt", "height", "field_of_view"]
+Field = OfFrames | Literal["speed", "velocity_north", "velocity_east"]
+OF_FRAMES: tuple[OfFrames, ...] = get_args(OfFrames)
+OnBadEntry = Callable[[str], None]
 """Called with what is left out of a record and why; raises where nothing may be."""
 
 MAX_ENTRIES = 1_000_000
@@ -51,7 +52,8 @@ class Flight:
     times
         Seconds, float64 [N], rising: of the video where `start` is 0.
     columns
-        By field, what is recorded of each entry: degrees, and metres above the place of take-off.
+        By field, what is recorded of each entry: degrees, metres above the place of take-off, and metres a second over
+        ground.
     videos
         The times between which videos were recorded, where the record states them.
     start
@@ -76,7 +78,7 @@ class Flight:
         share = float(np.clip((time - self.times[before]) / apart, 0, 1)) if apart > 0 else 0.0
         if apart > _GAP or not self.times[0] - _GAP <= time <= self.times[-1] + _GAP:
             return Recorded(name)
-        lat, lon, heading, tilt, height, view = (self._stated(field, before, after, share) for field in FIELDS)
+        lat, lon, heading, tilt, height, view = (self._stated(field, before, after, share) for field in OF_FRAMES)
         if lat is None or lon is None:
             lat = lon = None
         return Recorded(name, lat, lon, heading, tilt, height, view, ground_seen(height, view, tilt))
@@ -100,7 +102,7 @@ def flight_of(
     name: str,
     times: Floats,
     columns: Mapping[Field, Column],
-    on_bad: OnBad,
+    on_bad: OnBadEntry,
     *,
     clock: Floats | None = None,
     videos: tuple[tuple[float, float], ...] = (),

@@ -15,7 +15,7 @@ import numpy as np
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.reading import open_to_read
-from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBad, flight_of
+from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBadEntry, flight_of
 from geodtr.runtime.images.recorded import gimbal, width_seen
 
 SUFFIX = ".srt"
@@ -27,6 +27,7 @@ _DATE = re.compile(r"^[^\S\n]*(\d{4})[.-](\d{1,2})[.-](\d{1,2}) (\d\d):(\d\d):(\
 _NAMED = re.compile(rf"\b(latitude|longt?itude|altitude|rel_alt|gb_yaw|gb_pitch|gb_roll|focal_len)\s*:\s*{_NUMBER}")
 _GPS = re.compile(rf"\bGPS\s*\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*(?:,\s*([-+.\d]+\s*[Mm]?)\s*)?\)")
 _HEIGHT = re.compile(rf"\b(BAROMETER:|Hb:|H )\s*{_NUMBER}")
+_SPEED = re.compile(rf"\bH\.S:?\s*{_NUMBER}\s*m/s")
 _GIMBAL = re.compile(rf"\bG\.PRY\s*\(\s*{_NUMBER}[^,)]*,\s*{_NUMBER}[^,)]*,\s*{_NUMBER}")
 _OPENED = (("[", "]"), ("(", ")"))
 _SENSOR = (4, 3)
@@ -35,7 +36,7 @@ _SENSOR = (4, 3)
 _Entry = Mapping[str, float | str]
 
 
-def read_srt(path: Path, on_bad: OnBad) -> Flight:
+def read_srt(path: Path, on_bad: OnBadEntry) -> Flight:
     """Read `path`; what cannot be right is named to `on_bad`, and left out.
 
     Raises DataError where the file cannot be read, or is no record of a flight.
@@ -106,6 +107,8 @@ def _entry(body: str) -> _Entry:
         values |= {"first": float(gps[1]), "second": float(gps[2]), "third": gps[3] or ""}
     if (height := _HEIGHT.search(body)) is not None:
         values |= {"rel_alt": float(height[2]), "height_by": height[1].strip(" :")}
+    if (speed := _SPEED.search(body)) is not None:
+        values["speed"] = float(speed[1])
     if (gimbal := _GIMBAL.search(body)) is not None:
         values |= {"gb_pitch": float(gimbal[1]), "gb_roll": float(gimbal[2]), "gb_yaw": float(gimbal[3]), "by": "G.PRY"}
     return values
@@ -166,4 +169,5 @@ def _columns(entries: list[_Entry], latitude_first: bool) -> dict[Field, Column]
         "tilt": Column(tilt, f"SRT {angles or 'gb_pitch'}"),
         "heading": Column(heading, f"SRT {angles or 'gb_yaw'}"),
         "field_of_view": Column(view, "SRT focal_len"),
+        "speed": Column(values("speed"), "SRT H.S"),
     }

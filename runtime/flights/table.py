@@ -15,7 +15,7 @@ import numpy as np
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.reading import open_to_read
 from geodtr.runtime.files.text_rows import rows_of
-from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBad, flight_of
+from geodtr.runtime.flights.record import MAX_ENTRIES, Column, Field, Flight, Floats, OnBadEntry, flight_of
 from geodtr.runtime.images.recorded import gimbal
 
 SUFFIX = ".csv"
@@ -23,6 +23,15 @@ MAX_BYTES = 1 << 30
 
 _METRES: Mapping[str, float] = {"m": 1.0, "meter": 1.0, "meters": 1.0, "metres": 1.0, "ft": 0.3048, "feet": 0.3048}
 _SECONDS: Mapping[str, float] = {"s": 1.0, "seconds": 1.0, "ms": 0.001, "millisecond": 0.001, "milliseconds": 0.001}
+_METRES_A_SECOND: Mapping[str, float] = {
+    "m/s": 1.0,
+    "mps": 1.0,
+    "mph": 0.44704,
+    "km/h": 1 / 3.6,
+    "kmh": 1 / 3.6,
+    "kph": 1 / 3.6,
+    "ft/s": 0.3048,
+}
 _DEGREES: Mapping[str, float] = {"": 1.0, "deg": 1.0, "degrees": 1.0, "360": 1.0, "raw": 0.1}
 """By unit. Converters write DJI's raw angles in tenths of degrees, and call one that counts to 360 so."""
 
@@ -37,6 +46,12 @@ _ROLLS = ("gimbalroll",)
 _YAWS = ("gimbalheading", "gimbalyaw")
 _HEADINGS = ("compassheading", "osdyaw", "yaw", "heading")
 """The aircraft's, which the gimbal follows: for a record without the gimbal's own."""
+_SPEEDS: Mapping[Field, tuple[str, ...]] = {
+    "speed": ("speed", "osdhspeed"),
+    "velocity_north": ("xspeed", "velocityx", "osdxspeed"),
+    "velocity_east": ("yspeed", "velocityy", "osdyspeed"),
+}
+"""DJI's x is north, its y east."""
 _VIDEOS = ("isvideo", "customisvideo", "cameraisvideo", "camerainforecordstate")
 _ON = {"1", "true", "yes", "recording", "starting"}
 _UNKNOWN = {"", "n/a", "na", "nan", "null", "none"}
@@ -55,7 +70,7 @@ class _Name:
     unit: str
 
 
-def read_table(path: Path, on_bad: OnBad) -> Flight:
+def read_table(path: Path, on_bad: OnBadEntry) -> Flight:
     """Read `path`; rows and values that cannot be right are named to `on_bad`, and left out.
 
     Raises DataError where the file cannot be read, or is no record of a flight.
@@ -159,14 +174,17 @@ def _wanted(names: Sequence[_Name], notes: list[str]) -> "dict[Field | str, tupl
         angle = _find(names, known)
         if angle is not None and angle.unit in _DEGREES:
             columns[what] = angle, _DEGREES[angle.unit]
+    for field, called in _SPEEDS.items():
+        speed = _find(names, called)
+        if speed is not None and speed.unit in _METRES_A_SECOND:
+            columns[field] = speed, _METRES_A_SECOND[speed.unit]
     return columns
 
 
 def _angles(found: Mapping[str, Column]) -> dict[Field, Column]:
-    """Height, tilt and heading; a heading that is not the gimbal's own is as it stands."""
-    columns = dict[Field, Column]()
-    if "height" in found:
-        columns["height"] = found["height"]
+    """Height, speeds, tilt and heading; a heading that is not the gimbal's own is as it stands."""
+    as_read: tuple[Field, ...] = ("height", *_SPEEDS)
+    columns = {field: found[field] for field in as_read if field in found}
     own = "yaw" if "yaw" in found else "heading"
     unknown = np.full(1, nan)
     pitch, yaw, roll = (found[name].values if name in found else unknown for name in ("pitch", "yaw", "roll"))

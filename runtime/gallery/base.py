@@ -23,7 +23,7 @@ from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
-Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
+Positions = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 _LONGEST = 1.01
 """A descriptor has length 1, or 0 for an empty image; quantised engines exceed 1 by less than this."""
@@ -71,6 +71,11 @@ class Gallery(Protocol):
     def __len__(self) -> int: ...
 
     @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of every reference, rising, int64 [N]; in Milvus they are not successive."""
+        ...
+
+    @property
     def lat(self) -> NDArray[np.float64]:
         """Latitude of every reference, degrees (WGS 84), float64 [N]; NaN where unknown."""
         ...
@@ -99,10 +104,9 @@ class Gallery(Protocol):
         fewer.
 
         With `near`, only references within it are found, and never one without a position; with `rows`, rising, only
-        these, which a gallery in Milvus cannot do. Raises GalleryError when
-        queries have another type or size, or values that are not finite, when `near` is given and the gallery knows no
-        position, or when a score cannot be a cosine because the gallery is damaged; ConfigError when `top` is less than
-        1.
+        these. Raises GalleryError when queries have another type or size, or values that are not finite, when `near` is
+        given and the gallery knows no position, or when a score cannot be a cosine because the gallery is damaged;
+        ConfigError when `top` is less than 1.
         """
         ...
 
@@ -122,7 +126,7 @@ class Gallery(Protocol):
 
 
 class PositionedRows(ABC):
-    """What the readers share: `lat` and `lon`, read for the first caller. A search without a prior needs neither."""
+    """What the readers share: `rows`, `lat` and `lon`, read for the first caller; most searches need none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,26 +134,30 @@ class PositionedRows(ABC):
 
     @abstractmethod
     def _read_positions(self) -> Positions:
-        """Latitude and longitude of every reference, NaN where unknown. Called once, while `_lock` is held."""
+        """Row, latitude and longitude of every reference, NaN where unknown. Called once, while `_lock` is held."""
 
     @abstractmethod
     def _check_open(self) -> None:
         """Raise GalleryError after `close`."""
 
     @property
-    def lat(self) -> NDArray[np.float64]:
+    def rows(self) -> NDArray[np.int64]:
         return self._places()[0]
 
     @property
-    def lon(self) -> NDArray[np.float64]:
+    def lat(self) -> NDArray[np.float64]:
         return self._places()[1]
+
+    @property
+    def lon(self) -> NDArray[np.float64]:
+        return self._places()[2]
 
     def _places(self) -> Positions:
         self._check_open()
         with self._lock:
             if self._positions is None:
-                lat, lon = self._read_positions()
-                self._positions = np.ascontiguousarray(lat), np.ascontiguousarray(lon)
+                rows, lat, lon = self._read_positions()
+                self._positions = rows, np.ascontiguousarray(lat), np.ascontiguousarray(lon)
             return self._positions
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
-
 from geodtr.runtime.errors import ConfigError, ImageError, UserError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.images.decode import Decoded, decode
@@ -42,7 +40,7 @@ def ground_of(
     beyond = _BEYOND * max(wide, high)
     x, y = frame.metres(gallery.lat, gallery.lon)
     inside = (-beyond <= x) & (x <= wide + beyond) & (-beyond <= y) & (y <= high + beyond)
-    rows = np.flatnonzero(inside)  # a tile without a position, NaN, is never inside
+    rows = gallery.rows[inside]  # a tile without a position, NaN, is never inside
     tiles = gallery.tiles(rows[:: 1 + len(rows) // MOST].tolist())
     if len(rows) > MOST:
         tiles = [tile for tile in tiles if "window" in tile.more]

@@ -111,7 +111,7 @@ def split(gallery: Path, out: Path, region: Region, *, track: Track = untracked)
     """
     check_apart(out, gallery)
     check_new_folder(out)
-    with _opened(gallery, track) as opened:
+    with open_undamaged(gallery, track) as opened:
         parts = _parts(opened, region)
         if not len(opened):
             raise GalleryError(f"{gallery} is empty: nothing can be split.")
@@ -150,7 +150,7 @@ def merge(
     check_new_folder(out)
     with ExitStack() as closes:
         each_verified = track(galleries, "Verifying", len(galleries))
-        opened = [closes.enter_context(_opened(each, untracked)) for each in each_verified]
+        opened = [closes.enter_context(open_undamaged(each, untracked)) for each in each_verified]
         first = opened[0].manifest
         for each in opened[1:]:
             require_space(each.name, each.manifest, first.made_by.embedding_id, first.scorer)
@@ -178,20 +178,6 @@ def merge(
     return count
 
 
-def copy_gallery(gallery: Path, out: Path, *, track: Track = untracked) -> None:
-    """Copy all of a gallery into the folder `out`, in a folder that the caller makes durable. The order of the rows
-    stays, so that its calibrations apply to the copy, and are copied too.
-    """
-    with _opened(gallery, track) as opened:
-        manifest = _manifest(opened.manifest, opened.manifest.source, opened.manifest.storage)
-        with FolderWriter.create(out, manifest) as writer:
-            _copy(opened, np.arange(len(opened)), writer)
-        for file in sorted(gallery.glob("fixes*.json")):
-            content = opened.attached(file.name)
-            if content is not None:
-                (out / file.name).write_bytes(content)
-
-
 def _copy(gallery: FolderGallery, rows: Rows, writer: FolderWriter) -> None:
     """Append the rows of a gallery, a block at a time, and finish the copy."""
     for start in range(0, len(rows), _BLOCK):
@@ -200,8 +186,8 @@ def _copy(gallery: FolderGallery, rows: Rows, writer: FolderWriter) -> None:
     writer.finish()
 
 
-def _opened(gallery: Path, track: Track) -> FolderGallery:
-    """A gallery that is finished and was read without a fault: copies get checksums of their own."""
+def open_undamaged(gallery: Path, track: Track) -> FolderGallery:
+    """Open a gallery that is finished and was read without a fault, for copies of it. Raises GalleryError."""
     faults = verify(gallery, track=track)
     if faults:
         first = faults[0].what if faults[0].id is None else f"{faults[0].id}: {faults[0].what}"

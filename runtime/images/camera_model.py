@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import atan, degrees, isfinite
+from math import atan, degrees, isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree.ElementTree import Element
@@ -124,7 +124,8 @@ def calibrations_of(values: Mapping[str, Any], path: Path) -> dict[str, dict[str
 
 
 def undistort(decoded: Decoded, camera: CameraModel, name: str) -> Decoded:
-    """The perspective image of the same size that a camera without distortion takes, cut to where it has pixels.
+    """The perspective image of the same size that a camera without distortion takes, with square pixels and the optical
+    axis in the middle, cut to where it has pixels.
 
     Raises ImageError, naming the image `name`, when it is not of the calibration's resolution.
     """
@@ -169,20 +170,22 @@ def _maps(camera: CameraModel) -> _Maps:
     fx, fy, cx, cy = camera.matrix
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     distortion, size, straight = np.array(camera.distortion), (camera.width, camera.height), np.eye(3)
+    fisheye = camera.lens == "fisheye"
     try:
-        if camera.lens == "fisheye":
-            new = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
+        if fisheye:
+            inner = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
                 matrix, distortion, size, straight, balance=0.0
             )
-            x, y = cv2.fisheye.initUndistortRectifyMap(matrix, distortion, straight, new, size, cv2.CV_32FC1)
         else:
-            new, _ = cv2.getOptimalNewCameraMatrix(matrix, distortion, size, 0)
-            x, y = cv2.initUndistortRectifyMap(matrix, distortion, straight, new, size, cv2.CV_32FC1)
+            inner, _ = cv2.getOptimalNewCameraMatrix(matrix, distortion, size, 0)
+        focal = _focal_length(np.asarray(inner, np.float64), size)
+        new = np.array([[focal, 0, (camera.width - 1) / 2], [0, focal, (camera.height - 1) / 2], [0, 0, 1]])
+        rectified = matrix, distortion, straight, new, size, cv2.CV_32FC1
+        x, y = cv2.fisheye.initUndistortRectifyMap(*rectified) if fisheye else cv2.initUndistortRectifyMap(*rectified)
     except cv2.error as error:
         raise ConfigError(
             f"{camera.name} cannot be used by OpenCV ({error.err}). Calibrate the camera again."
         ) from None
-    focal = float(new[0, 0])
     usable = np.isfinite(x).all() and np.isfinite(y).all() and isfinite(focal) and focal > 0
     if not usable or degrees(2 * atan(camera.width / (2 * focal))) > _WIDEST:
         raise ConfigError(
@@ -190,6 +193,15 @@ def _maps(camera: CameraModel) -> _Maps:
             "distortion coefficients and their model."
         )
     return _Maps(np.asarray(x, np.float32), np.asarray(y, np.float32), focal)
+
+
+def _focal_length(inner: NDArray[np.float64], size: tuple[int, int]) -> float:
+    """The focal length, in pixels, of an image with square pixels and the optical axis in its middle that sees all of
+    what fits into an image of the matrix `inner`; NaN where the axis is outside of that.
+    """
+    axis, sides = inner[:2, 2], np.array(size)
+    half = np.minimum(axis + 0.5, sides - 0.5 - axis)
+    return float(np.max(np.diag(inner)[:2] * sides / (2 * half))) if (half > 0).all() else nan
 
 
 def _chosen(values: Mapping[str, Any], camera: str, path: Path) -> Mapping[str, Any]:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from geodtr.runtime.spec import Images
 
+_TO_HALF, _TO_WHOLE = (np.array([(1, 0, by), (0, 1, by), (0, 0, 1)]) for by in (0.5, -0.5))
+
 
 def north_up(
     frame: Image.Image, metres_per_pixel: float, headings: Sequence[float], side: int, resolution: float
@@ -45,6 +47,19 @@ def from_crop(
     rotation = ratio * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     middle = np.array(size) / 2 - rotation @ np.full(2, side / 2)
     return np.column_stack([rotation, middle])
+
+
+def whole_pixels(to_source: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A map [2, 3] or [3, 3] between pixels whose middles are at a half, as OpenCV has it: at whole numbers."""
+    square = to_source if len(to_source) == 3 else np.vstack([to_source, (0.0, 0.0, 1.0)])
+    return np.asarray(_TO_WHOLE @ square @ _TO_HALF, np.float64)[: len(to_source)]
+
+
+def ground_width(altitude: float, view: float) -> float:
+    """The width of the ground, metres, that a camera sees straight below it from an altitude in metres, whose image's
+    width is an angle of `view` degrees. It is proportional to the altitude.
+    """
+    return 2 * altitude * math.tan(math.radians(view) / 2)
 
 
 def share_covered(size: tuple[int, int], metres_per_pixel: float, metres: float) -> float:

@@ -4,10 +4,12 @@ Each value has its origin, the tag or column it was read from; what none states 
 """
 
 from dataclasses import dataclass
-from math import atan, degrees, hypot, radians, sqrt, tan
+from math import atan, degrees, hypot, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+
+from geodtr.runtime.images.nadir import ground_width
 
 _DIAGONAL_35 = sqrt(36**2 + 24**2)
 """Of a 35 mm frame in millimetres, which equivalent focal lengths relate to (CIPA DCG-001)."""
@@ -79,7 +81,7 @@ def ground_seen(height: Stated | None, view: Stated | None, tilt: Stated | None)
     """The width of the ground in an image that looks down; None where it is tilted, or something is unknown."""
     if height is None or view is None or tilt is None or tilt.value > _STEEPEST or height.value <= 0:
         return None
-    return Stated(2 * height.value * tan(radians(view.value) / 2), f"{height.origin}, {view.origin}")
+    return Stated(ground_width(height.value, view.value), f"{height.origin}, {view.origin}")
 
 
 def gimbal(pitch: Angles, yaw: Angles, roll: Angles) -> tuple[Angles, Angles]:

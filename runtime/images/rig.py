@@ -23,7 +23,7 @@ from geodtr.runtime.images.camera_model import (
     read_calibration,
     read_camera_model,
 )
-from geodtr.runtime.images.frames import Frame, decode_frame
+from geodtr.runtime.images.frames import Frame, Frames, decode_frame, open_frames
 from geodtr.runtime.spec import Images
 
 Floats = NDArray[np.float64]
@@ -231,6 +231,28 @@ def _rotation(value: Any, where: str) -> Floats:
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
         raise ConfigError(f"{where} has a T_cn_cnm1 that is no rotation and translation. Calibrate again.")
     return np.asarray(rotation, np.float64)
+
+
+def open_rig_frames(places: Sequence[str], rig: Rig, *, every: int = 1, limit: int | None = None) -> Frames:
+    """The panoramas of a rig, whose cameras' images are at `places`: a folder or a video for each. Otherwise as
+    `open_frames`.
+
+    Raises ConfigError where the places are not of the rig's cameras, of one kind, and of as many images.
+    """
+    if len(places) != len(rig.cameras):
+        raise ConfigError(
+            f"{rig.name} has {len(rig.cameras)} cameras, and {len(places)} sources are given. Name a folder or a video "
+            "for each, in the order of the file."
+        )
+    sources = [open_frames([place], every=every, limit=limit) for place in places]
+    kinds = {source.kind for source in sources}
+    if len(kinds) > 1 or "camera" in kinds:
+        raise ConfigError("The sources of a rig are either folders of images or videos, for all cameras alike.")
+    counts = [source.count for source in sources]
+    if len(set(counts)) > 1:
+        each = ", ".join(map(str, counts))
+        raise ConfigError(f"The sources of {rig.name} hold {each} images; a moment is one of each.")
+    return Frames(joined_frames([source.frames for source in sources], rig), counts[0], sources[0].kind, endless=False)
 
 
 def joined_frames(sources: Sequence[Iterable[Frame]], rig: Rig) -> Iterator[Frame]:

@@ -15,7 +15,7 @@ from geodtr.runtime.localization.claims import Claims
 from geodtr.runtime.localization.fix import CANDIDATES, Fix, fuse
 from geodtr.runtime.localization.headings import best_turns
 from geodtr.runtime.localization.result import Localisation
-from geodtr.runtime.localization.view import Found, Query, View
+from geodtr.runtime.localization.view import Found, Query, QueryView
 from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
@@ -33,7 +33,7 @@ class Prepared:
 class Answers:
     """The answers of one gallery to images of one kind."""
 
-    def __init__(self, gallery: Gallery, view: View[Any], claims: Claims) -> None:
+    def __init__(self, gallery: Gallery, view: QueryView[Any], claims: Claims) -> None:
         self._gallery, self._view, self._claims = gallery, view, claims
 
     def of(

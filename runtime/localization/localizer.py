@@ -39,7 +39,7 @@ from geodtr.runtime.localization.nadir.overhead import NadirView, nadir_branch
 from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.localization.street import StreetView
-from geodtr.runtime.localization.view import View
+from geodtr.runtime.localization.view import QueryView
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors, Images, Preprocessing, scorer_name
@@ -330,5 +330,5 @@ def _view_of(
     intake: Intake,
     nadir: NadirOptions | None,
     refine: RefineOptions | None,
-) -> View[Any]:
+) -> QueryView[Any]:
     return StreetView(how, headings, intake) if nadir is None else NadirView(how, gallery, nadir, refine)

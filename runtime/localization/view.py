@@ -43,7 +43,7 @@ class Found(Generic[Q]):
     near: Near | None
 
 
-class View(Protocol[Q]):
+class QueryView(Protocol[Q]):
     """A kind of image. `most` is how many suppositions an image has at most, `tiles` how many of the nearest tiles it
     interprets at least.
     """

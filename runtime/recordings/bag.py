@@ -30,7 +30,7 @@ from geodtr.runtime.recordings.topic import Raw, Topic
 CAMERA_INFO, NAV_SAT_FIX = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/NavSatFix"
 SUFFIXES = (".mcap", ".db3")
 
-OnBad = Callable[[str], None]
+OnBadMessage = Callable[[str], None]
 """Called with what is left out of a track and why; raises where nothing may be."""
 
 _MOST_FIXES = 10_000_000
@@ -73,10 +73,31 @@ class Recording:
         """The topics that hold images."""
         return [topic.name for topic in self.topics.values() if topic.type in (IMAGE, COMPRESSED)]
 
-    def frames(self, topic: str, *, every: int = 1, limit: int | None = None, prior: Prior | None = None) -> Frames:
+    def only_images(self) -> str:
+        """The topic that holds images. Raises ConfigError, naming what there is, where none or several do."""
+        images = self.images()
+        if len(images) == 1:
+            return images[0]
+        if images:
+            raise ConfigError(f"{self.path} has several topics with images. Name one: --topic {' or '.join(images)}")
+        raise ConfigError(f"{self.path} has no topic of type Image or CompressedImage. It has {self._listed('none')}.")
+
+    def _listed(self, none: str) -> str:
+        return ", ".join(f"{each.name} ({each.type or 'no type'})" for each in self.topics.values()) or none
+
+    def frames(
+        self,
+        topic: str,
+        *,
+        every: int = 1,
+        limit: int | None = None,
+        prior: Prior | None = None,
+        truth: Track | None = None,
+    ) -> Frames:
         """The images of a topic, in the order in which they were recorded: each n-th if `every` is n, and at most
         `limit`. A message that is no image yields an ImageError in its place, and so do a part that is damaged, a frame
-        that a file without an index holds behind a later one, and one for which `prior` knows no position.
+        that a file without an index holds behind a later one, and one for which `prior` knows no position. The
+        positions of `truth` are what is recorded of the frames.
 
         Raises ConfigError naming the topics that there are, or the types that are read.
         """
@@ -85,6 +106,8 @@ class Recording:
         frames = self._frames(topic, kind, every)
         if prior is not None:
             frames = map(prior.joined, frames)
+        if truth is not None:
+            frames = map(truth.beside, frames)
         return Frames(islice(frames, limit), count if limit is None else min(count, limit), "recording", endless=False)
 
     def camera(self, topic: str) -> CameraModel:
@@ -111,7 +134,7 @@ class Recording:
         stated = {"width": info.width, "height": info.height, "distortion_model": info.distortion_model or "none"}
         return camera_model_of({**values, **stated}, Path(f"{self.path}{topic}"))
 
-    def track(self, topic: str, on_bad: OnBad) -> Track:
+    def track(self, topic: str, on_bad: OnBadMessage) -> Track:
         """A topic's positions, those without a fix left out. Messages that are damaged, or state a position that is not
         on Earth, are named to `on_bad`, and left out. Raises ConfigError as `frames` does, and where none has a
         position.
@@ -145,9 +168,8 @@ class Recording:
     def _require(self, name: str, kinds: Sequence[str]) -> Topic:
         topic = self.topics.get(name)
         if topic is None:
-            there = ", ".join(f"{each.name} ({each.type or 'no type'})" for each in self.topics.values())
             unread = f" Of its files {len(self._unread)} cannot be read: {self._unread[0][1]}" if self._unread else ""
-            raise ConfigError(f"{self.path} has no topic {name}. It has {there or 'no topic at all'}.{unread}")
+            raise ConfigError(f"{self.path} has no topic {name}. It has {self._listed('no topic at all')}.{unread}")
         if topic.type not in kinds:
             raise ConfigError(f"{self.path}: topic {name} has {topic.type or 'no type'}; needed: {' or '.join(kinds)}.")
         if topic.encoding != "cdr":

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from math import cos, radians, sin
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ import msgspec
 from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_new_file, new_file, signals_held
 from geodtr.runtime.files.documents import encode_json
-from geodtr.runtime.geodesy import displacement
+from geodtr.runtime.geodesy import displacement, rotation_of
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.localization.fix import SIGMAS_68
 from geodtr.runtime.localization.waypoint import Waypoint, record
 from geodtr.runtime.recordings.pictures import Pictures
-from geodtr.runtime.recordings.truth import Truth
 
 SUFFIX = ".mcap"
 FRAME = "map"
@@ -36,7 +34,7 @@ ANSWER: Mapping[str, Any] = {
     "title": "geodtr.Answer",
     "type": "object",
     "properties": {
-        **{name: {"type": "number"} for name in (*record(Waypoint("no fix")), "error_m")},
+        **{name: {"type": "number"} for name in record(Waypoint("no fix"))},
         **{name: {"type": "string"} for name in _TEXTS},
         "candidates": {"type": "array", "items": {"type": "object"}},
         "covariance_m2": {"type": "array", "items": {"type": "number"}},
@@ -62,7 +60,7 @@ def check_mcap(path: Path) -> None:
 
 @contextmanager
 def mcap_file(
-    path: Path, pictures: Pictures, report: Callable[[str], object], *, live: bool = False, truth: Truth | None = None
+    path: Path, pictures: Pictures, report: Callable[[str], object], *, live: bool = False
 ) -> Iterator[Callable[[Waypoint], object]]:
     """A new file, and the function that takes each answer for it, stored at its own time or when it came.
 
@@ -74,7 +72,7 @@ def mcap_file(
     stopped: BaseException | None = None
     with suppress(_NothingRecorded), new_file(path, replace=False) as temporary, ExitStack() as closes:
         disk = closes.enter_context(_Disk(temporary, _RESERVE if live else 0))
-        recorder = _Recorder(disk, pictures, truth)
+        recorder = _Recorder(disk, pictures)
         refused: OSError | None = None
         reported = False
 
@@ -169,7 +167,7 @@ class _Disk:
 class _Recorder:
     """Messages of one answer after the other."""
 
-    def __init__(self, disk: _Disk, pictures: Pictures, truth: Truth | None) -> None:
+    def __init__(self, disk: _Disk, pictures: Pictures) -> None:
         from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
         from foxglove_schemas_protobuf.GeoJSON_pb2 import GeoJSON
         from foxglove_schemas_protobuf.LocationFix_pb2 import LocationFix
@@ -178,7 +176,7 @@ class _Recorder:
         from mcap.writer import Writer
 
         self.count = 0
-        self._pictures, self._truth = pictures, truth
+        self._pictures = pictures
         self._state: str | None = None
         self._origin: tuple[float, float] | None = None
         self._writer = Writer(disk)  # type: ignore[arg-type] # it calls a stream's write, tell and flush alone
@@ -191,7 +189,7 @@ class _Recorder:
                 ("/geodtr/image", CompressedImage),
                 ("/geodtr/tiles", GeoJSON),
                 ("/geodtr/log", Log),
-                *((("/geodtr/truth", LocationFix),) if truth is not None else ()),
+                ("/geodtr/truth", LocationFix),
             )
         }
         schema = self._writer.register_schema("geodtr.Answer", "jsonschema", msgspec.json.encode(ANSWER))
@@ -200,13 +198,9 @@ class _Recorder:
     def write(self, waypoint: Waypoint) -> None:
         now = int((time.time() if waypoint.time_s is None else max(waypoint.time_s, 0.0)) * 1e9)
         self.count += 1
-        values = record(waypoint)
-        if self._truth is not None:
-            values["error_m"] = self._truth.error_of(waypoint)
-            known = self._truth.at(waypoint)
-            if known is not None:
-                self._location("/geodtr/truth", now, *known)
-        self._put("/geodtr/answer", now, encode_json(values))
+        if waypoint.gnss_lat is not None and waypoint.gnss_lon is not None:
+            self._location("/geodtr/truth", now, waypoint.gnss_lat, waypoint.gnss_lon)
+        self._put("/geodtr/answer", now, encode_json(record(waypoint)))
         if waypoint.lat is not None and waypoint.lon is not None:
             self._location("/geodtr/fix", now, waypoint.lat, waypoint.lon, waypoint)
             self._pose(now, waypoint)
@@ -245,8 +239,7 @@ class _Recorder:
         east, north = displacement(*self._origin, waypoint.lat, waypoint.lon)
         pose = PoseInFrame(frame_id=FRAME)
         pose.pose.position.x, pose.pose.position.y = float(east), float(north)
-        half = radians(0.0 if waypoint.heading is None else 90 - waypoint.heading) / 2
-        pose.pose.orientation.z, pose.pose.orientation.w = sin(half), cos(half)
+        pose.pose.orientation.z, pose.pose.orientation.w = rotation_of(waypoint.heading)
         self._send("/geodtr/pose", now, pose)
 
     def _tiles(self, now: int, waypoint: Waypoint) -> None:

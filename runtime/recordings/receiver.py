@@ -1,4 +1,4 @@
-"""Where a satellite receiver was, and how its positions bound the search for frames."""
+"""Where a satellite receiver was: what is recorded of frames, and what bounds the search for them."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -8,6 +8,7 @@ import numpy as np
 from geodtr.runtime.errors import ArgumentError, ImageError
 from geodtr.runtime.geodesy import Near, wrapped
 from geodtr.runtime.images.frames import Frame
+from geodtr.runtime.images.recorded import Recorded, Stated
 from geodtr.runtime.localization.fix import Floats
 
 GAP = 2.0
@@ -41,6 +42,14 @@ class Track:
         """The last position that was known at a time, and its age in seconds; None before the first."""
         last = int(np.searchsorted(self.time, time, side="right")) - 1
         return None if last < 0 else (float(self.lat[last]), float(self.lon[last]), time - float(self.time[last]))
+
+    def beside(self, frame: Frame) -> Frame:
+        """The frame with where the receiver was when it was taken, as what is recorded of it."""
+        at = None if frame.time is None else self.at(frame.time)
+        if at is None:
+            return frame
+        lat, lon = (Stated(value, self.name) for value in at)
+        return replace(frame, recorded=Recorded(frame.name, lat, lon))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

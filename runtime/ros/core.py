@@ -13,7 +13,7 @@ import numpy as np
 from geodtr.runtime.autopilot.messages import Position
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import ConfigError, ImageError
-from geodtr.runtime.geodesy import Near, displacement
+from geodtr.runtime.geodesy import Near, displacement, rotation_of
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.ros_image import decompressed, pixels_of
 from geodtr.runtime.localization.localizer import Localizer
@@ -125,13 +125,12 @@ class Core:
             self._origin = (position.lat, position.lon)
         east, north = (float(part) for part in displacement(*self._origin, position.lat, position.lon))
         heading = located.waypoint.heading
-        half = math.radians(0.0 if heading is None else 90 - heading) / 2
         variance = position.sigma**2
         # A heading is one of so many that were searched, each as likely between its neighbours.
         step = math.radians(360 / max(1, self._parameters.headings))
         yaw = _NOTHING if heading is None else step**2 / 12
         covariance = np.diag([variance, variance, _NOTHING, _NOTHING, _NOTHING, yaw]).ravel()
-        pose = Pose(Point(east, north, 0.0), Quaternion(0.0, 0.0, math.sin(half), math.cos(half)))
+        pose = Pose(Point(east, north, 0.0), Quaternion(0.0, 0.0, *rotation_of(heading)))
         return PoseWithCovarianceStamped(
             Header(stamp, self._parameters.pose_frame), PoseWithCovariance(pose, covariance)
         )

@@ -86,7 +86,7 @@ class Ground:
 
     def _readable(self) -> bool:
         """Whether one of the first tiles can still be read, so that it makes sense to ask for squares."""
-        for tile in self._gallery.tiles(range(min(3, len(self._gallery)))):
+        for tile in self._gallery.tiles(self._gallery.rows[:3].tolist()):
             try:
                 self._pixels.read(tile)
             except ImageError:
@@ -109,7 +109,7 @@ def _spacing(gallery: Gallery) -> float | None:
         middle = rows[len(rows) // 2]
         order = np.argsort((lat[rows] - lat[middle]) ** 2 + (lon[rows] - lon[middle]) ** 2)
         rows = rows[order[:_SAMPLE]]
-    apart = measure(gallery.tiles(rows.tolist())).spacing_metres
+    apart = measure(gallery.tiles(gallery.rows[rows].tolist())).spacing_metres
     return apart if apart is not None and isfinite(apart) and apart > 0 else None
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import check_apart, check_new_folder, new_folder
+from geodtr.runtime.gallery.folder.access import held_to_copy
 from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, MilvusLocation
 from geodtr.runtime.gallery.manifest import require_space
-from geodtr.runtime.gallery.regions import copy_gallery
+from geodtr.runtime.gallery.regions import open_undamaged
 from geodtr.runtime.gallery.registry import open_gallery
 from geodtr.runtime.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.names import BRANCHES, Branch
@@ -106,17 +107,25 @@ __all__ = ["TritonPythonModel"]
 '''
 
 
+def _copy_gallery(gallery: Path, out: Path, track: Track) -> None:
+    """Copy all of a gallery as it is: its calibrations apply to the copy."""
+    open_undamaged(gallery, track).close()
+    out.mkdir()
+    with held_to_copy(gallery) as files:
+        for name, source in files.items():
+            shutil.copyfile(source, out / name)
+
+
 def _write_localize(
     bundle: Bundle, gallery: GalleryLocation, folder: Path, options: TritonOptions, track: Track
 ) -> None:
     version = folder / "1"
     (version / BUNDLE).mkdir(parents=True)
     (version / "model.py").write_text(_MODEL)
-    files = [MANIFEST, *(each.file for each in bundle.manifest.files)]
-    for name in files:
+    for name in (MANIFEST, *(each.file for each in bundle.manifest.files)):
         shutil.copyfile(bundle.path / name, version / BUNDLE / name)
     if isinstance(gallery, FolderLocation):
-        copy_gallery(gallery.path, version / GALLERY, track=track)
+        _copy_gallery(gallery.path, version / GALLERY, track)
     file = gallery.file if isinstance(gallery, MilvusLocation) else None
     place = GALLERY if isinstance(gallery, FolderLocation) else str(gallery if file is None else file.absolute())
     _write_config(

@@ -30,7 +30,7 @@ KNOWN = (*NADIR, "--altitude", 80, "--fov", 70)
         ((*KNOWN, "--min-inliers", 20), "--min-inliers is for the second stage: give --refine as well."),
         ((*KNOWN, "--headings", 8), "--view nadir and --headings do not go together"),
         ((*KNOWN, "--mismatch", "warn"), "--view nadir and --mismatch do not go together"),
-        ((*KNOWN, "--undistort", "c.yaml"), "--view nadir and --undistort do not go together"),
+        ((*KNOWN, "--undistort", "c.yaml"), "--undistort and --fov do not go together"),
         ((*KNOWN, "--from", "as-taken"), "--view nadir and --from do not go together"),
         ((*KNOWN, "--rig", "r.yaml"), "--view nadir and --rig do not go together"),
         (("--headings", 8, "--fov", 90), "--headings and --fov below 360 do not go together"),
@@ -56,6 +56,7 @@ def test_what_contradicts_is_refused_by_name(
     [
         (*KNOWN, "--rotations", 8, "--ground-sizes", 5, "--size-error", 0.1, "--refine", "--refine-places", 4),
         (*KNOWN, "--heading", 90, "--tile-metres", 60),
+        (*NADIR, "--altitude", 80, "--undistort", "c.yaml"),
         (*NADIR, "--frame-metres", "60,140", "--fov", 70, "--ground-sizes", 5),
         (*NADIR, "--flight", "exif", "--near", "flight,500", "--size-error", 0.1),
         ("--headings", 8, "--fov", 360, "--mismatch", "warn"),

@@ -1,6 +1,7 @@
 """Flight records, DJI's text in every dialect and tables of every program, and rigs of cameras: damaged and hostile."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from rigs import angles, kalibr
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.flights.frames import Joining, read_flight
+from geodtr.runtime.flights.odometry import odometry_of
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.rig import read_rig
 
@@ -62,6 +64,9 @@ def _read(file: Path) -> None:
         at, heading = frame.recorded.position, frame.recorded.heading
         assert at is None or (abs(at[0]) <= 90 and abs(at[1]) <= 180)
         assert heading is None or 0 <= heading.value <= 360
+    with suppress(DataError):  # it states no motion
+        times = [step.time for step in odometry_of(flight)[0].steps]
+        assert (np.diff(times) > 0).all()
     read_flight(file, _refuse)
 
 

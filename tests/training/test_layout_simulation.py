@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geodtr.runtime.embed.pipeline import load_batches
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import rank, recall
@@ -30,7 +31,7 @@ from geodtr.training.augmented import augmented
 from geodtr.training.config import load_preset
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import load_checkpoint
-from geodtr.training.models.embedder import embedders
+from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.pair_images import PairBatch
 from geodtr.training.parallel.distributed import Ranks
 
@@ -263,6 +264,38 @@ def test_draws_are_moved_to_the_images_device(apply: Callable[[Tensor, LayoutCha
 def test_a_gpu_gives_the_pixels_of_the_cpu(apply: Callable[[Tensor, LayoutChange], Tensor]) -> None:
     images, change = _images(12, 9, 9, 0), _drawn("strong", 12, 0)
     assert torch.equal(apply(images.cuda(), change).cpu(), apply(images, change))
+
+
+# --- nadir frames ---
+
+
+def test_a_nadir_frame_rotates_with_its_tile_in_training() -> None:
+    """Both are north-up squares: rolled by columns as a panorama is, the frame would no longer show its tile."""
+    config = load_preset("world-nadir", changes={"recipe.batch_size": 16, "recipe.semantic": "none"})
+    images = _images(16, config.ground.height, config.ground.width, 0)
+    batch = PairBatch(images, images, torch.arange(16))
+    (augmentation,) = augmented(config, [batch], 0, Ranks(), _each_branch, torch.contiguous_format)
+    ground, aerial = augmentation["ground"], augmentation["aerial"]
+    assert torch.equal(ground, aerial)
+    unchanged = normalise(images, config.ground.mean, config.ground.std)
+    assert not torch.equal(ground, unchanged)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ground.width": 32}, "ground is 64x32"),
+        ({"recipe.heading_error": 5.0}, "heading_error is 5"),
+        ({"recipe.fields": (90.0,)}, r"fields are \[90\]"),
+    ],
+)
+def test_what_shifts_columns_is_refused_of_nadir_frames(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_preset("world-nadir", changes=change)
+
+
+def _each_branch(prepare: Callable[[Branch], Tensor]) -> dict[Branch, Tensor]:
+    return {branch: prepare(branch) for branch in BRANCHES}
 
 
 # --- the model ---

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from geodtr.runtime.names import Branch
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.data.views import seen_columns, to_the_middle
 
 Layout = Literal["strong", "weak", "any-angle", "none"]
@@ -79,6 +81,18 @@ def draw_second_layout(strength: Layout, pairs: int, generator: torch.Generator)
 def draw_heading_errors(degrees: float, pairs: int, generator: torch.Generator) -> Tensor:
     """Draw a heading error for each of `pairs` pairs, float32 [B] in full turns: uniform within +-`degrees`."""
     return (torch.rand(pairs, generator=generator) * 2 - 1) * (degrees / 360)
+
+
+def changes_columns(branch: Branch, how: Preprocessing) -> bool:
+    """Whether the layout of a branch's images changes by columns, as of panoramas and polar-transformed tiles: others,
+    tiles and nadir frames, are north-up squares.
+    """
+    return how.polar if branch == "aerial" else how.imagery.projection != "nadir"
+
+
+def change_layout(images: Tensor, change: LayoutChange, branch: Branch, how: Preprocessing) -> Tensor:
+    """Apply `change` to images of a branch that are preprocessed as `how`. Raises ValueError as `change_square`."""
+    return (change_columns if changes_columns(branch, how) else change_square)(images, change)
 
 
 def change_columns(images: Tensor, change: LayoutChange, seen: int | None = None) -> Tensor:

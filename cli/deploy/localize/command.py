@@ -13,8 +13,8 @@ from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
 from geodtr.cli.deploy.localize.answers import tell_all
 from geodtr.cli.deploy.localize.autopilot import AutopilotOptions, link_of, opened
-from geodtr.cli.deploy.localize.drive import drive_of, from_pipe
-from geodtr.cli.deploy.localize.flight import FlightOptions, prior_of, with_given_flight
+from geodtr.cli.deploy.localize.drive import drive_of, from_pipe, from_record
+from geodtr.cli.deploy.localize.flight import FlightOptions, flight_of, flown, prior_of, with_given_flight
 from geodtr.cli.deploy.localize.nadir import NadirArguments, View, altitudes_of, taking_of
 from geodtr.cli.deploy.localize.recordings import RecordingOptions, playback_of
 from geodtr.cli.deploy.localize.rig import RigOptions, opened_frames
@@ -91,7 +91,7 @@ def localize(
             "--track",
             metavar="ODOMETRY.csv",
             help="Fuse frames with speed and yaw: of the images that this file lists, of a video by time, of a camera "
-            "as they come; - reads rows from standard input, mavlink from the autopilot.",
+            "as they come; - reads rows from standard input, mavlink from the autopilot, flight from --flight.",
             show_default=False,
         ),
     ] = None,
@@ -146,6 +146,7 @@ def localize(
         "--headings": headings > 1,
         "--near": near is not None,
         "--track": odometry is not None,
+        "--track flight": from_record(odometry),
         "--video-start": video_start is not None,
         "--every": every > 1,
         "--limit": limit is not None,
@@ -155,13 +156,15 @@ def localize(
     (prior, radius), taking = prior_of(near), taking_of(view, given)
     played = playback_of(given, every=every, limit=limit, on_error=on_error)
     frames = played.frames or opened_frames(places or [], every, limit, bundle, given)
-    frames = with_given_flight(frames, places or [], given, radius, on_error)
+    flight = flight_of(frames, places or [], given, on_error)
+    frames = with_given_flight(frames, flight, given, radius)
     if (altitudes := altitudes_of(given)) is not None:
         frames = replace(frames, frames=map(altitudes.of, frames.frames))
     frames, taking = played.drawn(frames), played.undistorted(taking)
     live = frames.kind == "camera" or from_pipe(odometry)
     link = link_of(given, track=odometry is not None, live=live)
-    drive = drive_of(odometry, frames if places or played.frames else None, video_start, limit, link)
+    moved = flown(flight, given) if from_record(odometry) else None
+    drive = drive_of(odometry, frames if places or played.frames else None, video_start, limit, link, moved)
     if drive is not None and altitudes is not None and not (places or played.frames):
         drive = drive.each_frame(altitudes.of)
     check_pictures(picture)

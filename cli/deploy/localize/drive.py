@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from geodtr.cli.deploy.localize.autopilot import FROM_LINK
 from geodtr.runtime.errors import ConfigError
 
+FROM_RECORD = "flight"
+"""The odometry of --track that is the flight record's own motion."""
+
 if TYPE_CHECKING:
     from geodtr.runtime.autopilot.link import Link
     from geodtr.runtime.images.frames import Frame, Frames
@@ -37,8 +40,11 @@ def drive_of(
     video_start: float | None,
     limit: int | None,
     link: "Link | None",
+    flown: "tuple[Odometry, float] | None" = None,
 ) -> Drive | None:
-    """What --track asks for, with or without IMAGES; `link` takes the rows of odometry as they come."""
+    """What --track asks for, with or without IMAGES; `link` takes the rows of odometry as they come. `flown`: of a
+    video's flight record the motion, and its time at the start of the video.
+    """
     from geodtr.runtime.tracking.synchronize import by_arrival, by_row, by_time
 
     _check(odometry, frames, video_start, link)
@@ -48,7 +54,10 @@ def drive_of(
         assert frames is not None
         # The autopilot may fall silent and return; the flight goes on meanwhile.
         return Drive(by_arrival(frames.frames, link.odometry(), limit, may_pause=True), None, unix=False)
-    driven = _open(odometry)
+    if flown is not None:
+        driven, video_start = flown
+    else:
+        driven = _open(odometry)
     if link is not None:
         driven = link.follow(driven, paced=not from_pipe(odometry))
     if frames is None:
@@ -76,6 +85,8 @@ def _check(odometry: Path | None, frames: "Frames | None", video_start: float | 
         raise ConfigError("--track mavlink takes the autopilot's own motion: give a camera and --mavlink ADDRESS.")
     if kind == "camera" and not (from_pipe(odometry) or _from_link(odometry)):
         raise ConfigError(f"A camera's odometry must come as it drives: tail -f {odometry} | ... --track -")
+    if from_record(odometry) and kind != "video":
+        raise ConfigError("--track flight takes the motion of a video's record: give a video and --flight RECORD.")
     if video_start is not None and kind != "video":
         raise ConfigError("--video-start needs a video beside --track.")
     if video_start is not None and not isfinite(video_start):
@@ -94,6 +105,10 @@ def _open(odometry: Path) -> "Odometry":
 
 def from_pipe(odometry: Path | None) -> bool:
     return str(odometry) == "-"
+
+
+def from_record(odometry: Path | None) -> bool:
+    return str(odometry) == FROM_RECORD
 
 
 def _from_link(odometry: Path) -> bool:

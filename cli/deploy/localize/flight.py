@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.flights.record import Flight
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frames
+    from geodtr.runtime.tracking.odometry import Odometry
 
 TAGS = "exif"
 _RECORDED = "flight"
@@ -56,33 +57,53 @@ def prior_of(near: str | None) -> "tuple[Near | None, float | None]":
     return None, Near(0, 0, metres).radius
 
 
-def with_given_flight(
-    frames: "Frames", places: Sequence[str], given: Mapping[str, Any], radius: float | None, on_error: OnError
-) -> "Frames":
-    """The frames with what --flight names states of each."""
-    from geodtr.runtime.flights.frames import Joining, read_flight, with_flight, with_tags
+def flight_of(frames: "Frames", places: Sequence[str], given: Mapping[str, Any], on_error: OnError) -> "Flight | None":
+    """The record that --flight names; None where it names none, or the tags of photographs."""
+    from geodtr.runtime.flights.frames import read_flight
 
     named, start = given.get("flight"), given.get("flight_start")
     if named is None:
         if frames.kind == "video" and places and (beside := _beside(Path(places[0]))) is not None:
             messages.print(f"A flight record is beside the video; to use it: --flight {beside}")
-        return frames
-    heights = {"altitude", "frame_metres"}.isdisjoint(given)
-    joining = Joining(radius, heights, given.get("fov"))
+        return None
     if not places:
         raise ConfigError("--flight is of IMAGES, and none are given: name the video, or the photographs.")
     if named == TAGS:
         if frames.kind != "images":
             raise ConfigError("--flight exif takes the tags of photographs, and a video has none: name its record.")
-        return replace(frames, frames=with_tags(frames.frames, joining))
+        return None
     if frames.kind != "video":
         raise ConfigError(f"--flight {named} belongs to one video: name it alone. Photographs have tags: --flight exif")
     if start is not None and not isfinite(start):
         raise ConfigError(f"--flight-start is {start}; a finite number of seconds is needed.")
-    flight = read_flight(Path(named), bad_entries(on_error))
-    joined = with_flight(frames.frames, flight, start, joining)
-    say_what_was_read(flight)
-    return replace(frames, frames=joined)
+    return read_flight(Path(named), bad_entries(on_error))
+
+
+def with_given_flight(
+    frames: "Frames", flight: "Flight | None", given: Mapping[str, Any], radius: float | None
+) -> "Frames":
+    """The frames with what --flight names states of each: `flight`, or the tags of photographs."""
+    from geodtr.runtime.flights.frames import Joining, with_flight, with_tags
+
+    heights = {"altitude", "frame_metres"}.isdisjoint(given)
+    joining = Joining(radius, heights, given.get("fov"))
+    if flight is not None:
+        joined = with_flight(frames.frames, flight, given.get("flight_start"), joining)
+        say_what_was_read(flight)
+        return replace(frames, frames=joined)
+    return replace(frames, frames=with_tags(frames.frames, joining)) if "flight" in given else frames
+
+
+def flown(flight: "Flight | None", given: Mapping[str, Any]) -> "tuple[Odometry, float]":
+    """The motion of --track flight, and its time at the start of the video."""
+    from geodtr.runtime.flights.frames import video_start
+    from geodtr.runtime.flights.odometry import odometry_of
+
+    if flight is None:
+        raise ConfigError("--track flight takes the motion of a video's record: give a video and --flight RECORD.")
+    odometry, notes = odometry_of(flight)
+    messages.print(f" motion by {', '.join(notes)}", soft_wrap=True)
+    return odometry, video_start(flight, given.get("flight_start"))
 
 
 def bad_entries(on_error: OnError) -> Any:

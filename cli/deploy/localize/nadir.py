@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geodtr.cli.deploy.image_options import intake_of
+from geodtr.cli.deploy.image_options import camera_model_of, intake_of
 from geodtr.export.options import from_given, option
 from geodtr.runtime.errors import ConfigError
 
@@ -70,6 +70,7 @@ def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None
     options: NadirArguments = from_given(NadirArguments, given)
     number = _number(options.altitude)
     nadir = NadirOptions(
+        camera=camera_model_of(given.get("undistort")),
         altitude=number,
         frame_metres=None if options.frame_metres is None else _range(options.frame_metres),
         **{

@@ -1,24 +1,21 @@
 """The options of `localize` that read frames from a recording, and record answers."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodtr.cli.console import messages, warn
+from geodtr.cli.console import warn
 from geodtr.cli.deploy.localize.flight import bad_entries
 from geodtr.cli.options import OnError
 from geodtr.export.options import from_given, option
-from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from geodtr.runtime.images.camera_model import CameraModel
     from geodtr.runtime.images.frames import Frames
     from geodtr.runtime.localization.waypoint import Waypoint
-    from geodtr.runtime.recordings.bag import Recording
     from geodtr.runtime.recordings.pictures import Pictures
-    from geodtr.runtime.recordings.truth import Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,6 @@ class Playback:
 
     frames: "Frames | None" = None
     camera: "CameraModel | None" = None
-    truth: "Truth | None" = None
     mcap: Path | None = None
     pictures: "Pictures | None" = None
 
@@ -68,16 +64,15 @@ class Playback:
         """How images were taken, with the recording's camera."""
         if self.camera is None:
             return taking
-        return {"intake": replace(taking["intake"], camera=self.camera)}
+        how = "nadir" if "nadir" in taking else "intake"
+        return taking | {how: replace(taking[how], camera=self.camera)}
 
     def writers(self, *, live: bool) -> "Iterator[AbstractContextManager[Callable[[Waypoint], object]]]":
         """What takes each answer."""
-        if self.truth is not None:
-            yield _compared(self.truth)
         if self.mcap is not None and self.pictures is not None:
             from geodtr.runtime.recordings.foxglove import mcap_file
 
-            yield mcap_file(self.mcap, self.pictures, warn, live=live, truth=self.truth)
+            yield mcap_file(self.mcap, self.pictures, warn, live=live)
 
 
 def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None, on_error: OnError) -> Playback:
@@ -94,37 +89,18 @@ def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None, on_e
         return Playback(mcap=options.mcap, pictures=pictures)
     from geodtr.runtime.recordings.bag import Recording
     from geodtr.runtime.recordings.receiver import Prior
-    from geodtr.runtime.recordings.truth import Truth
 
     recording = Recording(options.bag)
-    topic = options.topic or _only_topic(recording)
+    topic = options.topic or recording.only_images()
     named = [each for each in (options.prior_topic, options.truth_topic) if each is not None]
     tracks = {each: recording.track(each, bad_entries(on_error)) for each in dict.fromkeys(named)}
     prior = None
     if options.prior_topic is not None:
         prior = Prior(tracks[options.prior_topic], options.prior_radius, options.prior_age)
+    truth = None if options.truth_topic is None else tracks[options.truth_topic]
     return Playback(
-        frames=recording.frames(topic, every=every, limit=limit, prior=prior),
+        frames=recording.frames(topic, every=every, limit=limit, prior=prior, truth=truth),
         camera=None if options.camera_topic is None else recording.camera(options.camera_topic),
-        truth=None if options.truth_topic is None else Truth(tracks[options.truth_topic]),
         mcap=options.mcap,
         pictures=pictures,
     )
-
-
-def _only_topic(recording: "Recording") -> str:
-    images = recording.images()
-    if len(images) == 1:
-        return images[0]
-    if images:
-        raise ConfigError(f"{recording.path} has several topics with images. Name one: --topic {' or '.join(images)}")
-    there = ", ".join(f"{topic.name} ({topic.type or 'no type'})" for topic in recording.topics.values())
-    raise ConfigError(f"{recording.path} has no topic of type Image or CompressedImage. It has {there or 'none'}.")
-
-
-@contextmanager
-def _compared(truth: "Truth") -> "Iterator[Callable[[Waypoint], object]]":
-    try:
-        yield truth.take
-    finally:
-        messages.print(truth.summary)

@@ -31,28 +31,16 @@ def opened_frames(
     places: Sequence[str], every: int, limit: int | None, bundle: Path, given: Mapping[str, Any]
 ) -> "Frames":
     """The frames of IMAGES; with --rig, panoramas of the frames of each moment."""
-    from geodtr.runtime.images.frames import Frames, open_frames
-    from geodtr.runtime.images.rig import joined_frames
+    from geodtr.runtime.images.frames import open_frames
+    from geodtr.runtime.images.rig import open_rig_frames
 
     if "rig" not in given:
         return open_frames(places, every=every, limit=limit)
     rig = _rig_of(Path(given["rig"]), bundle)
-    if len(places) != len(rig.cameras):
-        raise ConfigError(
-            f"{rig.name} has {len(rig.cameras)} cameras, and {len(places)} sources are given. Name a folder or a video "
-            "for each, in the order of the file."
-        )
-    sources = [open_frames([place], every=every, limit=limit) for place in places]
-    kinds = {source.kind for source in sources}
-    if len(kinds) > 1 or "camera" in kinds:
-        raise ConfigError("The sources of a rig are either folders of images or videos, for all cameras alike.")
-    counts = [source.count for source in sources]
-    if len(set(counts)) > 1:
-        each = ", ".join(map(str, counts))
-        raise ConfigError(f"The sources of {rig.name} hold {each} images; a moment is one of each.")
+    frames = open_rig_frames(places, rig, every=every, limit=limit)
     if rig.missing:
         messages.print(f"{rig.name}: {1 - rig.missing:.0%} of the panorama are seen{rig.gaps}")
-    return Frames(joined_frames([source.frames for source in sources], rig), counts[0], sources[0].kind, endless=False)
+    return frames
 
 
 def _rig_of(file: Path, bundle: Path) -> "Rig":

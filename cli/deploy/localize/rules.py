@@ -56,6 +56,7 @@ class Excludes:
 
 
 _NADIR, _FLIGHT_NEAR, _NARROW, _TAGS = "--view nadir", "--near flight", "--fov below 360", f"--flight {TAGS}"
+_FLOWN = "--track flight"
 _SIZES = "--altitude 80 --fov 70 (metres above the ground, degrees), or a range of its width in metres, "
 _SIZES += "--frame-metres 60,140"
 
@@ -64,15 +65,16 @@ RULES: tuple[Needs | Excludes, ...] = (
     Needs(("--refine-places", "--min-inliers"), ("--refine",), "is for the second stage", "--refine as well"),
     Needs((_NADIR,), ("--altitude", "--frame-metres", "--flight"), "must know how much ground a frame shows", _SIZES),
     Needs(
-        ("--altitude",), ("--fov", "--flight"), "gives the frame's size on the ground together with --fov", "--fov 70"
+        ("--altitude",),
+        ("--fov", "--undistort", "--camera-topic", "--flight"),
+        "gives the frame's size on the ground together with --fov",
+        "--fov 70, or --undistort FILE",
     ),
     Needs(
         ("--size-error",), ("--altitude", "--flight"), "is of a size that the altitude gives", "--altitude 80 --fov 70"
     ),
     Excludes(_NADIR, ("--headings",), "a nadir frame's heading is searched by --rotations"),
-    Excludes(
-        _NADIR, ("--from", "--undistort", "--mismatch", "--rig", "--camera-topic"), "it is for street-level images"
-    ),
+    Excludes(_NADIR, ("--from", "--mismatch", "--rig"), "it is for street-level images"),
     Excludes("--heading", ("--rotations",), "a frame of known heading is searched at no other"),
     Excludes("--frame-metres", ("--altitude", "--size-error"), "both state how much ground a frame shows"),
     Excludes(
@@ -80,7 +82,11 @@ RULES: tuple[Needs | Excludes, ...] = (
     ),
     Excludes("--rig", ("--fov", "--from", "--undistort"), "a rig makes panoramas of its own"),
     Excludes("--undistort", ("--fov", "--camera-topic"), "both state what the camera sees"),
+    Excludes("--camera-topic", ("--fov",), "both state what the camera sees"),
     Needs(("--flight-start",), ("--flight",), "is a time of a flight record", "--flight as well"),
+    Needs((_FLOWN,), ("--flight",), "takes the motion of a flight record", "--flight as well"),
+    Excludes(_FLOWN, ("--video-start",), "a record and its video are aligned by --flight-start"),
+    Excludes(_FLOWN, (_TAGS,), "photographs record no motion"),
     Needs((_FLIGHT_NEAR,), ("--flight",), "searches about recorded positions", "--flight as well"),
     Excludes(_TAGS, ("--flight-start",), "a photograph has its own tags"),
     Needs(_flags(RecordingOptions, "--bag", "--mcap"), ("--bag",), "is for a recording", "--bag FILE as well"),

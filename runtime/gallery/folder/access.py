@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from geodtr.runtime.errors import GalleryError
-from geodtr.runtime.files import lock_file, open_regular
+from geodtr.runtime.files import check_regular, lock_file, open_regular
 from geodtr.runtime.gallery.folder.opening import LOCK, LONGEST, open_snapshot, table_errors
 from geodtr.runtime.gallery.folder.table import FILE_NAME, check_manifest, check_slots, integrity_faults, read_state
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
@@ -20,6 +20,7 @@ from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manife
 _TRIES, _PAUSE = 10, 0.02
 """So often, and after so many seconds, is a lock tried again that a reader may hold for a moment (opening.py)."""
 _LITTLE = 1 << 20
+_COPIED = ("gallery.json", f"{FILE_NAME}*", "descriptors-*", "fixes*.json")
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -56,11 +57,12 @@ def lock(path: Path, closes: ExitStack, *, to_write: bool = True) -> None:
 
 
 @contextmanager
-def held_to_copy(path: Path) -> Iterator[dict[Path, Path | None]]:
+def held_to_copy(path: Path) -> Iterator[dict[str, Path]]:
     """Keep writers from a gallery while its files are copied, even from a read-only one.
 
-    Yields what to copy in place of some of its files: nothing for what a compaction left that was cut short, and for a
-    table with a log one that has the log's changes. The first reader would merge them, and change the files.
+    Yields, by its name in the copy, the file to copy: all of the gallery, with its calibrations, but what a writer set
+    aside or a compaction left that was cut short, and what is another's. A table with a log is one that has the log's
+    changes: the first reader would merge them, and change the files.
 
     Raises GalleryError when it has a writer, its parts do not fit, or, in the end, when a writer came that nothing
     could keep away.
@@ -77,9 +79,17 @@ def held_to_copy(path: Path) -> Iterator[dict[Path, Path | None]]:
             database = open_snapshot(path, closes)
             instead: dict[Path, Path | None] = dict.fromkeys(check_parts(path, database, manifest).leftovers())
             log = path / f"{FILE_NAME}-wal"
+            # What is of the processes that have the gallery open: its lock, and an index of the log.
+            instead[path / f"{FILE_NAME}-shm"] = None
             if log.exists() and log.stat().st_size:
                 instead[log], instead[path / FILE_NAME] = None, _merged(path, database, closes)
-        yield instead
+        yield {
+            file.name: source
+            for file in sorted(file for pattern in _COPIED for file in path.glob(pattern))
+            if (source := instead.get(file, file)) is not None
+            and check_regular(file, GalleryError)
+            and file.stat().st_size
+        }
         if free and (path / LOCK).exists():
             raise GalleryError(f"{path} was written by another process meanwhile. Repeat when it has ended.")
 

@@ -230,7 +230,7 @@ class FolderGallery(PositionedRows):
                 raise sqlite3.DatabaseError("a position is not a number") from None
             if not np.array_equal(read["slot"], np.arange(len(self)) if self._slots is None else self._slots):
                 raise sqlite3.DatabaseError("its rows do not belong to the descriptors")
-        return read["lat"], read["lon"]
+        return np.arange(len(read), dtype=np.int64), read["lat"], read["lon"]
 
     def _near(self, near: Near) -> Rows:
         slots = None

@@ -13,7 +13,7 @@ from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_search, no_positions
 from geodtr.runtime.gallery.location import MilvusLocation, closed
 from geodtr.runtime.gallery.manifest import GalleryManifest
-from geodtr.runtime.gallery.milvus.client import MOST_HITS, VECTOR, Collection, Entity, Found, block_of
+from geodtr.runtime.gallery.milvus.client import KEY, MOST_HITS, VECTOR, Collection, Entity, Found, block_of
 from geodtr.runtime.gallery.milvus.schema import ATTACHED, CHECKSUM, read_manifest, row_values, vectors_of
 from geodtr.runtime.gallery.row import ROW, as_tile
 from geodtr.runtime.geodesy import Near
@@ -136,14 +136,9 @@ class MilvusGallery(PositionedRows):
         """As Gallery.search. With an index other than FLAT some of the nearest may be missing and hits may be fewer,
         as also for some seconds after another process removed near references.
 
-        Raises GalleryError also when `top` exceeds Milvus's limit, and for `rows`.
+        Raises GalleryError also when `top` exceeds Milvus's limit.
         """
         self._check_open()
-        if rows is not None:
-            raise GalleryError(
-                f"{self.name} is in Milvus, which cannot search the tiles of one size alone. Keep a gallery of several "
-                "sizes in a folder, or build one for each size."
-            )
         check_search(self.name, self.manifest.descriptor_size, queries, top, near)
         if top > MOST_HITS:
             raise GalleryError(
@@ -152,7 +147,8 @@ class MilvusGallery(PositionedRows):
             )
         if not len(queries) or not len(self):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
-        results = self._nearest(queries, top) if near is None else self._nearest_within(queries, top, near)
+        everywhere = near is None and rows is None
+        results = self._nearest(queries, top) if everywhere else self._nearest_of(queries, top, near, rows)
         held = self._remember({key for one in results for key in one.keys})
         # Milvus may have searched the state of some seconds ago.
         results = [_only(one, [index for index, key in enumerate(one.keys) if key in held]) for one in results]
@@ -178,20 +174,24 @@ class MilvusGallery(PositionedRows):
     def _nearest(self, queries: Descriptors, top: int) -> list[Found]:
         return self._collection.search(queries, top, self._index, "", ())
 
-    def _nearest_within(self, queries: Descriptors, top: int, near: Near) -> list[Found]:
-        """Milvus cannot filter by distance: it searches a box, and this method drops hits in the corners.
+    def _nearest_of(
+        self, queries: Descriptors, top: int, near: Near | None, rows: NDArray[np.int64] | None
+    ) -> list[Found]:
+        """Milvus filters neither by distance nor by a list of many rows: it searches a box, and this method drops the
+        other hits.
 
         If too few are left, it requests more, until each query has enough or all references in the box were returned: a
         graph may find more for one query than for another if the box holds few of many.
         """
-        if not self._known():
+        if near is not None and not self._known():
             raise no_positions(self.name)
-        where, limit = _in_box(near), top
+        where, fields = ("", ()) if near is None else (_in_box(near), ("lat", "lon"))
+        limit = top
         while True:
             # A circle fills 0.785 of its box: with half as many again the first call is mostly the last.
             limit = min(MOST_HITS, limit + limit // 2 + 8)
-            results = self._collection.search(queries, limit, self._index, where, ("lat", "lon"))
-            within = [_within(one, near) for one in results]
+            results = self._collection.search(queries, limit, self._index, where, fields)
+            within = [_among(_within(one, near), rows) for one in results]
             most = max(len(one.keys) for one in results)
             short = [
                 len(kept.keys) < top and (len(one.keys) == limit or len(one.keys) < most)
@@ -218,9 +218,9 @@ class MilvusGallery(PositionedRows):
 
     def _read_positions(self) -> Positions:
         blocks = self._collection.each(("lat", "lon"), MOST_HITS)
-        pairs = [(entity["lat"], entity["lon"]) for block in blocks for entity in block]
-        lat, lon = np.array(pairs, np.float64).reshape(-1, 2).T
-        return lat, lon
+        held = [(entity[KEY], entity["lat"], entity["lon"]) for block in blocks for entity in block]
+        rows, lat, lon = zip(*held, strict=True) if held else ((), (), ())
+        return np.array(rows, np.int64), np.array(lat, np.float64), np.array(lon, np.float64)
 
 
 def _in_box(near: Near) -> str:
@@ -229,9 +229,20 @@ def _in_box(near: Near) -> str:
     return f"lat >= {box.south!r} and lat <= {box.north!r} and (lon >= {box.west!r} {between} lon <= {box.east!r})"
 
 
-def _within(found: Found, near: Near) -> Found:
+def _within(found: Found, near: Near | None) -> Found:
+    if near is None:
+        return found
     lat, lon = (np.array([entity[name] for entity in found.entities], np.float64) for name in ("lat", "lon"))
     return _only(found, np.flatnonzero(near.holds(lat, lon)).tolist())
+
+
+def _among(found: Found, rows: NDArray[np.int64] | None) -> Found:
+    """The hits whose rows are among `rows`, rising."""
+    if rows is None:
+        return found
+    keys = np.array(found.keys, np.int64)
+    at = np.minimum(np.searchsorted(rows, keys), len(rows) - 1)
+    return _only(found, np.flatnonzero(rows[at] == keys).tolist() if len(rows) else [])
 
 
 def _only(found: Found, kept: Sequence[int]) -> Found:

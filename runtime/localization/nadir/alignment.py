@@ -13,7 +13,7 @@ from math import cos, pi, radians, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.images.nadir import from_crop
+from geodtr.runtime.images.nadir import from_crop, whole_pixels
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.nadir.gradients import Field, gradient_field
 from geodtr.runtime.localization.nadir.map_window import MapWindow
@@ -157,9 +157,7 @@ class Aligner:
         """The frame's gradients, north up, in a square of `side` pixels, and which pixels it shows."""
         import cv2
 
-        to_frame = from_crop(self._size, width / self._size[0], heading, side, resolution)
-        # A pixel's middle is at a half, and OpenCV's at whole numbers.
-        to_frame[:, 2] += to_frame[:, :2].sum(axis=1) / 2 - 0.5
+        to_frame = whole_pixels(from_crop(self._size, width / self._size[0], heading, side, resolution))
         how = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
         crop = cv2.warpAffine(self._field, to_frame, (side, side), flags=how)
         inside = cv2.warpAffine(np.ones(self._size[::-1], np.float32), to_frame, (side, side), flags=how)
@@ -183,7 +181,7 @@ def _correlated(spectrum: NDArray[np.float32], kernel: Grid | Field) -> Grid:
     count = len(spectrum)
     padded = np.zeros((count, count, *kernel.shape[2:]), np.float32)
     padded[: len(kernel), : len(kernel)] = kernel
-    of_kernel = cv2.dft(padded, nonzeroRows=len(kernel))
-    product = cv2.mulSpectrums(spectrum, of_kernel, 0, conjB=True)
+    # With nonzeroRows, OpenCV leaves its fast transforms out, and takes three times as long.
+    product = cv2.mulSpectrums(spectrum, cv2.dft(padded), 0, conjB=True)
     scores = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
     return np.asarray(scores if kernel.ndim == 2 else scores[..., 0], np.float32)

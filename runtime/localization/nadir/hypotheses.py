@@ -5,7 +5,7 @@ galleries.
 """
 
 from dataclasses import dataclass, replace
-from math import ceil, exp, isfinite, log, radians, tan
+from math import ceil, exp, isfinite, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from PIL import Image
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
 from geodtr.runtime.images.altitudes import HIGHEST
-from geodtr.runtime.images.nadir import north_up, share_covered
+from geodtr.runtime.images.camera_model import CameraModel
+from geodtr.runtime.images.nadir import ground_width, north_up, share_covered
 from geodtr.runtime.images.preprocess import preprocess
 from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.localization.fix import Floats
@@ -48,8 +49,9 @@ class NadirOptions:
     """How frames that look straight down are searched: at `rotations` equal steps of a full turn, times `ground_sizes`.
 
     A frame's ground size is the width that it shows, in metres. It is known by the altitude (metres above the ground;
-    the frame's own, or `altitude` for all) and `fov` (degrees, the angle of the frame's width), uncertain by the share
-    `size_error`; or lies within `frame_metres`, a range. Sizes are spread evenly, each larger by the same factor.
+    the frame's own, or `altitude` for all) and `fov` (degrees, the angle of the frame's width) or `camera`, a
+    calibration that frames are undistorted by, uncertain by the share `size_error`; or lies within `frame_metres`, a
+    range. Sizes are spread evenly, each larger by the same factor.
     `heading` is for frames whose upper edge points in a known direction (degrees clockwise from north); then no
     rotation is searched. `tile_metres` is the side of the gallery's tiles on the ground, as the tiles say where it is
     None. Raises ConfigError naming a value out of range.
@@ -63,6 +65,7 @@ class NadirOptions:
     rotations: int = 16
     heading: float | None = None
     tile_metres: float | None = None
+    camera: CameraModel | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -83,6 +86,8 @@ class NadirOptions:
                 f"{self.steps} rotations x {self.ground_sizes} ground sizes are more than {MOST}, which are embedded "
                 "in one batch. Search fewer."
             )
+        if self.camera is not None and self.fov is not None:
+            raise ConfigError("--undistort and --fov both state the field of view: leave --fov out.")
         if self.frame_metres is not None:
             low, high = self.frame_metres
             if not (0 < low <= high and isfinite(high)):
@@ -104,8 +109,15 @@ class NadirOptions:
         return replace(
             self,
             heading=heading.value if self.heading is None and heading is not None else self.heading,
-            fov=view.value if self.fov is None and view is not None else self.fov,
+            fov=view.value if self.field_of_view is None and view is not None else self.fov,
         )
+
+    @property
+    def field_of_view(self) -> float | None:
+        """The angle of the width of a frame, undistorted where there is a calibration, in degrees; None where it is
+        not known.
+        """
+        return self.fov if self.camera is None else self.camera.field_of_view
 
     @property
     def steps(self) -> int:
@@ -135,16 +147,18 @@ class NadirOptions:
         Raises ImageError when it is not known how much ground it shows.
         """
         known = self.altitude if altitude is None else altitude
-        if known is not None and self.fov is not None:
+        view = self.field_of_view
+        if known is not None and view is not None:
             if not known > 0:
                 raise ImageError(f"its altitude is {known:g} m; it must be above 0, over the ground.")
-            width = 2 * known * tan(radians(self.fov) / 2)
+            width = ground_width(known, view)
             return width / (1 + self.size_error), width * (1 + self.size_error)
         if self.frame_metres is not None:
             return self.frame_metres
         raise ImageError(
             "how much ground it shows is not known: give the altitude above the ground and the field of view of the "
-            "frame's width (--altitude 80 --fov 70), or a range of its width in metres (--frame-metres 60,140)."
+            "frame's width (--altitude 80 --fov 70, or --undistort FILE), or a range of its width in metres "
+            "(--frame-metres 60,140)."
         )
 
     @property
@@ -155,14 +169,15 @@ class NadirOptions:
     @property
     def finer_widths(self) -> list[float]:
         """Factors by which a width found by the search may still be off, in steps."""
-        error = 0.0 if self.fov is None else log(1 + self.size_error)
+        error = 0.0 if self.field_of_view is None else log(1 + self.size_error)
         if self.frame_metres is not None:
             error = max(error, log(self.frame_metres[1] / self.frame_metres[0]) / 2)
         return [exp(step) for step in _steps(error / max(1, self.ground_sizes - 1), _STRETCH)]
 
     def altitude_of(self, width: float) -> float | None:
         """The altitude at which a frame shows this width; None where the field of view is unknown."""
-        return None if self.fov is None else width / (2 * tan(radians(self.fov) / 2))
+        view = self.field_of_view
+        return None if view is None else width / ground_width(1.0, view)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The tiles' pixels are read where the gallery was built from. Works with OpenCV, 
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, log2, radians, sin, sqrt
 from threading import Lock
@@ -15,6 +16,7 @@ from PIL import Image
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.geodesy import Near, distance, east_north, moved
+from geodtr.runtime.images.nadir import whole_pixels
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile
@@ -60,9 +62,9 @@ class MapWindows:
 
     def __init__(self, gallery: Gallery, side: float, rows: Rows | None = None) -> None:
         self._gallery, self._side = gallery, side
-        self._lat, self._lon = gallery.lat, gallery.lon
+        self._keys, self._lat, self._lon = gallery.rows, gallery.lat, gallery.lon
         if rows is not None:
-            used = np.isin(np.arange(len(gallery)), rows)
+            used = np.isin(self._keys, rows)
             self._lat, self._lon = (np.where(used, each, np.nan) for each in (self._lat, self._lon))
         self._pixels = Reread()
         self._lock = Lock()
@@ -77,13 +79,15 @@ class MapWindows:
         """
         window = MapWindow(np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.bool_), resolution)
         rows, middles = self._near(place, side * resolution)
-        for row, tile, middle in zip(rows, self._rows(rows), middles, strict=True):
-            if window.known.all():
-                break
-            if _is_known(window, middle, self._side):
+        tiles = self._rows(rows)
+        shown = _shown(middles, tiles, self._side, side, resolution)
+        for row, tile, middle, (top, bottom, left, right) in zip(rows, tiles, middles, shown, strict=True):
+            if window.known[top:bottom, left:right].all():
                 continue
             image, scale = self._shrink(row, tile, resolution, finest)
             _lay(window, image, scale, middle, tile.heading or 0.0)
+            if window.known.all():
+                break
         return window
 
     def extent(self) -> tuple[Place, float]:
@@ -100,7 +104,7 @@ class MapWindows:
     def nearest(self, place: Place) -> Tile:
         """The tile whose middle is nearest."""
         away = distance(*place, self._lat, self._lon)
-        return self._rows([int(np.nanargmin(away))])[0]
+        return self._rows([int(self._keys[np.nanargmin(away)])])[0]
 
     def _near(self, place: Place, side: float) -> tuple[list[int], Floats]:
         """The tiles that reach into a square of `side` metres, with their middles [N, 2], metres east and north.
@@ -116,7 +120,7 @@ class MapWindows:
         phase = (middles - middles[np.argmin(away)]) / self._side
         off = np.abs(phase - np.round(phase)).max(axis=1)
         order = np.lexsort((away, np.round(10 * off)))
-        return rows[order].tolist(), middles[order]
+        return self._keys[rows[order]].tolist(), middles[order]
 
     def _rows(self, rows: list[int]) -> list[Tile]:
         """The tiles in these rows, each read from the gallery once."""
@@ -146,12 +150,20 @@ class MapWindows:
         return entry
 
 
-def _is_known(window: MapWindow, middle: Floats, side: float) -> bool:
-    """Whether all of the window that a tile of this side may show is known."""
-    reach, half = sqrt(0.5) * side / window.resolution, len(window.image) / 2
-    x, y = half + middle[0] / window.resolution, half - middle[1] / window.resolution
-    rows, columns = (slice(max(0, int(at - reach)), max(0, int(at + reach) + 1)) for at in (y, x))
-    return bool(window.known[rows, columns].all())
+def _shown(
+    middles: Floats, tiles: Sequence[Tile], metres: float, side: int, resolution: float
+) -> list[tuple[int, int, int, int]]:
+    """Of a window of `side` pixels the rows and columns, from and to, that each tile of `metres` may show. A pixel
+    that it shows in part is left out: at the map's edge, where nothing beyond is ever known, every tile would be laid
+    otherwise.
+    """
+    angle = np.radians([tile.heading or 0.0 for tile in tiles])
+    reach = (np.abs(np.cos(angle)) + np.abs(np.sin(angle)))[:, None] * metres / 2 / resolution
+    at = side / 2 + middles[:, ::-1] * (-1, 1) / resolution
+    low, high = np.ceil(at - reach), np.floor(at + reach)
+    edges = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+    bounds: list[tuple[int, int, int, int]] = np.clip(edges, 0, side).astype(np.intp).tolist()
+    return bounds
 
 
 def _lay(window: MapWindow, image: Images, scale: float, middle: Floats, heading: float) -> None:
@@ -169,13 +181,12 @@ def _lay(window: MapWindow, image: Images, scale: float, middle: Floats, heading
     size = columns.stop - columns.start, rows.stop - rows.start
     if min(size) <= 0:
         return
-    # A pixel's middle is at a half, and OpenCV's at whole numbers.
-    shift = rotation @ (np.array([columns.start, rows.start]) + 0.5 - centre) + (width / 2 - 0.5, height / 2 - 0.5)
-    to_tile = np.column_stack([rotation, shift])
+    shift = rotation @ (np.array([columns.start, rows.start]) - centre) + (width / 2, height / 2)
+    to_tile = whole_pixels(np.column_stack([rotation, shift]))
     how = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
     laid = cv2.warpAffine(image, to_tile, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
     new = ~window.known[rows, columns]
     if heading:
         new &= cv2.warpAffine(np.ones((height, width), np.uint8), to_tile, size, flags=cv2.WARP_INVERSE_MAP) > 0
-    np.copyto(window.image[rows, columns], laid, where=new[..., None])
+    cv2.copyTo(laid, new.view(np.uint8), window.image[rows, columns])  # three times as fast as NumPy's with a mask
     window.known[rows, columns] |= new

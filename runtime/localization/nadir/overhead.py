@@ -10,6 +10,7 @@ from PIL import Image
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
+from geodtr.runtime.images.camera_model import undistort
 from geodtr.runtime.images.frames import Frame, decode_frame
 from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.nadir.hypotheses import Hypotheses, NadirOptions, sharpened, suppose
@@ -80,6 +81,8 @@ class NadirView:
         decoded = decode_frame(frame)
         try:
             options = self._options.of(frame.recorded)
+            if options.camera is not None:
+                decoded = undistort(decoded, options.camera, "it")
             size = self._nearest(options.width_range(frame.altitude), decoded.image.size)
             tile = self._sizes[size]
             supposed = suppose(decoded.image, frame.altitude, options, tile.metres, tile.pixels, self._how)
@@ -120,7 +123,7 @@ class NadirView:
         answer: Refined | str | None = None
         if self._refiner is not None and found.query.frame is not None:
             query = found.query
-            fov, width_range = query.options.fov, query.supposed.width_range
+            fov, width_range = query.options.field_of_view, query.supposed.width_range
             answer = self._refiner.refine(found.query.frame, candidates, width_range, fov, found.near)
         return Nadir(
             ground_metres=width,
@@ -159,13 +162,14 @@ def _sizes_in(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tu
     if stated is not None and (len(sizes) > 1 or not 1 / LEAST_RATIO < stated / (sizes[0].metres or 1) < LEAST_RATIO):
         sides = ", ".join(f"{size.metres:.4g}" for size in sizes)
         raise ConfigError(f"--tile-metres is {stated:g}, and tiles of {gallery.name} cover {sides} m. Leave it out.")
+    rows = [gallery.rows[size.rows] for size in sizes]
     return tuple(
         _Tiles(
             stated or size.metres or 1.0,
-            _pixels_of(gallery.tiles([int(size.rows[0])])[0]) or drawn,
-            size.rows if len(sizes) > 1 else None,
+            _pixels_of(gallery.tiles([int(own[0])])[0]) or drawn,
+            own if len(sizes) > 1 else None,
         )
-        for size in sizes
+        for size, own in zip(sizes, rows, strict=True)
     )
 
 

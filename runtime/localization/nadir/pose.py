@@ -4,11 +4,12 @@ Points of the frame are in pixels, places of the ground in metres east and north
 """
 
 from dataclasses import dataclass, replace
-from math import atan2, cos, degrees, hypot, radians, sin, tan
+from math import atan2, cos, degrees, hypot, radians, sin
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.images.nadir import ground_width
 from geodtr.runtime.localization.fix import Floats
 
 _LEAST_AREA = 0.02
@@ -116,11 +117,11 @@ def camera_pose(
     """
     import cv2
 
-    focal = size[0] / (2 * tan(radians(fov) / 2))
+    focal = size[0] / ground_width(1.0, fov)
     angle = radians(flat.heading)
     # World (east, north, up) to camera (right, down, ahead), as if it looked straight down.
     rotation = np.array([(cos(angle), -sin(angle), 0), (-sin(angle), -cos(angle), 0), (0, 0, -1)])
-    camera = np.append(flat.place, flat.width / (2 * tan(radians(fov) / 2)))
+    camera = np.append(flat.place, flat.width / ground_width(1.0, fov))
     ground = np.column_stack([places, np.zeros(len(places))])
     for _ in range(_STEPS):
         seen = (ground - camera) @ rotation.T
@@ -143,7 +144,7 @@ def camera_pose(
         place=camera[:2],
         covariance=covariance,
         heading=degrees(atan2(above[0], above[1])) % 360,
-        width=2 * altitude * tan(radians(fov) / 2),
+        width=ground_width(altitude, fov),
         altitude=altitude,
         tilt=degrees(atan2(hypot(axis[0], axis[1]), -axis[2])),
     )

@@ -17,6 +17,7 @@ from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near, distance
+from geodtr.runtime.images.nadir import whole_pixels
 from geodtr.runtime.images.video import check_opencv
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.nadir.alignment import Aligner, spectra_of
@@ -202,9 +203,7 @@ class Refiner:
             [(resolution, 0, -side * resolution / 2), (0, -resolution, side * resolution / 2), (0, 0, 1)]
         )
         to_frame = np.diag((width, width, 1.0)) @ np.linalg.inv(to_ground) @ to_metres
-        # A pixel's middle is at a half, and OpenCV's at whole numbers.
-        half = np.array([(1, 0, 0.5), (0, 1, 0.5), (0, 0, 1)])
-        warp = np.linalg.inv(half) @ to_frame @ half
+        warp = whole_pixels(to_frame)
         how = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
         canvas = cv2.warpPerspective(frame, warp, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
         inside = cv2.warpPerspective(np.ones((height, width), np.float32), warp, (side, side), flags=how) > _INSIDE

@@ -127,6 +127,8 @@ def test_faults_of_a_record_stop_or_are_left_out(
         (("--near", "flight,30"), "give --flight as well"),
         (("--near", "flight,x", "--flight", "a.srt"), "for example flight,500"),
         (("--near", "flight,-5", "--flight", "a.srt"), "must be above 0"),
+        (("--track", "flight"), "takes the motion of a flight record: give --flight as well"),
+        (("--track", "flight", "--flight", "a.srt", "--video-start", 1), "aligned by --flight-start"),
         (("--flight", "nowhere.srt"), "nowhere.srt cannot be read"),
         (("--flight", "a.kml"), "allowed: .srt, .csv"),
         (("--flight", "exif"), "takes the tags of photographs"),
@@ -214,6 +216,31 @@ def test_a_record_s_place_in_a_track(tiny: TinyWorld, video: Path, cli: Callable
     header, *rows = out.read_text().splitlines()
     column = header.split(",").index("gnss_lat")
     assert sum(bool(row.split(",")[column]) for row in rows) == 7
+
+
+def test_a_track_of_nadir_frames_goes_by_the_record_s_motion(
+    tiny: TinyWorld, cli: Callable[..., Outcome], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    """East along a row of tiles, one a second, with the upper edge to the north."""
+    video, record, out = tmp_path / "down.mkv", tmp_path / "down.SRT", tmp_path / "track.jsonl"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"FFV1"), RATE, (64, 64))
+    for row in range(ROW, ROW + FRAMES):
+        writer.write(np.asarray(Image.fromarray(tiny.tiles[row]).resize((64, 64)))[..., ::-1].copy())
+    writer.release()
+    at = list(zip(tiny.lat[ROW : ROW + FRAMES].tolist(), tiny.lon[ROW : ROW + FRAMES].tolist(), strict=True))
+    text = srt(bracketed, at=at, seconds=1 / RATE).replace(f"gb_yaw: {HEADING - 360:.1f}", "gb_yaw: 0.0")
+    record.write_text(text, encoding="utf-8")
+    command = ("localize", video, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--view", "nadir")
+    size = ("--frame-metres", f"{SPACING},{SPACING * 1.01}", "--tile-metres", SPACING)
+    flown = ("--flight", record, "--track", "flight")
+    outcome = cli(*command, *size, *flown, "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert "motion by positions (100%)" in outcome.err
+    points = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [point["time_s"] for point in points] == [float(second) for second in range(FRAMES)]
+    assert points[-1]["gnss_off_m"] < SPACING
+    record.write_text(srt(bracketed, at=[(0.0, 0.0)] * FRAMES, seconds=1 / RATE), encoding="utf-8")
+    assert f"{record} states no motion" in " ".join(refused(*command, *size, *flown).split())
 
 
 def test_options_state_their_bounds() -> None:

@@ -33,6 +33,10 @@ class Tiles:
         self.known.append(Tile(name, str(self.folder / name), lat, lon, heading, scale))
 
     @property
+    def rows(self) -> NDArray[np.int64]:
+        return np.arange(len(self.known))
+
+    @property
     def lat(self) -> NDArray[np.float64]:
         return np.array([tile.lat for tile in self.known], np.float64)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.geodesy import Near, distance, moved
+from geodtr.runtime.images.camera_model import read_camera_model
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated
 from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
@@ -169,6 +171,62 @@ def test_a_field_of_view_that_is_recorded_of_a_frame_gives_the_camera_s_position
     assert refined.camera
     assert distance(refined.lat, refined.lon, *CENTRE) < 1
     assert refined.tilt == pytest.approx(6, abs=1)
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lens with barrel distortion, whose axis is 12 pixels, 4 m on the ground, beside the middle of the image."""
+    file = tmp_path_factory.mktemp("camera") / "down.yaml"
+    file.write_text(
+        "image_width: 320\nimage_height: 240\ndistortion_model: plumb_bob\ncamera_matrix: {data: [230, 0, 172, 0, 232, "
+        "110, 0, 0, 1]}\ndistortion_coefficients: {data: [-0.28, 0.09, 0.001, -0.001, 0]}\n"
+    )
+    return file
+
+
+def test_a_calibrated_lens_gives_the_camera_s_position(ground: Ground, calibration: Path) -> None:
+    wide = replace(CAMERA, fov=90.0, width=960, height=720, heading=30.0)
+    ideal = ground.photograph((4.0, -6.0), wide)
+    camera = read_camera_model(calibration)
+    fx, fy, cx, cy = camera.matrix
+    row, column = np.mgrid[:240, :320].astype(np.float64)
+    matrix = np.array([(fx, 0, cx), (0, fy, cy), (0, 0, 1)])
+    seen = cv2.undistortPoints(np.stack([column, row], -1).reshape(-1, 1, 2), matrix, np.array(camera.distortion))
+    x, y = (
+        (np.asarray(seen, np.float32).reshape(240, 320, 2) * 480 + (479.5, 359.5)).astype(np.float32).transpose(2, 0, 1)
+    )
+    frame = np.asarray(cv2.remap(ideal, x, y, cv2.INTER_LINEAR), np.uint8)
+    options = NadirOptions(altitude=70.0, camera=camera, rotations=16)
+    with Localizer.open(ground.bundle, ground.gallery, nadir=options, refine=RefineOptions()) as localizer:
+        answer = localizer.locate(frame)
+        with pytest.raises(ImageError, match=r"it has 400x300 pixels, and .*down\.yaml is for 320x240"):
+            localizer.locate(np.zeros((300, 400, 3), np.uint8))
+    assert answer.nadir is not None
+    refined = answer.nadir.refined
+    assert refined is not None, answer.nadir.unrefined
+    assert distance(refined.lat, refined.lon, *moved(*CENTRE, 4.0, -6.0)) < 1
+    assert refined.altitude == pytest.approx(70, rel=0.02)
+    assert refined.tilt is not None
+    assert refined.tilt < 1
+    with pytest.raises(ConfigError, match="--undistort and --fov both state the field of view"):
+        replace(options, fov=70.0)
+
+
+def test_the_command_takes_a_calibration_of_nadir_frames(
+    ground: Ground, calibration: Path, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    Image.fromarray(ground.photograph((0, 0), CAMERA)).save(tmp_path / "a.png")
+    Image.new("RGB", (64, 48)).save(tmp_path / "b.png")
+    command = ("--bundle", ground.bundle, "--gallery", ground.gallery, "--view", "nadir", "--altitude", 70)
+    printed = cli("localize", tmp_path / "a.png", *command, "--undistort", calibration)
+    assert printed.code == 0, printed.err
+    assert "altitude" in printed.out
+    small = cli("localize", tmp_path / "b.png", *command, "--undistort", calibration)
+    assert (small.code, f"{tmp_path / 'b.png'}: it has 64x48 pixels" in small.err) == (2, True)
+    zero = tmp_path / "zero.yaml"
+    zero.write_text(calibration.read_text().replace("[230,", "[0,"))
+    outcome = cli("localize", tmp_path / "a.png", *command, "--undistort", zero)
+    assert (outcome.code, "focal lengths of 0 and 232 pixels" in outcome.err) == (2, True)
 
 
 def test_a_frame_of_another_place_is_refused(ground: Ground) -> None:

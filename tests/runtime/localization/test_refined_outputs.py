@@ -161,7 +161,7 @@ def test_a_recording_has_the_covariance(flown: Flown) -> None:
         ee, en, nn = answer["covariance_m2"]
         assert list(fix.position_covariance) == [ee, en, 0, en, nn, 0, 0, 0, 0]
         assert fix.altitude == answer["altitude_m"]
-    assert set(ANSWER["properties"]) == {*record(Waypoint("no fix")), "error_m"}
+    assert set(ANSWER["properties"]) == {*record(Waypoint("no fix"))}
     texts = {name for answer in flown.printed for name, value in answer.items() if isinstance(value, str)}
     assert texts <= {name for name, kind in ANSWER["properties"].items() if kind["type"] == "string"}
 

@@ -22,7 +22,6 @@ from geodtr.runtime.recordings import foxglove
 from geodtr.runtime.recordings.foxglove import mcap_file
 from geodtr.runtime.recordings.pictures import Pictures
 from geodtr.runtime.recordings.receiver import Track
-from geodtr.runtime.recordings.truth import Truth
 from geodtr.runtime.sources.tile import Tile
 
 TILE = Candidate(0, Tile("a/1", "a.png", -30.0, -15.0), 0.9)
@@ -37,13 +36,14 @@ def quiet(text: str) -> None:
 def test_answers_are_read_back_as_they_were_given(tmp_path: Path) -> None:
     path = tmp_path / "new" / "flight.mcap"
     track = Track("/fix", np.array([1.7e9 - 1, 1.7e9 + 1]), np.array([-30.0, -30.0]), np.array([-15.0, -15.0]))
+    recorded = track.beside(Frame("cam#0", None, 1.7e9)).recorded
     pixels = np.random.default_rng(0).integers(0, 256, (300, 1280, 3), np.uint8)
     pictures = Pictures()
     frames = pictures.of(Frames(iter([Frame("bad", pixels), Frame("cam#0", pixels)]), 2, "video", endless=False))
     assert len(list(frames.frames)) == 2
-    with mcap_file(path, pictures, quiet, truth=Truth(track)) as write:
-        write(ANSWER)
-        write(LOST)
+    with mcap_file(path, pictures, quiet) as write:
+        write(ANSWER.beside(recorded))
+        write(LOST.beside(recorded))
         assert not path.exists()
     messages = read(path)
     (fix,) = messages["/geodtr/fix"]
@@ -61,7 +61,10 @@ def test_answers_are_read_back_as_they_were_given(tmp_path: Path) -> None:
         assert (image.size, picture.format) == ((640, 150), "jpeg")
     (feature,) = json.loads(messages["/geodtr/tiles"][0].geojson)["features"]
     assert (feature["geometry"]["coordinates"], feature["properties"]["score"]) == ([-15.0, -30.0], 0.9)
-    assert [(each["state"], each["error_m"]) for each in messages["/geodtr/answer"]] == [("fix", 0.0), ("no fix", None)]
+    assert [(each["state"], each["gnss_off_m"]) for each in messages["/geodtr/answer"]] == [
+        ("fix", 0.0),
+        ("no fix", None),
+    ]
     assert len(messages["/geodtr/truth"]) == 2
 
 

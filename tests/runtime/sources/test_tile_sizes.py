@@ -227,3 +227,39 @@ def test_python_refuses_what_the_command_refuses(ortho: Path) -> None:
         GeoTiffOptions((40.0, 80.0), 20.0)
     with pytest.raises(DataError, match="No tile of 900 m fits"):
         open_geotiff(ortho, GeoTiffOptions((40.0, 900.0)))
+
+
+def test_several_sizes_in_milvus_answer_as_in_a_folder(
+    bundle: Path, ortho: Path, gallery: Path, picture: Images, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    pytest.importorskip("pymilvus", reason="Milvus is tested with pymilvus: pip install '.[milvus]'")
+    place, frame = tmp_path / "map.db", tmp_path / "frame.png"
+    built = cli("gallery", "build", bundle, ortho, *SIZES, "--tile-pixels", 64, "--out", place)
+    assert built.code == 0, built.err
+    assert cli("gallery", "verify", place).code == 0
+    assert cli("gallery", "export", place, "--out", tmp_path / "tiles.csv").code == 0
+    with open_gallery(place) as opened:
+        sizes = sizes_of(tile.side_metres for tile in opened.all_tiles())
+        assert [(round(size.metres or 0), len(size.rows)) for size in sizes] == [(40, 225), (80, 49), (160, 9)]
+    Image.fromarray(photograph(picture, 20.0, -15.0, 110.0)).save(frame)
+    answers = []
+    for each in (gallery, place):
+        near = ("--near", "{},{},300".format(*centre_of(gallery)))
+        command = ("localize", frame, "--bundle", bundle, "--gallery", each, "--view", "nadir", "--refine", *near)
+        outcome = cli(*command, "--frame-metres", "100,120", "--rotations", 4, "--ground-sizes", 3, "--json")
+        assert outcome.code == 0, outcome.err
+        answers.append(json.loads(outcome.out))
+    folder, milvus = answers
+    assert milvus["state"] == "fix"
+    assert (milvus["lat"], milvus["lon"]) == pytest.approx((folder["lat"], folder["lon"]), abs=1e-6)
+    sides, scores = ([each[name] for each in milvus["candidates"]] for name in ("tile_metres", "score"))
+    assert sides == pytest.approx([80] * len(sides), rel=0.01)
+    assert scores == pytest.approx([each["score"] for each in folder["candidates"]], abs=1e-4)
+    html = tmp_path / "fixes.html"
+    assert cli(*command, "--frame-metres", "100,120", "--out", html).code == 0
+    assert "data:image" in html.read_text()
+
+
+def centre_of(gallery: Path) -> tuple[float, float]:
+    with open_gallery(gallery) as opened:
+        return float(np.nanmean(opened.lat)), float(np.nanmean(opened.lon))
