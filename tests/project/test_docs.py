@@ -36,8 +36,8 @@ SNIPPETS = {
 }
 OF_THE_PROGRAM = {"--help", "--version", "--install-completion"}
 OF_DOCKER = {"--build-arg", "--user", "--memory"}
-OF_OTHERS = {"--cpus", "--gpus", "--dry-run", "--geodtr-report", "--system-site-packages"}
-"""Options of the examples, the tools, pytest and Python's venv."""
+OF_OTHERS = {"--cpus", "--gpus", "--dry-run", "--geodtr-report", "--seconds", "--system-site-packages"}
+"""Options of the examples, the benchmarks, the tools, pytest and Python's venv."""
 
 
 def lines_of(text: str) -> list[str]:
