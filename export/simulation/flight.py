@@ -155,6 +155,7 @@ def fly(
         sighting = sighting_of(localizer.locate(views[0], count, near=near))
         if sighting is None:  # no tile lies within the prior
             tracker.move(motion)
+            flight.states.append("lost")
             continue
         point = tracker.step(motion, replace(sighting, headings=np.full(len(sighting.scores), compass % 360)))
         flight.states.append(point.state)

@@ -177,7 +177,7 @@ def _claim(out: Path, marker: bytes) -> None:
 
 def _report(flight: Flight, options: SimulationOptions, tiles: int) -> SimulationReport:
     without = flight.seconds >= FAILS
-    last = flight.seconds >= flight.seconds[-1] - 60
+    last = without & (flight.seconds >= flight.seconds[-1] - 60)
     believed, reckoned = flight.error(flight.believed), flight.error(flight.reckoned)
     return SimulationReport(
         options=options,

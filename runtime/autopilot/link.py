@@ -244,7 +244,7 @@ class Link:
             # By the clock that positions are stamped with: the offset that the autopilot measures is about zero.
             stamp = self._vehicle.clock.stamp(now, time.time())
             self._mav.send(self._mavlink.MAVLink_timesync_message(stamp.usec * 1000, message.ts1))
-        elif name == "PARAM_VALUE":
+        elif name == "PARAM_VALUE" and message.get_srcComponent() == self._vehicle.component:
             self._settings.hear(message, self._vehicle.autopilot)
         elif name == "COMMAND_ACK" and message.command == self._mavlink.MAV_CMD_EXTERNAL_POSITION_ESTIMATE:
             result = self._mavlink.enums["MAV_RESULT"].get(message.result)
@@ -252,7 +252,9 @@ class Link:
             self._watch.refused(None if message.result == self._mavlink.MAV_RESULT_ACCEPTED else name)
 
     def _request(self) -> None:
-        """Ask the autopilot for what is read of it, again and again: a request may be lost, and a reboot forgets it."""
+        """Ask the autopilot for what is read of it: for parameters until they come, for messages again and again, since
+        a request may be lost, and a reboot forgets it.
+        """
         vehicle = self._vehicle
         for parameter in self._settings.unknown(vehicle.autopilot):
             self._mav.send(

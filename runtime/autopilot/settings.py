@@ -119,9 +119,9 @@ class Settings:
         return names
 
     def hear(self, message: Any, autopilot: int) -> None:
-        """Take a PARAM_VALUE."""
+        """Take a PARAM_VALUE: the answer to a request, or a value that somebody has set since."""
         needs = _NEEDS.get((autopilot, self._kind))
-        if needs is None or message.param_id not in needs.names or message.param_id in self._values:
+        if needs is None or message.param_id not in needs.names:
             return
         form = _INTEGERS.get(message.param_type) if autopilot == _PX4 else None
         value = message.param_value

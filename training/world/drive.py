@@ -23,6 +23,8 @@ from geodtr.training.world.views.ground import draw_sky, ground_view
 
 WAY = 5.0
 """Metres between two points of a route."""
+_STARTS = 1000
+"""Positions that routes begin at."""
 _BATCH = 32
 
 
@@ -37,7 +39,7 @@ class Route:
 def follow_roads(world: World, region: Region, points: int, seed: int) -> Route:
     """A route along the roads from a random position on one, with turns at some crossings."""
     random = np.random.default_rng(seed)
-    position = choose_positions(world, region, seed + 1)[seed]
+    position = choose_positions(world, region, _STARTS)[seed % _STARTS]
     course = random.uniform(-1, 1, 2)
     positions, headings = np.empty((points, 2)), np.empty(points)
     turning = True

@@ -101,6 +101,14 @@ def test_a_set_of_sources_to_switch_to_is_as_good_as_the_first() -> None:
     assert reported_of("odometry", ARDUPILOT, VISO_TYPE=1, **second | {"EK3_SRC2_VELXY": 0.0}) == []
 
 
+def test_a_value_that_is_set_in_flight_is_judged_again() -> None:
+    reported = list[str]()
+    settings = Settings("gps-input", reported.append)
+    for value in (14.0, 1.0, 14.0, 1.0):
+        settings.hear(common.MAVLink_param_value_message(b"GPS1_TYPE", value, REAL32, 1, 0), ARDUPILOT)
+    assert reported == ["The autopilot's GPS1_TYPE is 1: it does not read GPS_INPUT. Set it to 14."]
+
+
 def test_a_parameter_that_the_autopilot_lacks_is_asked_for_a_few_times_only() -> None:
     settings = Settings("odometry", lambda _: None)
     rounds = [settings.unknown(ARDUPILOT) for _ in range(20)]

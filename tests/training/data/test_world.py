@@ -21,7 +21,8 @@ from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.progress import untracked
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.world.dataset import WorldSet, write_world
-from geodtr.training.world.regions import APART, REGIONS, Region, choose_positions
+from geodtr.training.world.drive import WAY, follow_roads
+from geodtr.training.world.regions import APART, REGIONS, Region, choose_positions, find_region
 from geodtr.training.world.render import Differences, Rendering, render
 from geodtr.training.world.scene import Surface
 from geodtr.training.world.terrain import World
@@ -135,6 +136,7 @@ INTERRUPTED = """
 import signal, sys
 from pathlib import Path
 from geodtr.training.world.dataset import WorldSet, write_world
+from geodtr.training.world.drive import WAY, follow_roads
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born to ignore it
 
@@ -317,3 +319,12 @@ def test_the_heading_is_where_the_centre_of_the_panorama_looks() -> None:
 def test_both_views_see_open_land_roads_water_buildings_trees_and_cars(places: Rendering) -> None:
     assert set(Surface) - set(np.unique(places.aerial_surface)) == {Surface.SKY}
     assert set(Surface) == set(np.unique(places.ground_surface))
+
+
+def test_a_route_begins_somewhere_for_any_seed() -> None:
+    region = find_region("coast")
+    world = World(0, region.style)
+    route = follow_roads(world, region, 20, 2**32 - 1)
+    steps = np.linalg.norm(np.diff(route.positions, axis=0), axis=1)
+    assert np.allclose(steps, WAY, atol=1.5)
+    assert not np.allclose(route.positions[0], follow_roads(world, region, 1, 0).positions[0])
