@@ -41,7 +41,7 @@ def _old_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     for branch in BRANCHES:
         entry = manifest.engine(branch)
         try:
-            graph = onnx.load(str(bundle / entry.file)).graph
+            graph = onnx.load(str(bundle / entry.file), load_external_data=False).graph
         except DecodeError:
             continue  # not a graph: opening the engine reports it
         reader = next((node.op_type for node in graph.node if INPUT in node.input), "Cast")

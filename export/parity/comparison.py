@@ -18,7 +18,7 @@ from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, R
 from geodtr.export.parity.run import begin, check_pairs
 from geodtr.export.timing import Timing, time_pairs
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.errors import BundleError, MissingDependency
+from geodtr.runtime.errors import ArgumentError, BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.names import Precision
@@ -106,7 +106,11 @@ def compare(
 
 
 def _check_comparable(reference: Model, candidates: Sequence[Model]) -> list[Bundle]:
-    """The candidates' bundles. Raises BundleError unless all are bundles of the reference's checkpoint."""
+    """The candidates' bundles. Raises ArgumentError where there are none, BundleError unless all are bundles of the
+    reference's checkpoint.
+    """
+    if not candidates:
+        raise ArgumentError("candidates", "is empty; name at least one bundle to compare with the reference.")
     bundles = list[Bundle]()
     for candidate in candidates:
         if candidate.bundle is None:

@@ -57,7 +57,8 @@ class SimulationOptions:
             ("prior", prior, 30, 100_000),
         ):
             if not least <= value <= most:
-                raise ArgumentError(name, f"is {value:g}; allowed are {least:g} to {most:.0f}.")
+                everywhere = ", or 0: everywhere" if name == "prior" else ""
+                raise ArgumentError(name, f"is {value:g}; allowed are {least:g} to {most:.0f}{everywhere}.")
 
 
 @dataclass(frozen=True, slots=True)

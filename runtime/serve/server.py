@@ -62,6 +62,8 @@ class _Patient(HttpToolsProtocol):
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _overfull = False
+    """Whether a request came that is too many: those before it are answered, and the connection is closed."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -75,6 +77,8 @@ class _Patient(HttpToolsProtocol):
     """Bytes that came since the end of a head, or since bytes of a body."""
 
     def data_received(self, data: bytes) -> None:
+        if self._overfull:
+            return
         self._unread += len(data)
         super().data_received(data)
         if self._unread > _HEAD + len(data):
@@ -84,7 +88,8 @@ class _Patient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unread = 0
         if len(self.pipeline) == _AHEAD:
-            raise ValueError("too many requests that are not answered")  # the parser answers 400
+            self._overfull = True
+            raise ValueError  # ends the parser, which answers 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -95,8 +100,14 @@ class _Patient(HttpToolsProtocol):
         self._unread = 0
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        if not self._overfull:
+            super().send_400_response(msg)
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._overfull and not self.pipeline and self.cycle.response_complete:
+            super().send_400_response("Too many requests were sent before their answers were read.")
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

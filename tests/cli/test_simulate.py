@@ -53,7 +53,7 @@ def test_a_flight_leaves_a_table_and_a_picture_and_its_map_is_used_again(
     [
         (("--minutes", "0"), "--minutes is 0; allowed are 0.1 to 60."),
         (("--spacing", "1"), "--spacing is 1; allowed are 3 to 60."),
-        (("--prior", "-5"), "--prior is -5; allowed are 30 to 100000."),
+        (("--prior", "-5"), "--prior is -5; allowed are 30 to 100000, or 0: everywhere."),
         (("--region", "moon"), "There is no region 'moon'"),
     ],
 )

@@ -127,6 +127,16 @@ def test_inspect_lists_them(exported: Bundle, cli: Callable[..., Outcome]) -> No
     )
 
 
+def test_doctor_names_weights_that_are_gone(exported: Bundle, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.path, bundle)
+    (weights,) = bundle.glob("weights-*.bin")
+    weights.unlink()
+    examined = cli("doctor", bundle)
+    assert examined.code == 1
+    assert weights.name in examined.out
+
+
 def test_altered_weights_are_not_run(exported: Bundle, tmp_path: Path, refused: Callable[..., str]) -> None:
     damaged = shutil.copytree(exported.path, tmp_path / "damaged")
     weights = damaged / _weights(exported).name

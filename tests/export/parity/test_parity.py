@@ -22,7 +22,7 @@ from geodtr.export.parity import Gates, ParityResult, compare, run
 from geodtr.export.parity.measures import audit
 from geodtr.export.parity.measures.pairings import change, ranking
 from geodtr.runtime.embed.pipeline import embed_files
-from geodtr.runtime.errors import DataError
+from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall
@@ -291,3 +291,8 @@ def test_the_example_in_the_documentation_runs(
     assert "passed" in capsys.readouterr().out
     assert json.loads((tmp_path / "parity.json").read_text())["pairs"] == len(trained.test_set)
     assert read_manifest(Path("engine")).parity
+
+
+def test_without_a_candidate_nothing_passes(trained: Trained) -> None:
+    with pytest.raises(ConfigError, match="candidates is empty; name at least one bundle"):
+        compare(open_model(trained.checkpoint), [], trained.test_set)
