@@ -356,6 +356,8 @@ def _tiles(source: TileSource | Path | str, options: Options | None, track: Trac
 
     check_argument("options", options, Options | None)
     if not isinstance(source, str | Path):
+        if not hasattr(source, "name"):  # the protocol alone is no check
+            check_argument("source", source, Path)
         return source
     if is_spec(str(source)):
         return open_references(str(source), options)[0]
@@ -363,6 +365,7 @@ def _tiles(source: TileSource | Path | str, options: Options | None, track: Trac
 
 
 def _opened(bundle: Bundle | Path | str) -> Bundle:
+    check_argument("bundle", bundle, Bundle | Path)
     return bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
 
 

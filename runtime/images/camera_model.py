@@ -103,8 +103,8 @@ def read_calibration(path: Path) -> dict[str, Any]:
         else:
             # OpenCV's directive is not YAML's own.
             plain = re.sub(r"\A(\ufeff?)%YAML:1\.0", r"\1%YAML 1.1", content.decode())
-            matrix = "tag:yaml.org,2002:opencv-matrix"
-            values = decode_yaml(plain, {matrix: dict})
+            arrays = ("tag:yaml.org,2002:opencv-matrix", "tag:yaml.org,2002:opencv-nd-matrix")
+            values = decode_yaml(plain, dict.fromkeys(arrays, dict))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is neither YAML nor OpenCV's XML ({error}).") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

@@ -188,6 +188,7 @@ class Localizer:
 
         Raises BundleError, GalleryError, and what the constructor raises.
         """
+        check_argument("bundle", bundle, Path)
         opened = open_gallery(gallery)
         try:
             return cls(

@@ -24,13 +24,17 @@ BARREL = (-0.25, 0.06, 0.001, -0.0005, 0.0)
 FISHEYE = (0.02, -0.01, 0.003, 0.0)
 
 
-def opencv_file(path: Path, distortion: tuple[float, ...] = BARREL, matrix: Images | np.ndarray = MATRIX) -> Path:
-    """As OpenCV's own storage writes it: YAML or XML by the name."""
+def opencv_file(
+    path: Path, distortion: tuple[float, ...] = BARREL, matrix: Images | np.ndarray = MATRIX, dimensions: int = 2
+) -> Path:
+    """As OpenCV's own storage writes it: YAML or XML by the name. A vector of one dimension has a type of its own in
+    OpenCV 5.
+    """
     storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
     storage.write("image_width", WIDTH)
     storage.write("image_height", HEIGHT)
     storage.write("camera_matrix", matrix)
-    storage.write("distortion_coefficients", np.array([distortion]))
+    storage.write("distortion_coefficients", np.array(distortion, ndmin=dimensions))
     storage.release()
     return path
 
@@ -66,11 +70,13 @@ def kalibr_file(path: Path, cameras: int = 1) -> Path:
     [
         lambda folder: opencv_file(folder / "a.yml"),
         lambda folder: opencv_file(folder / "a.xml"),
+        lambda folder: opencv_file(folder / "a.yml", dimensions=1),
+        lambda folder: opencv_file(folder / "a.xml", dimensions=1),
         lambda folder: ros_file(folder / "a.yaml"),
         lambda folder: ros_message(folder / "a.yaml"),
         lambda folder: kalibr_file(folder / "a.yaml"),
     ],
-    ids=["OpenCV YAML", "OpenCV XML", "ROS file", "ROS message", "Kalibr"],
+    ids=["OpenCV YAML", "OpenCV XML", "OpenCV vector YAML", "OpenCV vector XML", "ROS file", "ROS message", "Kalibr"],
 )
 def test_every_programs_file_gives_the_same_camera(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     camera = read_camera_model(write(tmp_path))
