@@ -20,6 +20,8 @@ from geodtr.runtime.spec import Descriptors
 
 MOST_HITS = 16_384
 """Milvus's maximum number of hits per query."""
+LISTED = 4096
+"""Maximum number of keys that a request lists."""
 LONGEST_TEXT = 65_535
 """Maximum size of a text field in bytes of UTF-8."""
 
@@ -32,7 +34,6 @@ _CALL, _LOAD = 30.0, 600.0
 """Timeouts in seconds of a call, and of loading a collection into the server's memory."""
 _REQUEST_VALUES = 1 << 21
 """Descriptor values in one message; gRPC limits messages to 64 MB or less."""
-_REQUEST_KEYS = 4096
 _TYPES: dict[Index, str] = {"flat": "FLAT", "hnsw": "HNSW", "auto": "AUTOINDEX"}
 _BUILD: dict[Index, dict[str, int]] = {"flat": {}, "hnsw": {"M": 32, "efConstruction": 360}, "auto": {}}
 _LEAST_EF = 128
@@ -154,8 +155,8 @@ class Collection:
     def get(self, keys: Sequence[int], fields: Sequence[str]) -> dict[int, Entity]:
         """The entities with these keys, without missing ones."""
         entities = dict[int, Entity]()
-        for start in range(0, len(keys), _REQUEST_KEYS):
-            part = [int(key) for key in keys[start : start + _REQUEST_KEYS]]
+        for start in range(0, len(keys), LISTED):
+            part = [int(key) for key in keys[start : start + LISTED]]
             options = {"ids": part, "output_fields": [KEY, *fields], "consistency_level": "Strong"}
             for entity in self._call(self._client.query, self._name, **options):
                 entities[entity[KEY]] = _decoded(entity)
@@ -204,8 +205,8 @@ class Collection:
             self._call(self._client.upsert, self._name, [_encoded(entity, vector) for entity, vector in pairs])
 
     def delete(self, keys: Sequence[int]) -> None:
-        for start in range(0, len(keys), _REQUEST_KEYS):
-            self._call(self._client.delete, self._name, ids=list(keys[start : start + _REQUEST_KEYS]))
+        for start in range(0, len(keys), LISTED):
+            self._call(self._client.delete, self._name, ids=list(keys[start : start + LISTED]))
 
     def flush(self) -> None:
         """Wait until the server has written all changes to persistent storage."""
@@ -221,7 +222,7 @@ class Collection:
 
 def block_of(size: int) -> int:
     """The number of entities with vectors of `size` in one request."""
-    return max(1, min(_REQUEST_KEYS, _REQUEST_VALUES // size))
+    return max(1, min(LISTED, _REQUEST_VALUES // size))
 
 
 def _parts(count: int, width: int) -> Iterator[slice]:

@@ -13,7 +13,7 @@ from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, check_hits, check_search, no_positions
 from geodtr.runtime.gallery.location import MilvusLocation, closed
 from geodtr.runtime.gallery.manifest import GalleryManifest
-from geodtr.runtime.gallery.milvus.client import KEY, MOST_HITS, VECTOR, Collection, Entity, Found, block_of
+from geodtr.runtime.gallery.milvus.client import KEY, LISTED, MOST_HITS, VECTOR, Collection, Entity, Found, block_of
 from geodtr.runtime.gallery.milvus.schema import ATTACHED, CHECKSUM, read_manifest, row_values, vectors_of
 from geodtr.runtime.gallery.row import ROW, as_tile
 from geodtr.runtime.geodesy import Near
@@ -145,10 +145,12 @@ class MilvusGallery(PositionedRows):
                 f"{self.name}: top is {top:,}, and Milvus returns {MOST_HITS:,} hits at most. Ask for fewer, or "
                 "keep the gallery in a folder."
             )
-        if not len(queries) or not len(self):
+        if not len(queries) or not len(self) or (rows is not None and not len(rows)):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
-        everywhere = near is None and rows is None
-        results = self._nearest(queries, top) if everywhere else self._nearest_of(queries, top, near, rows)
+        if near is None and rows is None:
+            results = self._collection.search(queries, top, self._index, "", ())
+        else:
+            results = self._nearest_of(queries, top, near, rows)
         held = self._remember({key for one in results for key in one.keys})
         # Milvus may have searched the state of some seconds ago.
         results = [_only(one, [index for index, key in enumerate(one.keys) if key in held]) for one in results]
@@ -171,34 +173,46 @@ class MilvusGallery(PositionedRows):
         self._collection.put_properties({ATTACHED + name: content.decode()})
         return f"{self.name}, property {ATTACHED + name}"
 
-    def _nearest(self, queries: Descriptors, top: int) -> list[Found]:
-        return self._collection.search(queries, top, self._index, "", ())
-
     def _nearest_of(
         self, queries: Descriptors, top: int, near: Near | None, rows: NDArray[np.int64] | None
     ) -> list[Found]:
-        """Milvus filters neither by distance nor by a list of many rows: it searches a box, and this method drops the
-        other hits.
-
-        If too few are left, it requests more, until each query has enough or all references in the box were returned: a
-        graph may find more for one query than for another if the box holds few of many.
-        """
         if near is not None and not self._known():
             raise no_positions(self.name)
-        where, fields = ("", ()) if near is None else (_in_box(near), ("lat", "lon"))
+        lists = [] if rows is None else [rows[start : start + LISTED] for start in range(0, len(rows), LISTED)]
+        if len(lists) != 1:
+            results, enough = self._within(queries, top, near, rows, "")
+            if rows is None or enough:
+                return results
+        # Too few of the rows are among as many hits as Milvus returns.
+        parts = [self._within(queries, top, near, None, f"{KEY} in {part.tolist()}")[0] for part in lists]
+        return [_best([part[query] for part in parts], top) for query in range(len(queries))]
+
+    def _within(
+        self, queries: Descriptors, top: int, near: Near | None, rows: NDArray[np.int64] | None, where: str
+    ) -> tuple[list[Found], bool]:
+        """The hits within `near`, among many `rows`, that pass the filter `where`; and whether each query has enough.
+
+        Milvus filters neither by distance nor by a list of many rows: it searches a box, and this method drops the
+        other hits. If too few are left, it requests more, until each query has enough, all references in the box were
+        returned, or Milvus returns no more: a graph may find more for one query than for another if the box holds few
+        of many.
+        """
+        fields: tuple[str, ...] = ()
+        if near is not None:
+            where, fields = " and ".join(filter(None, (where, _in_box(near)))), ("lat", "lon")
         limit = top
         while True:
             # A circle fills 0.785 of its box: with half as many again the first call is mostly the last.
             limit = min(MOST_HITS, limit + limit // 2 + 8)
             results = self._collection.search(queries, limit, self._index, where, fields)
-            within = [_among(_within(one, near), rows) for one in results]
+            within = [_among(_held(one, near), rows) for one in results]
             most = max(len(one.keys) for one in results)
-            short = [
+            short = any(
                 len(kept.keys) < top and (len(one.keys) == limit or len(one.keys) < most)
                 for one, kept in zip(results, within, strict=True)
-            ]
-            if not any(short) or limit == MOST_HITS:
-                return [_only(one, range(min(top, len(one.keys)))) for one in within]
+            )
+            if not short or limit == MOST_HITS:
+                return [_only(one, range(min(top, len(one.keys)))) for one in within], not short
             limit *= 4
 
     def _remember(self, rows: set[int]) -> dict[int, Entity]:
@@ -229,7 +243,7 @@ def _in_box(near: Near) -> str:
     return f"lat >= {box.south!r} and lat <= {box.north!r} and (lon >= {box.west!r} {between} lon <= {box.east!r})"
 
 
-def _within(found: Found, near: Near | None) -> Found:
+def _held(found: Found, near: Near | None) -> Found:
     if near is None:
         return found
     lat, lon = (np.array([entity[name] for entity in found.entities], np.float64) for name in ("lat", "lon"))
@@ -242,7 +256,14 @@ def _among(found: Found, rows: NDArray[np.int64] | None) -> Found:
         return found
     keys = np.array(found.keys, np.int64)
     at = np.minimum(np.searchsorted(rows, keys), len(rows) - 1)
-    return _only(found, np.flatnonzero(rows[at] == keys).tolist() if len(rows) else [])
+    return _only(found, np.flatnonzero(rows[at] == keys).tolist())
+
+
+def _best(parts: Sequence[Found], top: int) -> Found:
+    """The `top` best hits of all parts."""
+    hits = [hit for part in parts for hit in zip(part.keys, part.scores, part.entities, strict=True)]
+    hits = sorted(hits, key=lambda hit: -hit[1])[:top]
+    return Found([key for key, _, _ in hits], [score for _, score, _ in hits], [entity for _, _, entity in hits])
 
 
 def _only(found: Found, kept: Sequence[int]) -> Found:

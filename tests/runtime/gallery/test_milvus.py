@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,23 @@ def test_a_search_has_the_results_of_a_folder(
     near = None if place is None else Near(*place, radius)
     one, other = folder.search(vectors, top, near), milvus.search(vectors, top, near)
     np.testing.assert_allclose(other.scores, one.scores, atol=1e-6)
+    assert _ids(milvus, other.rows) == _ids(folder, one.rows)
+
+
+@pytest.mark.parametrize("near", [None, Near(70.0, 179.99, 40_000.0)])
+@pytest.mark.parametrize("numbers", [range(100, 118), range(0, 300, 3), range(299), [7], []])
+def test_few_rows_of_many_are_all_found(
+    twins: tuple[Gallery, Gallery], monkeypatch: pytest.MonkeyPatch, numbers: Sequence[int], near: Near | None
+) -> None:
+    """Others are nearer than all that Milvus returns, and one request cannot list the rows."""
+    monkeypatch.setattr("geodtr.runtime.gallery.milvus.reader.MOST_HITS", 40)
+    monkeypatch.setattr("geodtr.runtime.gallery.milvus.reader.LISTED", 30)
+    folder, milvus = twins
+    rows = np.array(numbers, np.int64)
+    ids = {tile.id for tile in folder.tiles(numbers)}
+    keys = milvus.rows[[tile.id in ids for tile in milvus.all_tiles()]]
+    vectors = unit_rows(3, SIZE, 1)
+    one, other = folder.search(vectors, 12, near, rows), milvus.search(vectors, 12, near, keys)
     assert _ids(milvus, other.rows) == _ids(folder, one.rows)
 
 
