@@ -4,6 +4,8 @@ By its velocities; where they are unknown, by the difference of its positions; w
 and heading. Knows records; knows nothing of the files they were read from.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from geodtr.runtime.errors import DataError
@@ -21,8 +23,19 @@ _AGREE, _WINDOW = 0.5, 5.0
 """Velocities are not used where, over so many seconds, they differ from positions by more than such a share."""
 
 
-def odometry_of(flight: Flight) -> tuple[Odometry, tuple[str, ...]]:
-    """The motion that a record states, and in words where it is from.
+@dataclass(frozen=True, slots=True)
+class RecordedMotion:
+    """The motion that a record states; in words its `sources` with their shares, and `notes` on what was not taken as
+    the record has it.
+    """
+
+    odometry: Odometry
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def odometry_of(flight: Flight) -> RecordedMotion:
+    """The motion that a record states.
 
     Times are the record's. Forward is where the upper edge of a nadir frame points; without any heading in the record,
     where the drone flies. Entries before the first and after the last known motion are left out. Raises DataError where
@@ -33,11 +46,11 @@ def odometry_of(flight: Flight) -> tuple[Odometry, tuple[str, ...]]:
         _values(flight, field) for field in ("speed", "velocity_north", "velocity_east", "heading")
     )
     seconds = np.diff(times)
-    notes = list[str]()
+    sources, notes = list[str](), list[str]()
     by_velocity = np.stack([_mean(velocity_east), _mean(velocity_north)]) * seconds
     by_position = _by_position(flight)
     if _contradict(by_velocity, by_position, seconds):
-        notes.append("its velocities contradict its positions, and are not used")
+        notes.append("Its velocities contradict its positions, and are not used.")
         by_velocity[:] = np.nan
     forward = np.radians(heading[:-1] + wrapped(np.diff(heading)) / 2)
     by_speed = _mean(speed) * seconds * np.stack([np.sin(forward), np.cos(forward)])
@@ -46,7 +59,7 @@ def odometry_of(flight: Flight) -> tuple[Odometry, tuple[str, ...]]:
         taken = np.isnan(steps).any(axis=0) & np.isfinite(source).all(axis=0)
         steps[:, taken] = source[:, taken]
         if taken.any():
-            notes.append(f"{name} ({taken.mean():.0%})")
+            sources.append(f"{name} ({taken.mean():.0%})")
     known = np.flatnonzero(np.isfinite(steps).all(axis=0))
     if not len(known):
         raise DataError(
@@ -58,12 +71,13 @@ def odometry_of(flight: Flight) -> tuple[Odometry, tuple[str, ...]]:
     steps = _filled(steps[:, part], times, flight.name)
     if np.isnan(heading).all():
         heading = _courses(steps, flight.name)
-        notes.append("no heading is recorded, so its course is taken for the direction of a frame's upper edge")
+        notes.append("No heading is recorded, so its course is taken for the direction of a frame's upper edge.")
     else:
         rows = np.flatnonzero(np.isfinite(heading))
         heading = np.interp(times, times[rows], np.unwrap(heading[rows], period=360))
     moved = _steps(times, steps, heading)
-    return Odometry(flight.name, unix=False, images=False, steps=moved, count=len(moved)), tuple(notes)
+    odometry = Odometry(flight.name, unix=False, images=False, steps=moved, count=len(moved))
+    return RecordedMotion(odometry, tuple(sources), tuple(notes))
 
 
 def _values(flight: Flight, field: str) -> Floats:

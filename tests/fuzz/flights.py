@@ -65,7 +65,7 @@ def _read(file: Path) -> None:
         assert at is None or (abs(at[0]) <= 90 and abs(at[1]) <= 180)
         assert heading is None or 0 <= heading.value <= 360
     with suppress(DataError):  # it states no motion
-        times = [step.time for step in odometry_of(flight)[0].steps]
+        times = [step.time for step in odometry_of(flight).odometry.steps]
         assert (np.diff(times) > 0).all()
     read_flight(file, _refuse)
 

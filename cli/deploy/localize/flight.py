@@ -101,9 +101,10 @@ def flown(flight: "Flight | None", given: Mapping[str, Any]) -> "tuple[Odometry,
 
     if flight is None:
         raise ConfigError("--track flight takes the motion of a video's record: give a video and --flight RECORD.")
-    odometry, notes = odometry_of(flight)
-    messages.print(f" motion by {', '.join(notes)}", soft_wrap=True)
-    return odometry, video_start(flight, given.get("flight_start"))
+    motion = odometry_of(flight)
+    for line in (f"motion by {', '.join(motion.sources)}", *motion.notes):
+        messages.print(f" {line}", soft_wrap=True)
+    return motion.odometry, video_start(flight, given.get("flight_start"))
 
 
 def bad_entries(on_error: OnError) -> Any:

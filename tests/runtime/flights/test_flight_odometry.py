@@ -44,7 +44,7 @@ def flown(**columns: Floats | float) -> Flight:
 def gone(flight: Flight, heading: float) -> tuple[float, float]:
     """Metres east and north in all, added up from the steps of a drone that begins at `heading`."""
     east = north = 0.0
-    for step in odometry_of(flight)[0].steps:
+    for step in odometry_of(flight).odometry.steps:
         motion = step.motion
         by = chord(heading, motion.turn, motion.distance, motion.right)
         east, north, heading = east + float(by[0]), north + float(by[1]), heading + motion.turn
@@ -57,20 +57,20 @@ def test_every_table_gives_the_flown_way(tmp_path: Path, table: Callable[[], str
     path = tmp_path / "a.csv"
     path.write_text(table(), encoding="utf-8")
     flight = read_flight(path, refuse)
-    odometry, notes = odometry_of(flight)
+    motion = odometry_of(flight)
     assert gone(flight, HEADING) == pytest.approx((0, SPEED * 2.9), abs=0.3)
-    assert odometry.count is not None
-    assert "positions" in notes[-1]
-    assert all(step.motion.turn == 0 for step in odometry.steps)
+    assert motion.odometry.count is not None
+    assert "positions" in motion.sources[-1]
+    assert all(step.motion.turn == 0 for step in motion.odometry.steps)
 
 
 def test_a_record_without_a_heading_points_where_it_flies(tmp_path: Path) -> None:
     path = tmp_path / "a.srt"
     path.write_text(srt(longitude_first), encoding="utf-8")
-    odometry, notes = odometry_of(read_flight(path, refuse))
-    assert "no heading is recorded" in notes[-1]
-    assert sum(step.motion.distance for step in odometry.steps) == pytest.approx(SPEED * 2.9, abs=0.4)
-    assert sum(abs(step.motion.right) for step in odometry.steps) < 0.2
+    motion = odometry_of(read_flight(path, refuse))
+    assert "No heading is recorded" in motion.notes[-1]
+    assert sum(step.motion.distance for step in motion.odometry.steps) == pytest.approx(SPEED * 2.9, abs=0.4)
+    assert sum(abs(step.motion.right) for step in motion.odometry.steps) < 0.2
 
 
 def test_velocities_come_first_and_bridge_what_satellites_do_not_know() -> None:
@@ -80,7 +80,7 @@ def test_velocities_come_first_and_bridge_what_satellites_do_not_know() -> None:
     lat[20:] = lon[20:] = np.nan
     flight = flown(lat=lat, lon=lon, heading=0.0, velocity_north=0.0, velocity_east=6.0)
     assert gone(flight, 0.0) == pytest.approx((180, 0), abs=1e-6)
-    assert odometry_of(flight)[1] == ("velocities (100%)",)
+    assert odometry_of(flight).sources == ("velocities (100%)",)
 
 
 def test_positions_bridge_a_gap_between_them() -> None:
@@ -100,12 +100,14 @@ def test_velocities_of_other_axes_are_not_believed() -> None:
     lat, lon = moved(*PLACE, 6.0 * SECONDS * np.arange(STEPS), np.zeros(STEPS))
     flight = flown(lat=lat, lon=lon, heading=0.0, velocity_north=6.0, velocity_east=0.0)
     assert gone(flight, 0.0) == pytest.approx((180, 0), abs=0.1)
-    assert "contradict" in odometry_of(flight)[1][0]
+    motion = odometry_of(flight)
+    assert motion.sources == ("positions (100%)",)
+    assert motion.notes == ("Its velocities contradict its positions, and are not used.",)
 
 
 def test_a_heading_is_turned_the_short_way() -> None:
     heading = np.linspace(340, 380, STEPS) % 360
-    steps = odometry_of(flown(speed=1.0, heading=heading))[0].steps
+    steps = odometry_of(flown(speed=1.0, heading=heading)).odometry.steps
     assert sum(step.motion.turn for step in steps) == pytest.approx(40)
 
 
