@@ -17,6 +17,10 @@ _APART = 0.2
 """Least seconds between two steps; records have up to 60 entries a second."""
 _LONGEST = 2.0
 """Seconds for which an unknown motion is taken to go on."""
+_UPDATE = 1.0
+"""Seconds between two positions of a slow receiver; a record with more entries repeats each."""
+_CHANGING = 0.5
+"""Share of entries with a new position; of a record with less has a note."""
 _COURSE = 5.0
 """Metres over which positions give a direction: a receiver's noise gives none over less."""
 _AGREE, _WINDOW = 0.5, 5.0
@@ -48,7 +52,7 @@ def odometry_of(flight: Flight) -> RecordedMotion:
     seconds = np.diff(times)
     sources, notes = list[str](), list[str]()
     by_velocity = np.stack([_mean(velocity_east), _mean(velocity_north)]) * seconds
-    by_position = _by_position(flight)
+    by_position, changing = _by_position(flight)
     if _contradict(by_velocity, by_position, seconds):
         notes.append("Its velocities contradict its positions, and are not used.")
         by_velocity[:] = np.nan
@@ -60,6 +64,10 @@ def odometry_of(flight: Flight) -> RecordedMotion:
         steps[:, taken] = source[:, taken]
         if taken.any():
             sources.append(f"{name} ({taken.mean():.0%})")
+        if taken.any() and source is by_position and changing < _CHANGING:
+            notes.append(
+                f"Positions change in {changing:.0%} of the entries; between changes the motion is taken as even."
+            )
     known = np.flatnonzero(np.isfinite(steps).all(axis=0))
     if not len(known):
         raise DataError(
@@ -89,17 +97,30 @@ def _mean(values: Floats) -> Floats:
     return (values[1:] + values[:-1]) / 2
 
 
-def _by_position(flight: Flight) -> Floats:
-    """Metres east and north of each interval, [2, N - 1]; between two positions evenly."""
+def _by_position(flight: Flight) -> tuple[Floats, float]:
+    """Metres east and north of each interval, [2, N - 1], and the share of the positions that differ from the one
+    before. Between two that differ the motion is even, unless they are far apart: then the drone stood.
+    """
     lat, lon = _values(flight, "lat"), _values(flight, "lon")
-    times, steps = flight.times, np.full((2, len(lat) - 1), np.nan)
+    steps = np.full((2, len(lat) - 1), np.nan)
     rows = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
     if len(rows) < 2:
-        return steps
-    rate = np.stack(displacement(lat[rows[:-1]], lon[rows[:-1]], lat[rows[1:]], lon[rows[1:]])) / np.diff(times[rows])
-    between = np.repeat(rate, np.diff(rows), axis=1)
-    steps[:, rows[0] : rows[-1]] = between * np.diff(times[rows[0] : rows[-1] + 1])
-    return steps
+        return steps, 1.0
+    times, lat, lon = flight.times[rows], lat[rows], lon[rows]
+    changes = 1 + np.flatnonzero((np.diff(lat) != 0) | (np.diff(lon) != 0))
+    kept = np.unique([0, *changes, len(rows) - 1])
+    again = times[kept[1:]][np.diff(times[kept]) > _LONGEST] - _UPDATE
+    kept = np.union1d(kept, np.searchsorted(times, again, side="right") - 1)
+    metres = np.stack(displacement(lat[kept[:-1]], lon[kept[:-1]], lat[kept[1:]], lon[kept[1:]]))
+    seconds, entries = np.diff(times[kept]), np.diff(kept)
+    rate = metres / seconds
+    for end, beside in ((0, 1), (-1, -2)):
+        # The record begins, and ends, between two updates: its first change is of a whole interval, its last of none.
+        if len(seconds) > 1 and seconds[end] < seconds[beside] and entries[beside] > 1:
+            rate[:, end] = rate[:, beside]
+    between = np.repeat(rate, np.diff(rows[kept]), axis=1)
+    steps[:, rows[0] : rows[-1]] = between * np.diff(flight.times[rows[0] : rows[-1] + 1])
+    return steps, len(changes) / (len(rows) - 1)
 
 
 def _contradict(by_velocity: Floats, by_position: Floats, seconds: Floats) -> bool:

@@ -34,11 +34,15 @@ def refuse(reason: str) -> None:
 
 def flown(**columns: Floats | float) -> Flight:
     """A record of STEPS entries that states these of each."""
+    return flight_at(SECONDS * np.arange(STEPS, dtype=np.float64), **columns)
+
+
+def flight_at(times: Floats, **columns: Floats | float) -> Flight:
     fields: dict[Field, Column] = {
-        name: Column(np.broadcast_to(np.asarray(values, np.float64), STEPS).copy(), name)  # type: ignore[misc]
+        name: Column(np.broadcast_to(np.asarray(values, np.float64), len(times)).copy(), name)  # type: ignore[misc]
         for name, values in columns.items()
     }
-    return Flight("a.csv", SECONDS * np.arange(STEPS, dtype=np.float64), fields, start=0.0)
+    return Flight("a.csv", times, fields, start=0.0)
 
 
 def gone(flight: Flight, heading: float) -> tuple[float, float]:
@@ -87,6 +91,28 @@ def test_positions_bridge_a_gap_between_them() -> None:
     lat, lon = moved(*PLACE, np.zeros(STEPS), 4.0 * SECONDS * np.arange(STEPS))
     lat[20:40] = np.nan
     assert gone(flown(lat=lat, lon=lon, heading=90.0), 90.0) == pytest.approx((0, 120), abs=0.01)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.7])
+def test_positions_that_repeat_until_the_next_update_are_no_standing(first: float) -> None:
+    """30 entries and one position a second, 10 m/s: a step of 10 m between two entries would be 50 m/s for 0.2 s."""
+    times = np.arange(0, 20, 1 / 30)
+    lat, lon = moved(*PLACE, 10.0 * np.floor(times + first), np.zeros(len(times)))
+    motion = odometry_of(flight_at(times, lat=lat, lon=lon, heading=0.0))
+    speeds = [step.motion.right / step.motion.seconds for step in list(motion.odometry.steps)[1:]]
+    assert (min(speeds), max(speeds)) == pytest.approx((10, 10), rel=0.05)
+    assert motion.notes == ("Positions change in 3% of the entries; between changes the motion is taken as even.",)
+
+
+def test_a_drone_that_stands_does_so_until_it_flies_on() -> None:
+    times = np.arange(0, 30, 1 / 30)
+    east = 10.0 * np.floor(np.clip(times, None, 8) + np.clip(times - 19.5, 0, None))
+    lat, lon = moved(*PLACE, east, np.zeros(len(times)))
+    steps = list(odometry_of(flight_at(times, lat=lat, lon=lon, heading=0.0)).odometry.steps)[1:]
+    speeds = np.array([step.motion.right / step.motion.seconds for step in steps])
+    at = np.array([step.time for step in steps])
+    assert not speeds[(at > 8.5) & (at < 19)].any()
+    assert speeds.max() < 11
 
 
 def test_speed_and_heading_are_the_last_resort() -> None:
