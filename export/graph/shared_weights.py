@@ -23,23 +23,28 @@ def share_weights(graphs: Sequence[Path]) -> None:
     from onnx.external_data_helper import set_external_data
 
     models = {path: onnx.load(str(path)) for path in graphs}
-    held = [{tensor.raw_data for tensor in model.graph.initializer} for model in models.values()]
-    shared = {content for content in set.intersection(*held) if len(content) >= _SMALLEST}
+    # A tensor's bytes are copied whenever they are read, so their hashes stand for them.
+    held = [[sha256(tensor.raw_data).digest() for tensor in model.graph.initializer] for model in models.values()]
+    shared = set[bytes].intersection(*map(set, held))
     places = dict[bytes, int]()
-    parts, end = list[bytes](), 0
-    for tensor in models[graphs[0]].graph.initializer:  # in this order, so that the same graphs give the same file
-        if tensor.raw_data in shared and tensor.raw_data not in places:
-            padding = -end % _ALIGNED
-            places[tensor.raw_data] = end + padding
-            parts += [bytes(padding), tensor.raw_data]
-            end += padding + len(tensor.raw_data)
-    content = b"".join(parts)
-    file = graphs[0].parent / f"weights-{sha256(content).hexdigest()[:16]}.bin"
-    file.write_bytes(content)
-    for path, model in models.items():
-        for tensor in model.graph.initializer:
-            if tensor.raw_data in places:
-                set_external_data(tensor, file.name, places[tensor.raw_data], len(tensor.raw_data))
+    whole, end, unnamed = sha256(), 0, graphs[0].parent / "weights.bin"
+    with unnamed.open("wb") as stream:
+        # In this order, so that the same graphs give the same file.
+        for key, tensor in zip(held[0], models[graphs[0]].graph.initializer, strict=True):
+            content = tensor.raw_data
+            if key in shared and key not in places and len(content) >= _SMALLEST:
+                places[key] = end + -end % _ALIGNED
+                for part in (bytes(places[key] - end), content):
+                    whole.update(part)
+                    end += stream.write(part)
+    if not places:
+        unnamed.unlink()
+        return
+    file = unnamed.rename(unnamed.with_name(f"weights-{whole.hexdigest()[:16]}.bin"))
+    for (path, model), keys in zip(models.items(), held, strict=True):
+        for key, tensor in zip(keys, model.graph.initializer, strict=True):
+            if key in places:
+                set_external_data(tensor, file.name, places[key], len(tensor.raw_data))
                 tensor.ClearField("raw_data")
         onnx.save(model, str(path))
 

@@ -25,6 +25,7 @@ from geodtr import (
 from geodtr.export.backends.options import BackendOptions
 from geodtr.export.build.request import FastestBackend, Recompile
 from geodtr.export.build.source import export_checkpoint
+from geodtr.export.graph.shared_weights import share_weights
 from geodtr.runtime.archive.keys import new_key
 from geodtr.runtime.archive.pack import pack
 from geodtr.runtime.manifest import read_manifest, write_manifest
@@ -72,6 +73,17 @@ def test_a_bundle_is_as_large_as_the_network_once(exported: Bundle) -> None:
         np.testing.assert_allclose(
             exported.embedder(branch).embed(images), embedders(model)[branch].embed(images), atol=1e-6
         )
+
+
+def test_graphs_that_share_nothing_get_no_file(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for fill, path in enumerate(paths):
+        tensor = onnx.numpy_helper.from_array(np.full(4096, fill, np.float32), "w")
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor])), str(path))
+    before = [path.read_bytes() for path in paths]
+    share_weights(paths)
+    assert sorted(tmp_path.iterdir()) == paths
+    assert [path.read_bytes() for path in paths] == before
 
 
 @pytest.mark.parametrize("backend", [OnnxRuntimeOptions(), OpenVinoOptions(), FastestBackend()])
