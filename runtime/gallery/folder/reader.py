@@ -18,7 +18,9 @@ import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +152,8 @@ class FolderGallery(PositionedRows):
                     if len(self._kept) >= _KEPT:
                         self._kept.clear()
                     self._kept[row] = tile
-                tiles.append(tile)
+                # The caller may change its own.
+                tiles.append(replace(tile, more=deepcopy(tile.more) if tile.more else {}))
         return tiles
 
     def all_tiles(self) -> Iterator[Tile]:
@@ -167,9 +170,10 @@ class FolderGallery(PositionedRows):
 
     def described(self) -> Iterator[tuple[list[Tile], Descriptors]]:
         """Every reference in the order of the rows with its descriptor, float32 [M, D], by the block."""
+        tiles = self.all_tiles()
         for start in range(0, len(self), _FETCHED):
-            rows = np.arange(start, min(start + _FETCHED, len(self)))
-            yield self.tiles(rows.tolist()), self.descriptors(rows)
+            block = list(islice(tiles, _FETCHED))
+            yield block, self.descriptors(np.arange(start, start + len(block)))
 
     def descriptors(self, rows: Rows) -> Descriptors:
         """A copy of the float32 descriptors [M, D] of `rows`, int64 [M]."""

@@ -35,6 +35,7 @@ from geodtr.runtime.gallery.folder import reader, vectors
 from geodtr.runtime.gallery.folder.reader import open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
+from geodtr.runtime.gallery.row import Row, as_tile
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact
@@ -85,6 +86,33 @@ def test_the_contents_can_be_read_back(
         assert gallery.info.references == len(put)
         assert gallery.info.positioned == sum(tile.lat is not None for tile in put)
     assert verify(path) == ()
+
+
+@pytest.mark.parametrize("more", [{}, {"window": [0, 0, 8, 8]}])
+def test_what_a_caller_does_to_a_tile_changes_no_later_answer(tmp_path: Path, more: dict[str, Any]) -> None:
+    with open_folder(build(tmp_path / "gallery", MadeTiles([Tile("a", "a.png", more=more)]))) as gallery:
+        for _ in range(2):
+            changed: Any = gallery.tile(0).more
+            assert changed == more
+            changed.setdefault("window", []).append(9)
+
+
+def test_a_copy_of_a_gallery_leaves_the_tiles_in_memory_that_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_KEPT", 4)
+    read = list[str]()
+
+    def looked_up(row: Row) -> Tile:
+        read.append(row[0])
+        return as_tile(row)
+
+    with open_folder(build(tmp_path / "gallery", made_tiles(9))) as gallery:
+        first = gallery.tiles([0, 1])
+        assert [tile for block, _ in gallery.described() for tile in block] == list(gallery.all_tiles())
+        monkeypatch.setattr(reader, "as_stored", looked_up)
+        assert gallery.tiles([0, 1]) == first
+    assert read == []
 
 
 @settings(max_examples=60, deadline=None)
