@@ -26,8 +26,7 @@ class Result:
 
     `name` is of the original data, `label` for a table, `data` in full; `skipped` are its files that could not be used.
     `average_precision` is of the ways in `rankings`, and `distance` of the first, where papers on such data report
-    them. `sheet` holds some queries
-    with what was found, where they were asked for.
+    them. `sheet` holds some queries with what was found, where they were asked for.
     """
 
     data: str

@@ -83,7 +83,7 @@ class Locate:
             if not await answered:
                 raise Refused(400, "The client went away.")
         except asyncio.CancelledError:
-            self.unanswered += len(futures)
+            self.unanswered += sum(not future.done() for future in futures)
             raise
         finally:
             gone.cancel()

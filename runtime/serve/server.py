@@ -64,6 +64,8 @@ class _Patient(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _overfull = False
     """Whether a request came that is too many: those before it are answered, and the connection is closed."""
+    _unread = 0
+    """Bytes that came since the end of a head, or since bytes of a body."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -72,9 +74,6 @@ class _Patient(HttpToolsProtocol):
             transport.close()
             return
         self._wait_for_head()
-
-    _unread = 0
-    """Bytes that came since the end of a head, or since bytes of a body."""
 
     def data_received(self, data: bytes) -> None:
         if self._overfull:

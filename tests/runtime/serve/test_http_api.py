@@ -427,7 +427,8 @@ def test_what_is_not_answered_in_time_when_the_server_ends_is_refused_in_words(
 ) -> None:
     monkeypatch.setattr(server, "_FINISHING", 0.3)
     gate = Gate(monkeypatch)
-    body, headers = form(("a.png", png(tiny.panorama(8))), ("b.png", png(tiny.panorama(9))))
+    # The first is answered at once: it is no image.
+    body, headers = form(("c.png", b"c"), ("a.png", png(tiny.panorama(8))), ("b.png", png(tiny.panorama(9))))
     with ThreadPoolExecutor() as clients:
         with serving(tiny.bundle, tiny.gallery, batch_size=1) as running:
             waiting = [clients.submit(running.locate, png(tiny.panorama(7)))]
