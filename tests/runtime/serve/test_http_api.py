@@ -15,18 +15,20 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import ExifTags, Image
 from serving import Running, form, png, serving, until
 from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 
-from geodtr import Localizer, UserError
+from geodtr import Localizer, UserError, open_bundle
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.decode import decode_bytes
 from geodtr.runtime.serve import batching, messages, server
 from geodtr.runtime.serve.forms import FormReader
 from geodtr.runtime.serve.options import ServeOptions, read_token
 
+SPINNING = "session.intra_op.allow_spinning"
 TOKEN = "0123456789abcdef-0123"
 
 
@@ -336,6 +338,28 @@ class Gate:
             return embed(localizer, prepared)
 
         monkeypatch.setattr(Localizer, "embed", gated)
+
+
+def test_the_engines_threads_leave_their_cores_to_others_while_they_wait(
+    tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime's keep them busy otherwise, which a call that has the machine to itself profits from."""
+    waits = list[bool]()
+    make = onnxruntime.InferenceSession
+
+    def made(source: Any, session: onnxruntime.SessionOptions, **more: Any) -> onnxruntime.InferenceSession:
+        opened = make(source, session, **more)
+        try:
+            waits.append(opened.get_session_options().get_session_config_entry(SPINNING) == "0")
+        except RuntimeError:  # not set
+            waits.append(False)
+        return opened
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", made)
+    open_bundle(tiny.bundle).embedder("ground")
+    assert waits == [False]
+    with serving(tiny.bundle, tiny.gallery):
+        assert waits == [False, True]
 
 
 def test_overload_is_refused_with_a_time_and_loses_nothing_accepted(
