@@ -51,15 +51,17 @@ def origin_near(place: tuple[float, float]) -> tuple[float, float]:
 
 
 @contextmanager
-def localizing(vehicle: Simulator, world: TinyWorld, folder: Path, message: str) -> Iterator[None]:
-    """The program beside a vehicle that stands: its camera's view, and rows of no motion on standard input."""
+def localizing(vehicle: Simulator, world: TinyWorld, folder: Path, message: str, *, track: str = "-") -> Iterator[None]:
+    """The program beside a vehicle that stands: its camera's view, and rows of no motion on standard input, which count
+    where it is to track those.
+    """
     video = folder / "stands.mkv"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"FFV1"), 10.0, (64, 16))
     for frame in range(20):
         writer.write(cv2.cvtColor(world.panorama(SEEN, seed=frame), cv2.COLOR_RGB2BGR))
     writer.release()
     to = ("--mavlink", vehicle.address, "--message", message, "--uncalibrated-sigma", "10")
-    world_options = ("--bundle", world.bundle, "--gallery", world.gallery, "--json", "--track", "-")
+    world_options = ("--bundle", world.bundle, "--gallery", world.gallery, "--json", "--track", track)
     line = [sys.executable, SUPPORT / "fake_camera.py", video, 10**6, "localize", "camera:0", *world_options, *to]
     closed, log = Event(), folder / "messages"
     with log.open("w") as errors, (folder / "answers").open("w") as answers:
