@@ -263,17 +263,16 @@ class Link:
                 )
             )
         for name, seconds in INTERVALS.items():
-            self._mav.send(
-                self._mavlink.MAVLink_command_long_message(
-                    vehicle.system,
-                    vehicle.component,
-                    self._mavlink.MAV_CMD_SET_MESSAGE_INTERVAL,
-                    0,
-                    getattr(self._mavlink, f"MAVLINK_MSG_ID_{name}"),
-                    seconds * 1e6,
-                    *(0.0,) * 5,
-                )
-            )
+            self._command(self._mavlink.MAV_CMD_SET_MESSAGE_INTERVAL, name, seconds * 1e6)
+        # PX4 sends its origin when it is set, and not at the interval.
+        self._command(self._mavlink.MAV_CMD_REQUEST_MESSAGE, "GPS_GLOBAL_ORIGIN", 0.0)
+
+    def _command(self, command: int, message: str, value: float) -> None:
+        """Of a message's name."""
+        number = getattr(self._mavlink, f"MAVLINK_MSG_ID_{message}")
+        system, component = self._vehicle.system, self._vehicle.component
+        zeros = (0.0,) * 5
+        self._mav.send(self._mavlink.MAVLink_command_long_message(system, component, command, 0, number, value, *zeros))
 
     def _send_heartbeat(self) -> None:
         common = self._mavlink

@@ -23,6 +23,9 @@ RATES: Mapping[MavlinkMessage, float] = {
 """Messages a second by default: what ArduPilot (GPS_INPUT 5 to 10, ODOMETRY 4 or more) and PX4 (ODOMETRY 30 to 50) ask
 for; a command that resets a position is not for every moment."""
 
+SENSOR = 1
+"""The id in GLOBAL_POSITION_SENSOR, and so one of PX4's EKF2_AGP0_ID to EKF2_AGP3_ID, where 0 is no sensor."""
+
 _GPS_EPOCH, _LEAP_SECONDS, _WEEK = 315_964_800, 18, 604_800  # GPS time is ahead of UTC by 18 s since 2017
 _COMMAND_WRAP = 36_000.0  # seconds after which a command's time, a float32, starts at 0 again
 # Claimed, because ArduPilot takes no GPS with fewer than 6 satellites and does not arm with an HDOP above 1.4. Its
@@ -72,7 +75,7 @@ def global_position_sensor(position: Position, stamp: Stamp, system: int, compon
     return common.MAVLink_global_position_sensor_message(
         target_system=system,
         target_component=component,
-        id=0,
+        id=SENSOR,
         time_usec=stamp.usec,
         processing_time=round(position.age * 1e6),
         source=common.GLOBAL_POSITION_SRC_VISION,
@@ -125,22 +128,26 @@ def odometry(
     down: float,
     autopilot: int,
 ) -> Any:
-    """ODOMETRY (331) in metres north and east of the EKF's `origin` (degrees), in the frames that ArduPilot takes and
-    on the map of `autopilot`, a MAV_AUTOPILOT: PX4's, or ArduPilot's for all others.
+    """ODOMETRY (331) in metres north and east of the EKF's `origin` (degrees), in the frame and on the map of
+    `autopilot`, a MAV_AUTOPILOT: PX4's, or ArduPilot's for all others.
 
     Attitude (roll, pitch, yaw in radians) and `down` (metres below the origin) are the autopilot's own, because readers
     refuse a pose without them; their variances keep a fusion of them weak. Velocity is unknown: NaN.
     """
     from pymavlink.dialects.v20 import common
 
-    on_map = on_px4s if autopilot == common.MAV_AUTOPILOT_PX4 else on_ardupilots
+    # ArduPilot takes no other frame than FRD. PX4 turns that one by how its yaw differs from the one sent, which is
+    # older: its simulator was 20 m off so, 2 km from the origin.
+    on_map, frame = on_ardupilots, common.MAV_FRAME_LOCAL_FRD
+    if autopilot == common.MAV_AUTOPILOT_PX4:
+        on_map, frame = on_px4s, common.MAV_FRAME_LOCAL_NED
     north, east = on_map(position.lat, position.lon, origin)
     horizontal = position.sigma**2
     diagonal = (horizontal,) * 3 + (_ATTITUDE_VARIANCE,) * 3
     covariance = [diagonal[row] if row == column else 0.0 for row in range(6) for column in range(row, 6)]
     return common.MAVLink_odometry_message(
         time_usec=max(0, stamp.usec - round(position.age * 1e6)),
-        frame_id=common.MAV_FRAME_LOCAL_FRD,
+        frame_id=frame,
         child_frame_id=common.MAV_FRAME_BODY_FRD,
         x=north,
         y=east,

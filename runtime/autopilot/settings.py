@@ -1,7 +1,7 @@
 """An autopilot's own parameters, without which it reads a position's message and does not use it.
 
-What is right was met in ArduPilot's simulator or read in the documentation of ArduPilot and PX4
-(docs/howto/autopilot.md). Knows parameters and their values; knows nothing of links.
+What is right was met in ArduPilot's and PX4's own simulators (docs/howto/autopilot.md). Knows parameters and their
+values; knows nothing of links.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geodtr.runtime.autopilot.messages import SENSOR
 from geodtr.runtime.names import MavlinkMessage
 
 _ARDUPILOT, _PX4 = 3, 12
@@ -20,16 +21,21 @@ _INTEGERS = {1: "<B", 2: "<b", 3: "<H", 4: "<h", 5: "<I", 6: "<i"}
 """MAV_PARAM_TYPE_UINT8 to _INT32. PX4 sends their bytes in the place of the float (MAVLink: bytewise encoding)."""
 _SETS = (1, 2, 3)
 """ArduPilot's sets of EKF sources, one of which is in use."""
+_SLOTS = (0, 1, 2, 3)
+"""PX4's EKF takes so many sensors of global positions, each by its id."""
 
 Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """The parameters to read, and what is wrong with those that were read so far, in sentences."""
+    """The parameters to read, what is wrong with those that were read so far, and what it means that it has none of
+    them, in sentences.
+    """
 
     names: Sequence[str]
     wrong: Callable[[Values], Iterator[str]]
+    without: str | None = None
 
 
 def _unless(values: Values, name: str, right: int, otherwise: str) -> Iterator[str]:
@@ -71,7 +77,16 @@ def _for_odometry(values: Values) -> Iterator[str]:
 
 
 def _for_px4s_sensor(values: Values) -> Iterator[str]:
-    yield from _unless_bit(values, "EKF2_AGP0_CTRL", 1, True, "it does not fuse horizontal positions. Set it to 1.")
+    ids = {slot: values.get(f"EKF2_AGP{slot}_ID") for slot in _SLOTS}
+    for slot, sensor in ids.items():
+        if sensor == SENSOR:
+            unused = "it does not fuse horizontal positions. Set it to 1."
+            yield from _unless_bit(values, f"EKF2_AGP{slot}_CTRL", 1, True, unused)
+    if None not in ids.values() and SENSOR not in ids.values():
+        yield (
+            f"The autopilot's EKF2_AGP0_ID is {ids[0]:g}, and it takes no positions of sensor {SENSOR} in another slot "
+            f"either. Set it to {SENSOR}, and EKF2_AGP0_CTRL to 1, and reboot."
+        )
 
 
 def _for_px4s_vision(values: Values) -> Iterator[str]:
@@ -87,7 +102,12 @@ _NEEDS: Mapping[tuple[int, MavlinkMessage], _Needs] = {
         ("VISO_TYPE", *(f"EK3_SRC{number}_{axis}" for number in _SETS for axis in ("POSXY", "VELXY", "VELZ"))),
         _for_odometry,
     ),
-    (_PX4, "global-position-sensor"): _Needs(("EKF2_AGP0_CTRL",), _for_px4s_sensor),
+    (_PX4, "global-position-sensor"): _Needs(
+        [f"EKF2_AGP{slot}_{name}" for slot in _SLOTS for name in ("ID", "CTRL")],
+        _for_px4s_sensor,
+        "The autopilot has no parameter EKF2_AGP0_ID: PX4 reads GLOBAL_POSITION_SENSOR from version 1.18 on. Send it "
+        "--message odometry.",
+    ),
     (_PX4, "odometry"): _Needs(("EKF2_EV_CTRL",), _for_px4s_vision),
 }
 _OTHERS: Mapping[tuple[int, MavlinkMessage], str] = {
@@ -114,6 +134,8 @@ class Settings:
         needs = _NEEDS.get((autopilot, self._kind))
         names = [] if needs is None else [name for name in needs.names if name not in self._values]
         names = [name for name in names if self._tries.get(name, 0) < _TRIES]
+        if needs is not None and needs.without is not None and not names and not self._values:
+            self._report_once(needs.without)
         for name in names:
             self._tries[name] = self._tries.get(name, 0) + 1
         return names

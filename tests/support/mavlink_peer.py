@@ -136,12 +136,23 @@ class Peer:
             value, kind = self._parameters[message.param_id]
             self.say(common.MAVLink_param_value_message(message.param_id.encode(), value, kind, 1, 0))
 
+        elif message.get_type() == "COMMAND_LONG" and (message.command, message.param1) == (
+            common.MAV_CMD_REQUEST_MESSAGE,
+            common.MAVLINK_MSG_ID_GPS_GLOBAL_ORIGIN,
+        ):
+            self._say_origin()
+
+    def _say_origin(self) -> None:
+        """PX4 does so when it gets one, long ago here, and when it is asked; not at an interval."""
+        self.say(common.MAVLink_gps_global_origin_message(*(round(part * 1e7) for part in ORIGIN), 0, 0))
+
     def _slowly(self) -> None:
         boot = self.boot_time
         self.say(common.MAVLink_heartbeat_message(2, self._autopilot, 0, 0, 4, 3))
         unix = 0 if self.unix == 0 else round((self.unix + boot) * 1e6)
         self.say(common.MAVLink_system_time_message(unix, round(boot * 1e3)))
-        self.say(common.MAVLink_gps_global_origin_message(*(round(part * 1e7) for part in ORIGIN), 0, 0))
+        if self._autopilot != common.MAV_AUTOPILOT_PX4:
+            self._say_origin()
 
     def _often(self) -> None:
         milliseconds = round(self.boot_time * 1e3)

@@ -132,12 +132,13 @@ def test_timesync_is_answered_by_the_same_clock() -> None:
 
 def test_it_is_a_part_of_the_vehicle_and_asks_for_what_it_reads() -> None:
     with Peer() as peer, linked(peer.address):
-        requests = peer.wait_for("COMMAND_LONG", 4)
+        requests = peer.wait_for("COMMAND_LONG", 5)
         assert {(message.command, message.param1) for message in requests} == {
             (511, 2),
             (511, 30),
             (511, 32),
             (511, 49),
+            (512, 49),
         }
         wait_until(lambda: peer.heard("HEARTBEAT")[-1].get_srcSystem() == SYSTEM)
         assert {message.autopilot for message in peer.heard("HEARTBEAT")} == {common.MAV_AUTOPILOT_INVALID}

@@ -32,7 +32,7 @@ def parsed(message: Any) -> Any:
 def test_px4_gets_degrees_metres_and_microseconds_and_no_altitude() -> None:
     read = parsed(global_position_sensor(HERE, NOON, 7, 1))
     assert (read.lat, read.lon) == (-300012345, 1507654321)
-    assert (read.source, read.flags, read.id) == (2, 0, 0)
+    assert (read.source, read.flags, read.id) == (2, 0, 1)  # to PX4, 0 is no sensor
     assert (read.time_usec, read.processing_time) == (123_456_789, 250_000)
     assert (read.target_system, read.target_component) == (7, 1)
     assert read.eph == 10.0
@@ -44,12 +44,12 @@ def test_its_bytes_are_as_specified() -> None:
     assert data[0] == 0xFD
     assert int.from_bytes(data[7:10], "little") == 296
     assert (data[5], data[6]) == (7, 197)
-    # MAVLink 2 sorts fields by size and drops zeros at the end: id 0 and what follows but for the source stay.
+    # MAVLink 2 sorts fields by size and drops zeros at the end: the flags, which are last.
     payload = data[10 : 10 + data[1]].ljust(41, b"\0")
     fields = struct.unpack("<QIiiffffBBBBB", payload)
     assert fields[:4] == (123_456_789, 250_000, -300012345, 1507654321)
     assert fields[6] == 10.0
-    assert fields[8:] == (0, 0, 0, 2, 0)
+    assert fields[8:] == (0, 0, 1, 2, 0)
 
 
 def test_an_unreliable_position_is_called_unhealthy() -> None:
@@ -82,7 +82,7 @@ def test_odometry_is_in_metres_from_the_origin_with_a_triangle_of_variances() ->
     # A degree of PX4's sphere of 6371 km is 111,194.93 m.
     assert (read.x, read.y, read.z) == pytest.approx((111.19493, 222.38985, -50.0), abs=1e-3)
     assert read.q == pytest.approx([math.sqrt(0.5), 0, 0, math.sqrt(0.5)])
-    assert (read.frame_id, read.child_frame_id) == (20, 12)
+    assert (read.frame_id, read.child_frame_id) == (1, 12)
     # Row-major, upper triangle: xx at 0, yy at 6, zz at 11, then roll, pitch and yaw at 15, 18 and 20.
     expected = [0.0] * 21
     expected[0] = expected[6] = expected[11] = 100.0
@@ -94,18 +94,23 @@ def test_odometry_is_in_metres_from_the_origin_with_a_triangle_of_variances() ->
 
 
 @pytest.mark.parametrize(
-    ("autopilot", "metres"),
+    ("autopilot", "frame", "metres"),
     [
         # 0.01 degrees of 111,318.845 m, a degree in libraries/AP_Common/Location.cpp, and its cosine's share eastwards.
-        (ARDUPILOT, (1113.1885, 0.02 * 111_318.845 * math.cos(math.radians(-29.995)))),
+        (ARDUPILOT, 20, (1113.1885, 0.02 * 111_318.845 * math.cos(math.radians(-29.995)))),
         # By the azimuthal equidistant projection of a sphere of 6371 km, src/lib/geo/geo.cpp.
-        (PX4, (1111.7812, 1926.1467)),
+        (PX4, 1, (1111.7812, 1926.1467)),
     ],
 )
-def test_odometry_means_the_same_place_on_the_autopilots_own_map(autopilot: int, metres: tuple[float, float]) -> None:
-    """On the ellipsoid the place is 1108.5 m north: a flight of 2 km would be 8 m off on ArduPilot's map."""
+def test_odometry_means_the_same_place_on_the_autopilots_own_map(
+    autopilot: int, frame: int, metres: tuple[float, float]
+) -> None:
+    """On the ellipsoid the place is 1108.5 m north: a flight of 2 km would be 8 m off on ArduPilot's map. Its axes are
+    north and east: LOCAL_NED (1) to PX4, LOCAL_FRD (20) to ArduPilot, which takes no other.
+    """
     read = parsed(odometry(Position(-29.99, 150.02, 10.0), NOON, (-30.0, 150.0), (0, 0, 0), 0.0, autopilot))
     assert (read.x, read.y) == pytest.approx(metres, abs=1e-3)
+    assert read.frame_id == frame
 
 
 def test_odometrys_attitude_is_yaw_then_pitch_then_roll() -> None:

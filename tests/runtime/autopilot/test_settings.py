@@ -58,19 +58,46 @@ def test_each_parameter_that_does_not_fit_is_named_with_the_right_value_over_a_b
     ]
 
 
+def of_px4(**values: int) -> dict[str, tuple[float, int]]:
+    slots = {f"EKF2_AGP{slot}_{name}": 0 for slot in range(4) for name in ("ID", "CTRL")}
+    return {name: (bytewise(value), INT32) for name, value in {**slots, **values}.items()}
+
+
 @pytest.mark.parametrize(("control", "fused"), [(1, True), (7, True), (0, False), (6, False)])
-def test_px4s_integers_are_read_by_their_bytes(control: int, fused: bool) -> None:
-    parameters = {"EKF2_AGP0_CTRL": (bytewise(control), INT32)}
+@pytest.mark.parametrize("slot", [0, 3])
+def test_px4s_integers_are_read_by_their_bytes(slot: int, control: int, fused: bool) -> None:
+    parameters = of_px4(**{f"EKF2_AGP{slot}_ID": 1, f"EKF2_AGP{slot}_CTRL": control})
     with Peer(autopilot=PX4, parameters=parameters) as peer, linked(peer.address) as (_, reported):
-        peer.wait_for("PARAM_REQUEST_READ")
+        peer.wait_for("PARAM_REQUEST_READ", 8)
         if not fused:
             wait_until(lambda: bool(reported), 10, "a report")
         peer.wait_for("HEARTBEAT", 2)
     assert reported == (
         []
         if fused
-        else [f"The autopilot's EKF2_AGP0_CTRL is {control}: it does not fuse horizontal positions. Set it to 1."]
+        else [f"The autopilot's EKF2_AGP{slot}_CTRL is {control}: it does not fuse horizontal positions. Set it to 1."]
     )
+
+
+def test_a_sensor_that_px4_does_not_know_is_reported() -> None:
+    parameters = of_px4(EKF2_AGP0_ID=7, EKF2_AGP0_CTRL=1)
+    with Peer(autopilot=PX4, parameters=parameters) as peer, linked(peer.address) as (_, reported):
+        wait_until(lambda: bool(reported), 10, "a report")
+    assert reported == [
+        "The autopilot's EKF2_AGP0_ID is 7, and it takes no positions of sensor 1 in another slot either. Set it to 1, "
+        "and EKF2_AGP0_CTRL to 1, and reboot."
+    ]
+
+
+def test_a_px4_that_cannot_read_the_message_is_reported_when_it_has_not_answered() -> None:
+    reported = list[str]()
+    settings = Settings("global-position-sensor", reported.append)
+    for _ in range(5):
+        settings.unknown(PX4)
+    assert reported == []
+    settings.unknown(PX4)
+    settings.unknown(PX4)
+    assert ["from version 1.18 on" in line for line in reported] == [True]
 
 
 def test_a_message_of_the_other_autopilot_is_reported() -> None:
@@ -121,7 +148,7 @@ def test_a_parameter_that_the_autopilot_lacks_is_asked_for_a_few_times_only() ->
 @given(
     kind=st.sampled_from(["gps-input", "odometry", "global-position-sensor", "external-position"]),
     autopilot=st.sampled_from([ARDUPILOT, PX4, 0]),
-    name=st.sampled_from([*RIGHT, "EKF2_EV_CTRL", "EKF2_AGP0_CTRL", "VISO_TYPE", "OTHER"]),
+    name=st.sampled_from([*RIGHT, "EKF2_EV_CTRL", "EKF2_AGP0_CTRL", "EKF2_AGP3_ID", "VISO_TYPE", "OTHER"]),
     value=st.floats(width=32),
     form=st.integers(0, 12),
 )
