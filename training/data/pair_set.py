@@ -3,9 +3,7 @@
 Works on paths and coordinates; reads no pixels.
 """
 
-import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -20,9 +18,6 @@ from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.views import ALL, View, Views
-
-_PART = 256
-"""Paths that a thread checks at a time: a future for each path would take more memory than the paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,28 +231,23 @@ class PairSet:
         return self._of(tuple(_without(paths, self.pairs)), distractors, self.skipped + bad)
 
     def _of(self, pairs: tuple[Pair, ...], distractors: tuple[Path, ...], skipped: tuple[Skipped, ...]) -> "PairSet":
-        """The set with some of its images."""
+        """The set with some of its images. Raises DataError when it has tiles to look up and none of them is left."""
         tiles = {path for pair in pairs for path in pair.right}
+        left = tuple(path for path in self.tile_queries if path in tiles)
+        # Without any, evaluation would look up the ground images instead.
+        if pairs and self.tile_queries and not left:
+            raise DataError(
+                f"{self.name}: none of its tiles to look up is left. Raise --limit, or see which images are damaged: "
+                f"geodtr-export data check {self.name}"
+            )
         return replace(
             self,
             pairs=pairs,
             distractors=distractors,
             skipped=skipped,
-            tile_queries=tuple(path for path in self.tile_queries if path in tiles),
+            tile_queries=left,
             maps=tuple(left for tiles_of in self.maps if (left := tiles_of & {*tiles, *distractors})),
         )
-
-
-def existing(name: str, pairs: Iterable[Pair], distractors: Iterable[Path] = ()) -> PairSet:
-    """The set of pairs whose two images exist; missing files are in `skipped`, in the order of the list.
-
-    Raises DataError when no pair is left.
-    """
-    pairs, distractors = list(pairs), list(distractors)
-    listed = [path for pair in pairs for path in (pair.ground, *pair.right, *pair.semi_positives)] + distractors
-    missing = {path: Skipped(path, "missing") for path in _missing(dict.fromkeys(listed))}
-    left = (path for path in distractors if path not in missing)
-    return PairSet(name, tuple(_without(missing, pairs)), tuple(left), tuple(missing.values()))
 
 
 def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -273,17 +263,3 @@ def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 def _is_whole(bad: Container[Path], pair: Pair) -> bool:
     return pair.ground not in bad and pair.aerial not in bad
-
-
-def _missing(paths: Iterable[Path]) -> Iterator[Path]:
-    """The paths that are not files. Checked in parallel because a network disk is slow."""
-    paths = list(paths)
-    parts = [paths[first : first + _PART] for first in range(0, len(paths), _PART)]
-    with ThreadPoolExecutor(16) as pool:
-        for absent in pool.map(_absent, parts):
-            yield from absent
-
-
-def _absent(paths: Sequence[Path]) -> list[Path]:
-    # Path.is_file raises for a name that is too long for the disk.
-    return [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113

@@ -4,7 +4,6 @@ The document is written last: a folder without it is unfinished. Its paths are r
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -15,7 +14,8 @@ from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Geometry
-from geodtr.training.data.pair_set import Pair, PairSet, Skipped, existing
+from geodtr.training.data.existing import without_missing
+from geodtr.training.data.pair_set import Pair, PairSet, Skipped
 from geodtr.training.data.views import View
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def read_prepared(folder: Path) -> PairSet:
         )
     document = _decode(path, PreparedSet)
     resolve = partial(_resolve, folder)
-    pairs = [
+    pairs = tuple(
         Pair(
             ground=resolve(pair.ground),
             aerial=resolve(pair.aerial),
@@ -95,17 +95,17 @@ def read_prepared(folder: Path) -> PairSet:
             positives=tuple(map(resolve, pair.positives)),
         )
         for pair in document.pairs
-    ]
-    pair_set = existing(f"prepared:{folder}", pairs, map(resolve, document.distractors))
-    left_out = tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped)
-    there = {tile for pair in pair_set.pairs for tile in pair.right}
-    return replace(
-        pair_set,
-        skipped=left_out + pair_set.skipped,
+    )
+    pair_set = PairSet(
+        f"prepared:{folder}",
+        pairs,
+        tuple(map(resolve, document.distractors)),
+        tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped),
         made_from=document.origin.source,
-        tile_queries=tuple(tile for tile in map(resolve, document.tile_queries) if tile in there),
+        tile_queries=tuple(map(resolve, document.tile_queries)),
         maps=tuple(frozenset(map(resolve, tiles)) for tiles in document.maps),
     )
+    return without_missing(pair_set)
 
 
 def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path, View | None], str]) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
-from conftest import Outcome
+from conftest import Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from geodtr.runtime.recall import recall
 from geodtr.training.data.check import check
 from geodtr.training.data.counting import ANY_RIGHT_IMAGE, ANY_RIGHT_TILE, HIT_RATE, OWN_TILE, countings
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
+from geodtr.training.data.prepare import prepare
+from geodtr.training.data.prepared import read_prepared
 from geodtr.training.data.spec import KINDS, read_test_set, read_training_set
 from geodtr.training.evaluation.distance import measure_distance
 from geodtr.training.evaluation.evaluate import DescriptorPair
+from geodtr.training.models.checkpoint import load_checkpoint
 
 Cli = Callable[..., Outcome]
 
@@ -366,6 +369,29 @@ def test_a_smaller_set_keeps_the_queries_that_it_can_find(tmp_path: Path) -> Non
     assert names(gone.tile_queries) == ["0004/0004.jpg"]
     assert len(countings(gone)[0].truth.query) == 3
     assert back.fingerprint() != replace(back, tile_queries=back.tile_queries[:1]).fingerprint()
+
+
+def test_a_set_that_loses_all_its_queries_is_not_counted_the_other_way_round(
+    tmp_path: Path, refused: Callable[..., str], trained: Trained
+) -> None:
+    """The first places of the gallery are none of the query places."""
+    root = trees.university(tmp_path / "u")
+    for tile in (root / "test/query_satellite/0003").iterdir():
+        tile.unlink()
+    spec = f"university:{root}#s2d"
+    assert names(read_test_set(spec).tile_queries) == ["0004/0004.jpg"]
+    message = refused("evaluate", trained.checkpoint, "--data", spec, "--limit", 2)
+    assert f"{spec}: none of its tiles to look up is left. Raise --limit" in message
+    back = read_test_set(spec, 6)
+    with pytest.raises(DataError, match="none of its tiles to look up is left"):
+        back.without(_skipped(tile) for tile in back.tile_queries)
+    out = tmp_path / "ready"
+    specs = load_checkpoint(trained.checkpoint).model.specs
+    prepare(out, back, {branch: spec.preprocessing for branch, spec in specs.items()}, jobs=1)
+    for tile in read_prepared(out).tile_queries:
+        tile.unlink()
+    with pytest.raises(DataError, match="none of its tiles to look up is left"):
+        read_prepared(out)
 
 
 def test_vigor_is_counted_among_all_tiles_and_by_its_hit_rate() -> None:
