@@ -160,6 +160,29 @@ class PairSet:
         matches = self._matches(lambda pair: pair.semi_positives)
         return matches if len(matches.query) else None
 
+    @property
+    def on_other_maps(self) -> Matches | None:
+        """The tiles of each pair that are on another map than its own tile; None if there is one map."""
+        if len(self.maps) < 2:
+            return None
+        number = {path: index for index, tiles in enumerate(self.maps) for path in tiles}
+        of_tile = np.array([number[path] for path in self.references])
+        elsewhere = [np.flatnonzero(of_tile != index) for index in range(len(self.maps))]
+        others = [elsewhere[index] for index in of_tile[self.tiles].tolist()]
+        return Matches(np.repeat(np.arange(len(others)), [len(rows) for rows in others]), np.concatenate(others))
+
+    @cached_property
+    def left_out(self) -> Matches | None:
+        """The tiles that each pair is not ranked among: its semi-positives, and those on other maps; None if there are
+        none.
+        """
+        parts = [matches for matches in (self.ignored, self.on_other_maps) if matches is not None]
+        if not parts:
+            return None
+        query = np.concatenate([matches.query for matches in parts])
+        order = np.argsort(query, kind="stable")
+        return Matches(query[order], np.concatenate([matches.reference for matches in parts])[order])
+
     @readable(DataError)
     def fingerprint(self) -> str:
         """Hex SHA-256 of the images' contents, in order, of their pairing and their views. Reads every file.
