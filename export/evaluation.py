@@ -102,7 +102,7 @@ def _evaluate(
         rankings=rankings,
         average_precision={way.name: descriptors.average_precision(way) for way in ways} if precise else {},
         distance=measure_distance(descriptors, ways[0], name.kind),
-        published=published(DataName.of(compared).kind, name.kind, name.split, polar=polar) if compared else (),
+        published=published(DataName.of_training(compared).kind, name.kind, name.split, polar=polar) if compared else (),
         skipped=descriptors.pair_set.skipped,
         sheet=tuple(shown),
     )

@@ -132,7 +132,7 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None, views
     """The paper's table: a row a data set and way of counting, what papers report on the same below it."""
     from geodtr.training.evaluation.transfer import DataName
 
-    trained = DataName.of(trained_on).data_set if trained_on else "?"
+    trained = DataName.of_training(trained_on).data_set if trained_on else "?"
     of = f"Recall of {model}" if views.as_they_are else f"Recall of {model}, {views}"
     papers = [row for result in results for row in result.published]
     precise = any(result.reported_precision for result in results)
