@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from geodtr.export.plots.sheets.retrieval import retrieved
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.recall import recall
+from geodtr.runtime.spec import Correlation
 from geodtr.training.data.check import check
 from geodtr.training.data.counting import ANY_RIGHT_IMAGE, ANY_RIGHT_TILE, HIT_RATE, OWN_TILE, countings
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
@@ -273,6 +275,31 @@ def test_distances_are_measured_as_the_releases_do() -> None:
         assert (measured.metres_at_1 is None) == (kind == "denseuav")
     assert measure_distance(positioned, way, "university") is None
     assert measure_distance(descriptors, way, "gta") is None, "no position is known"
+
+
+def test_distances_and_sheets_are_of_the_rankings_that_a_correlation_gives() -> None:
+    """A query's own tile is where the query is, all others a kilometre away."""
+    rng = np.random.default_rng(0)
+    scorer = Correlation(columns=4, seen=2, values=2, field_of_view=180)
+    pairs = tuple(Pair(Path(f"g{n}"), Path(f"a{n}")) for n in range(12))
+    at = {path: (1000.0 * n, 0.0) for n, pair in enumerate(pairs) for path in (pair.ground, pair.aerial)}
+    ground, aerial = (rng.normal(size=(12, size)).astype(np.float32) for size in (4, 8))
+    # Half of the queries are a part of their own tile.
+    ground[:6] = aerial[:6, :4]
+    ground /= np.linalg.norm(ground, axis=1, keepdims=True)
+    there = PairSet("set", pairs, positions=at)
+    descriptors = DescriptorPair(there, ground, aerial, scorer, frozenset())
+    (way,) = countings(there)
+    ranking = descriptors.rank(way)
+    assert 0 < recall(ranking).at_1 < 1
+    measured = measure_distance(descriptors, way, "gta")
+    assert measured is not None
+    hits = descriptors.nearest(way, descriptors.ground, 1).rows[:, 0]
+    assert measured.metres_at_1 == pytest.approx(1000 * np.mean(np.abs(hits - np.arange(12))))
+    assert (hits == np.arange(12)).tolist() == (ranking.rank == 0).tolist()
+    sheet = retrieved(descriptors, way, ranking, "made", 12, 1)
+    assert [row.tiles[0][2] for row in sheet] == (ranking.rank == 0).tolist()
+    assert all(row.tiles[-1][2] for row in sheet), "a right one beyond the nearest is the last"
 
 
 def test_visloc_searches_the_map_of_the_image(tmp_path: Path, refused: Callable[..., str]) -> None:
