@@ -169,10 +169,8 @@ def _far(distance: "Distance") -> str:
 
 def _published_cells(row: "Published", *, precise: bool) -> list[str]:
     name = f"  {row.model}{' polar' if row.polar else ''}{' + LS' if row.layout_simulation else ''}"
-    of = row.counts
-    counts = (of.tile_queries, of.ground) if of.tile_queries else (of.ground, of.aerial)
     figures = [row.at_1, row.at_5, row.at_10, row.at_1_percent, *[row.average_precision] * precise]
-    sizes = ("" if count is None else f"{count:,}" for count in counts)
+    sizes = ("" if count is None else f"{count:,}" for count in row.counts.ranked)
     return [name, "", *sizes, *("" if value is None else f"{value:.2f}" for value in figures)]
 
 

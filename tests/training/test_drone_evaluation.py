@@ -64,6 +64,13 @@ def test_results_stand_among_the_papers_rows(trained: Trained, tmp_path: Path, c
     (row,) = document["results"]
     assert row["model"] == trained.checkpoint.name
     assert row["average_precision"] is not None
+    assert row["protocol"] == "own tile, 6 of 37,855 queries, 3 of 951 references"
+    seen = json.loads(results.read_text())
+    seen["views"] |= {"field_of_view": 90.0, "heading": "unknown"}
+    seen["results"][0]["recall"]["own tile"] |= {"queries": 37855, "references": 951}
+    results.write_text(json.dumps(seen))
+    (row,) = json.loads(cli("published", "--results", results, "--json").out)["results"]
+    assert row["protocol"] == "own tile, 90° of view, unknown heading"
 
 
 def test_distances_are_shown_where_papers_report_them(trained: Trained, tmp_path: Path, cli: Cli) -> None:
