@@ -53,8 +53,8 @@ def evaluate(
         typer.Option(
             "--trained-on",
             metavar="SPEC",
-            help="Training data of the model, to distinguish same area from cross area; cvusa and cvact need no path. "
-            "Everything outside a pairs: folder named here counts as another area.",
+            help="Training data of the model, to distinguish same area from cross area; only pairs: and prepared: "
+            "need a path. Everything outside a pairs: folder named here counts as another area.",
             show_default="the model's record",
         ),
     ] = None,

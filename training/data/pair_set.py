@@ -256,6 +256,7 @@ class PairSet:
     def _of(self, pairs: tuple[Pair, ...], distractors: tuple[Path, ...], skipped: tuple[Skipped, ...]) -> "PairSet":
         """The set with some of its images. Raises DataError when it has tiles to look up and none of them is left."""
         tiles = {path for pair in pairs for path in pair.right}
+        beside = {path for pair in pairs for path in pair.semi_positives}
         left = tuple(path for path in self.tile_queries if path in tiles)
         # Without any, evaluation would look up the ground images instead.
         if pairs and self.tile_queries and not left:
@@ -269,7 +270,7 @@ class PairSet:
             distractors=distractors,
             skipped=skipped,
             tile_queries=left,
-            maps=tuple(left for tiles_of in self.maps if (left := tiles_of & {*tiles, *distractors})),
+            maps=tuple(there for tiles_of in self.maps if (there := tiles_of & {*tiles, *beside, *distractors})),
         )
 
 

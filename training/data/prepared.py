@@ -3,6 +3,7 @@
 The document is written last: a folder without it is unfinished. Its paths are relative to the folder.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -59,9 +60,9 @@ class PreparedSkipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class PreparedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The whole document; `tile_queries` and `maps` as of a PairSet."""
+    """The whole document; `tile_queries` and `maps` as of a PairSet. Schema 2 has these, or `positives` of a pair."""
 
-    schema: Literal[1]
+    schema: Literal[1, 2]
     origin: Origin
     pairs: tuple[PreparedPair, ...]
     distractors: tuple[str, ...] = ()
@@ -105,7 +106,15 @@ def read_prepared(folder: Path) -> PairSet:
         tile_queries=tuple(map(resolve, document.tile_queries)),
         maps=tuple(frozenset(map(resolve, tiles)) for tiles in document.maps),
     )
-    return without_missing(pair_set)
+    pair_set = without_missing(pair_set)
+    times = Counter(tile for tiles in pair_set.maps for tile in tiles)
+    stray = next((tile for tile in pair_set.references if pair_set.maps and times[tile] != 1), None)
+    if stray is not None:
+        raise DataError(
+            f"{path} is invalid ({stray.name} is on {times[stray]} of its maps; each tile is on one). Prepare the data "
+            "set again in a new folder."
+        )
+    return pair_set
 
 
 def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path, View | None], str]) -> bytes:
@@ -115,7 +124,7 @@ def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch,
         return target("aerial", path, None)
 
     document = PreparedSet(
-        schema=1,
+        schema=2 if pair_set.tile_queries or pair_set.maps or any(pair.positives for pair in pair_set.pairs) else 1,
         origin=origin,
         pairs=tuple(
             PreparedPair(
