@@ -144,10 +144,15 @@ class PairSet:
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
-        """The row in `references` of the first tile that is right, int64 [N]; pairs of equal rows are not negatives of
-        each other.
+        """The number of each pair's place, int64 [N]: pairs of one place are not negatives of each other. Pairs that
+        share a right tile are of one place, and so are all that a chain of such pairs connects. Needs SciPy.
         """
-        return np.array([min(self.tile_rows[path] for path in pair.right) for pair in self.pairs], np.int64)
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        truth, size = self.truth, len(self.references)
+        shared = coo_array((np.ones(len(truth.query)), (self.tiles[truth.query], truth.reference)), (size, size))
+        return np.asarray(connected_components(shared, directed=False)[1][self.tiles], np.int64)
 
     @property
     def truth(self) -> Matches:
