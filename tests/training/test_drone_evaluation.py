@@ -136,8 +136,8 @@ def test_a_prepared_set_is_counted_as_its_source(trained: Trained, tmp_path: Pat
     document = json.loads(path.read_text())
     assert document["schema"] == 2
     one, two = document["maps"]
-    for maps, times in (([one[1:], two], 0), ([one, [*two, one[0]]], 2)):
-        path.write_text(json.dumps(document | {"maps": maps}))
+    for wrong, times in (([one[1:], two], 0), ([one, [*two, one[0]]], 2)):
+        path.write_text(json.dumps(document | {"maps": wrong}))
         with pytest.raises(DataError, match=f"is on {times} of its maps"):
             read_prepared(path.parent)
     del document["maps"]
