@@ -91,7 +91,7 @@ def _evaluate(
     precise = bool(KINDS[name.kind].average_precision)
     polar = model.embedders.aerial.spec.preprocessing.polar
     # Papers' rows are of full, aligned panoramas.
-    compared = trained_on if pair_set.views.as_they_are else None
+    compared = DataName.of_training(trained_on).kind if trained_on and pair_set.views.as_they_are else None
     shown = (
         retrieved(descriptors, ways[0], rankings[ways[0].name], name.label, queries, _SHEET_TILES) if queries else ()
     )
@@ -102,7 +102,7 @@ def _evaluate(
         rankings=rankings,
         average_precision={way.name: descriptors.average_precision(way) for way in ways} if precise else {},
         distance=measure_distance(descriptors, ways[0], name.kind),
-        published=published(DataName.of(compared).kind, name.kind, name.split, polar=polar) if compared else (),
+        published=published(compared, name.kind, name.split, polar=polar) if compared else (),
         skipped=descriptors.pair_set.skipped,
         sheet=tuple(shown),
     )

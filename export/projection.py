@@ -225,8 +225,8 @@ class Fitting:
             if strength is not None:
                 projection = directions.project_to(size, strength)
                 rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
-            truth, ignored = _within(self._pairs.pair_set, held)
-            first[held] = rank(rows["ground"], rows["aerial"], truth, ignored).rank == 0
+            truth, left_out = _within(self._pairs.pair_set, held)
+            first[held] = rank(rows["ground"], rows["aerial"], truth, left_out).rank == 0
         return first
 
 
@@ -237,16 +237,17 @@ def _halves(pair_set: PairSet) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _within(pair_set: PairSet, half: NDArray[np.bool_]) -> tuple[Matches, Matches | None]:
-    """The tile of each pair in a half, and its semi-positives that are tiles of the half too, by the rows of
-    `Fitting._rows`.
+    """What is right for the pairs of a half, and what is left out of their rankings, of the tiles of the half, by the
+    rows of `Fitting._rows`.
     """
-    tiles, own = np.unique(pair_set.tiles[half], return_inverse=True)
-    truth, ignored = Matches(np.arange(len(own)), own), pair_set.ignored
-    if ignored is None:
-        return truth, None
-    inside = half[ignored.query] & np.isin(ignored.reference, tiles)
-    query, reference = np.cumsum(half)[ignored.query[inside]] - 1, np.searchsorted(tiles, ignored.reference[inside])
-    return truth, Matches(query, reference)
+    tiles, query_rows = np.unique(pair_set.tiles[half]), np.cumsum(half) - 1
+
+    def inside(matches: Matches) -> Matches:
+        kept = half[matches.query] & np.isin(matches.reference, tiles)
+        return Matches(query_rows[matches.query[kept]], np.searchsorted(tiles, matches.reference[kept]))
+
+    left_out = pair_set.left_out
+    return inside(pair_set.truth), None if left_out is None else inside(left_out)
 
 
 def weakest_unbeaten(found: Mapping[float, NDArray[np.bool_]]) -> float:

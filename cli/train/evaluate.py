@@ -53,8 +53,8 @@ def evaluate(
         typer.Option(
             "--trained-on",
             metavar="SPEC",
-            help="Training data of the model, to distinguish same area from cross area; cvusa and cvact need no path. "
-            "Everything outside a pairs: folder named here counts as another area.",
+            help="Training data of the model, to distinguish same area from cross area; only pairs: and prepared: "
+            "need a path. Everything outside a pairs: folder named here counts as another area.",
             show_default="the model's record",
         ),
     ] = None,
@@ -132,7 +132,7 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None, views
     """The paper's table: a row a data set and way of counting, what papers report on the same below it."""
     from geodtr.training.evaluation.transfer import DataName
 
-    trained = DataName.of(trained_on).data_set if trained_on else "?"
+    trained = DataName.of_training(trained_on).data_set if trained_on else "?"
     of = f"Recall of {model}" if views.as_they_are else f"Recall of {model}, {views}"
     papers = [row for result in results for row in result.published]
     precise = any(result.reported_precision for result in results)
@@ -169,10 +169,8 @@ def _far(distance: "Distance") -> str:
 
 def _published_cells(row: "Published", *, precise: bool) -> list[str]:
     name = f"  {row.model}{' polar' if row.polar else ''}{' + LS' if row.layout_simulation else ''}"
-    of = row.counts
-    counts = (of.tile_queries, of.ground) if of.tile_queries else (of.ground, of.aerial)
     figures = [row.at_1, row.at_5, row.at_10, row.at_1_percent, *[row.average_precision] * precise]
-    sizes = ("" if count is None else f"{count:,}" for count in counts)
+    sizes = ("" if count is None else f"{count:,}" for count in row.counts.ranked)
     return [name, "", *sizes, *("" if value is None else f"{value:.2f}" for value in figures)]
 
 

@@ -46,8 +46,9 @@ def compare(
     be read are left out with their pairs. Nothing is written: `record` puts verdicts into the bundles.
     A candidate that projects its descriptors may be held against its checkpoint, or a bundle with the same projection.
     Raises BundleError when a candidate is no bundle or was made from another checkpoint, ConfigError when layers are
-    asked for and cannot be compared, DataError when fewer than two pairs can be read, DescriptorError when the
-    reference's own descriptors are not finite, MissingDependency for stages or layers without ONNX Runtime.
+    asked for and cannot be compared, DataError when the set has tiles to look up or fewer than two pairs can be read,
+    DescriptorError when the reference's own descriptors are not finite, MissingDependency for stages or layers without
+    ONNX Runtime.
     """
     if (stages or layers) and find_spec("onnxruntime") is None:
         raise MissingDependency(

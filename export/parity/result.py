@@ -238,5 +238,8 @@ def together(*verdicts: Verdict) -> Verdict:
 
 
 def first_tiles(ranking: Ranking, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The row in first place for each query, int64 [Q], where `tiles` are the rows of the right ones."""
+    """The row in first place for each query, int64 [Q], where `tiles` are the rows of the pairs' own.
+
+    A pair's own tile stands for any right tile in first place: that another right one took the place does not show.
+    """
     return np.where(ranking.rank == 0, tiles, ranking.wrong)

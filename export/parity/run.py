@@ -14,6 +14,7 @@ from geodtr.runtime.errors import DataError, DescriptorError
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track
 from geodtr.runtime.recall import Ranking
+from geodtr.training.data.counting import check_ground_queries
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
@@ -68,7 +69,8 @@ def _ranked(descriptors: DescriptorPair) -> Ranking:
 
 
 def check_pairs(pair_set: PairSet) -> None:
-    """Raise DataError when there are fewer than two pairs, or all share one tile."""
+    """Raise DataError when the set has tiles to look up, when there are fewer than two pairs, or all share one tile."""
+    check_ground_queries(pair_set, "parity")
     if len(pair_set) < 2:
         raise DataError(
             f"{pair_set.name} has one pair that can be used; recall needs at least two. What is wrong with the others, "

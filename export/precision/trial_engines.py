@@ -26,6 +26,7 @@ from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, rank
 from geodtr.runtime.spec import Descriptors, Embedder, EmbedderPair, Images
+from geodtr.training.data.counting import check_ground_queries
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import row_batches
 
@@ -39,7 +40,7 @@ _COMPARED = 8
 
 class Workbench:
     """Builds engines into `folder` and measures them on `pairs`, whose pixels are held in memory, and on `batch` images
-    of noise for their speed.
+    of noise for their speed. Raises DataError when the set has tiles to look up.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Workbench:
         batch: int,
         track: Track = untracked,
     ) -> None:
+        check_ground_queries(pairs, "the search")
         self._exported, self._quantisers, self._builder, self._precision = exported, quantisers, builder, precision
         self._folder, self._numbers = folder, count()
         self._backend = builder.check(precision)
@@ -166,9 +168,9 @@ class Workbench:
     def _ranking(self, queries: Descriptors, references: Descriptors) -> Ranking:
         """Of the set's first queries, as many as there are rows."""
         truth = self._pairs.truth.first(len(queries))
-        ignored = self._pairs.ignored.first(len(queries)) if self._pairs.ignored is not None else None
+        left_out = self._pairs.left_out.first(len(queries)) if self._pairs.left_out is not None else None
         scorer = self._exported.manifest.ground.spec.scorer
-        return rank(queries, references, truth, ignored, scorer)
+        return rank(queries, references, truth, left_out, scorer)
 
     def _load(self, branch: Branch, track: Track) -> Images:
         spec = self._exported.manifest.engine(branch).spec

@@ -145,16 +145,19 @@ def test_pairs_that_share_a_tile_are_held_out_together() -> None:
     assert {trial.hits for trial in fitted.trials} == {120}
 
 
-def test_semi_positives_do_not_count_against_a_pair_that_is_held_out() -> None:
+def test_what_evaluation_leaves_out_does_not_count_against_a_pair_that_is_held_out() -> None:
+    """The nearest tile is the partner's: a semi-positive, as right, or on another map."""
     aerial = unit(np.random.default_rng(0).normal(size=(60, 128)))
     partner = np.arange(60) ^ 2  # of the same half
     pairs = described(unit(aerial + 1.5 * aerial[partner].astype(np.float64)), aerial)
-    near = tuple(
-        replace(pair, semi_positives=(Path(f"a{other}"), Path(f"a{59 - row}")))  # the second one is of the other half
-        for row, (pair, other) in enumerate(zip(pairs.pair_set.pairs, partner.tolist(), strict=True))
-    )
-    fitted = Fitting(replace(pairs, pair_set=replace(pairs.pair_set, pairs=near))).to(20)
-    assert fitted.full_hits == 60
+    plain = pairs.pair_set
+    others = [(Path(f"a{other}"), Path(f"a{59 - row}")) for row, other in enumerate(partner)]  # and of the other half
+    near = tuple(replace(pair, semi_positives=tiles) for pair, tiles in zip(plain.pairs, others, strict=True))
+    right = tuple(replace(pair, positives=tiles) for pair, tiles in zip(plain.pairs, others, strict=True))
+    maps = tuple(frozenset(Path(f"a{row}") for row in range(60) if row >> 1 & 1 == number) for number in (0, 1))
+    assert Fitting(pairs).to(20).full_hits == 0
+    for pair_set in (replace(plain, pairs=near), replace(plain, pairs=right), replace(plain, maps=maps)):
+        assert Fitting(replace(pairs, pair_set=pair_set)).to(20).full_hits == 60
 
 
 def test_too_few_pairs_are_refused_with_their_number() -> None:

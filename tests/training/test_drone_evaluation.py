@@ -10,7 +10,7 @@ import pytest
 import trees
 from conftest import Outcome, Trained
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.spec import Correlation
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.prepare import prepare
@@ -64,6 +64,13 @@ def test_results_stand_among_the_papers_rows(trained: Trained, tmp_path: Path, c
     (row,) = document["results"]
     assert row["model"] == trained.checkpoint.name
     assert row["average_precision"] is not None
+    assert row["protocol"] == "own tile, 6 of 37,855 queries, 3 of 951 references"
+    seen = json.loads(results.read_text())
+    seen["views"] |= {"field_of_view": 90.0, "heading": "unknown"}
+    seen["results"][0]["recall"]["own tile"] |= {"queries": 37855, "references": 951}
+    results.write_text(json.dumps(seen))
+    (row,) = json.loads(cli("published", "--results", results, "--json").out)["results"]
+    assert row["protocol"] == "own tile, 90° of view, unknown heading"
 
 
 def test_distances_are_shown_where_papers_report_them(trained: Trained, tmp_path: Path, cli: Cli) -> None:
@@ -125,3 +132,16 @@ def test_a_prepared_set_is_counted_as_its_source(trained: Trained, tmp_path: Pat
         before, after = embed_pairs(model, source).ranking(), embed_pairs(model, ready).ranking()
         np.testing.assert_array_equal(before.rank, after.rank)
         assert replace(ready, maps=(), tile_queries=()).fingerprint() != ready.fingerprint()
+    path = tmp_path / "visloc/prepared.json"
+    document = json.loads(path.read_text())
+    assert document["schema"] == 2
+    one, two = document["maps"]
+    for wrong, times in (([one[1:], two], 0), ([one, [*two, one[0]]], 2)):
+        path.write_text(json.dumps(document | {"maps": wrong}))
+        with pytest.raises(DataError, match=f"is on {times} of its maps"):
+            read_prepared(path.parent)
+    del document["maps"]
+    for pair in document["pairs"]:
+        pair.pop("positives", None)
+    path.write_text(json.dumps(document | {"schema": 1}))
+    assert not read_prepared(path.parent).maps

@@ -23,7 +23,7 @@ from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.data.spec import KINDS
 from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs, evaluate
 from geodtr.training.evaluation.published import rows
-from geodtr.training.evaluation.transfer import Area, area
+from geodtr.training.evaluation.transfer import NAMES, Area, area
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.layout import LayoutBranch
@@ -79,6 +79,10 @@ def test_what_a_model_was_trained_on_goes_from_the_checkpoint_into_bundles(
         ("gta:/g#same-train", "gta:/g#same-s2d", False, "same"),
         ("university:/u#train", "university:/u#s2d", False, "cross"),
         ("university", "university:/u#d2s", True, "cross"),
+        ("university:/u", "university:/u", False, "cross"),
+        ("university", "university:/u#train", True, "same"),
+        ("gta", "gta:/g#same-d2s", True, "same"),
+        ("gta:/g#cross-train", "gta:/g", False, ""),
         ("denseuav:/d#d2s", "denseuav:/d#d2s", False, "same"),
         ("sues:/s#train-150", "sues:/s#d2s-300", False, "same"),
         ("pairs:/a/b", "pairs:/a/b", False, "same"),
@@ -92,6 +96,11 @@ def test_what_a_model_was_trained_on_goes_from_the_checkpoint_into_bundles(
 )
 def test_areas(trained_on: str | None, tested_on: str, stated: bool, expected: Area) -> None:
     assert area(trained_on, tested_on, stated=stated) == expected
+
+
+def test_the_kinds_that_need_a_path_are_those_that_help_names(cli: Callable[..., Outcome]) -> None:
+    needed = " and ".join(f"{kind}:" for kind in KINDS if kind not in NAMES)
+    assert f"only {needed} need a path" in " ".join(cli("evaluate", "--help").out.replace("│", " ").split())
 
 
 @pytest.fixture

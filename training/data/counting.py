@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import Branch
 from geodtr.training.data.pair_set import PairSet
@@ -50,11 +51,11 @@ def countings(pair_set: PairSet) -> tuple[Counting, ...]:
     """
     if pair_set.tile_queries:
         return (_from_tiles(pair_set),)
-    elsewhere = _on_other_maps(pair_set)
+    elsewhere = pair_set.on_other_maps
     several = any(pair.positives for pair in pair_set.pairs)
     ways = [(ANY_RIGHT_TILE if several else OWN_TILE, pair_set.truth, elsewhere)]
     if pair_set.ignored is not None:
-        ways.append((HIT_RATE, pair_set.truth, pair_set.ignored))
+        ways.append((HIT_RATE, pair_set.truth, pair_set.left_out))
     if all(pair.utm is not None for pair in pair_set.pairs):
         ways.append((ANY_NEAR_TILE, pair_set.within(NEAR), elsewhere))
     rows = np.arange(len(pair_set))
@@ -72,12 +73,10 @@ def _from_tiles(pair_set: PairSet) -> Counting:
     return Counting(ANY_RIGHT_IMAGE, "aerial", np.array(list(number), np.int64), matches, None)
 
 
-def _on_other_maps(pair_set: PairSet) -> Matches | None:
-    """The tiles of each pair that are on another map than its own tile; None if there is one map."""
-    if len(pair_set.maps) < 2:
-        return None
-    number = {path: index for index, tiles in enumerate(pair_set.maps) for path in tiles}
-    of_tile = np.array([number[path] for path in pair_set.references])
-    elsewhere = [np.flatnonzero(of_tile != index) for index in range(len(pair_set.maps))]
-    others = [elsewhere[index] for index in of_tile[pair_set.tiles].tolist()]
-    return Matches(np.repeat(np.arange(len(others)), [len(rows) for rows in others]), np.concatenate(others))
+def check_ground_queries(pair_set: PairSet, asker: str) -> None:
+    """Raise DataError when `pair_set` has tiles to look up: `asker`, who ranks tiles, would count something else."""
+    if pair_set.tile_queries:
+        raise DataError(
+            f"{pair_set.name} looks up tiles among ground images; {asker} looks up ground images among tiles. Choose a "
+            "split from drone to satellite (d2s)."
+        )

@@ -18,7 +18,8 @@ from geodtr.runtime.errors import DataError, MissingDependency
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
-from geodtr.training.data.pair_set import Pair, PairSet, existing
+from geodtr.training.data.existing import existing
+from geodtr.training.data.pair_set import Pair, PairSet
 
 INDEX = "ACT_data.mat"
 FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_test"}

@@ -20,7 +20,8 @@ import msgspec
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.images.decode import SUFFIXES
-from geodtr.training.data.pair_set import Pair, PairSet, existing
+from geodtr.training.data.existing import existing
+from geodtr.training.data.pair_set import Pair, PairSet
 
 AREAS = ("same", "cross")
 GTA_SPLITS = tuple(f"{area}-{task}" for area in AREAS for task in ("train", "d2s", "s2d"))

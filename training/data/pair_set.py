@@ -3,9 +3,7 @@
 Works on paths and coordinates; reads no pixels.
 """
 
-import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -20,9 +18,6 @@ from geodtr.runtime.files import hash_files, readable
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.views import ALL, View, Views
-
-_PART = 256
-"""Paths that a thread checks at a time: a future for each path would take more memory than the paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +144,15 @@ class PairSet:
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
-        """The row in `references` of the first tile that is right, int64 [N]; pairs of equal rows are not negatives of
-        each other.
+        """The number of each pair's place, int64 [N]: pairs of one place are not negatives of each other. Pairs that
+        share a right tile are of one place, and so are all that a chain of such pairs connects. Needs SciPy.
         """
-        return np.array([min(self.tile_rows[path] for path in pair.right) for pair in self.pairs], np.int64)
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        truth, size = self.truth, len(self.references)
+        shared = coo_array((np.ones(len(truth.query)), (self.tiles[truth.query], truth.reference)), (size, size))
+        return np.asarray(connected_components(shared, directed=False)[1][self.tiles], np.int64)
 
     @property
     def truth(self) -> Matches:
@@ -164,6 +164,29 @@ class PairSet:
         """The semi-positives of each pair; None if no pair has any."""
         matches = self._matches(lambda pair: pair.semi_positives)
         return matches if len(matches.query) else None
+
+    @property
+    def on_other_maps(self) -> Matches | None:
+        """The tiles of each pair that are on another map than its own tile; None if there is one map."""
+        if len(self.maps) < 2:
+            return None
+        number = {path: index for index, tiles in enumerate(self.maps) for path in tiles}
+        of_tile = np.array([number[path] for path in self.references])
+        elsewhere = [np.flatnonzero(of_tile != index) for index in range(len(self.maps))]
+        others = [elsewhere[index] for index in of_tile[self.tiles].tolist()]
+        return Matches(np.repeat(np.arange(len(others)), [len(rows) for rows in others]), np.concatenate(others))
+
+    @cached_property
+    def left_out(self) -> Matches | None:
+        """The tiles that each pair is not ranked among: its semi-positives, and those on other maps; None if there are
+        none.
+        """
+        parts = [matches for matches in (self.ignored, self.on_other_maps) if matches is not None]
+        if not parts:
+            return None
+        query = np.concatenate([matches.query for matches in parts])
+        order = np.argsort(query, kind="stable")
+        return Matches(query[order], np.concatenate([matches.reference for matches in parts])[order])
 
     @readable(DataError)
     def fingerprint(self) -> str:
@@ -236,28 +259,24 @@ class PairSet:
         return self._of(tuple(_without(paths, self.pairs)), distractors, self.skipped + bad)
 
     def _of(self, pairs: tuple[Pair, ...], distractors: tuple[Path, ...], skipped: tuple[Skipped, ...]) -> "PairSet":
-        """The set with some of its images."""
+        """The set with some of its images. Raises DataError when it has tiles to look up and none of them is left."""
         tiles = {path for pair in pairs for path in pair.right}
+        beside = {path for pair in pairs for path in pair.semi_positives}
+        left = tuple(path for path in self.tile_queries if path in tiles)
+        # Without any, evaluation would look up the ground images instead.
+        if pairs and self.tile_queries and not left:
+            raise DataError(
+                f"{self.name}: none of its tiles to look up is left. Raise --limit, or see which images are damaged: "
+                f"geodtr-export data check {self.name}"
+            )
         return replace(
             self,
             pairs=pairs,
             distractors=distractors,
             skipped=skipped,
-            tile_queries=tuple(path for path in self.tile_queries if path in tiles),
-            maps=tuple(left for tiles_of in self.maps if (left := tiles_of & {*tiles, *distractors})),
+            tile_queries=left,
+            maps=tuple(there for tiles_of in self.maps if (there := tiles_of & {*tiles, *beside, *distractors})),
         )
-
-
-def existing(name: str, pairs: Iterable[Pair], distractors: Iterable[Path] = ()) -> PairSet:
-    """The set of pairs whose two images exist; missing files are in `skipped`, in the order of the list.
-
-    Raises DataError when no pair is left.
-    """
-    pairs, distractors = list(pairs), list(distractors)
-    listed = [path for pair in pairs for path in (pair.ground, *pair.right, *pair.semi_positives)] + distractors
-    missing = {path: Skipped(path, "missing") for path in _missing(dict.fromkeys(listed))}
-    left = (path for path in distractors if path not in missing)
-    return PairSet(name, tuple(_without(missing, pairs)), tuple(left), tuple(missing.values()))
 
 
 def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -273,17 +292,3 @@ def _without(bad: Container[Path], pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 def _is_whole(bad: Container[Path], pair: Pair) -> bool:
     return pair.ground not in bad and pair.aerial not in bad
-
-
-def _missing(paths: Iterable[Path]) -> Iterator[Path]:
-    """The paths that are not files. Checked in parallel because a network disk is slow."""
-    paths = list(paths)
-    parts = [paths[first : first + _PART] for first in range(0, len(paths), _PART)]
-    with ThreadPoolExecutor(16) as pool:
-        for absent in pool.map(_absent, parts):
-            yield from absent
-
-
-def _absent(paths: Sequence[Path]) -> list[Path]:
-    # Path.is_file raises for a name that is too long for the disk.
-    return [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113

@@ -3,8 +3,8 @@
 The document is written last: a folder without it is unfinished. Its paths are relative to the folder.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -15,7 +15,8 @@ from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Geometry
-from geodtr.training.data.pair_set import Pair, PairSet, Skipped, existing
+from geodtr.training.data.existing import without_missing
+from geodtr.training.data.pair_set import Pair, PairSet, Skipped
 from geodtr.training.data.views import View
 
 T = TypeVar("T")
@@ -59,9 +60,9 @@ class PreparedSkipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class PreparedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The whole document; `tile_queries` and `maps` as of a PairSet."""
+    """The whole document; `tile_queries` and `maps` as of a PairSet. Schema 2 has these, or `positives` of a pair."""
 
-    schema: Literal[1]
+    schema: Literal[1, 2]
     origin: Origin
     pairs: tuple[PreparedPair, ...]
     distractors: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ def read_prepared(folder: Path) -> PairSet:
         )
     document = _decode(path, PreparedSet)
     resolve = partial(_resolve, folder)
-    pairs = [
+    pairs = tuple(
         Pair(
             ground=resolve(pair.ground),
             aerial=resolve(pair.aerial),
@@ -95,17 +96,25 @@ def read_prepared(folder: Path) -> PairSet:
             positives=tuple(map(resolve, pair.positives)),
         )
         for pair in document.pairs
-    ]
-    pair_set = existing(f"prepared:{folder}", pairs, map(resolve, document.distractors))
-    left_out = tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped)
-    there = {tile for pair in pair_set.pairs for tile in pair.right}
-    return replace(
-        pair_set,
-        skipped=left_out + pair_set.skipped,
+    )
+    pair_set = PairSet(
+        f"prepared:{folder}",
+        pairs,
+        tuple(map(resolve, document.distractors)),
+        tuple(Skipped(Path(entry.path), entry.reason) for entry in document.skipped),
         made_from=document.origin.source,
-        tile_queries=tuple(tile for tile in map(resolve, document.tile_queries) if tile in there),
+        tile_queries=tuple(map(resolve, document.tile_queries)),
         maps=tuple(frozenset(map(resolve, tiles)) for tiles in document.maps),
     )
+    pair_set = without_missing(pair_set)
+    times = Counter(tile for tiles in pair_set.maps for tile in tiles)
+    stray = next((tile for tile in pair_set.references if pair_set.maps and times[tile] != 1), None)
+    if stray is not None:
+        raise DataError(
+            f"{path} is invalid ({stray.name} is on {times[stray]} of its maps; each tile is on one). Prepare the data "
+            "set again in a new folder."
+        )
+    return pair_set
 
 
 def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch, Path, View | None], str]) -> bytes:
@@ -115,7 +124,7 @@ def encode_document(origin: Origin, pair_set: PairSet, target: Callable[[Branch,
         return target("aerial", path, None)
 
     document = PreparedSet(
-        schema=1,
+        schema=2 if pair_set.tile_queries or pair_set.maps or any(pair.positives for pair in pair_set.pairs) else 1,
         origin=origin,
         pairs=tuple(
             PreparedPair(

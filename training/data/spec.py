@@ -37,6 +37,11 @@ class Counts:
     aerial: int | None = None
     tile_queries: int | None = None
 
+    @property
+    def ranked(self) -> tuple[int | None, int | None]:
+        """Queries and references: tiles among ground images where tiles are queries, else the reverse."""
+        return (self.tile_queries, self.ground) if self.tile_queries else (self.ground, self.aerial)
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 
-from geodtr.runtime.search.exact import search
 from geodtr.training.data.counting import Counting
 from geodtr.training.data.spec import KINDS
 from geodtr.training.evaluation.evaluate import DescriptorPair
@@ -42,7 +41,7 @@ def measure_distance(descriptors: DescriptorPair, counting: Counting, kind: str)
     }
     queries, references, *_ = descriptors.ranked(counting)
     ks = [k for k in KS if k <= len(references)]
-    hits = search(queries, references, ks[-1]).rows
+    hits = descriptors.nearest(counting, queries, ks[-1]).rows
     here, there = at[counting.queries][counting.rows], at["aerial" if counting.queries == "ground" else "ground"]
     distances = np.linalg.norm(there[hits] - here[:, None], axis=2)
     near = np.exp(-_DECAY[unit] * distances)

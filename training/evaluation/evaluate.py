@@ -16,6 +16,8 @@ from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Ranking, Recall, rank, recall
+from geodtr.runtime.search.exact import Hits, search, search_correlated
+from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.spec import BranchSpec, Correlation, Descriptors, Embedder, EmbedderPair, Images
 from geodtr.training.data.counting import Counting, countings
 from geodtr.training.data.pair_set import PairSet, Skipped
@@ -70,6 +72,13 @@ class DescriptorPair:
     def average_precision(self, counting: Counting) -> AveragePrecision:
         """Average precision of the same rankings."""
         return average_precision(*self.ranked(counting))
+
+    def nearest(self, counting: Counting, queries: Descriptors, top: int, among: Rows | None = None) -> Hits:
+        """The `top` nearest references of `queries`, as the model compares them; `among` are rows, rising."""
+        references = self["aerial" if counting.queries == "ground" else "ground"]
+        if self.scorer is not None:
+            return search_correlated(queries, references, top, self.scorer, among)
+        return search(queries, references, top, among)
 
     def ranked(
         self, counting: Counting

@@ -7,7 +7,8 @@ import msgspec
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.training.data.counting import HIT_RATE
-from geodtr.training.data.spec import KINDS
+from geodtr.training.data.spec import KINDS, Counts
+from geodtr.training.data.views import Views
 from geodtr.training.evaluation.published import Published
 
 
@@ -16,6 +17,8 @@ class _Recall(msgspec.Struct):
     at_5: float
     at_10: float
     at_1_percent: float
+    queries: int
+    references: int
 
 
 class _Precision(msgspec.Struct):
@@ -39,6 +42,7 @@ class _Result(msgspec.Struct):
 class _Document(msgspec.Struct):
     model: str
     trained_on: str | None
+    views: Views
     results: list[_Result]
 
 
@@ -54,10 +58,18 @@ def read_results(path: Path) -> list[Published]:
             f"{path}"
         ) from None
     trained_on = (document.trained_on or "").partition(":")[0]
-    return [row for result in document.results for row in _rows(result, document.model, trained_on, str(path))]
+    return [row for result in document.results for row in _rows(result, document, trained_on, str(path))]
 
 
-def _rows(result: _Result, model: str, trained_on: str, source: str) -> list[Published]:
+def _protocol(way: str, views: Views, result: _Result, measured: _Recall) -> str:
+    """The way of counting, and where the test is another than the papers': the view, and how much of the split."""
+    counts = KINDS[result.kind].published.get(result.split, Counts()) if result.kind in KINDS else Counts()
+    sizes = zip(("queries", "references"), (measured.queries, measured.references), counts.ranked, strict=True)
+    parts = [f"{ours:,} of {all_of:,} {what}" for what, ours, all_of in sizes if all_of not in (None, ours)]
+    return ", ".join([way, *([] if views.as_they_are else [str(views)]), *parts])
+
+
+def _rows(result: _Result, document: _Document, trained_on: str, source: str) -> list[Published]:
     how = KINDS[result.kind].average_precision if result.kind in KINDS else ""
     ways = {way: measured for way, measured in result.recall.items() if way != HIT_RATE}
     hit_rate = result.recall.get(HIT_RATE)
@@ -68,13 +80,13 @@ def _rows(result: _Result, model: str, trained_on: str, source: str) -> list[Pub
         sdm = {k: 100 * share for k, share in far.sdm.items()} if far is not None else {}
         rows.append(
             Published(
-                model=Path(model).name,
+                model=Path(document.model).name,
                 data=result.kind,
                 split=result.split,
                 trained_on=trained_on,
                 polar=None,
                 layout_simulation=False,
-                protocol=way,
+                protocol=_protocol(way, document.views, result, measured),
                 at_1=100 * measured.at_1,
                 at_5=100 * measured.at_5,
                 at_10=100 * measured.at_10,

@@ -3,7 +3,7 @@
 Works on the names of data sets; reads none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,18 +41,28 @@ class DataName:
 
     @classmethod
     def of(cls, spec: str) -> "DataName":
-        """Parse `spec`; the benchmarks need no path. Raises DataError for an unknown kind."""
+        """Parse the SPEC of a test set; the benchmarks need no path. Raises DataError for an unknown kind."""
+        name = cls._parsed(spec)
+        return replace(name, split=name.split or KINDS[name.kind].test)
+
+    @classmethod
+    def of_training(cls, spec: str) -> "DataName":
+        """The same of a training set: without a split, the kind's split for training."""
+        name = cls._parsed(spec)
+        return replace(name, split=name.split or KINDS[name.kind].train)
+
+    @classmethod
+    def _parsed(cls, spec: str) -> "DataName":
         kind, _, path = spec.partition(":")
-        allowed = dict.fromkeys((*KINDS, *NAMES))
-        if kind not in allowed:
-            raise DataError(f"{spec!r} does not name a data set: its kind must be one of {', '.join(allowed)}.")
+        if kind not in KINDS:
+            raise DataError(f"{spec!r} does not name a data set: its kind must be one of {', '.join(KINDS)}.")
         if not path and kind not in NAMES:
             raise DataError(f"{spec!r} names no folder. Write {kind}:PATH.")
         split = ""
         # As in parse_spec: a folder name may contain a hash.
         if "#" in path and not Path(path).is_dir():
             path, _, split = path.rpartition("#")
-        return cls(kind, path, split or (KINDS[kind].test if kind in KINDS else ""))
+        return cls(kind, path, split)
 
     @property
     def label(self) -> str:
@@ -75,7 +85,7 @@ def area(trained_on: str | None, tested_on: str, *, stated: bool = False) -> Are
     """
     if trained_on is None:
         return ""
-    trained, tested = DataName.of(trained_on), DataName.of(tested_on)
+    trained, tested = DataName.of_training(trained_on), DataName.of(tested_on)
     if trained.kind in NAMES and tested.kind in NAMES:
         return _area_of_benchmarks(trained, tested)
     training_folder, test_folder = Path(trained.path).resolve(), Path(tested.path).resolve()
@@ -90,7 +100,7 @@ def _area_of_benchmarks(trained: DataName, tested: DataName) -> Area:
     if trained.kind != tested.kind:
         return "cross"
     if trained.kind in _APART:
-        return "same" if trained.path and trained.split == tested.split else "cross"
+        return "same" if trained.split == tested.split else "cross"
     return _area_of_splits(trained.split, tested.split) if trained.kind in _TWO_PROTOCOLS else "same"
 
 

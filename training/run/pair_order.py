@@ -47,7 +47,7 @@ class PairOrder:
         self._file, self._trainer, self._images = out / NEIGHBOURS, trainer, images
         self._recipe = trainer.config.recipe
         self.per_epoch = len(images) // self._recipe.batch_size
-        # Numbers without gaps: `places` are rows of all tiles.
+        # Numbers without gaps: `places` count tiles of no pair, too.
         _, first, inverse = np.unique(images.pair_set.places, return_index=True, return_inverse=True)
         self._tiles: NDArray[np.int64] = inverse.astype(np.int64)
         self._nearby: Neighbours | None = None
@@ -110,19 +110,24 @@ class PairOrder:
         return stored[1]
 
     def _embed(self, epoch: int) -> tuple[Descriptors, Descriptors, NDArray[np.int64]]:
-        """Queries as `epoch` sees them, references, and the reference of each query."""
+        """Queries as `epoch` sees them, the reference of each place, and the place of each query. A place with several
+        tiles has their mean for reference.
+        """
         model, config = self._trainer.model, self._trainer.config
         views = self._trainer.views_of(len(self._images), epoch)
-        pair = embedders(model)
-        queries, references, truth = list[Descriptors](), dict[int, Descriptors](), list[int]()
+        pair, tiles = embedders(model), self._images.pair_set.tiles
+        queries, of_tile = list[Descriptors](), dict[int, Descriptors]()
         rows = torch.split(torch.arange(len(self._images)), _EMBED)
         for numbers, batch in zip(rows, self._images.batches(rows, views), strict=True):
             queries.append(pair.ground.embed(seen(config, batch).numpy()))
-            tiles = self._tiles[numbers.numpy()].tolist()
-            truth.extend(tiles)
-            references.update(zip(tiles, pair.aerial.embed(batch.aerial.numpy()), strict=True))
+            of_tile.update(zip(tiles[numbers.numpy()].tolist(), pair.aerial.embed(batch.aerial.numpy()), strict=True))
         model.train()
-        return np.concatenate(queries), np.stack([references[tile] for tile in sorted(references)]), np.array(truth)
+        place_of = dict(zip(tiles.tolist(), self._tiles.tolist(), strict=True))
+        references = np.zeros((self._tiles.max() + 1, queries[0].shape[1]), np.float32)
+        for tile, descriptor in of_tile.items():
+            references[place_of[tile]] += descriptor
+        references /= np.maximum(np.linalg.norm(references, axis=1, keepdims=True), np.float32(1e-12))
+        return np.concatenate(queries), references, self._tiles
 
     def _read(self) -> tuple[int, Neighbours] | None:
         if not self._file.is_file():

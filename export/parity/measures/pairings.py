@@ -15,19 +15,19 @@ from geodtr.training.data.pair_set import PairSet
 def ranking(
     pair_set: PairSet, queries: Descriptors, gallery: Descriptors, scorer: Correlation | None = None
 ) -> Ranking:
-    """The rank of each query's own tile in `gallery`.
+    """The rank of each query's nearest right tile in `gallery`, among all but `pair_set.left_out`.
 
     A query whose descriptor is not finite counts as a miss with the last rank. A tile whose descriptor is not finite
     has cosine 0 with every query.
     """
     usable, there = finite_rows(queries), finite_rows(gallery)
     if usable.all() and there.all():
-        return rank(queries, gallery, pair_set.truth, pair_set.ignored, scorer)
+        return rank(queries, gallery, pair_set.truth, pair_set.left_out, scorer)
     ranked = rank(
         np.where(usable[:, None], queries, np.float32(0)),
         np.where(there[:, None], gallery, np.float32(0)),
         pair_set.truth,
-        pair_set.ignored,
+        pair_set.left_out,
         scorer,
     )
     able = usable & there[pair_set.tiles]

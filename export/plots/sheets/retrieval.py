@@ -12,7 +12,6 @@ from geodtr.export.plots.sheets.sheet import EDGE, INK, fitted, font, new_sheet,
 from geodtr.runtime.images.decode import decode
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.recall import Ranking
-from geodtr.runtime.search.exact import search
 from geodtr.training.data.counting import Counting
 from geodtr.training.data.views import View, cut
 from geodtr.training.evaluation.evaluate import DescriptorPair
@@ -49,8 +48,7 @@ def retrieved(
     pairs, tiles = descriptors.pair_set.pairs, descriptors.pair_set.references
     from_ground = counting.queries == "ground"
     queries = descriptors[counting.queries][counting.rows[selected]]
-    references = descriptors["aerial" if from_ground else "ground"]
-    hits = search(queries, references, nearest)
+    hits = descriptors.nearest(counting, queries, nearest)
     sheet = []
     for query, descriptor, found, scores in zip(
         selected, queries, hits.rows.tolist(), hits.scores.tolist(), strict=True
@@ -63,8 +61,8 @@ def retrieved(
             for number, score in zip(found, scores, strict=True)
         ]
         if right.isdisjoint(found):
-            best = max(right, key=lambda number: float(descriptor @ references[number]))
-            rows.append((best, f"{float(descriptor @ references[best]):.3f}, {place}"))
+            best = descriptors.nearest(counting, descriptor[None], 1, np.array(sorted(right)))
+            rows.append((int(best.rows[0, 0]), f"{best.scores[0, 0]:.3f}, {place}"))
         image, view = (pairs[row].ground, pairs[row].view) if from_ground else (tiles[row], None)
         shown = tuple(
             (tiles[number] if from_ground else pairs[number].ground, text, number in right) for number, text in rows

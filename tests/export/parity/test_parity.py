@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trees
 from checkout import ROOT
 from conftest import Outcome, Trained
 from hypothesis import given, settings
@@ -26,9 +28,10 @@ from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall
+from geodtr.training.data.counting import HIT_RATE, countings
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.evaluation.evaluate import embed_pairs
+from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs
 
 DOCS = ROOT / "docs" / "parity.md"
 PAIRS = 200
@@ -193,6 +196,10 @@ def test_impossible_comparisons_are_refused(
     stripped = shutil.copytree(trained.onnx.path, tmp_path / "onnx")
     (stripped / "ground.onnx").unlink()
     assert "ground.onnx is missing" in refused("parity", stripped, bundle, "--data", data)
+    back = f"university:{trees.university(tmp_path / 'u')}#s2d"
+    message = refused("parity", trained.onnx.path, bundle, "--data", back)
+    assert f"{back} looks up tiles among ground images" in message
+    assert "from drone to satellite (d2s)" in message
     (pairs / "pairs.csv").write_text("ground,aerial\n")
     assert "no pairs" in refused("parity", trained.onnx.path, bundle, "--data", f"pairs:{pairs}")
 
@@ -256,6 +263,25 @@ def test_bundles_of_the_same_name_are_distinguished(trained: Trained, tmp_path: 
         shutil.copytree(trained.bundles["int8"].path, tmp_path / folder / "int8")
     paths = [trained.onnx.path, tmp_path / "old" / "bundles" / "int8", tmp_path / "new" / "bundles" / "int8"]
     assert distinct_names([open_model(path) for path in paths]) == ["onnx", "old/bundles/int8", "new/bundles/int8"]
+
+
+def test_recall_is_counted_as_evaluation_counts_it() -> None:
+    """Four maps; on each, every image has two right tiles and a semi-positive."""
+    generator = np.random.default_rng(0)
+    ground, aerial = (generator.normal(size=(rows, 8)).astype(np.float32) for rows in (40, 120))
+    ground, aerial = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (ground, aerial))
+    pairs = tuple(Pair(Path(f"g{row}"), Path(f"a{row}"), positives=(Path(f"b{row}"),)) for row in range(40))
+    maps = tuple(frozenset(Path(f"{kind}{row}") for kind in "ab" for row in range(n, 40, 4)) for n in range(4))
+    there = PairSet("made", pairs, maps=maps)
+    descriptors = DescriptorPair(there, ground, aerial[:80], None, frozenset())
+    np.testing.assert_array_equal(ranking(there, ground, aerial[:80]).rank, descriptors.ranking().rank)
+    assert (descriptors.ranking().rank < ranking(replace(there, maps=()), ground, aerial[:80]).rank).any()
+    near = tuple(replace(pair, semi_positives=(Path(f"c{row}"),)) for row, pair in enumerate(pairs))
+    beside = tuple(tiles | {Path(f"c{row}") for row in range(n, 40, 4)} for n, tiles in enumerate(maps))
+    there = PairSet("made", near, maps=beside)
+    descriptors = DescriptorPair(there, ground, aerial, None, frozenset())
+    hit_rate = next(way for way in countings(there) if way.name == HIT_RATE)
+    np.testing.assert_array_equal(ranking(there, ground, aerial).rank, descriptors.rank(hit_rate).rank)
 
 
 @settings(deadline=None, max_examples=50)

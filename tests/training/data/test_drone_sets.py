@@ -8,19 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
-from conftest import Outcome
+from conftest import Outcome, Trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from geodtr.export.plots.sheets.retrieval import retrieved
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.recall import recall
+from geodtr.runtime.spec import Correlation
 from geodtr.training.data.check import check
 from geodtr.training.data.counting import ANY_RIGHT_IMAGE, ANY_RIGHT_TILE, HIT_RATE, OWN_TILE, countings
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
+from geodtr.training.data.prepare import prepare
+from geodtr.training.data.prepared import read_prepared
 from geodtr.training.data.spec import KINDS, read_test_set, read_training_set
 from geodtr.training.evaluation.distance import measure_distance
 from geodtr.training.evaluation.evaluate import DescriptorPair
+from geodtr.training.models.checkpoint import load_checkpoint
 
 Cli = Callable[..., Outcome]
 
@@ -272,6 +277,31 @@ def test_distances_are_measured_as_the_releases_do() -> None:
     assert measure_distance(descriptors, way, "gta") is None, "no position is known"
 
 
+def test_distances_and_sheets_are_of_the_rankings_that_a_correlation_gives() -> None:
+    """A query's own tile is where the query is, all others a kilometre away."""
+    rng = np.random.default_rng(0)
+    scorer = Correlation(columns=4, seen=2, values=2, field_of_view=180)
+    pairs = tuple(Pair(Path(f"g{n}"), Path(f"a{n}")) for n in range(12))
+    at = {path: (1000.0 * n, 0.0) for n, pair in enumerate(pairs) for path in (pair.ground, pair.aerial)}
+    ground, aerial = (rng.normal(size=(12, size)).astype(np.float32) for size in (4, 8))
+    # Half of the queries are a part of their own tile.
+    ground[:6] = aerial[:6, :4]
+    ground /= np.linalg.norm(ground, axis=1, keepdims=True)
+    there = PairSet("set", pairs, positions=at)
+    descriptors = DescriptorPair(there, ground, aerial, scorer, frozenset())
+    (way,) = countings(there)
+    ranking = descriptors.rank(way)
+    assert 0 < recall(ranking).at_1 < 1
+    measured = measure_distance(descriptors, way, "gta")
+    assert measured is not None
+    hits = descriptors.nearest(way, descriptors.ground, 1).rows[:, 0]
+    assert measured.metres_at_1 == pytest.approx(1000 * np.mean(np.abs(hits - np.arange(12))))
+    assert (hits == np.arange(12)).tolist() == (ranking.rank == 0).tolist()
+    sheet = retrieved(descriptors, way, ranking, "made", 12, 1)
+    assert [row.tiles[0][2] for row in sheet] == (ranking.rank == 0).tolist()
+    assert all(row.tiles[-1][2] for row in sheet), "a right one beyond the nearest is the last"
+
+
 def test_visloc_searches_the_map_of_the_image(tmp_path: Path, refused: Callable[..., str]) -> None:
     test = {"03_0001.JPG": {"03_5_001_001.png": 0.5}, "04_0001.JPG": {"04_5_001_001.png": 0.5}}
     tiles = ("03_5_001_001.png", "03_5_002_001.png", "04_5_001_001.png", "04_5_009_001.png")
@@ -366,6 +396,29 @@ def test_a_smaller_set_keeps_the_queries_that_it_can_find(tmp_path: Path) -> Non
     assert names(gone.tile_queries) == ["0004/0004.jpg"]
     assert len(countings(gone)[0].truth.query) == 3
     assert back.fingerprint() != replace(back, tile_queries=back.tile_queries[:1]).fingerprint()
+
+
+def test_a_set_that_loses_all_its_queries_is_not_counted_the_other_way_round(
+    tmp_path: Path, refused: Callable[..., str], trained: Trained
+) -> None:
+    """The first places of the gallery are none of the query places."""
+    root = trees.university(tmp_path / "u")
+    for tile in (root / "test/query_satellite/0003").iterdir():
+        tile.unlink()
+    spec = f"university:{root}#s2d"
+    assert names(read_test_set(spec).tile_queries) == ["0004/0004.jpg"]
+    message = refused("evaluate", trained.checkpoint, "--data", spec, "--limit", 2)
+    assert f"{spec}: none of its tiles to look up is left. Raise --limit" in message
+    back = read_test_set(spec, 6)
+    with pytest.raises(DataError, match="none of its tiles to look up is left"):
+        back.without(_skipped(tile) for tile in back.tile_queries)
+    out = tmp_path / "ready"
+    specs = load_checkpoint(trained.checkpoint).model.specs
+    prepare(out, back, {branch: spec.preprocessing for branch, spec in specs.items()}, jobs=1)
+    for tile in read_prepared(out).tile_queries:
+        tile.unlink()
+    with pytest.raises(DataError, match="none of its tiles to look up is left"):
+        read_prepared(out)
 
 
 def test_vigor_is_counted_among_all_tiles_and_by_its_hit_rate() -> None:

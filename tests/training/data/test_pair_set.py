@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from tiny_bundle import write_pairs
 
 from geodtr.runtime.errors import DataError
@@ -70,6 +72,22 @@ def _touched(pairs: PairSet) -> PairSet:
 def test_another_image_or_another_truth_has_another_fingerprint(pairs: PairSet, change: Change) -> None:
     before = pairs.fingerprint()
     assert change(pairs).fingerprint() != before
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=8))
+@example([[3, 5], [5, 7], [7, 3]])
+def test_a_right_tile_is_never_a_negative(right: list[list[int]]) -> None:
+    pairs = tuple(
+        Pair(Path(f"g{row}"), Path(f"a{own}"), positives=tuple(Path(f"a{tile}") for tile in others))
+        for row, (own, *others) in enumerate(right)
+    )
+    places = PairSet("made", pairs, (Path("a10"),)).places
+    groups = [set(tiles) for tiles in right]
+    for _ in groups:
+        groups = [set().union(*(other for other in groups if other & group)) for group in groups]
+    for one in range(len(right)):
+        assert [bool(groups[one] & other) for other in groups] == (places == places[one]).tolist()
 
 
 def test_a_file_that_is_gone_is_named(pairs: PairSet) -> None:
