@@ -72,7 +72,7 @@ def test_a_vehicle_whose_gnss_fails_in_flight_goes_on_by_the_messages(
             vehicle.set("SIM_GPS_USED", 0)
             errors = fly_north(vehicle, 200)
         LOG.info("%s, sigma %g m: %.2f m off at most without GNSS", message, sigma, max(errors))
-        assert max(errors) < 2 * sigma
+        assert max(errors) < 3 * sigma
         assert vehicle.complaints == []
     assert reported == []
 

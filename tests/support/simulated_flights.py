@@ -123,3 +123,4 @@ def linked(
             yield link
         finally:
             closed.set()
+            tracker.join(2)  # its next row; none comes where the autopilot has no motion
