@@ -8,8 +8,7 @@ PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 # New or removed modules change a folder: the strict editable install is a tree of links and is made again then.
 FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
-# A process more than cores (tests/conftest.py), up to four: each wants two gigabytes. One that has nothing left takes half
-# of another's tests.
+# A process a core, up to four: each wants two gigabytes. One that has nothing left takes half of another's tests.
 THREADS := 1
 PYTEST := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 

@@ -60,11 +60,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("nightly_round", range(10))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: some tests wait for a clock or a socket."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files that need the trained model last: while one worker trains it, the others have work."""
     needs = {
