@@ -244,11 +244,8 @@ def percent(share: float) -> str:
 
 
 def recall_cells(of: "Recall") -> list[str]:
-    """The figures of RECALL_COLUMNS; a dash where K takes in the whole gallery, which every model finds."""
-    from geodtr.runtime.recall import one_percent
-
-    figures = ((1, of.at_1), (5, of.at_5), (10, of.at_10), (one_percent(of.references), of.at_1_percent))
-    return [percent(share) if k < of.references else "-" for k, share in figures]
+    """The figures of RECALL_COLUMNS; a dash where K takes in the whole gallery."""
+    return ["-" if share is None else percent(share) for share in of.telling]
 
 
 def warn_of_collapse(what: str, of: "Recall") -> None:

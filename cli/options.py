@@ -42,6 +42,17 @@ GalleryPlace = Annotated[
     GalleryLocation,
     typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=path_or_url, show_default=False),
 ]
+GivenBundle = Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)]
+GivenGallery = Annotated[
+    GalleryLocation,
+    typer.Option(
+        "--gallery",
+        metavar="GALLERY",
+        help=f"A gallery of the same model: {GALLERY_HELP}.",
+        parser=path_or_url,
+        show_default=False,
+    ),
+]
 IndexAsked = Annotated[
     Index, typer.Option("--index", help="How Milvus searches: flat misses nothing; a folder is always searched so.")
 ]

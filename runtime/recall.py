@@ -61,6 +61,13 @@ class Recall:
     alike: float
 
     @property
+    def telling(self) -> tuple[float | None, ...]:
+        """R@1, R@5, R@10 and R@1%; None where K takes in all references, which every model finds."""
+        ks = (1, 5, 10, one_percent(self.references))
+        shares = (self.at_1, self.at_5, self.at_10, self.at_1_percent)
+        return tuple(share if k < self.references else None for k, share in zip(ks, shares, strict=True))
+
+    @property
     def collapsed(self) -> bool:
         """Whether the descriptors of different images are nearly the same."""
         return self.alike > COLLAPSED

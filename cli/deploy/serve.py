@@ -12,8 +12,7 @@ import typer
 from geodtr.cli.console import messages, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
-from geodtr.cli.options import GALLERY_HELP, Every, Headings, Threads, parse_near, path_or_url
-from geodtr.runtime.gallery.location import GalleryLocation
+from geodtr.cli.options import Every, GivenBundle, GivenGallery, Headings, Threads, parse_near
 
 if TYPE_CHECKING:
     from geodtr.runtime.geodesy import Near
@@ -27,17 +26,8 @@ _LIMITS = "Network and limits"
 
 @with_options({PANEL: (ImageOptions,)}, leave_out=("mismatch",))
 def serve(
-    bundle: Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)],
-    place: Annotated[
-        GalleryLocation,
-        typer.Option(
-            "--gallery",
-            metavar="GALLERY",
-            help=f"A gallery of the same model: {GALLERY_HELP}.",
-            parser=path_or_url,
-            show_default=False,
-        ),
-    ],
+    bundle: GivenBundle,
+    place: GivenGallery,
     camera: Annotated[
         str | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geodtr.cli.console import messages, output, show_json
+from geodtr.cli.console import messages, output, show_json, warn
 from geodtr.cli.options import AsJson
 from geodtr.cli.tables import table
 
@@ -50,7 +50,10 @@ def published(
     wanted = [parse_data(text) for text in data or ()]
     if wanted:
         papers = [row for kind, split in wanted for row in find(None, kind, split)]
-        own = [row for row in own if any(row.data == kind and split in ("", row.split) for kind, split in wanted)]
+        mine = own
+        own = [row for row in mine if any(row.data == kind and split in ("", row.split) for kind, split in wanted)]
+        if others := dict.fromkeys(f"{row.data}#{row.split}" for row in mine if row not in own):
+            warn(f"--results has figures on {', '.join(others)} as well, which are not asked for.")
     else:
         shown = {(row.data, row.split) for row in own}
         papers = [row for row in rows() if results is None or (row.data, row.split) in shown]

@@ -171,6 +171,7 @@ def _claim(out: Path, marker: bytes) -> None:
     file = out / MARKER
     if not file.is_file():
         check_new_folder(out)
+    if not (out / TILES).exists():  # nothing is rendered yet
         write_bytes(file, marker)
     elif read_document(file) != marker:
         raise OutputExists(f"{out} holds the map of another flight or bundle (see {file}). Name another --out.")

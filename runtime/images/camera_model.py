@@ -36,8 +36,8 @@ _LENSES: Mapping[str, Lens] = {
 }
 _COUNTS: Mapping[Lens, tuple[int, ...]] = {"pinhole": (0, 4, 5, 8, 12, 14), "fisheye": (4,)}
 _MAX_SIDE = 65_535
-_WIDEST = 170.0
-"""Degrees; beyond it, a perspective image is all border."""
+_NARROWEST, _WIDEST = 0.5, 170.0
+"""Degrees: no camera's lens sees less, and a perspective image of more is all border."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +187,10 @@ def _maps(camera: CameraModel) -> _Maps:
             f"{camera.name} cannot be used by OpenCV ({error.err}). Calibrate the camera again."
         ) from None
     usable = np.isfinite(x).all() and np.isfinite(y).all() and isfinite(focal) and focal > 0
-    if not usable or degrees(2 * atan(camera.width / (2 * focal))) > _WIDEST:
+    if not usable or not _NARROWEST <= degrees(2 * atan(camera.width / (2 * focal))) <= _WIDEST:
         raise ConfigError(
-            f"{camera.name} describes a lens of which no perspective image below {_WIDEST:g}° can be made. Check its "
-            "distortion coefficients and their model."
+            f"{camera.name} describes a lens of which no perspective image of {_NARROWEST:g}° to {_WIDEST:g}° can be "
+            "made. Check its focal length, in pixels, its distortion coefficients and their model."
         )
     return _Maps(np.asarray(x, np.float32), np.asarray(y, np.float32), focal)
 

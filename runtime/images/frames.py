@@ -181,8 +181,8 @@ def _listed(place: str) -> list[str]:
 
 
 def _contents(place: str) -> list[str]:
-    # Not Path.is_dir, which raises where access is denied: such an image yields its own error later.
-    is_folder = camera_of(place) is None and os.path.isdir(place)  # noqa: PTH112
+    # Where access is denied, an image yields its own error later.
+    is_folder = camera_of(place) is None and os.path.isdir(place)  # noqa: PTH112 (Path.is_dir raises there)
     return [str(path) for path in list_images(Path(place))] if is_folder else [place]
 
 

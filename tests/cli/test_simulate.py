@@ -9,6 +9,9 @@ import pytest
 from conftest import Outcome, Trained
 from PIL import Image
 
+from geodtr.export.simulation.run import MARKER, TILES, _claim
+from geodtr.runtime.errors import OutputExists
+
 SHORT = ("--minutes", "0.2", "--spacing", "20", "--every", "10")
 
 
@@ -61,3 +64,13 @@ def test_what_cannot_be_flown_is_refused_by_its_option(
     given: tuple[str, str], message: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     assert message in refused("simulate", tmp_path, "--out", tmp_path / "flight", *given)
+
+
+def test_a_folder_without_a_map_yet_is_no_other_flights(tmp_path: Path) -> None:
+    out = tmp_path / "flight"
+    _claim(out, b"{}")
+    _claim(out, b'{"minutes": 1}')
+    assert (out / MARKER).read_bytes() == b'{"minutes": 1}'
+    (out / TILES).mkdir()
+    with pytest.raises(OutputExists, match="holds the map of another flight"):
+        _claim(out, b"{}")

@@ -52,12 +52,15 @@ def test_results_stand_among_the_papers_rows(trained: Trained, tmp_path: Path, c
     assert shown.code == 0, shown.err
     title, head, *rows = shown.out.splitlines()
     assert title == "university#d2s"
-    assert head.split() == ["model", "trained", "on", "R@1", "R@5", "R@10", "R@1%", "AP", "counted", "source"]
+    # Of three tiles, R@5 and R@10 say nothing; papers report none.
+    assert head.split() == ["model", "trained", "on", "R@1", "R@1%", "AP", "counted", "source"]
     (own,) = [row for row in rows if trained.checkpoint.name in row]
     assert str(results) in own
     assert any("Sample4Geo" in row and "ICCV 2023" in row for row in rows)
     # Results on other data are not in the tables that are asked for.
-    assert trained.checkpoint.name not in cli("published", "cvact#test", "--results", results).out
+    elsewhere = cli("published", "cvact#test", "--results", results)
+    assert trained.checkpoint.name not in elsewhere.out
+    assert "--results has figures on university#d2s as well" in elsewhere.err
     document = json.loads(cli("published", "--results", results, "--json").out)
     assert {row["split"] for row in document["published"]} == {"d2s"}
     assert all(row["read_in"] for row in document["published"])
@@ -65,12 +68,17 @@ def test_results_stand_among_the_papers_rows(trained: Trained, tmp_path: Path, c
     assert row["model"] == trained.checkpoint.name
     assert row["average_precision"] is not None
     assert row["protocol"] == "own tile, 6 of 37,855 queries, 3 of 951 references"
+    assert (row["at_5"], row["at_10"]) == (None, None)  # of three tiles
     seen = json.loads(results.read_text())
     seen["views"] |= {"field_of_view": 90.0, "heading": "unknown"}
     seen["results"][0]["recall"]["own tile"] |= {"queries": 37855, "references": 951}
     results.write_text(json.dumps(seen))
     (row,) = json.loads(cli("published", "--results", results, "--json").out)["results"]
     assert row["protocol"] == "own tile, 90° of view, unknown heading"
+    assert 0 <= row["at_5"] <= row["at_10"] <= 100
+    seen["results"][0]["recall"]["own tile"] |= {"at_1": 97}
+    results.write_text(json.dumps(seen))
+    assert "recall is a share from 0 to 1; it holds 97" in cli("published", "--results", results).err
 
 
 def test_distances_are_shown_where_papers_report_them(trained: Trained, tmp_path: Path, cli: Cli) -> None:
@@ -96,7 +104,7 @@ def test_the_tables_of_all_data_sets_are_shown(cli: Cli) -> None:
         (("cvsua",), "there are cvusa, cvact"),
         (("cvact#train",), "there are val, test"),
         (("--results", "{}"), "evaluate MODEL --data SPEC --json"),
-        (("--results", "{}/none.json"), "none.json"),
+        (("--results", "{}/none.json"), "it cannot be read: No such file or directory"),
     ],
 )
 def test_what_no_paper_reports_is_refused(

@@ -39,5 +39,4 @@ def _missing(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _absent(paths: Sequence[Path]) -> list[Path]:
-    # Path.is_file raises for a name that is too long for the disk.
-    return [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113
+    return [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 (Path.is_file raises for a long name)

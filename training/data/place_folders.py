@@ -111,7 +111,9 @@ def _read_divided(name: str, task: str, train: Path, test: Path) -> PairSet:
     if task == "s2d":
         drone = _read_places(test / "gallery_drone").needing(satellite.images)
         return _from_tiles(name, drone, satellite, _read_places(queries))
-    drone = _read_places(test / "query_drone")
+    drone, others = _read_places(test / "query_drone"), test / "gallery_drone"
+    if others.is_dir():
+        satellite = satellite.needing(each.name for each in others.iterdir() if each.is_dir() and each.name[0] != ".")
     return _pairs(name, drone.needing(_read_places(queries).images) if queries.is_dir() else drone, satellite)
 
 

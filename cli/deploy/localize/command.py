@@ -20,15 +20,15 @@ from geodtr.cli.deploy.localize.recordings import RecordingOptions, playback_of
 from geodtr.cli.deploy.localize.rig import RigOptions, opened_frames
 from geodtr.cli.deploy.localize.rules import check_rules
 from geodtr.cli.options import (
-    GALLERY_HELP,
     IMAGES_HELP,
     Every,
     FirstImages,
+    GivenBundle,
+    GivenGallery,
     Headings,
     OnError,
     Seed,
     Threads,
-    path_or_url,
 )
 from geodtr.runtime.gallery.location import GalleryLocation
 
@@ -56,17 +56,8 @@ if TYPE_CHECKING:
     }
 )
 def localize(
-    bundle: Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)],
-    place: Annotated[
-        GalleryLocation,
-        typer.Option(
-            "--gallery",
-            metavar="GALLERY",
-            help=f"A gallery of the same model: {GALLERY_HELP}.",
-            parser=path_or_url,
-            show_default=False,
-        ),
-    ],
+    bundle: GivenBundle,
+    place: GivenGallery,
     places: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
     ] = None,

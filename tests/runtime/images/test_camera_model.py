@@ -207,3 +207,11 @@ def test_localize_undistorts_what_it_embeds(tmp_path: Path, cli: Callable[..., O
     assert "front.yml is for 320x240" in other.err
     both = cli(*command, "--undistort", tmp_path / "front.yml", "--fov", 90)
     assert (both.code, "--undistort and --fov do not go together" in both.err) == (2, True)
+
+
+@pytest.mark.parametrize("focal_length", [1e9, 1e6])
+def test_a_lens_that_sees_a_point_is_named(tmp_path: Path, focal_length: float) -> None:
+    matrix = np.array([[focal_length, 0, 160.5], [0, focal_length, 118.0], [0, 0, 1]])
+    camera = read_camera_model(opencv_file(tmp_path / "far.yml", (0.0,) * 5, matrix))
+    with pytest.raises(ConfigError, match=r"far\.yml describes a lens .* Check its focal length, in pixels"):
+        _ = camera.field_of_view

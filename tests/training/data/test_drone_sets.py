@@ -104,6 +104,13 @@ def test_what_a_place_lacks_is_named(tmp_path: Path, cli: Cli) -> None:
         assert named in result.out
 
 
+def test_a_place_that_only_the_other_task_has_is_missing_too(tmp_path: Path) -> None:
+    root = trees.university(tmp_path, test=("0003", "0004", "0005"))
+    (root / "test/gallery_satellite/0005/0005.jpg").unlink()
+    (root / "test/gallery_satellite/0005").rmdir()
+    assert missing(read_test_set(f"university:{root}")) == ["gallery_satellite/0005 missing"]
+
+
 @pytest.mark.parametrize(
     ("spec", "lost", "named"),
     [
