@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from mavlink_peer import free_port
 from pymavlink.dialects.v20 import ardupilotmega as dialect
-from simulator import Simulator, free_port
+from simulator import Simulator
 
 BINARY = os.environ.get("GEODTR_ARDUPILOT")
 ABSENT = "GEODTR_ARDUPILOT names no simulator: set it to the arducopter of ArduPilot's board sitl"

@@ -167,3 +167,10 @@ def wait_until(what: Callable[[], bool], seconds: float = 10.0, named: str = "it
     while not what():
         assert time.monotonic() < end, f"waited {seconds:g} s for {named}"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A UDP port that nobody listens at."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

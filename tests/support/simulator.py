@@ -3,7 +3,6 @@
 What ArduPilot's and PX4's have in common; each is built elsewhere and speaks MAVLink on loopback.
 """
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -163,9 +162,3 @@ class Simulator:
                     self.texts.append(message.text)
                 elif name == "COMMAND_ACK":
                     self.acks.append((message.command, message.result))
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

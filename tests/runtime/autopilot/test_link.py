@@ -1,101 +1,29 @@
 """A link to an autopilot that answers with pymavlink's own parser: in good weather and bad, silent, gone and back."""
 
 import math
-import os
-import pty
-import resource
-import select
-import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
-from threading import Event, Thread
-from typing import Any
+from threading import Event
 
 import pytest
+from autopilot_link import ALLOWED, FIX, answered, driven_by_the_autopilot, linked, unopened
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mavlink_peer import ORIGIN, SPEED, SYSTEM, Peer, Weather, wait_until
-from pymavlink import mavutil
-from pymavlink.dialects.v20 import ardupilotmega, common
+from mavlink_peer import ORIGIN, SPEED, SYSTEM, Peer, Weather, free_port, wait_until
+from pymavlink.dialects.v20 import common
 
-from geodtr import UserError
 from geodtr.runtime.autopilot import link as links
-from geodtr.runtime.autopilot import transport as transports
 from geodtr.runtime.autopilot.link import Link, LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
-from geodtr.runtime.autopilot.transport import Transport
-from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists
+from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.geodesy import displacement
-from geodtr.runtime.localization.waypoint import TrackState, Waypoint
+from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.prefetch import BackgroundReader
 from geodtr.runtime.tracking.odometry import STANDING, Motion, Odometry, Step
-
-ALLOWED = Gates(uncalibrated_sigma=8.0)
-FIX = Waypoint("fix", "a.png", None, -30.0, -15.0, None, 15.1, 30.0)
-
-
-@contextmanager
-def linked(
-    address: str,
-    kind: MavlinkMessage = "global-position-sensor",
-    *,
-    track: bool = True,
-    tlog: Path | None = None,
-    gates: Gates = ALLOWED,
-    rate: float | None = 20.0,
-    live: bool = False,
-) -> Iterator[tuple[Link, list[str]]]:
-    """An open link, and what it reports."""
-    reported = list[str]()
-    options = LinkOptions(address, kind, rate, gates, tlog)
-    with Link(options, track=track, live=live, report=reported.append) as link:
-        yield link, reported
-
-
-def unopened(
-    kind: MavlinkMessage = "global-position-sensor",
-    *,
-    track: bool = True,
-    gates: Gates = ALLOWED,
-    tlog: Path | None = None,
-) -> Link:
-    return Link(LinkOptions("udpout:127.0.0.1:9", kind, None, gates, tlog), track=track, report=list[str]().append)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answered(time_s: float, state: TrackState = "tracking", east: float = 0.0) -> Waypoint:
-    degrees = east / 96_486.0  # metres of a degree of longitude at 30 degrees
-    return Waypoint(state, None, time_s, ORIGIN[0], ORIGIN[1] + degrees, 90.0, 12.0, 20.0)
-
-
-@contextmanager
-def driven_by_the_autopilot(link: Link) -> Iterator[None]:
-    """A tracker that is right: each row of the autopilot's odometry is answered with where it is."""
-    stopped = Event()
-
-    def track() -> None:
-        for row in link.odometry().steps:
-            if stopped.is_set():
-                return
-            link.send(answered(row.time, east=SPEED * row.time))
-
-    thread = Thread(target=track, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
 
 
 def test_positions_go_out_at_the_rate_and_follow_the_vehicle_between_answers() -> None:
@@ -317,135 +245,6 @@ def test_any_bytes_are_survived(data: bytes) -> None:
     link._hear(data)
 
 
-def test_a_message_of_another_dialect_is_recorded_and_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "flight.tlog"
-    foreign = ardupilotmega.MAVLink(None, SYSTEM, 1)
-    with Peer() as peer, linked(peer.address, tlog=path) as (link, _), driven_by_the_autopilot(link):
-        peer.wait_for("GLOBAL_POSITION_SENSOR")
-        data = ardupilotmega.MAVLink_ekf_status_report_message(1, 0.1, 0.1, 0.1, 0.1, 0.1).pack(foreign)
-        peer._put(True, data)
-        peer.wait_for("GLOBAL_POSITION_SENSOR", len(peer.heard("GLOBAL_POSITION_SENSOR")) + 5)
-    assert data in path.read_bytes()
-
-
-def test_the_record_is_read_back_by_pymavlink(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "flight.tlog"
-    began = time.time()
-    with Peer() as peer, linked(peer.address, tlog=path) as (link, _), driven_by_the_autopilot(link):
-        peer.wait_for("GLOBAL_POSITION_SENSOR", 5)
-    reader: Any = mavutil.mavlogfile(str(path), robust_parsing=True)
-    names, times = list[str](), list[float]()
-    while (message := reader.recv_msg()) is not None:
-        names.append(message.get_type())
-        times.append(message._timestamp)
-    assert {"HEARTBEAT", "ATTITUDE", "SYSTEM_TIME", "COMMAND_LONG", "GLOBAL_POSITION_SENSOR"} <= {*names}
-    assert "BAD_DATA" not in names
-    assert names.count("GLOBAL_POSITION_SENSOR") == link.sent
-    assert times == sorted(times)
-    assert began - 1 < times[0] <= times[-1] < time.time() + 1
-
-
-def test_a_link_works_with_many_files_open() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 1100:
-        pytest.skip("more than 1024 files cannot be open here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind(("127.0.0.1", 0))
-            transport = Transport(f"udpout:127.0.0.1:{peer.getsockname()[1]}")
-            transport.send(b"there?")
-            peer.sendto(b"here", peer.recvfrom(16)[1])
-            assert transport.receive(5) == b"here"
-            assert transport.receive(0.01) == b""
-            transport.close()
-    finally:
-        for each in held:
-            os.close(each)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_a_full_disk_ends_the_record_and_not_the_flight(tmp_path: Path) -> None:
-    path = tmp_path / "flight.tlog"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with (
-            Peer() as peer,
-            linked(peer.address, tlog=path) as (link, reported),
-            driven_by_the_autopilot(link),
-        ):
-            wait_until(lambda: len(reported) == 1)
-            count = len(peer.heard("GLOBAL_POSITION_SENSOR"))
-            peer.wait_for("GLOBAL_POSITION_SENSOR", count + 5)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-    assert str(path) in reported[0]
-    assert "what was written before stays" in reported[0]
-    reader: Any = mavutil.mavlogfile(str(path), robust_parsing=True)
-    names = []
-    while (message := reader.recv_msg()) is not None:
-        names.append(message.get_type())
-    assert len(names) > 5
-    assert "BAD_DATA" not in names
-
-
-def test_a_record_that_ends_with_the_last_messages_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "flight.tlog"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        with Peer(reports=False) as peer, linked(peer.address, track=False, tlog=path) as (link, reported):
-            wait_until(lambda: path.stat().st_size > 0)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
-            link.send(FIX)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-    assert [str(path) in text for text in reported] == [True]
-
-
-def test_a_record_that_cannot_be_made_stops_before_the_flight(tmp_path: Path) -> None:
-    taken = tmp_path / "taken.tlog"
-    taken.write_bytes(b"")
-    for path, error, words in (
-        (taken, OutputExists, "exists"),
-        (tmp_path / "flight.log", ConfigError, "does not end in .tlog"),
-        (taken / "below.tlog", UserError, "cannot be written"),
-    ):
-        with pytest.raises(error, match=words):
-            unopened(tlog=path)
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["", "udpout:127.0.0.1", "udp:127.0.0.1:14550", "udpout:127.0.0.1:0", "tcp:a:99999", "/dev/ttyACM0", "/bin/sh.elf"],
-)
-def test_an_address_of_another_form_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="allowed are"):
-        LinkOptions(address)
-
-
-@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff"])
-def test_a_host_name_that_cannot_be_asked_for_is_refused(host: str) -> None:
-    with pytest.raises(ConfigError, match="host name"):
-        LinkOptions(f"udpout:{host}:14550")
-
-
-@pytest.mark.parametrize("address", ["tcp:127.0.0.1:1", "serial:/dev/no-such-line", "udpout:no-such-host.invalid:1"])
-def test_an_address_that_cannot_be_opened_is_named(address: str) -> None:
-    with pytest.raises(UserError, match="cannot be opened"):
-        Transport(address)
-
-
-def test_a_port_that_another_program_listens_at_is_refused() -> None:
-    with Peer() as peer, pytest.raises(UserError, match="in use"):
-        Transport(f"udpin:127.0.0.1:{peer.port}")
-
-
 @pytest.mark.parametrize(("rate", "kind"), [(0.0, "odometry"), (101.0, "odometry"), (math.nan, "odometry")])
 def test_a_rate_that_no_link_carries_is_refused(rate: float, kind: MavlinkMessage) -> None:
     with pytest.raises(ConfigError, match=r"0\.1 to 100"):
@@ -503,108 +302,3 @@ def test_an_error_of_the_links_thread_is_raised_when_the_link_closes(monkeypatch
     with pytest.raises(ZeroDivisionError), breaking(monkeypatch) as (_, broken):
         assert broken.wait(10)
         _ = 1 / 0
-
-
-def test_tcp_is_spoken_and_dialled_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        transport = Transport(f"tcp:127.0.0.1:{server.getsockname()[1]}")
-        try:
-            first, _ = server.accept()
-            assert transport.send(b"one")
-            assert first.recv(10) == b"one"
-            first.sendall(b"two")
-            assert transport.receive(5) == b"two"
-            first.close()
-            server.settimeout(0.1)
-            second = None
-            for _ in range(100):
-                transport.receive(0.05)
-                try:
-                    second, _ = server.accept()
-                    break
-                except TimeoutError:
-                    continue
-            assert second is not None
-            assert transport.send(b"three")
-            assert second.recv(10) == b"three"
-            second.close()
-        finally:
-            transport.close()
-
-
-def test_a_serial_line_is_spoken() -> None:
-    ours, theirs = pty.openpty()
-    transport = Transport(f"serial:{os.ttyname(theirs)}:57600")
-    try:
-        assert transport.send(b"one")
-        assert os.read(ours, 10) == b"one"
-        os.write(ours, b"two")
-        assert transport.receive(5) == b"two"
-        os.close(ours)
-        assert transport.receive(1) == b""  # it was unplugged
-        assert not transport.send(b"three")
-    finally:
-        transport.close()
-        os.close(theirs)
-
-
-def test_a_serial_line_that_takes_no_bytes_drops_messages_and_holds_nothing_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(transports, "_AGAIN", 0.0)
-    ours, theirs = pty.openpty()
-    transport = Transport(f"serial:{os.ttyname(theirs)}:57600")
-    message = bytes(range(100))
-    taken = list[bool]()
-
-    def send(count: int) -> None:
-        taken.extend(transport.send(message) for _ in range(count))
-
-    def send_in_time(count: int) -> None:
-        taken.clear()
-        thread = Thread(target=send, args=(count,), daemon=True)
-        thread.start()
-        thread.join(10)
-        assert not thread.is_alive()
-
-    def read_all() -> bytes:
-        data = b""
-        while select.select([ours], [], [], 0.1)[0]:
-            data += os.read(ours, 1 << 16)
-        return data
-
-    try:
-        send_in_time(1000)
-        whole = taken.index(False)
-        assert whole > 0
-        for _ in range(50):  # the kernel moves bytes on a while later, which makes room
-            transport.receive(0.1)
-            send_in_time(10)
-            if not any(taken):
-                break
-        assert not any(taken), "nobody reads"
-        assert read_all().startswith(message * whole)
-        transport.receive(0.1)
-        send_in_time(10)
-        assert taken == [True] * 10
-        assert read_all() == message * 10
-    finally:
-        os.close(ours)
-        os.close(theirs)
-        transport.close()
-
-
-def test_udpin_answers_the_last_that_spoke() -> None:
-    port = free_port()
-    transport = Transport(f"udpin:127.0.0.1:{port}")
-    try:
-        assert transport.send(b"to nobody yet")
-        for _ in range(2):
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as router:
-                router.settimeout(5)
-                router.sendto(b"here", ("127.0.0.1", port))
-                assert transport.receive(5) == b"here"
-                transport.send(b"there")
-                assert router.recv(10) == b"there"
-    finally:
-        transport.close()

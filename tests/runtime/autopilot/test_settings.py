@@ -4,11 +4,11 @@ import math
 import struct
 
 import pytest
+from autopilot_link import linked
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mavlink_peer import Peer, Weather, wait_until
 from pymavlink.dialects.v20 import common
-from test_link import linked
 
 from geodtr.runtime.autopilot import link as links
 from geodtr.runtime.autopilot.settings import Settings

@@ -199,9 +199,7 @@ def test_rows_of_the_gallery_before_are_refused(tiny: TinyWorld, monkeypatch: py
         assert running.ask(f"/v1/tiles/3?gallery={first}").status == 200
         with change_gallery(tiny.gallery) as writer:
             writer.remove(["000.png"])
-        for _ in range(200):
-            if running.ask("/v1/state").json["gallery"]["number"] == first + 1:
-                break
+        until(lambda: running.ask("/v1/state").json["gallery"]["number"] == first + 1)
         assert running.ask(f"/v1/tiles/3?gallery={first}").status == 404
         assert running.ask(f"/v1/tiles/3?gallery={first + 1}").status == 200
         assert running.ask("/healthz").json["status"] == "ok"
