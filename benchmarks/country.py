@@ -1,12 +1,16 @@
-"""A gallery of a whole country in one folder: python benchmarks/country.py FOLDER
+"""A gallery of a whole country.
+
+python benchmarks/country.py FOLDER                                     in one folder
+python benchmarks/country.py FOLDER --milvus milvus://HOST:PORT/NAME    the same references, copied to Milvus as float32
 
 Builds a gallery of generated descriptors, int8 with their float32 rows, whose tiles lie 187 m apart in rows from west
 to east; FOLDER is kept, and used again where it is complete. Ten million references of 256 numbers need 16 GB of disk.
-Then each figure is measured in a process of its own: opening, a search within 5 km, a search without a prior.
+Then each figure is measured in a process of its own: opening, a search within 5 km, a search without a prior. A copy
+that was stopped goes on.
 
 Memory is what the process holds at most, as the system counts it (VmHWM): with libraries, and with pages of mapped
-files. Descriptors as in benchmarks/search.py: mixtures of 64 directions and an individual one. A query is a
-reference rotated by 45 degrees. Each answer is compared with the one that NumPy finds on float32 rows.
+files, without a server. Descriptors as in benchmarks/search.py: mixtures of 64 directions and an individual one. A
+query is a reference rotated by 45 degrees. Each answer is compared with the one that NumPy finds on float32 rows.
 """
 
 import argparse
@@ -20,13 +24,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
-from search import QUERY_COSINE, Directions, Rows, unit
+from search import QUERY_COSINE, Directions, unit
 
 from geodtr.cli.console import track
+from geodtr.runtime.gallery.build import begin_gallery
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.gallery.manifest import GalleryManifest, MadeBy
+from geodtr.runtime.gallery.registry import holds_gallery, open_gallery
 from geodtr.runtime.geodesy import Near, moved
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
@@ -36,6 +43,7 @@ CORNER = (47.3, 5.9)
 BLOCK = 1 << 16
 RADIUS = 5_000.0
 MODES = ("open", "near", "all")
+COPIED = 1 << 13
 CHECKED = 1 << 18
 """Rows that are multiplied at once to check a search."""
 
@@ -69,15 +77,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--references", type=int, default=10_000_000)
+    parser.add_argument("--milvus", help="Measure a copy in Milvus instead.")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(asdict(measure(options.folder, options.measure, options.rounds))))
+        place = options.milvus or options.folder
+        print(json.dumps(asdict(measure(options.folder, place, options.measure, options.rounds))))
         return
     built = None if complete(options.folder, options.references) else build(options.folder, options.references)
-    results = [measured_apart(options.folder, mode, options.rounds) for mode in MODES]
+    if options.milvus:
+        copy(options.folder, options.milvus)
+    results = [measured_apart(options, mode) for mode in MODES]
     if options.json:
         print(json.dumps({"build": built and asdict(built), "results": [asdict(result) for result in results]}))
         return
@@ -123,6 +135,27 @@ def build(folder: Path, references: int) -> Build:
     return Build(references, total, seconds, write_plainly(folder.with_name(folder.name + ".bytes"), total))
 
 
+def copy(folder: Path, place: str) -> None:
+    """Fill the collection with those of the folder's references that it lacks."""
+    with open_folder(folder) as gallery:
+        if holds_gallery(place):
+            with open_gallery(place) as held:
+                if held.info.finished:
+                    return
+        began = time.perf_counter()
+        with begin_gallery(place, msgspec.structs.replace(gallery.manifest, storage="float32")) as writer:
+            before = len(writer)
+            # Blocks are added one after the other, so that a stopped copy lacks its last ones.
+            starts = range(before // COPIED * COPIED, len(gallery), COPIED)
+            for start in track(starts, f"Copying to {place}", len(starts)):
+                rows = np.arange(start, min(start + COPIED, len(gallery)))
+                tiles = gallery.tiles(rows.tolist())
+                lacking = writer.missing(tiles) if start < before else tiles
+                writer.add(lacking, gallery.descriptors(rows[len(tiles) - len(lacking) :]))
+            writer.finish()
+    print(f"Copied {len(gallery) - before:,} references in {time.perf_counter() - began:.0f} s.", flush=True)
+
+
 def tiles_from(start: int, count: int, references: int) -> list[Tile]:
     wide = max(1, round(references**0.5))
     north, east = np.divmod(np.arange(start, start + count), wide)
@@ -149,15 +182,17 @@ def write_plainly(path: Path, total: int) -> float:
         path.unlink(missing_ok=True)
 
 
-def measured_apart(folder: Path, mode: str, rounds: int) -> Measured:
-    command = [sys.executable, __file__, str(folder), "--measure", mode, "--rounds", str(rounds)]
+def measured_apart(options: argparse.Namespace, mode: str) -> Measured:
+    command = [sys.executable, __file__, str(options.folder), "--measure", mode, "--rounds", str(options.rounds)]
+    command += ["--milvus", options.milvus] if options.milvus else []
     return Measured(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
 
 
-def measure(folder: Path, mode: str, rounds: int) -> Measured:
+def measure(folder: Path, place: Path | str, mode: str, rounds: int) -> Measured:
+    """Search the gallery at `place`, whose references are the folder's."""
     if mode == "open":
-        return figures("open", list(opened(folder, rounds)), most_held(), None)
-    with open_folder(folder) as gallery:
+        return figures("open", list(opened(place, rounds)), most_held(), None)
+    with open_folder(folder) as gallery, open_gallery(place) as searched:
         targets = np.random.default_rng(1).integers(0, len(gallery), rounds)
         others = Directions(SIZE, 64, None, 2).rows(rounds)
         queries = unit(QUERY_COSINE * gallery.descriptors(targets) + (1 - QUERY_COSINE**2) ** 0.5 * others)
@@ -165,20 +200,21 @@ def measure(folder: Path, mode: str, rounds: int) -> Measured:
             Near(tile.lat or 0.0, tile.lon or 0.0, RADIUS) if mode == "near" else None
             for tile in gallery.tiles(targets.tolist())
         ]
-        seconds, answers = list[float](), list[Rows]()
+        seconds, answers = list[float](), list[list[int]]()
         for query, prior in zip(queries, priors, strict=True):
             began = time.perf_counter()
-            answers.append(gallery.search(query[None], TOP, prior).rows[0])
+            hits = searched.search(query[None], TOP, prior).rows[0]
             seconds.append(time.perf_counter() - began)
+            answers.append([int(tile.id.rpartition("/")[2]) for tile in searched.tiles(hits.tolist())])
         what = f"within {RADIUS / 1000:g} km" if mode == "near" else "without a prior"
         held = most_held()
         return figures(what, seconds, held, recall(gallery, queries, priors, answers))
 
 
-def opened(folder: Path, rounds: int) -> Iterator[float]:
+def opened(place: Path | str, rounds: int) -> Iterator[float]:
     for _ in range(rounds):
         began = time.perf_counter()
-        open_folder(folder).close()
+        open_gallery(place).close()
         yield time.perf_counter() - began
 
 
@@ -194,7 +230,7 @@ def most_held() -> int:
 
 
 def recall(
-    gallery: FolderGallery, queries: Descriptors, priors: Sequence[Near | None], answers: Sequence[Rows]
+    gallery: FolderGallery, queries: Descriptors, priors: Sequence[Near | None], answers: Sequence[Sequence[int]]
 ) -> float:
     """The share of each query's TOP nearest, by float32 rows that NumPy multiplies, among its answers."""
     best = np.full((len(queries), TOP), -np.inf, np.float32)
