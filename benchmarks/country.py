@@ -153,7 +153,7 @@ def copy(folder: Path, place: str) -> None:
                 lacking = writer.missing(tiles) if start < before else tiles
                 writer.add(lacking, gallery.descriptors(rows[len(tiles) - len(lacking) :]))
             writer.finish()
-    print(f"Copied {len(gallery) - before:,} references in {time.perf_counter() - began:.0f} s.", flush=True)
+        print(f"Copied {len(gallery) - before:,} references in {time.perf_counter() - began:.0f} s.", flush=True)
 
 
 def tiles_from(start: int, count: int, references: int) -> list[Tile]:
