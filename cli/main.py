@@ -18,18 +18,26 @@ import typer
 import typer.main
 
 from geodtr import __version__
-from geodtr.cli.build import bench, parity
-from geodtr.cli.build import build_engine as building
-from geodtr.cli.build import calibrate as calibration
-from geodtr.cli.build import export as engines
+from geodtr.cli.build.bench import bench
+from geodtr.cli.build.build_engine import build_engine
+from geodtr.cli.build.calibrate import calibrate
+from geodtr.cli.build.export import export, inspect
+from geodtr.cli.build.parity import parity
 from geodtr.cli.console import messages
-from geodtr.cli.deploy import archive, doctor, photos, serve
-from geodtr.cli.deploy import embed as flight
-from geodtr.cli.deploy.gallery import commands as gallery
-from geodtr.cli.deploy.localize import command as localize
-from geodtr.cli.train import data, demo, models, published, simulate
-from geodtr.cli.train import evaluate as evaluation
-from geodtr.cli.train import train as training
+from geodtr.cli.deploy.archive import bundle
+from geodtr.cli.deploy.doctor import doctor
+from geodtr.cli.deploy.embed import embed
+from geodtr.cli.deploy.gallery.commands import gallery
+from geodtr.cli.deploy.localize.command import localize
+from geodtr.cli.deploy.photos import photos
+from geodtr.cli.deploy.serve import serve
+from geodtr.cli.train.data import data, flight, world
+from geodtr.cli.train.demo import demo
+from geodtr.cli.train.evaluate import evaluate, visualize
+from geodtr.cli.train.models import import_checkpoint
+from geodtr.cli.train.published import published
+from geodtr.cli.train.simulate import simulate
+from geodtr.cli.train.train import finetune, resume, train
 from geodtr.runtime.errors import ArgumentError, UserError
 from geodtr.runtime.installation import naming_extras
 
@@ -45,28 +53,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command()(demo.demo)
-for module in (
-    data,
-    training,
-    models,
-    evaluation,
-    published,
-    calibration,
-    building,
-    engines,
-    parity,
-    bench,
-    doctor,
-    gallery,
-    flight,
-    archive,
-    photos,
-    localize,
-    serve,
-    simulate,
+for function in (
+    *(demo, world, flight, train, resume, finetune, import_checkpoint, evaluate, visualize, published),
+    *(calibrate, build_engine, export, inspect, parity, bench),
+    *(doctor, embed, photos, localize, serve, simulate),
 ):
-    module.add_to(app)
+    app.command()(function)
+for name, group in (("data", data), ("gallery", gallery), ("bundle", bundle)):
+    app.add_typer(group, name=name)
 
 
 def _print_version(asked: bool) -> None:

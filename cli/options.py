@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, written once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,25 +11,27 @@ from geodtr.runtime.names import Index
 if TYPE_CHECKING:
     from geodtr.runtime.geodesy import Near
 
+
+def flag(name: str, help: str, **more: Any) -> Any:
+    """An option by its flag, and by what its value is called in the help: `--limit N`."""
+    names, _, value = name.partition(" ")
+    return typer.Option(names, metavar=value or None, help=help, **more)
+
+
+def argument(name: str, help: str, **more: Any) -> Any:
+    """An argument, and how the help calls it."""
+    return typer.Argument(metavar=name, help=help, **more)
+
+
 SPEC_HELP = (
     "KIND:PATH or KIND:PATH#SPLIT; kinds: cvusa, cvact, vigor, university, sues, denseuav, visloc, gta, pairs and "
     "prepared."
 )
 
-Spec = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="SPEC",
-        help=f"Data set, {SPEC_HELP}",
-        show_default=False,
-    ),
-]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use the first N pairs.", metavar="N", show_default="all")
-]
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a bundle.", show_default=False)]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.", show_default=False)]
+Spec = Annotated[str, flag("--data SPEC", f"Data set, {SPEC_HELP}")]
+Limit = Annotated[int | None, flag("--limit N", "Use the first N pairs.", min=1, show_default="all")]
+ModelPath = Annotated[Path, argument("MODEL", "A checkpoint or a bundle.")]
+BundlePath = Annotated[Path, argument("BUNDLE", "A bundle folder.")]
 
 
 def path_or_url(text: str) -> GalleryLocation:
@@ -38,58 +40,36 @@ def path_or_url(text: str) -> GalleryLocation:
 
 
 GALLERY_HELP = "a folder, a Milvus Lite file (map.db), or milvus://HOST:PORT/COLLECTION"
-GalleryPlace = Annotated[
-    GalleryLocation,
-    typer.Argument(metavar="GALLERY", help=f"A gallery: {GALLERY_HELP}.", parser=path_or_url, show_default=False),
-]
-GivenBundle = Annotated[Path, typer.Option("--bundle", help="The bundle that embeds.", show_default=False)]
+GalleryPlace = Annotated[GalleryLocation, argument("GALLERY", f"A gallery: {GALLERY_HELP}.", parser=path_or_url)]
+GivenBundle = Annotated[Path, flag("--bundle", "The bundle that embeds.")]
 GivenGallery = Annotated[
-    GalleryLocation,
-    typer.Option(
-        "--gallery",
-        metavar="GALLERY",
-        help=f"A gallery of the same model: {GALLERY_HELP}.",
-        parser=path_or_url,
-        show_default=False,
-    ),
+    GalleryLocation, flag("--gallery GALLERY", f"A gallery of the same model: {GALLERY_HELP}.", parser=path_or_url)
 ]
 IndexAsked = Annotated[
-    Index, typer.Option("--index", help="How Milvus searches: flat misses nothing; a folder is always searched so.")
+    Index, flag("--index", "How Milvus searches: flat misses nothing; a folder is always searched so.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+AsJson = Annotated[bool, flag("--json", "Print JSON for machines.")]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        metavar="N",
-        help="Number of CPU threads of the engine.",
-        show_default="the backend's own choice",
-    ),
+    flag("--threads N", "Number of CPU threads of the engine.", min=1, show_default="the backend's own choice"),
 ]
 OnError = Annotated[
-    Literal["stop", "skip"],
-    typer.Option("--on-error", help="At an image that cannot be read: stop, or leave it out and list it."),
+    Literal["stop", "skip"], flag("--on-error", "At an image that cannot be read: stop, or leave it out and list it.")
 ]
-Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Use every N-th frame of videos and cameras.")]
-FirstImages = Annotated[
-    int | None, typer.Option("--limit", min=1, metavar="N", help="Take the first N images.", show_default="all")
-]
+Every = Annotated[int, flag("--every N", "Use every N-th frame of videos and cameras.", min=1)]
+FirstImages = Annotated[int | None, flag("--limit N", "Take the first N images.", min=1, show_default="all")]
 IMAGES_HELP = (
     "Images, folders of them, videos, @LIST (a file that names one of these a line), or one camera: camera:INDEX, an "
     "address (rtsp://, udp://), or gst:PIPELINE."
 )
 
-Headings = Annotated[
-    int, typer.Option("--headings", min=1, metavar="N", help="Turns of a panorama to search; 1 where it is north up.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed.")]
+Headings = Annotated[int, flag("--headings N", "Turns of a panorama to search; 1 where it is north up.", min=1)]
+Seed = Annotated[int, flag("--seed", "Random seed.", min=0, max=2**32 - 1)]
 
 
-def out_option(what: str) -> typer.models.OptionInfo:
+def out_option(what: str) -> Any:
     """`--out`, a place that must not be taken yet."""
-    info: typer.models.OptionInfo = typer.Option("--out", metavar="PATH", help=what, show_default=False)
-    return info
+    return flag("--out PATH", what)
 
 
 def parse_size(text: str) -> tuple[int, int]:

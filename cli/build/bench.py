@@ -7,7 +7,7 @@ import typer
 
 from geodtr.cli.build.backend_tables import show_choice
 from geodtr.cli.console import megabytes, messages, output, report_skipped, show_json, times, track, warn
-from geodtr.cli.options import SPEC_HELP, AsJson, Threads, whole_number
+from geodtr.cli.options import SPEC_HELP, AsJson, Threads, argument, flag, whole_number
 from geodtr.cli.tables import table
 from geodtr.runtime.names import BACKENDS
 
@@ -22,45 +22,35 @@ _EXPENDABLE = ("p95", "p99", "open s", "MB", "x first (range)", "by", "img/s")
 def bench(
     models: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Bundles, or checkpoints and runs, which run in PyTorch. Ratios are relative to the first.",
-            show_default=False,
+        argument(
+            "MODEL...", "Bundles, or checkpoints and runs, which run in PyTorch. Ratios are relative to the first."
         ),
     ],
-    batch: Annotated[str, typer.Option("--batch", metavar="N,N", help="Batch sizes.")] = "1,8",
+    batch: Annotated[str, flag("--batch N,N", "Batch sizes.")] = "1,8",
     against: Annotated[
         str | None,
-        typer.Option(
-            "--against",
-            metavar="NAME,NAME",
-            help=f"Also measure float32 by these: {', '.join(_AGAINST)}. Engines are built in passing from the first "
+        flag(
+            "--against NAME,NAME",
+            f"Also measure float32 by these: {', '.join(_AGAINST)}. Engines are built in passing from the first "
             "checkpoint or fp32 bundle among the MODELs; torch needs a checkpoint among them.",
-            show_default=False,
         ),
     ] = None,
     threads: Threads = None,
     data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="SPEC", help=f"Images to embed, {SPEC_HELP}", show_default="seeded noise"),
+        str | None, flag("--data SPEC", f"Images to embed, {SPEC_HELP}", show_default="seeded noise")
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Number of interleaved rounds.")] = 10,
+    rounds: Annotated[int, flag("--rounds", "Number of interleaved rounds.", min=2)] = 10,
     openings: Annotated[
-        int, typer.Option("--openings", min=0, help="Fresh processes that open each model, a branch and batch size.")
+        int, flag("--openings", "Fresh processes that open each model, a branch and batch size.", min=0)
     ] = 1,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Also the time of each engine's layers, at the first batch size.")
+        bool, flag("--layers", "Also the time of each engine's layers, at the first batch size.")
     ] = False,
     require_faster: Annotated[
         bool,
-        typer.Option(
-            "--require-faster",
-            help="Exit 1 when an fp16 or int8 engine is not faster than the fp32 one of its backend.",
-        ),
+        flag("--require-faster", "Exit 1 when an fp16 or int8 engine is not faster than the fp32 one of its backend."),
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.png", help="Draw the measurements.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, flag("--out FILE.png", "Draw the measurements.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure models side by side on this machine: latency, images/s, time to open, memory; by branch and batch size.
@@ -162,7 +152,3 @@ def _show(report: "BenchReport") -> None:
         f"{packages}",
         style="dim",
     )
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(bench)

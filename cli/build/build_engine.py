@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.build.backend_tables import show_choice
 from geodtr.cli.build.precision_tables import against_fp32, draw_search, int8_share, show_search
 from geodtr.cli.console import megabytes, messages, track, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import out_option
+from geodtr.cli.options import argument, flag, out_option
 from geodtr.export.backends.options import OnnxRuntimeOptions, TensorRtOptions, TensorRtRtxOptions
 from geodtr.export.build.command_line import request_of
 from geodtr.export.build.compact import Compact
@@ -34,35 +32,24 @@ _PANELS: dict[str | None, tuple[type, ...]] = {
 
 @with_options(_PANELS)
 def build_engine(
-    source: Annotated[
-        Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
-    ],
+    source: Annotated[Path, argument("CKPT|BUNDLE", "A checkpoint, or an exported bundle.")],
     out: Annotated[Path, out_option("Bundle folder to write; must be new or empty.")],
     precision: Annotated[
         PrecisionAsked,
-        typer.Option(
+        flag(
             "--precision",
-            help="A property of the file, not a hint; auto: int8 where measured recall allows it; same: recompile a "
+            "A property of the file, not a hint; auto: int8 where measured recall allows it; same: recompile a "
             "BUNDLE's own graphs.",
         ),
     ] = "fp32",
     backend: Annotated[
         BackendAsked,
-        typer.Option(
-            "--backend", help="Backend of the engine; auto: build with all that run here and keep the fastest."
-        ),
+        flag("--backend", "Backend of the engine; auto: build with all that run here and keep the fastest."),
     ] = "onnxruntime",
     *,
     given: Mapping[str, Any],
     picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture",
-            metavar="PNG",
-            help="auto: blocks and choices as a picture.",
-            show_default=False,
-            rich_help_panel=_SEARCH,
-        ),
+        Path | None, flag("--picture PNG", "auto: blocks and choices as a picture.", rich_help_panel=_SEARCH)
     ] = None,
 ) -> None:
     """Compile both branches into a bundle of engines.
@@ -110,7 +97,3 @@ def _report(bundle: "Bundle") -> None:
     )
     if manifest.backend.targets is not None:
         messages.print(f"{manifest.backend.name}: {manifest.backend.targets}")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command("build-engine")(build_engine)

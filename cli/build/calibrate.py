@@ -4,28 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from geodtr.cli.console import messages, track, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import out_option
+from geodtr.cli.options import argument, flag, out_option
 from geodtr.export.build.request import Calibration
 
 
 @with_options({None: (Calibration,)}, leave_out=("data", "ranges"))
 def calibrate(
-    source: Annotated[
-        Path, typer.Argument(metavar="CKPT|BUNDLE", help="A checkpoint, or an exported bundle.", show_default=False)
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="SPEC|FOLDER",
-            help="A data set, or a folder with ground/ and aerial/.",
-            show_default=False,
-        ),
-    ],
+    source: Annotated[Path, argument("CKPT|BUNDLE", "A checkpoint, or an exported bundle.")],
+    data: Annotated[str, flag("--data SPEC|FOLDER", "A data set, or a folder with ground/ and aerial/.")],
     out: Annotated[Path, out_option("Ranges file: reused when all of it matches, else measured again.")],
     *,
     given: Mapping[str, Any],
@@ -49,7 +37,3 @@ def calibrate(
             f"Wrote {out}: {len(ranges.ranges.ground.ranges)} tensors of ground, "
             f"{len(ranges.ranges.aerial.ranges)} of aerial, because {ranges.reason}.",
         )
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(calibrate)

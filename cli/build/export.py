@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from geodtr.cli.build.backend_tables import show_choice
 from geodtr.cli.build.precision_tables import against_fp32, draw_search, int8_share, show_search
 from geodtr.cli.console import judged, megabytes, messages, output, percent, show_json, track
-from geodtr.cli.options import AsJson, BundlePath, out_option
+from geodtr.cli.options import AsJson, BundlePath, argument, flag, out_option
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
@@ -16,16 +14,10 @@ if TYPE_CHECKING:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.", show_default=False)],
+    checkpoint: Annotated[Path, argument("CKPT", "A checkpoint file.")],
     out: Annotated[Path, out_option("Bundle folder to write; must be new or empty.")],
     raw_tiles: Annotated[
-        int | None,
-        typer.Option(
-            "--raw-tiles",
-            metavar="SIDE",
-            help="Polar transform in the graph, for tiles of this side.",
-            show_default="no",
-        ),
+        int | None, flag("--raw-tiles SIDE", "Polar transform in the graph, for tiles of this side.", show_default="no")
     ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
@@ -40,10 +32,7 @@ def export(
 
 def inspect(
     bundle: BundlePath,
-    picture: Annotated[
-        Path | None,
-        typer.Option("--picture", metavar="PNG", help="Draw the search of --precision auto again.", show_default=False),
-    ] = None,
+    picture: Annotated[Path | None, flag("--picture PNG", "Draw the search of --precision auto again.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
@@ -135,8 +124,3 @@ def _show_quantisation(made: "QuantisationEntry") -> None:
         output.print(f"{name}: another channel wins the saliency's arg-max in {percent(share)} % of positions")
     if made.search is not None:
         show_search(made.search, made.rest)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(export)
-    app.command()(inspect)

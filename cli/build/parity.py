@@ -9,77 +9,62 @@ import typer
 from geodtr.cli.build.parity_tables import show_parity
 from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import AsJson, Limit, Spec
+from geodtr.cli.options import AsJson, Limit, Spec, argument, flag
 from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 from geodtr.runtime.names import PRECISIONS, Precision, asked_as
 
 
 @with_options({PANEL: (ViewOptions,)})
 def parity(
-    reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="A checkpoint or a bundle.", show_default=False)
-    ],
-    candidates: Annotated[
-        list[Path],
-        typer.Argument(metavar="CANDIDATE...", help="Bundles to judge, of any backend.", show_default=False),
-    ],
+    reference: Annotated[Path, argument("REFERENCE", "A checkpoint or a bundle.")],
+    candidates: Annotated[list[Path], argument("CANDIDATE...", "Bundles to judge, of any backend.")],
     data: Spec,
     limit: Limit = None,
     max_drop: Annotated[
         list[str] | None,
-        typer.Option(
-            "--max-drop",
-            metavar="PRECISION=POINTS,...",
-            help="Allowed drop in R@1, for example fp16=0.2,int8=1.",
+        flag(
+            "--max-drop PRECISION=POINTS,...",
+            "Allowed drop in R@1, for example fp16=0.2,int8=1.",
             show_default="fp32=0, fp16=0.1, int8=0.5, fp8=0.5; auto: its search's tolerance",
         ),
     ] = None,
     min_cosine: Annotated[
         list[str] | None,
-        typer.Option(
-            "--min-cosine",
-            metavar="PRECISION=COSINE,...",
-            help="Smallest cosine of a descriptor with the reference's.",
+        flag(
+            "--min-cosine PRECISION=COSINE,...",
+            "Smallest cosine of a descriptor with the reference's.",
             show_default="fp32=0.99999, fp16=0.999, int8=0.98, fp8=0.95, auto=0.95",
         ),
     ] = None,
     max_compact_drop: Annotated[
         float,
-        typer.Option(
-            "--max-compact-drop",
-            metavar="POINTS",
-            help="Allowed drop in R@1 of an engine with --descriptor-size, against descriptors that are not projected.",
+        flag(
+            "--max-compact-drop POINTS",
+            "Allowed drop in R@1 of an engine with --descriptor-size, against descriptors that are not projected.",
             min=0,
             max=100,
         ),
     ] = 0.5,
     require_certain: Annotated[
-        bool,
-        typer.Option("--require-certain", help="A typed graph that could not be read is undecided as well: exit 3."),
+        bool, flag("--require-certain", "A typed graph that could not be read is undecided as well: exit 3.")
     ] = False,
     accept_undecided: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--accept-undecided",
-            help="For few pairs: undecided recall passes where the measured drop is within the allowed one.",
+            "For few pairs: undecided recall passes where the measured drop is within the allowed one.",
         ),
     ] = False,
     stages: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--stages/--no-stages",
-            help="Run the ONNX files between REFERENCE and engine as well, to see which step lost what.",
+            "Run the ONNX files between REFERENCE and engine as well, to see which step lost what.",
         ),
     ] = True,
-    layers: Annotated[bool, typer.Option("--layers", help="Compare the ONNX files layer by layer as well.")] = False,
+    layers: Annotated[bool, flag("--layers", "Compare the ONNX files layer by layer as well.")] = False,
     report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="FILE.html",
-            help="Write one HTML report: tables, plots, queries with rank changes.",
-            show_default=False,
-        ),
+        Path | None, flag("--report FILE.html", "Write one HTML report: tables, plots, queries with rank changes.")
     ] = None,
     *,
     given: Mapping[str, Any],
@@ -153,7 +138,3 @@ def _by_precision(texts: Sequence[str] | None, unit: str, largest: float, exampl
         if part:
             cosines[names[name]] = value
     return cosines
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(parity)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.cli.console import messages, output, show_json, track
-from geodtr.cli.options import GALLERY_HELP, AsJson, BundlePath, Headings, out_option, path_or_url
+from geodtr.cli.options import GALLERY_HELP, AsJson, BundlePath, Headings, argument, flag, out_option, path_or_url
 from geodtr.runtime.gallery.location import GalleryLocation
 
 if TYPE_CHECKING:
@@ -16,14 +16,12 @@ bundle = typer.Typer(
     no_args_is_help=True,
     help="Pack a bundle and its gallery into one signed file, and install it; or serve them by Triton.",
 )
-Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="The folder on the device that holds the versions.", show_default=False)
-]
+Folder = Annotated[Path, argument("FOLDER", "The folder on the device that holds the versions.")]
 
 
 @bundle.command()
 def key(
-    path: Annotated[Path, typer.Argument(metavar="KEY", help="File of the private key to write.", show_default=False)],
+    path: Annotated[Path, argument("KEY", "File of the private key to write.")],
 ) -> None:
     """Write a new Ed25519 key: KEY signs archives and stays with you, KEY.pub goes to the devices."""
     from geodtr.runtime.archive.keys import new_key
@@ -35,13 +33,12 @@ def key(
 @bundle.command()
 def pack(
     bundle: BundlePath,
-    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Private key that signs.", show_default=False)],
+    key: Annotated[Path, flag("--key KEY", "Private key that signs.")],
     out: Annotated[Path, out_option("File to write: a tar file, usually named .tar.")],
     gallery: Annotated[
-        Path | None,
-        typer.Option("--gallery", metavar="FOLDER", help="A gallery folder of the same model, with its calibration."),
+        Path | None, flag("--gallery FOLDER", "A gallery folder of the same model, with its calibration.")
     ] = None,
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Text for people who look at it.")] = "",
+    note: Annotated[str, flag("--note TEXT", "Text for people who look at it.")] = "",
 ) -> None:
     """Pack a bundle, and a gallery if given, into one signed archive."""
     from geodtr.runtime.archive.pack import pack as write
@@ -52,23 +49,20 @@ def pack(
 
 @bundle.command()
 def unpack(
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File of `bundle pack`.", show_default=False)],
+    archive: Annotated[Path, argument("ARCHIVE", "File of `bundle pack`.")],
     folder: Folder,
     trust: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--trust",
-            metavar="KEY.pub",
-            help="Accept archives signed by this key, now and later. Repeat for several.",
+        flag(
+            "--trust KEY.pub",
+            "Accept archives signed by this key, now and later. Repeat for several.",
             show_default="the keys that FOLDER trusts already",
         ),
     ] = None,
     allow_older: Annotated[
-        bool, typer.Option("--allow-older", help="Accept an archive that was made before the last one installed.")
+        bool, flag("--allow-older", "Accept an archive that was made before the last one installed.")
     ] = False,
-    elsewhere: Annotated[
-        bool, typer.Option("--elsewhere", help="Accept a bundle that does not run on this machine.")
-    ] = False,
+    elsewhere: Annotated[bool, flag("--elsewhere", "Accept a bundle that does not run on this machine.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Install an archive: FOLDER/current/bundle and FOLDER/current/gallery are its version from then on.
@@ -106,19 +100,15 @@ def triton(
     out: Annotated[Path, out_option("Folder to write: a model repository.")],
     gallery: Annotated[
         GalleryLocation | None,
-        typer.Option(
-            "--gallery",
-            metavar="GALLERY",
-            help=f"Answer images too, from a gallery of the same model: {GALLERY_HELP}.",
+        flag(
+            "--gallery GALLERY",
+            f"Answer images too, from a gallery of the same model: {GALLERY_HELP}.",
             parser=path_or_url,
-            show_default=False,
         ),
     ] = None,
-    max_batch: Annotated[int, typer.Option("--max-batch", min=1, metavar="N", help="Images of a batch at most.")] = 32,
-    delay: Annotated[
-        int, typer.Option("--delay", min=0, metavar="MICROSECONDS", help="Time that a request waits for others.")
-    ] = 2000,
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of tiles per image.")] = 5,
+    max_batch: Annotated[int, flag("--max-batch N", "Images of a batch at most.", min=1)] = 32,
+    delay: Annotated[int, flag("--delay MICROSECONDS", "Time that a request waits for others.", min=0)] = 2000,
+    top: Annotated[int, flag("--top", "Number of tiles per image.", min=1)] = 5,
     headings: Headings = 1,
 ) -> None:
     """Write a model repository for Triton Inference Server: a model for each branch, and one that answers images."""
@@ -144,7 +134,3 @@ def _show(version: "Version", folder: Path, as_json: bool) -> None:
     output.print(f"bundle     {folder / CURRENT / 'bundle'}", soft_wrap=True)
     if index.has_gallery:
         output.print(f"gallery    {folder / CURRENT / 'gallery'}", soft_wrap=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(bundle, name="bundle")

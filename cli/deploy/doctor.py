@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geodtr.cli.console import output, show_json, verdict
-from geodtr.cli.options import AsJson
+from geodtr.cli.options import AsJson, argument
 
 if TYPE_CHECKING:
     from geodtr.runtime.preflight import Finding
 
 
 def doctor(
-    bundle: Annotated[
-        Path | None, typer.Argument(metavar="[BUNDLE]", help="A bundle folder.", show_default="the machine alone")
-    ] = None,
+    bundle: Annotated[Path | None, argument("[BUNDLE]", "A bundle folder.", show_default="the machine alone")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check, without loading an engine, whether a bundle would run here; exit 1 when it would not.
@@ -51,7 +49,3 @@ def _show(findings: "tuple[Finding, ...]") -> None:
         if finding.remedy:
             output.print(f"{finding.what}:", style="bold")
             output.print(f"  {finding.remedy}", soft_wrap=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(doctor)

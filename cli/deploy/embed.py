@@ -9,7 +9,7 @@ import typer
 from geodtr.cli.console import messages, naming_files, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
-from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, out_option
+from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, argument, flag, out_option
 from geodtr.runtime.names import Branch
 
 if TYPE_CHECKING:
@@ -20,23 +20,16 @@ if TYPE_CHECKING:
 @with_options({PANEL: (ImageOptions,)})
 def embed(
     bundle: BundlePath,
-    places: Annotated[list[str], typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)],
-    branch: Annotated[Branch, typer.Option("--branch", help="View of the images.", show_default=False)],
+    places: Annotated[list[str], argument("IMAGES...", IMAGES_HELP)],
+    branch: Annotated[Branch, flag("--branch", "View of the images.")],
     out: Annotated[Path, out_option("File to write: float32 [N, D] as .npy; a .csv beside it names each row's image.")],
     on_error: OnError = "stop",
     every: Every = 1,
     limit: FirstImages = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, metavar="N", help="Batch size.", show_default="32")
-    ] = None,
+    batch: Annotated[int | None, flag("--batch N", "Batch size.", min=1, show_default="32")] = None,
     latency_budget: Annotated[
         float | None,
-        typer.Option(
-            "--latency-budget",
-            metavar="MS",
-            help="Use the largest batch size whose measured latency is at most MS milliseconds.",
-            show_default=False,
-        ),
+        flag("--latency-budget MS", "Use the largest batch size whose measured latency is at most MS milliseconds."),
     ] = None,
     threads: Threads = None,
     *,
@@ -81,7 +74,3 @@ def embed(
 def _leave_out(frame: "Frame", error: "ImageError") -> None:
     """The table lists it."""
     del frame, error
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(embed)

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from geodtr.cli.console import output, printing_results, show_line, warn
 from geodtr.cli.deploy.localize.flight import bad_entries, say_what_was_read
-from geodtr.cli.options import OnError
+from geodtr.cli.options import OnError, argument, flag
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
@@ -28,16 +26,10 @@ _UNITS = {
 def photos(
     places: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PHOTOS...",
-            help="Photographs, folders of them, or flight records (.srt, .csv; see localize --flight).",
-            show_default=False,
-        ),
+        argument("PHOTOS...", "Photographs, folders of them, or flight records (.srt, .csv; see localize --flight)."),
     ],
     on_error: OnError = "stop",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON for each photograph, or entry of a record.")
-    ] = False,
+    as_json: Annotated[bool, flag("--json", "Print a line of JSON for each photograph, or entry of a record.")] = False,
 ) -> None:
     """Show what photographs state by EXIF and XMP: position, heading, tilt, height, ground size, and the tag of each;
     and flight records: how they are understood, and what they state in the middle.
@@ -90,7 +82,3 @@ def _show_flight(path: Path, on_error: OnError, *, as_json: bool) -> None:
             show_line(recorded)
         else:
             _show(recorded)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(photos)

@@ -7,12 +7,10 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.console import messages, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
-from geodtr.cli.options import Every, GivenBundle, GivenGallery, Headings, Threads, parse_near
+from geodtr.cli.options import Every, GivenBundle, GivenGallery, Headings, Threads, flag, parse_near
 
 if TYPE_CHECKING:
     from geodtr.runtime.geodesy import Near
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.serve.source import Sourced
     from geodtr.runtime.tracking.synchronize import Moment
 
-_LIVE = "Live view"
-_LIMITS = "Network and limits"
+_live, _limit = (partial(flag, rich_help_panel=panel) for panel in ("Live view", "Network and limits"))
 
 
 @with_options({PANEL: (ImageOptions,)}, leave_out=("mismatch",))
@@ -30,117 +27,43 @@ def serve(
     place: GivenGallery,
     camera: Annotated[
         str | None,
-        typer.Option(
-            "--camera",
-            metavar="CAMERA",
-            help="Show a camera: camera:INDEX, an address (rtsp://, udp://), or gst:PIPELINE.",
-            show_default=False,
-            rich_help_panel=_LIVE,
+        _live(
+            "--camera CAMERA",
+            "Show a camera: camera:INDEX, an address (rtsp://, udp://), or gst:PIPELINE.",
         ),
     ] = None,
-    video: Annotated[
-        Path | None,
-        typer.Option(
-            "--video", metavar="FILE", help="Play a video at its own pace.", show_default=False, rich_help_panel=_LIVE
-        ),
-    ] = None,
-    watch: Annotated[
-        Path | None,
-        typer.Option(
-            "--watch",
-            metavar="FOLDER",
-            help="Show the images of a folder, and those that come.",
-            show_default=False,
-            rich_help_panel=_LIVE,
-        ),
-    ] = None,
+    video: Annotated[Path | None, _live("--video FILE", "Play a video at its own pace.")] = None,
+    watch: Annotated[Path | None, _live("--watch FOLDER", "Show the images of a folder, and those that come.")] = None,
     odometry: Annotated[
         Path | None,
-        typer.Option(
-            "--track",
-            metavar="ODOMETRY.csv",
-            help="Fuse the frames of a video or a camera with speed and yaw; - reads rows from standard input.",
-            show_default=False,
-            rich_help_panel=_LIVE,
+        _live(
+            "--track ODOMETRY.csv",
+            "Fuse the frames of a video or a camera with speed and yaw; - reads rows from standard input.",
         ),
     ] = None,
     every: Every = 1,
     near: Annotated[
         str | None,
-        typer.Option(
-            "--near",
-            metavar="LAT,LON,RADIUS",
-            help="Search frames only in tiles within RADIUS metres.",
-            show_default="all",
-            rich_help_panel=_LIVE,
-        ),
+        _live("--near LAT,LON,RADIUS", "Search frames only in tiles within RADIUS metres.", show_default="all"),
     ] = None,
     headings: Headings = 1,
     host: Annotated[
-        str,
-        typer.Option(
-            "--host",
-            metavar="ADDRESS",
-            help="Listen here; beyond this machine only with --token-file.",
-            rich_help_panel=_LIMITS,
-        ),
+        str, _limit("--host ADDRESS", "Listen here; beyond this machine only with --token-file.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", min=0, max=65_535, metavar="N", help="Listen here; 0: any free one.", rich_help_panel=_LIMITS
-        ),
-    ] = 8765,
+    port: Annotated[int, _limit("--port N", "Listen here; 0: any free one.", min=0, max=65_535)] = 8765,
     token_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--token-file",
-            metavar="FILE",
-            help="Answer only those who know the token in this file.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
+        Path | None, _limit("--token-file FILE", "Answer only those who know the token in this file.")
     ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size", min=1, max=256, metavar="N", help="Most images embedded together.", rich_help_panel=_LIMITS
-        ),
-    ] = 32,
+    batch_size: Annotated[int, _limit("--batch-size N", "Most images embedded together.", min=1, max=256)] = 32,
     wait: Annotated[
         float,
-        typer.Option(
-            "--max-wait",
-            min=0,
-            max=1000,
-            metavar="MS",
-            help="Longest time that an image waits for others to be embedded with.",
-            rich_help_panel=_LIMITS,
-        ),
+        _limit("--max-wait MS", "Longest time that an image waits for others to be embedded with.", min=0, max=1000),
     ] = 10.0,
     queue: Annotated[
-        int,
-        typer.Option(
-            "--queue",
-            min=1,
-            max=10_000,
-            metavar="N",
-            help="Most images accepted and not yet answered; more get 503.",
-            rich_help_panel=_LIMITS,
-        ),
+        int, _limit("--queue N", "Most images accepted and not yet answered; more get 503.", min=1, max=10_000)
     ] = 256,
-    max_megabytes: Annotated[
-        int,
-        typer.Option(
-            "--max-megabytes", min=1, max=256, metavar="N", help="Largest image in bytes.", rich_help_panel=_LIMITS
-        ),
-    ] = 32,
-    max_megapixels: Annotated[
-        int,
-        typer.Option(
-            "--max-megapixels", min=1, max=89, metavar="N", help="Largest image in pixels.", rich_help_panel=_LIMITS
-        ),
-    ] = 50,
+    max_megabytes: Annotated[int, _limit("--max-megabytes N", "Largest image in bytes.", min=1, max=256)] = 32,
+    max_megapixels: Annotated[int, _limit("--max-megapixels N", "Largest image in pixels.", min=1, max=89)] = 50,
     threads: Threads = None,
     *,
     given: Mapping[str, Any],
@@ -232,7 +155,3 @@ def _sourced(
         return drive.moments
 
     return Sourced(name, frames, moments, near, again=known is not None)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(serve)

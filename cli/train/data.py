@@ -8,7 +8,7 @@ import typer
 
 from geodtr.cli.console import messages, output, report_skipped, show_json, track, verdict, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import AsJson, Limit, Seed, out_option, parse_size
+from geodtr.cli.options import AsJson, Limit, Seed, argument, flag, out_option, parse_size
 from geodtr.cli.tables import table
 from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 
@@ -24,22 +24,17 @@ _SHOWN = 3
 
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs.", show_default=False)],
-    view: Annotated[
-        WorldView, typer.Option("--view", help="Panoramas on roads, or frames that look down anywhere.")
-    ] = "ground",
+    pairs: Annotated[int, flag("--pairs", "Number of pairs.", min=1)],
+    view: Annotated[WorldView, flag("--view", "Panoramas on roads, or frames that look down anywhere.")] = "ground",
     size: Annotated[
         str | None,
-        typer.Option(
-            "--size",
-            metavar="HxW",
-            help="Panorama size, whose tiles are 2H x 2H; or size of nadir frames and tiles.",
+        flag(
+            "--size HxW",
+            "Panorama size, whose tiles are 2H x 2H; or size of nadir frames and tiles.",
             show_default="48x192, nadir 64x64",
         ),
     ] = None,
-    region: Annotated[
-        str, typer.Option("--region", help="Where in the world: another region is unseen ground.")
-    ] = "valley",
+    region: Annotated[str, flag("--region", "Where in the world: another region is unseen ground.")] = "valley",
     seed: Seed = 0,
 ) -> None:
     """Render a generated cross-view world as a `pairs:` data set, with coordinates."""
@@ -53,15 +48,11 @@ def world(
 
 def flight(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.", show_default=False)],
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Number of nadir frames.", show_default=False)],
-    side: Annotated[float, typer.Option("--side", metavar="METRES", help="Side of the map.")] = 600.0,
-    stride: Annotated[
-        float, typer.Option("--stride", metavar="METRES", help="Distance between tiles, which are 60 m wide.")
-    ] = 30.0,
-    tilt: Annotated[float, typer.Option("--tilt", metavar="DEGREES", help="Largest tilt of the camera.")] = 10.0,
-    region: Annotated[
-        str, typer.Option("--region", help="Where in the world: another region is unseen ground.")
-    ] = "coast",
+    frames: Annotated[int, flag("--frames", "Number of nadir frames.", min=1)],
+    side: Annotated[float, flag("--side METRES", "Side of the map.")] = 600.0,
+    stride: Annotated[float, flag("--stride METRES", "Distance between tiles, which are 60 m wide.")] = 30.0,
+    tilt: Annotated[float, flag("--tilt DEGREES", "Largest tilt of the camera.")] = 10.0,
+    region: Annotated[str, flag("--region", "Where in the world: another region is unseen ground.")] = "coast",
     seed: Seed = 0,
 ) -> None:
     """Render a generated map as tiles, and nadir frames of it in other light and season, with the truth about each."""
@@ -74,20 +65,10 @@ def flight(
 
 data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
 Specs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SPEC",
-        help="Data sets, KIND:PATH or KIND:PATH#SPLIT; without a split: train and test.",
-        show_default=False,
-    ),
+    list[str], argument("SPEC", "Data sets, KIND:PATH or KIND:PATH#SPLIT; without a split: train and test.")
 ]
-TrainingSpec = Annotated[
-    str,
-    typer.Argument(
-        metavar="SPEC", help="Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.", show_default=False
-    ),
-]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Number of threads.", show_default="by the cores")]
+TrainingSpec = Annotated[str, argument("SPEC", "Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.")]
+Jobs = Annotated[int | None, flag("--jobs", "Number of threads.", min=1, show_default="by the cores")]
 
 
 @data.command("check")
@@ -118,16 +99,13 @@ def data_prepare(
     spec: TrainingSpec,
     out: Annotated[Path, out_option("Folder to write, or to resume.")],
     preset: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help="What to prepare for.", show_default="the data set's own"),
+        str | None, flag("--preset NAME", "What to prepare for.", show_default="the data set's own")
     ] = None,
     camera: Annotated[
         str | None,
-        typer.Option(
-            "--undistort",
-            metavar="FILE",
-            help="Undistort ground images by a calibration of OpenCV, ROS or Kalibr (FILE#cam1), as localize does.",
-            show_default=False,
+        flag(
+            "--undistort FILE",
+            "Undistort ground images by a calibration of OpenCV, ROS or Kalibr (FILE#cam1), as localize does.",
         ),
     ] = None,
     limit: Limit = None,
@@ -185,17 +163,13 @@ def data_show(
     spec: TrainingSpec,
     out: Annotated[Path, out_option("PNG file to write.")],
     augment: Annotated[
-        Strength,
-        typer.Option(
-            "--augment", help="Layout simulation and semantic augmentation; any-angle: with strong semantics."
-        ),
+        Strength, flag("--augment", "Layout simulation and semantic augmentation; any-angle: with strong semantics.")
     ] = "strong",
     preset: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help="Whose input sizes.", show_default="the data set's own"),
+        str | None, flag("--preset NAME", "Whose input sizes.", show_default="the data set's own")
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Number of pairs, spread over the set.")] = 4,
-    variants: Annotated[int, typer.Option("--variants", min=1, max=8, help="How many of each pair.")] = 3,
+    pairs: Annotated[int, flag("--pairs", "Number of pairs, spread over the set.", min=1, max=50)] = 4,
+    variants: Annotated[int, flag("--variants", "How many of each pair.", min=1, max=8)] = 3,
     seed: Seed = 0,
 ) -> None:
     """Draw a sheet of pairs as training sees them: each as it is, beside it what augmentation may make of it."""
@@ -294,9 +268,3 @@ def _count(number: int, noun: str) -> str:
 def _few(entries: list[str]) -> str:
     shown = ", ".join(entries[:_SHOWN])
     return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(world)
-    app.command()(flight)
-    app.add_typer(data, name="data")

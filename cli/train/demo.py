@@ -8,13 +8,13 @@ import typer
 from geodtr.cli.build.parity_tables import show_parity
 from geodtr.cli.build.precision_tables import int8_share
 from geodtr.cli.console import EXIT_CODES, judged, messages, output, percent, show_json, track
-from geodtr.cli.options import AsJson, Seed, out_option
+from geodtr.cli.options import AsJson, Seed, flag, out_option
 from geodtr.cli.tables import table
 
 
 def demo(
     out: Annotated[Path, out_option("Folder to work in; steps that are finished there are reused.")],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove an earlier demo in OUT and start again.")] = False,
+    fresh: Annotated[bool, flag("--fresh", "Remove an earlier demo in OUT and start again.")] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.console import (
     RECALL_COLUMNS,
     messages,
@@ -20,7 +18,7 @@ from geodtr.cli.console import (
     warn_of_collapse,
 )
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, out_option
+from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, argument, flag, out_option
 from geodtr.cli.tables import table
 from geodtr.cli.view_options import PANEL, ViewOptions, views_of
 
@@ -39,33 +37,18 @@ _EXPENDABLE = ("area", "references", "queries", "R@10", "R@1%", "R@5")
 @with_options({PANEL: (ViewOptions,)})
 def evaluate(
     model: ModelPath,
-    data: Annotated[
-        list[str],
-        typer.Option(
-            "--data",
-            metavar="SPEC",
-            help=f"Data set, {SPEC_HELP} May be repeated.",
-            show_default=False,
-        ),
-    ],
+    data: Annotated[list[str], flag("--data SPEC", f"Data set, {SPEC_HELP} May be repeated.")],
     trained_on: Annotated[
         str | None,
-        typer.Option(
-            "--trained-on",
-            metavar="SPEC",
-            help="Training data of the model, to distinguish same area from cross area; only pairs: and prepared: "
+        flag(
+            "--trained-on SPEC",
+            "Training data of the model, to distinguish same area from cross area; only pairs: and prepared: "
             "need a path. Everything outside a pairs: folder named here counts as another area.",
             show_default="the model's record",
         ),
     ] = None,
-    curve: Annotated[
-        Path | None,
-        typer.Option("--curve", metavar="FILE.png", help="Draw recall at every K.", show_default=False),
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option("--sheet", metavar="FILE.png", help="Draw queries and their retrieved tiles.", show_default=False),
-    ] = None,
+    curve: Annotated[Path | None, flag("--curve FILE.png", "Draw recall at every K.")] = None,
+    sheet: Annotated[Path | None, flag("--sheet FILE.png", "Draw queries and their retrieved tiles.")] = None,
     limit: Limit = None,
     *,
     given: Mapping[str, Any],
@@ -204,12 +187,10 @@ def _draw_sheet(results: "Sequence[Result]", model: str, path: Path) -> None:
 
 
 def visualize(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint; bundles keep no weights.", show_default=False)
-    ],
+    model: Annotated[Path, argument("MODEL", "A checkpoint; bundles keep no weights.")],
     data: Spec,
     out: Annotated[Path, out_option("PNG file to write.")],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs, spread over the set.")] = 4,
+    pairs: Annotated[int, flag("--pairs", "Number of pairs, spread over the set.", min=1)] = 4,
 ) -> None:
     """Draw what a checkpoint looks at: saliency and layout descriptors over panorama and tile."""
     from geodtr.export.model import check_source
@@ -228,8 +209,3 @@ def visualize(
     title = f"{model} on {len(explained)} of {len(pair_set)} pairs of {pair_set.name}"
     save_picture(draw_layouts(explained, title), out)
     messages.print(f"Wrote {out}")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(evaluate)
-    app.command()(visualize)

@@ -3,47 +3,33 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from geodtr.cli.console import messages, warn
-from geodtr.cli.options import out_option
+from geodtr.cli.options import argument, flag, out_option
 from geodtr.runtime.names import BRANCHES
 
 
 def import_checkpoint(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.pth", help="A file of a model's official release.", show_default=False)
-    ],
+    file: Annotated[Path, argument("FILE.pth", "A file of a model's official release.")],
     out: Annotated[Path, out_option("Checkpoint file to write (.safetensors).")],
     parameters: Annotated[
         Path | None,
-        typer.Option(
+        flag(
             "--parameters",
-            help="The release's JSON of training options.",
+            "The release's JSON of training options.",
             show_default="*parameter.json beside FILE or one folder up",
         ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
-            "--preset",
-            metavar="NAME",
-            help="Whose network and inputs the file has: a preset, or a TOML file.",
+        flag(
+            "--preset NAME",
+            "Whose network and inputs the file has: a preset, or a TOML file.",
             show_default="what the file records",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the preset.", show_default=False),
-    ] = None,
+    settings: Annotated[list[str] | None, flag("--set KEY=VALUE", "Change a value of the preset.")] = None,
     stage_1: Annotated[
-        Path | None,
-        typer.Option(
-            "--stage-1",
-            metavar="FILE",
-            help="Stage 1's file, where FILE.pth is of TransGeo's stage 2.",
-            show_default=False,
-        ),
+        Path | None, flag("--stage-1 FILE", "Stage 1's file, where FILE.pth is of TransGeo's stage 2.")
     ] = None,
 ) -> None:
     """Import an official checkpoint: strictly, and without executing code in it.
@@ -86,7 +72,3 @@ def import_checkpoint(
     )
     for each in assumed:
         warn(each)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command("import-checkpoint")(import_checkpoint)

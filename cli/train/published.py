@@ -4,10 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from geodtr.cli.console import messages, output, show_json, warn
-from geodtr.cli.options import AsJson
+from geodtr.cli.options import AsJson, argument, flag
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
@@ -21,20 +19,15 @@ _EXPENDABLE = ("source", "counted", "R@10", "R@1%", "R@5", "trained on")
 def published(
     data: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KIND[#SPLIT]]...",
-            help="Data sets, for example cvact#test or university.",
+        argument(
+            "[KIND[#SPLIT]]...",
+            "Data sets, for example cvact#test or university.",
             show_default="all, or what --results has",
         ),
     ] = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--results",
-            metavar="FILE.json",
-            help="What evaluate --json printed, to show among the papers' rows. May be repeated.",
-            show_default=False,
-        ),
+        flag("--results FILE.json", "What evaluate --json printed, to show among the papers' rows. May be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +93,3 @@ def _name(row: "Published") -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(published)

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from geodtr.cli.console import output, percent, show_json, track
-from geodtr.cli.options import AsJson, BundlePath, Seed, out_option
+from geodtr.cli.options import AsJson, BundlePath, Seed, flag, out_option
 from geodtr.cli.tables import table
 
 
@@ -14,18 +12,12 @@ def simulate(
     bundle: BundlePath,
     out: Annotated[Path, out_option("Folder to write; the map of an earlier flight there is used again.")],
     region: Annotated[
-        str, typer.Option("--region", help="Where in the generated world: another region is unseen ground.")
+        str, flag("--region", "Where in the generated world: another region is unseen ground.")
     ] = "coast",
-    minutes: Annotated[
-        float, typer.Option("--minutes", metavar="N", help="Minutes without GNSS, after one with it.")
-    ] = 10,
-    spacing: Annotated[
-        float, typer.Option("--spacing", metavar="METRES", help="Distance between tiles, which are 60 m wide.")
-    ] = 12,
-    every: Annotated[int, typer.Option("--every", metavar="N", help="Steps of 0.2 s from a frame to the next.")] = 3,
-    prior: Annotated[
-        float, typer.Option("--prior", metavar="METRES", help="Search so far around the autopilot; 0: everywhere.")
-    ] = 300,
+    minutes: Annotated[float, flag("--minutes N", "Minutes without GNSS, after one with it.")] = 10,
+    spacing: Annotated[float, flag("--spacing METRES", "Distance between tiles, which are 60 m wide.")] = 12,
+    every: Annotated[int, flag("--every N", "Steps of 0.2 s from a frame to the next.")] = 3,
+    prior: Annotated[float, flag("--prior METRES", "Search so far around the autopilot; 0: everywhere.")] = 300,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +42,3 @@ def simulate(
     output.print(shown)
     output.print(f"The track was sure after {percent(report.tracking)} % of frames; {report.sent} positions were sent.")
     output.print(f"See {out / PICTURE} and {out / TABLE}.")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(simulate)

@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.console import messages, report_skipped, track
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import SPEC_HELP, out_option
+from geodtr.cli.options import SPEC_HELP, argument, flag, out_option
 from geodtr.cli.view_options import PANEL, ViewOptions
 from geodtr.runtime.names import Dialect
 
@@ -20,15 +18,9 @@ if TYPE_CHECKING:
     from geodtr.training.listener import Listener
 
 Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", metavar="SPEC", help=f"Pairs to train on: {SPEC_HELP}", show_default="the preset's, if it names any"
-    ),
+    str | None, flag("--data SPEC", f"Pairs to train on: {SPEC_HELP}", show_default="the preset's, if it names any")
 ]
-Validation = Annotated[
-    str | None,
-    typer.Option("--validation", metavar="SPEC", help="Pairs that select the best epoch.", show_default="none"),
-]
+Validation = Annotated[str | None, flag("--validation SPEC", "Pairs that select the best epoch.", show_default="none")]
 
 
 @with_options({PANEL: (ViewOptions,)}, leave_out=("view_seed",))
@@ -38,25 +30,16 @@ def train(
     validation: Validation = None,
     preset: Annotated[
         str,
-        typer.Option(
+        flag(
             "--preset",
-            help="geodtr-cvusa, geodtr-cvusa-square, geodtr-cvact, world-demo, world-tiny, world-large, or a "
+            "geodtr-cvusa, geodtr-cvusa-square, geodtr-cvact, world-demo, world-tiny, world-large, or a "
             "TOML file such as a run's config.toml.",
         ),
     ] = "world-demo",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the preset.", show_default=False),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="--set recipe.seed=", show_default=False)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Train on the first N pairs.", show_default="all")
-    ] = None,
+    settings: Annotated[list[str] | None, flag("--set KEY=VALUE", "Change a value of the preset.")] = None,
+    epochs: Annotated[int | None, flag("--epochs", "--set recipe.epochs=", min=1)] = None,
+    seed: Annotated[int | None, flag("--seed", "--set recipe.seed=", min=0, max=2**32 - 1)] = None,
+    limit: Annotated[int | None, flag("--limit N", "Train on the first N pairs.", min=1, show_default="all")] = None,
     *,
     given: Mapping[str, Any],
 ) -> None:
@@ -102,19 +85,13 @@ def train(
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    run: Annotated[Path, argument("RUN", "The folder of a run.")],
     data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="SPEC", help="Current location of the pairs.", show_default="the recorded one"),
+        str | None, flag("--data SPEC", "Current location of the pairs.", show_default="the recorded one")
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option(
-            "--validation",
-            metavar="SPEC",
-            help="Current location of the validation pairs.",
-            show_default="the recorded one",
-        ),
+        flag("--validation SPEC", "Current location of the validation pairs.", show_default="the recorded one"),
     ] = None,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""
@@ -142,27 +119,18 @@ def resume(
 
 
 def finetune(
-    source: Annotated[Path, typer.Argument(metavar="RUN|CKPT", help="What to go on from.", show_default=False)],
-    data: Annotated[str, typer.Option("--data", metavar="SPEC", help="Pairs to train on.", show_default=False)],
+    source: Annotated[Path, argument("RUN|CKPT", "What to go on from.")],
+    data: Annotated[str, flag("--data SPEC", "Pairs to train on.")],
     out: Annotated[Path, out_option("Folder of the new run; must be new or empty.")],
     validation: Validation = None,
     preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset", help="How a CKPT was trained: a preset, or a TOML file.", show_default="the RUN's own"
-        ),
+        str | None, flag("--preset", "How a CKPT was trained: a preset, or a TOML file.", show_default="the RUN's own")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.", show_default=False),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="--set recipe.epochs=", show_default="3")
-    ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="Number of images used.")] = 200,
+    settings: Annotated[list[str] | None, flag("--set KEY=VALUE", "Change a value of the configuration.")] = None,
+    epochs: Annotated[int | None, flag("--epochs", "--set recipe.epochs=", min=1, show_default="3")] = None,
+    images: Annotated[int, flag("--images", "Number of images used.", min=1)] = 200,
     dialect: Annotated[
-        Dialect | None,
-        typer.Option("--dialect", help="INT8 dialect of the engines.", show_default="this machine's own"),
+        Dialect | None, flag("--dialect", "INT8 dialect of the engines.", show_default="this machine's own")
     ] = None,
 ) -> None:
     """Fine-tune briefly with quantisation-aware training, for when INT8 costs too much recall.
@@ -252,9 +220,3 @@ def _done(checkpoint: Path) -> None:
         best = checkpoint.with_name(BEST)
         if best.exists():
             messages.print(f"Best by validation: {best}")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(train)
-    app.command()(resume)
-    app.command()(finetune)

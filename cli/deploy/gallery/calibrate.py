@@ -5,12 +5,10 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.console import messages, output, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
-from geodtr.cli.options import SPEC_HELP, AsJson, BundlePath, GalleryPlace, Headings, Limit, OnError
+from geodtr.cli.options import SPEC_HELP, AsJson, BundlePath, GalleryPlace, Headings, Limit, OnError, flag
 from geodtr.cli.tables import table
 
 if TYPE_CHECKING:
@@ -24,21 +22,18 @@ def calibrate(
     place: GalleryPlace,
     data: Annotated[
         str,
-        typer.Option(
-            "--data",
-            metavar="SPEC",
-            help="Images of known position: a folder of photographs with GPS tags, a CSV ground,lat,lon, or a data "
+        flag(
+            "--data SPEC",
+            "Images of known position: a folder of photographs with GPS tags, a CSV ground,lat,lon, or a data "
             f"set, {SPEC_HELP}",
-            show_default=False,
         ),
     ],
     headings: Headings = 1,
     near: Annotated[
         float | None,
-        typer.Option(
-            "--near",
-            metavar="RADIUS",
-            help="Measure positions under a prior of RADIUS metres, whose centre is off by up to it.",
+        flag(
+            "--near RADIUS",
+            "Measure positions under a prior of RADIUS metres, whose centre is off by up to it.",
             show_default="no prior",
         ),
     ] = None,
@@ -46,11 +41,9 @@ def calibrate(
     on_error: OnError = "stop",
     correct_bias: Annotated[
         bool,
-        typer.Option(
-            "--correct-bias", help="Move positions back by the median bias from now on; refused where it may be chance."
-        ),
+        flag("--correct-bias", "Move positions back by the median bias from now on; refused where it may be chance."),
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the gallery's calibration.")] = False,
+    replace: Annotated[bool, flag("--replace", "Replace the gallery's calibration.")] = False,
     as_json: AsJson = False,
     *,
     given: Mapping[str, Any],
@@ -127,7 +120,3 @@ def _leave_out(on_error: OnError) -> "Callable[[str], None]":
         warn(f"Left out: {reason}")
 
     return leave_out
-
-
-def add_to(gallery: typer.Typer) -> None:
-    gallery.command("calibrate")(calibrate)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geodtr.cli.console import megabytes, messages, output, show_json, track, verdict, warn
-from geodtr.cli.deploy.gallery import calibrate, regions, sources
-from geodtr.cli.deploy.gallery.sources import Source, open_given, takes_source_options, warn_of_ground_size
+from geodtr.cli.deploy.gallery.calibrate import calibrate
+from geodtr.cli.deploy.gallery.regions import merge, split
+from geodtr.cli.deploy.gallery.sources import Source, open_given, preview, takes_source_options, warn_of_ground_size
 from geodtr.cli.options import (
     GALLERY_HELP,
     AsJson,
@@ -18,6 +19,8 @@ from geodtr.cli.options import (
     IndexAsked,
     OnError,
     Threads,
+    argument,
+    flag,
     out_option,
     path_or_url,
 )
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 gallery = typer.Typer(no_args_is_help=True, help="Build, change and inspect galleries of aerial tiles.")
-sources.add_to(gallery)
+gallery.command()(preview)
 
 
 @gallery.command("build")
@@ -43,18 +46,14 @@ def gallery_build(
     source: Source,
     out: Annotated[
         GalleryLocation,
-        typer.Option(
-            "--out",
-            metavar="GALLERY",
-            help=f"Where to build: {GALLERY_HELP}; new, or one whose build was stopped.",
-            parser=path_or_url,
-            show_default=False,
+        flag(
+            "--out GALLERY", f"Where to build: {GALLERY_HELP}; new, or one whose build was stopped.", parser=path_or_url
         ),
     ],
     *,
     given: Mapping[str, Any],
     storage: Annotated[
-        Storage, typer.Option("--storage", help="Storage to search; the best are rescored with float32 rows.")
+        Storage, flag("--storage", "Storage to search; the best are rescored with float32 rows.")
     ] = "float32",
     index: IndexAsked = "flat",
     on_error: OnError = "stop",
@@ -95,9 +94,7 @@ def gallery_add(
 @gallery.command("remove")
 def gallery_remove(
     place: GalleryPlace,
-    ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids, or globs of them: 'north/*'.", show_default=False)
-    ],
+    ids: Annotated[list[str], argument("ID...", "Ids, or globs of them: 'north/*'.")],
     as_json: AsJson = False,
 ) -> None:
     """Remove references from a gallery, all that are named or none."""
@@ -177,8 +174,8 @@ def gallery_verify(place: GalleryPlace, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if faults else 0)
 
 
-calibrate.add_to(gallery)
-regions.add_to(gallery)
+for function in (calibrate, split, merge):
+    gallery.command()(function)
 
 
 @gallery.command("export")
@@ -230,7 +227,3 @@ def _embed(
         warn(f"and {len(left_out) - _SHOWN} more tiles are left out; --json lists them all")
     held = f", {added.held} were there" if added.held else ""
     messages.print(f"Wrote {place}: {added.embedded} tiles embedded{held}")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(gallery, name="gallery")

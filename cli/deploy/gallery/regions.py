@@ -3,31 +3,18 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from geodtr.cli.console import messages, output, show_json, track
-from geodtr.cli.options import AsJson, out_option
+from geodtr.cli.options import AsJson, argument, flag, out_option
 from geodtr.runtime.names import Storage
 
 _CALIBRATE = "Calibrations are not copied: geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 
 def split(
-    gallery: Annotated[Path, typer.Argument(metavar="FOLDER", help="A gallery folder.", show_default=False)],
+    gallery: Annotated[Path, argument("FOLDER", "A gallery folder.")],
     out: Annotated[Path, out_option("Folder to write, with a gallery for each part.")],
-    box: Annotated[
-        str | None,
-        typer.Option(
-            "--box",
-            metavar="S,W,N,E",
-            help="Two parts, inside and outside of these degrees.",
-            show_default=False,
-        ),
-    ] = None,
-    grid: Annotated[
-        float | None,
-        typer.Option("--grid", metavar="METRES", help="A part for each cell of this side.", show_default=False),
-    ] = None,
+    box: Annotated[str | None, flag("--box S,W,N,E", "Two parts, inside and outside of these degrees.")] = None,
+    grid: Annotated[float | None, flag("--grid METRES", "A part for each cell of this side.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Split a gallery by region into several, without embedding again; it stays as it is."""
@@ -57,13 +44,10 @@ def split(
 
 
 def merge(
-    galleries: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Gallery folders of one model.", show_default=False)
-    ],
+    galleries: Annotated[list[Path], argument("FOLDER...", "Gallery folders of one model.")],
     out: Annotated[Path, out_option("Gallery folder to write.")],
     storage: Annotated[
-        Storage | None,
-        typer.Option("--storage", help="Storage to search.", show_default="the first gallery's"),
+        Storage | None, flag("--storage", "Storage to search.", show_default="the first gallery's")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,8 +59,3 @@ def merge(
         show_json({"references": count})
         return
     messages.print(f"Wrote {out}: {count} tiles. {_CALIBRATE}")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command("split")(split)
-    app.command("merge")(merge)

@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.console import messages, output, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import AsJson
+from geodtr.cli.options import AsJson, argument, flag
 from geodtr.cli.tables import table
 from geodtr.export.options import flag_of, from_given, option, options_of
 
@@ -23,11 +21,10 @@ if TYPE_CHECKING:
 
 Source = Annotated[
     str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A folder of tiles, a map (.tif, .vrt, .jp2), map tiles (.mbtiles, .pmtiles, or a folder Z/X/Y.png), or a "
+    argument(
+        "SOURCE",
+        "A folder of tiles, a map (.tif, .vrt, .jp2), map tiles (.mbtiles, .pmtiles, or a folder Z/X/Y.png), or a "
         "data set (KIND:PATH).",
-        show_default=False,
     ),
 ]
 
@@ -194,16 +191,11 @@ def preview(
     *,
     given: Mapping[str, Any],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="PATH", help="Picture of the coverage to write, PNG.", show_default="none"),
+        Path | None, flag("--out PATH", "Picture of the coverage to write, PNG.", show_default="none")
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(
-            "--bundle",
-            help="Recommend tile size and overlap for this bundle's model, and cut a map so by default.",
-            show_default=False,
-        ),
+        flag("--bundle", "Recommend tile size and overlap for this bundle's model, and cut a map so by default."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -306,7 +298,3 @@ def _show(name: str, coverage: "Coverage", sizes: "list[SizeCoverage]") -> None:
             rows.add_row("nearest other tile, median", f"{coverage.spacing_metres:.1f} m")
         rows.add_row("farthest place from a tile", f"{coverage.farthest_metres:.1f} m")
     output.print(rows)
-
-
-def add_to(gallery: typer.Typer) -> None:
-    gallery.command("preview")(preview)

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geodtr.cli.console import messages, output, printing_results, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
@@ -29,6 +27,8 @@ from geodtr.cli.options import (
     OnError,
     Seed,
     Threads,
+    argument,
+    flag,
 )
 from geodtr.runtime.gallery.location import GalleryLocation
 
@@ -58,42 +58,32 @@ if TYPE_CHECKING:
 def localize(
     bundle: GivenBundle,
     place: GivenGallery,
-    places: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGES...", help=IMAGES_HELP, show_default=False)
-    ] = None,
+    places: Annotated[list[str] | None, argument("IMAGES...", IMAGES_HELP)] = None,
     view: Annotated[
-        View, typer.Option("--view", help="What the images show: the surroundings, or the ground straight below.")
+        View, flag("--view", "What the images show: the surroundings, or the ground straight below.")
     ] = "ground",
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of tiles per image.")] = 5,
+    top: Annotated[int, flag("--top", "Number of tiles per image.", min=1)] = 5,
     headings: Headings = 1,
     near: Annotated[
         str | None,
-        typer.Option(
-            "--near",
-            metavar="LAT,LON,RADIUS",
-            help="Search only tiles within RADIUS metres; flight,RADIUS: of each image's recorded position; an image "
+        flag(
+            "--near LAT,LON,RADIUS",
+            "Search only tiles within RADIUS metres; flight,RADIUS: of each image's recorded position; an image "
             "without one is a bad image.",
             show_default="all",
         ),
     ] = None,
     odometry: Annotated[
         Path | None,
-        typer.Option(
-            "--track",
-            metavar="ODOMETRY.csv",
-            help="Fuse frames with speed and yaw: of the images that this file lists, of a video by time, of a camera "
+        flag(
+            "--track ODOMETRY.csv",
+            "Fuse frames with speed and yaw: of the images that this file lists, of a video by time, of a camera "
             "as they come; - reads rows from standard input, mavlink from the autopilot, flight from --flight.",
-            show_default=False,
         ),
     ] = None,
     video_start: Annotated[
         float | None,
-        typer.Option(
-            "--video-start",
-            metavar="SECONDS",
-            help="Odometry time at the start of the video.",
-            show_default="its first row's",
-        ),
+        flag("--video-start SECONDS", "Odometry time at the start of the video.", show_default="its first row's"),
     ] = None,
     every: Every = 1,
     limit: FirstImages = None,
@@ -101,21 +91,10 @@ def localize(
     on_error: OnError = "stop",
     threads: Threads = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="Write .jsonl, .csv, .geojson, .gpx, .kml, or .html, a map.",
-            show_default=False,
-        ),
+        Path | None, flag("--out FILE", "Write .jsonl, .csv, .geojson, .gpx, .kml, or .html, a map.")
     ] = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture", metavar="FILE.png", help="Draw the answers on the map of the tiles.", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each frame.")] = False,
+    picture: Annotated[Path | None, flag("--picture FILE.png", "Draw the answers on the map of the tiles.")] = None,
+    as_json: Annotated[bool, flag("--json", "Print a line of JSON for each frame.")] = False,
     *,
     given: Mapping[str, Any],
 ) -> None:
@@ -225,7 +204,3 @@ def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
 def _skip(frame: "Frame", error: "ImageError") -> None:
     del frame  # the message names it
     warn(f"Left out: {error}")
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(localize)
