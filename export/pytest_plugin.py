@@ -84,7 +84,7 @@ class ParityCheck:
     ) -> "ParityResult":
         from geodtr.export.model import open_model
         from geodtr.export.parity import compare
-        from geodtr.export.report import check_replaceable, replace_report
+        from geodtr.export.report import check_report, write_report
         from geodtr.runtime.errors import ConfigError
         from geodtr.training.data.spec import read_test_set
 
@@ -94,13 +94,13 @@ class ParityCheck:
         self._calls += 1
         report = self._report()
         if report is not None:
-            check_replaceable(report)
+            check_report(report, replace=True)
         if limit is not None and limit < 2:
             raise ConfigError(f"limit is {limit}; recall needs at least 2 pairs.")
         pair_set, models = read_test_set(data, limit), [open_model(path) for path in candidates]
         result = compare(open_model(reference), models, pair_set, gates=gates, stages=stages)
         if report is not None:
-            replace_report(result, report)
+            write_report(result, report, replace=True)
         return result
 
     def _report(self) -> Path | None:

@@ -4,5 +4,3 @@ from geodtr.export.parity.comparison import compare
 from geodtr.export.parity.gates import Gates
 from geodtr.export.parity.record import record
 from geodtr.export.parity.result import ParityResult
-
-__all__ = ["Gates", "ParityResult", "compare", "record"]

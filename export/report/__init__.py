@@ -9,24 +9,15 @@ from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_ending, check_new_file, check_writable, write_bytes
 from geodtr.runtime.installation import install_hint
 
-__all__ = ["check_replaceable", "check_report", "replace_report", "write_report"]
 
-
-def check_report(out: Path) -> None:
+def check_report(out: Path, *, replace: bool = False) -> None:
     """Ask before the work, not after, whether a report can be written to `out`.
 
-    Raises OutputExists when it is taken, otherwise as `check_replaceable`.
+    Raises OutputExists when it is taken and not to be replaced, ConfigError when its name does not end in .html,
+    UserError when nothing can be written there, MissingDependency without Jinja2 or matplotlib.
     """
-    check_new_file(out)
-    check_replaceable(out)
-
-
-def check_replaceable(out: Path) -> None:
-    """Likewise where an earlier report may lie at `out`.
-
-    Raises ConfigError when its name does not end in .html, UserError when nothing can be written there,
-    MissingDependency without Jinja2 or matplotlib.
-    """
+    if not replace:
+        check_new_file(out)
     check_ending(out, (".html",))
     check_writable(out)
     if find_spec("jinja2") is None:
@@ -34,19 +25,9 @@ def check_replaceable(out: Path) -> None:
     require_matplotlib()
 
 
-def write_report(result: ParityResult, out: Path) -> None:
+def write_report(result: ParityResult, out: Path, *, replace: bool = False) -> None:
     """Write the report to `out`: durably, whole or not at all. Raises as `check_report` does."""
-    check_report(out)
-    _write(result, out, replace=False)
-
-
-def replace_report(result: ParityResult, out: Path) -> None:
-    """The same in place of an earlier report, of which a reader sees all or nothing."""
-    check_replaceable(out)
-    _write(result, out, replace=True)
-
-
-def _write(result: ParityResult, out: Path, *, replace: bool) -> None:
+    check_report(out, replace=replace)
     from geodtr.export.report.page import page
 
     write_bytes(out, page(result).encode(), replace=replace)

@@ -104,10 +104,12 @@ def _open(odometry: Path) -> "Odometry":
 
 
 def from_pipe(odometry: Path | None) -> bool:
+    """Whether --track reads standard input."""
     return str(odometry) == "-"
 
 
 def from_record(odometry: Path | None) -> bool:
+    """Whether --track takes the flight record's own motion."""
     return str(odometry) == FROM_RECORD
 
 
