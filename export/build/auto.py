@@ -14,12 +14,15 @@ from typing import TypeVar
 import msgspec
 
 from geodtr.export.build.candidates import CANDIDATES, Able, Candidate, find_able, none_left, not_timed
+from geodtr.export.build.command_line import command_line
 from geodtr.export.build.compile import compile_graphs
 from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, write_graphs
-from geodtr.export.build.projected import ProjectionPlan, projected
+from geodtr.export.build.plans import calibration_plan, projection_plan
+from geodtr.export.build.projected import projected
+from geodtr.export.build.request import BuildRequest
 from geodtr.export.build.source import float32_bundle
 from geodtr.export.precision.write import CalibrationPlan, calibrated
-from geodtr.export.speed import check_faster, measure_speed
+from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.export.statistics import mcnemar
 from geodtr.export.timing import PairTiming, Timing, time_pairs
 from geodtr.runtime.bundle import Bundle, open_bundle
@@ -64,64 +67,53 @@ class _Graphs:
     manifest: Manifest
 
 
-def build_fastest(
-    source: Path,
-    out: Path,
-    precision: Precision,
-    dialect: Dialect | None,
-    calibration: CalibrationPlan | None,
-    *,
-    projection: ProjectionPlan | None,
-    command: str,
-    require_faster: bool,
-    speed_batch: int,
-    notice: Callable[[str], None],
-    track: Track,
-) -> None:
-    """Build engines with every backend that runs here, and keep the fastest in a bundle `out`, whole or not at all.
+def build_fastest(request: BuildRequest, warn: Callable[[str], None], track: Track) -> None:
+    """Build engines with every backend that runs here, and keep the fastest in a bundle, whole or not at all.
 
     The manifest's `backend_choice` lists every backend with its speed at `speed_batch` images per call, or why it was
     not timed. Raises BuildError, with every backend's reason, when none is left.
     """
-    able, entries = find_able(precision, dialect, check_comparable if require_faster else None, notice)
-    with new_folder(out) as folder, scratch_in(folder) as scratch, float32_bundle(source, track, scratch) as whole:
+    precision, batch = request.precision, request.speed_batch or BATCH
+    if precision is None:
+        _recompile_fastest(request, batch, warn, track)
+        return
+    calibration, projection = calibration_plan(request.plan, warn), projection_plan(request.compact, warn)
+    comparable = check_comparable if request.require_faster else None
+    able, entries = find_able(precision, request.dialect, comparable, warn)
+    with (
+        new_folder(request.out) as folder,
+        scratch_in(folder) as scratch,
+        float32_bundle(request.source, track, scratch) as whole,
+    ):
         exported = projected(whole, projection, scratch, track=track)
         if calibration is not None:
             calibration = replace(calibration, file=calibration.file or scratch / "ranges.json")
             calibrated(exported, calibration, track=track)  # what it raises is no backend's fault
         graphs = _write_graphs(able, entries, exported, precision, calibration, scratch, track)
-        kept = _keep_fastest(graphs, entries, calibration, folder, scratch, command, speed_batch, track)
-        if require_faster:
-            speed = measure_speed(open_bundle(folder), exported, kept.builder, scratch, speed_batch, track=track)
+        kept = _keep_fastest(graphs, entries, calibration, folder, scratch, command_line(request), batch, track)
+        if request.require_faster:
+            speed = measure_speed(open_bundle(folder), exported, kept.builder, scratch, batch, track=track)
             manifest = read_manifest(folder)
             check_faster(speed, manifest)
             write_manifest(folder, msgspec.structs.replace(manifest, speed=speed))
 
 
-def recompile_fastest(
-    source: Path,
-    out: Path,
-    dialect: Dialect | None,
-    *,
-    command: str,
-    speed_batch: int,
-    notice: Callable[[str], None],
-    track: Track,
-) -> None:
-    """Compile the typed graphs of the bundle `source` with every backend that runs here, and keep the fastest in `out`.
+def _recompile_fastest(request: BuildRequest, batch: int, warn: Callable[[str], None], track: Track) -> None:
+    """Compile the typed graphs of a bundle with every backend that runs here, and keep the fastest.
 
     A backend that wants quantised graphs of another dialect is not tried. Raises as `build_fastest`, and BundleError
     when a graph is missing or altered.
     """
+    source = request.source
     manifest = read_manifest(source)
     require(check_graphs(source, manifest))
-    able, entries = find_able(manifest.precision, dialect, partial(check_dialect, source, manifest), notice)
-    with new_folder(out) as folder, scratch_in(folder) as scratch:
+    able, entries = find_able(manifest.precision, request.dialect, partial(check_dialect, source, manifest), warn)
+    with new_folder(request.out) as folder, scratch_in(folder) as scratch:
         place = scratch / "graphs"
         place.mkdir()
         copy_graphs(source, manifest, place)
         graphs = [(each, _Graphs(place, manifest)) for each in able]
-        _keep_fastest(graphs, entries, None, folder, scratch, command, speed_batch, track)
+        _keep_fastest(graphs, entries, None, folder, scratch, command_line(request), batch, track)
 
 
 def _write_graphs(
