@@ -5,6 +5,7 @@ with the number of images. Quantisation rules of the targets are out of scope.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from geodtr.calibration.operators import operators
 from geodtr.calibration.thresholds import Histogram
 from geodtr.runtime.embed.pipeline import in_batches
-from geodtr.runtime.engines.onnxruntime import open_session
+from geodtr.runtime.engines.onnxruntime import Optimisation, open_session
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import INPUT, Images
@@ -115,8 +116,7 @@ def _with_outputs(model: Any, tensors: Iterable[str], read: Iterable[str]) -> An
     """A session of `model` with additional outputs: extremes of `tensors` and [B, C] means of `read`."""
     from onnx import TensorProto, helper, numpy_helper
 
-    copied = type(model)()
-    copied.CopyFrom(model)
+    copied = deepcopy(model)
     axes = "axes of means"
     copied.graph.initializer.append(numpy_helper.from_array(np.array([2, 3], np.int64), axes))
     wanted = [(op, f"{word} {name}", [name]) for op, word in _EXTREMES for name in tensors]
@@ -130,17 +130,18 @@ def _with_outputs(model: Any, tensors: Iterable[str], read: Iterable[str]) -> An
 _EXTREMES = (("ReduceMin", "low"), ("ReduceMax", "high"))
 
 
-def _histograms(model: Any, ranges: dict[str, Range], batches: Iterable[Images]) -> dict[str, Histogram]:
-    from onnx import TensorProto, helper
+def open_giving(model: Any, tensors: Iterable[str], optimisation: Optimisation = "all") -> Any:
+    """A session of a `ModelProto` that gives these of its tensors as well."""
+    from onnx import ValueInfoProto
 
-    copied = type(model)()
-    copied.CopyFrom(model)
-    # The graph's own outputs are already declared.
+    copied = deepcopy(model)
     own = {entry.name for entry in model.graph.output}
-    copied.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ranges if name not in own
-    )
-    session = open_session(copied.SerializeToString())
+    copied.graph.output.extend(ValueInfoProto(name=name) for name in tensors if name not in own)
+    return open_session(copied.SerializeToString(), optimisation=optimisation)
+
+
+def _histograms(model: Any, ranges: dict[str, Range], batches: Iterable[Images]) -> dict[str, Histogram]:
+    session = open_giving(model, ranges)
     histograms = {name: Histogram.empty(*limits) for name, limits in ranges.items()}
     names = list(ranges)
     for batch in batches:

@@ -4,6 +4,7 @@ Depends on the weight names of this project's exporter. Integer types are out of
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 LARGE = 4096
@@ -39,10 +40,7 @@ def operators(graph: Any) -> list[Operator]:
         if node.op_type not in WEIGHTED or node.input[1] not in sizes or is_projection(node):
             continue
         dims = sizes[node.input[1]]
-        count = 1
-        for size in dims:
-            count *= size
-        if node.op_type == "Conv" or (len(dims) == 2 and count >= LARGE):
+        if node.op_type == "Conv" or (len(dims) == 2 and prod(dims) >= LARGE):
             bias = node.input[2] if len(node.input) > 2 else None
             block = _block(node.input[1], node.op_type)
             quantisable.append(
@@ -54,14 +52,6 @@ def operators(graph: Any) -> list[Operator]:
 def is_projection(node: Any) -> bool:
     """Whether a node of a graph, or one of its operators, belongs to a descriptor's projection."""
     return bool(node.name.startswith(PROJECTION))
-
-
-def blocks(quantisable: list[Operator]) -> dict[str, list[Operator]]:
-    """The operators by block, in order."""
-    parts: dict[str, list[Operator]] = {}
-    for operator in quantisable:
-        parts.setdefault(operator.block, []).append(operator)
-    return parts
 
 
 def _block(weights: str, kind: str) -> str:

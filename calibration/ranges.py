@@ -10,7 +10,7 @@ import numpy as np
 
 from geodtr.calibration.activations import Activations, Range, measure_activations
 from geodtr.calibration.operators import operators
-from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, first, stratified
+from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, stratified
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
 from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
@@ -195,7 +195,7 @@ def _measure(
 def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch, track: Track) -> Sequence[Path]:
     paths, count, seed = pool.images[branch], options.images, options.seed
     if options.choice == "first":
-        return first(paths, count)
+        return paths[:count]
     if options.choice == "stratified":
         return stratified(paths, pool.strata[branch], count, seed)
     if options.choice == "coreset" and len(paths) > count:

@@ -49,11 +49,6 @@ class Pool:
         return sha256("\n".join((*self.names(branch), *seen)).encode()).hexdigest()
 
 
-def first(paths: Sequence[Path], count: int) -> list[Path]:
-    """The first `count` of `paths`."""
-    return list(paths[:count])
-
-
 def at_random(paths: Sequence[Path], count: int, seed: int = 0) -> list[Path]:
     """`count` random paths in their original order; all if there are not more."""
     if len(paths) <= count:

@@ -13,11 +13,7 @@ class PixelEmbedder:
     """The preprocessed pixels themselves as a descriptor, freed of their mean, at unit length."""
 
     def __init__(self, spec: BranchSpec) -> None:
-        self._spec = msgspec.structs.replace(spec, descriptor_size=prod(spec.preprocessing.shape), scorer=None)
-
-    @property
-    def spec(self) -> BranchSpec:
-        return self._spec
+        self.spec = msgspec.structs.replace(spec, descriptor_size=prod(spec.preprocessing.shape), scorer=None)
 
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, H*W*3], unit rows; an image of one colour gives a row of zeros."""

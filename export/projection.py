@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.manifest import WhiteningTrial
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.recall import rank
@@ -72,14 +73,6 @@ class Projection:
         return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One strength of whitening: `hits` at rank 1 on pairs that were held out."""
-
-    whitening: float
-    hits: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """A projection, how it was chosen, and the share of the variance that it keeps.
@@ -93,7 +86,7 @@ class Fitted:
     variance: float
     queries: int
     full_hits: int
-    trials: tuple[Trial, ...]
+    trials: tuple[WhiteningTrial, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +192,9 @@ class Fitting:
             variance=float(variances[:size].sum() / variances.sum()),
             queries=len(self._pairs.ground),
             full_hits=int(self._found(size, None).sum()),
-            trials=tuple(Trial(strength, int(hits.sum())) for strength, hits in by_strength.items()),
+            trials=tuple(
+                WhiteningTrial(whitening=strength, hits=int(hits.sum())) for strength, hits in by_strength.items()
+            ),
         )
 
     @cached_property

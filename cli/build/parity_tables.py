@@ -8,7 +8,7 @@ from geodtr.cli.tables import table
 from geodtr.runtime.names import BRANCHES
 
 if TYPE_CHECKING:
-    from geodtr.export.graph.patches import PatchAgreement
+    from geodtr.export.graph.discrete import PatchAgreement
     from geodtr.export.parity.measurements import Change, StageName
     from geodtr.export.parity.result import Candidate, ParityFigures
     from geodtr.runtime.recall import Recall

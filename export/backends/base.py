@@ -26,10 +26,8 @@ class Compiled:
 class Builder(Protocol):
     """One backend with its options: it compiles typed graphs, and never changes a precision."""
 
-    @property
-    def dialect(self) -> Dialect:
-        """The dialect of quantised graphs that it needs."""
-        ...
+    dialect: Dialect
+    """Of the quantised graphs that it needs."""
 
     def check(self, precision: Precision) -> BackendEntry:
         """The installed backend. Raises MissingDependency when it is not installed, ConfigError when it cannot run
@@ -49,7 +47,8 @@ class Builder(Protocol):
         """Another builder to try after this one's engine did not match its graph (`fault`: the reason, in words); None
         if there is none.
         """
-        ...
+        del fault
+        return None
 
 
 def ignore_warning(text: str) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from geodtr.export.backends.base import Compiled
+from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.backends.options import OnnxRuntimeOptions, backend_words
 from geodtr.runtime.engines.onnxruntime import check_installation, check_provider, open_session, optimisation_of
 from geodtr.runtime.errors import BundleError, ConfigError
@@ -17,27 +17,23 @@ from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec
 
 
-class OnnxRuntimeBuilder:
+class OnnxRuntimeBuilder(Builder):
     """ONNX Runtime on the CPU, or on a GPU by its CUDA or TensorRT provider."""
 
     def __init__(self, options: OnnxRuntimeOptions, dialect: Dialect | None) -> None:
         self._asked = options
         self._provider = options.provider
-        self._dialect = dialect or (cpu_dialect() if options.provider == "cpu" else "tensorrt")
-        if self._provider != "cpu" and self._dialect != "tensorrt":
+        self.dialect = dialect or (cpu_dialect() if options.provider == "cpu" else "tensorrt")
+        if self._provider != "cpu" and self.dialect != "tensorrt":
             raise ConfigError(
-                f"The {self._provider} provider runs no INT8 graph of the {self._dialect} dialect: name tensorrt, or "
+                f"The {self._provider} provider runs no INT8 graph of the {self.dialect} dialect: name tensorrt, or "
                 "no --dialect at all."
             )
-
-    @property
-    def dialect(self) -> Dialect:
-        return self._dialect
 
     def check(self, precision: Precision) -> BackendEntry:
         check_provider(self._provider)
         if precision in QUANTISED and precision != "fp8":
-            runs = check_cpu_dialect(self._dialect)
+            runs = check_cpu_dialect(self.dialect)
             if runs.failed:
                 raise ConfigError(f"{runs.found} Leave --dialect out, or build on the machine that it is for.")
         machine = this_cpu() if self._provider == "cpu" else None
@@ -65,6 +61,3 @@ class OnnxRuntimeBuilder:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from None
             raise
         return Compiled(file, {})
-
-    def another_way(self, fault: str) -> None:
-        del fault

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from geodtr.export.backends.base import Compiled
+from geodtr.export.backends.base import Builder, Compiled
 from geodtr.export.backends.options import OpenVinoOptions, backend_words
 from geodtr.runtime.engines.openvino import PRECISIONS, check_installation, layers, open_model
 from geodtr.runtime.errors import BuildError, ConfigError
@@ -13,15 +13,11 @@ from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import BranchSpec
 
 
-class OpenVinoBuilder:
+class OpenVinoBuilder(Builder):
     """OpenVINO on the CPU."""
 
     def __init__(self, dialect: Dialect | None) -> None:
-        self._dialect = dialect or cpu_dialect()
-
-    @property
-    def dialect(self) -> Dialect:
-        return self._dialect
+        self.dialect = dialect or cpu_dialect()
 
     def check(self, precision: Precision) -> BackendEntry:
         """Raises ConfigError for a precision that OpenVINO lacks, or for 8-bit weights on a CPU that adds their
@@ -32,9 +28,9 @@ class OpenVinoBuilder:
                 f"OpenVINO computes no {precision} on a CPU. Name one of {', '.join(map(asked_as, PRECISIONS))}, or "
                 "another --backend."
             )
-        if precision in ("int8", "mixed") and self._dialect != "cpu-7bit" and not this_cpu().exact_8bit:
+        if precision in ("int8", "mixed") and self.dialect != "cpu-7bit" and not this_cpu().exact_8bit:
             raise ConfigError(
-                f"This CPU has no VNNI, and OpenVINO's sums of 8-bit products overflow on it: {self._dialect} would "
+                f"This CPU has no VNNI, and OpenVINO's sums of 8-bit products overflow on it: {self.dialect} would "
                 "give wrong descriptors. Name --dialect cpu-7bit, or no --dialect at all."
             )
         options = tuple(backend_words(OpenVinoOptions()))
@@ -56,6 +52,3 @@ class OpenVinoBuilder:
         file = out / f"{spec.branch}.blob"
         file.write_bytes(compiled.export_model().getvalue())
         return Compiled(file, got)
-
-    def another_way(self, fault: str) -> None:
-        del fault

@@ -15,7 +15,7 @@ from geodtr.export.projection import Fitted, Fitting, Projection, check_count, c
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.manifest import ProjectionEntry, WhiteningTrial, write_manifest
+from geodtr.runtime.manifest import ProjectionEntry, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import BranchSpec, Embedder, noise, scorer_name
@@ -97,7 +97,7 @@ def write_projected(exported: Bundle, fitted: Fitted, pairs: PairSet, folder: Pa
         whitening=fitted.whitening,
         queries=fitted.queries,
         full_hits=fitted.full_hits,
-        trials=tuple(WhiteningTrial(whitening=each.whitening, hits=each.hits) for each in fitted.trials),
+        trials=fitted.trials,
     )
     manifest = msgspec.structs.replace(
         manifest,

@@ -4,6 +4,7 @@ Its nodes stay float32 in every precision, as the norms before and behind it do:
 and a whitened direction multiplies what rounding leaves in it.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,7 @@ def with_projection(graph: Any, projection: Projection, branch: Branch) -> Any:
     """A copy of a float32 `ModelProto`, whose descriptors are those that `projection` makes of its own."""
     from onnx import helper, numpy_helper
 
-    longer = type(graph)()
-    longer.CopyFrom(graph)
+    longer = deepcopy(graph)
     for node in longer.graph.node:
         node.input[:] = [FULL if name == OUTPUT else name for name in node.input]
         node.output[:] = [FULL if name == OUTPUT else name for name in node.output]

@@ -1,5 +1,6 @@
 """The structure of an ONNX graph: the type of each tensor, the nodes before and behind an operator."""
 
+from copy import deepcopy
 from typing import Any
 
 from geodtr.calibration.operators import is_projection
@@ -79,8 +80,7 @@ def selection(graph: Any) -> list[Any]:
 
 def without_rounding(graph: Any) -> Any:
     """A copy of a quantised `ModelProto` in which activations are not rounded; weights stay as they are."""
-    exact = type(graph)()
-    exact.CopyFrom(graph)
+    exact = deepcopy(graph)
     nodes = exact.graph.node
     quantised = {node.output[0]: node for node in nodes if node.op_type == "QuantizeLinear"}
     pairs = [node for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] in quantised]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import acos, degrees
 from typing import Literal
 
-from geodtr.export.graph.patches import PatchAgreement
+from geodtr.export.graph.discrete import PatchAgreement
 from geodtr.runtime.names import Branch
 from geodtr.runtime.recall import Recall
 

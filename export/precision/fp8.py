@@ -5,6 +5,7 @@ four bits of exponent, three of mantissa, largest value 448); zero points are ze
 """
 
 from collections.abc import Collection
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,7 @@ class Fp8Quantiser:
         """
         from onnx import TensorProto, helper
 
-        copied = type(self.graph)()
-        copied.CopyFrom(self.graph)
+        copied = deepcopy(self.graph)
         writer = _Writer(copied)
         writer.add(helper.make_tensor(_ZERO, TensorProto.FLOAT8E4M3FN, [], [0.0]))
         by_name = {operator.name: operator for operator in self.operators if operator.name in chosen}

@@ -5,6 +5,7 @@ operators that the caller leaves out.
 """
 
 from collections.abc import Collection
+from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
@@ -89,8 +90,7 @@ def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: C
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    typed = type(graph)()
-    typed.CopyFrom(graph)
+    typed = deepcopy(graph)
     # The quantiser asks for this mark of files that went through its own shape inference.
     onnx.helper.set_model_props(typed, {"onnx.infer": "onnxruntime.quant"})
     quantizer = QDQQuantizer(
@@ -156,8 +156,7 @@ def _corrected(graph: Any, corrections: dict[str, NDArray[np.float32]], chosen: 
     """A copy of `graph` with the corrections of the `chosen` convolutions added to their biases."""
     from onnx import numpy_helper
 
-    copied = type(graph)()
-    copied.CopyFrom(graph)
+    copied = deepcopy(graph)
     stored = {entry.name: entry for entry in copied.graph.initializer}
     for node in copied.graph.node:
         if node.name in chosen and node.name in corrections:

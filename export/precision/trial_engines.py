@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.calibration.operators import blocks
 from geodtr.export.backends.base import Builder
 from geodtr.export.precision.agreement import check_agreement
 from geodtr.export.precision.cosine_selection import Quantiser
@@ -76,7 +75,8 @@ class Workbench:
     @cached_property
     def blocks(self) -> list[str]:
         """Every block that can be quantised, named branch/block."""
-        return [f"{branch}/{name}" for branch in BRANCHES for name in blocks(self._quantisers[branch].operators)]
+        names = (f"{branch}/{each.block}" for branch in BRANCHES for each in self._quantisers[branch].operators)
+        return list(dict.fromkeys(names))
 
     def operators(self, branch: Branch, chosen: Blocks) -> list[str]:
         """The names of a branch's operators in the `chosen` blocks."""

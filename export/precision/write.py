@@ -8,8 +8,8 @@ from pathlib import Path
 from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
 from geodtr.calibration.select import Pool
 from geodtr.export.backends.base import ignore_warning
-from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
+from geodtr.export.graph.discrete import argmax_flips
 from geodtr.export.precision.cosine_selection import KEEP_COSINE, Quantiser, keep_cosine
 from geodtr.export.precision.fp8 import Fp8Quantiser
 from geodtr.export.precision.fp16 import check_fits, to_fp16

@@ -59,21 +59,17 @@ class OnnxRuntimeEmbedder:
     """One branch's graph in an ONNX Runtime session."""
 
     def __init__(self, session: Any, spec: BranchSpec, name: Path) -> None:
-        self._spec = spec
+        self.spec = spec
         self._session = session
         self._name = name
         check_ports(_ports(session.get_inputs()), _ports(session.get_outputs()), spec, name)
 
-    @property
-    def spec(self) -> BranchSpec:
-        return self._spec
-
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
-        check_images(images, self._spec)
+        check_images(images, self.spec)
         with explained("ONNX Runtime", self._name):
             (rows,) = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
-        return as_descriptors(rows, images, self._spec, self._name)
+        return as_descriptors(rows, images, self.spec, self._name)
 
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}

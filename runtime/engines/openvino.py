@@ -47,25 +47,21 @@ class OpenVinoEmbedder:
     """One branch's compiled model. Each thread has its own infer request, because threads cannot share one."""
 
     def __init__(self, compiled: Any, spec: BranchSpec, name: Path) -> None:
-        self._spec = spec
+        self.spec = spec
         self._compiled = compiled
         self._requests = threading.local()
         self._name = name
         check_ports(_ports(compiled.inputs), _ports(compiled.outputs), spec, name)
 
-    @property
-    def spec(self) -> BranchSpec:
-        return self._spec
-
     def embed(self, images: Images) -> Descriptors:
         """[B, H, W, 3] -> [B, D], unit rows."""
-        check_images(images, self._spec)
+        check_images(images, self.spec)
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         with explained("OpenVINO", self._name):
             # A copy: the request's next call writes to the same memory.
             rows = self._requests.own.infer({INPUT: np.ascontiguousarray(images)})[0].copy()
-        return as_descriptors(rows, images, self._spec, self._name)
+        return as_descriptors(rows, images, self.spec, self._name)
 
 
 _TYPES = {"u8": "uint8", "f32": "float32"}

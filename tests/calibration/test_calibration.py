@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from geodtr.calibration.activations import measure_activations
 from geodtr.calibration.operators import operators
-from geodtr.calibration.select import at_random, coreset, first, stratified
+from geodtr.calibration.select import at_random, coreset, stratified
 from geodtr.calibration.thresholds import BINS, Histogram, threshold_of
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.engines.onnxruntime import open_session
@@ -138,7 +138,6 @@ def test_selected_images_are_distinct_and_in_order(count: int, seed: int, strata
     rows = generator.normal(size=(60, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     for selected in (
-        first(PATHS, count),
         at_random(PATHS, count, seed),
         stratified(PATHS, strata, count, seed),
         coreset(PATHS, rows, count),

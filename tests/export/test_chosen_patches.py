@@ -13,10 +13,9 @@ from tensorrt_on_fakes import shake
 
 from geodtr import TensorRtOptions
 from geodtr.export.cosines import counted
-from geodtr.export.graph.argmax import argmax_flips
 from geodtr.export.graph.checks import check_export
+from geodtr.export.graph.discrete import argmax_flips, compare_patches
 from geodtr.export.graph.export import export_network
-from geodtr.export.graph.patches import compare_patches
 from geodtr.export.graph.structure import GraphError
 from geodtr.export.parity.gates import Limits, Measured, judge
 from geodtr.export.parity.measures.agreement import agreements

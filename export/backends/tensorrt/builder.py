@@ -36,16 +36,13 @@ class PlanBuilder(ABC, Generic[Options]):
     """
 
     library: Library
+    dialect: Dialect = "tensorrt"
 
     def __init__(self, options: Options, dialect: Dialect | None, notice: Callable[[str], None]) -> None:
         if dialect not in (None, "tensorrt"):
             raise ConfigError(f"{self.library.name} runs no INT8 graph of the {dialect} dialect: leave --dialect out.")
         self._asked = options
         self._notice = notice
-
-    @property
-    def dialect(self) -> Dialect:
-        return "tensorrt"
 
     @abstractmethod
     def check(self, precision: Precision) -> BackendEntry: ...

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.cosines import cosines, counted, finite_rows
-from geodtr.export.graph.patches import PatchAgreement
+from geodtr.export.graph.discrete import PatchAgreement
 from geodtr.export.parity.measurements import BranchAgreement, Discrete
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.evaluation.evaluate import DescriptorPair

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.calibration.activations import open_giving
 from geodtr.calibration.operators import operators
 from geodtr.export.cosines import cosines
 from geodtr.export.parity.measurements import LayerAgreement
 from geodtr.export.parity.measures.audit import precisions
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
@@ -89,8 +89,8 @@ def _compare(
     before: Any, after: Any, tensors: Sequence[tuple[str, str]], images: Images, branch: Branch, track: Track
 ) -> dict[str, tuple[float, float]]:
     """Smallest cosine and mean relative error of each floating-point tensor, by its name in `before`."""
-    one = _session(before, [name for name, _ in tensors])
-    other = _session(after, [name for _, name in tensors])
+    one = open_giving(before, [name for name, _ in tensors], "none")
+    other = open_giving(after, [name for _, name in tensors], "none")
     agreements = {}
     starts = range(0, len(tensors), _AT_ONCE)
     for start in track(starts, f"Layers, {branch}", len(starts)):
@@ -116,16 +116,6 @@ def _rows(values: NDArray[Any], images: int) -> Values:
     """A row an image, where images are the first axis; else all of them as one."""
     rows = images if values.ndim and values.shape[0] == images else 1
     return values.reshape(rows, -1).astype(np.float32)
-
-
-def _session(graph: Any, tensors: Sequence[str]) -> Any:
-    import onnx
-
-    copied = type(graph)()
-    copied.CopyFrom(graph)
-    there = {entry.name for entry in copied.graph.output}
-    copied.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
-    return open_session(copied.SerializeToString(), optimisation="none")
 
 
 def _worst_inputs(graph: Any, cosine: dict[str, float]) -> dict[str, float]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from geodtr.export.build.source import export_checkpoint
-from geodtr.export.graph.argmax import argmax_flips
-from geodtr.export.graph.patches import compare_patches
+from geodtr.export.graph.discrete import argmax_flips, compare_patches
 from geodtr.export.model import Model
 from geodtr.export.parity.measurements import Discrete, Stage, StageName
 from geodtr.export.parity.measures.agreement import agreements

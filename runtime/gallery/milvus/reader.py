@@ -50,7 +50,8 @@ class MilvusGallery(PositionedRows):
         self.manifest = manifest
         self._collection = collection
         self._finished = finished
-        self._index = collection.index()
+        self.index = collection.index()
+        """Milvus's name of it: FLAT compares every descriptor."""
         # A strongly consistent count: the server answers after it has applied all confirmed changes.
         self._count = collection.count()
         self._positioned: int | None = None
@@ -79,11 +80,6 @@ class MilvusGallery(PositionedRows):
         self._collection.close()
 
     @property
-    def index(self) -> str:
-        """Milvus's name of the index: FLAT compares every descriptor."""
-        return self._index
-
-    @property
     def info(self) -> GalleryInfo:
         """The gallery in figures; None where only Milvus knows them."""
         return GalleryInfo(
@@ -93,7 +89,7 @@ class MilvusGallery(PositionedRows):
             finished=self._finished,
             descriptor_size=self.manifest.descriptor_size,
             storage=self.manifest.storage,
-            index=f"{self._index} of {self._collection.version}",
+            index=f"{self.index} of {self._collection.version}",
             searched_bytes=4 * len(self) * self.manifest.descriptor_size,
             bytes=None,
             source=self.manifest.source,
@@ -148,7 +144,7 @@ class MilvusGallery(PositionedRows):
         if not len(queries) or not len(self) or (rows is not None and not len(rows)):
             return Hits(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
         if near is None and rows is None:
-            results = self._collection.search(queries, top, self._index, "", ())
+            results = self._collection.search(queries, top, self.index, "", ())
         else:
             results = self._nearest_of(queries, top, near, rows)
         held = self._remember({key for one in results for key in one.keys})
@@ -204,7 +200,7 @@ class MilvusGallery(PositionedRows):
         while True:
             # A circle fills 0.785 of its box: with half as many again the first call is mostly the last.
             limit = min(MOST_HITS, limit + limit // 2 + 8)
-            results = self._collection.search(queries, limit, self._index, where, fields)
+            results = self._collection.search(queries, limit, self.index, where, fields)
             within = [_among(_held(one, near), rows) for one in results]
             most = max(len(one.keys) for one in results)
             short = any(

@@ -54,7 +54,7 @@ class MilvusWriter:
         """For `open` and `create`. `new_file`: the file of Milvus Lite was made for this gallery."""
         self.manifest = manifest
         self._collection = collection
-        self._finished = finished
+        self.finished = finished
         self._new_file = new_file
         self._written = False
 
@@ -94,10 +94,6 @@ class MilvusWriter:
     @property
     def name(self) -> str:
         return str(self._collection.place)
-
-    @property
-    def finished(self) -> bool:
-        return self._finished
 
     def __enter__(self) -> "MilvusWriter":
         return self
@@ -160,7 +156,7 @@ class MilvusWriter:
         self._collection.flush()
         self._written = False
         self._collection.put_properties({FINISHED: "true"})
-        self._finished = True
+        self.finished = True
 
     def remove(self, patterns: Sequence[str]) -> int:
         """As GalleryWriter.remove. A glob reads all ids."""

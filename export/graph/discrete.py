@@ -1,14 +1,17 @@
-"""How a typed graph that chooses patches agrees with the float32 one: its choice, and apart from it its descriptors.
+"""How the discrete steps of a typed graph agree with the float32 one's: information, not a verdict.
 
-A rounding exchanges patches of almost equal attention, and neither choice is wrong.
+Two channels of a saliency are often closer than one INT8 step, and an arg-max that flips turns the descriptor by little
+or by much: recall decides. A rounding exchanges patches of almost equal attention, and neither choice is wrong.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.calibration.activations import open_giving
 from geodtr.export.cosines import cosines
 from geodtr.runtime.engines.onnxruntime import Optimisation, open_session
 from geodtr.runtime.spec import INPUT, OUTPUT, Descriptors, Images
@@ -26,6 +29,23 @@ class PatchAgreement:
     changed: int
     others: float
     smallest_cosine: float
+
+
+def argmax_flips(exact: Any, typed: Any, images: Images, optimisation: Optimisation = "all") -> float | None:
+    """Share of positions whose arg-max differs between two `ModelProto`s of one network on preprocessed `images`.
+
+    None where the network has no arg-max.
+    """
+    before, after = _winners(exact, images, "all"), _winners(typed, images, optimisation)
+    return None if before is None or after is None else float(np.mean(before != after))
+
+
+def _winners(graph: Any, images: Images, optimisation: Optimisation) -> Any:
+    names = [node.output[0] for node in graph.graph.node if node.op_type == "ArgMax"]
+    if not names:
+        return None
+    (winners,) = open_giving(graph, names[:1], optimisation).run(names[:1], {INPUT: images})
+    return winners
 
 
 def compare_patches(
@@ -51,14 +71,8 @@ def _choice(graph: Any) -> Any:
 
 def _kept(graph: Any, images: Images, optimisation: Optimisation) -> tuple[NDArray[np.int64], Descriptors]:
     """The numbers of the patches that are kept, [B, kept], and the descriptors."""
-    from onnx import TensorProto, helper
-
-    copied = type(graph)()
-    copied.CopyFrom(graph)
-    name = _choice(copied).output[1]
-    copied.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, None))
-    session = open_session(copied.SerializeToString(), optimisation=optimisation)
-    kept, descriptors = session.run([name, OUTPUT], {INPUT: images})
+    name = _choice(graph).output[1]
+    kept, descriptors = open_giving(graph, [name], optimisation).run([name, OUTPUT], {INPUT: images})
     return kept, descriptors
 
 
@@ -66,8 +80,7 @@ def _describe(graph: Any, images: Images, kept: NDArray[np.int64], optimisation:
     """Descriptors from the given patches, regardless of those that the graph itself keeps."""
     from onnx import TensorProto, helper
 
-    copied = type(graph)()
-    copied.CopyFrom(graph)
+    copied = deepcopy(graph)
     name = _choice(copied).output[1]
     for node in copied.graph.node:
         for index, read in enumerate(node.input):
