@@ -40,7 +40,7 @@ def main() -> None:
     bundle = open_bundle(options.bundle)
     pair_set = read_test_set(options.data).first(options.limit)
     ground, aerial = bundle.embedder("ground"), bundle.embedder("aerial")
-    tiles = embed_files(aerial, pair_set.references, description="Embedding tiles", track=track)
+    tiles = embed_files(aerial, pair_set.references, count=len(pair_set.references), track=track)
     rotations = np.random.default_rng(options.seed).uniform(0, 360, len(pair_set))
 
     aligned, _ = _measure(ground, tiles, pair_set, np.zeros(len(pair_set)), 1)

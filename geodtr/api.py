@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from geodtr.runtime.arguments import check_argument, check_several
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.embed.pipeline import BATCH_SIZE, embed_frames
+from geodtr.runtime.embed.pipeline import BATCH_SIZE, embed_files
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery import build as galleries
 from geodtr.runtime.gallery.build import Added
@@ -83,8 +81,7 @@ def embed(
     """
     check_argument("batch_size", batch_size, int, 1)
     embedder = _opened(bundle).embedder(branch)
-    rows = [each.descriptors for each in embed_frames(embedder, images, batch_size=batch_size, track=track)]
-    return np.concatenate(rows) if rows else np.empty((0, embedder.spec.descriptor_size), np.float32)
+    return embed_files(embedder, images, batch_size=batch_size, track=track)
 
 
 def build_gallery(

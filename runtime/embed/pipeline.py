@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import cpu_count
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,16 +29,10 @@ BATCH_SIZE = 32
 T = TypeVar("T")
 
 
-class OnError(Protocol):
-    """Called for an image that cannot be read: raise to stop the run, or return to skip it."""
-
-    def __call__(self, path: Path, error: ImageError) -> None: ...
-
-
+OnError = Callable[[Path, ImageError], None]
+"""Called for an image that cannot be read: raises to stop the run, or returns to skip it."""
 OnBadFrame = Callable[[Frame, ImageError], None]
 """As OnError, for an image that need not be a file."""
-
-
 OnDoubt = Callable[[Frame, str], object]
 """Called, by a thread, with an image that the model was not trained on, and why it is none."""
 
@@ -48,9 +42,9 @@ def ignored(frame: Frame, doubt: str) -> None:
     del frame, doubt
 
 
-def stop(path: Path | Frame, error: ImageError) -> None:
+def stop(image: object, error: ImageError) -> None:
     """The default: a bad image stops the run."""
-    del path
+    del image
     raise error
 
 
@@ -140,34 +134,11 @@ def _load_checked(frame: Frame, how: Preprocessing, intake: Intake, on_doubt: On
 
 
 def embed_files(
-    embedder: Embedder,
-    paths: Sequence[Path],
-    *,
-    batch_size: int = BATCH_SIZE,
-    description: str = "Embedding",
-    on_error: OnError = stop,
-    track: Track = untracked,
+    embedder: Embedder, images: Path | str | Iterable[Path | str | Images | Frame], **how: Any
 ) -> Descriptors:
-    """Descriptors float32 [N, D] of image files, one row for each path that `on_error` did not skip."""
-
-    def leave_to_caller(frame: Frame, error: ImageError) -> None:
-        on_error(Path(frame.name), error)
-
-    descriptors = np.empty((len(paths), embedder.spec.descriptor_size), np.float32)
-    start = 0
-    for embedded in embed_frames(
-        embedder,
-        paths,
-        batch_size=batch_size,
-        count=len(paths),
-        description=description,
-        on_error=leave_to_caller,
-        track=track,
-    ):
-        end = start + len(embedded.frames)
-        descriptors[start:end] = embedded.descriptors
-        start = end
-    return descriptors[:start]
+    """Descriptors float32 [N, D], one row for each image that `on_error` did not skip; `how` as of `embed_frames`."""
+    rows = [each.descriptors for each in embed_frames(embedder, images, **how)]
+    return np.concatenate(rows) if rows else np.empty((0, embedder.spec.descriptor_size), np.float32)
 
 
 def load_batches(paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Images]:

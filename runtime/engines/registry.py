@@ -4,9 +4,10 @@ A backend is one module with `check` (what must hold before a bundle of its is r
 `open_embedders` and `layer_times`; a new one is its file, its name, and its lines here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 from geodtr.runtime.engines.base import EngineFiles, EngineOptions, LayerTime
 from geodtr.runtime.installation import install_hint
@@ -34,54 +35,40 @@ def installed(backend: Backend) -> Iterator[Finding]:
             yield Finding(what=backend, found="not installed", remedy=install_hint(backend))
 
 
+class _Runner(NamedTuple):
+    """What runs a backend's engines."""
+
+    check: Callable[[Path, Manifest], Iterator[Finding]]
+    open_embedders: Callable[[Sequence[EngineFiles], BackendEntry, EngineOptions], list[Embedder]]
+    layer_times: Callable[[EngineFiles, BackendEntry, EngineOptions, Images, int], list[LayerTime]]
+
+
+def _runner(backend: str) -> _Runner:
+    if backend in ("onnx", "onnxruntime"):
+        from geodtr.runtime.engines import onnxruntime
+
+        return _Runner(onnxruntime.check, onnxruntime.open_embedders, onnxruntime.layer_times)
+    if backend == "openvino":
+        from geodtr.runtime.engines import openvino
+
+        return _Runner(openvino.check, openvino.open_embedders, openvino.layer_times)
+    from geodtr.runtime.engines.tensorrt import compatibility, runner
+
+    return _Runner(compatibility.check, runner.open_embedders, runner.layer_times)
+
+
 def check(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     """Whether the backend at hand runs this bundle, found out without loading an engine; hashes are not its matter."""
-    if manifest.backend.name in ("onnx", "onnxruntime"):
-        from geodtr.runtime.engines.onnxruntime import check as check_onnxruntime
-
-        return check_onnxruntime(bundle, manifest)
-    if manifest.backend.name == "openvino":
-        from geodtr.runtime.engines.openvino import check as check_openvino
-
-        return check_openvino(bundle, manifest)
-    if manifest.backend.name in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt.compatibility import check as check_tensorrt
-
-        return check_tensorrt(bundle, manifest)
-    raise AssertionError(manifest.backend.name)
+    return _runner(manifest.backend.name).check(bundle, manifest)
 
 
 def open_embedders(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
     """Open the engines of one bundle together. Raises MissingDependency, or BundleError when they cannot run here."""
-    if backend.name in ("onnx", "onnxruntime"):
-        from geodtr.runtime.engines.onnxruntime import open_embedders as open_onnxruntime
-
-        return open_onnxruntime(engines, backend, options)
-    if backend.name == "openvino":
-        from geodtr.runtime.engines.openvino import open_embedders as open_openvino
-
-        return open_openvino(engines, backend, options)
-    if backend.name in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt.runner import open_embedders as open_tensorrt
-
-        return open_tensorrt(engines, backend, options)
-    raise AssertionError(backend.name)
+    return _runner(backend.name).open_embedders(engines, backend, options)
 
 
 def layer_times(
     engine: EngineFiles, backend: BackendEntry, options: EngineOptions, images: Images, calls: int
 ) -> list[LayerTime]:
     """Time each layer over `calls` calls with `images`, the longest first."""
-    if backend.name in ("onnx", "onnxruntime"):
-        from geodtr.runtime.engines.onnxruntime import layer_times as layer_times_onnxruntime
-
-        return layer_times_onnxruntime(engine, backend, options, images, calls)
-    if backend.name == "openvino":
-        from geodtr.runtime.engines.openvino import layer_times as layer_times_openvino
-
-        return layer_times_openvino(engine, backend, options, images, calls)
-    if backend.name in ("tensorrt", "tensorrt-rtx"):
-        from geodtr.runtime.engines.tensorrt.runner import layer_times as layer_times_tensorrt
-
-        return layer_times_tensorrt(engine, backend, options, images, calls)
-    raise AssertionError(backend.name)
+    return _runner(backend.name).layer_times(engine, backend, options, images, calls)

@@ -3,16 +3,15 @@
 A repeated call continues an interrupted one: it does not embed a tile that the gallery already contains.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from geodtr.runtime.embed.pipeline import batches_ahead
+from geodtr.runtime.embed.pipeline import batches_ahead, stop
 from geodtr.runtime.errors import GalleryError, ImageError, OutputExists
 from geodtr.runtime.gallery.base import GalleryWriter
 from geodtr.runtime.gallery.location import GalleryLocation, command
@@ -24,11 +23,8 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.tile import Tile, TileSource, check_tiles
 from geodtr.runtime.spec import Descriptors, Embedder, Images, Preprocessing
 
-
-class OnBadTile(Protocol):
-    """Called for a tile that cannot be read: raise to stop, or return to skip it."""
-
-    def __call__(self, tile: Tile, error: ImageError) -> None: ...
+OnBadTile = Callable[[Tile, ImageError], None]
+"""Called for a tile that cannot be read: raises to stop, all tiles before it stored, or returns to skip it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +34,6 @@ class Added:
     embedded: int
     held: int
     left_out: int
-
-
-def stop(tile: Tile, error: ImageError) -> None:
-    """The default: a bad tile stops the run; all tiles embedded before it are stored."""
-    del tile
-    raise error
 
 
 def build_gallery(

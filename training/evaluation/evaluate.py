@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from geodtr.runtime.average_precision import AveragePrecision, average_precision
-from geodtr.runtime.embed.pipeline import BATCH_SIZE, OnError, batches_ahead, check_finite, stop
+from geodtr.runtime.embed.pipeline import OnError, batches_ahead, check_finite, stop
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.matches import Matches
@@ -94,29 +94,19 @@ class DescriptorPair:
         return queries, self[references], counting.truth, counting.ignored, self.scorer
 
 
-def embed_pairs(
-    embedders: EmbedderPair, pair_set: PairSet, *, batch_size: int = BATCH_SIZE, track: Track = untracked
-) -> DescriptorPair:
+def embed_pairs(embedders: EmbedderPair, pair_set: PairSet, *, track: Track = untracked) -> DescriptorPair:
     """Embed what is seen of every panorama, and every tile once. Unreadable images are left out with their pairs."""
     bad: dict[Path, Skipped] = {}
 
     def skip(path: Path, error: ImageError) -> None:
         bad[path] = Skipped(path, str(error))
 
-    ground, aerial = (
-        embed_branch(embedders[branch], pair_set, batch_size=batch_size, on_error=skip, track=track)
-        for branch in BRANCHES
-    )
+    ground, aerial = (embed_branch(embedders[branch], pair_set, on_error=skip, track=track) for branch in BRANCHES)
     return DescriptorPair.of(embedders, pair_set, ground, aerial).without(bad)
 
 
 def embed_branch(
-    embedder: Embedder,
-    pair_set: PairSet,
-    *,
-    batch_size: int = BATCH_SIZE,
-    on_error: OnError = stop,
-    track: Track = untracked,
+    embedder: Embedder, pair_set: PairSet, *, on_error: OnError = stop, track: Track = untracked
 ) -> Descriptors:
     """Descriptors of what is seen of each panorama, or of every tile, float32 [N, D]; a row that `on_error` skipped is
     zero.
@@ -124,8 +114,7 @@ def embed_branch(
     spec, files = embedder.spec, pair_set.rows(embedder.spec.branch)
     descriptors = np.zeros((len(files), spec.descriptor_size), np.float32)
     description = f"{spec.branch.capitalize()} images"
-    batches = row_batches(pair_set, spec, description, batch_size=batch_size, on_error=on_error, track=track)
-    with closing(batches):
+    with closing(row_batches(pair_set, spec, description, on_error=on_error, track=track)) as batches:
         for rows, pixels in batches:
             descriptors[rows] = embedder.embed(pixels)
             check_finite(descriptors[rows], [str(files[row]) for row in rows])
@@ -137,7 +126,6 @@ def row_batches(
     spec: BranchSpec,
     description: str,
     *,
-    batch_size: int = BATCH_SIZE,
     on_error: OnError = stop,
     track: Track = untracked,
 ) -> Generator[tuple[list[int], Images], None, None]:
@@ -151,7 +139,6 @@ def row_batches(
     return batches_ahead(
         range(len(files)),
         load,
-        batch_size,
         count=len(files),
         description=description,
         on_error=skip,

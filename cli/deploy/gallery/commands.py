@@ -202,8 +202,8 @@ def _embed(
     as_json: bool,
 ) -> None:
     """Embed the tiles of a source by `write`, into `place`, and report what came of it."""
+    from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
-    from geodtr.runtime.gallery.build import stop
 
     warn_of_ground_size(bundle, source)
     left_out = list[str]()

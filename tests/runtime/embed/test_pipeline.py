@@ -154,9 +154,9 @@ def test_a_bad_image_is_left_out_if_the_caller_chooses(files: list[Path]) -> Non
         files[number].write_bytes(b"")
     bad = list[str]()
 
-    def leave_out(path: Path, error: ImageError) -> None:
-        assert path.name in str(error)
-        bad.append(path.name)
+    def leave_out(frame: Frame, error: ImageError) -> None:
+        bad.append(Path(frame.name).name)
+        assert bad[-1] in str(error)
 
     descriptors = embed_files(TinyEmbedder(), files, batch_size=4, on_error=leave_out)
     assert bad == ["00.png", "07.png", "19.png"]
