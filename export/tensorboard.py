@@ -1,7 +1,6 @@
 """A run's figures and retrieval pictures for TensorBoard."""
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -23,9 +22,7 @@ class TensorBoard(Listener):
     def __enter__(self) -> "TensorBoard":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()
 

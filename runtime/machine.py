@@ -109,13 +109,8 @@ def this_gpu() -> Machine | None:
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
     cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
-    return Machine(
-        architecture=this_cpu().architecture,
-        cpu_flags=this_cpu().cpu_flags,
-        gpu=name.value.decode(),
-        compute_capability=f"{major.value}.{minor.value}",
-        driver=f"{version.value // 1000}.{version.value % 1000 // 10}",
-    )
+    driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return with_gpu(name.value.decode(), f"{major.value}.{minor.value}", driver)
 
 
 def cpu_dialect() -> Dialect:

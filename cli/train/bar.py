@@ -1,7 +1,6 @@
 """How training looks in a terminal: a bar with loss, rate and time left; plain lines where there is none."""
 
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from geodtr.cli.console import messages, percent, progress_bar, warn_of_collapse
@@ -44,9 +43,7 @@ class TrainingBar(LeftOut):
     def __enter__(self) -> "TrainingBar":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def on_start(self, step: int, total: int) -> None:

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from geodtr.runtime.search.exact import Hits
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
+_Reader = TypeVar("_Reader", bound="PositionedRows")
 Positions = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 _LONGEST = 1.01
@@ -139,6 +140,16 @@ class PositionedRows(ABC):
     @abstractmethod
     def _check_open(self) -> None:
         """Raise GalleryError after `close`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is open."""
+
+    def __enter__(self: "_Reader") -> "_Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def rows(self) -> NDArray[np.int64]:

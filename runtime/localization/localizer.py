@@ -13,7 +13,6 @@ from copy import copy
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -205,9 +204,7 @@ class Localizer:
     def __enter__(self) -> "Localizer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def locate(self, image: Path | str | Images | Frame, top: int = 5, *, near: Near | None = None) -> Localisation:

@@ -98,12 +98,6 @@ class FolderGallery(PositionedRows):
         if not self._close.alive:
             raise closed(self.name)
 
-    def __enter__(self) -> "FolderGallery":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the table; values that were read stay usable."""
         self._close()

@@ -69,12 +69,6 @@ class MilvusGallery(PositionedRows):
         if self._collection.closed:
             raise closed(self.name)
 
-    def __enter__(self) -> "MilvusGallery":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the connection."""
         self._collection.close()
