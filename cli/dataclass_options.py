@@ -56,7 +56,7 @@ def _parameter(of: "Field[Any]", how: Option, panel: str | None) -> inspect.Para
     declared: Any = typer.Option(
         flag_of(of),
         help=how.help,
-        show_default=True if how.shown is None else how.shown,
+        show_default=how.shown or True,
         min=how.minimum,
         max=how.maximum,
         metavar=how.metavar,

@@ -17,9 +17,7 @@ PANEL = "What is seen of full panoramas"
 class ViewOptions:
     """What the group of options holds; `Views` checks it."""
 
-    fov: float | None = option(
-        None, "Cut panoramas to this field of view.", metavar="DEGREES", shown="all, as they are"
-    )
+    fov: float | None = option(None, "Cut panoramas to this field of view.", "DEGREES", shown="all, as they are")
     heading: Heading | None = option(
         None, "unknown: roll each panorama by a random angle.", shown="known, as they are aligned"
     )

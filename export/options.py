@@ -36,18 +36,18 @@ class Option:
     help: str
     flag: str | None = None
     type: Any = None
-    shown: str | bool | None = None
+    shown: str | None = None
     minimum: float | None = None
     maximum: float | None = None
     metavar: str | None = None
     instead: str | None = None
 
 
-def option(default: Any, help: str, **more: Any) -> Any:
+def option(default: Any, help: str, metavar: str | None = None, **more: Any) -> Any:
     """A dataclass's field that is an option of the command line: MISSING as `default` for one that has none; `more` is
     the other attributes of `Option`.
     """
-    return field(default=default, metadata={"option": Option(help, **more)})
+    return field(default=default, metadata={"option": Option(help, metavar=metavar, **more)})
 
 
 def options_of(request: Any) -> "Iterator[tuple[Field[Any], Option]]":

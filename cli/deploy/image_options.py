@@ -21,17 +21,14 @@ class ImageOptions:
     fov: float | None = option(
         None,
         "Horizontal field of view of the images; 360 for full panoramas.",
-        metavar="DEGREES",
+        "DEGREES",
         shown="by GPano, else by shape",
     )
     shape: Shape = option(
         "as-taken", "Crop equirectangular images of the whole sphere to the model's rows.", flag="--from"
     )
     undistort: str | None = option(
-        None,
-        "Undistort images by a calibration of OpenCV, ROS (camera_info) or Kalibr (FILE#cam1).",
-        metavar="FILE",
-        shown=False,
+        None, "Undistort images by a calibration of OpenCV, ROS (camera_info) or Kalibr (FILE#cam1).", "FILE"
     )
     mismatch: Mismatch = option(
         "refuse", "At an image that the model was not trained on: refuse it, or warn and localise it."

@@ -27,10 +27,7 @@ def serve(
     place: GivenGallery,
     camera: Annotated[
         str | None,
-        _live(
-            "--camera CAMERA",
-            "Show a camera: camera:INDEX, an address (rtsp://, udp://), or gst:PIPELINE.",
-        ),
+        _live("--camera CAMERA", "Show a camera: camera:INDEX, an address (rtsp://, udp://), or gst:PIPELINE."),
     ] = None,
     video: Annotated[Path | None, _live("--video FILE", "Play a video at its own pace.")] = None,
     watch: Annotated[Path | None, _live("--watch FOLDER", "Show the images of a folder, and those that come.")] = None,

@@ -46,20 +46,17 @@ class PlanOptions:
     min_batch: int | None = option(None, f"{_PROFILE} smallest batch.", shown="1", minimum=1)
     opt_batch: int | None = option(None, f"{_PROFILE} usual batch, which is fastest.", shown="8", minimum=1)
     max_batch: int | None = option(None, f"{_PROFILE} largest batch; more images are cut.", shown="32", minimum=1)
-    workspace: int | None = option(None, "Most GPU memory one layer may use.", shown="all", minimum=1, metavar="MIB")
+    workspace: int | None = option(None, "Most GPU memory one layer may use.", "MIB", shown="all", minimum=1)
     optimisation_level: int | None = option(
         None, "0 builds fastest, 5 runs fastest.", shown="TensorRT's own", minimum=0, maximum=5
     )
-    strip: bool = option(False, "Leave the weights out of the engine: they are in the graph beside it.", shown=False)
-    refittable: bool = option(False, "Another model's weights may be put into the engine later.", shown=False)
+    strip: bool = option(False, "Leave the weights out of the engine: they are in the graph beside it.")
+    refittable: bool = option(False, "Another model's weights may be put into the engine later.")
     refit_from: Path | None = option(
-        None,
-        "Put the weights into this refittable bundle's engines; compile none.",
-        shown=False,
-        metavar="BUNDLE",
+        None, "Put the weights into this refittable bundle's engines; compile none.", "BUNDLE"
     )
     expose_reductions: bool = option(
-        False, "Fuse nothing across reductions, which 11.2 does wrongly; tried where checks fail.", shown=False
+        False, "Fuse nothing across reductions, which 11.2 does wrongly; tried where checks fail."
     )
 
     def __post_init__(self) -> None:
@@ -139,19 +136,14 @@ class TensorRtOptions(PlanOptions):
     """
 
     backend: ClassVar[Backend] = "tensorrt"
-    version_compatible: bool = option(False, "Later versions of TensorRT run the engine too; slower.", shown=False)
+    version_compatible: bool = option(False, "Later versions of TensorRT run the engine too; slower.")
     hardware: Hardware = option(
         "same-gpu",
         "The GPUs that may run the engine; more are slower.",
         instead="With tensorrt-rtx, --compute-capability names the GPUs that may run the engine.",
     )
     dla_core: int | None = option(
-        None,
-        "Deep-learning accelerator that runs what it can.",
-        flag="--dla",
-        shown="none",
-        metavar="CORE",
-        minimum=0,
+        None, "Deep-learning accelerator that runs what it can.", "CORE", flag="--dla", shown="none", minimum=0
     )
 
     def __post_init__(self) -> None:
@@ -210,10 +202,10 @@ class TensorRtRtxOptions(PlanOptions):
     compute_capabilities: tuple[str, ...] = option(
         (),
         "TensorRT-RTX: a GPU to build for, like 89; repeatable.",
+        "CC",
         flag="--compute-capability",
         type=list[str],
         shown="since Ampere",
-        metavar="CC",
         instead="TensorRT builds for the GPU at hand; --hardware names the others that may run the engine.",
     )
 

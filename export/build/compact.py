@@ -43,11 +43,7 @@ class Compact:
         minimum=1,
     )
     compact_on: "str | PairSet" = option(
-        MISSING,
-        "Pairs that the projection is fitted to, best those not trained on.",
-        type=str,
-        shown=False,
-        metavar="SPEC",
+        MISSING, "Pairs that the projection is fitted to, best those not trained on.", "SPEC", type=str
     )
 
     def __post_init__(self) -> None:

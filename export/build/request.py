@@ -58,14 +58,11 @@ class Calibration:
     data: "str | Pool" = option(
         MISSING,
         "Images that ranges are measured on: a data set, or a folder with ground/ and aerial/.",
+        "SPEC|FOLDER",
         flag="--calibration",
         type=str,
-        shown=False,
-        metavar="SPEC|FOLDER",
     )
-    ranges: Path | None = option(
-        None, "File that keeps the ranges: reused when all matches, else measured again.", shown=False
-    )
+    ranges: Path | None = option(None, "File that keeps the ranges: reused when all matches, else measured again.")
     images: int = option(200, "How many of the images are used.", minimum=1)
     select: Choice = option("random", "Which: spread over regions or folders, or over descriptors.")
     seed: int = option(0, "Of the draw, where --select draws.", minimum=0)
@@ -190,9 +187,7 @@ class Auto:
     """
 
     calibration: Calibration
-    recall_on: "str | PairSet" = option(
-        MISSING, "auto: pairs that recall is measured on.", type=str, shown=False, metavar="SPEC"
-    )
+    recall_on: "str | PairSet" = option(MISSING, "auto: pairs that recall is measured on.", "SPEC", type=str)
     tolerance: float = option(0.5, "auto: points by which R@1 may fall.", minimum=0, maximum=100)
     accept_undecided: bool = option(
         False, "auto: choose by the measured drop where the pairs of --recall-on are too few to decide."

@@ -29,30 +29,27 @@ Source = Annotated[
 ]
 
 
-def _option(help_: str, metavar: str, shown: str | bool = False) -> Any:
-    return option(None, help_, metavar=metavar, shown=shown)
-
-
 @dataclass(frozen=True, slots=True)
 class _Ids:
     """The option of every kind of source."""
 
-    id_prefix: str | None = _option(
-        "Prefix of each tile's id, for sources with equal tile names; for example north/.", "TEXT"
+    id_prefix: str | None = option(
+        None, "Prefix of each tile's id, for sources with equal tile names; for example north/.", "TEXT"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    positions: str | None = _option(
+    positions: str | None = option(
+        None,
         "Where positions are: a CSV (file,lat,lon[,heading,metres_per_pixel,id], or corners), names, exif or none.",
         "FILE|names|exif|none",
-        "tiles.csv, else names, else exif",
+        shown="tiles.csv, else names, else exif",
     )
-    pattern: str | None = _option(
-        "Pattern of positions in file names: 'tile_{lat}_{lon}*', or {west}, {south}, {east} and {north}.", "TEXT"
+    pattern: str | None = option(
+        None, "Pattern of positions in file names: 'tile_{lat}_{lon}*', or {west}, {south}, {east} and {north}.", "TEXT"
     )
-    skip_unpositioned: bool = option(False, "Leave out images without a position, or with a wrong one.", shown=False)
+    skip_unpositioned: bool = option(False, "Leave out images without a position, or with a wrong one.")
 
     def options(self) -> "Options":
         from geodtr.runtime.sources.positioned.folder import ORIGINS, FolderOptions
@@ -65,14 +62,18 @@ class _Folder:
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    tile_metres: str | None = _option("Side of a tile on the ground; several sizes: 40,80,160.", "METRES,...")
-    overlap: str | None = _option("Overlap of neighbouring tiles, for all sizes or for each.", "METRES,...", "0")
-    stride: str | None = _option("Distance between tile centres, instead of --overlap.", "METRES,...")
-    tile_pixels: int | None = _option("A tile's side in pixels.", "N", "as the map")
-    bands: str | None = _option("Three band numbers from 1, or one grey band.", "R,G,B", "red, green, blue")
-    stretch: str | None = _option("Values that become black and white; for maps of more than 8 bits.", "LOW,HIGH")
-    max_empty: float | None = _option("Largest share of a tile without data; other tiles are left out.", "SHARE", "0.2")
-    nodata: float | None = _option("Value of pixels without data, where the map does not mark them.", "VALUE")
+    tile_metres: str | None = option(None, "Side of a tile on the ground; several sizes: 40,80,160.", "METRES,...")
+    overlap: str | None = option(
+        None, "Overlap of neighbouring tiles, for all sizes or for each.", "METRES,...", shown="0"
+    )
+    stride: str | None = option(None, "Distance between tile centres, instead of --overlap.", "METRES,...")
+    tile_pixels: int | None = option(None, "A tile's side in pixels.", "N", shown="as the map")
+    bands: str | None = option(None, "Three band numbers from 1, or one grey band.", "R,G,B", shown="red, green, blue")
+    stretch: str | None = option(None, "Values that become black and white; for maps of more than 8 bits.", "LOW,HIGH")
+    max_empty: float | None = option(
+        None, "Largest share of a tile without data; other tiles are left out.", "SHARE", shown="0.2"
+    )
+    nodata: float | None = option(None, "Value of pixels without data, where the map does not mark them.", "VALUE")
 
     def options(self) -> "Options":
         from geodtr.runtime.errors import ConfigError
@@ -120,10 +121,10 @@ class _Map:
 
 @dataclass(frozen=True, slots=True)
 class _MapTiles:
-    zoom: int | None = _option("Zoom level to read.", "Z", "the only one")
-    tms: bool = option(False, "Files count y from the south.", shown=False)
-    merge: int = option(1, "N x N tiles make one reference.", metavar="N")
-    step: int | None = _option("Distance between references, in tiles.", "N", "as --merge")
+    zoom: int | None = option(None, "Zoom level to read.", "Z", shown="the only one")
+    tms: bool = option(False, "Files count y from the south.")
+    merge: int = option(1, "N x N tiles make one reference.", "N")
+    step: int | None = option(None, "Distance between references, in tiles.", "N", shown="as --merge")
 
     def options(self) -> "Options":
         from geodtr.runtime.sources.tiled.slippy import XyzOptions

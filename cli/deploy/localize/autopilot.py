@@ -22,31 +22,25 @@ class AutopilotOptions:
     """What the group of options holds; bounds are checked by `LinkOptions` and `Gates`."""
 
     mavlink: str | None = option(
-        None,
-        "Send positions to udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT or serial:DEVICE[:BAUD].",
-        metavar="ADDRESS",
-        shown=False,
+        None, "Send positions to udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT or serial:DEVICE[:BAUD].", "ADDRESS"
     )
     message: MavlinkMessage = option("global-position-sensor", "The message that carries a position.")
     mavlink_rate: float | None = option(
-        None, "Messages a second of a track.", metavar="HZ", shown="5, odometry 30, external-position 1"
+        None, "Messages a second of a track.", "HZ", shown="5, odometry 30, external-position 1"
     )
     uncalibrated_sigma: float | None = option(
         None,
         "Send positions without a calibrated radius too, which all of a track are; claim at least this standard "
         "deviation.",
-        metavar="METRES",
-        shown=False,
+        "METRES",
     )
     max_sigma: float = option(
         50.0,
         "Hold back positions of a larger standard deviation, and fixes whose 95 % radius is wider than its.",
-        metavar="METRES",
+        "METRES",
     )
     send_lost: bool = option(False, "Send a track's positions while it is searching or lost, too.")
-    tlog: Path | None = option(
-        None, "Record every message, in and out, in a new .tlog.", metavar="FILE.tlog", shown=False
-    )
+    tlog: Path | None = option(None, "Record every message, in and out, in a new .tlog.", "FILE.tlog")
 
 
 def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | None":

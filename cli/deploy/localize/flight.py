@@ -29,11 +29,10 @@ class FlightOptions:
         None,
         "Record of the video's flight: a DJI drone's .SRT, or a .csv of Airdata, DJI's converters or Litchi; exif: "
         "each photograph's own tags.",
-        metavar="FILE|exif",
-        shown=False,
+        "FILE|exif",
     )
     flight_start: float | None = option(
-        None, "The record's time at the start of the video.", metavar="SECONDS", shown="as the record has it"
+        None, "The record's time at the start of the video.", "SECONDS", shown="as the record has it"
     )
 
 

@@ -22,31 +22,23 @@ class NadirArguments:
     """What the group of options holds; bounds are checked by `NadirOptions` and `RefineOptions`."""
 
     altitude: str | None = option(
-        None,
-        "Above the ground: of all frames, or a CSV with the columns file and altitude.",
-        metavar="METRES|FILE.csv",
-        shown=False,
+        None, "Above the ground: of all frames, or a CSV with the columns file and altitude.", "METRES|FILE.csv"
     )
-    fov: float | None = option(None, "Angle of the frame's width.", metavar="DEGREES", shown=False)
+    fov: float | None = option(None, "Angle of the frame's width.", "DEGREES")
     """As of street-level images, whose option it is."""
     frame_metres: str | None = option(
-        None,
-        "Range of the frame's width on the ground, where the altitude is unknown.",
-        metavar="LOW,HIGH",
-        shown=False,
+        None, "Range of the frame's width on the ground, where the altitude is unknown.", "LOW,HIGH"
     )
-    size_error: float = option(0.2, "Uncertainty of a size that the altitude gives.", metavar="SHARE")
-    ground_sizes: int = option(3, "Ground sizes to search.", metavar="N")
-    rotations: int = option(16, "Rotations to search.", metavar="N")
+    size_error: float = option(0.2, "Uncertainty of a size that the altitude gives.", "SHARE")
+    ground_sizes: int = option(3, "Ground sizes to search.", "N")
+    rotations: int = option(16, "Rotations to search.", "N")
     heading: float | None = option(
-        None, "Where the frame's upper edge points; no rotation is searched.", metavar="DEGREES", shown="unknown"
+        None, "Where the frame's upper edge points; no rotation is searched.", "DEGREES", shown="unknown"
     )
-    tile_metres: float | None = option(
-        None, "Side of the gallery's tiles.", metavar="METRES", shown="as the gallery has it"
-    )
-    refine: bool = option(False, "Fix a position in metres on the map around the best tiles, or refuse.", shown=False)
-    refine_places: int = option(8, "Places to try with --refine.", metavar="N")
-    min_inliers: int = option(20, "Matches that must agree.", metavar="N")
+    tile_metres: float | None = option(None, "Side of the gallery's tiles.", "METRES", shown="as the gallery has it")
+    refine: bool = option(False, "Fix a position in metres on the map around the best tiles, or refuse.")
+    refine_places: int = option(8, "Places to try with --refine.", "N")
+    min_inliers: int = option(20, "Matches that must agree.", "N")
 
 
 _REFINING = {"refine_places": "places", "min_inliers": "min_inliers"}

@@ -22,29 +22,18 @@ if TYPE_CHECKING:
 class RecordingOptions:
     """What the group of options holds."""
 
-    bag: Path | None = option(
-        None, "Localise the frames of a ROS 2 bag (a folder, .db3 or .mcap).", metavar="FILE|FOLDER", shown=False
-    )
+    bag: Path | None = option(None, "Localise the frames of a ROS 2 bag (a folder, .db3 or .mcap).", "FILE|FOLDER")
     topic: str | None = option(
-        None, "Topic with the images.", metavar="TOPIC", shown="the only one of type Image or CompressedImage"
+        None, "Topic with the images.", "TOPIC", shown="the only one of type Image or CompressedImage"
     )
-    camera_topic: str | None = option(
-        None, "Undistort by the calibration in this topic (CameraInfo).", metavar="TOPIC", shown=False
-    )
-    truth_topic: str | None = option(
-        None, "Report the distance from this topic's positions (NavSatFix).", metavar="TOPIC", shown=False
-    )
+    camera_topic: str | None = option(None, "Undistort by the calibration in this topic (CameraInfo).", "TOPIC")
+    truth_topic: str | None = option(None, "Report the distance from this topic's positions (NavSatFix).", "TOPIC")
     prior_topic: str | None = option(
-        None,
-        "Search near the last position of this topic (NavSatFix); a frame without one is a bad image.",
-        metavar="TOPIC",
-        shown=False,
+        None, "Search near the last position of this topic (NavSatFix); a frame without one is a bad image.", "TOPIC"
     )
-    prior_radius: float = option(500.0, "How far from it tiles are searched.", metavar="METRES")
-    prior_age: float = option(2.0, "How old it may be.", metavar="SECONDS")
-    mcap: Path | None = option(
-        None, "Record answers and small pictures in a new MCAP file, for Foxglove.", metavar="FILE.mcap", shown=False
-    )
+    prior_radius: float = option(500.0, "How far from it tiles are searched.", "METRES")
+    prior_age: float = option(2.0, "How old it may be.", "SECONDS")
+    mcap: Path | None = option(None, "Record answers and small pictures in a new MCAP file, for Foxglove.", "FILE.mcap")
 
 
 @dataclass(frozen=True, slots=True)

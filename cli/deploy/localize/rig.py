@@ -22,8 +22,7 @@ class RigOptions:
         None,
         "Join images of a rig into panoramas: a camchain of Kalibr, or cameras with angles. IMAGES are a folder or a "
         "video for each camera, in its order.",
-        metavar="FILE",
-        shown=False,
+        "FILE",
     )
 
 
