@@ -136,7 +136,7 @@ def build(folder: Path, references: int) -> Build:
 
 
 def copy(folder: Path, place: str) -> None:
-    """Fill the collection with those of the folder's references that it lacks."""
+    """Fill the collection with the references of the folder that it lacks."""
     with open_folder(folder) as gallery:
         if holds_gallery(place):
             with open_gallery(place) as held:
