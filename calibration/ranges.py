@@ -12,16 +12,20 @@ from geodtr.calibration.activations import Activations, Range, measure_activatio
 from geodtr.calibration.operators import operators
 from geodtr.calibration.select import IMAGES, Pool, at_random, coreset, stratified
 from geodtr.calibration.thresholds import PERCENTILE, threshold_of
-from geodtr.calibration.views import check_view
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import BATCH_SIZE, check_finite, in_batches
-from geodtr.runtime.errors import UserError
+from geodtr.runtime.errors import DataError, UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
+from geodtr.runtime.images.decode import image_size
 from geodtr.runtime.names import BRANCHES, Branch, Choice, Method
 from geodtr.runtime.progress import Track, untracked
+from geodtr.runtime.spec import Preprocessing
 
 SCHEMA = 1
+_SAMPLE = 8
+_WIDE = 1.5
+"""Aspect ratio (width by height) from which an image is not a tile."""
 
 
 class RangesError(UserError):
@@ -206,3 +210,23 @@ def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch,
         check_finite(descriptors, list(map(str, paths)))
         return coreset(paths, descriptors, count)
     return at_random(paths, count, seed)
+
+
+def check_view(branch: Branch, paths: Sequence[Path], how: Preprocessing) -> None:
+    """Check the sizes of the first images in `paths` against the input of `branch`: preprocessing accepts any shape, so
+    swapped views would silently corrupt the ranges.
+
+    Raises DataError when all are square but panoramas are needed, or all are wide but square tiles are needed.
+    """
+    sizes = [image_size(path) for path in paths[:_SAMPLE]]
+    seen = ", ".join(sorted({f"{width}x{height}" for height, width in sizes}))
+    if branch == "ground" and how.width >= _WIDE * how.height and all(height == width for height, width in sizes):
+        raise DataError(
+            f"The images for the ground branch are square ({seen}; first {paths[0]}), like aerial tiles. Name the "
+            "folder of panoramas ground/ and the folder of tiles aerial/."
+        )
+    if branch == "aerial" and how.width == how.height and all(width >= _WIDE * height for height, width in sizes):
+        raise DataError(
+            f"The images for the aerial branch are wide ({seen}; first {paths[0]}), like panoramas. Name the folder of "
+            "panoramas ground/ and the folder of tiles aerial/."
+        )

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from geodtr.export.model import Model
 from geodtr.export.plots.sheets.retrieval import SheetRow, retrieved
-from geodtr.runtime.average_precision import AveragePrecision
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.recall import Ranking, Recall, recall
+from geodtr.runtime.recall import AveragePrecision, Ranking, Recall, recall
 from geodtr.training.data.counting import countings
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.spec import KINDS, read_test_set

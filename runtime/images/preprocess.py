@@ -11,9 +11,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.images.decode import PREPARED_KEY, Decoded, decode, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
-from geodtr.runtime.images.resize.area import resize_area
-from geodtr.runtime.images.resize.cubic import resize_cubic
-from geodtr.runtime.images.resize.linear import resize_linear_exact
+from geodtr.runtime.images.resize import resize_area, resize_cubic, resize_linear_exact
 from geodtr.runtime.spec import Geometry, Images, Preprocessing
 
 _RESIZES = {"area": resize_area, "opencv-linear-exact": resize_linear_exact, "opencv-cubic": resize_cubic}

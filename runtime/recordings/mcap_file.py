@@ -7,6 +7,7 @@ sizes are bounded here, because it allocates what a file asks for. Source: mcap.
 import zlib
 from collections.abc import Iterator, Mapping, Set
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +19,7 @@ from mcap.writer import MCAP0_MAGIC
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import check_file, readable
-from geodtr.runtime.recordings.parts import FIRST, Part
-from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, too_large, unzipped
+from geodtr.runtime.recordings.topic import FIRST, MAX_BYTES, Part, Raw, Topic, too_large, unzipped
 
 _FOOTER = 8 + 1 + 8 + 8 + 8 + 4
 """Bytes from the footer's start to the end of the file: the record, and the magic bytes behind it."""
@@ -112,7 +112,8 @@ class McapFile:
 
     def _inside(self, chunk: Chunk) -> Iterator[Any]:
         """A chunk's records."""
-        inside = _Bounded(_Bytes(self._unpacked(chunk)), self._path)
+        data = self._unpacked(chunk)
+        inside = _Bounded(BytesIO(data), self._path, len(data))
         records = _records_of(inside)
         while inside.left and (record := next(records, None)) is not None:
             yield record
@@ -176,23 +177,11 @@ def _records_of(stream: "_Bounded", *, magic: bool = False) -> Iterator[Any]:
         ) from None
 
 
-class _Bytes:
-    """Bytes as a file."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def read(self, count: int) -> bytes:
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-
 class _Bounded:
     """A file whose reads give all that was asked for, or raise: nothing is allocated for what is not there."""
 
-    def __init__(self, file: BinaryIO | _Bytes, path: Path) -> None:
-        self.path, self._file = path, file
-        self.size = len(file.data) if isinstance(file, _Bytes) else path.stat().st_size
+    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
+        self.path, self._file, self.size = path, file, size
         self.position = 0
 
     @property
@@ -210,7 +199,6 @@ class _Bounded:
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        assert not isinstance(self._file, _Bytes)
         self.position = self._file.seek(offset, whence)
         return self.position
 
@@ -224,10 +212,9 @@ class _Bounded:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not isinstance(self._file, _Bytes):
-            self._file.close()
+        self._file.close()
 
 
 def _opened(path: Path) -> _Bounded:
     with readable(DataError, path):
-        return _Bounded(path.open("rb"), path)
+        return _Bounded(path.open("rb"), path, path.stat().st_size)

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from geodtr.runtime import matches as module
-from geodtr.runtime.average_precision import average_precision
 from geodtr.runtime.errors import DescriptorError
 from geodtr.runtime.matches import Matches
-from geodtr.runtime.recall import Ranking, rank, recall, recall_at, wilson_band
+from geodtr.runtime.recall import Ranking, average_precision, rank, recall, recall_at, wilson_band
 
 
 @dataclass(frozen=True, slots=True)

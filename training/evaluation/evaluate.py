@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.average_precision import AveragePrecision, average_precision
 from geodtr.runtime.embed.pipeline import OnError, batches_ahead, check_finite, stop
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.recall import Ranking, Recall, rank, recall
+from geodtr.runtime.recall import AveragePrecision, Ranking, Recall, average_precision, rank, recall
 from geodtr.runtime.search.exact import Hits, search, search_correlated
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.spec import BranchSpec, Correlation, Descriptors, Embedder, EmbedderPair, Images

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import msgspec
 
-from geodtr.runtime.average_precision import AveragePrecision
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
-from geodtr.runtime.recall import Recall
+from geodtr.runtime.recall import AveragePrecision, Recall
 from geodtr.training.data.counting import HIT_RATE
 from geodtr.training.data.spec import KINDS, Counts
 from geodtr.training.data.views import Views

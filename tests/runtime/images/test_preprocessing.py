@@ -20,9 +20,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import PREPARED_KEY, pixels_in_place
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.preprocess import describe, load_image, preprocess
-from geodtr.runtime.images.resize.area import resize_area
-from geodtr.runtime.images.resize.cubic import resize_cubic
-from geodtr.runtime.images.resize.linear import resize_linear_exact
+from geodtr.runtime.images.resize import resize_area, resize_cubic, resize_linear_exact
 from geodtr.runtime.spec import BranchSpec, Images, PerChannel, Preprocessing
 from geodtr.training.config import load_preset
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from geodtr.runtime.images.polar import polar_transform
-from geodtr.runtime.images.resize.area import resize_area
+from geodtr.runtime.images.resize import resize_area
 from geodtr.runtime.spec import Preprocessing
 
 

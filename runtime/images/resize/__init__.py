@@ -1,1 +1,0 @@
-"""Resizing, the same pixels on every machine."""
