@@ -4,6 +4,7 @@ Knows embedders and a clock; knows nothing of files.
 """
 
 import time
+from bisect import bisect
 from statistics import median
 
 import numpy as np
@@ -38,11 +39,7 @@ def largest_batch(embedder: Embedder, milliseconds: float, most: int = MOST) -> 
     within, beyond = 1, 2
     while beyond <= most and fits(beyond):
         within, beyond = beyond, 2 * beyond
-    beyond = min(beyond, most + 1)
-    while beyond - within > 1:
-        middle = (within + beyond) // 2
-        within, beyond = (middle, beyond) if fits(middle) else (within, middle)
-    return within
+    return bisect(range(min(beyond, most + 1)), False, within + 1, key=lambda batch: not fits(batch)) - 1
 
 
 def _call(embedder: Embedder, images: Images) -> float:

@@ -41,7 +41,7 @@ from geodtr.runtime.localization.street import StreetView
 from geodtr.runtime.localization.view import QueryView
 from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Descriptors, Images, Preprocessing, scorer_name
+from geodtr.runtime.spec import Descriptors, Images, scorer_name
 
 
 class Localizer:
@@ -129,9 +129,12 @@ class Localizer:
         self._search_in(gallery)
 
     def _search_in(self, gallery: Gallery) -> None:
+        headings, intake, nadir, refine = self._taking
+        how = self._embedder.spec.preprocessing
         self.gallery = gallery
-        self._view = _view_of(self._embedder.spec.preprocessing, gallery, *self._taking)
-        headings, intake, _, _ = self._taking
+        self._view: QueryView[Any] = (
+            StreetView(how, headings, intake) if nadir is None else NadirView(how, gallery, nadir, refine)
+        )
         self._claims = Claims(gallery, self._embedding_id, headings, intake.conversion)
         self._answers = Answers(gallery, self._view, self._claims)
 
@@ -285,7 +288,7 @@ class Localizer:
         """Decode, check and preprocess one image. `prepare`, `embed` and `answer` are the stages of `locate`, for those
         that run each in threads of its own. Raises ImageError.
         """
-        frame = _framed(image)
+        frame = as_frame(image, "")  # pixels without a source need no name
         return Prepared(without_pixels(frame), self._view.load(frame))
 
     def embed(self, prepared: Sequence[Prepared]) -> Descriptors:
@@ -298,11 +301,6 @@ class Localizer:
     ) -> list[Localisation]:
         """The answers out of what `embed` returned. Otherwise as locate."""
         return self._answers.of(prepared, descriptors, top, near)
-
-
-def _framed(image: Path | str | Images | Frame) -> Frame:
-    """Pixels without a source need no name."""
-    return as_frame(image, "")
 
 
 def _prepared(
@@ -319,14 +317,3 @@ def _prepared(
             except Exception as stopped:  # of any type: the caller chooses by what it stops
                 return prepared, stopped
     return prepared, None
-
-
-def _view_of(
-    how: Preprocessing,
-    gallery: Gallery,
-    headings: int,
-    intake: Intake,
-    nadir: NadirOptions | None,
-    refine: RefineOptions | None,
-) -> QueryView[Any]:
-    return StreetView(how, headings, intake) if nadir is None else NadirView(how, gallery, nadir, refine)

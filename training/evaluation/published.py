@@ -1,8 +1,9 @@
 """Published recall, in percent, and distances, in metres, for comparison: the rows of `published.csv`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.text_rows import read_csv
@@ -86,26 +87,10 @@ def parse_data(text: str) -> tuple[str, str]:
 
 
 def _row(cells: dict[str, str]) -> Published:
-    def figure(name: str) -> float | None:
-        return float(cells[name]) if cells[name] else None
-
-    return Published(
-        model=cells["model"],
-        data=cells["data"],
-        split=cells["split"],
-        trained_on=cells["trained_on"],
-        polar={"yes": True, "no": False, "": None}[cells["polar"]],
-        layout_simulation=cells["layout_simulation"] == "yes",
-        protocol=cells["protocol"],
-        at_1=float(cells["at_1"]),
-        at_5=figure("at_5"),
-        at_10=figure("at_10"),
-        at_1_percent=figure("at_1_percent"),
-        average_precision=figure("average_precision"),
-        hit_rate=figure("hit_rate"),
-        sdm_at_1=figure("sdm_at_1"),
-        sdm_at_3=figure("sdm_at_3"),
-        metres_at_1=figure("metres_at_1"),
-        source=cells["source"],
-        read_in=cells["read_in"],
-    )
+    values: dict[str, Any] = dict(cells)
+    for each in fields(Published):
+        if each.type in (float, float | None):
+            values[each.name] = float(cells[each.name]) if cells[each.name] else None
+    values["polar"] = {"yes": True, "no": False, "": None}[cells["polar"]]
+    values["layout_simulation"] = cells["layout_simulation"] == "yes"
+    return Published(**values)

@@ -29,7 +29,7 @@ def draw(key: int, feature: Feature, i: NDArray[np.integer], j: NDArray[np.integ
 
     `key` identifies the world. Source of the hash: lowbias32, Chris Wellons' hash prospector.
     """
-    cell = _unsigned(i) * np.uint32(0x9E3779B1) + _unsigned(j) * np.uint32(0x85EBCA77)
+    cell = i.astype(np.uint32) * np.uint32(0x9E3779B1) + j.astype(np.uint32) * np.uint32(0x85EBCA77)
     return tuple(_mixed(cell, (key + 0xC2B2AE3D * (feature * 64 + number)) & 0xFFFFFFFF) for number in range(count))
 
 
@@ -42,7 +42,3 @@ def _mixed(cell: NDArray[np.uint32], salt: int) -> Floats:
     bits ^= bits >> np.uint32(16)
     # float32 holds 24 bits exactly, so the result is below 1.0.
     return (bits >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
-
-
-def _unsigned(index: NDArray[np.integer]) -> NDArray[np.uint32]:
-    return index.astype(np.uint32)

@@ -55,18 +55,12 @@ class Lattice:
     def cells(self) -> tuple[Ints, Ints]:
         """World cell numbers of every location's cells, [B, side * side] each."""
         steps = np.arange(self.side, dtype=np.int32)
-        shape = (len(self.first), self.side, self.side)
-        i = np.broadcast_to((self.first[:, :1] + steps)[:, :, None], shape)
-        j = np.broadcast_to((self.first[:, 1:] + steps)[:, None, :], shape)
-        return i.reshape(len(self.first), -1), j.reshape(len(self.first), -1)
+        return np.repeat(self.first[:, :1] + steps, self.side, axis=1), np.tile(self.first[:, 1:] + steps, self.side)
 
     def centres(self) -> tuple[Floats, Floats]:
         """The centre of every cell relative to its location, [B, side * side] each."""
         steps = (np.arange(self.side, dtype=np.float32) + 0.5) * np.float32(self.size)
-        shape = (len(self.first), self.side, self.side)
-        x = np.broadcast_to((steps - self.east)[:, :, None], shape)
-        y = np.broadcast_to((steps - self.north)[:, None, :], shape)
-        return x.reshape(len(self.first), -1), y.reshape(len(self.first), -1)
+        return np.repeat(steps - self.east, self.side, axis=1), np.tile(steps - self.north, self.side)
 
     def lookup(self, x: Floats, y: Floats) -> Ints:
         """The cell of each point as an index into flattened [B, side * side] arrays, clipped to the nearest cell."""

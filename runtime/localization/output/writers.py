@@ -44,8 +44,8 @@ def waypoint_file(
     """
     check_out(path)
     if path.suffix.lower() == ".jsonl":
-        with _grown(path) as write:
-            yield write
+        with closing(GrowingFile(path)) as file:
+            yield lambda waypoint: file.write(encode_json(record(waypoint)) + b"\n")
         return
     bytes_of: dict[str, Callable[[list[Waypoint]], bytes]] = {
         ".csv": _csv_bytes,
@@ -78,12 +78,6 @@ def collected(
         raise
     if waypoints:
         write(waypoints)
-
-
-@contextmanager
-def _grown(path: Path) -> Iterator[Callable[[Waypoint], object]]:
-    with closing(GrowingFile(path)) as file:
-        yield lambda waypoint: file.write(encode_json(record(waypoint)) + b"\n")
 
 
 def _csv_bytes(waypoints: Sequence[Waypoint]) -> bytes:
