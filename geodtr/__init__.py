@@ -69,31 +69,18 @@ __all__ = [
     "train",
 ]
 
-_MODULES = {
-    "Auto": "geodtr.export.build.request",
-    "BuildRequest": "geodtr.export.build.request",
-    "Bundle": "geodtr.runtime.bundle",
-    "Calibration": "geodtr.export.build.request",
-    "Compact": "geodtr.export.build.compact",
-    "FastestBackend": "geodtr.export.build.request",
-    "Float": "geodtr.export.build.request",
-    "Localizer": "geodtr.runtime.localization.localizer",
-    "OnnxRuntimeOptions": "geodtr.export.backends.options",
-    "OpenVinoOptions": "geodtr.export.backends.options",
-    "Quantized": "geodtr.export.build.request",
-    "Recompile": "geodtr.export.build.request",
-    "TensorRtOptions": "geodtr.export.backends.options",
-    "TensorRtRtxOptions": "geodtr.export.backends.options",
-    "UserError": "geodtr.runtime.errors",
-    "build_engine": "geodtr.export.build.engine",
-    "build_gallery": "geodtr.api",
-    "compare": "geodtr.api",
-    "embed": "geodtr.api",
-    "export_onnx": "geodtr.api",
-    "open_bundle": "geodtr.runtime.bundle",
-    "open_gallery": "geodtr.runtime.gallery.registry",
-    "train": "geodtr.api",
+_NAMES = {
+    "geodtr.api": "build_gallery compare embed export_onnx train",
+    "geodtr.export.backends.options": "OnnxRuntimeOptions OpenVinoOptions TensorRtOptions TensorRtRtxOptions",
+    "geodtr.export.build.compact": "Compact",
+    "geodtr.export.build.engine": "build_engine",
+    "geodtr.export.build.request": "Auto BuildRequest Calibration FastestBackend Float Quantized Recompile",
+    "geodtr.runtime.bundle": "Bundle open_bundle",
+    "geodtr.runtime.errors": "UserError",
+    "geodtr.runtime.gallery.registry": "open_gallery",
+    "geodtr.runtime.localization.localizer": "Localizer",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 _NEEDS = {"build_engine": ("onnx",), "export_onnx": ("torch", "onnx"), "train": ("torch",)}
 """The packages that a name cannot do without."""

@@ -13,6 +13,8 @@ from geodtr.training.world.arrays import Bools, Floats, Generators
 from geodtr.training.world.cover import Cover, Material
 from geodtr.training.world.style import Colour, Colours, Style
 
+GAP = 0.12
+"""Log-normal sigma of each ground material's colour in each view."""
 _NOISE = 0.02  # standard deviation
 _PAINTS = ((0.80, 0.80, 0.82), (0.15, 0.15, 0.17), (0.60, 0.12, 0.10), (0.15, 0.25, 0.50))
 

@@ -1,6 +1,5 @@
 """A drive along the roads of the generated world: its route, the tiles around it, and the panoramas that it sees."""
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from PIL import Image
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images
 from geodtr.training.world.arrays import Positions
-from geodtr.training.world.colours import draw_look, photograph
+from geodtr.training.world.colours import GAP, draw_look, photograph
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.regions import Region, choose_positions
-from geodtr.training.world.render import Differences
+from geodtr.training.world.render import list_tiles, render_tiles
 from geodtr.training.world.scene import build_scene
 from geodtr.training.world.terrain import World
-from geodtr.training.world.views.aerial import EXTENT, aerial_view
 from geodtr.training.world.views.ground import draw_sky, ground_view
 
 WAY = 5.0
@@ -86,22 +84,12 @@ def write_tiles(
     """Render a tile of `side` pixels around each centre, and tiles.csv: `folder` is then a source of a gallery. Each
     tile has a look of its own, as in training.
     """
-    with (folder / "tiles.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "lat", "lon", "heading", "metres_per_pixel"))
-        for row, (lat, lon) in enumerate(region.coordinates(centres).tolist()):
-            writer.writerow((f"{row:06d}.png", f"{lat:.8f}", f"{lon:.8f}", 0, EXTENT / side))
+    list_tiles(folder / "tiles.csv", region, centres, side)
     for start in track(range(0, len(centres), _BATCH), "Rendering tiles", math.ceil(len(centres) / _BATCH)):
-        for row, tile in enumerate(_tiles(world, centres[start : start + _BATCH], side, seed + start), start):
+        positions = centres[start : start + _BATCH]
+        generators = [np.random.default_rng((seed + start, 0, row)) for row in range(len(positions))]
+        for row, tile in enumerate(render_tiles(world, positions, side, generators, generators), start):
             Image.fromarray(tile).save(folder / f"{row:06d}.png")
-
-
-def _tiles(world: World, positions: Positions, side: int, seed: int) -> Images:
-    generators = [np.random.default_rng((seed, 0, row)) for row in range(len(positions))]
-    scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_ABOVE)
-    look = draw_look(world.style, generators, Differences().gap)
-    view = aerial_view(scene, look, centre=np.zeros((len(positions), 2), np.float32), side=side)
-    return photograph(view.colour, look, generators).reshape(-1, side, side, 3)
 
 
 def panoramas(
@@ -110,6 +98,6 @@ def panoramas(
     """Panoramas whose centre columns look to `headings`, uint8 RGB [B, height, width, 3]."""
     generators = [np.random.default_rng((seed, 1, row)) for row in range(len(positions))]
     scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_THE_ROAD)
-    look, sky = draw_look(world.style, generators, Differences().gap), draw_sky(world.style, generators)
+    look, sky = draw_look(world.style, generators, GAP), draw_sky(world.style, generators)
     view = ground_view(scene, look, sky, yaw=np.radians(headings), height=height, width=width)
     return photograph(view.colour, look, generators).reshape(-1, height, width, 3)

@@ -17,12 +17,11 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.world.arrays import Positions
-from geodtr.training.world.colours import draw_look, photograph
-from geodtr.training.world.hashing import Feature
+from geodtr.training.world.colours import GAP
 from geodtr.training.world.regions import Region, find_region
-from geodtr.training.world.scene import build_scene
+from geodtr.training.world.render import list_tiles, render_tiles
 from geodtr.training.world.terrain import World
-from geodtr.training.world.views.aerial import EXTENT, aerial_view
+from geodtr.training.world.views.aerial import EXTENT
 from geodtr.training.world.views.nadir import Camera, draw_camera, nadir_frame
 from geodtr.training.world.workers import checked_workers, run_jobs
 
@@ -51,7 +50,7 @@ class FlightSet:
     """Largest angle between the camera's axis and the vertical, degrees."""
     blur: float = 3.0
     """Longest motion during the exposure, pixels."""
-    gap: float = 0.12
+    gap: float = GAP
     """Log-normal sigma of each ground material's colour, in the map and in each frame."""
     fov: float = 70.0
     """Angle of the frame's width, degrees."""
@@ -164,13 +163,9 @@ def _render_and_write(job: _Job) -> list[tuple[Camera, float] | None]:
 
 def _tiles(world: World, job: _Job) -> NDArray[np.uint8]:
     """One picture of the whole map: each tile has the same look, and its own noise."""
-    side = job.flight.tile_pixels
     same = [np.random.default_rng((job.flight.seed, 2)) for _ in job.positions]
-    look = draw_look(world.style, same, job.flight.gap)
-    scene = build_scene(world, job.positions, Feature.CARS_SEEN_FROM_ABOVE)
-    view = aerial_view(scene, look, centre=np.zeros((len(job.positions), 2), np.float32), side=side)
     own = [np.random.default_rng((job.flight.seed, 3, job.first + row)) for row in range(len(job.positions))]
-    return photograph(view.colour, look, own).reshape(-1, side, side, 3)
+    return render_tiles(world, job.positions, job.flight.tile_pixels, same, own, job.flight.gap)
 
 
 def _draw_camera(flight: FlightSet, random: np.random.Generator) -> tuple[Camera, float]:
@@ -186,12 +181,7 @@ def _write_tables(
     cameras: Positions,
     poses: list[tuple[Camera, float]],
 ) -> None:
-    with (folder / TILES).open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "lat", "lon", "heading", "metres_per_pixel"))
-        for row, (lat, lon) in enumerate(region.coordinates(tiles).tolist()):
-            place = (f"{lat:.8f}", f"{lon:.8f}", 0, EXTENT / flight.tile_pixels)
-            writer.writerow((f"{row:06d}.png", *place))
+    list_tiles(folder / TILES, region, tiles, flight.tile_pixels)
     with (folder / FRAMES).open("w", newline="") as file:
         rows = csv.DictWriter(file, [field.name for field in fields(FrameTruth)])
         rows.writeheader()

@@ -1,18 +1,21 @@
 """Render pairs of the generated world: an aerial tile and a panorama of every position, with realistic differences."""
 
+import csv
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.spec import Images
 from geodtr.training.world.arrays import Codes, Generators, Positions
-from geodtr.training.world.colours import draw_look, photograph
+from geodtr.training.world.colours import GAP, draw_look, photograph
 from geodtr.training.world.hashing import Feature
+from geodtr.training.world.regions import Region
 from geodtr.training.world.scene import another_moment, build_scene
 from geodtr.training.world.terrain import World
-from geodtr.training.world.views.aerial import aerial_view
+from geodtr.training.world.views.aerial import EXTENT, aerial_view
 from geodtr.training.world.views.ground import draw_sky, ground_view
 
 
@@ -23,8 +26,7 @@ class Differences:
     Without `gap`, raw pixels alone match many pairs, and the task is too easy.
     """
 
-    gap: float = 0.12
-    """Log-normal sigma of each ground material's colour in each view."""
+    gap: float = GAP
     position: float = 0.7
     """Standard deviation of the tile's centre from the panorama's position, in metres east and north each; at most 10,
     so that the tile stays within the scene."""
@@ -79,3 +81,24 @@ def render(
         aerial_surface=above.surface.reshape(-1, side, side),
         ground_surface=around.surface.reshape(-1, height, width),
     )
+
+
+def render_tiles(
+    world: World, positions: Positions, side: int, look: Generators, noise: Generators, gap: float = GAP
+) -> Images:
+    """The map about `positions`, [B, 2] world metres: uint8 [B, side, side, 3], 60 m wide and north up, with the draws
+    of their looks and of their noise.
+    """
+    drawn = draw_look(world.style, look, gap)
+    scene = build_scene(world, positions, Feature.CARS_SEEN_FROM_ABOVE)
+    view = aerial_view(scene, drawn, centre=np.zeros((len(positions), 2), np.float32), side=side)
+    return photograph(view.colour, drawn, noise).reshape(-1, side, side, 3)
+
+
+def list_tiles(path: Path, region: Region, centres: Positions, side: int) -> None:
+    """Write a tiles.csv of tiles of `side` pixels, 000000.png and so on, with the places of their centres."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "lat", "lon", "heading", "metres_per_pixel"))
+        for row, (lat, lon) in enumerate(region.coordinates(centres).tolist()):
+            writer.writerow((f"{row:06d}.png", f"{lat:.8f}", f"{lon:.8f}", 0, EXTENT / side))

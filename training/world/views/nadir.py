@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.spec import Images
 from geodtr.training.world.arrays import Floats
-from geodtr.training.world.colours import draw_look, photograph
+from geodtr.training.world.colours import GAP, draw_look, photograph
 from geodtr.training.world.hashing import Feature
 from geodtr.training.world.objects import Shown, Things, tops
 from geodtr.training.world.scene import Surface, build_scene
@@ -103,7 +103,7 @@ def nadir_frame(
     camera: Camera,
     random: np.random.Generator,
     *,
-    gap: float = 0.12,
+    gap: float = GAP,
     blur: float = 0.0,
 ) -> Images:
     """The frame of a camera above `position`, [2] world metres: uint8 [height, width, 3].
