@@ -184,12 +184,8 @@ def run_demo(
     onnx = watch.make("Export to ONNX", out / "onnx", lambda: export_checkpoint(run, out / "onnx", track=track))
     bundles = [out / "bundles" / precision for precision in BUILT]
     for precision, bundle in zip(BUILT, bundles, strict=True):
-        build = partial(
-            build_engine,
-            BuildRequest(onnx, bundle, plan=plan_of(precision, Calibration(pool_of(train_set)))),
-            track=track,
-        )
-        watch.make(f"Build {precision} engines", bundle, build)
+        request = BuildRequest(onnx, bundle, plan=plan_of(precision, Calibration(pool_of(train_set))))
+        watch.make(f"Build {precision} engines", bundle, partial(build_engine, request, track=track))
     flying = open_bundle(bundles[0])
     watch.make(
         "Build the gallery", out / "gallery", lambda: _build_gallery(out / "gallery", flying.path, test_set, track)

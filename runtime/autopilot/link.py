@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from geodtr.runtime.arguments import check_fields
@@ -105,7 +105,7 @@ class Link:
         self._fixes: SimpleQueue[tuple[Waypoint, float | None]] = SimpleQueue()
         self._vehicle = Vehicle()
         self._mavlink = common
-        self._mav = common.MAVLink(_Outgoing(self._put), 1, common.MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY)
+        self._mav = common.MAVLink(SimpleNamespace(write=self._put), 1, common.MAV_COMP_ID_VISUAL_INERTIAL_ODOMETRY)
         self._mav.robust_parsing = True  # bytes that are no message are skipped
         self._own_odometry = False
         self._watch = Watch(options.address, PATIENCE, report)
@@ -324,10 +324,3 @@ class Link:
     def _log(self, message: bytes) -> None:
         if self._tlog is not None:
             self._tlog.write(message)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
-    """The file that pymavlink writes to."""
-
-    write: Callable[[bytes], None]
