@@ -14,13 +14,13 @@ from rich.console import Console, ConsoleDimensions
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.files.foreign_text import visible
+from geodtr.runtime.names import Verdict
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.text import Text
 
     from geodtr.runtime.manifest import Ratio
-    from geodtr.runtime.names import Verdict
     from geodtr.runtime.recall import Recall
     from geodtr.training.data.pair_set import Skipped
 

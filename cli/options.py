@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Index
 
@@ -91,7 +92,6 @@ def whole_number(text: str, most: int = 65_535) -> int | None:
 
 def parse_near(text: str) -> "Near":
     """--near. Raises ConfigError."""
-    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.geodesy import Near
 
     try:

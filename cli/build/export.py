@@ -8,6 +8,8 @@ from geodtr.cli.build.precision_tables import against_fp32, draw_search, int8_sh
 from geodtr.cli.console import judged, megabytes, messages, output, percent, show_json, track
 from geodtr.cli.options import AsJson, BundlePath, argument, flag, out_option
 from geodtr.cli.tables import table
+from geodtr.runtime.names import BRANCHES
+from geodtr.training.run_files import find_checkpoint
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import Manifest, ProjectionEntry, QuantisationEntry
@@ -21,8 +23,6 @@ def export(
     ] = None,
 ) -> None:
     """Export both branches to float32 ONNX, compared with PyTorch, into a bundle that engines are built from."""
-    from geodtr.training.run_files import find_checkpoint
-
     find_checkpoint(checkpoint)
     from geodtr.export.build.source import export_checkpoint
 
@@ -38,7 +38,6 @@ def inspect(
     """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
     from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.names import BRANCHES
 
     check_pictures(picture)
     manifest = open_bundle(bundle).manifest
@@ -97,8 +96,6 @@ def _show_projection(made: "ProjectionEntry", size: int) -> None:
 
 def _show_compiled(manifest: "Manifest") -> None:
     """What the backend made of the graphs."""
-    from geodtr.runtime.names import BRANCHES
-
     if manifest.backend.targets is not None:
         output.print(f"{manifest.backend.name}: {manifest.backend.targets}", soft_wrap=True)
     if manifest.backend.tensorrt is not None and manifest.backend.tensorrt.expose_reductions:

@@ -11,6 +11,7 @@ from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, 
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Spec, argument, flag
 from geodtr.cli.view_options import PANEL, ViewOptions, views_of
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import PRECISIONS, Precision, asked_as
 
 
@@ -120,8 +121,6 @@ def parity(
 
 def _by_precision(texts: Sequence[str] | None, unit: str, largest: float, example: float) -> dict[Precision, float]:
     """fp16=0.2,int8=1 -> a number by precision. Raises ConfigError naming what cannot be understood."""
-    from geodtr.runtime.errors import ConfigError
-
     names: dict[str, Precision] = {asked_as(precision): precision for precision in PRECISIONS}
     cosines = dict[Precision, float]()
     for part in map(str.strip, ",".join(texts or ()).split(",")):

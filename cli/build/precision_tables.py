@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from geodtr.cli.console import output, times
 from geodtr.cli.tables import table
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.names import Precision
 
 if TYPE_CHECKING:
     from geodtr.runtime.manifest import QuantisationEntry, SearchEntry, SpeedEntry, TrialEntry
-    from geodtr.runtime.names import Precision
 
 
 def against_fp32(speed: "SpeedEntry") -> str:
@@ -94,7 +95,6 @@ def draw_search(made: "QuantisationEntry | None", path: Path) -> None:
     """Draw what a manifest keeps of a search, as a PNG file. Raises ConfigError when there was none."""
     from geodtr.export.plots.files import save_picture
     from geodtr.export.plots.precision import search_plot
-    from geodtr.runtime.errors import ConfigError
 
     if made is None or made.search is None:
         raise ConfigError(

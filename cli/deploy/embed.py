@@ -10,10 +10,10 @@ from geodtr.cli.console import messages, naming_files, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
 from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, argument, flag, out_option
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.names import Branch
 
 if TYPE_CHECKING:
-    from geodtr.runtime.errors import ImageError
     from geodtr.runtime.images.frames import Frame
 
 

@@ -7,6 +7,7 @@ from geodtr.cli.console import output, printing_results, show_line, warn
 from geodtr.cli.deploy.localize.flight import bad_entries, say_what_was_read
 from geodtr.cli.options import OnError, argument, flag
 from geodtr.cli.tables import table
+from geodtr.runtime.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from geodtr.runtime.images.recorded import Recorded, Stated
@@ -36,7 +37,6 @@ def photos(
 
     What no tag states is left out.
     """
-    from geodtr.runtime.errors import DataError, ImageError
     from geodtr.runtime.flights.frames import READERS
     from geodtr.runtime.images.decode import list_images
     from geodtr.runtime.sources.positioned.photograph import read_photograph

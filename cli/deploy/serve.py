@@ -11,6 +11,8 @@ from geodtr.cli.console import messages, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions
 from geodtr.cli.options import Every, GivenBundle, GivenGallery, Headings, Threads, flag, parse_near
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.installation import naming_extras
 
 if TYPE_CHECKING:
     from geodtr.runtime.geodesy import Near
@@ -74,7 +76,6 @@ def serve(
     from geodtr.export.options import from_given
     from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.images.intake import Intake
-    from geodtr.runtime.installation import naming_extras
     from geodtr.runtime.serve.options import ServeOptions, read_token
 
     options = ServeOptions(
@@ -108,7 +109,6 @@ def _sourced(
 ) -> "Sourced | None":
     """The one source of the live view that the options name. Raises ConfigError."""
     from geodtr.cli.deploy.localize.drive import drive_of
-    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.images.camera import camera_of
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.images.video import VIDEO_SUFFIXES

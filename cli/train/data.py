@@ -11,6 +11,7 @@ from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Seed, argument, flag, out_option, parse_size
 from geodtr.cli.tables import table
 from geodtr.cli.view_options import PANEL, ViewOptions, views_of
+from geodtr.runtime.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from geodtr.training.data.check import CheckedSet
@@ -177,7 +178,6 @@ def data_show(
 
     from geodtr.export.plots.files import check_pictures, save_picture
     from geodtr.export.plots.sheets.sheet import spread
-    from geodtr.runtime.errors import DataError, ImageError
     from geodtr.runtime.images.preprocess import load_image, parts
     from geodtr.training.data.spec import find_preset, parse_spec, read_training_set
     from geodtr.training.presets import read_preset

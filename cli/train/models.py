@@ -5,6 +5,8 @@ from typing import Annotated
 
 from geodtr.cli.console import messages, warn
 from geodtr.cli.options import argument, flag, out_option
+from geodtr.runtime.errors import CheckpointError, ConfigError
+from geodtr.runtime.files import check_file, check_new_file
 from geodtr.runtime.names import BRANCHES
 
 
@@ -36,9 +38,6 @@ def import_checkpoint(
 
     Of GeoDTR, GeoDTR+, Sample4Geo, SAFA, L2LTR, TransGeo, CVFT or DSM; of the last two, TensorFlow's .index file.
     """
-    from geodtr.runtime.errors import CheckpointError, ConfigError
-    from geodtr.runtime.files import check_file, check_new_file
-
     check_file(file, CheckpointError)
     if parameters is not None:
         check_file(parameters, CheckpointError, "Check --parameters.")

@@ -9,10 +9,14 @@ from geodtr.cli.console import messages, report_skipped, track
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, argument, flag, out_option
 from geodtr.cli.view_options import PANEL, ViewOptions
+from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.machine import cpu_dialect
 from geodtr.runtime.names import Dialect
+from geodtr.runtime.progress import Track, untracked
+from geodtr.training.run_files import BEST, LAST, STATE, check_run, find_checkpoint
 
 if TYPE_CHECKING:
-    from geodtr.runtime.progress import Track
     from geodtr.training.config import DataSpecs
     from geodtr.training.data.pair_set import PairSet
     from geodtr.training.listener import Listener
@@ -50,8 +54,6 @@ def train(
     """
     from msgspec.structs import replace
 
-    from geodtr.runtime.errors import ConfigError
-    from geodtr.runtime.files import check_new_folder
     from geodtr.training.data.spec import absolute
     from geodtr.training.presets import read_preset
 
@@ -95,8 +97,6 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly as it would have gone on."""
-    from geodtr.training.run_files import LAST, STATE, check_run
-
     check_run(run)
     _check(data, validation)
     from geodtr.training.config import DataSpecs
@@ -138,11 +138,8 @@ def finetune(
     Writes an ordinary checkpoint: build INT8 engines from it as from any other. Its descriptors differ from the
     original model's: rebuild the galleries.
     """
-    from geodtr.runtime.files import check_new_folder
-    from geodtr.runtime.machine import cpu_dialect
     from geodtr.training.data.spec import absolute
     from geodtr.training.presets import read_preset
-    from geodtr.training.run_files import find_checkpoint
 
     find_checkpoint(source)
     _check(data, validation)
@@ -200,7 +197,6 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
     """Where training reports its progress: the terminal and TensorBoard, on rank 0 only."""
     from geodtr.cli.train.bar import LeftOut, TrainingBar
     from geodtr.export.tensorboard import TensorBoard
-    from geodtr.runtime.progress import untracked
     from geodtr.training.listener import Listeners
     from geodtr.training.parallel.distributed import is_rank_zero
 
@@ -213,7 +209,6 @@ def _audience(run: Path) -> "Iterator[tuple[Track, Listener]]":
 
 def _done(checkpoint: Path) -> None:
     from geodtr.training.parallel.distributed import is_rank_zero
-    from geodtr.training.run_files import BEST
 
     if is_rank_zero():
         messages.print(f"Wrote {checkpoint}")

@@ -10,6 +10,7 @@ from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
 from geodtr.cli.options import SPEC_HELP, AsJson, BundlePath, GalleryPlace, Headings, Limit, OnError, flag
 from geodtr.cli.tables import table
+from geodtr.runtime.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from geodtr.runtime.localization.calibration import FixCalibration
@@ -52,7 +53,6 @@ def calibrate(
 
     Use images that neither the model nor its settings have seen, taken as they will be in flight.
     """
-    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.localization.calibration import LEAST_RADIUS, check_replaces, write_calibration
     from geodtr.runtime.localization.known_images import measure
     from geodtr.runtime.localization.localizer import Localizer
@@ -112,7 +112,6 @@ def _known_images(data: str, limit: int | None, on_error: OnError) -> "list[Know
 
 def _leave_out(on_error: OnError) -> "Callable[[str], None]":
     """What happens to an image that cannot be measured."""
-    from geodtr.runtime.errors import ImageError
 
     def leave_out(reason: str) -> None:
         if on_error == "stop":

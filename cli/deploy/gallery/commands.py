@@ -24,12 +24,12 @@ from geodtr.cli.options import (
     out_option,
     path_or_url,
 )
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.names import Storage
 
 if TYPE_CHECKING:
     from geodtr.runtime.bundle import Bundle
-    from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.build import Added
     from geodtr.runtime.sources.tile import Tile, TileSource
 

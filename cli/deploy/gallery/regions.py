@@ -5,6 +5,7 @@ from typing import Annotated
 
 from geodtr.cli.console import messages, output, show_json, track
 from geodtr.cli.options import AsJson, argument, flag, out_option
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Storage
 
 _CALIBRATE = "Calibrations are not copied: geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
@@ -18,7 +19,6 @@ def split(
     as_json: AsJson = False,
 ) -> None:
     """Split a gallery by region into several, without embedding again; it stays as it is."""
-    from geodtr.runtime.errors import ConfigError
     from geodtr.runtime.gallery.regions import InBox, InGrid
     from geodtr.runtime.gallery.regions import split as split_gallery
 

@@ -10,6 +10,7 @@ from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, argument, flag
 from geodtr.cli.tables import table
 from geodtr.export.options import flag_of, from_given, option, options_of
+from geodtr.runtime.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from geodtr.runtime.bundle import Bundle
@@ -76,7 +77,6 @@ class _Map:
     nodata: float | None = option(None, "Value of pixels without data, where the map does not mark them.", "VALUE")
 
     def options(self) -> "Options":
-        from geodtr.runtime.errors import ConfigError
         from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
 
         if self.tile_metres is None:
@@ -98,8 +98,6 @@ class _Map:
 
     def _strides(self, sizes: tuple[float, ...]) -> tuple[float, ...] | None:
         """The distance between the centres of the tiles of each size; None where neither option is given."""
-        from geodtr.runtime.errors import ConfigError
-
         if self.overlap is not None and self.stride is not None:
             raise ConfigError("--overlap and --stride state the same thing: give one of them.")
         flag, text = ("--stride", self.stride) if self.overlap is None else ("--overlap", self.overlap)
@@ -165,8 +163,6 @@ def _open(source: str, options: "Options | None") -> "OpenedSource":
 
 def _options(given: Mapping[str, Any]) -> "Options | None":
     """The options of the one kind that any were given of. Raises ConfigError where they are of several."""
-    from geodtr.runtime.errors import ConfigError
-
     flags = {
         panel: [flag_of(each) for each, _ in options_of(kind) if each.name in given] for panel, kind in _KINDS.items()
     }
@@ -178,8 +174,6 @@ def _options(given: Mapping[str, Any]) -> "Options | None":
 
 
 def _numbers(text: str, of: Callable[[str], Any], flag: str, example: str) -> tuple[Any, ...]:
-    from geodtr.runtime.errors import ConfigError
-
     try:
         return tuple(of(part) for part in text.split(","))
     except ValueError:
@@ -245,7 +239,6 @@ def preview(
 
 def _advice_of(bundle: Path) -> "Advice":
     from geodtr.runtime.bundle import open_bundle
-    from geodtr.runtime.errors import BundleError
     from geodtr.runtime.sources.ground_size import Advice
 
     metres = open_bundle(bundle).manifest.aerial.spec.preprocessing.imagery.tile_metres

@@ -30,12 +30,13 @@ from geodtr.cli.options import (
     argument,
     flag,
 )
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.location import GalleryLocation
+from geodtr.runtime.progress import untracked
 
 if TYPE_CHECKING:
     from geodtr.cli.deploy.localize.drive import Drive
     from geodtr.runtime.embed.pipeline import OnBadFrame
-    from geodtr.runtime.errors import ImageError
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
     from geodtr.runtime.images.frames import Frame, Frames
@@ -180,7 +181,6 @@ def _answers(
     on_error: "OnBadFrame",
 ) -> "Iterator[Localisation | Tracked]":
     """The answers to all frames, or to all moments of a drive."""
-    from geodtr.runtime.progress import untracked
     from geodtr.runtime.tracking.run import track_moments
 
     bar = untracked if output.is_terminal else track  # a bar between printed answers would tear them
