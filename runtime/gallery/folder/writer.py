@@ -101,11 +101,7 @@ class FolderWriter:
         return self.state.finished
 
     def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
-        """The `tiles` that the gallery does not contain yet.
-
-        Raises GalleryError when it contains a tile with the same id and other values, DataError when a tile cannot be
-        stored.
-        """
+        """As GalleryWriter.missing."""
         check_tiles(str(self.path), tiles)
         missing = list[Tile]()
         for tile in tiles:
@@ -131,11 +127,7 @@ class FolderWriter:
         return None
 
     def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
-        """Append references with their descriptors, float32 [N, D], unit rows: all of them or none.
-
-        Raises GalleryError when an id is taken, a row is not finite or too long, or the disk is full; the gallery then
-        stays unchanged. DataError when a tile cannot be stored, ValueError when the shapes do not fit.
-        """
+        """As GalleryWriter.add: all of them or none."""
         check_tiles(str(self.path), tiles)
         check_descriptors(tiles, descriptors, self.manifest.descriptor_size)
         rows = [as_row(tile) for tile in tiles]
@@ -169,10 +161,7 @@ class FolderWriter:
             write_state(self._database, state._replace(finished=True))
 
     def remove(self, patterns: Sequence[str]) -> int:
-        """Remove the references whose id equals or matches one of these globs (*, ?, [...]); returns their number.
-
-        Raises GalleryError naming the first pattern without a match; then nothing is removed.
-        """
+        """As GalleryWriter.remove."""
         removed = 0
         with self._change():
             for pattern in patterns:
