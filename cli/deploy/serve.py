@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from geodtr.cli.console import messages, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.deploy.image_options import PANEL, ImageOptions
+from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
+from geodtr.cli.deploy.localize.drive import drive_of
 from geodtr.cli.options import Every, GivenBundle, GivenGallery, Headings, Threads, flag, parse_near
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.installation import naming_extras
@@ -72,10 +73,7 @@ def serve(
     It runs until Ctrl-C; what was accepted by then is answered, as far as 30 seconds suffice. A second Ctrl-C ends
     it at once. The page asks no other server for anything.
     """
-    from geodtr.cli.deploy.image_options import camera_model_of
-    from geodtr.export.options import from_given
     from geodtr.runtime.engines.base import EngineOptions
-    from geodtr.runtime.images.intake import Intake
     from geodtr.runtime.serve.options import ServeOptions, read_token
 
     options = ServeOptions(
@@ -88,8 +86,7 @@ def serve(
         max_megabytes=max_megabytes,
         max_megapixels=max_megapixels,
     )
-    images: ImageOptions = from_given(ImageOptions, given)
-    intake = Intake(images.fov, images.shape, camera_model_of(images.undistort), "warn")
+    intake = replace(intake_of(given), mismatch="warn")
     with naming_extras():
         from geodtr.runtime.serve.server import Request, Server
     prior = None if near is None else parse_near(near)
@@ -108,7 +105,6 @@ def _sourced(
     camera: str | None, video: Path | None, watch: Path | None, odometry: Path | None, every: int, near: "Near | None"
 ) -> "Sourced | None":
     """The one source of the live view that the options name. Raises ConfigError."""
-    from geodtr.cli.deploy.localize.drive import drive_of
     from geodtr.runtime.images.camera import camera_of
     from geodtr.runtime.images.frames import open_frames
     from geodtr.runtime.images.video import VIDEO_SUFFIXES
