@@ -41,6 +41,8 @@ PRESETS = {
     "TransGeo": "world-transgeo",
     "CVFT": "world-cvft",
     "DSM": "world-dsm",
+    "CDE": "world-cde",
+    "FusionGAN": "world-fusiongan",
 }
 ANY_FIELD, ANY_PAIRS = "world-any-field", 20_000
 FACTOR = 3
@@ -131,14 +133,14 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
             continue
         for model in options.models:
             augmented = load_preset(PRESETS[model], [*_augmentation(model), *alike])
-            if part == "full" and model == "DSM":  # its number of columns is its field of view
-                yield Run(model, "yes", "360, unknown", augmented, options.train_pairs, (Views(heading="unknown"),))
-            elif part == "full":
-                yield Run(model, "yes", "360, known", augmented, options.train_pairs, (Views(), *unknown))
+            own = augmented.validation_views
+            if part == "full":
+                # DSM's number of columns is its field of view.
+                tests = (own,) if model == "DSM" else tuple(dict.fromkeys((own, *unknown)))
+                yield Run(model, "yes", _name(own), augmented, options.train_pairs, tests)
             elif part == "plain":
                 plain = load_preset(PRESETS[model], ["recipe.layout=none", "recipe.semantic=none", *alike])
-                views = Views(heading="unknown") if model == "DSM" else Views()
-                yield Run(model, "no", f"360, {views.heading}", plain, options.train_pairs, (views,))
+                yield Run(model, "no", _name(own), plain, options.train_pairs, (own,))
             else:
                 for view in limited:
                     config = limit_field(augmented, view.field_of_view, "unknown")

@@ -17,12 +17,14 @@ from geodtr.training.models.cde import trunk as cde_trunk
 from geodtr.training.models.checkpoint import CheckpointInfo, load_checkpoint
 from geodtr.training.models.cvft import CvftConfig
 from geodtr.training.models.dsm import DsmConfig
+from geodtr.training.models.fusiongan import FusionGanConfig, TwoStreamConfig
 from geodtr.training.models.geodtr import RESNET34, Backbone
 from geodtr.training.models.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
+from geodtr.training.models.importers.fusiongan import read_generator
 from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_scales
 from geodtr.training.models.importers.weights import check_tensors, read_weights
 from geodtr.training.models.l2ltr import L2LTRConfig
-from geodtr.training.models.registry import ModelConfig
+from geodtr.training.models.registry import ModelConfig, outline
 from geodtr.training.models.safa import SafaConfig, trunk
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeoConfig
@@ -63,6 +65,8 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
             "or import its checkpoint, and name it: --set recipe.start=RUN"
         )
     source = config.recipe.pretrained
+    if isinstance(config.model, FusionGanConfig) and (config.model.frozen or source != "none"):
+        return _of_generator(config)
     if source == "none":
         return {}
     if isinstance(config.model, L2LTRConfig | TransGeoConfig):
@@ -76,7 +80,7 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
     tensors = _download(pretrained.weights) if source == "imagenet" else _read(Path(source), pretrained.title)
     renamed = {pretrained.rename(name): tensor for name, tensor in tensors.items()}
     weights = with_layer_scales({name: tensor for name, tensor in renamed.items() if name is not None})
-    _check(weights, pretrained, source)
+    _check(weights, pretrained.build().state_dict(), pretrained.title, source)
     return {f"{module}.{name}": tensor for module in pretrained.modules for name, tensor in weights.items()}
 
 
@@ -91,6 +95,20 @@ def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
     return weights
 
 
+def _of_generator(config: TrainConfig) -> Mapping[str, Tensor]:
+    path = Path(config.recipe.pretrained)
+    if not path.is_file():
+        raise ConfigError(
+            f'recipe.pretrained is "{path}", but the model "fusiongan" draws tiles with a generator that is trained '
+            "already. Name its file: --set recipe.pretrained=generator.safetensors. Or let one learn with the rest: "
+            "--set model.frozen=false --set recipe.pretrained=none"
+        )
+    weights, network = read_generator(path), outline(config.model, config.ground, config.aerial)
+    expected = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("generator.")}
+    _check(weights, expected, "generator as this model's", str(path))
+    return weights
+
+
 def _check_same(info: CheckpointInfo, config: TrainConfig) -> None:
     for name in ("model", "ground", "aerial"):
         if getattr(info, name) != getattr(config, name):
@@ -101,7 +119,7 @@ def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
     """None if the backbone is not the network that there are weights for."""
     from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
 
-    if isinstance(config, L2LTRConfig | TransGeoConfig | CvftConfig | DsmConfig):
+    if isinstance(config, L2LTRConfig | TransGeoConfig | CvftConfig | DsmConfig | TwoStreamConfig):
         return None
     both = ("ground.backbone", "aerial.backbone")
     if isinstance(config, Sample4GeoConfig):
@@ -181,13 +199,12 @@ def _read(path: Path, title: str) -> Mapping[str, Tensor]:
     return content
 
 
-def _check(weights: Mapping[str, Tensor], pretrained: _Pretrained, source: str) -> None:
-    expected = pretrained.build().state_dict()
+def _check(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], title: str, source: str) -> None:
     # Files written before PyTorch 0.4 lack these counters, and training does not read them.
     wrong = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     wrong += [name for name in weights if name not in expected or weights[name].shape != expected[name].shape]
     if wrong:
         raise CheckpointError(
-            f"{source} does not hold a {pretrained.title}: {len(wrong)} tensors are missing, unexpected or of another "
-            f"shape, first {wrong[0]}."
+            f"{source} does not hold a {title}: {len(wrong)} tensors are missing, unexpected or of another shape, "
+            f"first {wrong[0]}."
         )

@@ -129,11 +129,17 @@ class Trainer:
 
         def loss_of(outputs: Outputs) -> Tensor:
             middle = self._middle(outputs)
-            grounds, imagined_ground = outputs[: recipe.looks], outputs[recipe.looks : middle]
-            aerial, *imagined_aerial = outputs[middle:]
+            weights, looks = self.model.output_weights, recipe.looks
+            grounds, imagined_ground = outputs[:looks], outputs[looks * len(weights) : middle]
+            aerial, imagined_aerial = outputs[middle], outputs[middle + len(weights) :]
             if self._described is None:  # in the first pass of a step, with the weights as they are
                 self._described = grounds[0].detach(), aerial.detach()
-            loss = torch.stack([match(ground, aerial) for ground in grounds]).mean()
+            matched = [
+                weight * match(ground, outputs[middle + index]) / looks
+                for index, weight in enumerate(weights)
+                for ground in outputs[index * looks : (index + 1) * looks]
+            ]
+            loss = torch.stack(matched).sum()
             if recipe.consistency:
                 loss = loss + recipe.consistency * match(*grounds)
             if recipe.counterfactual_weight:

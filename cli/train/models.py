@@ -11,7 +11,9 @@ from geodtr.runtime.names import BRANCHES
 
 
 def import_checkpoint(
-    file: Annotated[Path, argument("FILE.pth", "A file of a model's official release.")],
+    files: Annotated[
+        list[Path], argument("FILE.pth...", "A file of a model's official release; of FusionGAN, a file of each stage.")
+    ],
     out: Annotated[Path, out_option("Checkpoint file to write (.safetensors).")],
     parameters: Annotated[
         Path | None,
@@ -36,9 +38,11 @@ def import_checkpoint(
 ) -> None:
     """Import an official checkpoint: strictly, and without executing code in it.
 
-    Of GeoDTR, GeoDTR+, Sample4Geo, SAFA, L2LTR, TransGeo, CVFT or DSM; of the last two, TensorFlow's .index file.
+    Of GeoDTR, GeoDTR+, Sample4Geo, SAFA, L2LTR, TransGeo, CVFT, DSM, CDE or FusionGAN; of CVFT, DSM and FusionGAN,
+    TensorFlow's .index files.
     """
-    check_file(file, CheckpointError)
+    for file in files:
+        check_file(file, CheckpointError)
     if parameters is not None:
         check_file(parameters, CheckpointError, "Check --parameters.")
     if stage_1 is not None:
@@ -60,8 +64,10 @@ def import_checkpoint(
         described = load_preset(preset, settings or ())
         network = Network(described.model, described.ground, described.aerial)
     assumed = list[str]()
-    model = import_official(file, parameters or find_parameters(file), network, assumed.append, stage_1)
-    save_checkpoint(out, model, f"official release, {file.name}", replace=False)
+    first, *more = files
+    model = import_official(first, parameters or find_parameters(first), network, assumed.append, stage_1, more)
+    names = ", ".join(file.name for file in files)
+    save_checkpoint(out, model, f"official release, {names}", replace=False)
     config: dict[str, object] = msgspec.to_builtins(model.config)
     ground, aerial = (model.specs[branch].preprocessing for branch in BRANCHES)
     shown = ", ".join(f"{name} {value}" for name, value in config.items() if not isinstance(value, dict))

@@ -35,6 +35,9 @@ class CrossViewModel(nn.Module, ABC):
 
     specs: dict[Branch, BranchSpec]
 
+    output_weights: Sequence[float] = (1.0,)
+    """Of the pairs of training outputs that the loss compares, one of each branch; the first are the descriptors."""
+
     logit_scale: nn.Parameter | None
     """Logarithm of the InfoNCE loss's inverse temperature, a trained scalar; None if the model has none."""
 
@@ -47,7 +50,9 @@ class CrossViewModel(nn.Module, ABC):
         """The exported module: normalised images [B, 3, H, W] -> unit descriptors [B, D]."""
 
     def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
-        """Inputs of the losses: float32 unit descriptors [B, D] and, if the model has them, counterfactual ones."""
+        """Inputs of the losses: float32 unit rows [B, D] for each of `output_weights` and, if the model has them,
+        counterfactual ones; as many of both branches.
+        """
         del uniform
         return (self.branch(branch)(images).float(),)
 

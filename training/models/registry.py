@@ -11,6 +11,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.cde import Cde, CdeConfig
 from geodtr.training.models.cvft import Cvft, CvftConfig
 from geodtr.training.models.dsm import Dsm, DsmConfig
+from geodtr.training.models.fusiongan import FusionGan, FusionGanConfig, TwoStream, TwoStreamConfig
 from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
 from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
@@ -19,7 +20,20 @@ from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
 from geodtr.training.models.transgeo_stage2 import TransGeoStage2, TransGeoStage2Config
 
-Model = GeoDTR | GeoDTRPlus | Sample4Geo | Safa | L2LTR | TransGeo | TransGeoStage2 | Cvft | Dsm | Cde
+Model = (
+    GeoDTR
+    | GeoDTRPlus
+    | Sample4Geo
+    | Safa
+    | L2LTR
+    | TransGeo
+    | TransGeoStage2
+    | Cvft
+    | Dsm
+    | Cde
+    | TwoStream
+    | FusionGan
+)
 ModelConfig = (
     GeoDTRConfig
     | GeoDTRPlusConfig
@@ -31,6 +45,8 @@ ModelConfig = (
     | CvftConfig
     | DsmConfig
     | CdeConfig
+    | TwoStreamConfig
+    | FusionGanConfig
 )
 """All models and their configurations, distinguished by `name`."""
 
@@ -45,6 +61,8 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     CvftConfig: Cvft,
     DsmConfig: Dsm,
     CdeConfig: Cde,
+    TwoStreamConfig: TwoStream,
+    FusionGanConfig: FusionGan,
 }
 
 _DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}

@@ -41,13 +41,14 @@ class Importer(ABC):
     """One release.
 
     `title` is the model's name in messages, `config` its configuration, `marks` what one of a file's keys begins with.
-    `renames` turn the release's names into this project's.
+    `renames` turn the release's names into this project's. `in_files`: a network may be in several files.
     """
 
     title: str
     config: type[ModelConfig]
     marks: tuple[str, ...]
     renames: Sequence[tuple[re.Pattern[str], str]] = ()
+    in_files: bool = False
 
     def rename(self, name: str) -> str:
         """A release's name, without `module.` -> this project's: all `renames` in order."""

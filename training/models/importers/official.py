@@ -4,7 +4,7 @@ A file holds the state dict as `model_state_dict` or `state_dict`, with keys `mo
 is the state dict itself. TensorFlow's are two files, of which the index is given.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from geodtr.training.models.importers.base import Importer, Network, Notice
 from geodtr.training.models.importers.cde import CdeImporter
 from geodtr.training.models.importers.cvft import CvftImporter
 from geodtr.training.models.importers.dsm import DsmImporter
+from geodtr.training.models.importers.fusiongan import FusionGanImporter
 from geodtr.training.models.importers.geodtr import GeoDTRImporter
 from geodtr.training.models.importers.geodtr_plus import GeoDTRPlusImporter
 from geodtr.training.models.importers.l2ltr import L2LTRImporter
@@ -35,6 +36,7 @@ IMPORTERS: tuple[Importer, ...] = (
     CvftImporter(),
     DsmImporter(),
     CdeImporter(),
+    FusionGanImporter(),
 )
 _STATE_DICTS = ("model_state_dict", "state_dict")
 _PARTS = ("model_grd", "model_sat", "generator_model_dict", "retriebal_model_dict")
@@ -47,6 +49,7 @@ def import_official(
     network: Network | None = None,
     notice: Notice = lambda _text: None,
     stage_1: Path | None = None,
+    more: Sequence[Path] = (),
 ) -> Model:
     """Build the model of an official checkpoint and load its weights strictly, without executing code.
 
@@ -60,16 +63,19 @@ def import_official(
         Called with each thing that had to be assumed.
     stage_1
         Checkpoint of the first stage, for a model that needs two: TransGeo's stage 2.
+    more
+        Further files of the same network: FusionGAN's stages leave one each.
 
     Raises
     ------
     CheckpointError
         The file contains code, holds another model, contradicts its parameters or `network`, or needs one of them.
     """
-    tensors = _read_state_dict(path)
+    tensors = _read_all(path, more)
     importer = _recognise(tensors, path)
+    if more and not importer.in_files:
+        raise CheckpointError(f"{path} is a checkpoint of {importer.title}, which is one file. Leave out {more[0]}.")
     tensors = {importer.rename(name): tensor for name, tensor in tensors.items()}
-    check_tensors(tensors, path)
     if network is not None and not isinstance(network.config, importer.config):
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
     importer.refuse(tensors, network, path)
@@ -111,6 +117,20 @@ def find_parameters(path: Path) -> Path | None:
     return folders[0][0] if folders and len(folders[0]) == 1 else None
 
 
+def _read_all(path: Path, more: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of all files. Raises CheckpointError when two files hold the same ones."""
+    tensors = _read_state_dict(path)
+    for file in more:
+        part = _read_state_dict(file)
+        both = sorted(name for name in part.keys() & tensors.keys() if part[name].ndim > 1)
+        if both:
+            raise CheckpointError(
+                f"{file} holds {both[0]}, which another of the files holds too. Leave one of them out."
+            )
+        tensors |= part
+    return tensors
+
+
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     content = read_weights(path)
     state = _find_state_dict(content) if isinstance(content, Mapping) else None
@@ -124,6 +144,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
                 f"{' or '.join(_STATE_DICTS)}."
             )
         tensors[name.removeprefix("module.")] = tensor
+    check_tensors(tensors, path)
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""What the TensorFlow releases of CVFT and DSM share: VGG-16's names, axes, and Caffe's pixels."""
+"""What the TensorFlow releases of CVFT, DSM and FusionGAN share: VGG-16's names, axes, and Caffe's pixels."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ CAFFE_STD = 1 / 255
 
 _CONVOLUTION = re.compile(r"^VGG_(grd|sat)/conv(\d+_\d+)/")
 _BRANCH = {"grd": "ground", "sat": "aerial"}
-_ENDS = {"weights": "weight", "biases": "bias"}
-_OF_TRAINING = re.compile(r"/Adam(_\d+)?$|^beta\d_power$|^Variable(_\d+)?$")
-_FIRST = ".backbone.0.weight"
+ENDS = {"weights": "weight", "biases": "bias"}
+_OF_TRAINING = re.compile(r"/Adam(_\d+)?$|(^|/)beta\d_power$|^Variable(_\d+)?$")
+_FIRST = (".backbone.0.weight", "drawn.0.weight")
 
 
 def rename(name: str, convolutions: Sequence[int], parts: Mapping[str, str]) -> str:
     """`VGG_grd/conv2_1/weights` -> `ground.backbone.5.weight`, and the other `parts` by their scope."""
     scope, _, end = name.rpartition("/")
-    end = _ENDS.get(end, end)
+    end = ENDS.get(end, end)
     if scope in parts:
         return f"{parts[scope]}.{end}"
     match = _CONVOLUTION.match(name)
     numbers = layer_numbers(convolutions)
-    if match is None or match[2] not in numbers or end not in _ENDS.values():
+    if match is None or match[2] not in numbers or end not in ENDS.values():
         return name
     return f"{_BRANCH[match[1]]}.backbone.{numbers[match[2]]}.{end}"
 
