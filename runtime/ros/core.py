@@ -67,7 +67,7 @@ class Core:
             raise
         lat, lon = parameters.origin
         self._origin = None if math.isnan(lat) else (lat, lon)
-        self._prior: Near | None = None
+        self._prior: tuple[Near, float] | None = None  # and its stamp in seconds
         self._count = 0
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Core:
         radius = self._parameters.prior_radius
         if radius > 0 and fix.status.status >= 0 and math.isfinite(fix.latitude) and math.isfinite(fix.longitude):
             try:
-                self._prior = Near(fix.latitude, fix.longitude, radius)
+                self._prior = Near(fix.latitude, fix.longitude, radius), _seconds(fix.header.stamp)
             except ConfigError:  # not on Earth
                 return
 
@@ -89,9 +89,13 @@ class Core:
         stamp = Time(int(message.header.stamp.sec), int(message.header.stamp.nanosec))
         name = f"image#{self._count}"
         self._count += 1
+        time_s = _seconds(stamp)
+        near = self._near(time_s)
+        if isinstance(near, str):
+            return Published(None, None, self._diagnosed(stamp, began, WARN, f"held back: {near}", {}))
         try:
             pixels = decompressed(message, name) if self._parameters.compressed else pixels_of(message, name)
-            located = self._localizer.locate(Frame(name, pixels, stamp.sec + stamp.nanosec / 1e9), near=self._prior)
+            located = self._localizer.locate(Frame(name, pixels, time_s), near=near)
         except ImageError as error:
             return Published(None, None, self._diagnosed(stamp, began, ERROR, str(error), {}))
         admitted = self._gates.admit(located.waypoint, track=False)
@@ -106,6 +110,18 @@ class Core:
             self._pose(stamp, admitted, located),
             self._diagnosed(stamp, began, level, text, values),
         )
+
+    def _near(self, time_s: float) -> Near | str | None:
+        """Where to search for an image of this time, None for everywhere; a text where the prior that is asked for is
+        not known. An old one would bound the search to where the vehicle was.
+        """
+        if self._parameters.prior_radius == 0:
+            return None
+        if self._prior is None:
+            return "no position has come on the topic prior"
+        near, known = self._prior
+        most, age = self._parameters.prior_age, abs(time_s - known)
+        return near if age <= most else f"the last prior is {age:.1f} s from the image, prior_age is {most:g} s"
 
     def _fix(self, stamp: Time, position: Position) -> NavSatFix:
         variance = position.sigma**2
@@ -140,6 +156,10 @@ class Core:
         pairs = [KeyValue(key, value) for key, value in {**values, **took}.items()]
         status = DiagnosticStatus(level, NAME, text, self._parameters.gallery, pairs)
         return DiagnosticArray(Header(stamp, ""), [status])
+
+
+def _seconds(stamp: Any) -> float:
+    return int(stamp.sec) + int(stamp.nanosec) / 1e9
 
 
 def _values(located: Localisation) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any, get_args
 
 from geodtr.runtime.autopilot.prediction import Gates
@@ -34,6 +34,8 @@ class Parameters:
         "refuse" or "warn", at an image that the model was not trained on.
     prior_radius
         Metres around the last position on the topic `prior` that are searched; 0 searches everything.
+    prior_age
+        Seconds that this position may be old; an image without such a prior is not localised.
     uncalibrated_sigma
         Publish positions without a calibrated radius too, with this standard deviation in metres; 0 publishes none.
     max_sigma
@@ -55,6 +57,7 @@ class Parameters:
     altitude: float = 0.0
     mismatch: str = "refuse"
     prior_radius: float = 0.0
+    prior_age: float = 2.0
     uncalibrated_sigma: float = 0.0
     max_sigma: float = 50.0
     origin: tuple[float, ...] = (nan, nan)
@@ -73,6 +76,8 @@ class Parameters:
             raise ConfigError(f"Parameters fov and altitude are {self.fov} and {self.altitude}; view nadir needs both.")
         if self.headings < 1 or self.threads < 0 or self.prior_radius < 0:
             raise ConfigError("Parameter headings must be at least 1, threads and prior_radius at least 0.")
+        if not 0 < self.prior_age < inf:
+            raise ConfigError(f"Parameter prior_age is {self.prior_age:g}; allowed: seconds above 0, and finite.")
         lat, lon = self.origin if len(self.origin) == 2 else (91.0, 0.0)
         if not (isnan(lat) or (abs(lat) <= 90 and abs(lon) <= 180)):
             raise ConfigError(f"Parameter origin is {list(self.origin)}; allowed: [LAT, LON] in degrees.")

@@ -6,12 +6,14 @@ results; where frames come from is in source.py.
 
 import asyncio
 import io
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from threading import Lock
 from typing import Any
 
+import msgspec
 from PIL import Image
 
 from geodtr.runtime.files.documents import encode_json
@@ -19,8 +21,8 @@ from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.replies import FrameEvent, SourceReply, SourceState, State, TrailEvent
 from geodtr.runtime.serve.requests import Refused
 
-HEARTBEAT = 10.0
-"""Seconds after which a viewer hears something, if only that there is nothing new."""
+HEARTBEAT = 5.0
+"""Seconds after which a viewer hears something, if only that there is nothing new: a link that went down is silent."""
 _VIEWERS = 64
 _WAITING = 16
 """Events that wait for a slow viewer."""
@@ -44,11 +46,11 @@ class Viewer:
             self._loop.call_soon_threadsafe(self._put, event)
 
     async def take(self) -> list[bytes]:
-        """What has come; a comment where nothing does."""
+        """What has come; a heartbeat where nothing does."""
         try:
             await asyncio.wait_for(self._filled.wait(), HEARTBEAT)
         except asyncio.TimeoutError:
-            return [b": nothing new\n\n"]
+            return [_event("heartbeat", {})]
         events = list(self._box)
         self._box.clear()
         self._filled.clear()
@@ -76,7 +78,7 @@ class Live:
         self._viewers = set[Viewer]()
         self._ended = False
         self._source = SourceReply("", "none", None)
-        self._last: bytes | None = None
+        self._last: tuple[FrameEvent, float] | None = None  # and when it was shown, by time.monotonic
         self._trail = deque[tuple[float, float, State]](maxlen=_TRAIL)
         self._pictures: OrderedDict[int, bytes] = OrderedDict()
 
@@ -96,8 +98,8 @@ class Live:
     def show(self, event: FrameEvent) -> None:
         """A frame was localised."""
         self._metrics.frames.labels(event.state).inc()
-        self._last = _event("frame", event)
-        self._publish(self._last)
+        self._last = event, time.monotonic()
+        self._publish(_event("frame", event))
         if event.lat is not None and event.lon is not None:
             with self._lock:
                 self._trail.append((event.lat, event.lon, event.state))
@@ -127,7 +129,8 @@ class Live:
                 raise Refused(503, f"{_VIEWERS} clients watch already, or the server ends.", _AGAIN)
             first = [_event("source", self._source), _event("trail", TrailEvent(list(self._trail)))]
             if self._last is not None:
-                first.append(self._last)
+                event, shown = self._last
+                first.append(_event("frame", msgspec.structs.replace(event, age_s=time.monotonic() - shown)))
             viewer = Viewer(asyncio.get_running_loop(), first)
             self._viewers.add(viewer)
             self._metrics.viewers.set(len(self._viewers))

@@ -108,7 +108,8 @@ def _paths(options: ServeOptions) -> dict[str, Any]:
         "/v1/stream": {
             "get": _operation(
                 "Watch the live view.",
-                "Server-sent events: frame (FrameEvent), trail (TrailEvent), source (SourceReply), gallery.",
+                "Server-sent events: source (SourceReply), trail (TrailEvent), frame (FrameEvent), gallery "
+                "(GalleryReply), and heartbeat where nothing else comes.",
                 {200: {"text/event-stream": {"schema": {"type": "string"}}}},
                 (503,),
             )

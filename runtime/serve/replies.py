@@ -165,7 +165,8 @@ class Health(msgspec.Struct, frozen=True):
 
 class FrameEvent(msgspec.Struct, frozen=True):
     """One frame of the live view. `frame` is its picture's address; `within_68_m` and `within_95_m` are a fix's
-    calibrated claims, or the track's own estimate.
+    calibrated claims, or the track's own estimate. `age_s` is how long ago the frame was answered: zero as it comes,
+    more for a viewer who comes later.
     """
 
     number: int
@@ -179,6 +180,7 @@ class FrameEvent(msgspec.Struct, frozen=True):
     within_95_m: Metres | None
     frame: str | None
     answer: Reply | None
+    age_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class TrailEvent(msgspec.Struct, frozen=True):

@@ -60,10 +60,12 @@ class Running:
 
 
 @contextmanager
-def serving(bundle: Path, gallery: Path, sourced: Sourced | None = None, **options: Any) -> Iterator[Running]:
+def serving(
+    bundle: Path, gallery: Path, sourced: Sourced | None = None, port: int = 0, **options: Any
+) -> Iterator[Running]:
     """A server that has ended, all answered, when the block is left."""
     reports = list[str]()
-    request = Request(bundle, gallery, ServeOptions(port=0, **options), sourced)
+    request = Request(bundle, gallery, ServeOptions(port=port, **options), sourced)
     running = Running(Server(request, reports.append), reports)
     thread = Thread(target=running.server.run)
     thread.start()

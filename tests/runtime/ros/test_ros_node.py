@@ -109,6 +109,19 @@ def test_a_prior_bounds_the_search(tiny: TinyWorld) -> None:
     assert distance(answer.fix.latitude, answer.fix.longitude, *far) < 100
 
 
+def test_a_prior_that_is_old_or_missing_publishes_no_position(tiny: TinyWorld) -> None:
+    """GNSS fails, and the vehicle goes on: around the last position only wrong tiles are left."""
+    core = core_of(tiny, prior_radius=60.0, prior_age=3.0, uncalibrated_sigma=20.0)
+    before = core.image(image(tiny.panorama(0), BEGAN))
+    core.prior(nav_sat_fix(float(tiny.lat[0]), float(tiny.lon[0]), BEGAN))
+    near, far = (core.image(image(tiny.panorama(row), BEGAN + later)) for row, later in ((1, 2.5), (63, 60)))
+    core.close()
+    assert [answer.fix is not None for answer in (before, near, far)] == [False, True, False]
+    assert "no position has come on the topic prior" in before.diagnostics.status[0].message
+    assert "the last prior is 60.0 s from the image, prior_age is 3 s" in far.diagnostics.status[0].message
+    assert far.diagnostics.status[0].level == WARN
+
+
 def test_a_bag_in_and_a_bag_out(tiny: TinyWorld, tmp_path: Path) -> None:
     source, copy = write_bag(tmp_path / "in", drive_of(tiny, ROWS)), tmp_path / "out"
     types = {name.rpartition("/")[2]: TYPES.types[name] for name in TYPES.types if "/msg/" in name}
@@ -195,6 +208,7 @@ def test_a_node_that_cannot_begin_ends_in_words(tiny: TinyWorld) -> None:
         ({"origin": [95.0, 0.0]}, r"allowed: \[LAT, LON\]"),
         ({"headings": 0}, "headings"),
         ({"max_sigma": -1.0}, "max_sigma"),
+        ({"prior_age": 0.0}, "prior_age"),
         ({"view": "nadir", "fov": 70.0}, "altitude"),
         ({"gallery": "nowhere"}, "nowhere"),
     ],

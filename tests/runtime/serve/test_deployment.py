@@ -1,4 +1,4 @@
-"""What docs/howto/serve.md puts around the server: nginx before it, and systemd to start it."""
+"""What the how-to pages put around the program: nginx before the server, and systemd to start it."""
 
 import shutil
 import socket
@@ -17,14 +17,14 @@ from checkout import ROOT
 from serving import Answered, form, png, serving
 from tiny_world import TinyWorld, make_world
 
-PAGE = ROOT / "docs" / "howto" / "serve.md"
+HOWTO = ROOT / "docs" / "howto"
 TOKEN = "0123456789abcdef-0123"
 
 
-def block(first: str) -> str:
-    """The indented text of the page that begins with this line."""
-    start = PAGE.read_text().index(f"    {first}\n")
-    lines = PAGE.read_text()[start:].splitlines()
+def block(first: str, page: str = "serve.md") -> str:
+    """The indented text of a page that begins with this line."""
+    text = (HOWTO / page).read_text()
+    lines = text[text.index(f"    {first}\n") :].splitlines()
     end = next(number for number, line in enumerate(lines) if line and not line.startswith("    "))
     return dedent("\n".join(lines[:end])) + "\n"
 
@@ -111,12 +111,13 @@ def test_nginx_before_the_server(tiny: TinyWorld, tmp_path: Path) -> None:
         stream.close()
 
 
-def test_systemd_accepts_the_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["serve.md", "jetson.md"])
+def test_systemd_accepts_the_service(page: str, tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd is not installed")
     unit = tmp_path / "geodtr.service"
-    text = block("[Unit]")
+    text = block("[Unit]", page)
     assert "/opt/geodtr/bin/geodtr-export" in text
     unit.write_text(text.replace("/opt/geodtr/bin/geodtr-export", sys.executable))
     done = subprocess.run([program, "verify", "--man=no", unit], check=False, capture_output=True, text=True)
