@@ -134,11 +134,14 @@ def _sourced(
     place = camera if camera is not None else str(video)
     opened = open_frames([place], every=every)  # OpenCV is missed now, not when somebody looks
 
+    # Viewers read the name of a file, not where it is, and of a pipeline the source.
+    long, name = (place, Path(place).name) if known is None else (known.name, known.name.split()[0])
+
     def frames(stopped: Event) -> "Iterable[Frame]":
         each = open_frames([place], every=every).frames
-        return each if known is not None else paced(each, stopped)
+        for frame in each if known is not None else paced(each, stopped):
+            yield replace(frame, name=name + frame.name.removeprefix(long))
 
-    name = Path(place).name if known is None else known.name
     if odometry is None:
         return Sourced(name, frames, near=near, again=known is not None)
 

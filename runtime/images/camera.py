@@ -60,8 +60,8 @@ def check_camera(camera: Camera) -> None:
     check_opencv()
     if camera.pipeline and not has_gstreamer():
         raise MissingDependency(
-            f"{camera.name} needs an OpenCV that was built with GStreamer, which pip's is not. On a Jetson, take "
-            "JetPack's: apt-get install python3-opencv, and an environment with --system-site-packages."
+            f"{camera.name} needs an OpenCV that was built with GStreamer, which pip's is not. Take the system's: "
+            "apt-get install python3-opencv, in an environment with --system-site-packages, without the extra video."
         )
 
 

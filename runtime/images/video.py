@@ -4,14 +4,15 @@ Knows OpenCV and pixels; knows nothing of other sources of images.
 """
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from geodtr.runtime.errors import ImageError, MissingDependency
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import install_hint, pip
 from geodtr.runtime.spec import Images
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ class Seen(NamedTuple):
 def check_opencv(what: str = "Videos and cameras need") -> None:
     """Raise MissingDependency, which names `what` needs it, unless OpenCV is installed."""
     try:
-        import cv2  # noqa: F401 (only to see whether it can be imported)
+        with redirect_stderr(StringIO()):  # NumPy 2 writes a page there about modules that were built for NumPy 1
+            import cv2  # noqa: F401 (only to see whether it can be imported)
     except ImportError as error:
+        if "multiarray" in str(error):
+            older = pip("install 'numpy<2'")
+            raise MissingDependency(f"{what} OpenCV, and the one here was built for NumPy 1: {older}") from None
         raise MissingDependency(f"{what} OpenCV, which cannot be imported ({error}): {install_hint('video')}") from None
 
 

@@ -39,7 +39,7 @@ OpenFrames = Callable[[Event], Iterable[Frame]]
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """A source: `name` for people, `frames` opens it until an event is set.
+    """A source: `name` for people, `frames` opens it until an event is set. Viewers read the frames' names, too.
 
     `moments` joins the frames with odometry, for a track; it is called once, and gets the frames of a source that is
     opened again as well. `again`: open it again after it was lost, while there is odometry. `skip`: a frame that cannot
@@ -197,7 +197,7 @@ class Source:
         self._live.show(
             FrameEvent(
                 number=number,
-                image=None if waypoint.image is None else Path(waypoint.image).name,
+                image=waypoint.image,
                 time_s=waypoint.time_s,
                 state=waypoint.state,
                 lat=waypoint.lat,
@@ -232,8 +232,6 @@ class _Served:
         decoded = decode_frame(image)
         self.number += 1
         picture = self._live.keep(self.number, decoded.image)
-        # Clients learn the name of a file, and not where it is.
-        frame = replace(image, name=Path(image.name).name)
-        located, reply = self._batcher.locate(frame, decoded, SearchOptions(self._live.top, near, max(_HEAT, top)))
+        located, reply = self._batcher.locate(image, decoded, SearchOptions(self._live.top, near, max(_HEAT, top)))
         self.last = self.number, picture, reply
         return replace(located, candidates=located.candidates[:top])

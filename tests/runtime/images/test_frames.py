@@ -245,6 +245,21 @@ def test_an_address_and_a_pipeline_keep_their_slashes(tmp_path: Path) -> None:
         seen(f"@{tmp_path / 'some.txt'}")
 
 
+def test_an_opencv_of_another_numpy_is_named_and_not_installed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Debian's, Ubuntu's and JetPack's, which have GStreamer, beside NumPy 2: pip's OpenCV would not help."""
+    (tmp_path / "cv2.py").write_text(
+        "import sys\nsys.stderr.write('A module that was compiled using NumPy 1.x cannot be run in NumPy 2')\n"
+        "raise ImportError('numpy.core.multiarray failed to import')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2")
+    with pytest.raises(MissingDependency, match=r"built for NumPy 1: .*install 'numpy<2'"):
+        seen("camera:0")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_pipeline_needs_an_opencv_with_gstreamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = "nvarguscamerasrc ! video/x-raw(memory:NVMM), width=1280 ! nvvidconv ! appsink"
     monkeypatch.setattr(camera, "has_gstreamer", lambda: False)

@@ -19,7 +19,7 @@ from tiny_world import SPACING, TinyWorld, make_world
 from geodtr.cli.deploy.serve import _sourced
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.images import frames
+from geodtr.runtime.images import camera, frames
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.video import Seen
 from geodtr.runtime.serve import live, source
@@ -172,6 +172,28 @@ def test_a_camera_with_odometry_is_opened_again_until_the_odometry_ends(
         "stopped: unplugged, or lost. It is tried again every 0.1 s.",
         "has ended.",
     ]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("place", "image"),
+    [
+        ("gst:videotestsrc ! video/x-raw, width=512 ! videoconvert ! appsink", "gst:videotestsrc#1"),
+        ("rtsp://pilot:secret@127.0.0.1/nose/front", "rtsp://127.0.0.1/nose/front#1"),
+    ],
+)
+def test_a_camera_has_a_name_to_read(tiny: TinyWorld, monkeypatch: pytest.MonkeyPatch, place: str, image: str) -> None:
+    def taken(of: camera.Camera, every: int) -> Iterator[Seen]:
+        del every
+        yield Seen(f"{of.name}#1", tiny.panorama(5), time.time())
+
+    monkeypatch.setattr(camera, "has_gstreamer", lambda: True)
+    monkeypatch.setattr(frames, "read_camera", taken)
+    with serving(tiny.bundle, tiny.gallery, _sourced(place, None, None, None, 1, None)) as running:
+        viewer = Viewer(running)
+        assert viewer.until("frame")["image"] == image
+        assert running.ask("/v1/state").json["source"]["name"] == image.removesuffix("#1")
+        viewer.close()
 
 
 def test_a_track_goes_from_searching_to_tracking(tiny: TinyWorld, folder: Path) -> None:
