@@ -134,8 +134,8 @@ def _sourced(
     place = camera if camera is not None else str(video)
     opened = open_frames([place], every=every)  # OpenCV is missed now, not when somebody looks
 
-    # Viewers read the name of a file, not where it is, and of a pipeline the source.
-    long, name = (place, Path(place).name) if known is None else (known.name, known.name.split()[0])
+    # Viewers read the name of a file, and not where it is.
+    long, name = (place, Path(place).name) if known is None else (known.name, known.name)
 
     def frames(stopped: Event) -> "Iterable[Frame]":
         each = open_frames([place], every=every).frames

@@ -6,7 +6,7 @@ of how long the caller took for the last one. Waiting for a silent camera ends a
 
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from threading import Event
 
@@ -30,7 +30,7 @@ _SECRET = re.compile(r"(?<=://)[^/@]*@")
 class Camera:
     """Where frames come from without end: `source` is a device's index, the address of a stream, or a pipeline.
 
-    `name` is what messages and results call it; the password of an address is not part of it.
+    `name` is what messages and results call it: without the password of an address, and of a pipeline its source.
     """
 
     name: str
@@ -45,7 +45,10 @@ def camera_of(place: str) -> Camera | None:
         return Camera(place, int(index[1]))
     if _STREAM.fullmatch(place):
         return Camera(_SECRET.sub("", place), place)
-    return Camera(place, place.removeprefix(_PIPELINE), pipeline=True) if place.startswith(_PIPELINE) else None
+    if not place.startswith(_PIPELINE):
+        return None
+    pipeline = place.removeprefix(_PIPELINE)
+    return Camera(_PIPELINE + (pipeline.split() or [""])[0], pipeline, pipeline=True)
 
 
 def has_gstreamer() -> bool:
@@ -89,10 +92,12 @@ def read_camera(camera: Camera, every: int = 1) -> Generator[Seen, None, None]:
         frames.join(1)  # a camera that hangs keeps its thread, which ends with the process
 
 
-_WHY: Mapping[type, str] = {
-    int: "Is it plugged in, may you read it, does another program hold it?",
-    str: "Does it send, is it in reach, are the address and the password right?",
-}
+def _why(camera: Camera) -> str:
+    if camera.pipeline:
+        return "Does it run outside of this program, with fakesink for appsink? gst-launch-1.0 PIPELINE"
+    if isinstance(camera.source, int):
+        return "Is it plugged in, may you read it, does another program hold it?"
+    return "Does it send, is it in reach, are the address and the password right?"
 
 
 def _frames(camera: Camera, every: int, wanted: Event, stopped: Event) -> Iterator[Seen]:
@@ -103,7 +108,7 @@ def _frames(camera: Camera, every: int, wanted: Event, stopped: Event) -> Iterat
     try:
         with opened(camera.source, pipeline=camera.pipeline) as capture:
             if not capture.isOpened():
-                why = f"{name} cannot be opened. {_WHY[type(camera.source)]}"
+                why = f"{name} cannot be opened. {_why(camera)}"
                 yield Seen(name, ImageError(why), None)
                 return
             number = 0

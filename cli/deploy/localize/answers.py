@@ -119,5 +119,7 @@ def _show_point(tracked: "Tracked") -> None:
     if point.lat is not None and point.lon is not None:
         where = f"{point.lat:.6f}, {point.lon:.6f}, heading {point.heading:.0f}°, 95 % of belief within"
         where += f" {point.within_95:.0f} m"
-    image = "-" if tracked.image is None else Path(tracked.image).name
+    image = tracked.image or "-"
+    if "://" not in image:  # of a file, the name is enough
+        image = Path(image).name
     output.print(f"{tracked.time:.2f} s  {point.state:9}  {where}  {image}", soft_wrap=True)

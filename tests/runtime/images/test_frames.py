@@ -274,7 +274,7 @@ def test_a_pipeline_needs_an_opencv_with_gstreamer(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(camera, "has_gstreamer", lambda: True)
     monkeypatch.setattr(cv2, "VideoCapture", played)
     assert open_frames([f"gst:{pipeline}"]).kind == "camera"
-    assert seen(f"gst:{pipeline}", limit=1)[0].name == f"gst:{pipeline}#0"
+    assert seen(f"gst:{pipeline}", limit=1)[0].name == "gst:nvarguscamerasrc#0"
     assert opened == [(pipeline, cv2.CAP_GSTREAMER)]
 
 
