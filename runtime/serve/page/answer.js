@@ -88,8 +88,9 @@ function drawPosition(event, whose, looks = colour(event.state)) {
       const tip = [event.lat + reach * Math.cos(angle) * metre, event.lon + reach * Math.sin(angle) * metre / Math.cos(event.lat * Math.PI / 180)];
       L.polyline([place, tip], { color: looks, weight: 3, interactive: false }).addTo(marks);
     }
-    L.circleMarker(place, { radius: 8, color: "#fff", weight: 2, fillColor: looks, fillOpacity: 1 }).bindTooltip(whose === "live" ? "live position" : event.image).addTo(marks);
-    explain(event.state);
+    const mark = whose === "live" ? { radius: 8, color: "#fff", weight: 2, fillColor: looks } : { radius: 7, color: looks, weight: 4, fillColor: "#fff" };
+    L.circleMarker(place, { ...mark, fillOpacity: 1 }).bindTooltip(whose === "live" ? "live position" : event.image).addTo(marks);
+    explain(whose === "live" ? event.state : "located");
   }
   explain("circles", event.within_95_m !== null && map.hasLayer(layers.circles));
   if (!exif) return;

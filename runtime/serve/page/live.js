@@ -101,6 +101,7 @@ function listen() {
 function connect(connected, why = "The server does not answer. It is asked again.") {
   if (connected) live.heard = now();
   live.connected = connected;
+  if (!connected) element("source").textContent = live.source.name ?? "";
   alertOf("connection", connected ? null : why, { bad: true });
   showStanding();
 }
