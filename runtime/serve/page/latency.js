@@ -1,4 +1,4 @@
-// Latency by stage of the last answers, as bars from the left, and their scale.
+// Latency by stage of the last answers, as bars with a scale, the latest at the right.
 "use strict";
 
 const STRIP = 80;

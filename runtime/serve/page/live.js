@@ -3,7 +3,7 @@
 
 const SILENT = 15, AGAIN = 2;  // seconds: longest silence of a server at work, and until it is asked again
 const live = { following: true, connected: null, source: { state: "none" }, event: null, arrived: 0, heard: 0, stream: null };
-const now = () => performance.now() / 1000;
+const now = () => Date.now() / 1000;  // goes on while a phone sleeps, which performance.now does not
 
 // What the badge says: a position is no use to somebody who cannot see that it is an old one.
 function standing() {
@@ -21,7 +21,7 @@ function standing() {
 function showStanding() {
   const state = standing(), current = state === live.event?.state;
   element("state").textContent = state;
-  element("state").className = `badge ${{ "no connection": "lost", "no frames": "lost" }[state] ?? (current ? known(state) : "none")}`;
+  element("state").className = `badge ${{ "no connection": "lost", "no frames": "lost" }[state] ?? (current ? styleOf(state) : "none")}`;
   document.title = `${state} - geodtr live view`;
   if (live.event && current !== live.current) drawPosition(live.event, "live", current ? undefined : colour("none"));
   live.current = current;

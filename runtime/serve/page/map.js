@@ -35,7 +35,7 @@ element("ramp").style.background = `linear-gradient(90deg, ${RAMP.map(mixed => `
 
 // A line of the legend, from the first time that the map shows such a thing.
 function explain(name, shown = true) {
-  for (const line of document.querySelectorAll(`#legend [data-of="${known(name)}"]`)) line.hidden = !shown;
+  for (const line of document.querySelectorAll(`#legend [data-of="${styleOf(name)}"]`)) line.hidden = !shown;
 }
 
 function ramp(share) {

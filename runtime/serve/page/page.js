@@ -3,8 +3,8 @@
 
 const server = { state: null };
 const element = id => document.getElementById(id);
-const known = name => name === "no fix" ? "none" : name;  // the colour of a state
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${known(name)}`).trim();
+const styleOf = name => name === "no fix" ? "none" : name;  // the colour of a state
+const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${styleOf(name)}`).trim();
 
 function put(parent, tag, text, name) {
   const child = document.createElement(tag);
