@@ -3,6 +3,7 @@
 Threads suffice because Pillow, NumPy and file reads release Python's interpreter lock.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,12 +36,19 @@ class BackgroundReader(Generic[T]):
     An error of `items` is raised in the taking thread, after the items before it. The queue has no bound.
     """
 
-    def __init__(self, items: Iterable[T], name: str) -> None:
-        """`name`: the name of the thread."""
+    def __init__(self, items: Iterable[T], name: str, stop: Callable[[], object] | None = None) -> None:
+        """`name`: the name of the thread. `stop` ends `items`; it is called when the process ends, if `end` was not.
+
+        Without that the process aborts where the thread is in C++, as OpenCV's, and returns to an interpreter that is
+        gone.
+        """
         self._queue: SimpleQueue[T | _End] = SimpleQueue()
         self.over = False
+        self._stop = stop
         self._thread = Thread(target=self._take, args=(items,), name=name, daemon=True)
         self._thread.start()
+        if stop is not None:
+            atexit.register(self.end)
 
     def next(self, seconds: float | None = None) -> T | None:
         """Wait for the next item, at most `seconds`, without limit if that is None; None if there are no more.
@@ -66,8 +74,11 @@ class BackgroundReader(Generic[T]):
                 items.append(item)
         return items
 
-    def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended, at most `seconds`; the caller must have ended `items`."""
+    def end(self, seconds: float | None = 1.0) -> None:
+        """End `items`, and wait until the thread has ended, at most `seconds`."""
+        atexit.unregister(self.end)
+        if self._stop is not None:
+            self._stop()
         self._thread.join(seconds)
 
     def _opened(self, item: T | _End) -> T | None:
@@ -179,16 +190,19 @@ def work_ahead(
             item = bulk.shed(item)
             yield item, future
 
+    def stop() -> None:
+        stopped.set()
+        free.release()
+        room.stop()
+
     with ThreadPoolExecutor(threads) as pool:
-        begun = BackgroundReader(begin(), "work_ahead")
+        begun = BackgroundReader(begin(), "work_ahead", stop)
         try:
             while (one := begun.next()) is not None:
                 free.release()
                 one[1].exception()  # waits, for less than half of what futures.wait costs
                 yield one
         finally:
-            stopped.set()
-            free.release()
-            room.stop()
+            stop()
             pool.shutdown(cancel_futures=True)
-            begun.join()
+            begun.end(None)

@@ -38,6 +38,7 @@ def inspect(
     """Show what a bundle holds: branches, precision, backend, hashes, calibration, search, backends tried, parity."""
     from geodtr.export.plots.files import check_pictures
     from geodtr.runtime.bundle import open_bundle
+    from geodtr.runtime.images.intake import describe
 
     check_pictures(picture)
     manifest = open_bundle(bundle).manifest
@@ -58,6 +59,9 @@ def inspect(
         shared = manifest.ground.weights
         rows.add_row("both share", "", "", megabytes(shared.bytes), shared.sha256[:16])
     output.print(rows)
+    metres = manifest.aerial.spec.preprocessing.imagery.tile_metres
+    tiles = "" if metres is None else f"; tiles of {metres:g} m"
+    output.print(f"trained on {describe(manifest.ground.spec.preprocessing.imagery)}{tiles}")
     if manifest.projection is not None:
         _show_projection(manifest.projection, manifest.ground.spec.descriptor_size)
     if manifest.command is not None:

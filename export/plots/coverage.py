@@ -37,9 +37,9 @@ def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untr
     """
     if coverage.frame is None:
         raise DataError(f"{source.name}: none of {coverage.tiles} tiles has a position, so there is nothing to draw.")
-    tiles = [tile for tile in source.tiles if tile.lat is not None]
+    first = next(tile for tile in source.tiles if tile.lat is not None)
     apart = coverage.spacing_metres or 50
-    wide = _side_of(source, tiles[0])
+    wide = _side_of(source, first)
     border = max(apart, wide or 0.0) / 2 or 1.0  # centres are not edges
     spacing = "" if coverage.spacing_metres is None else f", {coverage.spacing_metres:.4g} m apart"
     spacing += "" if wide is None else f", {wide:.4g} m wide"
@@ -50,11 +50,12 @@ def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untr
     drawn = new_map(coverage.frame, (border, border))
     side = (coverage.spacing_metres or 0) * drawn.pixels
     unreadable: tuple[tuple[Tile, str], ...] = ()
-    legible = side >= _LEAST_THUMBNAIL or len(tiles) == 1
-    cut_up = "window" in tiles[0].more
+    legible = side >= _LEAST_THUMBNAIL or coverage.positioned == 1
+    cut_up = "window" in first.more
+    # Tiles of a map are made one by one, and where they are not legible there may be millions.
+    tiles = [tile for tile in source.tiles if tile.lat is not None] if legible or not cut_up else [first]
     if cut_up or (len(tiles) <= _MOST_THUMBNAILS and legible):
-        listed = tiles if legible else tiles[:1]
-        mosaic = lay_mosaic(source, listed, *drawn.shown, apart=apart, track=track)
+        mosaic = lay_mosaic(source, tiles, *drawn.shown, apart=apart, track=track)
         unreadable = mosaic.unreadable
         drawn.add_picture(mosaic.image)
         if legible and mosaic.sides:

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from threading import Lock
 from typing import Any
+
+import numpy as np
 
 from geodtr.runtime.errors import ConfigError, ImageError, UserError
 from geodtr.runtime.gallery.base import Gallery
@@ -18,6 +21,7 @@ from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions
 
 MOST = 2000
 """Tiles that are read one by one: some ten seconds."""
+_SAMPLE = 2000
 _BEYOND = 0.1
 """Of the frame's size: how far outside a tile may have its centre and still show something within."""
 _PLACE = re.compile(r"(?:(?P<file>.+)#|(?P<folder>.+)[/\\])\d+[/\\]\d+[/\\](?P<y>\d{1,10})[^/\\]*", re.DOTALL)
@@ -46,6 +50,20 @@ def ground_of(
         tiles = [tile for tile in tiles if "window" in tile.more]
     apart = measure(tiles).spacing_metres if apart is None else apart
     return lay_mosaic(pixels or Reread(), tiles, frame, size, apart=apart)
+
+
+def spacing_of(gallery: Gallery) -> float | None:
+    """Metres from tile to tile, None where it is not known: of the tiles about the middle one, because tiles of a
+    sample spread over a gallery are far apart.
+    """
+    lat, lon = gallery.lat, gallery.lon
+    rows = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
+    if len(rows) > _SAMPLE:
+        middle = rows[len(rows) // 2]
+        order = np.argsort((lat[rows] - lat[middle]) ** 2 + (lon[rows] - lon[middle]) ** 2)
+        rows = rows[order[:_SAMPLE]]
+    apart = measure(gallery.tiles(gallery.rows[rows].tolist())).spacing_metres
+    return apart if apart is not None and isfinite(apart) and apart > 0 else None
 
 
 class Reread:

@@ -4,13 +4,14 @@ A separate thread grabs every frame and drops it unless one is requested, so a r
 of how long the caller took for the last one. Waiting for a silent camera ends after a timeout.
 """
 
+import os
 import re
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from threading import Event
 
-from geodtr.runtime.errors import ImageError, MissingDependency
+from geodtr.runtime.errors import ConfigError, ImageError, MissingDependency
 from geodtr.runtime.images.video import Seen, check_opencv, opened, retrieved
 from geodtr.runtime.prefetch import BackgroundReader
 
@@ -22,6 +23,7 @@ PATIENCE = 5.0
 
 _INDEX = re.compile(r"camera:(\d{1,3})")
 _STREAM = re.compile(r"(rtsps?|udp)://.+", re.DOTALL)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _PIPELINE = "gst:"
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
 
@@ -51,6 +53,20 @@ def camera_of(place: str) -> Camera | None:
     return Camera(_PIPELINE + (pipeline.split() or [""])[0], pipeline, pipeline=True)
 
 
+def check_place(place: str) -> None:
+    """Raise ConfigError for what is no file and no camera, but an address of another kind, or a bare pipeline."""
+    if os.path.lexists(place) or camera_of(place) is not None:
+        return
+    named = _SECRET.sub("", place)
+    if _ADDRESS.match(place):
+        raise ConfigError(
+            f"{named} is an address of another kind than rtsp://, rtsps:// and udp://. Read it by GStreamer, with "
+            "gst:PIPELINE, or save it to a file."
+        )
+    if " ! " in place:
+        raise ConfigError(f"{named} is no file. A GStreamer pipeline begins with gst: write 'gst:{named}'.")
+
+
 def has_gstreamer() -> bool:
     """Whether OpenCV was built with GStreamer; the wheels on PyPI are not."""
     import cv2
@@ -77,7 +93,7 @@ def read_camera(camera: Camera, every: int = 1) -> Generator[Seen, None, None]:
     """
     wanted, stopped = Event(), Event()
     wanted.set()
-    frames = BackgroundReader(_frames(camera, every, wanted, stopped), "camera")
+    frames = BackgroundReader(_frames(camera, every, wanted, stopped), "camera", stopped.set)
     patience = STARTING
     try:
         while (seen := frames.next(patience)) is not None:
@@ -88,8 +104,7 @@ def read_camera(camera: Camera, every: int = 1) -> Generator[Seen, None, None]:
         why = f"{camera.name} has given no frame for {patience:g} s: stalled, or lost."
         yield Seen(camera.name, ImageError(why), None)
     finally:
-        stopped.set()
-        frames.join(1)  # a camera that hangs keeps its thread, which ends with the process
+        frames.end()  # a camera that hangs keeps its thread, which ends with the process
 
 
 def _why(camera: Camera) -> str:

@@ -16,7 +16,7 @@ from geodtr.runtime.arguments import check_argument, check_several, shown
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files.text_rows import read_lines
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.images.camera import camera_of, check_camera, read_camera
+from geodtr.runtime.images.camera import camera_of, check_camera, check_place, read_camera
 from geodtr.runtime.images.decode import Decoded, decode, list_images
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.images.recorded import Recorded
@@ -84,11 +84,14 @@ def open_frames(places: Sequence[str], *, every: int = 1, limit: int | None = No
     `every`: take each n-th frame of a video or a camera, from the first on. `limit`: the maximum number of images in
     all. Only folders and lists are read now: an image, video or camera that cannot be read yields an ImageError later.
     Raises ImageError when a folder holds no images, DataError when a list cannot be read, ConfigError when a camera is
-    not the only source, MissingDependency when there are videos or cameras and OpenCV is not installed.
+    not the only source or a place is an address of another kind, MissingDependency when there are videos or cameras and
+    OpenCV is not installed.
     """
     check_several("places", places, "images, folders, lists, videos, or one camera")
     check_argument("every", every, int, 1)
     check_argument("limit", limit, int | None, 1)
+    for place in places:
+        check_place(place)
     plain = list(chain.from_iterable(map(_listed, places)))
     cameras = [camera for place in plain if (camera := camera_of(place)) is not None]
     if cameras and len(plain) > 1:

@@ -53,7 +53,7 @@ def number_of(properties: Properties, namespace: str, name: str, of: str) -> flo
 @dataclass(frozen=True, slots=True)
 class Panorama:
     """What GPano states: the width of a full turn and the columns that the image has of it, in pixels, and the heading
-    of the full turn's middle column in degrees, None where unknown.
+    of the image's middle column in degrees, None where unknown.
     """
 
     full_width: float
@@ -79,7 +79,11 @@ def panorama_of(properties: Properties, of: str) -> Panorama | None:
             "must be above 0, and at most the second. Correct or remove it."
         )
     heading = number_of(properties, GPANO, "PoseHeadingDegrees", of)
-    return Panorama(full, cropped, None if heading is None else heading % 360)
+    left = 0.0 if cropped == full else number_of(properties, GPANO, "CroppedAreaLeftPixels", of)
+    if heading is None or left is None:
+        return Panorama(full, cropped, None)
+    # It is stated of the full turn's middle.
+    return Panorama(full, cropped, (heading + 360 * ((left + cropped / 2) / full - 0.5)) % 360)
 
 
 def gimbal_pitch_of(properties: Properties, of: str) -> float | None:

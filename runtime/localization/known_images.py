@@ -20,7 +20,7 @@ from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.sources.positioned.exif import find_in_exif
+from geodtr.runtime.sources.positioned.photograph import read_photograph
 from geodtr.runtime.sources.tile import check_position
 
 MAX_IMAGES = 1_000_000
@@ -42,7 +42,7 @@ OnBadImage = Callable[[str], None]
 
 
 def read_known_images(place: Path, on_bad: OnBadImage) -> list[KnownImage]:
-    """The images of a folder by their EXIF, or of a CSV `ground,lat,lon` with paths relative to it.
+    """The images of a folder by their tags, or of a CSV `ground,lat,lon` with paths relative to it.
 
     Raises DataError where neither can be read, ImageError where the folder holds no images.
     """
@@ -60,14 +60,14 @@ def _of_folder(folder: Path, on_bad: OnBadImage) -> list[KnownImage]:
     known = list[KnownImage]()
     for image in list_images(folder):
         try:
-            at = find_in_exif(image)
-        except DataError as error:
+            at = read_photograph(image).position
+        except (DataError, ImageError) as error:
             on_bad(str(error))
             continue
         if at is None:
-            on_bad(f"{image}: its EXIF has no GPS tags. Give positions in a CSV with the columns ground,lat,lon.")
+            on_bad(f"{image}: its tags give no position. Give positions in a CSV with the columns ground,lat,lon.")
         else:
-            known.append(KnownImage(image, at.lat, at.lon))
+            known.append(KnownImage(image, *at))
     return known
 
 

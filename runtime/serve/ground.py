@@ -5,7 +5,7 @@ Knows galleries; knows nothing of HTTP.
 
 import io
 from collections import OrderedDict
-from math import atan, ceil, cos, degrees, isfinite, log2, pi, radians, sinh
+from math import atan, ceil, cos, degrees, log2, pi, radians, sinh
 from threading import Lock
 
 import numpy as np
@@ -13,9 +13,9 @@ from PIL import Image
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.base import Gallery
-from geodtr.runtime.gallery.ground import Reread, ground_of
+from geodtr.runtime.gallery.ground import Reread, ground_of, spacing_of
 from geodtr.runtime.geodesy import SEMI_MAJOR
-from geodtr.runtime.sources.coverage import Frame, frame_of, measure
+from geodtr.runtime.sources.coverage import Frame, frame_of
 
 SIDE = 256
 """Pixels of a square of the map."""
@@ -23,7 +23,6 @@ MAX_ZOOM = 24
 _KEPT = 512
 _EACH = 256
 """Tiles of the gallery in one square of the map at most; farther out the page draws their places."""
-_SAMPLE = 2000
 _THUMBNAIL = 320
 
 
@@ -39,7 +38,7 @@ class Ground:
         self._pixels = Reread()
         self._lock = Lock()
         self._kept: OrderedDict[tuple[int, int, int], bytes | None] = OrderedDict()
-        self.frame, self.spacing = _covered(gallery), _spacing(gallery)
+        self.frame, self.spacing = _covered(gallery), spacing_of(gallery)
         self.zoom = self._least_zoom()
         self.drawn = self.frame is not None and self._readable()
 
@@ -99,18 +98,6 @@ def _covered(gallery: Gallery) -> Frame | None:
     lat, lon = gallery.lat, gallery.lon
     known = np.isfinite(lat) & np.isfinite(lon)
     return frame_of(lat[known], lon[known]) if known.any() else None
-
-
-def _spacing(gallery: Gallery) -> float | None:
-    """Of the tiles about the middle one, because tiles of a sample spread over a gallery are far apart."""
-    lat, lon = gallery.lat, gallery.lon
-    rows = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
-    if len(rows) > _SAMPLE:
-        middle = rows[len(rows) // 2]
-        order = np.argsort((lat[rows] - lat[middle]) ** 2 + (lon[rows] - lon[middle]) ** 2)
-        rows = rows[order[:_SAMPLE]]
-    apart = measure(gallery.tiles(gallery.rows[rows].tolist())).spacing_metres
-    return apart if apart is not None and isfinite(apart) and apart > 0 else None
 
 
 def _frame(zoom: int, x: int, y: int) -> Frame:

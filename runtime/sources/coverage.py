@@ -111,8 +111,9 @@ def measure(tiles: Sequence[Tile]) -> Coverage:
 
 def positions(tiles: Sequence[Tile]) -> Values:
     """Latitudes and longitudes, float64 [N, 2], of those tiles that have them."""
-    known = [(tile.lat, tile.lon) for tile in tiles if tile.lat is not None and tile.lon is not None]
-    return np.array(known, np.float64).reshape(-1, 2)
+    # One number after the other: a list of millions of pairs would take ten times the memory.
+    known = (axis for tile in tiles if tile.lat is not None and tile.lon is not None for axis in (tile.lat, tile.lon))
+    return np.fromiter(known, np.float64).reshape(-1, 2)
 
 
 def frame_of(lat: Values, lon: Values) -> Frame:

@@ -6,7 +6,7 @@ A tile of another ground size is another input: buildings are larger or smaller 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from statistics import median
 
@@ -27,6 +27,8 @@ _MERGED = re.compile(r"\+(\d{1,2})$")
 """Behind the id of a tile that is merged of N x N ones."""
 _TRIED = 5
 _SAME = 1.25
+_MORE = 1.1
+"""Times the recommended distance that centres may be apart: tiles are spread evenly over a map."""
 """The tiles of one data set differ by this factor where a zoom level was cut at several latitudes."""
 
 _STEPS_OF_A_TRACK = 5
@@ -60,7 +62,7 @@ class SizeCoverage:
 
 def sizes_of(sides: Iterable[float | None]) -> list[Size]:
     """The sizes that tiles of these sides in metres have, rising; those whose side is not known come last."""
-    known = np.array([np.nan if side is None else side for side in sides], np.float64)
+    known = np.fromiter((np.nan if side is None else side for side in sides), np.float64)
     order = np.argsort(known, kind="stable")
     sure = order[: int(np.isfinite(known).sum())]
     cuts = 1 + np.flatnonzero(np.diff(np.log(known[sure])) > log(_GAP))
@@ -112,9 +114,16 @@ def _pixels_of(source: TileSource) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """For tiles of `tile_metres` as in training: neighbours overlap by half, and for tracks by more."""
+    """For tiles of `tile_metres` as in training: neighbours overlap by half, and for tracks by more. `cut`: they are
+    cut out of a map; others are as they are.
+    """
 
     tile_metres: float
+    cut: bool = True
+
+    def of(self, source: TileSource) -> "Advice":
+        """The same for a source's tiles."""
+        return replace(self, cut=any("window" in tile.more for tile in source.tiles[:1]))
 
     @property
     def overlap(self) -> float:
@@ -127,9 +136,13 @@ class Advice:
         return self.tile_metres * (1 - 1 / _STEPS_OF_A_TRACK)
 
     @property
-    def options(self) -> str:
-        """As they are typed."""
-        return f"--tile-metres {self.tile_metres:g} --overlap {self.overlap:g}"
+    def recommended(self) -> str:
+        """For the user: options as they are typed, where there are some."""
+        size, overlap, more = (f"{metres:g}" for metres in (self.tile_metres, self.overlap, self.overlap_of_tracks))
+        if self.cut:
+            return f"--tile-metres {size} --overlap {overlap}; for --track, --overlap {more}"
+        how = "of map tiles by --zoom, --merge and --step"
+        return f"tiles of {size} m that overlap by {overlap} m; for --track, by {more} m ({how})"
 
     def faults(self, sizes: Sequence[SizeCoverage], *, apart: bool = True) -> list[str]:
         """What is wrong with tiles of these sizes, as sentences for the user; nothing where it is not known. Of several
@@ -142,12 +155,22 @@ class Advice:
         side, spacing = (None, None) if size is None else (size.tile_metres, size.spacing_metres)
         if side is not None and not 1 / _SAME < side / self.tile_metres < _SAME:
             faults.append(
-                f"The model was trained on tiles of {self.tile_metres:g} m, and these cover {side:.3g} m: few will be "
-                f"recognised. Cut the map again: {self.options}"
+                f"The model was trained on tiles of {self.tile_metres:g} m, and these cover {side:.0f} m: few will be "
+                f"recognised. Recommended: {self.recommended}"
             )
-        if apart and spacing is not None and spacing > 1.1 * (self.tile_metres - self.overlap):
+        if apart and spacing is not None and spacing > _MORE * (self.tile_metres - self.overlap):
             faults.append(
                 f"Tile centres are {spacing:.0f} m apart; a place between them is shown by no tile's middle. "
-                f"Recommended: {self.options}, and --overlap {self.overlap_of_tracks:g} for --track"
+                f"Recommended: {self.recommended}"
             )
         return faults
+
+    def fault_of_tracks(self, spacing: float) -> str | None:
+        """What is wrong for a track with tile centres so many metres apart, as a sentence for the user."""
+        wanted = self.tile_metres - self.overlap_of_tracks
+        if spacing <= _MORE * wanted:
+            return None
+        return (
+            f"Tile centres are {spacing:.0f} m apart, so a track may be found late, or never. Build a gallery of tiles "
+            f"of {self.tile_metres:g} m at most {wanted:g} m apart."
+        )

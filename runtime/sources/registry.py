@@ -15,6 +15,7 @@ from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
 from geodtr.runtime.sources.raster.geotiff import SUFFIXES as MAP_SUFFIXES
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.vrt import sheets_remedy
 from geodtr.runtime.sources.tile import TileSource
 from geodtr.runtime.sources.tiled.mbtiles import SUFFIXES as MBTILES_SUFFIXES
 from geodtr.runtime.sources.tiled.mbtiles import open_mbtiles
@@ -87,10 +88,10 @@ def find_kind(place: Path) -> Kind:
 
 def _why_not(place: Path) -> str:
     """What to say of a place that is no folder and no file of a known kind."""
-    if re.match(r"[a-z][a-z+.-]+:/", str(place), re.IGNORECASE):
+    if (address := re.match(r"([a-z][a-z+.-]+:)/+(.*)", str(place), re.IGNORECASE | re.DOTALL)) is not None:
         return (
-            f"{place} is an address, and nothing is fetched from a network. Download the map first: in QGIS, Generate "
-            "XYZ tiles (MBTiles)."
+            f"{address[1]}//{address[2]} is an address, and nothing is fetched from a network. Download the map first: "
+            "in QGIS, Generate XYZ tiles (MBTiles)."
         )
     problem = "is a file of another kind" if place.exists() else "does not exist"
     remedy = _OTHERS.get(place.suffix.lower(), "") if place.exists() else ""
@@ -126,5 +127,6 @@ def _check_kind(place: Path, options: Options | None) -> Kind:
         return requested[0]
     kind = find_kind(place)
     if requested and kind not in requested:
-        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are for {KINDS[requested[0]]}.")
+        remedy = f" {sheets_remedy(place)}" if (kind, requested[0]) == ("folder", "geotiff") else ""
+        raise ConfigError(f"{place} is {KINDS[kind]}, and the options are for {KINDS[requested[0]]}.{remedy}")
     return kind

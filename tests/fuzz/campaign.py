@@ -37,6 +37,8 @@ KINDS = {
     "tiles.csv": "documents.tiles_csv",
     "tiles.csv with edges": "documents.edges_csv",
     "tiles.csv with corners": "documents.corners_csv",
+    "known images (CSV)": "documents.known_images",
+    "altitudes (CSV)": "documents.altitudes",
     "odometry": "documents.odometry",
     "odometry, row by row": "documents.odometry_rows",
     "list of images": "documents.image_list",

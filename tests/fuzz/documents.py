@@ -10,7 +10,10 @@ from kinds import Kind, command, of_file
 from tiny_world import TinyWorld, make_world
 
 from geodtr import Localizer
-from geodtr.runtime.images.frames import decode_frame, open_frames
+from geodtr.runtime.errors import DataError
+from geodtr.runtime.images.altitudes import HIGHEST, read_altitudes
+from geodtr.runtime.images.frames import Frame, decode_frame, open_frames
+from geodtr.runtime.localization.known_images import read_known_images
 from geodtr.runtime.localization.output.gis import geojson, gpx
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
@@ -25,6 +28,8 @@ EDGES = "file,south,west,north,east\na.png,48.0,8.0,48.001,8.0015\nb.png,48.0,8.
 _PLACES = ("above_left", "above_right", "below_right", "below_left")
 _SQUARE = "48.001,8.0,48.001,8.0015,48.0,8.0015,48.0,8.0"
 CORNERS = f"file,{','.join(f'{corner}_lat,{corner}_lon' for corner in _PLACES)}\na.png,{_SQUARE}\nb.png,{_SQUARE}\n"
+KNOWN = "ground,lat,lon\na.png,48.0,8.0\nb.png,48.1,8.1\n"
+ALTITUDES = "file,altitude\na.png,80\nb.png,\n"
 PAIRS = "ground,aerial,lat,lon,heading\na.png,a.png,1,2,3\nb.png,b.png,1,2,3\n"
 
 
@@ -124,6 +129,36 @@ def pairs_csv(root: Path) -> Kind:
     return of_file(
         file, _table(PAIRS), lambda: check_tiles("pairs", reference_tiles(read_test_set(f"pairs:{root}")).tiles)
     )
+
+
+def known_images(root: Path) -> Kind:
+    """Of `gallery calibrate`."""
+    file = root / "known.csv"
+    file.write_text(KNOWN)
+
+    def read() -> None:
+        for known in read_known_images(file, _refuse):
+            assert abs(known.lat) <= 90 and abs(known.lon) <= 180
+
+    return of_file(file, _table(KNOWN), read)
+
+
+def altitudes(root: Path) -> Kind:
+    _images(root)
+    file = root / "frames.csv"
+    file.write_text(ALTITUDES)
+
+    def read() -> None:
+        given = read_altitudes(file)
+        for name in ("a.png", "b.png"):
+            frame = given.of(Frame(str(root / name), root / name))
+            assert frame.altitude is None or 0 < frame.altitude <= HIGHEST
+
+    return of_file(file, _table(ALTITUDES), read)
+
+
+def _refuse(reason: str) -> None:
+    raise DataError(reason)
 
 
 def odometry(root: Path) -> Kind:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hostile import damaged
+from hostile import changed_text, damaged
 from hypothesis import strategies as st
 from kinds import Kind, Maker, of_file
 from PIL import ExifTags, Image
@@ -14,17 +14,22 @@ from videos import write_video
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import decode, image_size, pixels_in_place
+from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.images.preprocess import as_input
 from geodtr.runtime.images.video import read_video
 from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
-from geodtr.runtime.spec import Preprocessing
+from geodtr.runtime.sources.positioned.photograph import read_photograph
+from geodtr.runtime.spec import Imagery, Preprocessing
 
 _RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 _HOW = Preprocessing(height=16, width=32)
 _XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" GPano:ProjectionType="equirectangular" '
-    b'GPano:FullPanoWidthPixels="32" GPano:FullPanoHeightPixels="24"/></rdf:RDF></x:xmpmeta>'
+    b'GPano:FullPanoWidthPixels="32" GPano:CroppedAreaImageWidthPixels="32" GPano:PoseHeadingDegrees="12.5" '
+    b'xmlns:d="http://www.dji.com/drone-dji/1.0/" d:GpsLatitude="+48.13375" d:GpsLongitude="+11.5" d:RtkFlag="50" '
+    b'd:GimbalPitchDegree="-90.0" d:GimbalYawDegree="+10.0" d:GimbalRollDegree="180" d:RelativeAltitude="+80.5"/>'
+    b"</rdf:RDF></x:xmpmeta>"
 )
 
 
@@ -67,31 +72,36 @@ def _decode(path: Path) -> None:
 
 
 def exif(root: Path) -> Kind:
-    """Tags of any type and value, and damaged blocks of them, with a panorama's XMP."""
+    """Tags of any type and value, and damaged blocks of them, with the XMP of a panorama and a drone."""
     number = st.sampled_from([0, 1, -1, 90, 180, 361, 2**31 - 1]) | st.integers(-(2**31), 2**31 - 1)
     rational = st.builds(IFDRational, number, number)
     angle = st.tuples(rational, rational, rational) | st.lists(rational, max_size=4).map(tuple) | st.text(max_size=4)
     side = st.sampled_from(["N", "S", "E", "W", "", "\0", "NS"]) | st.text(max_size=3)
-    tagged = st.builds(_tagged, st.builds(_gps, side, angle, side, angle), st.integers(0, 10))
-    whole = _tagged(_gps("N", (48.0, 8.0, 1.0), "E", (11.0, 30.0, 0.0)), 6)
+    tags = _gps("N", (48.0, 8.0, 1.0), "E", (11.0, 30.0, 0.0))
+    tagged = st.builds(_tagged, st.builds(_gps, side, angle, side, angle), st.integers(0, 10), st.just(_XMP))
+    stated = st.builds(_tagged, st.just(tags), st.integers(0, 10), changed_text(_XMP.decode(), ("GPano", "d:", "rdf")))
+    whole = _tagged(tags, 6, _XMP)
     path = root / "a.jpg"
     path.write_bytes(whole)
 
     def read() -> None:
         for tile in open_folder(root, FolderOptions("exif")).tiles:
             assert tile.lat is not None and abs(tile.lat) <= 90
+        at = read_photograph(path).position
+        assert at is None or (abs(at[0]) <= 90 and abs(at[1]) <= 180)
         _decode(path)
+        Intake(mismatch="warn").take(decode(path), Imagery(projection="panorama", field_of_view=360), "a.jpg")
 
-    return of_file(path, tagged | damaged(whole, 700), read)
+    return of_file(path, tagged | stated | damaged(whole, 700), read)
 
 
-def _tagged(gps: dict[int, Any], orientation: int) -> bytes:
+def _tagged(gps: dict[int, Any], orientation: int, xmp: bytes) -> bytes:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
     file = BytesIO()
     try:
-        Image.new("RGB", (32, 24)).save(file, "jpeg", exif=exif, xmp=_XMP)
+        Image.new("RGB", (32, 24)).save(file, "jpeg", exif=exif, xmp=xmp)
     except Exception:  # what Pillow cannot write, no file holds
         Image.new("RGB", (32, 24)).save(file, "jpeg")
     return file.getvalue()

@@ -95,12 +95,17 @@ def claim_radii(tiny: TinyWorld, *metres: float) -> None:
 
 def trained_on(world: TinyWorld, imagery: Imagery) -> TinyWorld:
     """The same world, whose bundle states what its ground branch was trained on."""
-    manifest = read_manifest(world.bundle)
-    spec = manifest.ground.spec
-    how = msgspec.structs.replace(spec.preprocessing, imagery=imagery)
-    ground = msgspec.structs.replace(manifest.ground, spec=msgspec.structs.replace(spec, preprocessing=how))
-    write_manifest(world.bundle, msgspec.structs.replace(manifest, ground=ground))
+    state_imagery(world.bundle, "ground", imagery)
     return world
+
+
+def state_imagery(bundle: Path, branch: Branch, imagery: Imagery) -> None:
+    """Write into a bundle's manifest what the branch was trained on."""
+    manifest = read_manifest(bundle)
+    entry = getattr(manifest, branch)
+    how = msgspec.structs.replace(entry.spec.preprocessing, imagery=imagery)
+    stated = msgspec.structs.replace(entry, spec=msgspec.structs.replace(entry.spec, preprocessing=how))
+    write_manifest(bundle, msgspec.structs.replace(manifest, **{branch: stated}))
 
 
 def _texture(random: np.random.Generator) -> Images:

@@ -226,9 +226,8 @@ def preview(
     else:
         _show(opened.name, coverage, sizes)
     if advice is not None:
-        messages.print(
-            f"Recommended for this model: {advice.options}; for --track, --overlap {advice.overlap_of_tracks:g}",
-        )
+        advice = advice.of(opened)
+        messages.print(f"Recommended for this model: {advice.recommended}")
         for fault in advice.faults(sizes):
             warn(fault)
     if unreadable:
@@ -266,7 +265,7 @@ def warn_of_ground_size(bundle: "Bundle", source: "TileSource") -> None:
 
     metres = bundle.manifest.aerial.spec.preprocessing.imagery.tile_metres
     if metres is not None:
-        for fault in Advice(metres).faults(measure_sizes(source), apart=False):
+        for fault in Advice(metres).of(source).faults(measure_sizes(source), apart=False):
             warn(fault)
 
 

@@ -145,7 +145,7 @@ def localize(
         localizer = closes.enter_context(
             Localizer.open(bundle, place, EngineOptions(threads=threads), headings=headings, **taking)
         )
-        _warn_of(localizer.gallery, place)
+        _warn_of(localizer.gallery, place, None if drive is None else bundle)
         if picture is not None:
             localizer.require_positions("--picture")
         tracking = None if drive is None else TrackOptions(seed=seed)
@@ -192,13 +192,27 @@ def _answers(
     return localizer.locate_frames(frames.frames, top, near=near, count=frames.count, on_error=on_error, track=bar)
 
 
-def _warn_of(opened: "Gallery", path: GalleryLocation) -> None:
-    """What is wrong with a gallery and yet no error."""
+def _warn_of(opened: "Gallery", path: GalleryLocation, tracked: Path | None) -> None:
+    """What is wrong with a gallery and yet no error, for a track with the bundle `tracked` or for single images."""
     held = opened.info
     if not held.references:
         warn(f"{path} is empty: nothing can be found in it.")
     elif not held.finished:
         warn(f"{path} is not finished: only {held.references} tiles can be found.")
+    if tracked is not None:
+        _warn_of_spacing(opened, tracked)
+
+
+def _warn_of_spacing(gallery: "Gallery", bundle: Path) -> None:
+    """Where the tiles of a track are farther apart than the model can follow."""
+    from geodtr.runtime.gallery.ground import spacing_of
+    from geodtr.runtime.manifest import read_manifest
+    from geodtr.runtime.sources.ground_size import Advice
+
+    metres = read_manifest(bundle).aerial.spec.preprocessing.imagery.tile_metres
+    spacing = None if metres is None else spacing_of(gallery)
+    if metres is not None and spacing is not None and (fault := Advice(metres).fault_of_tracks(spacing)) is not None:
+        warn(fault)
 
 
 def _skip(frame: "Frame", error: "ImageError") -> None:

@@ -93,14 +93,21 @@ class NadirOptions:
             if not (0 < low <= high and isfinite(high)):
                 raise ArgumentError("frame_metres", f"is {low:g} to {high:g} m; it must be above 0, and rise.")
 
-    def of(self, recorded: Recorded | None) -> "NadirOptions":
-        """The options of one frame: its recorded heading and field of view stand in for unknown ones.
+    def of(self, recorded: Recorded | None, altitude: float | None = None) -> "NadirOptions":
+        """The options of one frame of this altitude: its recorded heading and field of view stand in for unknown ones.
 
-        Raises ImageError where the record states that its camera did not look down.
+        Raises ImageError where the record states that its camera did not look down, or a height below take-off in place
+        of an altitude.
         """
         if recorded is None:
             return self
-        tilt, heading, view = recorded.tilt, recorded.heading, recorded.field_of_view
+        tilt, heading, view, height = recorded.tilt, recorded.heading, recorded.field_of_view, recorded.height
+        unknown = altitude is None and self.altitude is None and self.frame_metres is None
+        if unknown and height is not None and height.value <= 0:
+            raise ImageError(
+                f"its height is {height.value:g} m ({height.origin}), which is no altitude above the ground. State it, "
+                "--altitude 80, or the frame's width in metres, --frame-metres 60,140."
+            )
         if tilt is not None and tilt.value > _STEEPEST:
             raise ImageError(
                 f"its camera was tilted by {tilt.value:.0f}° from straight down ({tilt.origin}); up to {_STEEPEST:g}° "

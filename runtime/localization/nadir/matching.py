@@ -50,6 +50,7 @@ class Matcher(Protocol):
     def match(self, frame: Images, inside: NDArray[np.bool_], ground: Images, reach: int) -> Matches: ...
 
 
+@dataclass(frozen=True, slots=True)
 class Patches:
     """A Matcher by patches, correlated on gradient directions, to a fraction of a pixel."""
 

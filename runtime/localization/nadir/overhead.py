@@ -14,7 +14,6 @@ from geodtr.runtime.images.camera_model import undistort
 from geodtr.runtime.images.frames import Frame, decode_frame
 from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.nadir.hypotheses import Hypotheses, NadirOptions, sharpened, suppose
-from geodtr.runtime.localization.nadir.matching import Patches
 from geodtr.runtime.localization.nadir.refine import RefineOptions, Refiner
 from geodtr.runtime.localization.result import Nadir, Refined
 from geodtr.runtime.localization.view import Found, Query
@@ -66,7 +65,7 @@ class NadirView:
         self._refiner: Refiner | None = None
         if refine is not None:
             finest = self._sizes[0]
-            self._refiner = Refiner(gallery, Patches(), refine, options, finest.metres, finest.rows)
+            self._refiner = Refiner(gallery, refine, options, finest.metres, finest.rows)
 
     @property
     def most(self) -> int:
@@ -80,7 +79,7 @@ class NadirView:
     def load(self, frame: Frame) -> NadirQuery:
         decoded = decode_frame(frame)
         try:
-            options = self._options.of(frame.recorded)
+            options = self._options.of(frame.recorded, frame.altitude)
             if options.camera is not None:
                 decoded = undistort(decoded, options.camera, "it")
             size = self._nearest(options.width_range(frame.altitude), decoded.image.size)

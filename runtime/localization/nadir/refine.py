@@ -5,7 +5,7 @@ of view the camera's own position is computed, tilt included; otherwise the posi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from math import ceil, hypot
 
@@ -24,7 +24,7 @@ from geodtr.runtime.localization.nadir.alignment import Aligner, spectra_of
 from geodtr.runtime.localization.nadir.guesses import Guess, Guesses, shrunk
 from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 from geodtr.runtime.localization.nadir.map_window import MapWindows, Place, place_at, step_of
-from geodtr.runtime.localization.nadir.matching import Matcher
+from geodtr.runtime.localization.nadir.matching import Matcher, Patches
 from geodtr.runtime.localization.nadir.pose import camera_pose, fault_of, flat_pose, homography_of, through
 from geodtr.runtime.localization.result import Refined
 from geodtr.runtime.localization.waypoint import Candidate
@@ -57,11 +57,12 @@ _RIVAL = 0.6
 @dataclass(frozen=True, slots=True)
 class RefineOptions:
     """Up to `places` of a survey and as many of the first stage are tried; a position needs `min_inliers` matches that
-    agree. Raises ConfigError naming a value out of range.
+    agree, of those that `matcher` finds. Raises ConfigError naming a value out of range.
     """
 
     places: int = 8
     min_inliers: int = 20
+    matcher: Matcher = field(default_factory=Patches)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,7 +110,6 @@ class Refiner:
     def __init__(
         self,
         gallery: Gallery,
-        matcher: Matcher,
         options: RefineOptions,
         nadir: NadirOptions,
         tile_metres: float,
@@ -120,7 +120,7 @@ class Refiner:
         """
         check_opencv("The second stage needs")
         self._map, self._tile = MapWindows(gallery, tile_metres, rows), tile_metres
-        self._matcher, self._options = matcher, options
+        self._options = options
         self._guesses = Guesses(self._map, tile_metres, nadir, options.places)
 
     @property
@@ -208,7 +208,7 @@ class Refiner:
         canvas = cv2.warpPerspective(frame, warp, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
         inside = cv2.warpPerspective(np.ones((height, width), np.float32), warp, (side, side), flags=how) > _INSIDE
         window = self._map.cut(anchor, side + 2 * reach, resolution, resolution)
-        matches = self._matcher.match(np.asarray(canvas, np.uint8), np.asarray(inside), window.image, reach)
+        matches = self._options.matcher.match(np.asarray(canvas, np.uint8), np.asarray(inside), window.image, reach)
         return _Common(
             through(to_frame, matches.frame) / width, window.metres(matches.ground), resolution, matches.independent
         )

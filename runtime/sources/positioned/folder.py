@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from PIL import Image
+
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.files import readable
@@ -13,7 +15,11 @@ from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.sources.positioned.exif import find_in_exif
 from geodtr.runtime.sources.positioned.filename import CONVENTIONS, compile_pattern, find_in_name, match_name
 from geodtr.runtime.sources.positioned.tiles_csv import FILE_NAME, read_tiles_csv
+from geodtr.runtime.sources.raster.vrt import sheets_remedy
 from geodtr.runtime.sources.tile import ListedTiles, Position, Tile
+
+_GEO_KEYS = 34735
+"""TIFF tag of every GeoTIFF (OGC 19-008r4, GeoKeyDirectoryTag)."""
 
 Origin = Literal["names", "exif", "none"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
@@ -106,7 +112,19 @@ def _find(images: Sequence[Path], options: FolderOptions) -> tuple[Sequence[Read
         return tagged, "Positions come from the images' EXIF."
     if options.positions == "exif":
         raise DataError(f"{images[0]}: its EXIF gives no position, nor does any other image's. Give them in a CSV.")
-    return [None] * len(images), f"No positions were found: there is no {FILE_NAME}, and names and EXIF give none."
+    note = f"No positions were found: there is no {FILE_NAME}, and names and EXIF give none."
+    if _is_geotiff(images[0]):
+        remedy = sheets_remedy(images[0].parent)
+        note += f" {images[0].name} is a GeoTIFF: of a folder of them no positions are read. {remedy}"
+    return [None] * len(images), note
+
+
+def _is_geotiff(image: Path) -> bool:
+    try:
+        with Image.open(image, formats=("TIFF",)) as opened:
+            return _GEO_KEYS in opened.getexif()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _attempt(find: Callable[[Path], Position | None], image: Path, options: FolderOptions) -> Reading:

@@ -1,6 +1,6 @@
 """What a photograph states of itself: where it was taken, where it looked, how high, and the ground that it covers.
 
-Sources: EXIF 2.32; DJI's XMP.
+Sources: EXIF 2.32; DJI's XMP; GPano.
 """
 
 import sys
@@ -16,7 +16,7 @@ from geodtr.runtime.files import open_to_read
 from geodtr.runtime.geodesy import distance
 from geodtr.runtime.images.decode import FORMATS
 from geodtr.runtime.images.recorded import Recorded, Stated, gimbal, ground_seen, width_seen
-from geodtr.runtime.images.xmp import DJI, Properties, number_of, panorama_of, read_properties
+from geodtr.runtime.images.xmp import DJI, Panorama, Properties, number_of, panorama_of, read_properties
 from geodtr.runtime.sources.positioned.exif import find_in_exif
 
 _AGREE = 100.0
@@ -54,12 +54,17 @@ def read_photograph(path: Path) -> Recorded:
     if tilt is not None and yaw is not None and tilt.value < _LOOKS_DOWN:
         yaw = _of_upper_edge(yaw, turned)
     height = _stated(properties, "RelativeAltitude", of)
-    view = _field_of_view(camera, size[::-1] if turned in _ON_ITS_SIDE else size)
+    panorama = panorama_of(properties, of)
+    view = (
+        _field_of_view(camera, size[::-1] if turned in _ON_ITS_SIDE else size)
+        if panorama is None
+        else Stated(panorama.field_of_view, "XMP CroppedAreaImageWidthPixels")
+    )
     return Recorded(
         file=of,
         lat=lat,
         lon=lon,
-        heading=yaw or _panorama_heading(properties, of) or _image_direction(gps),
+        heading=yaw or _panorama_heading(panorama) or _image_direction(gps),
         tilt=tilt,
         height=height,
         field_of_view=view,
@@ -119,8 +124,7 @@ def _rtk(properties: Properties, of: str) -> bool | None:
     return None if flag is None else flag == 50
 
 
-def _panorama_heading(properties: Properties, of: str) -> Stated | None:
-    panorama = panorama_of(properties, of)
+def _panorama_heading(panorama: Panorama | None) -> Stated | None:
     heading = None if panorama is None else panorama.heading
     return None if heading is None else Stated(heading, "XMP PoseHeadingDegrees")
 

@@ -45,7 +45,7 @@ class Marks:
             tile = grid[index]
             window = Window(tile.column, tile.row, tile.width, tile.height)
             shape = (min(_PROBE, tile.height), min(_PROBE, tile.width))
-            shares[index] = self._empty(dataset, window, shape).mean()
+            shares[index] = self.empty(dataset, window, shape).mean()
         return shares
 
     def _in_unwritten(self, dataset: Any) -> bool:
@@ -55,7 +55,8 @@ class Marks:
             dataset.nodata is not None or self.alpha is not None or self.nodata == filled
         )
 
-    def _empty(self, dataset: Any, window: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def empty(self, dataset: Any, window: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which of the points of a window, `shape` down and across, are empty."""
         empty = np.zeros(shape, bool)
         if self.mask:
             empty |= dataset.dataset_mask(window=window, out_shape=shape) == 0
@@ -102,8 +103,10 @@ def find_marks(dataset: Any, bands: Bands, nodata: float | None) -> Marks:
     return Marks(mask, alpha, bands.indexes, nodata)
 
 
-def black_share(dataset: Any, bands: Bands) -> float:
-    """The share of places, spread over the map, where all bands are 0 in a patch of pixels; 0 of a palette's map."""
+def black_share(dataset: Any, bands: Bands, marks: Marks) -> float:
+    """The share of places, spread over the map, where all bands are 0 in a patch of pixels that nothing marks as empty;
+    0 of a palette's map.
+    """
     from rasterio.windows import Window
 
     if bands.palette is not None:
@@ -113,8 +116,10 @@ def black_share(dataset: Any, bands: Bands) -> float:
         np.linspace(0, size - patch, _PLACES).astype(int).tolist()
         for size, patch in ((dataset.width, width), (dataset.height, height))
     )
+    windows = [Window(column, row, width, height) for row, column in product(rows, columns)]
     black = [
-        not dataset.read(list(bands.indexes), window=Window(column, row, width, height)).any()
-        for row, column in product(rows, columns)
+        not dataset.read(list(bands.indexes), window=window).any()
+        and not marks.empty(dataset, window, (height, width)).any()
+        for window in windows
     ]
     return float(np.mean(black))

@@ -222,7 +222,7 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
         marks = find_marks(dataset, bands, options.nodata)
         with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
             kept = grid[marks.empty_shares(dataset, grid, track) <= options.max_empty] if marks else grid
-            black = 0.0 if marks else black_share(dataset, bands)
+            black = black_share(dataset, bands, marks)
         if not len(kept):
             raise DataError(
                 f"{path}: each of {len(grid)} tiles is more than {options.max_empty:.0%} empty. Allow more: "
@@ -272,7 +272,7 @@ def _check_georeferenced(dataset: Any, path: Path) -> None:
     if dataset.gcps[0] or (dataset.crs is None and dataset.rpcs):
         raise DataError(
             f"{path} gives control points in place of a position for each pixel. Warp it first, for example: "
-            f"gdalwarp -t_srs EPSG:3857 {quote(str(path))} NEW.tif"
+            f"gdalwarp -dstalpha -t_srs EPSG:3857 {quote(str(path))} NEW.tif"
         )
     if dataset.crs is None:
         raise DataError(

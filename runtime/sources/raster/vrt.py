@@ -40,6 +40,12 @@ _LEFT_OUT = frozenset({"Metadata", "Histograms", "Description", "CategoryNames",
 """What changes no pixel, and may name files."""
 
 
+def sheets_remedy(folder: Path) -> str:
+    """A sentence for the user of a folder that may hold sheets of one map."""
+    name = quote(str(folder))
+    return f"Make one map of sheets: gdalbuildvrt {name}.vrt {name}/*.tif, or rio merge {name}/*.tif {name}.tif"
+
+
 def local_vrt(path: Path) -> tuple[bytes, list[Path]]:
     """The virtual map with absolute paths, and the files that it names. The files themselves are not looked at.
 

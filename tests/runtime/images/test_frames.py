@@ -260,6 +260,19 @@ def test_an_opencv_of_another_numpy_is_named_and_not_installed_again(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        ("http://me:secret@127.0.0.1/a.mjpg", "http://127.0.0.1/a.mjpg is an address of another kind than rtsp://"),
+        ("videotestsrc ! appsink", "write 'gst:videotestsrc ! appsink'"),
+    ],
+)
+def test_other_addresses_and_bare_pipelines_come_with_a_hint(place: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        open_frames([place])
+    assert hint in str(refusal.value)
+
+
 def test_a_pipeline_needs_an_opencv_with_gstreamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = "nvarguscamerasrc ! video/x-raw(memory:NVMM), width=1280 ! nvvidconv ! appsink"
     monkeypatch.setattr(camera, "has_gstreamer", lambda: False)

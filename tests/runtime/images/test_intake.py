@@ -115,6 +115,10 @@ def test_an_equirectangular_image_is_cropped_to_the_models_rows(
     assert "twice as wide as high" in part.err
 
 
+def test_inspect_states_what_the_model_takes(tiny: TinyWorld, cli: Callable[..., Outcome]) -> None:
+    assert "trained on panoramas of 360° of view, aspect 4:1\n" in cli("inspect", tiny.bundle).out
+
+
 def test_refused_images_can_be_left_out_by_name(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     good = tiny.photograph(tmp_path / "good.png", 3)
     Image.new("RGB", (40, 30)).save(tmp_path / "phone.png")

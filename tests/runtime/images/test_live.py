@@ -225,6 +225,25 @@ def test_a_camera_ends_after_the_limit(video: Path, asked: tuple[object, ...]) -
     assert len(answers_of(printed)) == 3
 
 
+def test_a_reader_that_nobody_ended_is_ended_with_the_process() -> None:
+    """OpenCV's threads abort a process that does not wait for them."""
+    script = (
+        "import sys, threading, time\n"
+        "from geodtr.runtime.prefetch import BackgroundReader\n"
+        "stopped = threading.Event()\n"
+        "def items():\n"
+        "    yield 1\n"
+        "    stopped.wait()\n"
+        "    time.sleep(0.3)\n"
+        "    print('released', flush=True)\n"
+        "reader = BackgroundReader(items(), 'camera', stopped.set)\n"
+        "reader.next()\n"
+        "sys.exit(2)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "released\n"), ended.stderr
+
+
 def test_a_reader_that_goes_away_ends_the_run(video: Path, asked: tuple[object, ...]) -> None:
     with started(video, "localize", "camera:0", *asked) as process:
         line_of(process)

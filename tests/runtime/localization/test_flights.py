@@ -189,6 +189,14 @@ def test_a_frame_that_was_tilted_is_no_nadir_frame(tiny: TinyWorld, overhead: Lo
         overhead.locate(nadir_frame(tiny, 0, replace(RECORDED, tilt=Stated(65.0, "SRT G.PRY"))))
 
 
+def test_a_height_below_take_off_is_no_altitude(tiny: TinyWorld, overhead: Localizer) -> None:
+    low = replace(RECORDED, height=Stated(-12.3, "XMP RelativeAltitude"))
+    frame = nadir_frame(tiny, 1, low)
+    with pytest.raises(ImageError, match=r"a\.mp4#3: its height is -12\.3 m \(XMP RelativeAltitude\)"):
+        overhead.locate(replace(frame, altitude=None))
+    assert overhead.locate(frame).candidates[0].place.id == "009.png"
+
+
 def test_a_panorama_is_aligned_by_its_recorded_heading(tiny: TinyWorld) -> None:
     frame = Frame("a", tiny.panorama(7, heading=120.0), recorded=Recorded("a", heading=Stated(120.0, "GIMBAL.yaw")))
     with Localizer.open(tiny.bundle, tiny.gallery) as localizer:

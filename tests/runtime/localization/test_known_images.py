@@ -10,7 +10,7 @@ import pytest
 from conftest import Outcome
 from PIL import Image
 from tiny_world import TinyWorld, make_world, trained_on
-from xmp_photo import write_photo
+from xmp_photo import packet, write_photo
 
 from geodtr import open_gallery
 from geodtr.runtime.errors import DataError, ImageError
@@ -213,16 +213,20 @@ def test_photographs_without_a_position_stop_or_are_left_out_by_name(tmp_path: P
     write_photo(tmp_path / "none.jpg", pixels)
     write_photo(tmp_path / "zero.jpg", pixels, exif=gps(0, 0))
     good = write_photo(tmp_path / "good.jpg", pixels, exif=gps(-30.5, 15.25))
+    elsewhere = packet(dji={"GpsLatitude": -30.6, "GpsLongitude": 15.25})
+    write_photo(tmp_path / "twice.jpg", pixels, elsewhere, gps(-30.5, 15.25))
 
     def stop(reason: str) -> None:
         raise ImageError(reason)
 
-    with pytest.raises(ImageError, match=r"none\.jpg: its EXIF has no GPS tags"):
+    with pytest.raises(ImageError, match=r"none\.jpg: its tags give no position"):
         read_known_images(tmp_path, stop)
     left_out = list[str]()
     (known,) = read_known_images(tmp_path, left_out.append)
     assert (known.image, round(known.lat, 6), round(known.lon, 6)) == (good, -30.5, 15.25)
-    assert [("none.jpg" in reason, "zero.jpg" in reason) for reason in left_out] == [(True, False), (False, True)]
+    named = [next(name for name in ("none", "twice", "zero") if f"{name}.jpg" in reason) for reason in left_out]
+    assert named == ["none", "twice", "zero"]
+    assert "m apart" in left_out[1]
 
 
 @pytest.mark.parametrize(

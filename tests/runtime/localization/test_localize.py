@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Outcome
 from PIL import Image
-from tiny_world import CENTRE, SPACING, TinyWorld, make_world, write_drive
+from tiny_world import CENTRE, SPACING, TinyWorld, make_world, state_imagery, write_drive
 
 from geodtr import Localizer, open_gallery
 from geodtr.runtime.errors import ConfigError, GalleryError, ImageError
@@ -19,6 +19,7 @@ from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.localization import claims
 from geodtr.runtime.localization.calibration import FILE_NAME, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import Floats
+from geodtr.runtime.spec import Imagery
 from geodtr.training.data.pairs_csv import write_pairs
 
 
@@ -274,6 +275,18 @@ def test_a_drive_is_tracked_into_every_format(
     assert out.stat().st_size > 0
     with Image.open(picture) as drawn:
         assert min(drawn.size) > 1000
+
+
+def test_a_track_on_tiles_far_apart_is_warned_about(
+    tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    bundle = shutil.copytree(tiny.bundle, tmp_path / "bundle")
+    odometry = write_drive(tiny, tmp_path)
+    command = ("localize", "--track", odometry, "--bundle", bundle, "--gallery", tiny.gallery)
+    assert "apart" not in cli(*command).err  # the model does not state what its tiles covered
+    state_imagery(bundle, "aerial", Imagery(tile_metres=60))
+    assert "centres are 50 m apart" in (warned := cli(*command).err)
+    assert "of 60 m at most 12 m apart" in warned
 
 
 def test_impossible_requests_are_refused_before_any_work(

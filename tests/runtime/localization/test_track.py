@@ -1,11 +1,17 @@
 """A track is more accurate than its single frames, reports when it is lost, and recovers."""
 
+import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkout import ROOT
+from conftest import Trained
 from drive import CENTRE, Drive, drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,6 +148,17 @@ def test_a_place_that_explains_little_must_lead_for_a_while() -> None:
         lat, lon = moved(*CENTRE, east, north)
         states.append(tracker.step(Motion(0.5, 0.0, 0.0), Sighting(np.full(20, 0.5, np.float32), lat, lon)).state)
     assert 20 < states.index("tracking") < 50
+
+
+@pytest.mark.slow
+def test_the_state_is_to_be_trusted_where_tiles_are_far_apart(trained: Trained, tmp_path: Path) -> None:
+    """Tiles half as far apart as the model's are wide find most frames wrong."""
+    script = [sys.executable, ROOT / "benchmarks" / "track.py", trained.bundles["fp32"].path, tmp_path / "drive"]
+    line = [*map(str, script), "--spacing", "24", "--headings", "1"]
+    printed = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    assert "tracking in" in printed
+    wrong = re.search(r"three times the claimed 95 % radius: ([\d.]+)%", printed)
+    assert wrong is None or float(wrong[1]) <= 2  # None: it was never sure
 
 
 def test_a_standing_vehicle_is_located() -> None:

@@ -67,6 +67,20 @@ def test_a_drones_nadir_photograph_states_all_with_its_origin(tmp_path: Path) ->
     assert known.rtk
 
 
+def test_a_part_of_a_panorama_states_what_it_covers(tmp_path: Path) -> None:
+    """The heading is its middle's, and the lens that it was stitched from does not count."""
+    turn = {"FullPanoWidthPixels": 160, "CroppedAreaImageWidthPixels": 40, "PoseHeadingDegrees": 350}
+    exif = Image.Exif()
+    exif[0x8769] = {0xA405: 26}
+    pixels = np.zeros((10, 40, 3), np.uint8)
+    part = packet({**turn, "CroppedAreaLeftPixels": 80})
+    known = read_photograph(write_photo(tmp_path / "a.jpg", pixels, part, exif))
+    assert known.heading == Stated(35.0, "XMP PoseHeadingDegrees")
+    assert known.field_of_view == Stated(90.0, "XMP CroppedAreaImageWidthPixels")
+    unplaced = read_photograph(write_photo(tmp_path / "b.jpg", pixels, packet(turn)))
+    assert (unplaced.heading, unplaced.field_of_view) == (None, known.field_of_view)
+
+
 def test_what_no_tag_states_stays_unknown(tmp_path: Path) -> None:
     plain = read_photograph(write_photo(tmp_path / "a.jpg", np.zeros((8, 8, 3), np.uint8)))
     assert plain == Recorded(str(tmp_path / "a.jpg"))

@@ -5,17 +5,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 from conftest import Outcome
 from maps import UTM, picture, write_map
 from PIL import Image
 from rasterio import Affine
 from tiny_bundle import write_bundle
+from tiny_world import state_imagery
 from trees import vigor
 
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.spec import Imagery
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set
@@ -112,9 +111,19 @@ def test_sources_that_are_none_come_with_a_hint(refused: Callable[..., str], tmp
     (tmp_path / "map/3/4").mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(tmp_path / "map/3/4/5.png")
     assert f"{tmp_path / 'map'} --zoom 3" in refused("gallery", "preview", tmp_path / "map/3")
-    assert "MBTiles" in refused("gallery", "preview", "https://tiles.example.org/{z}/{x}/{y}.png")
+    address = "https://tiles.example.org/{z}/{x}/{y}.png"
+    assert f"{address} is an address" in (hint := refused("gallery", "preview", address))
+    assert "MBTiles" in hint
     (tmp_path / "map.gpkg").write_bytes(b"SQLite format 3")
     assert "gdal_translate" in refused("gallery", "preview", tmp_path / "map.gpkg")
+
+
+def test_a_folder_of_sheets_comes_with_a_hint(cli: Cli, refused: Callable[..., str], tmp_path: Path) -> None:
+    sheets = tmp_path / "sheets"
+    sheets.mkdir()
+    write_map(sheets / "a.tif", picture(100, 100), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
+    assert "gdalbuildvrt" in refused("gallery", "preview", sheets, "--tile-metres", 50)
+    assert "gdalbuildvrt" in cli("gallery", "preview", sheets).err
 
 
 def test_a_name_that_begins_with_a_dash_comes_with_a_hint(
@@ -189,11 +198,7 @@ def test_a_data_set_takes_no_options(refused: Callable[..., str], tmp_path: Path
 def trained_on(metres: float, folder: Path) -> Path:
     """A bundle that states the ground size of its training tiles."""
     bundle = write_bundle(folder / "bundle")
-    manifest = read_manifest(bundle)
-    spec = manifest.aerial.spec
-    how = msgspec.structs.replace(spec.preprocessing, imagery=Imagery(tile_metres=metres))
-    aerial = msgspec.structs.replace(manifest.aerial, spec=msgspec.structs.replace(spec, preprocessing=how))
-    write_manifest(bundle, msgspec.structs.replace(manifest, aerial=aerial))
+    state_imagery(bundle, "aerial", Imagery(tile_metres=metres))
     return bundle
 
 
@@ -217,7 +222,13 @@ def test_building_a_gallery_of_another_ground_size_warns(cli: Cli, ortho: Path, 
     built = cli("gallery", "build", bundle, ortho, "--tile-metres", 75, "--out", out)
     assert built.code == 0, built.err
     assert "trained on tiles of 40 m, and these cover 75 m" in built.err
+    assert "Recommended: --tile-metres 40" in built.err
     assert "trained on" not in cli("gallery", "add", bundle, out, ortho, "--tile-metres", 40, "--id-prefix", "b/").err
+    (tmp_path / "xyz/18/139500").mkdir(parents=True)
+    Image.new("RGB", (256, 256)).save(tmp_path / "xyz/18/139500/91000.png")
+    other = cli("gallery", "build", bundle, tmp_path / "xyz", "--out", tmp_path / "other").err
+    assert "Recommended: tiles of 40 m that overlap by 20 m" in other
+    assert "--tile-metres" not in other
 
 
 def test_a_bundle_that_states_no_ground_size_recommends_nothing(cli: Cli, ortho: Path, tmp_path: Path) -> None:

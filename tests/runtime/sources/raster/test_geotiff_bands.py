@@ -53,11 +53,18 @@ def test_an_alpha_band_counts_wherever_it_stands(tmp_path: Path) -> None:
     assert source.bands.indexes == (1, 2, 3)
 
 
-def test_a_black_border_that_is_not_marked_is_reported_and_left_out_on_request(tmp_path: Path) -> None:
-    pixels = picture(600, 600)
+@pytest.mark.parametrize("opaque", [False, True])
+def test_a_black_border_that_is_not_marked_is_reported_and_left_out_on_request(tmp_path: Path, opaque: bool) -> None:
+    """With an alpha band that calls all of it data as well."""
+    pixels = picture(600, 600, bands=4 if opaque else 3)
     columns, rows = np.indices((600, 600))
     pixels[:, columns + rows < 300] = 0
-    path = utm_map(tmp_path / "map.tif", pixels)
+    path = tmp_path / "map.tif"
+    if opaque:
+        pixels[3] = 255
+        utm_map(path, pixels, photometric="RGB", alpha="YES")
+    else:
+        utm_map(path, pixels)
     source = open_geotiff(path, GeoTiffOptions(50))
     assert len(source.tiles) == 36
     assert "--nodata 0" in source.notes[-1]
