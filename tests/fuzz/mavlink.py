@@ -99,8 +99,8 @@ def link(root: Path) -> Kind:
 
 
 def _replay(tlog: Path) -> None:
-    """Every message in the record has a time that pymavlink can tell."""
-    if not tlog.stat().st_size:
+    """Every message in the record has a time that pymavlink can tell; without messages there is no record."""
+    if not tlog.exists():
         return
     log = mavutil.mavlink_connection(str(tlog), dialect="common")
     try:

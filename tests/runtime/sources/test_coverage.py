@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maps import picture, utm_map
 from PIL import ImageColor
 from plotted import pixel_at, pixels_of
 
@@ -16,6 +19,7 @@ from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.coverage import measure
+from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
 from geodtr.runtime.sources.tile import Tile
 
 BLUE = ImageColor.getrgb(LIGHT["s1"])
@@ -189,6 +193,30 @@ def test_many_tiles_are_dots_and_are_not_read() -> None:
     drawn = coverage_plot(Painted(tiles), measure(tiles))
     assert drawn.unreadable == ()
     assert (pixels_of(drawn.figure) == BLUE).all(axis=2).sum() > 10_000
+
+
+class Counted(Sequence[Tile]):
+    """Tiles that are made when they are asked for, as a map's are, and how many were."""
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self._tiles, self.made = tiles, 0
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.made += 1
+        return self._tiles[index]
+
+
+def test_of_a_map_of_very_many_tiles_none_is_kept_for_the_picture(tmp_path: Path) -> None:
+    """A million of them would take a gigabyte."""
+    source = open_geotiff(utm_map(tmp_path / "map.tif", picture(200, 200)), GeoTiffOptions(1.0, 0.5))
+    tiles = Counted(source.tiles)
+    coverage = measure(source.tiles)
+    assert coverage.tiles > 39_000
+    coverage_plot(replace(source, tiles=tiles), coverage)
+    assert tiles.made < 10
 
 
 def test_nothing_is_drawn_of_tiles_without_a_position() -> None:
