@@ -71,6 +71,12 @@ class Imagery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     aspect: float | None = None
     tile_metres: float | None = None
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether images are known to look ahead, at less than a full turn: none of them can be rotated."""
+        stated = self.projection == "perspective" or (self.field_of_view or 360.0) < 360.0
+        return stated and self.projection != "nadir"
+
     def __post_init__(self) -> None:
         most = {"field_of_view": 360.0, "aspect": 100.0, "tile_metres": 1e6}
         for name, limit in most.items():

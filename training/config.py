@@ -188,10 +188,25 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Images of a smaller field of view are no full turns, and are taken as they are.
         """
         recipe, imagery = self.recipe, self.ground.imagery
-        if not recipe.fields and (imagery.field_of_view or FULL_TURN) < FULL_TURN:
+        if not recipe.fields and imagery.is_narrow:
             return Views()
         unknown = recipe.heading_error == 180 and imagery.projection == "panorama"
         return Views(min(recipe.fields, default=FULL_TURN), "unknown" if unknown else "known")
+
+    def check_rolls(self) -> None:
+        """Raise ConfigError where training would roll images that are stated to look ahead, as if they were panoramas.
+
+        A preset may state them beside a recipe for panoramas, to describe the network of a checkpoint.
+        """
+        recipe, imagery = self.recipe, self.ground.imagery
+        if not imagery.is_narrow or recipe.fields:
+            return
+        if recipe.heading_error or recipe.layout in ("strong", "any-angle"):
+            raise ConfigError(
+                f'recipe.heading_error is {recipe.heading_error:g} and recipe.layout "{recipe.layout}": they roll full '
+                "panoramas, and ground.imagery states images of less than a full turn. Set recipe.heading_error=0 and "
+                f"recipe.layout=weak. To cut views of panoramas: recipe.fields=[{imagery.field_of_view or 90:g}]."
+            )
 
     def __post_init__(self) -> None:
         if self.ground.polar:
@@ -292,7 +307,7 @@ def load_preset(
         try:
             _put(values, key.strip(), _value(text.strip()))
         except DocumentError as error:
-            raise ConfigError(f"--set {setting}: {error}.") from None
+            raise ConfigError(f"{setting}: {error}.") from None
     for key, value in changes.items():
         _put(values, key, value)
     try:

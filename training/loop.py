@@ -67,7 +67,7 @@ def train(
     OutputExists
         `out` is not empty.
     ConfigError
-        The pairs do not fill one batch.
+        The pairs do not fill one batch, or would be rolled and are no full panoramas.
     DataError
         No image can be read.
     ImageError
@@ -126,6 +126,7 @@ def _run(
     if validation is not None:
         validation = validation.seen(config.validation_views)
     # Check the configuration before reading any image.
+    config.check_rolls()
     check_memory(config, ranks)
     weights = {} if saved else first_weights(config)
     _check_sets(config, pair_set, validation)

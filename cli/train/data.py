@@ -66,7 +66,10 @@ def flight(
 
 data = typer.Typer(no_args_is_help=True, help="Check, show and prepare data sets for training.")
 Specs = Annotated[
-    list[str], argument("SPEC", "Data sets, KIND:PATH or KIND:PATH#SPLIT; without a split: train and test.")
+    list[str],
+    argument(
+        "SPEC", "Data sets, KIND:PATH or KIND:PATH#SPLIT; without a split: train and test, of SUES-200 at each height."
+    ),
 ]
 TrainingSpec = Annotated[str, argument("SPEC", "Data set, KIND:PATH or KIND:PATH#SPLIT; without a split: train.")]
 Jobs = Annotated[int | None, flag("--jobs", "Number of threads.", min=1, show_default="by the cores")]
@@ -100,7 +103,8 @@ def data_prepare(
     spec: TrainingSpec,
     out: Annotated[Path, out_option("Folder to write, or to resume.")],
     preset: Annotated[
-        str | None, flag("--preset NAME", "What to prepare for.", show_default="the data set's own")
+        str | None,
+        flag("--preset NAME|FILE", "What to prepare for: a preset of train.", show_default="the data set's own"),
     ] = None,
     camera: Annotated[
         str | None,
@@ -164,10 +168,16 @@ def data_show(
     spec: TrainingSpec,
     out: Annotated[Path, out_option("PNG file to write.")],
     augment: Annotated[
-        Strength, flag("--augment", "Layout simulation and semantic augmentation; any-angle: with strong semantics.")
-    ] = "strong",
+        Strength | None,
+        flag(
+            "--augment",
+            "Layout simulation and semantic augmentation; any-angle: with strong semantics.",
+            show_default="strong, or weak where images look ahead",
+        ),
+    ] = None,
     preset: Annotated[
-        str | None, flag("--preset NAME", "Whose input sizes.", show_default="the data set's own")
+        str | None,
+        flag("--preset NAME|FILE", "Whose input sizes: a preset of train.", show_default="the data set's own"),
     ] = None,
     pairs: Annotated[int, flag("--pairs", "Number of pairs, spread over the set.", min=1, max=50)] = 4,
     variants: Annotated[int, flag("--variants", "How many of each pair.", min=1, max=8)] = 3,
@@ -206,8 +216,12 @@ def data_show(
         raise DataError(
             f"None of the {len(sample)} chosen pairs of {spec} can be drawn: geodtr-export data check {spec}"
         )
+    narrow = config.ground.imagery.is_narrow
+    augment = augment or ("weak" if narrow else "strong")
     if augment == "any-angle" and not config.aerial.polar:
         raise DataError("any-angle needs a polar aerial branch, and the preset's is square: --augment strong.")
+    if narrow and augment in ("strong", "any-angle"):
+        raise DataError(f"{augment} rotates pairs, and the preset's ground images are no full turns: --augment weak.")
     semantic = "strong" if augment == "any-angle" else augment
     rows = augmented_rows(
         {"ground": np.stack(ground), "aerial": np.stack(aerial)},

@@ -26,8 +26,8 @@ def import_checkpoint(
     preset: Annotated[
         str | None,
         flag(
-            "--preset NAME",
-            "Whose network and inputs the file has: a preset, or a TOML file.",
+            "--preset NAME|FILE",
+            "Whose network and inputs the file has: a preset of train, or a TOML file.",
             show_default="what the file records",
         ),
     ] = None,

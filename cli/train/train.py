@@ -14,6 +14,7 @@ from geodtr.runtime.files import check_new_folder
 from geodtr.runtime.machine import cpu_dialect
 from geodtr.runtime.names import Dialect
 from geodtr.runtime.progress import Track, untracked
+from geodtr.training.presets import preset_names, read_preset
 from geodtr.training.run_files import BEST, LAST, STATE, check_run, find_checkpoint
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ def train(
     preset: Annotated[
         str,
         flag(
-            "--preset",
-            "geodtr-cvusa, geodtr-cvusa-square, geodtr-cvact, world-demo, world-tiny, world-large, or a "
-            "TOML file such as a run's config.toml.",
+            "--preset NAME|FILE",
+            f"A TOML file such as a run's config.toml, or one of {', '.join(preset_names())}.",
         ),
     ] = "world-demo",
     settings: Annotated[list[str] | None, flag("--set KEY=VALUE", "Change a value of the preset.")] = None,
@@ -55,7 +55,6 @@ def train(
     from msgspec.structs import replace
 
     from geodtr.training.data.spec import absolute
-    from geodtr.training.presets import read_preset
 
     read_preset(preset)
     _check(data, validation)
@@ -124,7 +123,12 @@ def finetune(
     out: Annotated[Path, out_option("Folder of the new run; must be new or empty.")],
     validation: Validation = None,
     preset: Annotated[
-        str | None, flag("--preset", "How a CKPT was trained: a preset, or a TOML file.", show_default="the RUN's own")
+        str | None,
+        flag(
+            "--preset NAME|FILE",
+            "How a CKPT was trained: a preset of train, or a TOML file.",
+            show_default="the RUN's own",
+        ),
     ] = None,
     settings: Annotated[list[str] | None, flag("--set KEY=VALUE", "Change a value of the configuration.")] = None,
     epochs: Annotated[int | None, flag("--epochs", "--set recipe.epochs=", min=1, show_default="3")] = None,
@@ -139,7 +143,6 @@ def finetune(
     original model's: rebuild the galleries.
     """
     from geodtr.training.data.spec import absolute
-    from geodtr.training.presets import read_preset
 
     find_checkpoint(source)
     _check(data, validation)

@@ -103,6 +103,19 @@ def _university_place(drone: Path, satellite: Path, place: str) -> None:
     write_image(satellite / place / f"{place}.jpg", 8, 8)
 
 
+def sues(
+    root: Path, heights: Sequence[str], *, train: Sequence[str] = ("0001",), test: Sequence[str] = ("0008",)
+) -> Path:
+    """SUES-200 as its script divides it, with one drone image and a tile a place at each height."""
+    for height in heights:
+        folders = {"Training/{}/": train, "Testing/{}/query_": test, "Testing/{}/gallery_": test}
+        for folder, places in folders.items():
+            for place in places:
+                write_image(root / f"{folder.format(height)}drone" / place / "0.jpg", 4, 4)
+                write_image(root / f"{folder.format(height)}satellite" / place / "0.png", 4, 4)
+    return root
+
+
 def denseuav(root: Path, train: Sequence[str] = ("000001",), test: Sequence[str] = ("000002", "000003")) -> Path:
     """DenseUAV with drone images at three heights and six tiles a place, and their positions."""
     for folder, places in (

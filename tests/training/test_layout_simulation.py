@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Trained
+from conftest import Trained, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -292,6 +292,37 @@ def test_a_nadir_frame_rotates_with_its_tile_in_training() -> None:
 def test_what_shifts_columns_is_refused_of_nadir_frames(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_preset("world-nadir", changes=change)
+
+
+# --- images that look ahead ---
+
+AHEAD = {"ground.imagery.projection": "panorama", "ground.imagery.field_of_view": 90.0}
+PERSPECTIVE = {"ground.imagery.projection": "perspective"}
+
+
+@pytest.mark.parametrize("imagery", [AHEAD, PERSPECTIVE])
+@pytest.mark.parametrize("change", [{}, {"recipe.layout": "weak", "recipe.heading_error": 5.0}])
+def test_images_that_look_ahead_are_not_rolled(
+    world: World, tmp_path: Path, imagery: dict[str, object], change: dict[str, object]
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"less than a full turn\. Set recipe\.heading_error=0 and recipe\.layout=weak"
+    ):
+        train(load_preset("world-tiny", changes={**imagery, **change}), world.train_set, tmp_path / "run")
+    load_preset("world-tiny", changes={**imagery, **change, "recipe.fields": (90.0,)}).check_rolls()
+
+
+@pytest.mark.parametrize("imagery", [AHEAD, PERSPECTIVE])
+def test_an_image_that_looks_ahead_is_mirrored_about_its_middle(imagery: dict[str, object]) -> None:
+    changes = {**imagery, "recipe.layout": "weak", "recipe.batch_size": 8, "recipe.semantic": "none"}
+    config = load_preset("world-tiny", changes={**changes, "recipe.views": 1})
+    images = _images(8, config.ground.height, config.ground.width, 0)
+    batch = PairBatch(images, _images(8, config.aerial.height, config.aerial.width, 0), torch.arange(8))
+    (augmentation,) = augmented(config, [batch], 0, Ranks(), _each_branch, torch.contiguous_format)
+    as_is, mirrored = (normalise(each, config.ground.mean, config.ground.std) for each in (images, images.flip(2)))
+    views = zip(augmentation["ground"], as_is, mirrored, strict=True)
+    kinds = {(torch.equal(image, own), torch.equal(image, flipped)) for image, own, flipped in views}
+    assert kinds == {(True, False), (False, True)}
 
 
 def _each_branch(prepare: Callable[[Branch], Tensor]) -> dict[Branch, Tensor]:

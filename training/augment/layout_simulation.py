@@ -85,9 +85,9 @@ def draw_heading_errors(degrees: float, pairs: int, generator: torch.Generator) 
 
 def changes_columns(branch: Branch, how: Preprocessing) -> bool:
     """Whether the layout of a branch's images changes by columns, as of panoramas and polar-transformed tiles: others,
-    tiles and nadir frames, are north-up squares.
+    tiles and nadir frames, are north-up squares, and images that look ahead can be mirrored as these are.
     """
-    return how.polar if branch == "aerial" else how.imagery.projection != "nadir"
+    return how.polar if branch == "aerial" else not (how.imagery.projection == "nadir" or how.imagery.is_narrow)
 
 
 def change_layout(images: Tensor, change: LayoutChange, branch: Branch, how: Preprocessing) -> Tensor:
@@ -129,5 +129,6 @@ def change_square(images: Tensor, change: LayoutChange) -> Tensor:
     for quarter in (1, 2, 3):
         # Computed on the CPU to avoid a GPU synchronisation.
         rows = torch.nonzero(quarters == quarter)[:, 0].to(images.device)
-        changed[rows] = torch.rot90(changed[rows], -quarter, dims=(1, 2))
+        if len(rows):  # an image that is no square has none
+            changed[rows] = torch.rot90(changed[rows], -quarter, dims=(1, 2))
     return changed

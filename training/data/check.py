@@ -106,10 +106,12 @@ def check(
 ) -> DataCheck:
     """Decode each image of the data sets `specs` once, and compare all sets with each other.
 
-    A SPEC without a split stands for the training and the test split of its kind. `jobs` is the number of threads, by
-    default one per core. Memory holds one hash per image. Raises DataError as the readers do.
+    A SPEC without a split stands for the training and the test split of its kind, of SUES-200 at each height that it
+    holds. `jobs` is the number of threads, by default one per core. Memory holds one hash per image. Raises DataError
+    as the readers do.
     """
-    opened = [(source, split, source.read(split, limit)) for source, split in map_splits(specs)]
+    sources = map(parse_spec, specs)
+    opened = [(source, split, source.read(split, limit)) for source in sources for split in source.splits]
     paths = dict.fromkeys(path for *_, pair_set in opened for branch in BRANCHES for path in pair_set.images(branch))
     seen: dict[Path, _Image | ImageError] = {}
     check_threads("jobs", jobs)
@@ -137,16 +139,6 @@ def check(
         if not _share(branch, source, split, other, other_split)
     )
     return DataCheck(sets, tuple(entry for entry in shared if entry.images))
-
-
-def map_splits(specs: Sequence[str]) -> list[tuple[Source, str]]:
-    """The sets that `specs` stand for, in order."""
-    sources = map(parse_spec, specs)
-    return [
-        (source, split)
-        for source in sources
-        for split in dict.fromkeys([source.split] if source.split else [source.kind.train, source.kind.test])
-    ]
 
 
 def _hash_image(path: Path) -> _Image:
@@ -217,7 +209,7 @@ def _count(published: Counts, pair_set: PairSet) -> tuple[CountedImages, ...]:
 def _share(branch: Branch, source: Source, split: str, other: Source, other_split: str) -> bool:
     """Whether two sets are splits over the same images of a branch by design."""
     kind = source.kind
-    if kind is not other.kind or source.root != other.root:
+    if source.name != other.name or source.root != other.root:
         return False
     return (
         {split, other_split} <= kind.shared_tiles

@@ -24,9 +24,17 @@ from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet
 
 AREAS = ("same", "cross")
-GTA_SPLITS = tuple(f"{area}-{task}" for area in AREAS for task in ("train", "d2s", "s2d"))
-VISLOC_SPLITS = tuple(f"{area}-{task}" for area in AREAS for task in ("train", "d2s"))
 TILES = "satellite"
+LISTS = {
+    f"{area}-{task}": f"{area}-area-drone2sate-{'train' if task == 'train' else 'test'}.json"
+    for area in AREAS
+    for task in ("train", "d2s", "s2d")
+}
+"""The file that each split is read from."""
+GTA_SPLITS = tuple(LISTS)
+VISLOC_SPLITS = tuple(split for split in LISTS if not split.endswith("s2d"))
+VISLOC_MAP = "01/drone"
+"""A folder of UAV-VisLoc as it is released: its first map's images."""
 
 _MAX_BYTES = 256 << 20  # the longest list of GTA-UAV has 43 MB
 
@@ -68,7 +76,7 @@ def _centre(tile: Path) -> tuple[float, float] | None:
 
 def read_visloc(root: Path, split: str) -> PairSet:
     """Read one split of UAV-VisLoc, prepared as GTA-UAV. Raises DataError as `read_gta`."""
-    if not (root / TILES).is_dir() and (root / "01").is_dir():
+    if not (root / TILES).is_dir() and (root / VISLOC_MAP).is_dir():
         raise DataError(
             f"{root} holds the maps of UAV-VisLoc's release, and no tiles. Cut them by GTA-UAV's release "
             "(scripts/prepare_dataset/visloc.py), or search a map itself: geodtr-export gallery build BUNDLE MAP --out "
@@ -92,8 +100,7 @@ def _map(path: Path) -> str:
 
 def _read(name: str, root: Path, split: str) -> tuple[PairSet, dict[Path, tuple[float, float]]]:
     """The set, and the positions in metres that its list states."""
-    area, task = split.split("-")
-    path = root / f"{area}-area-drone2sate-{'train' if task == 'train' else 'test'}.json"
+    task, path = split.split("-")[1], root / LISTS[split]
     if not path.is_file():
         raise DataError(f"{path} does not exist. Give the folder that contains it and the folder {TILES}.")
     entries = _entries(path)

@@ -23,6 +23,11 @@ SUES_HEIGHTS = ("150", "200", "250", "300")
 """Metres above the ground."""
 SUES_SPLITS = tuple(f"{task}-{height}" for task in UNIVERSITY_SPLITS for height in SUES_HEIGHTS)
 
+SUES_TILES = "satellite-view"
+"""The folder of tiles, as the set is released."""
+SUES_PARTS = ("Training", "Testing")
+"""The folders of its heights, as its script divides it."""
+
 POSITIONS = "Dense_GPS_ALL.txt"
 
 _SUES_PLACES = 200
@@ -87,19 +92,34 @@ def read_sues(root: Path, split: str) -> PairSet:
     """
     task, height = split.split("-")
     name = f"sues:{root}#{split}"
-    if not (root / "satellite-view").is_dir():
-        return _read_divided(name, task, root / "Training" / height, root / "Testing" / height)
-    drones = sorted(path for path in root.iterdir() if "drone" in path.name.lower() and path.is_dir())
+    if not (root / SUES_TILES).is_dir():
+        return _read_divided(name, task, *(root / part / height for part in SUES_PARTS))
+    drones = _drone_folders(root)
     if len(drones) != 1:
-        raise DataError(f"{root} holds {len(drones)} folders of drone images beside satellite-view; one is needed.")
+        raise DataError(f"{root} holds {len(drones)} folders of drone images beside {SUES_TILES}; one is needed.")
     test = {f"{number:04d}" for number in _SUES_TEST}
     every = {f"{number:04d}" for number in range(1, _SUES_PLACES + 1)}
     queries, gallery = (every - test, every - test) if task == "train" else (test, every)
-    drone, satellite = _read_places(drones[0], height).needing(every), _read_places(root / "satellite-view")
+    drone, satellite = _read_places(drones[0], height).needing(every), _read_places(root / SUES_TILES)
     satellite = satellite.needing(every).only(gallery)
     if task == "s2d":
         return _from_tiles(name, drone.only(gallery), satellite, satellite.only(queries))
     return _pairs(name, drone.only(queries), satellite)
+
+
+def sues_splits(root: Path) -> list[str]:
+    """The splits to train and to test on, of each height that a folder of SUES-200 has images at."""
+    places = [place for folder in _drone_folders(root) for place in folder.iterdir()]
+    parts = (*places, *(root / part for part in SUES_PARTS))
+    heights = [height for height in SUES_HEIGHTS if any((part / height).is_dir() for part in parts)]
+    return [f"{task}-{height}" for height in heights for task in ("train", "d2s")]
+
+
+def _drone_folders(root: Path) -> list[Path]:
+    """The folders of drone images beside the tiles of SUES-200 as it is released; none if it is divided."""
+    if not (root / SUES_TILES).is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if "drone" in path.name.lower() and path.is_dir())
 
 
 def _read_divided(name: str, task: str, train: Path, test: Path) -> PairSet:

@@ -1,7 +1,7 @@
 """SPEC: the name of a data set, `KIND:PATH` or `KIND:PATH#SPLIT`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,10 @@ from geodtr.training.data.place_folders import (
     read_denseuav,
     read_sues,
     read_university,
+    sues_splits,
 )
 from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.recognise import find_kinds
 from geodtr.training.data.vigor import SPLITS as VIGOR_SPLITS
 from geodtr.training.data.vigor import read_vigor
 
@@ -59,6 +61,9 @@ class Kind:
         Splits that share their tiles by design.
     shared_grounds
         Splits whose ground images are in other splits, too, by design.
+    held
+        The training and test splits that a folder holds, where it may hold several of each; of the others, `train` and
+        `test`.
     preset
         Name of the preset for this kind.
     published
@@ -77,6 +82,7 @@ class Kind:
     square: bool = True
     shared_tiles: frozenset[str] = frozenset()
     shared_grounds: frozenset[str] = frozenset()
+    held: Callable[[Path], Sequence[str]] | None = None
     preset: str = ""
     published: Mapping[str, Counts] = field(default_factory=dict)
     average_precision: Literal["steps", "trapezoids", ""] = ""
@@ -139,6 +145,7 @@ KINDS = {
         SUES_SPLITS,
         train="train-150",
         test="d2s-150",
+        held=sues_splits,
         shared_tiles=frozenset(SUES_SPLITS),
         shared_grounds=frozenset(split for split in SUES_SPLITS if split.startswith("s2d")),
         published={
@@ -191,14 +198,43 @@ KINDS = {
 class Source:
     """A parsed SPEC; `split` is empty if the SPEC has none."""
 
-    kind: Kind
+    name: str
     root: Path
     split: str
 
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.name]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the SPEC stands for: its own, or those to train and to test on."""
+        if self.split:
+            return (self.split,)
+        held = self.kind.held(self.root) if self.kind.held else ()
+        return tuple(dict.fromkeys(held or (self.kind.train, self.kind.test)))
+
     def read(self, split: str, limit: int | None = None) -> PairSet:
-        """Read at most the first `limit` pairs of `split`. Raises DataError when the data set is invalid."""
-        pair_set = self.kind.read(self.root, split)
+        """Read at most the first `limit` pairs of `split`. Raises DataError when the data set is invalid, or another
+        kind's.
+        """
+        kinds = find_kinds(self.root)
+        if kinds and self.name not in kinds:
+            raise DataError(
+                f"{self.root} is no {self.name} data set, but looks like another. Write {self._named(kinds)}"
+            )
+        try:
+            pair_set = self.kind.read(self.root, split)
+        except DataError as error:
+            inside = () if kinds else (each for each in sorted(self.root.iterdir()) if each.is_dir())
+            meant = next((each for each in inside if self.name in find_kinds(each)), None)
+            raise error if meant is None else DataError(f"{error} {self.name}:{meant} looks like one.") from None
         return pair_set if limit is None else pair_set.first(limit)
+
+    def _named(self, kinds: Sequence[str]) -> str:
+        """SPECs of the folder as a data set of `kinds`, with this split where they have it."""
+        ends = {kind: f"#{self.split}" if self.split in KINDS[kind].splits else "" for kind in kinds}
+        return " or ".join(f"{kind}:{self.root}{ends[kind]}" for kind in kinds)
 
 
 def read_training_set(spec: str, limit: int | None = None) -> PairSet:
@@ -228,9 +264,11 @@ def parse_spec(spec: str) -> Source:
     """Parse a SPEC. Raises DataError when the kind or split is unknown, or the path is not a folder."""
     name, colon, rest = spec.partition(":")
     if not colon or name not in KINDS:
+        path = rest or spec
+        kind_of = find_kinds(Path(path))[:1] if _is_folder(path) else []
         raise DataError(
             f"{spec!r} is not a data set. Write KIND:PATH with KIND one of {', '.join(KINDS)}, for example "
-            f"pairs:{rest or spec}, or cvusa:PATH#val."
+            f"{(*kind_of, 'pairs')[0]}:{path}, or cvusa:PATH#val."
         )
     kind = KINDS[name]
     location, split = rest, ""
@@ -244,7 +282,7 @@ def parse_spec(spec: str) -> Source:
         raise DataError(f"{spec!r}: a {name} data set has no splits. Put each split into its own folder.")
     if split and split not in kind.splits:
         raise DataError(f"{spec!r}: unknown split; allowed: {', '.join(kind.splits)}.")
-    return Source(kind, root, split)
+    return Source(name, root, split)
 
 
 def absolute(spec: str) -> str:

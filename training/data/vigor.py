@@ -26,11 +26,11 @@ class _Split:
     search_all: bool
 
 
-_ALL = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
+CITIES = ("NewYork", "Seattle", "SanFrancisco", "Chicago")
 
 SPLITS = {
-    "same-train": _Split(_ALL, "same_area_balanced_train", search_all=False),
-    "same-test": _Split(_ALL, "same_area_balanced_test", search_all=True),
+    "same-train": _Split(CITIES, "same_area_balanced_train", search_all=False),
+    "same-test": _Split(CITIES, "same_area_balanced_test", search_all=True),
     "cross-train": _Split(("NewYork", "Seattle"), "pano_label_balanced", search_all=False),
     "cross-test": _Split(("SanFrancisco", "Chicago"), "pano_label_balanced", search_all=True),
 }

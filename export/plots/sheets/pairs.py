@@ -43,12 +43,13 @@ class PairVariant:
 @dataclass(frozen=True, slots=True)
 class PairRow:
     """One pair: the original, then its variants. `panorama`, `polar`: a column of the ground or aerial image is a
-    direction; otherwise it is a square, north up.
+    direction; otherwise it is a square, north up. `narrow`: the ground image looks ahead, in no known direction.
     """
 
     variants: tuple[PairVariant, ...]
     panorama: bool
     polar: bool
+    narrow: bool
 
 
 def augmented_rows(
@@ -90,7 +91,7 @@ def augmented_rows(
             )
             for index in range(variants)
         )
-        rows.append(PairRow((original, *changed), panorama, polar))
+        rows.append(PairRow((original, *changed), panorama, polar, how["ground"].imagery.is_narrow))
     return rows
 
 
@@ -127,7 +128,7 @@ def _draw_variant(sheet: Image.Image, variant: PairVariant, row: PairRow, left: 
             _letter(draw, point, left + place * _VIEW, top + _COMPASS / 2)
         top += _COMPASS
     else:
-        _draw_square(sheet, variant.ground, variant, left, top)
+        _draw_square(sheet, variant.ground, None if row.narrow else variant, left, top)
         top += _SQUARE
     if row.polar:
         aerial = fitted(Image.fromarray(variant.aerial), _VIEW)
@@ -139,11 +140,11 @@ def _draw_variant(sheet: Image.Image, variant: PairVariant, row: PairRow, left: 
     draw.text((left, top + 2), of_aerial, FAINT, font(11))
 
 
-def _draw_square(sheet: Image.Image, pixels: Images, variant: PairVariant, left: int, top: int) -> None:
-    """A north-up square in the middle of its column, with letters all around."""
+def _draw_square(sheet: Image.Image, pixels: Images, variant: PairVariant | None, left: int, top: int) -> None:
+    """A square in the middle of its column, with letters all around where a change of a north-up one is given."""
     draw, image = ImageDraw.Draw(sheet), fitted(Image.fromarray(pixels), _TILE)
     sheet.paste(image, (left + (_VIEW - image.width) // 2, top + _COMPASS))
-    for point, place in _places(variant):
+    for point, place in () if variant is None else _places(variant):
         bearing, radius = 2 * math.pi * (place - 0.5), (_TILE + _COMPASS) / 2
         across, down = radius * math.sin(bearing), -radius * math.cos(bearing)
         _letter(draw, point, left + _VIEW / 2 + across, top + _SQUARE / 2 + down)

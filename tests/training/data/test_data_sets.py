@@ -12,6 +12,7 @@ from trees import IDS, TILES, UTM
 
 from geodtr.runtime.errors import DataError
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.pairs_csv import write_pairs
 from geodtr.training.data.spec import KINDS, read_test_set
 
 
@@ -68,6 +69,39 @@ def test_within_needs_positions_in_metres(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].splits])
 def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path, refused: Callable[..., str], kind: str) -> None:
     assert ", ".join(KINDS[kind].splits) in refused("data", "check", f"{kind}:{tmp_path}#dev")
+
+
+LISTED = {"same-area-drone2sate-test.json": {"1.png": {"4_0_1_1.png": 0.5}}}
+OF_KIND: dict[str, Callable[[Path], Path]] = {
+    "cvusa": lambda root: trees.cvusa(root, {"val-19zl.csv": [1]}),
+    "cvact": lambda root: trees.cvact(root, IDS, UTM, val=[1]),
+    "vigor": lambda root: trees.vigor(root, [("Chicago", "a.jpg", TILES[:4])]),
+    "university": lambda root: trees.university(root, train=("0001",), test=("0003", "0004")),
+    "sues": lambda root: trees.sues(root, ["150"]),
+    "denseuav": lambda root: trees.denseuav(root, test=("000002",)),
+    "gta": lambda root: trees.overlaps(root, LISTED, ("4_0_1_1.png",)),
+    "visloc": lambda root: trees.overlaps(
+        root, {"same-area-drone2sate-test.json": {"03_1.JPG": {"03_4_1_1.png": 0.5}}}, ("03_4_1_1.png",)
+    ),
+    "pairs": lambda root: write_pairs(trees.write_image(root / "a.png", 4, 4).parent, []).parent,
+}
+
+
+@pytest.mark.parametrize("own", OF_KIND)
+def test_a_folder_of_another_kind_is_refused_with_the_spec_that_reads_it(
+    tmp_path: Path, refused: Callable[..., str], own: str
+) -> None:
+    assert {*OF_KIND, "prepared"} == set(KINDS)
+    root = OF_KIND[own](tmp_path / "set")
+    for kind in set(KINDS) - {own}:
+        with pytest.raises(DataError, match=rf"is no {kind} data set, but looks like another\. Write {own}:"):
+            read_test_set(f"{kind}:{root}")
+    split = KINDS[own].test and f"#{KINDS[own].test}"
+    assert f"for example {own}:{root}" in refused("data", "check", root)
+    if own != "pairs":
+        above = root.parent
+        assert f"{own}:{root} looks like one" in refused("data", "check", f"{own}:{above}{split}")
+        assert len(read_test_set(f"{own}:{root}{split}"))
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "x" * 300 + "#y"])

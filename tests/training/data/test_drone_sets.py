@@ -117,7 +117,6 @@ def test_a_place_that_only_the_other_task_has_is_missing_too(tmp_path: Path) -> 
         ("university:{}#d2s", "test/query_drone", "test/query_drone does not exist"),
         ("university:{}#s2d", "test/query_satellite", "test/query_satellite does not exist"),
         ("university:{}#train", "train/satellite", "train/satellite does not exist"),
-        ("sues:{}#d2s-200", "test", "Testing/200/gallery_satellite does not exist"),
     ],
 )
 def test_a_missing_folder_is_named(
@@ -196,10 +195,7 @@ def test_sues_is_read_as_released_and_as_divided(tmp_path: Path) -> None:
         trees.write_image(released / "satellite-view" / place / "0.png", 4, 4)
         for height in ("150", "300") if place in ("0001", "0002", *test) else ():
             trees.write_image(released / "drone_view_512" / place / height / "0.jpg", 4, 4)
-    for place in ("0001", "0002", *test):
-        for folder in ["Training/150/{}"] if place not in test else ["Testing/150/query_{}", "Testing/150/gallery_{}"]:
-            trees.write_image(divided / folder.format("drone") / place / "0.jpg", 4, 4)
-            trees.write_image(divided / folder.format("satellite") / place / "0.png", 4, 4)
+    trees.sues(divided, ["150"], train=("0001", "0002"), test=test)
     for split, pairs in (("train-150", ["0001", "0002"]), ("d2s-150", test), ("s2d-150", test)):
         ours, theirs = read_test_set(f"sues:{released}#{split}"), read_test_set(f"sues:{divided}#{split}")
         wanted = [path.parent.name for path in ours.tile_queries]
@@ -214,6 +210,21 @@ def test_sues_is_read_as_released_and_as_divided(tmp_path: Path) -> None:
     (released / "drone_more").mkdir()
     with pytest.raises(DataError, match="holds 2 folders of drone images"):
         read_test_set(f"sues:{released}")
+
+
+def test_sues_is_checked_at_every_height_that_is_there(tmp_path: Path) -> None:
+    divided = trees.sues(tmp_path / "divided", ["150", "300"])
+    checked = check([f"sues:{divided}"])
+    assert [each.name.partition("#")[2] for each in checked.sets] == ["train-150", "d2s-150", "train-300", "d2s-300"]
+    assert not checked.shared
+    with pytest.raises(DataError, match="Testing/200/gallery_satellite does not exist"):
+        read_test_set(f"sues:{divided}#d2s-200")
+    assert [each.name.partition("#")[2] for each in check([f"sues:{divided}#d2s-300"]).sets] == ["d2s-300"]
+    for place in ("0001", "0008"):
+        trees.write_image(tmp_path / f"released/satellite-view/{place}/0.png", 4, 4)
+        trees.write_image(tmp_path / f"released/drone_view/{place}/200/0.jpg", 4, 4)
+    names = [each.name.partition("#")[2] for each in check([f"sues:{tmp_path / 'released'}"]).sets]
+    assert names == ["train-200", "d2s-200"]
 
 
 LISTS = {
