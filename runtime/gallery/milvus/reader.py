@@ -168,13 +168,17 @@ class MilvusGallery(PositionedRows):
     ) -> list[Found]:
         if near is not None and not self._known():
             raise no_positions(self.name)
-        lists = [] if rows is None else [rows[start : start + LISTED] for start in range(0, len(rows), LISTED)]
-        if len(lists) != 1:
+        if rows is None or len(rows) > LISTED:
             results, enough = self._within(queries, top, near, rows, "")
-            if rows is None or enough:
+            if enough:
                 return results
         # Too few of the rows are among as many hits as Milvus returns.
-        parts = [self._within(queries, top, near, None, f"{KEY} in {part.tolist()}")[0] for part in lists]
+        if rows is None:
+            assert near is not None
+            rows, lat, lon = self._places()
+            rows = rows[near.holds(lat, lon)]
+        lists = [rows[start : start + LISTED].tolist() for start in range(0, len(rows), LISTED)]
+        parts = [self._within(queries, top, near, None, f"{KEY} in {part}")[0] for part in lists]
         return [_best([part[query] for part in parts], top) for query in range(len(queries))]
 
     def _within(

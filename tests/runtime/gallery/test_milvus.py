@@ -187,6 +187,20 @@ def test_few_rows_of_many_are_all_found(
     assert _ids(milvus, other.rows) == _ids(folder, one.rows)
 
 
+@pytest.mark.parametrize("top", [1, 30, 40])
+def test_a_prior_with_more_tiles_than_milvus_returns_is_searched_whole(
+    twins: tuple[Gallery, Gallery], monkeypatch: pytest.MonkeyPatch, top: int
+) -> None:
+    """A circle has less than its box: of as many hits as Milvus returns of the box, too few are within."""
+    monkeypatch.setattr("geodtr.runtime.gallery.milvus.reader.MOST_HITS", 40)
+    monkeypatch.setattr("geodtr.runtime.gallery.milvus.reader.LISTED", 30)
+    folder, milvus = twins
+    vectors, near = unit_rows(3, SIZE, 1), Near(70.0, 179.9, 11_000.0)
+    one, other = folder.search(vectors, top, near), milvus.search(vectors, top, near)
+    assert one.rows.shape == (3, top)
+    assert _ids(milvus, other.rows) == _ids(folder, one.rows)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     lat=st.floats(-90, 90) | st.sampled_from([90.0, -90.0, 89.999]),
