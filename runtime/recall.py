@@ -25,13 +25,14 @@ class Ranking:
     `rank` int64 [Q]: the number of references strictly closer than the true one (0: found at once).
     `ties` int64 [Q]: the number of wrong references exactly as close as the true one.
     `margin` float32 [Q]: how much closer the true reference is than the nearest wrong one, in cosine; infinite where
-    there is no wrong one. `wrong` int64 [Q]: the row of that nearest wrong reference.
+    there is no wrong one. `right`, `wrong` int64 [Q]: the rows of the nearest true reference and the nearest wrong one.
     `alike`: mean cosine between two different rows, of queries or of references, whichever is larger.
     """
 
     rank: NDArray[np.int64]
     ties: NDArray[np.int64]
     margin: NDArray[np.float32]
+    right: NDArray[np.int64]
     wrong: NDArray[np.int64]
     references: int
     alike: float
@@ -100,18 +101,20 @@ def rank(
     Source: strictly-closer counting as in SAFA and GeoDTR (AAAI 2023), section 4.1.
     """
     truth = checked_matches(queries, references, truth, ignored, scorer)
-    ranks, ties, wrong = (np.empty(len(queries), np.int64) for _ in range(3))
+    ranks, ties, right, wrong = (np.empty(len(queries), np.int64) for _ in range(4))
     margin = np.empty(len(queries), np.float32)
     for start, stop, scores in scores_in_blocks(queries, references, scorer):
         true = truth.between(start, stop)
         own = np.full(stop - start, -np.inf, scores.dtype)
         np.maximum.at(own, true[0], scores[true])
+        nearest = np.flatnonzero(scores[true] == own[true[0]])
+        right[start + true[0][nearest]] = true[1][nearest]
         leave_out(scores, start, stop, truth, ignored)
         ranks[start:stop] = np.count_nonzero(scores > own[:, None], axis=1)
         ties[start:stop] = np.count_nonzero(scores == own[:, None], axis=1)
         wrong[start:stop] = scores.argmax(axis=1)
         margin[start:stop] = own - scores[np.arange(stop - start), wrong[start:stop]]
-    return Ranking(ranks, ties, margin, wrong, len(references), max(_alike(queries), _alike(references)))
+    return Ranking(ranks, ties, margin, right, wrong, len(references), max(_alike(queries), _alike(references)))
 
 
 def _alike(rows: Descriptors) -> float:

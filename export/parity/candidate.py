@@ -87,7 +87,7 @@ def measure(
     compared = compare_descriptors(run.descriptors, run.ranking, engine.descriptors, engine.ranking, steps)
     pairings = compared.pairings
     if full is not None:
-        pairings = (*pairings, pairing("full", full, engine.ranking, run.pair_set.tiles))
+        pairings = (*pairings, pairing("full", full, engine.ranking))
     stages = chain(run.descriptors, run.ranking, way, steps) if asked.stages else ()
     ground, aerial = (
         batch_invariance(model.embedders[branch], run.pair_set, engine.descriptors[branch], model.precision)

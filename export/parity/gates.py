@@ -55,10 +55,7 @@ class Gates:
         if not 0 <= self.max_compact_drop <= 100:
             raise ArgumentError("max_compact_drop", f"is {self.max_compact_drop:g}; allowed are 0 to 100 points.")
         if self.require_certain and self.accept_undecided:
-            raise ConfigError(
-                "--require-certain and --accept-undecided (require_certain, accept_undecided) contradict each other: "
-                "leave one of them out."
-            )
+            raise ArgumentError("require_certain", "and {} contradict each other: leave one out.", "accept_undecided")
         requirements = (("max_drop", self.max_drop, 100, " points"), ("least_cosine", self.least_cosine, 1, ""))
         for what, numbers, largest, unit in requirements:
             for precision, number in numbers.items():

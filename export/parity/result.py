@@ -205,7 +205,7 @@ class Evidence:
 
     def answers(self, ranking: Ranking) -> NDArray[np.int64]:
         """The tile in first place for each query, int64 [Q]: the right one where found, else the nearest wrong one."""
-        return first_tiles(ranking, self.pair_set.tiles)
+        return first_tiles(ranking)
 
     def changed(self, ranking: Ranking) -> NDArray[np.int64]:
         """The queries whose tile in first place is another than the reference's, int64, rising."""
@@ -237,9 +237,6 @@ def together(*verdicts: Verdict) -> Verdict:
     return "failed" if "failed" in verdicts else "undecided" if "undecided" in verdicts else "passed"
 
 
-def first_tiles(ranking: Ranking, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The row in first place for each query, int64 [Q], where `tiles` are the rows of the pairs' own.
-
-    A pair's own tile stands for any right tile in first place: that another right one took the place does not show.
-    """
-    return np.where(ranking.rank == 0, tiles, ranking.wrong)
+def first_tiles(ranking: Ranking) -> NDArray[np.int64]:
+    """The row in first place for each query, int64 [Q]: of several right ones, the nearest."""
+    return np.where(ranking.rank == 0, ranking.right, ranking.wrong)

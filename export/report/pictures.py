@@ -41,8 +41,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where the right tile stood for one candidate that answers otherwise, counted from 1, and how much closer than
-    the nearest wrong tile it was, in cosine.
+    """Where the nearest right tile stood for one candidate that answers otherwise, counted from 1, and how much closer
+    than the nearest wrong tile it was, in cosine.
     """
 
     name: str
@@ -54,7 +54,9 @@ class Move:
     @property
     def fate(self) -> str:
         """What that means in a word."""
-        return "lost" if self.before == 1 else "gained" if self.after == 1 else "still wrong"
+        if self.before == 1:
+            return "still right" if self.after == 1 else "lost"
+        return "gained" if self.after == 1 else "still wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def changed_queries(result: ParityResult, at_most: int) -> tuple[list[ChangedQue
     """Some of the changed queries, `at_most` so many, and how many there are.
 
     The candidates take turns; of each come first the hits that it lost, the farthest gone ahead, then those that it
-    gained, then wrong answers in place of others.
+    gained, then wrong answers in place of others, and right ones.
     """
     evidence = result.evidence
     turns = zip_longest(*(_telling(evidence, each.rankings["own"]) for each in evidence.candidates))
@@ -83,15 +85,15 @@ def _telling(evidence: Evidence, after: Ranking) -> Sequence[int]:
     """The candidate's changed queries, the most telling first."""
     changed = evidence.changed(after)
     before_hit, after_hit = evidence.reference.rank[changed] == 0, after.rank[changed] == 0
-    kind = np.where(before_hit, 0, np.where(after_hit, 1, 2))
+    kind = np.where(before_hit, np.where(after_hit, 3, 0), np.where(after_hit, 1, 2))
     return [int(query) for query in changed[np.lexsort((-after.rank[changed], kind))]]
 
 
 def _changed_query(result: ParityResult, query: int) -> ChangedQuery:
     evidence, pair = result.evidence, result.evidence.pair_set.pairs[query]
-    before, right = evidence.reference, int(evidence.pair_set.tiles[query])
+    before, references = evidence.reference, evidence.pair_set.references
     first = int(evidence.answers(before)[query])
-    by: dict[int, list[str]] = {right: []}
+    by: dict[int, list[str]] = {int(before.right[query]): []}
     by.setdefault(first, []).append(result.figures.reference.name)
     moves = []
     for candidate, each in zip(result.candidates, evidence.candidates, strict=True):
@@ -112,7 +114,7 @@ def _changed_query(result: ParityResult, query: int) -> ChangedQuery:
         number=query + 1,
         query=_picture(pair.ground, _GROUND),
         answers=tuple(
-            Answer(_picture(evidence.pair_set.references[tile], _AERIAL), tile == right, tuple(models))
+            Answer(_picture(references[tile], _AERIAL), references[tile] in pair.right, tuple(models))
             for tile, models in by.items()
         ),
         moves=tuple(moves),

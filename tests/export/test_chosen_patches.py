@@ -126,7 +126,7 @@ def test_a_promise_is_of_the_images_that_count_too() -> None:
     for chooses, verdict in ((frozenset[Branch](), "failed"), (frozenset[Branch]({"aerial"}), "passed")):
         before, after = (DescriptorPair(pairs, rows, aerial, None, chooses) for aerial in (rows, other))
         branches = agreements(before, after, {})
-        same = pairing("own", before.ranking(), before.ranking(), pairs.tiles)
+        same = pairing("own", before.ranking(), before.ranking())
         checks = judge(Measured(branches, [same], (), (), None, ()), limits).checks
         assert [check.verdict for check in checks if check.name == "promise"] == ["passed", verdict]
 

@@ -62,6 +62,8 @@ def test_ranks_equal_a_count_one_by_one(case: Case, block: int) -> None:
         assert ranking.ties[query] == sum(scores[reference] == own for reference in wrong)
         nearest = max((scores[reference] for reference in wrong), default=-np.inf)
         assert ranking.margin[query] == own - nearest
+        assert ranking.right[query] in case.truth[query]
+        assert scores[ranking.right[query]] == own
         assert not wrong or (ranking.wrong[query] in wrong and scores[ranking.wrong[query]] == nearest)
 
 
@@ -180,7 +182,7 @@ def test_both_conventions_of_one_percent(references: int, percent: int, plus_1: 
         (plus_1, 0, 0),
     ):
         row = np.zeros(1, np.int64)
-        measured = recall(Ranking(row + shift, row, row.astype(np.float32), row, references, 0.0))
+        measured = recall(Ranking(row + shift, row, row.astype(np.float32), row, row, references, 0.0))
         assert (measured.at_1_percent, measured.at_1_percent_plus_1) == (at_1_percent, at_1_percent_plus_1)
 
 

@@ -130,8 +130,7 @@ def _candidate(
     layers: bool,
     gates: Gates,
 ) -> Candidate:
-    tiles = expected.pair_set.tiles
-    own, queries, gallery = (pairing(name, before, after, tiles) for name, after in _rankings(expected, got).items())
+    own, queries, gallery = (pairing(name, before, after) for name, after in _rankings(expected, got).items())
     fp32 = simulated.precision == "fp32"
     branches = agreements(expected, got, {"ground": 0.0013, "aerial": None})
     stages = chain(expected, before, [described(name, "onnxruntime", step) for name, step in steps.items()], {})

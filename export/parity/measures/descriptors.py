@@ -45,7 +45,7 @@ def compare_descriptors(
         "queries": ranking(pair_set, after.ground, before.aerial, before.scorer),
         "gallery": ranking(pair_set, before.ground, after.aerial, before.scorer),
     }
-    own, queries, gallery = (pairing(name, before_ranking, rankings[name], pair_set.tiles) for name in rankings)
+    own, queries, gallery = (pairing(name, before_ranking, rankings[name]) for name in rankings)
     cosine = {branch: cosines(before[branch], after[branch]) for branch in BRANCHES}
     ground, aerial = (agreement(branch, cosine[branch], after, steps.get(branch)) for branch in BRANCHES)
     return Compared(

@@ -1,7 +1,6 @@
 """Whose queries find what in whose gallery, and what of it changed: recall of the same queries, before and after."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geodtr.export.cosines import finite_rows
 from geodtr.export.parity.measurements import Change, Pairing, PairingName
@@ -35,20 +34,21 @@ def ranking(
         rank=np.where(able, ranked.rank, ranked.references - 1),
         ties=np.where(able, ranked.ties, 0),
         margin=np.where(able, ranked.margin, np.float32(-1)),
+        right=ranked.right,
         wrong=ranked.wrong,
         references=ranked.references,
         alike=ranked.alike,
     )
 
 
-def pairing(name: PairingName, before: Ranking, after: Ranking, tiles: NDArray[np.int64]) -> Pairing:
-    """`after` held against `before`, the reference's; `tiles` int64 [Q] are the rows of the right ones."""
+def pairing(name: PairingName, before: Ranking, after: Ranking) -> Pairing:
+    """`after` held against `before`, the reference's."""
     return Pairing(
         name=name,
         recall=recall(after),
         changes=changes(before, after),
         moved=int(np.count_nonzero(before.rank != after.rank)),
-        other_answer=int(np.count_nonzero(first_tiles(before, tiles) != first_tiles(after, tiles))),
+        other_answer=int(np.count_nonzero(first_tiles(before) != first_tiles(after))),
         median_margin=median_margin(after),
     )
 

@@ -25,14 +25,14 @@ def pairing_of(name: PairingName, queries: int, changed: Changed) -> Pairing:
     def ranked(hit: np.ndarray) -> Ranking:
         rank = np.where(hit, 0, 1)
         zeros = np.zeros(queries, np.int64)
-        return Ranking(rank, zeros, np.where(hit, 0.1, -0.1).astype(np.float32), zeros, queries, 0.0)
+        return Ranking(rank, zeros, np.where(hit, 0.1, -0.1).astype(np.float32), zeros, zeros + 1, queries, 0.0)
 
     before = np.arange(queries) < queries // 2
     after = before.copy()
     lost, gained = changed
     after[:lost] = False
     after[queries - gained :] = True
-    return pairing(name, ranked(before), ranked(after), np.arange(queries))
+    return pairing(name, ranked(before), ranked(after))
 
 
 def gate(queries: int, changed: Mapping[PairingName, Changed], limits: Limits = INT8) -> Gate:
@@ -125,7 +125,7 @@ def test_an_unread_graph_is_undecided_only_where_certainty_is_required() -> None
 
 
 def test_accept_undecided_excludes_require_certain() -> None:
-    with pytest.raises(ConfigError, match="contradict"):
+    with pytest.raises(ConfigError, match="require_certain and accept_undecided contradict"):
         Gates(require_certain=True, accept_undecided=True)
 
 

@@ -22,10 +22,11 @@ from tiny_bundle import write_bundle, write_pairs
 from geodtr import UserError
 from geodtr.export.parity import Gates
 from geodtr.export.parity.gates import AS_PROMISED
-from geodtr.export.parity.result import ParityResult
+from geodtr.export.parity.result import Evidence, ParityResult
 from geodtr.export.plots.numbers import cosine, digits
 from geodtr.export.plots.parity import change_plot, cosine_plot, rank_plot, recall_plot
 from geodtr.export.report import write_report
+from geodtr.export.report.pictures import changed_queries
 from geodtr.export.report.words import headline, sureness
 from geodtr.runtime.errors import ConfigError, MissingDependency, OutputExists
 from geodtr.runtime.recall import Ranking
@@ -195,6 +196,26 @@ def test_changed_queries_are_pictures_bounded_in_number_and_size(result: ParityR
     assert page.path.stat().st_size < 2e6
 
 
+def test_another_right_tile_in_first_place_is_a_changed_answer(result: ParityResult) -> None:
+    """Of several right tiles, as drone data sets have them."""
+    evidence = result.evidence
+    pairs = list(evidence.pair_set.pairs)
+    pairs[0] = replace(pairs[0], positives=(pairs[1].aerial,))
+    pair_set = replace(evidence.pair_set, pairs=tuple(pairs))
+    rank, right = np.zeros_like(evidence.reference.rank), pair_set.tiles
+    before = replace(evidence.reference, rank=rank, right=right)
+    after = replace(before, right=np.where(np.arange(len(right)) == 0, right[1], right))
+    changed = Evidence(pair_set, before, (replace(evidence.candidates[0], rankings={"own": after}),))
+    figures = replace(result.figures, candidates=result.figures.candidates[:1])
+    (query,), count = changed_queries(ParityResult(figures, changed), 9)
+    assert (query.number, count) == (1, 1)
+    assert [(answer.tile.name, answer.right) for answer in query.answers] == [
+        (pairs[0].aerial.name, True),
+        (pairs[1].aerial.name, True),
+    ]
+    assert [move.fate for move in query.moves] == ["still right"]
+
+
 def test_hits_that_went_are_shown_before_anything_else(page: Page) -> None:
     fates = re.findall(r"int8: (lost|gained|still wrong)\.", page.text)
     assert fates == sorted(fates, key=("lost", "gained", "still wrong").index)
@@ -316,7 +337,7 @@ def test_every_query_is_in_the_scatter_and_every_mark_on_the_page(ranks: list[tu
 
 def _ranking(ranks: tuple[int, ...]) -> Ranking:
     rank = np.array(ranks, np.int64)
-    return Ranking(rank, np.zeros_like(rank), np.zeros(len(rank), np.float32), rank, 50_000, 0.0)
+    return Ranking(rank, np.zeros_like(rank), np.zeros(len(rank), np.float32), rank, rank, 50_000, 0.0)
 
 
 @given(value=st.floats(-1, 1))
