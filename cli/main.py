@@ -45,6 +45,8 @@ _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors for a path that cannot be examined, valid or not."""
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
 """Errors of the machine or its limits."""
+_CALLED = {"field_of_view": "fov", "camera": "undistort"}
+"""What commands call an argument of Python by."""
 _LARGEST = 2**32 - 1
 """Of a whole number that an option takes: the largest seed."""
 
@@ -113,7 +115,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
             _mention_dashes(arguments)
         raise
     except ArgumentError as error:
-        _fail(f"{_option(error.name, arguments)} {error.fault}", error.exit_code)
+        _fail(error.spelled(lambda name: _option(name, arguments)), error.exit_code)
     except UserError as error:
         _fail(str(error), error.exit_code)
     except ImportError as error:
@@ -136,15 +138,16 @@ def run(arguments: Sequence[str]) -> NoReturn:
 
 
 def _option(name: str, arguments: Sequence[str]) -> str:
-    """The option of the given command by which a user states what Python calls `name`: the one of that name, or the
-    only one that ends with it, as --refine-places does with `places`; `name` itself where there is none.
+    """The option of the given command by which a user states what Python calls `name`: the one of that name or of the
+    one in _CALLED, or the only one that ends with it, as --refine-places does with `places`; `name` itself where there
+    is none.
     """
     command = _command()
     for argument in arguments:
         command = getattr(command, "commands", {}).get(argument, command)
     options = {each.name: each.opts[0] for each in command.params if each.param_type_name == "option"}
     alike = [option for key, option in options.items() if key.endswith(f"_{name}")]
-    return options.get(name) or (alike[0] if len(alike) == 1 else name)
+    return options.get(name) or options.get(_CALLED.get(name, "")) or (alike[0] if len(alike) == 1 else name)
 
 
 def _mention_dashes(arguments: Sequence[str]) -> None:

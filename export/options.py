@@ -89,15 +89,11 @@ def words(request: Any) -> list[str]:
 
 
 def check_options(request: Any) -> None:
-    """Raise ConfigError naming a field, an option as the user types it, whose value is not of its type or out of
-    bounds. Text becomes a path where one is declared.
+    """Raise ArgumentError naming a field whose value is not of its type or out of bounds. Text becomes a path where one
+    is declared.
     """
     for each in fields(request):
-        how: Option | None = each.metadata.get("option")
-        value = getattr(request, each.name)
-        if how is None:
-            check_argument(each.name, value, each.type)
-        else:
-            check_argument(flag_of(each), value, each.type, how.minimum, how.maximum)
+        how, value = each.metadata.get("option", Option("")), getattr(request, each.name)
+        check_argument(each.name, value, each.type, how.minimum, how.maximum)
         if isinstance(value, str) and Path in (each.type, *get_args(each.type)):
             object.__setattr__(request, each.name, Path(value))

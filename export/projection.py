@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.statistics import mcnemar, paired_drop
-from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.errors import ArgumentError, DataError
 from geodtr.runtime.manifest import WhiteningTrial
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
@@ -259,9 +259,9 @@ def weakest_unbeaten(found: Mapping[float, NDArray[np.bool_]]) -> float:
 def check_size(size: int, full: int) -> None:
     """Raise ConfigError unless descriptors of `full` numbers can be made shorter to `size`."""
     if size >= full:
-        raise ConfigError(
-            f"--descriptor-size {size}: the model's descriptors have {full} numbers, and a projection makes "
-            f"them fewer. Allowed are 1 to {full - 1}."
+        raise ArgumentError(
+            "descriptor_size",
+            f"is {size}, and a projection makes the model's {full} numbers fewer; allowed are 1 to {full - 1}.",
         )
 
 

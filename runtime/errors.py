@@ -4,6 +4,8 @@ The command line prints a `UserError` without a traceback and exits with 2. Anyt
 traceback.
 """
 
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Base of every error that the user can correct. A command exits with `exit_code`.
@@ -77,15 +79,20 @@ class ConfigError(UserError):
 
 class ArgumentError(ConfigError):
     """An argument's value is not allowed. `name` is a function's parameter or a dataclass's field, and `fault` the rest
-    of the message; the command line puts the option in the name's place.
+    of the message, with {} where it names each of `others`; the command line puts options in the names' places.
     """
 
-    def __init__(self, name: str, fault: str) -> None:
-        super().__init__(f"{name} {fault}")
-        self.name, self.fault = name, fault
+    def __init__(self, name: str, fault: str, *others: str) -> None:
+        self.name, self.fault, self.others = name, fault, others
+        super().__init__(self.spelled(str))
 
-    def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, str]]:
-        return type(self), (self.name, self.fault)
+    def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, ...]]:
+        return type(self), (self.name, self.fault, *self.others)
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """The message with each name as `spell` gives it."""
+        fault = self.fault.format(*map(spell, self.others)) if self.others else self.fault
+        return f"{spell(self.name)} {fault}"
 
 
 class Undecided(UserError):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from geodtr.export.options import check_options, given, option, words
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.names import Backend, Hardware, Provider
 
 if TYPE_CHECKING:
@@ -63,13 +63,11 @@ class PlanOptions:
         check_options(self)
         least, usual, most = self.batches
         if not least <= usual <= most:
-            raise ConfigError(
-                f"--min-batch {least}, --opt-batch {usual} and --max-batch {most} must rise from at least 1."
-            )
+            fault = f"{least}, {{}} {usual} and {{}} {most} must rise from at least 1."
+            raise ArgumentError("min_batch", fault, "opt_batch", "max_batch")
         if self.refit_from is not None and self.asked != ["--refit-from"]:
-            raise ConfigError(
-                f"--refit-from {self.refit_from} takes that bundle's plans as they were built: leave the other options "
-                "of TensorRT out."
+            raise ArgumentError(
+                "refit_from", "takes a bundle's plans as they were built: leave the other options of TensorRT out."
             )
 
     @property
@@ -150,14 +148,14 @@ class TensorRtOptions(PlanOptions):
         super().__post_init__()
         least, usual, most = self.batches
         if self.dla_core is not None and least != most:
-            raise ConfigError(
-                f"A DLA runs one batch size: --min-batch {least}, --opt-batch {usual} and --max-batch {most} must be "
-                "equal. Name only --opt-batch."
-            )
+            fault = f"{least}, {{}} {usual} and {{}} {most} must be equal: a DLA runs one batch size. Name only {{}}."
+            raise ArgumentError("min_batch", fault, "opt_batch", "max_batch", "opt_batch")
         if self.version_compatible and (self.strip or self.refittable):
-            raise ConfigError(
-                "--version-compatible excludes --strip and --refittable: the lean runtime that such a plan carries "
-                "cannot put weights into it. Leave one out."
+            raise ArgumentError(
+                "version_compatible",
+                "excludes {} and {}: the lean runtime in such a plan cannot put weights into it. Leave one out.",
+                "strip",
+                "refittable",
             )
 
     @property

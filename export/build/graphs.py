@@ -9,7 +9,7 @@ from geodtr.export.backends.base import Builder
 from geodtr.export.graph.checks import check_ours
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError, ConfigError
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import BRANCHES, QUANTISED, Dialect, Precision
 from geodtr.runtime.progress import Track, untracked
@@ -41,9 +41,10 @@ def check_comparable(builder: Builder) -> None:
     try:
         builder.check("fp32")
     except ConfigError as error:
-        raise ConfigError(
-            f"--require-faster compares with fp32 engines built by the same options, and there are none: {error} Leave "
-            "--require-faster out; bench compares bundles that were built in different ways."
+        raise ArgumentError(
+            "require_faster",
+            f"compares with fp32 engines built by the same options, and there are none: {error} Leave it out; bench "
+            "compares bundles that were built in different ways.",
         ) from None
 
 

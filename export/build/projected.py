@@ -14,7 +14,7 @@ from geodtr.export.graph.structure import GraphError
 from geodtr.export.projection import Fitted, Fitting, Projection, check_count, check_size
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.manifest import ProjectionEntry, write_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.progress import Track, untracked
@@ -53,14 +53,16 @@ def check_projectable(exported: Bundle, size: int) -> None:
     """Raise ConfigError unless descriptors of the bundle `exported` can be projected to `size` numbers."""
     spec, held = exported.manifest.ground.spec, exported.manifest.projection
     if spec.scorer is not None:
-        raise ConfigError(
-            f"--descriptor-size: this model's descriptors are compared by {scorer_name(spec.scorer)}, which needs them "
-            "whole. Only those that are compared by the cosine can be projected. Leave --descriptor-size out."
+        raise ArgumentError(
+            "descriptor_size",
+            f"is not for this model: its descriptors are compared by {scorer_name(spec.scorer)}, which needs them "
+            "whole. Only those that are compared by the cosine can be projected. Leave it out.",
         )
     if held is not None:
-        raise ConfigError(
-            f"--descriptor-size: the descriptors of {exported.path} are projected already, from {held.full_size} "
-            f"numbers to {spec.descriptor_size}. Leave it out to keep that projection, or name the checkpoint."
+        raise ArgumentError(
+            "descriptor_size",
+            f"is not for {exported.path}: its descriptors are projected already, from {held.full_size} numbers to "
+            f"{spec.descriptor_size}. Leave it out to keep that projection, or name the checkpoint.",
         )
     check_size(size, spec.descriptor_size)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from geodtr.export.backends.options import BackendOptions, OnnxRuntimeOptions
 from geodtr.export.build.compact import Compact
 from geodtr.export.options import check_options, option
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError, ConfigError
 from geodtr.runtime.names import Choice, Dialect, Method, Precision, PrecisionAsked
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Quantized:
     def __post_init__(self) -> None:
         check_options(self)
         if self.precision == "fp8" and self.dialect is not None:
-            raise ConfigError("--dialect: not for --precision fp8. Leave out what is not for it.")
+            raise ArgumentError("dialect", "is not for fp8, which has one. Leave it out.")
 
     @property
     def argument(self) -> PrecisionAsked:
@@ -301,22 +301,26 @@ class BuildRequest:
         check_options(self)
         fastest, searched = isinstance(self.backend, FastestBackend), isinstance(self.plan, Auto)
         if fastest and searched:
-            raise ConfigError(
-                "--backend auto does not search for blocks (--precision auto): a search measures recall and speed on "
-                "one backend's engines, and takes minutes for each. Build with --backend auto --precision int8 first; "
-                "then search with the backend that it keeps: --backend NAME --precision auto."
+            raise ArgumentError(
+                "backend",
+                "is auto, which does not search for blocks (precision auto): a search measures recall and speed on one "
+                "backend's engines, and takes minutes for each. Build int8 with auto first; then search with the "
+                "backend that it keeps.",
             )
         if self.require_faster and isinstance(self.plan, Recompile):
-            raise ConfigError("--require-faster: not for --precision same. Leave out what is not for it.")
+            raise ArgumentError("require_faster", "is not for the precision same. Leave it out.")
         if self.compact is not None and isinstance(self.plan, Recompile):
-            raise ConfigError(
-                "--descriptor-size: not for --precision same, which compiles a bundle's graphs as they are. Name a "
-                "checkpoint or a float32 bundle, and another precision."
+            raise ArgumentError(
+                "descriptor_size",
+                "is not for the precision same, which compiles a bundle's graphs as they are. Name a checkpoint or a "
+                "float32 bundle, and another precision.",
             )
         if self.require_faster and self.plan == Float("fp32"):
-            raise ConfigError("fp32 is what other precisions are to be faster than; leave --require-faster out.")
+            raise ArgumentError("require_faster", "is not for fp32, which others are compared with. Leave it out.")
         if self.speed_batch is not None and not (self.require_faster or fastest or searched):
-            raise ConfigError("--speed-batch: nothing is timed here. Leave it out, or add --require-faster.")
+            raise ArgumentError(
+                "speed_batch", "is given, and nothing is timed. Leave it out, or add {}.", "require_faster"
+            )
 
     @property
     def dialect(self) -> Dialect | None:

@@ -18,7 +18,7 @@ from geodtr.export.graph.pixel_order import check_readable
 from geodtr.export.precision.searched_graphs import SearchPlan, write_searched
 from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.speed import BATCH, check_faster, measure_speed
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.files import new_folder, scratch_in
 from geodtr.runtime.manifest import BackendEntry, read_manifest, write_manifest
 from geodtr.runtime.names import Precision
@@ -70,10 +70,9 @@ def _check(builder: Builder, precision: Precision, require_faster: bool) -> Back
     if require_faster:
         check_comparable(builder)
     if not backend.executed and (require_faster or precision == "mixed"):
-        raise ConfigError(
-            f"{'--require-faster' if require_faster else '--precision auto'} measures engines, and {backend.name}'s do "
-            "not run on this machine. Leave it out, or build where a GPU of theirs is."
-        )
+        what = "require_faster" if require_faster else "precision"
+        fault = f"{'' if require_faster else 'auto '}measures engines, and {backend.name}'s do not run on this machine."
+        raise ArgumentError(what, f"{fault} Leave it out, or build where a GPU of theirs is.")
     return backend
 
 

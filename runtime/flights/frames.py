@@ -56,7 +56,7 @@ class Joining:
             )
             return replace(frame, recorded=recorded, image=error)
         if self.field_of_view is not None:
-            view = Stated(self.field_of_view, "--fov")
+            view = Stated(self.field_of_view, "as given")
             ground = ground_seen(recorded.height, view, recorded.tilt)
             recorded = replace(recorded, field_of_view=view, ground_metres=ground)
         at, height = recorded.position, recorded.height

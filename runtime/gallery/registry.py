@@ -83,8 +83,8 @@ def create_gallery(location: GalleryLocation | Path | str, manifest: GalleryMani
     kind = as_location(location)
     if manifest.scorer is not None and (manifest.storage != "float32" or not isinstance(kind, FolderLocation)):
         raise ConfigError(
-            f"The model's scorer is the {scorer_name(manifest.scorer)}, which needs float32 in a folder. Leave out "
-            f"--storage {manifest.storage}, or name a folder."
+            f"The model's scorer is the {scorer_name(manifest.scorer)}, which needs a folder and the storage float32; "
+            f"{kind} and {manifest.storage} are asked for."
         )
     if isinstance(kind, FolderLocation):
         from geodtr.runtime.gallery.folder.writer import FolderWriter

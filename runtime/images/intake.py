@@ -7,7 +7,7 @@ An image states what it shows by its XMP (GPano, DJI's gimbal), its user by `fie
 from dataclasses import dataclass
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.errors import ArgumentError, ImageError
 from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.images.recorded import Recorded
@@ -61,13 +61,16 @@ class Intake:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.field_of_view is not None and not 0 < self.field_of_view <= 360:
-            raise ConfigError(f"--fov is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
+            raise ArgumentError("field_of_view", f"is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
         if self.shape == "equirectangular" and (self.camera is not None or self.field_of_view not in (None, 360)):
-            raise ConfigError(
-                "--from equirectangular states that images show all around: leave --fov and --undistort out."
+            raise ArgumentError(
+                "shape",
+                "is equirectangular, of images that show all around: leave {} and {} out.",
+                "field_of_view",
+                "camera",
             )
         if self.camera is not None and self.field_of_view is not None:
-            raise ConfigError("--undistort and --fov both state the field of view: leave --fov out.")
+            raise ArgumentError("field_of_view", "is stated by {} too: leave it out.", "camera")
 
     @property
     def conversion(self) -> str:
@@ -81,10 +84,11 @@ class Intake:
     def check(self, imagery: Imagery) -> None:
         """Raise ConfigError where a model of this imagery cannot take what the user states."""
         if self.shape == "equirectangular" and (imagery.projection != "panorama" or imagery.aspect is None):
-            raise ConfigError(
-                "--from equirectangular crops to the rows of a panorama, and the bundle does not state the aspect of "
-                f"its model's panoramas ({describe(imagery)}). Train or import it with its preset, or crop the images "
-                "before."
+            raise ArgumentError(
+                "shape",
+                "is equirectangular, which crops to the rows of a panorama, and the bundle does not state the aspect "
+                f"of its model's panoramas ({describe(imagery)}). Train or import it with its preset, or crop the "
+                "images before.",
             )
 
     def take(self, decoded: Decoded, imagery: Imagery, name: str, recorded: Recorded | None = None) -> Taken:

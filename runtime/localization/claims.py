@@ -54,7 +54,7 @@ class Claims:
     def _read(self, near: float | None) -> Applicable:
         calibration = read_calibration(self._gallery, near)
         if calibration is None and near is not None:
-            return None, f"the gallery has no calibration for a prior of {near:g} m (--near {near:g})"
+            return None, f"the gallery has no calibration for a prior of {near:g} m"
         if calibration is None:
             return None, "the gallery has no calibration"
         difference = calibration.conditions.difference(self.conditions(near))

@@ -113,7 +113,7 @@ class Recording:
         """The calibration in a topic's first camera_info. Raises ConfigError as `frames` does, and for values that no
         camera has.
         """
-        check_opencv("--camera-topic needs")
+        check_opencv("The calibration of a topic needs")
         self._require(topic, (CAMERA_INFO,))
         raw = None
         for _, raw in self._messages(topic):

@@ -53,7 +53,7 @@ def check_mcap(path: Path) -> None:
         import mcap.writer  # noqa: F401
     except ImportError as error:
         raise MissingDependency(
-            f"--mcap needs mcap and foxglove-schemas-protobuf, which cannot be imported ({error}): "
+            f"Writing MCAP needs mcap and foxglove-schemas-protobuf, which cannot be imported ({error}): "
             f"{install_hint('recordings')}"
         ) from None
 

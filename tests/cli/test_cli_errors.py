@@ -42,6 +42,11 @@ _MAVLINK = ("--mavlink", "udpout:127.0.0.1:9")
         ((*_MAVLINK, "--max-sigma", 0), "--max-sigma is 0"),
         ((*_MAVLINK, "--uncalibrated-sigma", 70), "--uncalibrated-sigma is 70"),
         (("--threads", 100_000), "--threads is 100000"),
+        (("--fov", 400), "--fov is 400; allowed are degrees above 0"),
+        (
+            ("--from", "equirectangular", "--fov", 90),
+            "--from is equirectangular, of images that show all around",
+        ),
     ],
 )
 def test_a_value_that_only_the_library_refuses_is_named_by_its_option(

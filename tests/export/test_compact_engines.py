@@ -247,7 +247,7 @@ def test_a_second_projection_and_a_size_not_below_the_models_are_refused(
     with pytest.raises(ConfigError, match=f"projected already, from 512 numbers to {SIZE}"):
         build_engine(BuildRequest(compact.path, tmp_path / "twice", compact=Compact(8, fitting_set)))
     large = replace(trained.train_set, pairs=trained.train_set.pairs[:600])
-    with pytest.raises(ConfigError, match=r"--descriptor-size 512: .* have 512 numbers"):
+    with pytest.raises(ConfigError, match=r"descriptor_size is 512, .* 512 numbers"):
         build_engine(BuildRequest(trained.onnx.path, tmp_path / "long", compact=Compact(512, large)))
     with pytest.raises(DataError, match="has 240 usable pairs"):
         build_engine(BuildRequest(trained.onnx.path, tmp_path / "few", compact=Compact(300, fitting_set)))

@@ -184,7 +184,7 @@ def test_descriptors_that_differ_in_too_few_directions_are_refused_with_their_nu
 
 @pytest.mark.parametrize("size", [32, 40])
 def test_a_size_that_is_not_below_the_models_is_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--descriptor-size {size}: .* have 32 numbers.*Allowed are 1 to 31\."):
+    with pytest.raises(ConfigError, match=rf"descriptor_size is {size}, .* 32 numbers fewer; allowed are 1 to 31\."):
         Fitting(noisy_pairs(60, 32, 0)).to(size)
 
 

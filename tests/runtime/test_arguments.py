@@ -1,5 +1,7 @@
 """From Python every argument is checked as the command line checks it: by one error that names what is allowed."""
 
+import ast
+import pickle
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from tiny_world import HEIGHT, WIDTH, TinyWorld, make_world
 
 from geodtr import Bundle, Localizer, UserError, build_gallery, embed, open_bundle, open_gallery
@@ -17,7 +20,7 @@ from geodtr.runtime.autopilot.link import LinkOptions
 from geodtr.runtime.autopilot.prediction import Gates
 from geodtr.runtime.embed.pipeline import embed_frames
 from geodtr.runtime.engines.base import EngineOptions
-from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import open_frames
 from geodtr.runtime.images.intake import Intake
@@ -81,6 +84,26 @@ def test_values_of_the_declared_types_are_taken() -> None:
 def test_numbers_have_bounds(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"count is .*; allowed: 1 to 9"):
         check_argument("count", value, int | float, 1, 9)
+
+
+def test_a_message_names_each_argument_as_its_reader_does() -> None:
+    error = ArgumentError("least", "4 and {} contradict each other: leave {} out.", "most", "most")
+    assert str(error) == "least 4 and most contradict each other: leave most out."
+    assert error.spelled("--{}".format) == "--least 4 and --most contradict each other: leave --most out."
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(ArgumentError("pattern", "is '{lat}'")) == "pattern is '{lat}'"
+
+
+@pytest.mark.parametrize("room", ["runtime", "training", "calibration", "export"])
+def test_no_message_of_the_library_begins_with_an_option(room: str) -> None:
+    """Which a caller of Python has not typed: `ArgumentError` names the argument, and the command line its option."""
+    for path in (ROOT / room).rglob("*.py"):
+        for raised in ast.walk(ast.parse(path.read_text())):
+            if isinstance(raised, ast.Raise) and isinstance(raised.exc, ast.Call):
+                first = next((each for argument in raised.exc.args for each in ast.walk(argument)), None)
+                parts = first.values[:1] if isinstance(first, ast.JoinedStr) else [first]
+                begins = [str(each.value) for each in parts if isinstance(each, ast.Constant)]
+                assert not any(text.startswith("--") for text in begins), f"{path}: {begins}"
 
 
 @pytest.mark.parametrize("values", ["street.png", b"street.png", Path("street.png"), 5, None])

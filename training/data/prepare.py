@@ -16,7 +16,7 @@ import msgspec
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from geodtr.runtime.errors import ConfigError, DataError, ImageError, OutputExists
+from geodtr.runtime.errors import ArgumentError, DataError, ImageError, OutputExists
 from geodtr.runtime.files import check_new_folder, locked, make_folder, new_file, write_bytes
 from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
 from geodtr.runtime.images.decode import PREPARED_KEY, decode
@@ -92,7 +92,7 @@ def prepare(
         Views are asked for of images from a camera, or such as the model does not take.
     """
     if camera is not None and not pair_set.views.as_they_are:
-        raise ConfigError("--undistort is for images of a camera; --fov and --heading cut full panoramas. Choose one.")
+        raise ArgumentError("camera", "is for images of a camera, and views are cut of full panoramas. Choose one.")
     origin = Origin(
         source=pair_set.name,
         ground=preprocessing["ground"].geometry,

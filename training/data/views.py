@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.images.intake import is_full_turn
 from geodtr.runtime.images.preprocess import as_input, load_image
@@ -58,9 +58,9 @@ class Views:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.field_of_view <= FULL_TURN:
-            raise ConfigError(f"--fov is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
+            raise ArgumentError("field_of_view", f"is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
         if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"The seed of the views is {self.seed}; allowed are 0 to {2**32 - 1}.")
+            raise ArgumentError("seed", f"is {self.seed}; allowed are 0 to {2**32 - 1}.")
 
     @property
     def as_they_are(self) -> bool:

@@ -21,7 +21,7 @@ from geodtr.runtime.engines.tensorrt.library import TENSORRT, Library, check_ins
 from geodtr.runtime.engines.tensorrt.machine_cache import MachineCache, timing_cache
 from geodtr.runtime.engines.tensorrt.plan import Log, load_plan, open_log
 from geodtr.runtime.engines.tensorrt.versions import hardware_level, parse_for_dla
-from geodtr.runtime.errors import BuildError, ConfigError
+from geodtr.runtime.errors import ArgumentError, BuildError, ConfigError
 from geodtr.runtime.manifest import BackendEntry, TensorRtEntry, read_manifest
 from geodtr.runtime.names import Dialect, Precision
 from geodtr.runtime.progress import Track
@@ -114,7 +114,8 @@ class TensorRtBuilder(PlanBuilder[TensorRtOptions]):
         if precision == "fp8" and capability < (8, 9):
             raise ConfigError(f"fp8 needs a GPU of compute capability 8.9 or above, this one has {dots(capability)}.")
         if options.hardware == "ampere-or-newer" and capability < (8, 0):
-            raise ConfigError(f"--hardware ampere-or-newer is built on such a GPU; this one is a {cuda.machine.gpu}.")
+            fault = f"is ampere-or-newer, which is built on such a GPU; this one is a {cuda.machine.gpu}."
+            raise ArgumentError("hardware", fault)
         if options.dla_core is not None:
             _check_dla(options.dla_core, precision)
         return BackendEntry(
@@ -128,13 +129,14 @@ class TensorRtBuilder(PlanBuilder[TensorRtOptions]):
 
 def _check_dla(core: int, precision: Precision) -> None:
     if precision == "fp32":
-        raise ConfigError("A DLA computes in fp16 and int8 only: name --precision fp16, or leave --dla out.")
+        raise ArgumentError("dla_core", "computes in fp16 and int8 only: name one of them, or leave it out.")
     trt, log = TENSORRT.trt, open_log(TENSORRT)
     builder = trt.Builder(log.logger)
     network = builder.create_network()
     parse_for_dla(TENSORRT, trt.OnnxParser(network, log.logger))
     if core >= builder.num_DLA_cores:
-        raise ConfigError(f"--dla {core}: this machine has {builder.num_DLA_cores} of them. Leave it out for the GPU.")
+        fault = f"is {core}, and this machine has {builder.num_DLA_cores} of them. Leave it out for the GPU."
+        raise ArgumentError("dla_core", fault)
 
 
 def _refitted(plan: Path, graph: Path, how: TensorRtEntry, cuda: Cuda, log: Log) -> bytes:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from geodtr.runtime.engines.tensorrt.library import RTX, dots, parse
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.names import Precision
 
 _LEAST: dict[Precision, tuple[int, int]] = {"fp32": (8, 0), "fp8": (8, 9)}
 """Below, its builder refuses: Turing has no float32 products there, and nothing before Ada has FP8 (1.7.1)."""
+_NAME = "compute_capabilities"
 _BY_DEFAULT = (8, 0)
 """From Ampere on, as NVIDIA's own default: a plan for Turing as well is slower on the others."""
 
@@ -26,15 +27,16 @@ def chosen(asked: Sequence[str], precision: Precision) -> tuple[str, ...]:
     wanted = sorted({_parsed(text) for text in asked})
     for each in wanted:
         if each not in known:
-            raise ConfigError(
-                f"--compute-capability {dots(each)}: TensorRT-RTX {RTX.trt.__version__} builds for "
-                f"{', '.join(map(dots, known))}. Other GPUs, Hopper's 9.0 among them, take --backend tensorrt, which "
-                "builds where the GPU is."
+            raise ArgumentError(
+                _NAME,
+                f"has {dots(each)}: TensorRT-RTX {RTX.trt.__version__} builds for {', '.join(map(dots, known))}. Other "
+                "GPUs, Hopper's 9.0 among them, take the backend tensorrt, which builds where the GPU is.",
             )
         if each < least:
-            raise ConfigError(
-                f"--compute-capability {dots(each)}: TensorRT-RTX computes {precision} from {dots(least)} on. Name "
-                "another --precision, or leave this GPU out."
+            raise ArgumentError(
+                _NAME,
+                f"has {dots(each)}: TensorRT-RTX computes {precision} from {dots(least)} on. Name another precision, "
+                "or leave this GPU out.",
             )
     return tuple(map(dots, wanted))
 
@@ -58,5 +60,5 @@ def _parsed(text: str) -> tuple[int, ...]:
     """89 or 8.9 -> (8, 9). Raises ConfigError."""
     digits = text.replace(".", "", 1)
     if not re.fullmatch(r"\d{2,3}", digits):
-        raise ConfigError(f"--compute-capability {text!r}: name one like 89 or 8.9.")
+        raise ArgumentError(_NAME, f"has {text!r}: name one like 89 or 8.9.")
     return int(digits[:-1]), int(digits[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geodtr.runtime.errors import ConfigError, GalleryError
+from geodtr.runtime.errors import ArgumentError, GalleryError
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.gallery.base import Compacted, are_valid_descriptors, check_descriptors
 from geodtr.runtime.gallery.folder.access import check_parts, lock, refusals
@@ -63,9 +63,10 @@ class FolderWriter:
         Raises OutputExists when `path` contains anything, ConfigError when the index is not flat.
         """
         if manifest.index != "flat":
-            raise ConfigError(
-                f"--index {manifest.index} needs Milvus: a folder is searched exactly. Leave the option out, or name a "
-                "Milvus collection: --out milvus://HOST:PORT/COLLECTION"
+            raise ArgumentError(
+                "index",
+                f"is {manifest.index}, which needs Milvus: a folder is searched exactly. Leave it out, or name a "
+                "collection of Milvus: milvus://HOST:PORT/COLLECTION",
             )
         with new_folder(path) as folder, refusals(path, folder):
             write_gallery_manifest(folder, manifest)

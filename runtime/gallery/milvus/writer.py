@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import msgspec
 import numpy as np
 
-from geodtr.runtime.errors import ConfigError, DataError, GalleryError, OutputExists
+from geodtr.runtime.errors import ArgumentError, DataError, GalleryError, OutputExists
 from geodtr.runtime.gallery.base import Compacted, check_descriptors
 from geodtr.runtime.gallery.location import MilvusLocation, command
 from geodtr.runtime.gallery.manifest import GalleryManifest
@@ -74,10 +74,8 @@ class MilvusWriter:
     def create(place: MilvusLocation, manifest: GalleryManifest) -> "MilvusWriter":
         """Create an unfinished gallery without references. Raises ConfigError when its storage is not float32."""
         if manifest.storage != "float32":
-            raise ConfigError(
-                f"--storage {manifest.storage} needs a folder: in Milvus descriptors are float32. Leave it out, "
-                "or name a folder."
-            )
+            fault = f"is {manifest.storage}, which needs a folder: in Milvus descriptors are float32. Leave it out, or "
+            raise ArgumentError("storage", f"{fault}name a folder.")
         new_file = place.file is not None and not place.file.exists()
         collection = Collection(place, may_create=True)
         text = msgspec.json.encode(manifest).decode()

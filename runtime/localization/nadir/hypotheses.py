@@ -87,7 +87,7 @@ class NadirOptions:
                 "in one batch. Search fewer."
             )
         if self.camera is not None and self.fov is not None:
-            raise ConfigError("--undistort and --fov both state the field of view: leave --fov out.")
+            raise ArgumentError("fov", "is stated by {} too: leave it out.", "camera")
         if self.frame_metres is not None:
             low, high = self.frame_metres
             if not (0 < low <= high and isfinite(high)):

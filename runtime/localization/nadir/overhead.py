@@ -7,7 +7,7 @@ from math import log, sqrt
 
 from PIL import Image
 
-from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.images.camera_model import undistort
@@ -160,7 +160,8 @@ def _sizes_in(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tu
         )
     if stated is not None and (len(sizes) > 1 or not 1 / LEAST_RATIO < stated / (sizes[0].metres or 1) < LEAST_RATIO):
         sides = ", ".join(f"{size.metres:.4g}" for size in sizes)
-        raise ConfigError(f"--tile-metres is {stated:g}, and tiles of {gallery.name} cover {sides} m. Leave it out.")
+        fault = f"is {stated:g}, and tiles of {gallery.name} cover {sides} m. Leave it out."
+        raise ArgumentError("tile_metres", fault)
     rows = [gallery.rows[size.rows] for size in sizes]
     return tuple(
         _Tiles(

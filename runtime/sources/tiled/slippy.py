@@ -14,7 +14,7 @@ from typing import Protocol
 from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ArgumentError, ConfigError, DataError, ImageError
+from geodtr.runtime.errors import ArgumentError, DataError, ImageError
 from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.tile import MAX_TILES, Tile
@@ -46,11 +46,10 @@ class XyzOptions:
         if self.zoom is not None and not 0 <= self.zoom <= MAX_ZOOM:
             raise ArgumentError("zoom", f"is {self.zoom}; allowed are 0 to {MAX_ZOOM}.")
         if not 1 <= self.merge <= 16:
-            raise ConfigError(f"--merge is {self.merge}; allowed are 1 to 16.")
+            raise ArgumentError("merge", f"is {self.merge}; allowed are 1 to 16.")
         if self.step is not None and not 1 <= self.step <= self.merge:
-            raise ConfigError(
-                f"--step is {self.step}; allowed are 1 to {self.merge}, the tiles that each merges (--merge)."
-            )
+            fault = f"is {self.step}; allowed are 1 to {self.merge}, the tiles that each merges ({{}})."
+            raise ArgumentError("step", fault, "merge")
 
 
 ALL_TILES = XyzOptions()

@@ -114,8 +114,8 @@ def test_a_plan_with_other_batch_sizes_than_the_manifest_is_refused(build: Calla
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--min-batch", 4, "--max-batch", 2), "must rise"),
-        (("--version-compatible", "--strip"), "excludes"),
+        (("--min-batch", 4, "--max-batch", 2), "--min-batch 4, --opt-batch 4 and --max-batch 2 must rise"),
+        (("--version-compatible", "--strip"), "--version-compatible excludes --strip"),
         (("--dla", 0, "--max-batch", 8, "--opt-batch", 4, "--precision", "fp16"), "one batch size"),
         (("--dla", 0), "fp16 and int8 only"),
         (("--dla", 0, "--precision", "fp16"), "11.4 on an AGX Orin"),
@@ -161,7 +161,7 @@ def test_a_dla_has_no_fp32_to_be_faster_than(
     machine.upgrade("11.4.0.106")
     machine.trt.dla_cores = 2
     command = ("build-engine", model.onnx.path, "--backend", "tensorrt", "--dla", 0, "--precision", "fp16")
-    assert "Leave --require-faster out" in refused(*command, "--require-faster", "--out", tmp_path / "b")
+    assert "--require-faster compares with fp32" in refused(*command, "--require-faster", "--out", tmp_path / "b")
     assert machine.trt.configs == []
 
 

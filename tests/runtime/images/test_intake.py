@@ -66,7 +66,7 @@ def test_a_field_of_view_that_the_user_states_counts_before_the_files() -> None:
         Intake(field_of_view=90).take(of_size(400, 100), PANORAMA, "a.jpg")
     assert Intake(field_of_view=360).take(of_size(400, 100, turn_of(900, 400)), PANORAMA, "a.jpg").full_turn
     for wrong in (0, -1, 361, float("nan")):
-        with pytest.raises(ConfigError, match="--fov"):
+        with pytest.raises(ConfigError, match="field_of_view"):
             Intake(field_of_view=wrong)
 
 
@@ -132,7 +132,7 @@ def test_refused_images_can_be_left_out_by_name(tiny: TinyWorld, tmp_path: Path,
 def test_cropping_needs_to_know_the_models_rows() -> None:
     with pytest.raises(ConfigError, match="does not state the aspect"):
         Intake(shape="equirectangular").check(PANORAMAS)
-    with pytest.raises(ConfigError, match="leave --fov and --undistort out"):
+    with pytest.raises(ConfigError, match=r"shape is equirectangular.*leave field_of_view and camera out"):
         Intake(shape="equirectangular", field_of_view=90)
 
 

@@ -154,7 +154,7 @@ def test_a_prior_is_calibrated_by_itself(tiny: TinyWorld, tmp_path: Path, cli: C
     assert 0 < under["within_68_m"] <= under["within_95_m"]
     assert json.loads(cli(*command).out)["uncalibrated"] == "the gallery has no calibration"
     other = json.loads(cli(*command, "--near", f"{near[0]},{near[1]},300").out)
-    assert other["uncalibrated"] == "the gallery has no calibration for a prior of 300 m (--near 300)"
+    assert other["uncalibrated"] == "the gallery has no calibration for a prior of 300 m"
     assert cli(*calibrate).code == 0
     assert json.loads(cli(*command).out)["uncalibrated"] is None
     assert cli(*calibrate, "--near", "-1").code == 2

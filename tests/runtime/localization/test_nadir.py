@@ -212,7 +212,7 @@ def test_a_calibrated_lens_gives_the_camera_s_position(ground: Ground, calibrati
     assert refined.altitude == pytest.approx(70, rel=0.02)
     assert refined.tilt is not None
     assert refined.tilt < 1
-    with pytest.raises(ConfigError, match="--undistort and --fov both state the field of view"):
+    with pytest.raises(ConfigError, match="fov is stated by camera too"):
         replace(options, fov=70.0)
 
 
