@@ -45,7 +45,7 @@ _UNREACHABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors for a path that cannot be examined, valid or not."""
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
 """Errors of the machine or its limits."""
-_CALLED = {"field_of_view": "fov", "camera": "undistort"}
+_CALLED = {"field_of_view": "fov", "camera": "undistort", "stride_metres": "stride"}
 """What commands call an argument of Python by."""
 _LARGEST = 2**32 - 1
 """Of a whole number that an option takes: the largest seed."""
@@ -129,7 +129,8 @@ def run(arguments: Sequence[str]) -> NoReturn:
             f"{error.object} is not UTF-8 and cannot be recorded in a document. Rename the file or folder, and repeat."
         )
     except OSError as error:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        named = error.filename2 or error.filename  # of a copy, where it goes
+        where = "" if named is None else f"{os.fsdecode(named)}: "
         if error.errno in _EXHAUSTED:
             _fail(f"{where}{error.strerror}. Free space or raise the limit (ulimit -a shows them), and repeat.")
         if error.errno not in _UNREACHABLE:
@@ -154,7 +155,9 @@ def _mention_dashes(arguments: Sequence[str]) -> None:
     """Say how to name a file whose name begins with a dash, where an argument that was refused is one."""
     for argument in arguments:
         if argument.startswith("-") and len(argument) > 1 and os.path.lexists(argument):
-            messages.print(f"{argument} is a file: write ./{argument}, or -- before it.", markup=False)
+            messages.print(
+                f"{argument} is a file: write ./{argument}, or -- before it and after all options.", markup=False
+            )
 
 
 @cache

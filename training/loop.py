@@ -14,6 +14,7 @@ import torch
 
 from geodtr.runtime.errors import CheckpointError, ConfigError, DataError, ImageError
 from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.images.decode import decode, image_size
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.progress import Track, untracked
@@ -30,7 +31,7 @@ from geodtr.training.run.folder import RunFolder, pairs_sha256, read_run
 from geodtr.training.run.interruption import defer_signals
 from geodtr.training.run.pair_order import PairOrder
 from geodtr.training.run.state import SavedRun, is_finished, load_state
-from geodtr.training.run_files import LAST, STATE
+from geodtr.training.run_files import LAST
 from geodtr.training.trainer import Trainer
 
 _GIGABYTE = 1e9
@@ -234,9 +235,12 @@ def _check_sets(config: TrainConfig, pair_set: PairSet, validation: PairSet | No
 
 
 def _too_few(pair_set: PairSet, batch_size: int) -> ConfigError:
+    count = len(pair_set)
+    if count < 2:
+        return ConfigError(f"{pair_set.name} holds one pair, and training needs several. Name another data set.")
     return ConfigError(
-        f"{pair_set.name} holds {len(pair_set)} pairs, fewer than one batch of {batch_size}. Lower it: "
-        f"--set recipe.batch_size={max(2, len(pair_set))}"
+        f"{pair_set.name} holds {count} pairs, fewer than one batch of {batch_size}. Lower it: "
+        f"--set recipe.batch_size={count}"
     )
 
 

@@ -6,11 +6,10 @@ Does not import PyTorch, which takes seconds, so that a wrong path fails at once
 from pathlib import Path
 
 from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.files.own_kinds import STATE, own_kind
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 """Checkpoints in a run's folder: of the last epoch, and of the highest validated R@1 so far."""
-STATE = "state.safetensors"
-"""The resumable state."""
 NEIGHBOURS = "neighbours.npz"
 """The lists of similar pairs that batches are filled from."""
 CONFIG = "config.toml"
@@ -24,10 +23,12 @@ def resolve_checkpoint(path: Path) -> Path:
 
 def find_checkpoint(path: Path) -> Path:
     """Like resolve_checkpoint, but raises CheckpointError when the file does not exist."""
-    path = resolve_checkpoint(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a checkpoint file. Check the path; `geodtr-export train` writes one.")
-    return path
+    file = resolve_checkpoint(path)
+    if not file.is_file():
+        kind = own_kind(path)
+        instead = f"{path} is a {kind}" if kind in ("bundle", "gallery") else "Check the path"
+        raise CheckpointError(f"{file} is not a checkpoint file. {instead}; `geodtr-export train` writes one.")
+    return file
 
 
 def check_run(out: Path) -> None:

@@ -120,7 +120,7 @@ def triton(
 
 
 def _show(version: "Version", folder: Path, as_json: bool) -> None:
-    from geodtr.runtime.archive.versions import CURRENT
+    from geodtr.runtime.files.own_kinds import CURRENT
 
     if as_json:
         show_json(version)

@@ -11,11 +11,12 @@ from geodtr.cli.options import SPEC_HELP, argument, flag, out_option
 from geodtr.cli.view_options import PANEL, ViewOptions
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import check_new_folder
+from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.machine import cpu_dialect
 from geodtr.runtime.names import Dialect
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.presets import preset_names, read_preset
-from geodtr.training.run_files import BEST, LAST, STATE, check_run, find_checkpoint
+from geodtr.training.run_files import BEST, LAST, check_run, find_checkpoint
 
 if TYPE_CHECKING:
     from geodtr.training.config import DataSpecs

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from geodtr.runtime.archive.format import INDEX, SIGNATURE, ArchiveReader, Index, Signed, decode_index
 from geodtr.runtime.archive.keys import as_pem, is_signed, read_public, read_trusted
 from geodtr.runtime.archive.versions import (
-    CURRENT,
     PREVIOUS,
     TRUSTED,
     Version,
@@ -29,12 +28,11 @@ from geodtr.runtime.doctor import examine_bundle
 from geodtr.runtime.errors import ArchiveError, VersionDamaged
 from geodtr.runtime.files import make_folder, new_folder, open_to_read, readable, write_bytes
 from geodtr.runtime.files.foreign_text import escape_controls
+from geodtr.runtime.files.own_kinds import CURRENT
 from geodtr.runtime.progress import Track, untracked
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-_NOTHING = "{folder} holds no version. To install one: geodtr-export bundle unpack ARCHIVE {folder}"
 
 
 def unpack(
@@ -84,7 +82,7 @@ def rollback(folder: Path) -> Version:
     or it is not what a trusted key signed.
     """
     if linked(folder, CURRENT) is None:
-        raise ArchiveError(_NOTHING.format(folder=folder))
+        raise _nothing(folder)
     with changing(folder):
         now, before = linked(folder, CURRENT), linked(folder, PREVIOUS)
         if now is None or before is None or not before.is_dir() or id_of(before) == id_of(now):
@@ -108,8 +106,13 @@ def verify(folder: Path) -> Version:
     """Read every file of the current version. Raises VersionDamaged naming what differs from the signed index."""
     now = linked(folder, CURRENT)
     if now is None:
-        raise ArchiveError(_NOTHING.format(folder=folder))
+        raise _nothing(folder)
     return verified(now, folder)
+
+
+def _nothing(folder: Path) -> ArchiveError:
+    archive, place = ("ARCHIVE", folder) if folder.is_dir() or not folder.exists() else (folder, "FOLDER")
+    return ArchiveError(f"{folder} holds no version. To install one: geodtr-export bundle unpack {archive} {place}")
 
 
 @dataclass(frozen=True, slots=True)

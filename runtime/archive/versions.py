@@ -23,8 +23,9 @@ from geodtr.runtime.archive.keys import SIGNATURE_BYTES, is_signed, read_trusted
 from geodtr.runtime.errors import ArchiveError, VersionDamaged
 from geodtr.runtime.files import locked, readable, sha256, write_bytes, write_link
 from geodtr.runtime.files.documents import read_document
+from geodtr.runtime.files.own_kinds import CURRENT
 
-CURRENT, PREVIOUS, VERSIONS, TRUSTED, ACCEPTED = "current", "previous", "versions", "trusted.pem", "accepted-from"
+PREVIOUS, VERSIONS, TRUSTED, ACCEPTED = "previous", "versions", "trusted.pem", "accepted-from"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = path.parent if error.filename is None else Path(os.fsdecode(error.filename))
+        named = error.filename2 or error.filename  # of a copy, where it goes
+        place = path.parent if named is None else Path(os.fsdecode(named))
         elsewhere = path.parent not in (place, *place.parents) and place not in path.parents
         # NumPy reports a write that the disk cut short without an error number.
         if error.errno in (None, errno.ENOSPC, errno.EDQUOT) and not elsewhere:

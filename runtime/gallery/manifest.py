@@ -12,12 +12,13 @@ from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.errors import EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
+from geodtr.runtime.files.own_kinds import CURRENT, GALLERY, own_kind
 from geodtr.runtime.gallery.location import command
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Index, Storage
 from geodtr.runtime.spec import Correlation, EmbeddingId, scorer_name
 
-FILE_NAME = "gallery.json"
+FILE_NAME = GALLERY
 SCHEMA = 2
 
 
@@ -72,12 +73,19 @@ def read_gallery_manifest(gallery: Path) -> GalleryManifest:
     try:
         return decode_manifest(read_document(path), str(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise GalleryError(
-            f"{gallery} is not a gallery: it holds no {FILE_NAME}. "
-            f"Build one: {command('build', 'BUNDLE', 'SPEC', '--out', gallery)}"
-        ) from None
+        raise GalleryError(f"{gallery} is not a gallery: it holds no {FILE_NAME}. {_remedy(gallery)}") from None
     except OSError as error:
         raise GalleryError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _remedy(path: Path) -> str:
+    """What to do where `path` is no gallery."""
+    kind = own_kind(path)
+    if kind == "bundle":
+        return f"It is a bundle, with which one is built: {command('build', path, 'SPEC', '--out', 'GALLERY')}"
+    if kind == "installation":
+        return f"Archives are installed there: name {path / CURRENT / 'gallery'}"
+    return f"Build one: {command('build', 'BUNDLE', 'SPEC', '--out', path)}"
 
 
 def decode_manifest(content: bytes, where: str) -> GalleryManifest:

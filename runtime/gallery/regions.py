@@ -3,8 +3,10 @@
 A calibration belongs to the places of one gallery, so that none is copied. Knows galleries; embeds nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from geodtr.runtime.errors import ConfigError, GalleryError
 from geodtr.runtime.files import check_apart, check_new_folder, new_folder
+from geodtr.runtime.gallery.folder.access import NoSpace
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
@@ -121,7 +124,7 @@ def split(gallery: Path, out: Path, region: Region, *, track: Track = untracked)
                 f"{gallery} would have {np.count_nonzero(counts):,} parts; at most {MOST_PARTS:,}. Use larger cells."
             )
         order = np.argsort(parts.of, kind="stable")
-        with new_folder(out) as folder:
+        with _new_folder(out) as folder:
             each_part = zip(parts.names, np.split(order, np.cumsum(counts)[:-1]), strict=True)
             filled = {name: rows for name, rows in each_part if len(rows)}
             for name in track(filled, "Splitting", len(filled)):
@@ -163,7 +166,7 @@ def merge(
         more = f" and {len(opened) - _NAMED} more" if len(opened) > _NAMED else ""
         manifest = _manifest(first, named + more, storage or first.storage)
         count = 0
-        with new_folder(out) as folder:
+        with _new_folder(out) as folder:
             inner = folder / "merged"
             with FolderWriter.create(inner, manifest) as writer:
                 for number, each in enumerate(track(opened, "Merging", len(opened))):
@@ -176,6 +179,16 @@ def merge(
                 file.rename(folder / file.name)
             inner.rmdir()
     return count
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """As `new_folder`: galleries that are begun in it are gone with it, and cannot go on."""
+    with new_folder(out) as folder:
+        try:
+            yield folder
+        except NoSpace:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
 
 
 def _copy(gallery: FolderGallery, rows: Rows, writer: FolderWriter) -> None:

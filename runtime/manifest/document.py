@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -10,13 +11,14 @@ from geodtr.runtime.arguments import check_argument
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.files import check_regular, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
+from geodtr.runtime.files.own_kinds import CURRENT, MANIFEST, own_kind
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest.engines import BackendEntry, EngineEntry, FileEntry, ProjectionEntry, SourceEntry
 from geodtr.runtime.manifest.evidence import BackendChoiceEntry, ParityEntry, QuantisationEntry, SpeedEntry
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.spec import EmbeddingId
 
-FILE_NAME = "manifest.json"
+FILE_NAME = MANIFEST
 SCHEMA = 5
 _READ = (3, 4, SCHEMA)
 """Schema 3 records no command and no version of its writer; before 5, branches share no weights."""
@@ -77,10 +79,7 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         content = read_document(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{bundle} is not a bundle: it holds no {FILE_NAME}. "
-            "Make one: geodtr-export build-engine CKPT --backend onnxruntime --precision fp32 --out BUNDLE"
-        ) from None
+        raise BundleError(f"{bundle} is not a bundle: it holds no {FILE_NAME}. {_remedy(bundle)}") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}). Copy the bundle again.") from None
     try:
@@ -93,6 +92,17 @@ def read_manifest(bundle: Path) -> Manifest:
         return decode_json(content, Manifest)
     except msgspec.DecodeError as error:
         raise UnreadManifest(bundle, f"{path} is not a valid manifest: {error}.") from None
+
+
+def _remedy(path: Path) -> str:
+    """What to do where `path` is no bundle."""
+    kind = own_kind(path)
+    if kind == "gallery":
+        return "It is a gallery: name the bundle that it was built with."
+    if kind == "installation":
+        return f"Archives are installed there: name {path / CURRENT / 'bundle'}"
+    source = quote(str(path)) if kind in ("run", "checkpoint") else "CKPT"
+    return f"Make one: geodtr-export build-engine {source} --backend onnxruntime --precision fp32 --out BUNDLE"
 
 
 class UnreadManifest(BundleError):

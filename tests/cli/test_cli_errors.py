@@ -62,6 +62,30 @@ def test_a_wrong_spec_names_the_allowed_ones(trained: Trained, refused: Callable
     assert "KIND:PATH" in message or "not a folder" in message
 
 
+def test_one_of_the_toolkits_own_folders_in_anothers_place_is_named(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    bundle, checkpoint, image = trained.bundles["fp32"].path, trained.checkpoint, trained.test_set.pairs[0].ground
+    gallery, installed = tmp_path / "gallery", tmp_path / "installed"
+    for marked in (gallery / "gallery.json", installed / "current" / "bundle"):
+        marked.parent.mkdir(parents=True)
+        marked.touch()
+    wrong: tuple[tuple[Path, Path, str], ...] = (
+        (gallery, gallery, "It is a gallery: name the bundle that it was built with."),
+        (checkpoint, gallery, f"geodtr-export build-engine {checkpoint} --backend"),
+        (installed, gallery, f"Archives are installed there: name {installed}/current/bundle"),
+        (bundle, bundle, f"It is a bundle, with which one is built: geodtr-export gallery build {bundle} SPEC"),
+        (bundle, installed, f"Archives are installed there: name {installed}/current/gallery"),
+    )
+    for of_bundle, of_gallery, message in wrong:
+        command = ("embed", of_bundle, image, "--branch", "ground", "--out", tmp_path / "e.npy")
+        assert message in refused(*command if of_bundle != bundle else ("gallery", "info", of_gallery))
+    assert f"{bundle} is a bundle; `geodtr-export train`" in refused("export", bundle, "--out", tmp_path / "out")
+    (tmp_path / "a.tar").touch()
+    archive = refused("bundle", "verify", tmp_path / "a.tar")
+    assert f"geodtr-export bundle unpack {tmp_path / 'a.tar'} FOLDER" in archive
+
+
 def test_an_unknown_split_of_cvusa_lists_the_splits(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

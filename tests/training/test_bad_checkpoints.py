@@ -34,6 +34,8 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path: Path, refused: Callabl
     other = tmp_path / "other.pth"
     torch.save({"model_state_dict": {"module.patch_embed.proj.weight": torch.zeros(8, 3, 4, 4)}}, other)
     assert "another model" in refused("import-checkpoint", other, "--out", tmp_path / "m.safetensors")
+    torch.save({"model_state_dict": {"aerial.head.weight": torch.zeros(8)}}, other)
+    assert "use it as it is" in refused("import-checkpoint", other, "--out", tmp_path / "m.safetensors")
     torch.save({"epoch": 3}, other)
     assert "model_state_dict" in refused("import-checkpoint", other, "--out", tmp_path / "m.safetensors")
     other.write_bytes(b"PK\x03\x04 cut short")

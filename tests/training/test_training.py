@@ -65,8 +65,9 @@ def test_training_leaves_the_callers_random_numbers_alone(few: PairSet, tmp_path
 
 
 def test_fewer_pairs_than_a_batch_are_refused(world: World, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fewer than one batch of 16"):
-        train(load_preset("world-tiny"), PairSet("one", world.train_set.pairs[:1]), tmp_path / "run")
+    for count, message in ((1, "holds one pair"), (3, r"fewer than one batch of 16.*recipe\.batch_size=3")):
+        with pytest.raises(ConfigError, match=message):
+            train(load_preset("world-tiny"), world.train_set.first(count), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -110,8 +110,8 @@ def check(
     holds. `jobs` is the number of threads, by default one per core. Memory holds one hash per image. Raises DataError
     as the readers do.
     """
-    sources = map(parse_spec, specs)
-    opened = [(source, split, source.read(split, limit)) for source in sources for split in source.splits]
+    splits = dict.fromkeys((source, split) for source in map(parse_spec, specs) for split in source.splits)
+    opened = [(source, split, source.read(split, limit)) for source, split in splits]
     paths = dict.fromkeys(path for *_, pair_set in opened for branch in BRANCHES for path in pair_set.images(branch))
     seen: dict[Path, _Image | ImageError] = {}
     check_threads("jobs", jobs)

@@ -47,17 +47,19 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A listed file that cannot be used, and the reason."""
+    """A listed file that cannot be used, and the reason, which may name the file."""
 
     path: Path
     reason: str
 
+    def __str__(self) -> str:
+        return self.reason if str(self.path) in self.reason else f"{self.path} ({self.reason})"
+
 
 def describe_skipped(data: str, skipped: Sequence[Skipped]) -> str:
     """A message about the skipped files of the data set `data`."""
-    first = skipped[0]
     return (
-        f"{len(skipped)} files of {data} are left out with their pairs, the first: {first.path} ({first.reason}). "
+        f"{len(skipped)} files of {data} are left out with their pairs, the first: {str(skipped[0]).rstrip('.')}. "
         f"To list all: geodtr-export data check {data}"
     )
 
@@ -110,10 +112,9 @@ class PairSet:
         if not self.pairs:
             if not self.skipped:
                 raise DataError(f"{self.name} holds no pairs. Check the path and the split.")
-            bad = self.skipped[0]
             raise DataError(
-                f"{bad.path} ({bad.reason}) cannot be used, the first of {len(self.skipped)} such files. Without their "
-                f"pairs, {self.name} holds no pairs. Replace the files, or correct the path."
+                f"{str(self.skipped[0]).rstrip('.')}: the first of {len(self.skipped)} files that cannot be used. "
+                f"Without their pairs, {self.name} holds no pairs. Replace the files, or correct the path."
             )
 
     def __len__(self) -> int:

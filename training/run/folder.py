@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError, UserError
 from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.recall import recall
 from geodtr.training.config import TrainConfig, encode_config, load_preset
 from geodtr.training.data.pair_set import PairSet
@@ -22,7 +23,7 @@ from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.run.interruption import Interruption
 from geodtr.training.run.state import RunState, SavedRun, save_state
-from geodtr.training.run_files import BEST, CONFIG, LAST, STATE, check_run
+from geodtr.training.run_files import BEST, CONFIG, LAST, check_run
 from geodtr.training.trainer import Trainer
 
 T = TypeVar("T")

@@ -151,8 +151,12 @@ def refusals(path: Path, folder: Path | None = None) -> Iterator[None]:
         raise
 
 
-def _no_space(path: Path) -> GalleryError:
-    return GalleryError(
+class NoSpace(GalleryError):
+    """The disk of a gallery is full."""
+
+
+def _no_space(path: Path) -> NoSpace:
+    return NoSpace(
         f"No space is left on the disk of {path}, or ulimit -f allows no larger file. All that was acknowledged is "
         "kept. Free some, and repeat the command: it goes on from there."
     )

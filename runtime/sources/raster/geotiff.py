@@ -63,10 +63,10 @@ class GeoTiffOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         sizes, strides = _each(self.tile_metres), _each(self.stride_metres)
-        for name, metres in (("tile", sizes), ("stride", strides)):
+        for name, metres in (("tile_metres", sizes), ("stride_metres", strides)):
             for each in metres:
                 if not (isfinite(each) and each > 0):
-                    raise ConfigError(f"The {name} is {each:g} m; it must be above 0.")
+                    raise ArgumentError(name, f"is {each:g}; it must be above 0.")
         if not sizes or (strides and len(strides) != len(sizes)):
             raise ConfigError(f"{len(sizes)} sizes of tiles and {len(strides)} strides are given; give one for each.")
         for small, large in pairwise(sorted(sizes)):
@@ -76,9 +76,9 @@ class GeoTiffOptions:
                     f"factor of {LEAST_RATIO:g} at least."
                 )
         if self.tile_pixels is not None and not 1 <= self.tile_pixels <= LARGEST_TILE:
-            raise ConfigError(f"Tiles of {self.tile_pixels} pixels are asked for; allowed are 1 to {LARGEST_TILE}.")
+            raise ArgumentError("tile_pixels", f"is {self.tile_pixels}; allowed are 1 to {LARGEST_TILE}.")
         if self.bands is not None and len(self.bands) not in (1, 3):
-            raise ConfigError(f"{len(self.bands)} bands are asked for; name three (red, green, blue), or a grey one.")
+            raise ArgumentError("bands", f"are {len(self.bands)}; name three (red, green, blue), or a grey one.")
         if self.stretch is not None and not (all(map(isfinite, self.stretch)) and self.stretch[0] < self.stretch[1]):
             raise ArgumentError("stretch", f"is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
         if not 0 <= self.max_empty <= 1:

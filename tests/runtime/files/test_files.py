@@ -1,5 +1,6 @@
 """Durable or absent: what is written is whole, what fails or is interrupted leaves nothing."""
 
+import errno
 import resource
 import signal
 import subprocess
@@ -297,6 +298,15 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No space"):
         fill()
     assert _names(tmp_path) == []
+
+
+def test_a_copy_that_a_full_disk_cuts_names_where_it_goes(tmp_path: Path) -> None:
+    def copy() -> None:
+        with new_folder(tmp_path / "out") as folder:
+            raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/a", None, str(folder / "a"))
+
+    with pytest.raises(UserError, match=r"the disk of .*out: nothing was written"):
+        copy()
 
 
 def _names(folder: Path) -> list[str]:

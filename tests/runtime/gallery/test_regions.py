@@ -175,7 +175,7 @@ def test_the_commands(cli: Callable[..., Outcome], refused: Callable[..., str], 
 @pytest.mark.parametrize(
     ("stop", "seen", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), UserError, "No space is left"),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError, "the disk of .*out: nothing was written"),
         (SystemExit(130), SystemExit, "130"),
     ],
 )

@@ -100,9 +100,9 @@ def test_a_map_is_cut_in_several_sizes_with_an_overlap_for_each(
         (("--tile-metres", "40,44"), "nearly the same; sizes of one gallery differ by a factor of 1.25"),
         (("--tile-metres", "40,40"), "nearly the same"),
         (("--tile-metres", "40,x"), "--tile-metres is '40,x'; numbers with commas"),
-        (("--tile-metres", "40,0"), "The tile is 0 m"),
+        (("--tile-metres", "40,0"), "--tile-metres is 0; it must be above 0"),
         (("--tile-metres", "40,4000"), "No tile of 4000 m fits"),
-        (("--tile-metres", "40,80", "--stride", "0,1"), "The stride is 0 m"),
+        (("--tile-metres", "40,80", "--stride", "0,1"), "--stride is 0; it must be above 0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(

@@ -88,7 +88,8 @@ def test_test_images_in_the_training_split_are_found_by_their_pixels(tmp_path: P
     assert result.code == 1
     assert f"1 ground image of cvusa:{root}#val in cvusa:{root}#train too" in result.out
     assert "0000001.jpg and " in result.out
-    # A split alone has nothing to share.
+    # A split alone has nothing to share, nor has a set that is named twice.
+    assert cli("data", "check", f"cvusa:{root}#val", f"cvusa:{root}#val").code == 0
     assert cli("data", "check", f"cvusa:{root}#val").code == 0
 
 

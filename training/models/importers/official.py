@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError
+from geodtr.runtime.names import BRANCHES
 from geodtr.training.models.checkpoint import check_fits, fill_strictly
 from geodtr.training.models.importers.base import Importer, Network, Notice
 from geodtr.training.models.importers.cde import CdeImporter
@@ -163,6 +164,8 @@ def _recognise(names: Mapping[str, Tensor], path: Path) -> Importer:
     for importer in IMPORTERS:
         if any(name.startswith(importer.marks) for name in names):
             return importer
+    if any(name.startswith(tuple(f"{branch}." for branch in BRANCHES)) for name in names):
+        raise CheckpointError(f"{path} is a checkpoint of this toolkit, which is not imported: use it as it is.")
     held = ", ".join(sorted({name.split(".")[0] for name in names})[:6]) or "nothing"
     known = ", ".join(importer.title for importer in IMPORTERS)
     raise CheckpointError(f"{path} is a checkpoint of another model: it holds {held}. Known are {known}.")
