@@ -252,7 +252,7 @@ def test_backends_of_two_dialects_are_calibrated_once_and_bars_name_them(
         (("--max-batch", "4", "--strip"), "--max-batch, --strip"),
         (("--precision", "auto", "--calibration", "SPEC", "--recall-on", "SPEC"), "does not search for blocks"),
         (("--precision", "int8"), "--calibration SPEC"),
-        (("--require-faster",), "leave --require-faster out"),
+        (("--require-faster",), "--require-faster is not for fp32"),
     ],
 )
 def test_what_auto_does_not_do_is_refused_by_name(

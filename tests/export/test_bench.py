@@ -131,7 +131,7 @@ def test_fp32_alone_has_nothing_to_be_faster_than(
 ) -> None:
     assert "All models are fp32" in refused("bench", trained.bundles["fp32"].path, "--require-faster")
     command = ("build-engine", trained.onnx.path, "--precision", "fp32", "--require-faster")
-    assert "leave --require-faster out" in refused(*command, "--out", tmp_path / "b")
+    assert "--require-faster is not for fp32" in refused(*command, "--out", tmp_path / "b")
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.002, 1), (0.0005, 0)])
