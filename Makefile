@@ -9,8 +9,10 @@ PACKAGES := -p geodtr $(foreach room,$(ROOMS),-p geodtr.$(room))
 FOLDERS := $(shell find geodtr $(ROOMS) -type d -not -name __pycache__)
 
 # A process a core, up to four: each wants two gigabytes. One that has nothing left takes half of another's tests.
+# Bytecode is kept, even where the environment forbids it: else each of some hundred processes compiles what it imports.
 THREADS := 1
-PYTEST := OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive \
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Folders whose prose is free of the words in tools/words.txt.
 PLAIN := runtime training calibration export benchmarks tools docs cli geodtr examples tests README.md

@@ -51,6 +51,8 @@ def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pyt
     root = tmp_path_factory.mktemp(request.param)
     train_set, settings = world.train_set.first(96), ["recipe.epochs=1"]
     first = request.param.removesuffix("-stage2")
+    if getattr(load_preset(first).model, "layers", 0) > 2:
+        settings.append("model.layers=2")
     if first != request.param:
         settings.append(f"recipe.start={train(load_preset(first, settings), train_set, root / 'stage1')}")
     checkpoint = train(load_preset(request.param, settings), train_set, root / "run")
@@ -108,7 +110,7 @@ def test_nvidias_builder_takes_every_precision(exported: Exported, tmp_path: Pat
     ],
 )
 def test_other_layout_extractors_of_geodtr_plus_are_exported_too(tmp_path: Path, settings: tuple[str, ...]) -> None:
-    config = load_preset("world-geodtr-plus", settings)
+    config = load_preset("world-geodtr-plus", (*settings, "model.backbone.blocks=[1, 1, 1]"))
     assert isinstance(config.model, GeoDTRPlusConfig)
     torch.manual_seed(0)
     network = build_model(config.model, config.ground, config.aerial)

@@ -1,6 +1,8 @@
 """A real embedder without a network, tiles generated when they are read, and galleries built from both."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -54,6 +56,14 @@ class MadeTiles:
         if tile.id in self.broken:
             raise ImageError(f"{tile.file} cannot be decoded: truncated or corrupt.")
         return Decoded.of(pixels_of(tile.id))
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder, gone afterwards, in memory where the system has such a place: each writer would wait for its disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def pixels_of(name: str) -> Images:

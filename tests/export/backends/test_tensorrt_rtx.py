@@ -192,6 +192,7 @@ def test_a_compute_capability_is_nothing_for_tensorrt(
 def test_a_missing_or_broken_installation_is_named(
     model: Model,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     refused: Callable[..., str],
     cli: Cli,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,11 +200,12 @@ def test_a_missing_or_broken_installation_is_named(
     platform: tuple[str, str],
     named: str,
 ) -> None:
-    (tmp_path / "without_libraries.py").write_text(
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "without_libraries.py").write_text(
         "raise ImportError('libtensorrt_rtx.so.1: cannot open shared object file')"
     )
-    (tmp_path / "older.py").write_text("__version__ = '1.4.0'")
-    monkeypatch.syspath_prepend(tmp_path)
+    (folder / "older.py").write_text("__version__ = '1.4.0'")
+    monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(tensorrt_library, "_platform", lambda: platform)
     monkeypatch.setattr(Library, "modules", modules)
     command = ("build-engine", model.onnx.path, "--backend", "tensorrt-rtx", "--out", tmp_path / "b")

@@ -1,6 +1,5 @@
 """An archive is whole, or nothing is installed; and only an archive of a trusted key is. Keys are their owners'."""
 
-import resource
 import shutil
 import subprocess
 import tarfile
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from read_only import not_allowed_to_write
 from signed_archives import note_of, pack_next
+from size_limit import file_size_limit
 from tiny_world import ID, TinyWorld
 
 from geodtr import UserError, open_bundle, open_gallery
@@ -59,15 +59,10 @@ def test_a_private_key_is_its_owners_and_is_never_overwritten(archives: Path, re
 
 
 def test_a_full_disk_leaves_no_half_of_a_key(tmp_path: Path) -> None:
-    _, hard = was = resource.getrlimit(resource.RLIMIT_FSIZE)
     # 119 bytes are written first, the private key, and 113 then.
     for limit in (0, 115):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-        try:
-            with pytest.raises(UserError, match=r"larger than a file may be|No space"):
-                new_key(tmp_path / "key")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, was)
+        with file_size_limit(limit), pytest.raises(UserError, match=r"larger than a file may be|No space"):
+            new_key(tmp_path / "key")
         assert list(tmp_path.iterdir()) == []
     new_key(tmp_path / "key")
 

@@ -1,8 +1,7 @@
 """The record of a link: read back by pymavlink, and a disk that is full costs it alone."""
 
-import resource
-import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from autopilot_link import FIX, driven_by_the_autopilot, linked, unopened
 from mavlink_peer import SYSTEM, Peer, wait_until
 from pymavlink import mavutil
 from pymavlink.dialects.v20 import ardupilotmega
+from size_limit import file_size_limit
 
 from geodtr import UserError
 from geodtr.runtime.errors import ConfigError, OutputExists
@@ -46,21 +46,15 @@ def test_the_record_is_read_back_by_pymavlink(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_record_and_not_the_flight(tmp_path: Path) -> None:
     path = tmp_path / "flight.tlog"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with (
-            Peer() as peer,
-            linked(peer.address, tlog=path) as (link, reported),
-            driven_by_the_autopilot(link),
-        ):
-            wait_until(lambda: len(reported) == 1)
-            count = len(peer.heard("GLOBAL_POSITION_SENSOR"))
-            peer.wait_for("GLOBAL_POSITION_SENSOR", count + 5)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with (
+        file_size_limit(1000),
+        Peer() as peer,
+        linked(peer.address, tlog=path) as (link, reported),
+        driven_by_the_autopilot(link),
+    ):
+        wait_until(lambda: len(reported) == 1)
+        count = len(peer.heard("GLOBAL_POSITION_SENSOR"))
+        peer.wait_for("GLOBAL_POSITION_SENSOR", count + 5)
     assert str(path) in reported[0]
     assert "what was written before stays" in reported[0]
     reader: Any = mavutil.mavlogfile(str(path), robust_parsing=True)
@@ -73,16 +67,14 @@ def test_a_full_disk_ends_the_record_and_not_the_flight(tmp_path: Path) -> None:
 
 def test_a_record_that_ends_with_the_last_messages_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "flight.tlog"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        with Peer(reports=False) as peer, linked(peer.address, track=False, tlog=path) as (link, reported):
-            wait_until(lambda: path.stat().st_size > 0)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
-            link.send(FIX)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with (
+        ExitStack() as limit,
+        Peer(reports=False) as peer,
+        linked(peer.address, track=False, tlog=path) as (link, reported),
+    ):
+        wait_until(lambda: path.stat().st_size > 0)
+        limit.enter_context(file_size_limit(path.stat().st_size))
+        link.send(FIX)
     assert [str(path) in text for text in reported] == [True]
 
 

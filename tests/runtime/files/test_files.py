@@ -1,7 +1,6 @@
 """Durable or absent: what is written is whole, what fails or is interrupted leaves nothing."""
 
 import errno
-import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from size_limit import file_size_limit
 
 from geodtr import UserError
 from geodtr.runtime.errors import ConfigError, OutputExists
@@ -165,17 +165,13 @@ def test_of_a_pair_both_are_written_or_neither(tmp_path: Path, taken: str) -> No
 
 def test_a_growing_file_ends_with_a_whole_record_where_the_disk_is_full(tmp_path: Path) -> None:
     path = tmp_path / "records.txt"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     file = GrowingFile(path)
     file.write(b"first\n")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    try:
-        with pytest.raises(UserError, match=r"records\.txt ends here .*what was written before stays"):
-            file.write(b"second\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with (
+        file_size_limit(10),
+        pytest.raises(UserError, match=r"records\.txt ends here .*what was written before stays"),
+    ):
+        file.write(b"second\n")
     assert path.read_bytes() == b"first\n"
     with pytest.raises(UserError, match="closed"):
         file.write(b"third\n")

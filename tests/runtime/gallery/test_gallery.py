@@ -21,6 +21,7 @@ from tiny_gallery import (
     build,
     descriptors_of,
     fill,
+    in_memory,
     made_tiles,
     unit_rows,
 )
@@ -71,21 +72,20 @@ def tiles(draw: st.DrawFn) -> Tile:
 
 @settings(max_examples=40, deadline=None)
 @given(put=st.lists(tiles(), max_size=6, unique_by=lambda tile: tile.id), storage=st.sampled_from(STORAGES))
-def test_the_contents_can_be_read_back(
-    tmp_path_factory: pytest.TempPathFactory, put: list[Tile], storage: Storage
-) -> None:
-    path = build(tmp_path_factory.mktemp("g") / "gallery", MadeTiles(put), storage)
-    with open_folder(path) as gallery:
-        assert list(gallery.all_tiles()) == put
-        np.testing.assert_array_equal(
-            gallery.descriptors(np.arange(len(gallery))), descriptors_of([tile.id for tile in put])
-        )
-        np.testing.assert_array_equal(gallery.lat, np.array([tile.lat for tile in put], np.float64))
-        np.testing.assert_array_equal(gallery.lon, np.array([tile.lon for tile in put], np.float64))
-        assert gallery.info.finished
-        assert gallery.info.references == len(put)
-        assert gallery.info.positioned == sum(tile.lat is not None for tile in put)
-    assert verify(path) == ()
+def test_the_contents_can_be_read_back(put: list[Tile], storage: Storage) -> None:
+    with in_memory() as folder:
+        path = build(folder / "gallery", MadeTiles(put), storage)
+        with open_folder(path) as gallery:
+            assert list(gallery.all_tiles()) == put
+            np.testing.assert_array_equal(
+                gallery.descriptors(np.arange(len(gallery))), descriptors_of([tile.id for tile in put])
+            )
+            np.testing.assert_array_equal(gallery.lat, np.array([tile.lat for tile in put], np.float64))
+            np.testing.assert_array_equal(gallery.lon, np.array([tile.lon for tile in put], np.float64))
+            assert gallery.info.finished
+            assert gallery.info.references == len(put)
+            assert gallery.info.positioned == sum(tile.lat is not None for tile in put)
+        assert verify(path) == ()
 
 
 @pytest.mark.parametrize("more", [{}, {"window": [0, 0, 8, 8]}])
@@ -127,7 +127,6 @@ def test_a_copy_of_a_gallery_leaves_the_tiles_in_memory_that_are_in_use(
     seed=st.integers(0, 99),
 )
 def test_every_storage_has_the_results_of_sorting_all_cosines(
-    tmp_path_factory: pytest.TempPathFactory,
     count: int,
     removed: set[int],
     compacted: bool,
@@ -142,32 +141,33 @@ def test_every_storage_has_the_results_of_sorting_all_cosines(
     rows = generator.integers(-levels, levels + 1, (count, 8)).astype(np.float32) + np.float32(0.1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     source = made_tiles(count)
-    path = fill(tmp_path_factory.mktemp("g") / "gallery", source.tiles, rows, storage)
-    left = [n for n in range(count) if n not in removed]
-    with FolderWriter(path) as writer:
-        if len(left) < count:
-            writer.remove([source.tiles[n].id for n in removed if n < count])
-        if compacted:
-            writer.compact()
-    near = None if reach is None else Near(48.0, 8.0, reach)
-    allowed = [
-        row
-        for row, n in enumerate(left)
-        if near is None or distance(48.0, 8.0, source.tiles[n].lat or 0, 8.0) <= near.radius
-    ]
-    queries = unit_rows(3, 8, seed + 1)
-    queries[0] = rows[0]
-    with open_folder(path) as gallery:
-        assert [tile.id for tile in gallery.all_tiles()] == [source.tiles[n].id for n in left]
-        hits = gallery.search(queries, top, near)
-    kept = min(top, len(allowed))
-    assert hits.rows.shape == hits.scores.shape == (3, kept)
-    cosines = queries @ rows[left].T
-    expected = -np.sort(-cosines[:, allowed], axis=1)[:, :kept]
-    np.testing.assert_allclose(hits.scores, expected, atol=2e-6)
-    np.testing.assert_allclose(np.take_along_axis(cosines, hits.rows, axis=1), hits.scores, atol=2e-6)
-    assert set(hits.rows.ravel().tolist()) <= set(allowed)
-    assert all(len(set(row)) == kept for row in hits.rows.tolist())
+    with in_memory() as folder:
+        path = fill(folder / "gallery", source.tiles, rows, storage)
+        left = [n for n in range(count) if n not in removed]
+        with FolderWriter(path) as writer:
+            if len(left) < count:
+                writer.remove([source.tiles[n].id for n in removed if n < count])
+            if compacted:
+                writer.compact()
+        near = None if reach is None else Near(48.0, 8.0, reach)
+        allowed = [
+            row
+            for row, n in enumerate(left)
+            if near is None or distance(48.0, 8.0, source.tiles[n].lat or 0, 8.0) <= near.radius
+        ]
+        queries = unit_rows(3, 8, seed + 1)
+        queries[0] = rows[0]
+        with open_folder(path) as gallery:
+            assert [tile.id for tile in gallery.all_tiles()] == [source.tiles[n].id for n in left]
+            hits = gallery.search(queries, top, near)
+        kept = min(top, len(allowed))
+        assert hits.rows.shape == hits.scores.shape == (3, kept)
+        cosines = queries @ rows[left].T
+        expected = -np.sort(-cosines[:, allowed], axis=1)[:, :kept]
+        np.testing.assert_allclose(hits.scores, expected, atol=2e-6)
+        np.testing.assert_allclose(np.take_along_axis(cosines, hits.rows, axis=1), hits.scores, atol=2e-6)
+        assert set(hits.rows.ravel().tolist()) <= set(allowed)
+        assert all(len(set(row)) == kept for row in hits.rows.tolist())
 
 
 @settings(deadline=None)
@@ -178,7 +178,6 @@ def test_every_storage_has_the_results_of_sorting_all_cosines(
     seed=st.integers(0, 99),
 )
 def test_a_large_gallery_finds_what_lies_near_by_its_index(
-    tmp_path_factory: pytest.TempPathFactory,
     around: tuple[float, float],
     radius: float,
     removed: set[int],
@@ -189,18 +188,19 @@ def test_a_large_gallery_finds_what_lies_near_by_its_index(
     lon = (around[1] + random.normal(0, 0.1, 100) + 180) % 360 - 180
     # Some have no position; some lie on the circle's edge, as nearly as numbers can.
     tiles = [Tile(f"{n:03}", "map.tif", *((None, None) if n % 9 == 0 else (lat[n], lon[n]))) for n in range(100)]
-    path = fill(tmp_path_factory.mktemp("g") / "gallery", tiles, unit_rows(100, 8, seed))
-    near = Near(*around, radius)
-    with FolderWriter(path) as writer:
-        if removed:
-            writer.remove([tiles[n].id for n in removed])
-    held = near.holds(lat, lon)
-    expected = {tile.id for n, tile in enumerate(tiles) if n not in removed and tile.lat is not None and held[n]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "_LOOKED_THROUGH", 0)
-        with open_folder(path) as gallery:
-            rows = gallery.search(unit_rows(1, 8, 0), 100, near).rows[0]
-            assert {tile.id for tile in gallery.tiles(rows.tolist())} == expected
+    with in_memory() as folder:
+        path = fill(folder / "gallery", tiles, unit_rows(100, 8, seed))
+        near = Near(*around, radius)
+        with FolderWriter(path) as writer:
+            if removed:
+                writer.remove([tiles[n].id for n in removed])
+        held = near.holds(lat, lon)
+        expected = {tile.id for n, tile in enumerate(tiles) if n not in removed and tile.lat is not None and held[n]}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reader, "_LOOKED_THROUGH", 0)
+            with open_folder(path) as gallery:
+                rows = gallery.search(unit_rows(1, 8, 0), 100, near).rows[0]
+                assert {tile.id for tile in gallery.tiles(rows.tolist())} == expected
 
 
 @pytest.mark.parametrize(("storage", "share"), [("float16", 1 / 2), ("int8", 1 / 4)])

@@ -3,7 +3,6 @@
 import random
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_gallery import SIZE, build, descriptors_of, made_tiles
+from tiny_gallery import SIZE, build, descriptors_of, in_memory, made_tiles
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.gallery.folder import opening
@@ -55,9 +54,8 @@ class Intact:
 @pytest.fixture
 def intact(monkeypatch: pytest.MonkeyPatch) -> Iterator[Intact]:
     monkeypatch.setattr(opening, "_PAGE", 512)
-    memory = Path("/dev/shm")  # thousands of writers run one after the other, each of which waits for its disk
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Intact(Path(folder) / "g")
+    with in_memory() as folder:
+        yield Intact(folder / "g")
 
 
 def contents(path: Path) -> dict[str, bytes]:

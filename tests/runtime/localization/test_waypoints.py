@@ -2,8 +2,6 @@
 
 import csv
 import json
-import resource
-import signal
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 from plotted import pixels_of
+from size_limit import file_size_limit
 
 from geodtr import UserError
 from geodtr.export.plots.colours import LIGHT
@@ -187,16 +186,10 @@ def test_json_lines_can_be_read_while_they_are_written(tmp_path: Path) -> None:
 
 def test_json_lines_on_a_full_disk_end_with_a_whole_line_and_an_error(tmp_path: Path) -> None:
     path = tmp_path / "track.jsonl"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        with pytest.raises(UserError, match=r"track\.jsonl ends here"), waypoint_file(path, track=True) as write:
-            write(TRACK[0])
-            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, hard))
+    with pytest.raises(UserError, match=r"track\.jsonl ends here"), waypoint_file(path, track=True) as write:
+        write(TRACK[0])
+        with file_size_limit(path.stat().st_size + 40):
             write(TRACK[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["state"] == TRACK[0].state
 
