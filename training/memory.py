@@ -3,6 +3,8 @@
 Source: PyTorch's hooks on what the backward pass keeps, on its device meta, which computes shapes alone.
 """
 
+from functools import cache
+
 import torch
 from msgspec import Struct
 from torch import Tensor
@@ -11,9 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import memory_bytes
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import TrainConfig
-from geodtr.training.models.base import CrossViewModel
-from geodtr.training.models.registry import outline
+from geodtr.training.models.registry import ModelConfig, outline
 from geodtr.training.parallel.distributed import Ranks
 
 _COPIES = 4
@@ -35,7 +37,9 @@ def check_memory(config: TrainConfig, ranks: Ranks) -> None:
             f"The model has {count:,} parameters. To train it takes at least {_gb(weights)}; {where} has {_gb(there)}. "
             f"{_smaller(config)}"
         )
-    of_a_pair = _kept(network, config) * config.recipe.views
+    of_a_pair = _kept(config.model, config.ground, config.aerial, config.recipe.looks) * config.recipe.views
+    if config.machine.precision != "float32":
+        of_a_pair //= 2  # any of it may be in half precision
     if weights + of_a_pair * pairs > there:
         fit = (there - weights) // of_a_pair * ranks.count
         lower = f"Lower recipe.micro_batch (now {config.micro_batch}): at most {fit} fit." if fit else _smaller(config)
@@ -52,8 +56,10 @@ def _smaller(config: TrainConfig) -> str:
     return f"Make it smaller: {', '.join(sizes)}, or the input sizes."
 
 
-def _kept(network: CrossViewModel, config: TrainConfig) -> int:
-    """Bytes that the backward pass keeps of one pair, at least: all of them in half precision, if any may be."""
+@cache
+def _kept(model: ModelConfig, ground: Preprocessing, aerial: Preprocessing, looks: int) -> int:
+    """Bytes that the backward pass keeps of one pair, at least, in float32. To trace it takes half a second."""
+    network = outline(model, ground, aerial)
     own = {_storage(tensor) for tensor in network.state_dict().values()}
     kept: dict[int, tuple[Tensor, int]] = {}
 
@@ -68,11 +74,10 @@ def _kept(network: CrossViewModel, config: TrainConfig) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         for branch in BRANCHES:
             height, width, channels = network.specs[branch].preprocessing.shape
-            looks = config.recipe.looks if branch == "ground" else 1
-            images = torch.empty((looks * _ROWS, channels, height, width), device="meta")
+            rows = _ROWS * (looks if branch == "ground" else 1)
+            images = torch.empty((rows, channels, height, width), device="meta")
             network.train().branch(branch)(images)
-    together = sum(size for _, size in kept.values()) // _ROWS
-    return together if config.machine.precision == "float32" else together // 2
+    return sum(size for _, size in kept.values()) // _ROWS
 
 
 def _storage(tensor: Tensor) -> int:

@@ -178,7 +178,7 @@ def test_a_limit_on_file_sizes_ends_in_a_message(
 def test_a_limit_on_file_sizes_of_the_shell_ends_in_a_message(tiny: TinyWorld, tmp_path: Path) -> None:
     building = ("gallery", "build", tiny.bundle, tiny.bundle.parent / "tiles", "--out", tmp_path / "g")
     # Python does not see that bytecode is cut.
-    how = {"preexec_fn": limited(resource.RLIMIT_FSIZE, 4096), "env": {"PYTHONDONTWRITEBYTECODE": "1"}}
+    how: dict[str, Any] = {"preexec_fn": limited(resource.RLIMIT_FSIZE, 4096), "env": {"PYTHONDONTWRITEBYTECODE": "1"}}
     assert "ulimit -f" in run(*building, **how)
     assert list(tmp_path.iterdir()) == []
 

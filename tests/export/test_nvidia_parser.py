@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import planted_faults as planted
 import pytest
+from conftest import Trained
 from msgspec.structs import replace
 from nvidia import build_plan
 from onnx import numpy_helper
@@ -72,8 +73,8 @@ def test_every_precision_of_both_branches_becomes_a_plan(
         assert len(build_plan(graphs(precision) / f"{spec.branch}.onnx", spec, TensorRtOptions())) > 10_000
 
 
-def test_raw_tiles_become_a_plan(model: Model, tmp_path: Path) -> None:
-    bundle = export_checkpoint(model.checkpoint, tmp_path / "raw", raw_tiles=96)
+def test_raw_tiles_become_a_plan(trained: Trained, tmp_path: Path) -> None:
+    bundle = export_checkpoint(trained.checkpoint, tmp_path / "raw", raw_tiles=64)
     assert build_plan(bundle.path / "aerial.onnx", bundle.manifest.aerial.spec, TensorRtOptions())
 
 

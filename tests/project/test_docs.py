@@ -16,12 +16,10 @@ from checkout import ROOT
 from cli_page import commands, page
 from maps import UTM, picture, write_map
 from rasterio import Affine
+from tensorrt_on_fakes import Model
 from tiny_world import TinyWorld, make_world, write_drive
 
 import geodtr
-from geodtr.training.config import load_preset
-from geodtr.training.models.checkpoint import save_checkpoint
-from geodtr.training.models.registry import build_model
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
@@ -62,7 +60,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 
 
 @pytest.fixture(scope="module")
-def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny: TinyWorld, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the pages name."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("bundle", "engine"):
@@ -76,9 +74,7 @@ def folder(tiny: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.photograph(folder / "flight" / "frames" / "000000.png", 3)
     write_drive(tiny, folder)
     (folder / "run").mkdir()
-    config = load_preset("world-tiny")
-    network = build_model(config.model, config.ground, config.aerial)
-    save_checkpoint(folder / "run" / "last.safetensors", network, "random weights")
+    shutil.copy(model.checkpoint, folder / "run" / "last.safetensors")
     shutil.copytree(folder / "run", folder / "demo" / "run")
     write_map(folder / "ortho.tif", picture(300, 300), UTM, Affine(0.5, 0, 600_000, 0, -0.5, 5_330_000))
     return folder
