@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -48,10 +49,11 @@ def test_a_writer_killed_at_any_instant_loses_nothing_that_it_confirmed(tmp_path
         writer.start()
         theirs.close()
         assert _reported(ours) == ("opened", 0)
-        time.sleep(chance.uniform(0, 0.15))
+        heard = [_reported(ours) for _ in range(chance.randrange(9))]  # as many on a slow machine
+        time.sleep(chance.uniform(0, 0.05))
         writer.kill()
         writer.join()
-        done, begun = _received(ours)
+        done, begun = _received(ours, heard)
         confirmed += len(done)
         for what, batch in done:
             held = _after(held, what, batch)
@@ -75,19 +77,19 @@ def _reported(pipe: Connection) -> tuple[str, int]:
     return report
 
 
-def _received(pipe: Connection) -> tuple[list[tuple[str, int]], tuple[str, int] | None]:
-    """The operations that a killed writer confirmed, and the one that it had only begun."""
+def _received(pipe: Connection, heard: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], tuple[str, int] | None]:
+    """The operations that a killed writer confirmed, and the one that it had only begun; `heard` were its reports."""
     done, begun = list[tuple[str, int]](), None
-    while True:
-        try:
-            message = pipe.recv()
-        except (EOFError, OSError):
-            return done, begun
+    with suppress(EOFError, OSError):
+        while True:
+            heard.append(pipe.recv())
+    for message in heard:
         if message[0] == "done" and begun is not None:
             done.append(begun)
             begun = None
         else:
             begun = message
+    return done, begun
 
 
 def _after(held: set[int], what: str, batch: int) -> set[int]:
