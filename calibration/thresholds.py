@@ -125,16 +125,21 @@ def _divergence(counts: NDArray[Any], bins: int) -> float:
 
 
 def by_error(histogram: Histogram) -> tuple[float, float]:
-    """The fraction of the full range that minimises the mean squared error of 256 levels."""
+    """The fraction of the full range that minimises the mean squared error of 256 levels; zero, or the end next to it,
+    stays where it is.
+    """
     if not histogram.counts.any() or histogram.low == histogram.high:
         return histogram.low, histogram.high
     centres, counts = histogram.centres, histogram.counts
+    fixed = min(max(0.0, histogram.low), histogram.high)
+
+    def ends(share: float) -> tuple[float, float]:
+        return fixed + (histogram.low - fixed) * share, fixed + (histogram.high - fixed) * share
 
     def error(share: float) -> float:
-        low, high = histogram.low * share, histogram.high * share
+        low, high = ends(share)
         step = (high - low) / (_LEVELS - 1)
         rounded = np.clip(np.round((centres - low) / step), 0, _LEVELS - 1) * step + low
         return float(np.sum(counts * (centres - rounded) ** 2))
 
-    best = min(np.linspace(1, 0.2, 81).tolist(), key=error)
-    return histogram.low * best, histogram.high * best
+    return ends(min(np.linspace(1, 0.2, 81).tolist(), key=error))

@@ -57,6 +57,17 @@ def test_a_range_is_within_the_extremes_and_contains_zero_if_they_do(values: np.
         assert found_low <= 0 <= found_high
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_range_without_zero_is_not_widened_towards_it(sign: int) -> None:
+    values = sign * np.array([0.75, *[3] * 100, 4], np.float32)
+    threshold = threshold_of("mse")
+    assert threshold is not None
+    ends = threshold(Histogram.empty(float(values.min()), float(values.max())).add(values))
+    low, high = sorted(sign * end for end in ends)
+    assert low == 0.75
+    assert 3 <= high <= 4
+
+
 @pytest.mark.parametrize(("method", "limit"), [("percentile", 10), ("entropy", 20), ("mse", 36)])
 @pytest.mark.parametrize("one_sided", [True, False])
 def test_an_outlier_is_clipped_and_the_bulk_is_not(method: Method, limit: float, one_sided: bool) -> None:
