@@ -27,9 +27,9 @@ _MERGED = re.compile(r"\+(\d{1,2})$")
 """Behind the id of a tile that is merged of N x N ones."""
 _TRIED = 5
 _SAME = 1.25
+"""The tiles of one data set differ by this factor where a zoom level was cut at several latitudes."""
 _MORE = 1.1
 """Times the recommended distance that centres may be apart: tiles are spread evenly over a map."""
-"""The tiles of one data set differ by this factor where a zoom level was cut at several latitudes."""
 
 _STEPS_OF_A_TRACK = 5
 """Tile centres a tile's side for --track; with half as many, a generated drive's filter was sure of wrong places."""
