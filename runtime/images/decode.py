@@ -75,7 +75,7 @@ def decode(path: Path) -> Decoded:
 
 def decode_bytes(content: bytes, name: str, most: int = MAX_PIXELS) -> Decoded:
     """The same of an image file's bytes; `name` is what a message calls them, `most` the pixels that are allowed."""
-    with _explained(name), Image.open(BytesIO(content), formats=FORMATS) as image:
+    with explained(name), Image.open(BytesIO(content), formats=FORMATS) as image:
         _check_pixels(image, name, most)
         return _upright(image, name)
 
@@ -134,7 +134,7 @@ def list_images(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file, opened by Pillow; what Pillow refuses, then or within, becomes an ImageError."""
-    with _explained(str(path)):
+    with explained(str(path)):
         # What is no file, a pipe for one, could keep its reader waiting for ever.
         if path.exists() and not path.is_file():
             raise ImageError(f"{path} is not a file. Name an image.")
@@ -152,8 +152,8 @@ def _check_pixels(image: Image.Image, name: str, most: int = MAX_PIXELS) -> None
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Make an ImageError of what Pillow and the disk say."""
+def explained(name: str) -> Iterator[None]:
+    """Make an ImageError of what Pillow and the disk say of the file `name`."""
     try:
         yield
     except ImageError:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from geodtr.runtime.errors import DataError, ImageError
+from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import open_to_read
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.images.decode import FORMATS
+from geodtr.runtime.images.decode import FORMATS, explained
 from geodtr.runtime.images.recorded import Recorded, Stated, gimbal, ground_seen, width_seen
 from geodtr.runtime.images.xmp import DJI, Panorama, Properties, number_of, panorama_of, read_properties
 from geodtr.runtime.sources.positioned.exif import find_in_exif
@@ -38,16 +38,11 @@ def read_photograph(path: Path) -> Recorded:
     it is no image or its XMP states what cannot be, DataError where its EXIF does, or where the two give places more
     than 100 m apart.
     """
-    try:
-        with open_to_read(path, sys.maxsize) as file, Image.open(file, formats=FORMATS) as image:
-            size, packet = image.size, image.info.get("xmp")
-            exif = image.getexif()
-            turned = exif.get(ExifTags.Base.Orientation, 1)
-            camera, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
-    except OSError as error:
-        raise ImageError(f"{path} is not an image that can be read ({error}).") from None
-    except Exception as error:  # on damaged tags, Pillow's readers raise errors of many types
-        raise ImageError(f"{path} has tags that cannot be read ({error}). Replace or remove it.") from None
+    with explained(str(path)), open_to_read(path, sys.maxsize) as file, Image.open(file, formats=FORMATS) as image:
+        size, packet = image.size, image.info.get("xmp")
+        exif = image.getexif()
+        turned = exif.get(ExifTags.Base.Orientation, 1)
+        camera, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
     properties, of = read_properties(packet if isinstance(packet, bytes) else None), str(path)
     lat, lon = _position(path, properties, of)
     tilt, yaw = _gimbal(properties, of)

@@ -173,3 +173,15 @@ def test_a_damaged_photograph_is_read_or_named(tmp_path: Path, data: st.DataObje
         assert "damaged.jpg" in str(error)
     else:
         assert isinstance(known, Recorded)
+
+
+def test_what_is_no_photograph_is_named_without_the_systems_words(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    (tmp_path / "a.txt").write_text("none")
+    cut = photo(tmp_path / "cut.jpg")
+    cut.write_bytes(cut.read_bytes()[:100])
+    for name, fault in (("none.jpg", "does not exist"), ("a.txt", "is not an image"), ("cut.jpg", "cannot be")):
+        answer = cli("photos", tmp_path / name)
+        assert answer.code == 2
+        assert f"{name} " in answer.err
+        assert fault in answer.err
+        assert "Errno" not in answer.err
