@@ -180,7 +180,10 @@ def _listed(place: str) -> list[str]:
         if camera is not None and isinstance(camera.source, str):
             raise DataError(f"{path} lists {camera.name}. Name an address or a pipeline on the command line itself.")
     each = zip(named, cameras, strict=True)
-    return [one for line, camera in each for one in _contents(line if camera else str(path.parent / line))]
+    try:
+        return [one for line, camera in each for one in _contents(line if camera else str(path.parent / line))]
+    except ImageError as error:
+        raise ImageError(f"{path} lists a folder: {error}") from None
 
 
 def _contents(place: str) -> list[str]:

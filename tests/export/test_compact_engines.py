@@ -259,5 +259,5 @@ def test_half_a_request_is_refused(refused: Callable[..., str], trained: Trained
     assert "add --compact-on SPEC" in refused(*ask, "--descriptor-size", 8)
     assert "add --descriptor-size N" in refused(*ask, "--compact-on", f"pairs:{pairs}")
     both = ("--descriptor-size", 8, "--compact-on", f"pairs:{pairs}")
-    assert "not for --precision same" in refused(*ask, *both, "--precision", "same")
+    assert "not for the precision same" in refused(*ask, *both, "--precision", "same")
     assert "at most --descriptor-size 18" in refused(*ask, "--descriptor-size", 19, "--compact-on", f"pairs:{pairs}")

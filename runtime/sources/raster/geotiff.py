@@ -78,7 +78,9 @@ class GeoTiffOptions:
         if self.tile_pixels is not None and not 1 <= self.tile_pixels <= LARGEST_TILE:
             raise ArgumentError("tile_pixels", f"is {self.tile_pixels}; allowed are 1 to {LARGEST_TILE}.")
         if self.bands is not None and len(self.bands) not in (1, 3):
-            raise ArgumentError("bands", f"are {len(self.bands)}; name three (red, green, blue), or a grey one.")
+            raise ArgumentError(
+                "bands", f"names {len(self.bands)} bands; name three (red, green, blue), or a grey one."
+            )
         if self.stretch is not None and not (all(map(isfinite, self.stretch)) and self.stretch[0] < self.stretch[1]):
             raise ArgumentError("stretch", f"is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
         if not 0 <= self.max_empty <= 1:

@@ -24,7 +24,7 @@ from geodtr.runtime.spec import Descriptors, Embedder, Images
 def test_an_engine_that_computes_another_graph_is_not_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
-    monkeypatch.setattr("geodtr.export.build.engine.make_builder", lambda *_given, **_more: Faulty())
+    monkeypatch.setattr("geodtr.export.build.single.make_builder", lambda *_given, **_more: Faulty())
     plan = plan_of(precision, Calibration(pool_of(trained.train_set), images=40))
     with pytest.raises(BuildError, match="aerial engine does not match its graph"):
         build_engine(BuildRequest(trained.onnx.path, tmp_path / "engine", plan=plan))

@@ -94,7 +94,7 @@ def test_a_gallery_for_another_scorer_is_refused_by_name(
 
 def test_what_ranks_by_the_cosine_alone_is_refused(bundle: Path, tmp_path: Path) -> None:
     for out, storage in ((tmp_path / "int8", "int8"), (tmp_path / "map.db", "float32")):
-        with pytest.raises(ConfigError, match=r"correlation over the heading, which needs float32 in a folder"):
+        with pytest.raises(ConfigError, match=r"heading, which needs a folder and the storage float32"):
             build(bundle, out, storage)  # type: ignore[arg-type] # the loop's literals
         assert not out.exists()
 

@@ -68,6 +68,13 @@ def test_an_empty_list_is_named(tmp_path: Path, content: bytes, named: str) -> N
         seen(f"@{tmp_path / 'list.txt'}")
 
 
+def test_a_list_that_names_an_empty_folder_is_named_with_it(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "list.txt").write_text("none\n")
+    with pytest.raises(ImageError, match=r"list\.txt lists a folder: .*none holds no images"):
+        seen(f"@{tmp_path / 'list.txt'}")
+
+
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.txt cannot be read.*behind the @"):
         seen(f"@{tmp_path / 'gone.txt'}")
