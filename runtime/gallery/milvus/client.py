@@ -26,6 +26,8 @@ LONGEST_TEXT = 65_535
 """Maximum size of a text field in bytes of UTF-8."""
 
 Entity = dict[str, Any]
+Consistency = Literal["Strong", "Bounded"]
+"""Of all confirmed changes, for which a server waits 0.2 s, or of those up to some seconds ago."""
 
 KEY, VECTOR = "row", "descriptor"
 _UNKNOWN = -1e9
@@ -152,12 +154,12 @@ class Collection:
         )
         return int(answer[0]["count(*)"])
 
-    def get(self, keys: Sequence[int], fields: Sequence[str]) -> dict[int, Entity]:
+    def get(self, keys: Sequence[int], fields: Sequence[str], consistency: Consistency = "Strong") -> dict[int, Entity]:
         """The entities with these keys, without missing ones."""
         entities = dict[int, Entity]()
         for start in range(0, len(keys), LISTED):
             part = [int(key) for key in keys[start : start + LISTED]]
-            options = {"ids": part, "output_fields": [KEY, *fields], "consistency_level": "Strong"}
+            options = {"ids": part, "output_fields": [KEY, *fields], "consistency_level": consistency}
             for entity in self._call(self._client.query, self._name, **options):
                 entities[entity[KEY]] = _decoded(entity)
         return entities

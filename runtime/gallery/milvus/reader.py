@@ -210,8 +210,10 @@ class MilvusGallery(PositionedRows):
             limit *= 4
 
     def _remember(self, rows: set[int]) -> dict[int, Entity]:
-        """The existing `rows`, also kept for a later call of `tiles`, so that their removal in between does no harm."""
-        entities = self._collection.get(sorted(rows), ROW)
+        """The existing `rows` that a search found, also kept for a later call of `tiles`, so that their removal in
+        between does no harm.
+        """
+        entities = self._collection.get(sorted(rows), ROW, "Bounded")
         with self._lock:
             forgets = len(self._found) + len(entities) > _REMEMBERED
             self._found = entities if forgets else self._found | entities
