@@ -18,6 +18,7 @@ import pytest
 from build_once import build_once
 from checkout import SHARED
 from hypothesis import is_hypothesis_test, settings
+from tiny_world import TinyWorld, make_world
 
 from geodtr import BuildRequest, Bundle, Calibration, build_engine, open_bundle
 from geodtr.cli.main import run
@@ -133,6 +134,12 @@ class World:
 
     train_set: PairSet
     test_set: PairSet
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    """For tests that change nothing of it; others make one of their own."""
+    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

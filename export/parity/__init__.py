@@ -2,5 +2,5 @@
 
 from geodtr.export.parity.comparison import compare
 from geodtr.export.parity.gates import Gates
+from geodtr.export.parity.record import record
 from geodtr.export.parity.result import ParityResult
-from geodtr.export.parity.run import record

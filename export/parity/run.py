@@ -1,23 +1,16 @@
-"""A run: what every candidate is held against, the reference described and ranked and its float32 ONNX files; and the
-verdicts, written into the bundles that they are about.
-"""
+"""What every candidate of a run is held against: the reference described and ranked, and its float32 ONNX files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-import msgspec
 
 from geodtr.export.cosines import finite_rows
 from geodtr.export.model import Model
 from geodtr.export.parity.measures.describing import describe
 from geodtr.export.parity.measures.pairings import ranking
 from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, described
-from geodtr.export.parity.result import Candidate, ParityFigures
 from geodtr.export.projection import Projection
 from geodtr.runtime.bundle import Bundle
-from geodtr.runtime.errors import DataError, DescriptorError, UserError
-from geodtr.runtime.manifest import ParityEntry, read_manifest, write_manifest
+from geodtr.runtime.errors import DataError, DescriptorError
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track
 from geodtr.runtime.recall import Ranking
@@ -88,44 +81,3 @@ def check_pairs(pair_set: PairSet) -> None:
             f"All {len(pair_set)} pairs of {pair_set.name} share the tile {pair_set.references[0]}; recall needs at "
             "least two to choose from."
         )
-
-
-def record(figures: ParityFigures) -> tuple[str, ...]:
-    """Write each candidate's verdict into its manifest, in place of an earlier one by the same reference on the same
-    data. Returns why, for each bundle that cannot be written.
-    """
-    faults = list[str]()
-    for candidate in figures.candidates:
-        bundle, entry = Path(candidate.path), _entry(figures, candidate)
-        manifest = read_manifest(bundle)
-        others = (
-            old for old in manifest.parity if (old.data_sha256, old.reference) != (entry.data_sha256, entry.reference)
-        )
-        try:
-            write_manifest(bundle, msgspec.structs.replace(manifest, parity=(*others, entry)))
-        except UserError as error:
-            faults.append(str(error))
-    return tuple(faults)
-
-
-def _entry(figures: ParityFigures, candidate: Candidate) -> ParityEntry:
-    gate = candidate.gate
-    return ParityEntry(
-        reference=figures.reference.name,
-        data=figures.data,
-        data_sha256=figures.data_sha256,
-        pairs=figures.pairs,
-        reference_at_1=figures.reference.recall.at_1,
-        at_1=candidate.own.recall.at_1,
-        drop=gate.drop,
-        low=gate.low,
-        high=gate.high,
-        max_drop=gate.max_drop,
-        certain=gate.certain,
-        accepted=gate.accepted,
-        pairs_to_decide=gate.pairs_to_decide,
-        smallest_cosine=candidate.smallest_cosine,
-        machine=figures.machine,
-        verdict=gate.verdict,
-        reasons=gate.reasons if candidate.next_step is None else (*gate.reasons, candidate.next_step),
-    )

@@ -51,7 +51,7 @@ def coverage_plot(source: TileSource, coverage: Coverage, *, track: Track = untr
     side = (coverage.spacing_metres or 0) * drawn.pixels
     unreadable: tuple[tuple[Tile, str], ...] = ()
     legible = side >= _LEAST_THUMBNAIL or coverage.positioned == 1
-    cut_up = "window" in first.more
+    cut_up = first.is_window
     # Tiles of a map are made one by one, and where they are not legible there may be millions.
     tiles = [tile for tile in source.tiles if tile.lat is not None] if legible or not cut_up else [first]
     if cut_up or (len(tiles) <= _MOST_THUMBNAILS and legible):

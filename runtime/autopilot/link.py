@@ -268,7 +268,7 @@ class Link:
         self._command(self._mavlink.MAV_CMD_REQUEST_MESSAGE, "GPS_GLOBAL_ORIGIN", 0.0)
 
     def _command(self, command: int, message: str, value: float) -> None:
-        """Of a message's name."""
+        """Send a command whose first parameter is the number of a message, and its second `value`."""
         number = getattr(self._mavlink, f"MAVLINK_MSG_ID_{message}")
         system, component = self._vehicle.system, self._vehicle.component
         zeros = (0.0,) * 5

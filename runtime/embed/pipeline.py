@@ -4,6 +4,7 @@ A few batches bound the memory, so a source may be endless. The engine runs in t
 that a backend keeps per thread (TensorRT: streams and graphs) must outlive the call.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -137,8 +138,13 @@ def embed_files(
     embedder: Embedder, images: Path | str | Iterable[Path | str | Images | Frame], **how: Any
 ) -> Descriptors:
     """Descriptors float32 [N, D], one row for each image that `on_error` did not skip; `how` as of `embed_frames`."""
-    rows = [each.descriptors for each in embed_frames(embedder, images, **how)]
-    return np.concatenate(rows) if rows else np.empty((0, embedder.spec.descriptor_size), np.float32)
+    parts = deque(each.descriptors for each in embed_frames(embedder, images, **how))
+    rows, start = np.empty((sum(map(len, parts)), embedder.spec.descriptor_size), np.float32), 0
+    while parts:  # one after the other is let go: all of them beside the whole would take twice the memory
+        part = parts.popleft()
+        rows[start : start + len(part)] = part
+        start += len(part)
+    return rows
 
 
 def load_batches(paths: Sequence[Path], how: Preprocessing, batch_size: int = BATCH_SIZE) -> Iterator[Images]:

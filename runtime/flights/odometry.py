@@ -20,7 +20,7 @@ _LONGEST = 2.0
 _UPDATE = 1.0
 """Seconds between two positions of a slow receiver; a record with more entries repeats each."""
 _CHANGING = 0.5
-"""Share of entries with a new position; of a record with less has a note."""
+"""Share of entries with a new position; a record with a smaller one gets a note."""
 _COURSE = 5.0
 """Metres over which positions give a direction: a receiver's noise gives none over less."""
 _AGREE, _WINDOW = 0.5, 5.0

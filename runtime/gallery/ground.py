@@ -47,7 +47,7 @@ def ground_of(
     rows = gallery.rows[inside]  # a tile without a position, NaN, is never inside
     tiles = gallery.tiles(rows[:: 1 + len(rows) // MOST].tolist())
     if len(rows) > MOST:
-        tiles = [tile for tile in tiles if "window" in tile.more]
+        tiles = [tile for tile in tiles if tile.is_window]
     apart = measure(tiles).spacing_metres if apart is None else apart
     return lay_mosaic(pixels or Reread(), tiles, frame, size, apart=apart)
 
@@ -78,7 +78,7 @@ class Reread:
 
     def read(self, tile: Tile) -> Decoded:
         """Raises ImageError when the file is gone, holds no such tile any more, or cannot be drawn."""
-        if "window" in tile.more:
+        if tile.is_window:
             return self._map(tile).read(tile)
         if "zoom" not in tile.more:
             return decode(Path(tile.file))

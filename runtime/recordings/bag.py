@@ -23,8 +23,9 @@ from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.images.ros_image import COMPRESSED, IMAGE, decompressed, pixels_of
 from geodtr.runtime.images.video import check_opencv
 from geodtr.runtime.installation import install_hint
+from geodtr.runtime.recordings.parts import FIRST, LAST, Part, in_time
 from geodtr.runtime.recordings.receiver import Prior, Track
-from geodtr.runtime.recordings.topic import FIRST, LAST, Part, Raw, Topic, in_time
+from geodtr.runtime.recordings.topic import Raw, Topic
 
 CAMERA_INFO, NAV_SAT_FIX = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/NavSatFix"
 SUFFIXES = (".mcap", ".db3")

@@ -19,7 +19,8 @@ from mcap.writer import MCAP0_MAGIC
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import check_file, readable
-from geodtr.runtime.recordings.topic import FIRST, MAX_BYTES, Part, Raw, Topic, too_large, unzipped
+from geodtr.runtime.recordings.parts import FIRST, Part
+from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, too_large, unzipped
 
 _FOOTER = 8 + 1 + 8 + 8 + 8 + 4
 """Bytes from the footer's start to the end of the file: the record, and the magic bytes behind it."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.sqlite_file import ForeignFile
-from geodtr.runtime.recordings.topic import FIRST, MAX_BYTES, Part, Raw, Topic, unzipped_message
+from geodtr.runtime.recordings.parts import FIRST, Part
+from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, unzipped_message
 
 _SECONDS = 60.0
 """For a statement; that which orders a topic's messages may read the whole file."""

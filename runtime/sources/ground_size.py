@@ -123,7 +123,7 @@ class Advice:
 
     def of(self, source: TileSource) -> "Advice":
         """The same for a source's tiles."""
-        return replace(self, cut=any("window" in tile.more for tile in source.tiles[:1]))
+        return replace(self, cut=any(tile.is_window for tile in source.tiles[:1]))
 
     @property
     def overlap(self) -> float:

@@ -58,7 +58,7 @@ def lay_mosaic(
     cut: dict[str, list[Tile]] = {}
     whole = list[Tile]()
     for tile in tiles:
-        if "window" in tile.more:
+        if tile.is_window:
             cut.setdefault(tile.file, []).append(tile)
         else:
             whole.append(tile)

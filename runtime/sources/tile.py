@@ -37,6 +37,11 @@ class Tile:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_window(self) -> bool:
+        """Whether it was cut out of a map, whose pixels are read again by its window."""
+        return "window" in self.more
+
+    @property
     def side_metres(self) -> float | None:
         """The side on the ground of a tile that was cut out of a map; None of any other, and where it is not known."""
         window, scale = self.more.get("window"), self.metres_per_pixel

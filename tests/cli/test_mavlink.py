@@ -29,11 +29,6 @@ SEEN = 35
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     """A world whose every fix claims 15.1 m at 68 % and 30 m at 95 %."""
     tiny = make_world(tmp_path_factory.mktemp("calibrated"))

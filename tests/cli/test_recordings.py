@@ -9,16 +9,11 @@ import pytest
 from bags import BEGAN, CAMERA, GNSS, INFO, Cut, camera_info, drive_of, image, nav_sat_fix, write_bag
 from conftest import Outcome
 from mcap.reader import make_reader
-from tiny_world import SPACING, TinyWorld, make_world
+from tiny_world import SPACING, TinyWorld
 
 from geodtr.runtime.geodesy import distance
 
 ROWS = (18, 19, 20, 21, 22)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 from serving import png
-from tiny_world import TinyWorld, make_world
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
+from tiny_world import TinyWorld
 
 
 def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, bytes]:

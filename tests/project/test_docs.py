@@ -17,7 +17,7 @@ from cli_page import commands, page
 from maps import UTM, picture, write_map
 from rasterio import Affine
 from tensorrt_on_fakes import Model
-from tiny_world import TinyWorld, make_world, write_drive
+from tiny_world import TinyWorld, write_drive
 
 import geodtr
 
@@ -52,11 +52,6 @@ def commanded(line: str) -> tuple[typer.core.TyperCommand, list[str]]:
         if name in commands():
             return commands()[name], words[length:]
     pytest.fail(f"{line}: there is no such command")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -219,7 +219,7 @@ def test_a_bundle_that_cannot_be_written_is_judged(tmp_path: Path, cli: Cli, mon
         raise UserError(f"{bundle} cannot be written (Read-only file system).")
 
     # By its name, the package has a function in the place of the module.
-    monkeypatch.setattr(import_module("geodtr.export.parity.run"), "write_manifest", refuse)
+    monkeypatch.setattr(import_module("geodtr.export.parity.record"), "write_manifest", refuse)
     result = cli("parity", reference, candidate, "--data", f"pairs:{tmp_path / 'pairs'}", "--no-stages")
     assert result.code in (0, 3)
     assert "R@1" in result.out

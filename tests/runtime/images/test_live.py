@@ -15,7 +15,7 @@ import pytest
 from checkout import SUPPORT
 from conftest import Outcome
 from gpx_schema import check_gpx
-from tiny_world import SPACING, TinyWorld, make_world
+from tiny_world import SPACING, TinyWorld
 
 from geodtr.runtime.geodesy import distance
 
@@ -28,11 +28,6 @@ ALONG = 4
 SPEED = SPACING * RATE / SLOWLY
 HEADER = "time_unix_s,speed_m_s,yaw_rate_deg_s"
 NOON = 1.7e9
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

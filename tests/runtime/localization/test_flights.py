@@ -12,7 +12,7 @@ import pytest
 from conftest import Outcome
 from flight_files import HEADING, airdata, bracketed, srt
 from PIL import Image
-from tiny_world import CENTRE, SPACING, TinyWorld, make_world
+from tiny_world import CENTRE, SPACING, TinyWorld
 from xmp_photo import packet, write_photo
 
 from geodtr import Localizer
@@ -25,11 +25,6 @@ from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 FRAMES, RATE = 8, 1.0
 ROW = 32
 """The first tile of the row that the drone flies along, eastwards, a tile a frame."""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,6 @@ from geodtr.runtime.spec import Imagery
 from geodtr.training.data.pairs_csv import write_pairs
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
 def copied(tiny: TinyWorld, tmp_path: Path) -> TinyWorld:
     """A gallery that a test may write into."""

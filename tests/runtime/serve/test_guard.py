@@ -6,17 +6,12 @@ from pathlib import Path
 
 import pytest
 from serving import Running, png, serving
-from tiny_world import TinyWorld, make_world
+from tiny_world import TinyWorld
 
 from geodtr import UserError
 from geodtr.runtime.serve.options import ServeOptions, read_token
 
 TOKEN = "0123456789abcdef-0123"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,6 @@ from geodtr.runtime.serve import messages
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def running(tiny: TinyWorld) -> Iterator[Running]:
     with serving(tiny.bundle, tiny.gallery, max_megabytes=2, max_megapixels=1) as running:
         yield running

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from serving import Running, serving, until
-from tiny_world import SPACING, TinyWorld, make_world
+from tiny_world import SPACING, TinyWorld
 
 from geodtr.cli.deploy.serve import _sourced
 from geodtr.runtime.errors import ImageError
@@ -29,11 +29,6 @@ from geodtr.runtime.serve.requests import Refused
 from geodtr.runtime.serve.source import Sourced, paced, watched
 from geodtr.runtime.tracking.odometry import read_odometry
 from geodtr.runtime.tracking.synchronize import by_time
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 class Viewer:

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from serving import Running, form, png, serving, until
-from tiny_world import TinyWorld, make_world
+from tiny_world import TinyWorld
 
 from geodtr import Localizer, open_bundle
 from geodtr.runtime.images.decode import decode_bytes
@@ -22,11 +22,6 @@ from geodtr.runtime.serve import batching, messages, server
 from geodtr.runtime.serve.forms import FormReader
 
 SPINNING = "session.intra_op.allow_spinning"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return make_world(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
