@@ -17,11 +17,12 @@ from geodtr.cli.train.bar import TrainingBar
 from geodtr.export.model import open_model
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.own_kinds import STATE
-from geodtr.training.config import TrainConfig, encode_config, load_preset
+from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.loop import resume, train
+from geodtr.training.presets.load import encode_config, load_preset
 from geodtr.training.world.dataset import WorldSet, write_world
 
 SEEDS = (0, 1, 2)

@@ -37,12 +37,12 @@ from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import read_manifest
 from geodtr.runtime.names import BRANCHES, Backend, Branch, Precision
 from geodtr.runtime.spec import INPUT, BranchSpec, Descriptors, EmbedderPair, Images, noise
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.spec import read_test_set, read_training_set
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 from geodtr.training.world.dataset import WorldSet, write_world
 
 PRESET = "geodtr-cvusa"

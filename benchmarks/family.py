@@ -24,12 +24,13 @@ from geodtr.cli.train.bar import TrainingBar
 from geodtr.export.model import open_model
 from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.recall import recall
-from geodtr.training.config import TrainConfig, encode_config, limit_field, load_preset
+from geodtr.training.config import TrainConfig, limit_field
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.views import FULL_TURN, Views
 from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs
 from geodtr.training.loop import resume, train
+from geodtr.training.presets.load import encode_config, load_preset
 from geodtr.training.world.dataset import WorldSet, write_world
 
 PRESETS = {

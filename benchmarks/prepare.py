@@ -18,9 +18,9 @@ from geodtr.runtime.images.decode import decode
 from geodtr.runtime.images.preprocess import preprocess
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.config import load_preset
 from geodtr.training.data.prepare import prepare
 from geodtr.training.data.spec import find_preset, read_test_set
+from geodtr.training.presets.load import load_preset
 
 ROUNDS = 7
 LEVELS = (0, 1, 6)

@@ -62,9 +62,9 @@ def make(preset: str, folder: Path) -> None:
     import torch
 
     from geodtr.export.build.source import export_checkpoint
-    from geodtr.training.config import load_preset
     from geodtr.training.models.checkpoint import save_checkpoint
     from geodtr.training.models.registry import build_model
+    from geodtr.training.presets.load import load_preset
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(preset)

@@ -26,7 +26,7 @@ from torchvision import transforms
 
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.losses import counterfactual, soft_margin_triplet
@@ -34,6 +34,7 @@ from geodtr.training.models.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
+from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import Trainer
 from geodtr.training.world.dataset import WorldSet, write_world
 

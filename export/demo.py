@@ -152,8 +152,8 @@ def run_demo(
     Raises OutputExists when `out` holds something else, or a demo of another version or other options.
     """
     from geodtr.runtime.files.own_kinds import STATE
-    from geodtr.training.config import load_preset
     from geodtr.training.loop import resume, train
+    from geodtr.training.presets.load import load_preset
     from geodtr.training.world.dataset import WorldSet, write_world
 
     config = load_preset(options.preset, changes={"recipe.seed": options.seed})

@@ -15,9 +15,10 @@ from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Dialect
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.models.checkpoint import read_info
+from geodtr.training.presets.load import load_preset
 from geodtr.training.run_files import CONFIG, find_checkpoint
 
 EPOCHS = 3

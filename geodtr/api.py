@@ -204,7 +204,8 @@ def train(
     'last.safetensors'
     """
     from geodtr.training import loop
-    from geodtr.training.config import TrainConfig, check_config, limit_field, load_preset
+    from geodtr.training.config import TrainConfig, limit_field
+    from geodtr.training.presets.load import check_config, load_preset
 
     check_argument("config", config, TrainConfig | Path)
     check_several("settings", settings, "KEY=VALUE")

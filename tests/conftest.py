@@ -185,8 +185,8 @@ def _write_worlds(root: Path) -> None:
 
 
 def _train(root: Path) -> None:
-    from geodtr.training.config import load_preset
     from geodtr.training.loop import train
+    from geodtr.training.presets.load import load_preset
 
     world = _world()
     checkpoint = train(load_preset("world-tiny", [f"recipe.seed={SEED}"]), world.train_set, root / "run")

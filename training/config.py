@@ -1,14 +1,11 @@
-"""The training configuration: read from a preset, saved beside the trained weights."""
+"""The training configuration: what can be set, and what excludes what."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import msgspec
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.files.documents import DocumentError, decode_toml
 from geodtr.runtime.names import Heading
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
@@ -17,15 +14,12 @@ from geodtr.training.data.views import FULL_TURN, Views, columns_of
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
-from geodtr.training.presets import read_preset
 from geodtr.training.qat import Int8Simulation
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-_LONGEST = 100
-"""Characters of a key that are compared with the settings: the time grows with their square."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -280,50 +274,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
 
 
-def load_preset(
-    name: str, settings: Sequence[str] = (), changes: Mapping[str, Any] = MappingProxyType({})
-) -> TrainConfig:
-    """Load a preset or a TOML file and override values.
-
-    Parameters
-    ----------
-    name
-        Name of a preset, or path of a TOML file.
-    settings
-        Overrides as `key=value`, with dotted keys: recipe.epochs=20.
-    changes
-        Overrides as a mapping, applied after `settings`.
-
-    Raises
-    ------
-    ConfigError
-        A key or value is wrong. The message lists the allowed ones.
-    """
-    values = read_preset(name)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"{setting!r} is not KEY=VALUE, for example recipe.epochs=20.")
-        try:
-            _put(values, key.strip(), _value(text.strip()))
-        except DocumentError as error:
-            raise ConfigError(f"{setting}: {error}.") from None
-    for key, value in changes.items():
-        _put(values, key, value)
-    try:
-        return msgspec.convert(values, type=TrainConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"Preset {name}: {_readable(error)}.") from None
-
-
-def check_config(config: TrainConfig) -> TrainConfig:
-    """A configuration made in Python, with its values checked as a preset's are. Raises ConfigError."""
-    try:
-        return msgspec.convert(msgspec.to_builtins(config), type=TrainConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"The configuration: {_readable(error)}.") from None
-
-
 def limit_field(config: TrainConfig, field_of_view: float | None, heading: Heading | None) -> TrainConfig:
     """The configuration for a field of view in degrees, or an unknown heading; None leaves it as it is.
 
@@ -346,61 +296,5 @@ def limit_field(config: TrainConfig, field_of_view: float | None, heading: Headi
     return msgspec.structs.replace(config, recipe=recipe, ground=ground)
 
 
-def encode_config(config: TrainConfig) -> bytes:
-    """The configuration as TOML, with all defaults written out."""
-    return msgspec.toml.encode(config)
-
-
 def _listed(fields: Sequence[float]) -> str:
     return f"[{','.join(f'{field:g}' for field in fields)}]"
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    allowed = dict(_keys(TrainConfig))
-    if key not in allowed:
-        near = difflib.get_close_matches(key[:_LONGEST], allowed, n=1, cutoff=0.0)[0]
-        # Users often omit the table: epochs for recipe.epochs.
-        same_end = [name for name in allowed if name.rpartition(".")[2] == key.rpartition(".")[2]]
-        raise ConfigError(
-            f"{key!r} is not a setting; the nearest is {(same_end or [near])[0]}. All: {', '.join(allowed)}."
-        )
-    *path, last = key.split(".")
-    for part in path:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{part} is {values!r}, but {key} needs it to be a table.")
-    values[last] = value
-
-
-def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in msgspec.structs.fields(struct):
-        kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
-        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-        if not tables:
-            yield prefix + field.name, field.type
-        if len(tables) > 1:  # a value selects one of them
-            tags = [table.__struct_config__ for table in tables]
-            yield f"{prefix}{field.name}.{tags[0].tag_field}", Literal[tuple(tag.tag for tag in tags)]
-        for table in tables:
-            yield from _keys(table, f"{prefix}{field.name}.")
-
-
-def _value(text: str) -> Any:
-    """Parse `text` as a TOML value; an unquoted word is a string."""
-    try:
-        return decode_toml(f"value = {text}")["value"]
-    except DocumentError:
-        raise
-    except msgspec.DecodeError:
-        return text
-
-
-def _readable(error: msgspec.ValidationError) -> str:
-    """`Expected int - at $.recipe.epochs` -> `recipe.epochs: expected int`, with the allowed values of a Literal."""
-    what, _, where = str(error).partition(" - at `$.")
-    key = where.rstrip("`")
-    if what.startswith("Invalid enum value "):
-        what = f"{what.removeprefix('Invalid enum value ')} is not allowed"
-    kind = dict(_keys(TrainConfig)).get(key)
-    allowed = f"; allowed: {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else ""
-    return f"{key}: {what[0].lower()}{what[1:]}{allowed}" if where else what

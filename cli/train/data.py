@@ -133,8 +133,8 @@ def data_prepare(
     parse_spec(spec)
     preset = preset or find_preset(spec)
     read_preset(preset)
-    from geodtr.training.config import load_preset
     from geodtr.training.models.registry import outline
+    from geodtr.training.presets.load import load_preset
 
     config = load_preset(preset)
     model = None if camera is None else read_camera_model(camera)
@@ -197,7 +197,7 @@ def data_show(
     preset = preset or find_preset(spec)
     read_preset(preset)
     from geodtr.export.plots.sheets.pairs import augmented_rows, draw_pairs
-    from geodtr.training.config import load_preset
+    from geodtr.training.presets.load import load_preset
 
     config = load_preset(preset)
     pair_set = read_training_set(spec)

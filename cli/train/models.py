@@ -53,10 +53,10 @@ def import_checkpoint(
         raise ConfigError("--parameters and --preset both describe the network. Give one of them.")
     import msgspec
 
-    from geodtr.training.config import load_preset
     from geodtr.training.models.checkpoint import save_checkpoint
     from geodtr.training.models.importers.base import Network
     from geodtr.training.models.importers.official import find_parameters, import_official
+    from geodtr.training.presets.load import load_preset
 
     check_new_file(out)
     network = None

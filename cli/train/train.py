@@ -59,9 +59,10 @@ def train(
 
     read_preset(preset)
     _check(data, validation)
-    from geodtr.training.config import DataSpecs, limit_field, load_preset
+    from geodtr.training.config import DataSpecs, limit_field
     from geodtr.training.loop import train as run_training
     from geodtr.training.parallel.distributed import is_rank_zero
+    from geodtr.training.presets.load import load_preset
 
     if is_rank_zero():
         check_new_folder(out)

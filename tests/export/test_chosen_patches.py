@@ -24,11 +24,11 @@ from geodtr.export.precision.fp16 import to_fp16
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import BranchSpec, Descriptors, Images, noise
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.evaluation.evaluate import DescriptorPair
 from geodtr.training.models.embedder import from_pixels
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 
 
 @pytest.fixture(scope="module")

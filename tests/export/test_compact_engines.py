@@ -37,11 +37,11 @@ from geodtr.export.parity import Gates, compare
 from geodtr.runtime.build_command import from_checkpoint, rebuild_command
 from geodtr.runtime.errors import BundleError, ConfigError, DataError, EmbeddingSpaceMismatch
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import embed_pairs
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 
 SIZE = 48
 

@@ -14,7 +14,7 @@ from geodtr.export.demo import BUILT, DemoOptions, run_demo
 from geodtr.runtime.errors import OutputExists
 from geodtr.runtime.files import sha256
 from geodtr.runtime.manifest import read_manifest
-from geodtr.training.config import encode_config, load_preset
+from geodtr.training.presets.load import encode_config, load_preset
 
 SMALL = DemoOptions(preset="world-tiny", train_pairs=64, test_pairs=24)
 

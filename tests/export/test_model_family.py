@@ -20,12 +20,12 @@ from geodtr.export.parity import Gates, compare
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.geodtr_plus import GeoDTRPlusConfig
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 
 PRESETS = (
     *("world-geodtr-plus", "world-sample4geo", "world-safa", "world-l2ltr", "world-transgeo", "world-transgeo-stage2"),

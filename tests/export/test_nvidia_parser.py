@@ -32,10 +32,10 @@ from geodtr.runtime.engines.tensorrt.library import Library
 from geodtr.runtime.errors import BuildError
 from geodtr.runtime.names import BRANCHES, Precision
 from geodtr.runtime.spec import BranchSpec
-from geodtr.training.config import load_preset
 from geodtr.training.models.embedder import from_pixels
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets import preset_names
+from geodtr.training.presets.load import load_preset
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("nvidia")

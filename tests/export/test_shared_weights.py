@@ -32,10 +32,10 @@ from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.spec import noise
 from geodtr.runtime.triton.repository import write_repository
-from geodtr.training.config import load_preset
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 
 
 def _exported(folder: Path, seed: int) -> Bundle:

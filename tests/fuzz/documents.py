@@ -66,10 +66,10 @@ def _document(file: Path) -> st.SearchStrategy[bytes]:
 
 
 def preset(root: Path) -> Kind:
-    from geodtr.training.config import load_preset
     from geodtr.training.memory import check_memory
     from geodtr.training.parallel.distributed import Ranks
     from geodtr.training.presets import __file__ as presets
+    from geodtr.training.presets.load import load_preset
 
     file = root / "preset.toml"
     text = (Path(presets).parent / "world-geodtr-plus.toml").read_text()
@@ -81,9 +81,10 @@ def preset(root: Path) -> Kind:
 
 
 def setting(root: Path) -> Kind:
-    from geodtr.training.config import TrainConfig, _keys, load_preset
+    from geodtr.training.config import TrainConfig
     from geodtr.training.memory import check_memory
     from geodtr.training.parallel.distributed import Ranks
+    from geodtr.training.presets.load import _keys, load_preset
 
     del root
     ranks = Ranks()

@@ -19,11 +19,11 @@ from tiny_gallery import pixels_of
 from geodtr import BuildRequest, build_engine
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.training.config import load_preset
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 from geodtr.training.world.dataset import WorldSet, write_world
 
 LARGEST = 200e6

@@ -7,9 +7,9 @@ import official
 import torch
 from torch import Tensor
 
-from geodtr.training.config import load_preset
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
+from geodtr.training.presets.load import load_preset
 
 SMALL = TransGeoConfig(width=64, layers=2, heads=1, feed_forward=32, descriptor_size=16)
 

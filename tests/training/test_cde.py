@@ -16,7 +16,6 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
-from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.cde import Cde, SpectralConv
 from geodtr.training.models.checkpoint import load_checkpoint
@@ -24,6 +23,7 @@ from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 PARTS = {"generator": "generator_model_dict", "retrieval": "retriebal_model_dict"}

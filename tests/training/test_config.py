@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.training.config import encode_config, load_preset
 from geodtr.training.models.geodtr import GeoDTRConfig
 from geodtr.training.presets import preset_names
+from geodtr.training.presets.load import encode_config, load_preset
 
 
 @pytest.mark.parametrize("name", preset_names())

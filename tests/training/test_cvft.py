@@ -17,7 +17,6 @@ from tensorflow_file import save_tensorflow
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
-from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
@@ -26,6 +25,7 @@ from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.cvft import AERIAL, GROUND
 from geodtr.training.models.importers.official import import_official
+from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import _rate
 
 SIDES: list[tuple[Branch, str, tuple[int, int]]] = [("aerial", "sat", (256, 256)), ("ground", "grd", (112, 616))]

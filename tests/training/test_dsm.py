@@ -22,7 +22,6 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.search.exact import search_correlated
 from geodtr.runtime.spec import Correlation
-from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.dsm import Dsm, DsmConfig
@@ -30,6 +29,7 @@ from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 
 WIDTHS = {360: 512, 180: 256, 90: 128, 70: 99}
 SEEN = {360: 64, 180: 32, 90: 16, 70: 13}

@@ -12,10 +12,10 @@ from conftest import World
 from official import FIGURES
 from torch import Tensor
 
-from geodtr.training.config import load_preset
 from geodtr.training.exemplars import Exemplars, reweighted_triplet, weights
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
+from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import Trainer
 
 HER = Exemplars()

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.config import load_preset
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
@@ -29,6 +28,7 @@ from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model, outline
 from geodtr.training.pair_images import PairBatch
 from geodtr.training.parallel.distributed import Ranks
+from geodtr.training.presets.load import load_preset
 from geodtr.training.pretrained import first_weights
 from geodtr.training.trainer import Trainer
 

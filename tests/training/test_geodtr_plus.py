@@ -193,7 +193,7 @@ def test_a_network_of_another_model_or_size_is_refused(release: Path) -> None:
 
 
 def _network(preset: str, *settings: str) -> Network:
-    from geodtr.training.config import load_preset
+    from geodtr.training.presets.load import load_preset
 
     config = load_preset(preset, settings)
     return Network(config.model, config.ground, config.aerial)

@@ -17,7 +17,6 @@ from tiny_bundle import write_pairs
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training import memory
-from geodtr.training.config import load_preset
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
@@ -25,6 +24,7 @@ from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model, outline
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets import preset_names
+from geodtr.training.presets.load import load_preset
 from geodtr.training.pretrained import first_weights
 
 _THIN = BackboneConfig(widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
-from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
@@ -25,6 +24,7 @@ from geodtr.training.models.importers.l2ltr import L2LTRImporter
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.l2ltr import L2LTR, L2LTRBranch, L2LTRConfig
 from geodtr.training.models.registry import outline
+from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import _rate
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]

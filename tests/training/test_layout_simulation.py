@@ -28,12 +28,12 @@ from geodtr.training.augment.layout_simulation import (
     draw_second_layout,
 )
 from geodtr.training.augmented import augmented
-from geodtr.training.config import load_preset
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.pair_images import PairBatch
 from geodtr.training.parallel.distributed import Ranks
+from geodtr.training.presets.load import load_preset
 
 STRENGTHS: tuple[Layout, ...] = ("strong", "weak", "any-angle", "none")
 

@@ -10,10 +10,10 @@ from conftest import Losses, Stop, Stopping, World
 from official import FIGURES
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.loop import resume, train
 from geodtr.training.mining import LastDescriptors, mined_order, shuffled
+from geodtr.training.presets.load import load_preset
 
 SETTINGS = (
     "recipe.negatives=mined",

@@ -7,9 +7,9 @@ import pytest
 from conftest import Losses, Stop, Stopping, World
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.loop import resume, train
+from geodtr.training.presets.load import load_preset
 
 SETTINGS = (
     "recipe.negatives=similar",

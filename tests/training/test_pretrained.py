@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet34_Weights, convnext_base, convnext_tiny, resnet34
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
-from geodtr.training.config import load_preset
 from geodtr.training.models.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
+from geodtr.training.presets.load import load_preset
 from geodtr.training.pretrained import first_weights
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import Losses, Outcome, Stop, Stopping, World
 
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.listener import Validation
 from geodtr.training.loop import resume, train
+from geodtr.training.presets.load import load_preset
 
 COMMAND = [sys.executable, "-m", "geodtr.cli.main"]
 SETTINGS = ("recipe.epochs=6", "recipe.semantic=weak", "model.dropout=0.1")

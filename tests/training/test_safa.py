@@ -14,13 +14,13 @@ from torchvision.models import vgg16
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.names import Branch
-from geodtr.training.config import load_preset
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, AERIAL_SQUARE, GROUND
 from geodtr.training.models.importers.official import find_parameters, import_official
 from geodtr.training.models.registry import build_model
 from geodtr.training.models.safa import Safa, SafaConfig
+from geodtr.training.presets.load import load_preset
 from geodtr.training.pretrained import first_weights
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]

@@ -16,7 +16,6 @@ from official import FIGURES
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import info_nce
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
@@ -24,6 +23,7 @@ from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
+from geodtr.training.presets.load import load_preset
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 INPUTS: dict[Branch, tuple[str, int, int]] = {"aerial": ("sat-384", 384, 384), "ground": ("grd-140x768", 140, 768)}

@@ -6,7 +6,7 @@ import torch
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.augment.sample4geo import Sample4GeoChange, draw_sample4geo
-from geodtr.training.config import load_preset
+from geodtr.training.presets.load import load_preset
 
 GREY = 160
 """A level that stays within 0 and 255 under any change of colours and edges."""

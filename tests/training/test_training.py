@@ -11,13 +11,13 @@ from conftest import Losses, Trained, World
 from geodtr.export.pixel_baseline import pixel_baseline
 from geodtr.runtime.errors import ConfigError, DataError, OutputExists
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.config import load_preset
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
+from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import TrainingDiverged
 
 

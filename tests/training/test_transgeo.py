@@ -18,13 +18,13 @@ from transgeo_files import EXCEPTIONS, SMALL, network_of, save, timm_names
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.training.config import load_preset
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
+from geodtr.training.presets.load import load_preset
 from geodtr.training.sharpness import climbed
 from geodtr.training.trainer import _rate
 

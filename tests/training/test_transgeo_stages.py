@@ -12,10 +12,11 @@ from conftest import Outcome, Stop, Stopping, World
 from geodtr import open_bundle
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.preprocess import load_image, parts
-from geodtr.training.config import TrainConfig, load_preset
+from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.loop import resume, train
 from geodtr.training.models.checkpoint import load_checkpoint
+from geodtr.training.presets.load import load_preset
 
 SMALL = ("model.width=32", "model.layers=2", "model.heads=2", "model.feed_forward=32", "model.descriptor_size=16")
 ASAM = (*SMALL, "recipe.batch_size=8", "recipe.sharpness=2.5", "recipe.negatives=mined")

@@ -23,7 +23,7 @@ from geodtr.runtime.spec import BranchSpec, Correlation, Imagery, Preprocessing
 from geodtr.training.augment.layout_simulation import LayoutChange
 from geodtr.training.augment.views import cut_views
 from geodtr.training.augmented import seen
-from geodtr.training.config import TrainConfig, limit_field, load_preset
+from geodtr.training.config import TrainConfig, limit_field
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs, write_pairs
 from geodtr.training.data.prepare import prepare
@@ -36,6 +36,7 @@ from geodtr.training.models.embedder import embedders
 from geodtr.training.models.registry import build_model
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
+from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import Trainer
 
 FLOAT32 = "machine.precision=float32"

@@ -61,15 +61,15 @@ class Setting:
 
     def config(self, *settings: str, preset: str | None = None) -> "TrainConfig":
         """Configuration of the timed network, or of another `preset`, with random weights."""
-        from geodtr.training.config import load_preset
+        from geodtr.training.presets.load import load_preset
 
         own = () if preset else (f"recipe.batch_size={self.size.batch}",)
         return load_preset(preset or self.size.preset, ["recipe.pretrained=none", *own, *settings])
 
     def world(self, preset: str, pairs: int, region: str = "valley") -> "PairSet":
         """Generated pairs with the image size of `preset`."""
-        from geodtr.training.config import load_preset
         from geodtr.training.data.pairs_csv import read_pairs
+        from geodtr.training.presets.load import load_preset
         from geodtr.training.world.dataset import WorldSet, write_world
 
         how = load_preset(preset).ground

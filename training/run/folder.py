@@ -15,12 +15,13 @@ from geodtr.runtime.errors import CheckpointError, UserError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.recall import recall
-from geodtr.training.config import TrainConfig, encode_config, load_preset
+from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.evaluation.evaluate import embed_pairs
 from geodtr.training.listener import Listener, Validation
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import embedders
+from geodtr.training.presets.load import encode_config, load_preset
 from geodtr.training.run.interruption import Interruption
 from geodtr.training.run.state import RunState, SavedRun, save_state
 from geodtr.training.run_files import BEST, CONFIG, LAST, check_run

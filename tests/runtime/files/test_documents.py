@@ -9,7 +9,7 @@ import pytest
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import MAX_DEPTH, DocumentError, decode_json, decode_toml, read_document
-from geodtr.training.config import load_preset
+from geodtr.training.presets.load import load_preset
 
 
 def nested(depth: int) -> str:

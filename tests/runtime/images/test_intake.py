@@ -21,8 +21,8 @@ from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.images.intake import Intake, describe
 from geodtr.runtime.images.xmp import panorama_of, read_properties
 from geodtr.runtime.spec import PANORAMAS, Imagery, Images, Preprocessing
-from geodtr.training.config import load_preset
 from geodtr.training.presets import preset_names
+from geodtr.training.presets.load import load_preset
 
 PANORAMA = Imagery(projection="panorama", field_of_view=360, aspect=4.0)
 

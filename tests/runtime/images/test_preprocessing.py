@@ -22,7 +22,7 @@ from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.preprocess import describe, load_image, preprocess
 from geodtr.runtime.images.resize import resize_area, resize_cubic, resize_linear_exact
 from geodtr.runtime.spec import BranchSpec, Images, PerChannel, Preprocessing
-from geodtr.training.config import load_preset
+from geodtr.training.presets.load import load_preset
 
 SIDES = st.integers(1, 40)
 
