@@ -2,7 +2,8 @@
 
 Trains each model's world preset in one region and tests it among the tiles of unseen regions of the same and of another
 style: on full panoramas with and without LS (layout simulation and photometric augmentation), for each limited field of
-view, and for all fields of view at once. Each result is a row of WORK/family.csv as soon as it is there; trainings go
+view, and for all fields of view at once. Raw pixels show what needs no network: panoramas and polar tiles, each less
+its mean colour, compared by the cosine. Each result is a row of WORK/family.csv as soon as it is there; trainings go
 on where they were stopped. --table prints the rows that are there. Remove the rows where a preset has changed.
 """
 
@@ -17,19 +18,24 @@ from math import inf
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+from msgspec import structs
 from scipy.stats import binomtest
 
 from geodtr.cli.console import messages
 from geodtr.cli.train.bar import TrainingBar
 from geodtr.export.model import open_model
 from geodtr.runtime.files.own_kinds import STATE
+from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall
+from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images
 from geodtr.training.config import TrainConfig, limit_field
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.pairs_csv import read_pairs
 from geodtr.training.data.views import FULL_TURN, Views
 from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs
 from geodtr.training.loop import resume, train
+from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import encode_config, load_preset
 from geodtr.training.world.dataset import WorldSet, write_world
 
@@ -45,6 +51,7 @@ PRESETS = {
     "CDE": "world-cde",
     "FusionGAN": "world-fusiongan",
 }
+PIXELS = "raw pixels"
 ANY_FIELD, ANY_PAIRS = "world-any-field", 20_000
 FACTOR = 3
 """How many times the R@1 of its twin the model for all fields of view is to reach at 90 degrees."""
@@ -96,7 +103,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--models", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--parts", nargs="+", choices=["any", "full", "plain", "limited"], default=["any", "full"])
+    parts = ["pixels", "any", "full", "plain", "limited"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=["pixels", "any", "full"])
     parser.add_argument("--fields", type=float, nargs="+", default=list(FIELDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, help="Instead of the presets'.")
@@ -120,6 +128,10 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
     unknown = tuple(Views(field, "unknown") for field in options.fields)
     limited = tuple(view for view in unknown if view.field_of_view < FULL_TURN)
     for part in options.parts:
+        if part == "pixels":
+            config = load_preset(PRESETS["GeoDTR"], ["recipe.epochs=1", f"recipe.seed={seed}"])
+            yield Run(PIXELS, "no", "nothing", config, 0, tuple(dict.fromkeys((Views(), *unknown))))
+            continue
         if part == "any":
             # The same network, pairs and recipe, but for what is seen of the panoramas.
             full = ["recipe.fields=[]", *more]
@@ -157,21 +169,14 @@ def _augmentation(model: str) -> list[str]:
 def measure(run: Run, options: argparse.Namespace, table: Path) -> None:
     """Train and test one model, or what of it is not in the table."""
     recipe = run.config.recipe
-    sizes = (recipe.seed, run.pairs, options.test_pairs, run.regions, recipe.epochs)
+    epochs = recipe.epochs if run.pairs else 0
+    sizes = (recipe.seed, run.pairs, options.test_pairs, run.regions, epochs)
     done = {row.of for row in read(table)}
     wanted = [view for view in run.tests if (run.model, run.ls, run.trained, _name(view), *sizes) not in done]
     if not wanted:
         return
     messages.print(f"{run.model}, LS {run.ls}, trained on {run.trained}, seed {recipe.seed}", style="bold")
-    made_of = sha256(encode_config(run.config) + repr((WORLD_SEED, TRAIN, run.pairs)).encode())
-    folder = options.work / "runs" / made_of.hexdigest()[:16]
-    train_set = world(options.work, TRAIN, run.pairs, recipe.seed)
-    with TrainingBar() as bar:
-        if (folder / STATE).is_file():
-            resume(folder, train_set, listener=bar)
-        else:
-            train(run.config, train_set, folder, listener=bar)
-    model = open_model(folder).embedders
+    model = pixels(run.config) if run.model == PIXELS else trained(run, options.work)
     same = [(region, seed) for seed in (recipe.seed, recipe.seed + 1) for region in SAME][: run.regions]
     where = [*same, (CROSS, recipe.seed)]
     tests = [world(options.work, region, options.test_pairs, seed) for region, seed in where]
@@ -185,6 +190,38 @@ def measure(run: Run, options: argparse.Namespace, table: Path) -> None:
         row = Row(run.model, run.ls, run.trained, _name(view), *sizes, round(mean, 4), round(shares[-1], 4))
         append(table, row)
         messages.print(f"  {row.tested}: same style {row.same:.2f}, other style {row.cross:.2f}")
+
+
+def trained(run: Run, work: Path) -> EmbedderPair:
+    made_of = sha256(encode_config(run.config) + repr((WORLD_SEED, TRAIN, run.pairs)).encode())
+    folder = work / "runs" / made_of.hexdigest()[:16]
+    train_set = world(work, TRAIN, run.pairs, run.config.recipe.seed)
+    with TrainingBar() as bar:
+        if (folder / STATE).is_file():
+            resume(folder, train_set, listener=bar)
+        else:
+            train(run.config, train_set, folder, listener=bar)
+    return open_model(folder).embedders
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What a branch of `spec` takes, less its mean colour, is the descriptor."""
+
+    spec: BranchSpec
+
+    def embed(self, images: Images) -> Descriptors:
+        colours = images.astype(np.float32) - images.mean((1, 2), dtype=np.float32, keepdims=True)
+        rows = colours.reshape(len(images), -1)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows / np.maximum(lengths, 1e-6), np.float32)
+
+
+def pixels(config: TrainConfig) -> EmbedderPair:
+    size = config.ground.height * config.ground.width * 3
+    specs = build_model(config.model, config.ground, config.aerial).specs
+    ground, aerial = (Pixels(structs.replace(specs[branch], descriptor_size=size)) for branch in BRANCHES)
+    return EmbedderPair(ground, aerial)
 
 
 def world(work: Path, region: str, pairs: int, seed: int) -> PairSet:
