@@ -2,8 +2,9 @@
 
 The plain loop works like the official one: PyTorch's DataLoader with workers that decode, augment and normalise each
 image with Pillow and torchvision; float32, no channels-last. Network, data, batch size, losses and optimiser are the
-same; the polar transform is applied in advance for both. Runs interleaved rounds of a few steps. Prints pairs per
-second (median and range), ratios, and the time our loop waits for images.
+same; the polar transform is applied in advance for both. The bare loop is the plain one on a single batch in memory:
+the network, its losses and the optimiser alone. Runs interleaved rounds of a few steps. Prints pairs per second (median
+and range), ratios, and the time our loop waits for images.
 """
 
 import os
@@ -11,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -101,20 +102,36 @@ def write_plain(folder: Path, pair_set: PairSet, config: TrainConfig) -> None:
             Image.fromarray(load_image(path, how)).save(folder / branch / f"{index}.png")
 
 
-def plain_loop(
-    config: TrainConfig, folder: Path, count: int, device: torch.device, *, half: bool = False, compiled: bool = False
-) -> Iterator[None]:
-    """Run one step per iteration. `half`: with autocast to bf16. `compiled`: with torch.compile for each branch."""
-    recipe = config.recipe
+def plain_batches(config: TrainConfig, folder: Path, count: int, device: torch.device) -> Iterator[Sequence[Tensor]]:
     loader: DataLoader[Any] = DataLoader(
         PlainPairs(folder, count),
-        recipe.batch_size,
+        config.recipe.batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=os.cpu_count() or 1,
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
+    return chain.from_iterable(repeat(loader))
+
+
+def same_batch(config: TrainConfig, device: torch.device) -> Iterator[Sequence[Tensor]]:
+    """Noise in memory, laid out as the trainer lays images out."""
+    shapes = [(config.recipe.batch_size, 3, how.height, how.width) for how in (config.ground, config.aerial)]
+    views = [torch.randn(shape, device=device).to(memory_format=torch.channels_last) for shape in shapes]
+    return repeat(views)
+
+
+def plain_loop(
+    config: TrainConfig,
+    batches: Iterator[Sequence[Tensor]],
+    device: torch.device,
+    *,
+    half: bool = False,
+    compiled: bool = False,
+) -> Iterator[None]:
+    """Run one step per iteration. `half`: with autocast to bf16. `compiled`: with torch.compile for each branch."""
+    recipe = config.recipe
     model = build_model(config.model, config.ground, config.aerial).to(device).train()
     assert isinstance(model, GeoDTR)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.03, eps=1e-6)
@@ -125,7 +142,7 @@ def plain_loop(
     branches = [model.ground.with_counterfactual, model.aerial.with_counterfactual]
     if compiled:
         branches = [torch.compile(branch) for branch in branches]
-    for images in chain.from_iterable(repeat(loader)):
+    for images in batches:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             (f_ground, i_ground), (f_aerial, i_aerial) = (
                 branch(view.to(device, non_blocking=True), uniform)
@@ -164,7 +181,11 @@ def main(name: str = "world") -> None:
         pair_set = read_pairs(work / "world")
         write_plain(work / "plain", pair_set, config)
         images = PairImages(pair_set, {"ground": config.ground, "aerial": config.aerial}, cache_bytes=4e9)
-        loops: dict[str, Iterator[None]] = {"plain": plain_loop(config, work / "plain", size.pairs, device)}
+        loaded = plain_batches(config, work / "plain", size.pairs, device)
+        loops: dict[str, Iterator[None]] = {
+            "plain": plain_loop(config, loaded, device),
+            "bare": plain_loop(config, same_batch(config, device), device),
+        }
         waited: dict[str, list[float]] = {}
         for label, settings in OURS:
             ours = load_preset(size.preset, (*size.settings, "machine.precision=float32", *settings))
@@ -192,14 +213,20 @@ def interleaved(
     return rates
 
 
+def ratio(values: Sequence[float], base: Sequence[float]) -> str:
+    ratios = [value / other for value, other in zip(values, base, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({spread(ratios)})"
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
 def report(rates: dict[str, list[float]], waited: dict[str, list[float]], name: str, device: torch.device) -> None:
     print(f"{name} on {device.type}, {ROUNDS} interleaved rounds, {torch.get_num_threads()} threads: pairs/s")
     for label, values in rates.items():
-        ratios = [value / plain for value, plain in zip(values, rates["plain"], strict=True)]
-        print(
-            f"  {label:14} {statistics.median(values):8.2f} ({min(values):.2f} to {max(values):.2f}), "
-            f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        against = (f"{ratio(values, rates[base])} of {base}" for base in ("plain", "bare"))
+        print(f"  {label:14} {statistics.median(values):8.2f} ({spread(values)}), {', '.join(against)}")
     for label, shares in waited.items():
         print(f"  ours {label}: {100 * float(np.median(shares)):.1f} % of a step is spent waiting for images")
 

@@ -83,7 +83,7 @@ def _rates(steps: Iterator[None], setting: Setting, finish: Callable[[], None]) 
 
 def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
     """The loops to compare. Compiled ones come last: their first step takes a minute."""
-    from training import plain_loop, write_plain
+    from training import plain_batches, plain_loop, write_plain
 
     config = setting.config("machine.precision=float32")
 
@@ -107,7 +107,8 @@ def _loops(setting: Setting, pair_set: PairSet) -> Iterator[_Loop]:
             folder = setting.work / "plain"
             if not folder.exists():
                 write_plain(folder, pair_set, config)
-            return plain_loop(config, folder, len(pair_set), setting.device, half=half, compiled=compiled)
+            batches = plain_batches(config, folder, len(pair_set), setting.device)
+            return plain_loop(config, batches, setting.device, half=half, compiled=compiled)
 
         return _Loop(f"plain PyTorch, {name}", make)
 
