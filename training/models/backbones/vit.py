@@ -11,7 +11,10 @@ from geodtr.training.models.base import check_heads
 
 EPSILON = 1e-6
 """Of every LayerNorm."""
-_INITIAL_STD = 0.02
+_TABLE_STD = 0.5
+"""Of learned tokens and positions before training: as large as embedded patches. DeiT's 0.02 drowns in them, and a
+network that begins with nothing then hardly learns where things are (benchmarks/family.py).
+"""
 
 
 class Tokens(nn.Module):
@@ -26,7 +29,7 @@ class Tokens(nn.Module):
         self.learned = nn.Parameter(torch.empty(1, extra, embedding.out_channels))
         self.position = nn.Parameter(torch.empty(1, extra + positions, embedding.out_channels))
         for table in (self.learned, self.position):
-            nn.init.trunc_normal_(table, std=_INITIAL_STD)
+            nn.init.trunc_normal_(table, std=_TABLE_STD)
 
     def forward(self, features: Tensor) -> Tensor:
         embedded: Tensor = self.embedding(features).flatten(2).transpose(1, 2)
@@ -88,6 +91,6 @@ def split_heads(tokens: Tensor, heads: int) -> Tensor:
 
 
 def initialise(linear: nn.Linear) -> None:
-    """As in DeiT: weights from a truncated normal distribution, no bias."""
-    nn.init.trunc_normal_(linear.weight, std=_INITIAL_STD)
+    """Weights that keep the size of what they read at any width, no bias."""
+    nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
