@@ -19,7 +19,7 @@ from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.own_kinds import STATE
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.loop import resume, train
 from geodtr.training.presets.load import encode_config, load_preset

@@ -31,7 +31,7 @@ from geodtr.runtime.recall import recall
 from geodtr.runtime.spec import BranchSpec, Descriptors, EmbedderPair, Images
 from geodtr.training.config import TrainConfig, limit_field
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.data.views import FULL_TURN, Views
 from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs
 from geodtr.training.loop import resume, train

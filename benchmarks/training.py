@@ -29,7 +29,7 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model

@@ -45,7 +45,7 @@ from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import Recall
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.evaluation.evaluate import evaluate
 

@@ -32,7 +32,7 @@ from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.manifest import made_by
 from geodtr.runtime.names import Precision
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.run_files import LAST

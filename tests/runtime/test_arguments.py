@@ -32,7 +32,7 @@ from geodtr.runtime.sources.positioned.folder import FolderOptions
 from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
 from geodtr.runtime.sources.tiled.slippy import XyzOptions
 from geodtr.runtime.tracking.filter import TrackOptions
-from geodtr.training.data.pairs_csv import write_pairs
+from geodtr.training.data.readers.pairs_csv import write_pairs
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tiny_gallery import pixels_of
 from geodtr import BuildRequest, build_engine
 from geodtr.runtime.gallery.build import build_gallery
 from geodtr.runtime.gallery.manifest import made_by
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.registry import build_model

@@ -30,7 +30,7 @@ from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.recall import Ranking, recall
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.data.views import ALL
 from geodtr.training.evaluation.evaluate import DescriptorPair
 from geodtr.training.world.dataset import WorldSet, write_world

@@ -26,7 +26,7 @@ from geodtr.export.calibration_pool import pool_of
 from geodtr.runtime.names import Precision
 from geodtr.runtime.spec import Images
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import load_preset

@@ -14,7 +14,7 @@ from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.spec import Correlation
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.prepare import prepare
-from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.readers.prepared import read_prepared
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs
 from geodtr.training.models.checkpoint import load_checkpoint

@@ -12,7 +12,7 @@ import pytest
 from conftest import Losses, Outcome, Stop, Stopping, World
 
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.listener import Validation
 from geodtr.training.loop import resume, train
 from geodtr.training.presets.load import load_preset

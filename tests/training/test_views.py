@@ -25,9 +25,9 @@ from geodtr.training.augment.views import cut_views
 from geodtr.training.augmented import seen
 from geodtr.training.config import TrainConfig, limit_field
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs, write_pairs
 from geodtr.training.data.prepare import prepare
-from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.readers.pairs_csv import read_pairs, write_pairs
+from geodtr.training.data.readers.prepared import read_prepared
 from geodtr.training.data.views import View, Views, columns_of, full_panorama, load_query, to_the_middle
 from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs, evaluate
 from geodtr.training.loop import resume, train

@@ -68,7 +68,7 @@ class Setting:
 
     def world(self, preset: str, pairs: int, region: str = "valley") -> "PairSet":
         """Generated pairs with the image size of `preset`."""
-        from geodtr.training.data.pairs_csv import read_pairs
+        from geodtr.training.data.readers.pairs_csv import read_pairs
         from geodtr.training.presets.load import load_preset
         from geodtr.training.world.dataset import WorldSet, write_world
 

@@ -1,1 +1,1 @@
-"""Readers of data sets: pairs of images and their positions. They need NumPy, but not torch."""
+"""Data sets: pairs of images and their positions, checked, prepared and cut. They need NumPy, but not torch."""

@@ -27,7 +27,14 @@ from geodtr.runtime.prefetch import work_ahead
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Correlation, Preprocessing
 from geodtr.training.data.pair_set import PairSet, Skipped
-from geodtr.training.data.prepared import DOCUMENT, UNFINISHED, Origin, encode_document, read_origin, read_prepared
+from geodtr.training.data.readers.prepared import (
+    DOCUMENT,
+    UNFINISHED,
+    Origin,
+    encode_document,
+    read_origin,
+    read_prepared,
+)
 from geodtr.training.data.views import View, load_query
 
 # Not compressed: a 122x671 image takes 0.9 ms to read instead of 2.0 at level 1, 2.5 ms to write instead of 5.6, and

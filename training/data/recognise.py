@@ -8,14 +8,14 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import readable
-from geodtr.training.data.cvact import FOLDERS as CVACT_FOLDERS
-from geodtr.training.data.cvact import INDEX as CVACT_INDEX
-from geodtr.training.data.cvusa import LISTS as CVUSA_LISTS
-from geodtr.training.data.overlap_lists import LISTS, TILES, VISLOC_MAP
-from geodtr.training.data.pairs_csv import FILE_NAME
-from geodtr.training.data.place_folders import POSITIONS, SUES_HEIGHTS, SUES_PARTS, SUES_TILES
-from geodtr.training.data.prepared import DOCUMENT, UNFINISHED
-from geodtr.training.data.vigor import CITIES
+from geodtr.training.data.readers.cvact import FOLDERS as CVACT_FOLDERS
+from geodtr.training.data.readers.cvact import INDEX as CVACT_INDEX
+from geodtr.training.data.readers.cvusa import LISTS as CVUSA_LISTS
+from geodtr.training.data.readers.overlap_lists import LISTS, TILES, VISLOC_MAP
+from geodtr.training.data.readers.pairs_csv import FILE_NAME
+from geodtr.training.data.readers.place_folders import POSITIONS, SUES_HEIGHTS, SUES_PARTS, SUES_TILES
+from geodtr.training.data.readers.prepared import DOCUMENT, UNFINISHED
+from geodtr.training.data.readers.vigor import CITIES
 
 
 @readable(DataError)

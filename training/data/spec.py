@@ -8,14 +8,14 @@ from typing import Literal
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import Branch
-from geodtr.training.data.cvact import FOLDERS as CVACT_SPLITS
-from geodtr.training.data.cvact import read_cvact
-from geodtr.training.data.cvusa import LISTS as CVUSA_SPLITS
-from geodtr.training.data.cvusa import read_cvusa
-from geodtr.training.data.overlap_lists import AREAS, GTA_SPLITS, VISLOC_SPLITS, read_gta, read_visloc
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
-from geodtr.training.data.place_folders import (
+from geodtr.training.data.readers.cvact import FOLDERS as CVACT_SPLITS
+from geodtr.training.data.readers.cvact import read_cvact
+from geodtr.training.data.readers.cvusa import LISTS as CVUSA_SPLITS
+from geodtr.training.data.readers.cvusa import read_cvusa
+from geodtr.training.data.readers.overlap_lists import AREAS, GTA_SPLITS, VISLOC_SPLITS, read_gta, read_visloc
+from geodtr.training.data.readers.pairs_csv import read_pairs
+from geodtr.training.data.readers.place_folders import (
     DENSEUAV_SPLITS,
     SUES_HEIGHTS,
     SUES_SPLITS,
@@ -25,10 +25,10 @@ from geodtr.training.data.place_folders import (
     read_university,
     sues_splits,
 )
-from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.readers.prepared import read_prepared
+from geodtr.training.data.readers.vigor import SPLITS as VIGOR_SPLITS
+from geodtr.training.data.readers.vigor import read_vigor
 from geodtr.training.data.recognise import find_kinds
-from geodtr.training.data.vigor import SPLITS as VIGOR_SPLITS
-from geodtr.training.data.vigor import read_vigor
 
 
 @dataclass(frozen=True, slots=True)

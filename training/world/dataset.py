@@ -15,7 +15,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import new_folder
 from geodtr.runtime.names import Branch
 from geodtr.runtime.progress import Track, untracked
-from geodtr.training.data.pairs_csv import FILE_NAME, write_pairs
+from geodtr.training.data.readers.pairs_csv import FILE_NAME, write_pairs
 from geodtr.training.world.arrays import Positions
 from geodtr.training.world.nadir_pairs import NadirPairs, render_nadir_pairs
 from geodtr.training.world.regions import choose_positions, find_region

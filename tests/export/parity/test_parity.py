@@ -30,7 +30,7 @@ from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import recall
 from geodtr.training.data.counting import HIT_RATE, countings
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs
 
 DOCS = ROOT / "docs" / "parity.md"

@@ -15,7 +15,7 @@ from geodtr.export.parity import Gates, ParityResult, compare
 from geodtr.export.parity.result import Candidate
 from geodtr.runtime.names import Backend, Precision
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.world.dataset import WorldSet, write_world
 
 BUILT: tuple[tuple[Backend, Precision], ...] = (

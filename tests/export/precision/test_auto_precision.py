@@ -23,7 +23,7 @@ from geodtr.export.precision.search import Found, Journal
 from geodtr.export.precision.trial_engines import Workbench
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import load_preset

@@ -20,7 +20,7 @@ from geodtr.runtime.localization import claims
 from geodtr.runtime.localization.calibration import FILE_NAME, places_sha256, read_calibration
 from geodtr.runtime.localization.fix import Floats
 from geodtr.runtime.spec import Imagery
-from geodtr.training.data.pairs_csv import write_pairs
+from geodtr.training.data.readers.pairs_csv import write_pairs
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from trees import IDS, UTM
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
-from geodtr.training.data import mat_index
+from geodtr.training.data.readers import mat_index
 from geodtr.training.data.references import reference_tiles
 from geodtr.training.data.spec import read_test_set, read_training_set
 
@@ -49,7 +49,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         stream.flush()
         return subprocess.CompletedProcess(command, code, printed.getvalue(), error.encode())
 
-    monkeypatch.setattr("geodtr.training.data.cvact.subprocess.run", run)
+    monkeypatch.setattr("geodtr.training.data.readers.cvact.subprocess.run", run)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -159,7 +159,7 @@ def test_a_crash_of_the_reader_of_indices_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, val=[1])
-    monkeypatch.setattr("geodtr.training.data.cvact.sys.executable", "/bin/false")
+    monkeypatch.setattr("geodtr.training.data.readers.cvact.sys.executable", "/bin/false")
     assert "its reader crashed" in refused("data", "check", f"cvact:{root}#val")
 
 
@@ -167,5 +167,5 @@ def test_without_scipy_cvact_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, val=[1])
-    monkeypatch.setattr("geodtr.training.data.cvact.find_spec", lambda _name: None)
+    monkeypatch.setattr("geodtr.training.data.readers.cvact.find_spec", lambda _name: None)
     assert install_hint("train") in refused("data", "check", f"cvact:{root}#val")

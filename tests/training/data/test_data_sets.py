@@ -12,7 +12,7 @@ from trees import IDS, TILES, UTM
 
 from geodtr.runtime.errors import DataError
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.data.pairs_csv import write_pairs
+from geodtr.training.data.readers.pairs_csv import write_pairs
 from geodtr.training.data.spec import KINDS, read_test_set
 
 

@@ -21,7 +21,7 @@ from geodtr.training.data.check import check
 from geodtr.training.data.counting import ANY_RIGHT_IMAGE, ANY_RIGHT_TILE, HIT_RATE, OWN_TILE, countings
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
 from geodtr.training.data.prepare import prepare
-from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.readers.prepared import read_prepared
 from geodtr.training.data.spec import KINDS, read_test_set, read_training_set
 from geodtr.training.evaluation.distance import measure_distance
 from geodtr.training.evaluation.evaluate import DescriptorPair

@@ -12,7 +12,7 @@ from tiny_bundle import write_pairs
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.data.pair_set import Pair, PairSet
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 
 Change = Callable[[PairSet], PairSet]
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_gone_is_named(pairs: PairSet) -> None:
 
 
 def test_a_list_with_too_many_pairs_is_refused_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geodtr.training.data.pairs_csv.MAX_PAIRS", 3)
+    monkeypatch.setattr("geodtr.training.data.readers.pairs_csv.MAX_PAIRS", 3)
     pairs = write_pairs(tmp_path / "pairs", 3)
     assert len(read_pairs(pairs)) == 3
     with (pairs / "pairs.csv").open("a") as file:

@@ -27,7 +27,7 @@ from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.data.prepare import prepare
-from geodtr.training.data.prepared import read_prepared
+from geodtr.training.data.readers.prepared import read_prepared
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.data.views import Views
 from geodtr.training.presets.load import load_preset

@@ -19,7 +19,7 @@ from geodtr.runtime.errors import ConfigError, OutputExists
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.progress import untracked
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.world.dataset import WorldSet, write_world
 from geodtr.training.world.drive import WAY, follow_roads
 from geodtr.training.world.regions import APART, REGIONS, Region, choose_positions, find_region

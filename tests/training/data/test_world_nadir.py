@@ -14,7 +14,7 @@ from geodtr.runtime.images.nadir import north_up
 from geodtr.runtime.localization.nadir.alignment import Aligner, spectra_of
 from geodtr.runtime.localization.nadir.map_window import MapWindow
 from geodtr.runtime.sources.registry import open_source
-from geodtr.training.data.pairs_csv import read_pairs
+from geodtr.training.data.readers.pairs_csv import read_pairs
 from geodtr.training.world.colours import draw_look, photograph
 from geodtr.training.world.dataset import WorldSet, write_world
 from geodtr.training.world.flight import FlightSet, read_truth, write_flight

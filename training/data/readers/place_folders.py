@@ -14,8 +14,8 @@ from pathlib import Path
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.text_rows import read_words
 from geodtr.runtime.images.decode import SUFFIXES
-from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
+from geodtr.training.data.readers.existing import existing
 
 UNIVERSITY_SPLITS = ("train", "d2s", "s2d")
 DENSEUAV_SPLITS = UNIVERSITY_SPLITS

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.text_rows import read_csv
-from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.readers.existing import existing
 
 LISTS = {
     "train": "splits/train-19zl.csv",

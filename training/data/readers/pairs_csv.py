@@ -8,8 +8,8 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.text_rows import csv_rows, new_csv
-from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.readers.existing import existing
 
 FILE_NAME = "pairs.csv"
 HEADERS = (("ground", "aerial"), ("ground", "aerial", "lat", "lon"), ("ground", "aerial", "lat", "lon", "heading"))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.text_rows import read_words
-from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.readers.existing import existing
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from geodtr.runtime.errors import DataError, MissingDependency
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.geodesy import utm_to_degrees
 from geodtr.runtime.installation import install_hint
-from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.readers.existing import existing
 
 INDEX = "ACT_data.mat"
 FOLDERS = {"train": "ANU_data_small", "val": "ANU_data_test", "test": "ANU_data_test"}
@@ -79,7 +79,7 @@ class _Index(msgspec.Struct):
 def _read_index(path: Path, split: str) -> _Index:
     if find_spec("scipy") is None:
         raise MissingDependency(f"Reading {path} needs SciPy: {install_hint('train')}")
-    command = [sys.executable, "-m", "geodtr.training.data.mat_index", str(path), *_ROWS[split]]
+    command = [sys.executable, "-m", "geodtr.training.data.readers.mat_index", str(path), *_ROWS[split]]
     result = subprocess.run(command, capture_output=True, check=False)
     damaged = f"{path} is not the index of CVACT, or is damaged"
     if result.returncode:

@@ -15,8 +15,8 @@ from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Geometry
-from geodtr.training.data.existing import without_missing
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
+from geodtr.training.data.readers.existing import without_missing
 from geodtr.training.data.views import View
 
 T = TypeVar("T")

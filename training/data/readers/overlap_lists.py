@@ -20,8 +20,8 @@ import msgspec
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.images.decode import SUFFIXES
-from geodtr.training.data.existing import existing
 from geodtr.training.data.pair_set import Pair, PairSet
+from geodtr.training.data.readers.existing import existing
 
 AREAS = ("same", "cross")
 TILES = "satellite"
