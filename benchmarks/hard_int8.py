@@ -28,7 +28,7 @@ from geodtr.export.build.request import Plan
 from geodtr.export.build.source import export_checkpoint
 from geodtr.runtime.names import BRANCHES, METHODS
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
-from geodtr.training.models.geodtr import Residual
+from geodtr.training.models.geodtr.geodtr import Residual
 from geodtr.training.run_files import resolve_checkpoint
 
 SPREAD = 1.0

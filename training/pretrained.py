@@ -18,8 +18,8 @@ from geodtr.training.models.checkpoint import CheckpointInfo, load_checkpoint
 from geodtr.training.models.cvft import CvftConfig
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.fusiongan import FusionGanConfig, TwoStreamConfig
-from geodtr.training.models.geodtr import RESNET34, Backbone
-from geodtr.training.models.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
+from geodtr.training.models.geodtr.geodtr import RESNET34, Backbone
+from geodtr.training.models.geodtr.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
 from geodtr.training.models.importers.fusiongan import read_generator
 from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_scales
 from geodtr.training.models.importers.weights import check_tensors, read_weights
@@ -27,8 +27,8 @@ from geodtr.training.models.l2ltr import L2LTRConfig
 from geodtr.training.models.registry import ModelConfig, outline
 from geodtr.training.models.safa import SafaConfig, trunk
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
-from geodtr.training.models.transgeo import TransGeoConfig
-from geodtr.training.models.transgeo_stage2 import TransGeoStage2Config, begin, first_image, stage_1_config
+from geodtr.training.models.transgeo.stage_1 import TransGeoConfig
+from geodtr.training.models.transgeo.stage_2 import TransGeoStage2Config, begin, first_image, stage_1_config
 from geodtr.training.pretrained_transformers import transformer_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}

@@ -26,7 +26,7 @@ from geodtr.training.models.importers.transgeo import TransGeoImporter
 from geodtr.training.models.importers.weights import check_tensors, read_weights
 from geodtr.training.models.l2ltr import L2LTRConfig
 from geodtr.training.models.registry import outline
-from geodtr.training.models.transgeo import TransGeoConfig, grid
+from geodtr.training.models.transgeo.stage_1 import TransGeoConfig, grid
 
 _LARGEST = 4 << 30
 """Bytes of a NumPy file's arrays; Google's largest hybrid takes 2 GB."""

@@ -21,7 +21,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_SQUARE, GROUND
 from geodtr.training.models.importers.official import find_parameters, import_official
 

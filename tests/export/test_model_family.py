@@ -23,7 +23,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import save_checkpoint
-from geodtr.training.models.geodtr_plus import GeoDTRPlusConfig
+from geodtr.training.models.geodtr.geodtr_plus import GeoDTRPlusConfig
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import load_preset
 

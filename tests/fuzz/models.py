@@ -19,7 +19,7 @@ from geodtr.runtime.machine import this_cpu
 from geodtr.runtime.manifest import read_manifest, write_manifest
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
-from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
 from geodtr.training.models.importers.official import import_official
 

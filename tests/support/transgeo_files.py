@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geodtr.training.models.importers.base import Network
-from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
+from geodtr.training.models.transgeo.stage_1 import TransGeo, TransGeoConfig
 from geodtr.training.presets.load import load_preset
 
 SMALL = TransGeoConfig(width=64, layers=2, heads=1, feed_forward=32, descriptor_size=16)

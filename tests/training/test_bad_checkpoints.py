@@ -10,7 +10,7 @@ from conftest import Outcome, Trained
 from official import official_names
 
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
-from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
 from geodtr.training.models.importers.official import import_official
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.training.models.geodtr import GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr import GeoDTRConfig
 from geodtr.training.presets import preset_names
 from geodtr.training.presets.load import encode_config, load_preset
 

@@ -17,7 +17,7 @@ from geodtr.runtime.recall import one_percent, rank, recall, recall_at
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
-from geodtr.training.models.geodtr import GeoDTR
+from geodtr.training.models.geodtr.geodtr import GeoDTR
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
 from geodtr.training.models.importers.official import find_parameters, import_official
 

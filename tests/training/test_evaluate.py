@@ -26,7 +26,7 @@ from geodtr.training.evaluation.published import rows
 from geodtr.training.evaluation.transfer import NAMES, Area, area
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.layout import LayoutBranch
+from geodtr.training.models.geodtr.layout import LayoutBranch
 
 
 def test_two_data_sets_are_two_rows_with_their_areas(trained: Trained, cli: Callable[..., Outcome]) -> None:

@@ -19,7 +19,14 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.losses import counterfactual, soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig, Mask, ResidualConfig, orthogonal, positions
+from geodtr.training.models.geodtr.geodtr_plus import (
+    GeoDTRPlus,
+    GeoDTRPlusConfig,
+    Mask,
+    ResidualConfig,
+    orthogonal,
+    positions,
+)
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.geodtr_plus import (
     AERIAL_POLAR,

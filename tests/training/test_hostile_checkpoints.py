@@ -18,7 +18,7 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training import memory
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
-from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model, outline

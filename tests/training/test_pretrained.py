@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet34_Weights, convnext_base, convnext_tiny, resnet34
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
-from geodtr.training.models.geodtr import GeoDTR
+from geodtr.training.models.geodtr.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import load_preset
 from geodtr.training.pretrained import first_weights

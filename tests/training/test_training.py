@@ -16,7 +16,7 @@ from geodtr.training.evaluation.evaluate import evaluate
 from geodtr.training.loop import train
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
+from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
 from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import TrainingDiverged
 

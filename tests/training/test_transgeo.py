@@ -23,7 +23,7 @@ from geodtr.training.losses import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.official import import_official
-from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
+from geodtr.training.models.transgeo.stage_1 import TransGeo, TransGeoConfig
 from geodtr.training.presets.load import load_preset
 from geodtr.training.sharpness import climbed
 from geodtr.training.trainer import _rate

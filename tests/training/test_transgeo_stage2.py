@@ -25,7 +25,7 @@ from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.official import import_official
 from geodtr.training.models.registry import build_model
-from geodtr.training.models.transgeo_stage2 import (
+from geodtr.training.models.transgeo.stage_2 import (
     SelectingBranch,
     Selection,
     TransGeoStage2Config,

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.base import Count, Depth
-from geodtr.training.models.geodtr import Backbone, BackboneConfig
-from geodtr.training.models.layout import LayoutBranch, LayoutModel
+from geodtr.training.models.geodtr.geodtr import Backbone, BackboneConfig
+from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel
 from geodtr.training.models.safa import PositionEmbedding
 
 _STAGES = 3

@@ -12,13 +12,13 @@ from geodtr.training.models.cde import Cde, CdeConfig
 from geodtr.training.models.cvft import Cvft, CvftConfig
 from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.fusiongan import FusionGan, FusionGanConfig, TwoStream, TwoStreamConfig
-from geodtr.training.models.geodtr import GeoDTR, GeoDTRConfig
-from geodtr.training.models.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
+from geodtr.training.models.geodtr.geodtr import GeoDTR, GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
 from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
 from geodtr.training.models.safa import Safa, SafaConfig
 from geodtr.training.models.sample4geo import Sample4Geo, Sample4GeoConfig
-from geodtr.training.models.transgeo import TransGeo, TransGeoConfig
-from geodtr.training.models.transgeo_stage2 import TransGeoStage2, TransGeoStage2Config
+from geodtr.training.models.transgeo.stage_1 import TransGeo, TransGeoConfig
+from geodtr.training.models.transgeo.stage_2 import TransGeoStage2, TransGeoStage2Config
 
 Model = (
     GeoDTR

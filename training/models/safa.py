@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vgg import vgg
 from geodtr.training.models.base import Count, Depth, Share
-from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of
+from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of
 
 _POOLS = 4
 

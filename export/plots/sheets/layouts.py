@@ -24,7 +24,7 @@ from geodtr.runtime.spec import Images, Preprocessing
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import normalise
-from geodtr.training.models.explanation import Explains
+from geodtr.training.models.geodtr.explanation import Explains
 
 _WIDTH, _LEAST_HEIGHT, _MARGIN, _GAP, _LABEL, _LINE = 480, 110, 20, 4, 92, 20
 _ACROSS = 2

@@ -11,7 +11,7 @@ import msgspec
 
 from geodtr.runtime.spec import PANORAMAS, Preprocessing
 from geodtr.training.models.base import Count, Share
-from geodtr.training.models.geodtr import BackboneConfig, GeoDTRConfig, positions
+from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTRConfig, positions
 from geodtr.training.models.importers.base import (
     Importer,
     Network,

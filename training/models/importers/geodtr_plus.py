@@ -13,7 +13,7 @@ import msgspec
 from geodtr.runtime.spec import ANY_IMAGES, PANORAMAS, Imagery, Preprocessing
 from geodtr.training.models.backbones.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.base import Count, Share
-from geodtr.training.models.geodtr_plus import ConvNextConfig, GeoDTRPlusConfig, Mask, ResidualConfig, positions
+from geodtr.training.models.geodtr.geodtr_plus import ConvNextConfig, GeoDTRPlusConfig, Mask, ResidualConfig, positions
 from geodtr.training.models.importers.base import (
     Importer,
     Network,

@@ -28,8 +28,8 @@ from geodtr.training.models.importers.base import (
     settings_of,
 )
 from geodtr.training.models.registry import ModelConfig
-from geodtr.training.models.transgeo import LEARNED, TransGeoConfig, positions
-from geodtr.training.models.transgeo_stage2 import TransGeoStage2Config, first_image, map_weights, stage_1_config
+from geodtr.training.models.transgeo.stage_1 import LEARNED, TransGeoConfig, positions
+from geodtr.training.models.transgeo.stage_2 import TransGeoStage2Config, first_image, map_weights, stage_1_config
 
 
 def _input(height: int, width: int, imagery: Imagery = ANY_IMAGES, overview: int = 0) -> Preprocessing:

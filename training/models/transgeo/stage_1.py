@@ -1,6 +1,6 @@
 """TransGeo: a vision transformer per view, without polar transform. Stage 1, which sees the whole image.
 
-Stage 2 is in transgeo_stage2.py.
+Stage 2 is in stage_2.py.
 
 Source: Zhu et al., "TransGeo: Transformer Is All You Need for Cross-view Image Geo-localization", CVPR 2022, and its
 release. The defaults are the release's DeiT-S, distilled. Works on normalised images; files, losses and training are

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.base import Count, Depth, Share
-from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of, transformer
+from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of, transformer
 
 Counts = tuple[Count, Count, Count, Count]
 Depths = tuple[Depth, Depth, Depth, Depth]

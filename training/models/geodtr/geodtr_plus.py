@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models import geodtr
 from geodtr.training.models.backbones import convnext
 from geodtr.training.models.base import Count, Depth, Share, Uniform
-from geodtr.training.models.layout import LayoutBranch, LayoutModel, half_of, transformer
+from geodtr.training.models.geodtr import geodtr
+from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of, transformer
 
 Layers = Annotated[int, msgspec.Meta(ge=0, le=100)]
 

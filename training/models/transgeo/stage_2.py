@@ -2,7 +2,7 @@
 
 The aerial branch holds two networks: the first layers of stage 1's, which does not train any more and gives an
 attention map of the overview, and its own, which sees the patches that are kept. The ground branch is stage 1's.
-Source and scope as in transgeo.py.
+Source and scope as in stage_1.py.
 
 Which patches are kept is computed in integers, so that every backend keeps the same ones of the same map: the map in
 256 levels, resized bilinearly without rounding, and of equal values the one of the larger index.
@@ -21,7 +21,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vit import EPSILON, Layer, Tokens, split_heads
 from geodtr.training.models.base import TwoNetworks, check_heads
-from geodtr.training.models.transgeo import LEARNED, TransGeoBranch, TransGeoConfig, grid
+from geodtr.training.models.transgeo.stage_1 import LEARNED, TransGeoBranch, TransGeoConfig, grid
 
 _LARGEST_LEVEL = 255
 _LARGEST_KEY = 2**31

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.training.models.base import TwoNetworks, Uniform, check_heads
-from geodtr.training.models.explanation import Explanation
+from geodtr.training.models.geodtr.explanation import Explanation
 
 
 class LayoutBranch(nn.Module):

@@ -1,0 +1,1 @@
+"""GeoDTR and GeoDTR+, and what models of their form share."""

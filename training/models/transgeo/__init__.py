@@ -1,0 +1,1 @@
+"""TransGeo: both stages of its training are models."""
