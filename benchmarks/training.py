@@ -30,7 +30,7 @@ from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.readers.pairs_csv import read_pairs
-from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.losses.contrastive import counterfactual, soft_margin_triplet
 from geodtr.training.models.geodtr.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
 from geodtr.training.pair_images import PairImages

@@ -26,7 +26,7 @@ from geodtr.training.memory import check_memory
 from geodtr.training.models.registry import outline
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks, join_ranks
-from geodtr.training.pretrained import first_weights
+from geodtr.training.pretrained.weights import first_weights
 from geodtr.training.run.folder import RunFolder, pairs_sha256, read_run
 from geodtr.training.run.interruption import defer_signals
 from geodtr.training.run.pair_order import PairOrder

@@ -15,11 +15,11 @@ from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.augment.views import DrawnViews, draw_views
 from geodtr.training.augmented import augmented
 from geodtr.training.config import Recipe, TrainConfig
-from geodtr.training.exemplars import Exemplars, reweighted_triplet
 from geodtr.training.listener import Step
-from geodtr.training.losses import counterfactual, info_nce, soft_margin_triplet
-from geodtr.training.mining import LastDescriptors
+from geodtr.training.losses.contrastive import counterfactual, info_nce, soft_margin_triplet
+from geodtr.training.losses.exemplars import Exemplars, reweighted_triplet
 from geodtr.training.models.registry import Model, build_model
+from geodtr.training.negatives.mining import LastDescriptors
 from geodtr.training.pair_images import PairBatch, PairImages
 from geodtr.training.parallel.branch_threads import BranchThreads, can_run_in_threads
 from geodtr.training.parallel.distributed import Ranks, share_batch_norm

@@ -15,7 +15,7 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
 from geodtr.runtime.recall import one_percent, rank, recall, recall_at
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.losses.contrastive import counterfactual, soft_margin_triplet
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.geodtr.geodtr import GeoDTR
 from geodtr.training.models.importers.geodtr import AERIAL_POLAR, GROUND

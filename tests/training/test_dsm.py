@@ -23,7 +23,7 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.search.exact import search_correlated
 from geodtr.runtime.spec import Correlation
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.losses import soft_margin_triplet
+from geodtr.training.losses.contrastive import soft_margin_triplet
 from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.embedder import embedders, normalise
 from geodtr.training.models.importers.base import Network

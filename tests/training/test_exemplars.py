@@ -12,7 +12,7 @@ from conftest import World
 from official import FIGURES
 from torch import Tensor
 
-from geodtr.training.exemplars import Exemplars, reweighted_triplet, weights
+from geodtr.training.losses.exemplars import Exemplars, reweighted_triplet, weights
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets.load import load_preset

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.names import BRANCHES
-from geodtr.training.losses import soft_margin_triplet
+from geodtr.training.losses.contrastive import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.fusiongan import FusionGan, TwoStream, TwoStreamConfig, resize_matrix
@@ -29,7 +29,7 @@ from geodtr.training.models.registry import build_model, outline
 from geodtr.training.pair_images import PairBatch
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets.load import load_preset
-from geodtr.training.pretrained import first_weights
+from geodtr.training.pretrained.weights import first_weights
 from geodtr.training.trainer import Trainer
 
 BLUE_FIRST = (103.939, 116.779, 123.6)

@@ -16,7 +16,7 @@ from official import FIGURES
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.losses.contrastive import counterfactual, soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr.geodtr_plus import (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.config import TrainConfig
-from geodtr.training.losses import counterfactual, soft_margin_triplet
+from geodtr.training.losses.contrastive import counterfactual, soft_margin_triplet
 from geodtr.training.pair_images import PairBatch
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.parallel.grad_cache import Outputs, backward

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from official import FIGURES
 
-from geodtr.training.run.hard_negatives import (
+from geodtr.training.negatives.neighbours import (
     Neighbours,
     fill_batches,
     most_similar,

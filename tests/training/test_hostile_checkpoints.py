@@ -25,7 +25,7 @@ from geodtr.training.models.registry import build_model, outline
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets import preset_names
 from geodtr.training.presets.load import load_preset
-from geodtr.training.pretrained import first_weights
+from geodtr.training.pretrained.weights import first_weights
 
 _THIN = BackboneConfig(widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
 _NAME = "ge_grd.code_bias"

@@ -12,7 +12,7 @@ from official import FIGURES
 from geodtr.runtime.errors import ConfigError
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.loop import resume, train
-from geodtr.training.mining import LastDescriptors, mined_order, shuffled
+from geodtr.training.negatives.mining import LastDescriptors, mined_order, shuffled
 from geodtr.training.presets.load import load_preset
 
 SETTINGS = (

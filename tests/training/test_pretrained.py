@@ -13,7 +13,7 @@ from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.models.geodtr.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import load_preset
-from geodtr.training.pretrained import first_weights
+from geodtr.training.pretrained.weights import first_weights
 
 
 @pytest.fixture(scope="module")

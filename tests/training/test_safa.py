@@ -21,7 +21,7 @@ from geodtr.training.models.importers.official import find_parameters, import_of
 from geodtr.training.models.registry import build_model
 from geodtr.training.models.safa import Safa, SafaConfig
 from geodtr.training.presets.load import load_preset
-from geodtr.training.pretrained import first_weights
+from geodtr.training.pretrained.weights import first_weights
 
 SIDES: list[tuple[Branch, str]] = [("aerial", "sat"), ("ground", "grd")]
 PARAMETERS = {"model": "SAFA_vgg", "SAFA_heads": 8, "no_polar": False, "dataset": "CVUSA"}

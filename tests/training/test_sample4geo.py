@@ -17,7 +17,7 @@ from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.losses import info_nce
+from geodtr.training.losses.contrastive import info_nce
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network

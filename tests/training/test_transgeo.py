@@ -19,7 +19,7 @@ from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.losses import soft_margin_triplet
+from geodtr.training.losses.contrastive import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.official import import_official

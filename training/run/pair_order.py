@@ -20,16 +20,16 @@ from geodtr.runtime.files import write_bytes
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.augmented import seen
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.mining import LastDescriptors, mined_order, shuffled
 from geodtr.training.models.embedder import embedders
-from geodtr.training.pair_images import PairImages
-from geodtr.training.run.hard_negatives import (
+from geodtr.training.negatives.mining import LastDescriptors, mined_order, shuffled
+from geodtr.training.negatives.neighbours import (
     Neighbours,
     fill_batches,
     most_similar,
     nearest_in_space,
     nearest_on_earth,
 )
+from geodtr.training.pair_images import PairImages
 from geodtr.training.run_files import NEIGHBOURS
 from geodtr.training.seeding import Purpose, generator, seed_of
 from geodtr.training.trainer import Trainer

@@ -16,9 +16,9 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.documents import decode_json
-from geodtr.training.mining import LastDescriptors
 from geodtr.training.models.checkpoint import fill_strictly
 from geodtr.training.models.registry import Model
+from geodtr.training.negatives.mining import LastDescriptors
 
 _HEADER_KEY = "geodtr-run"
 _WEIGHTS, _MOMENTS, _MEMORY = "weights/", "optimizer/", "last-descriptors/"

@@ -29,7 +29,7 @@ from geodtr.training.models.safa import SafaConfig, trunk
 from geodtr.training.models.sample4geo import Encoder, Sample4GeoConfig
 from geodtr.training.models.transgeo.stage_1 import TransGeoConfig
 from geodtr.training.models.transgeo.stage_2 import TransGeoStage2Config, begin, first_image, stage_1_config
-from geodtr.training.pretrained_transformers import transformer_weights
+from geodtr.training.pretrained.transformers import transformer_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 

@@ -1,0 +1,1 @@
+"""Initial weights: of checkpoints, of torchvision, and of files that others published."""
