@@ -24,7 +24,7 @@ from geodtr.runtime.spec import Images, Preprocessing
 from geodtr.training.data.pair_set import Pair, PairSet, Skipped
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import normalise
-from geodtr.training.models.geodtr.explanation import Explains
+from geodtr.training.models.geodtr.layout import LayoutBranch
 
 _WIDTH, _LEAST_HEIGHT, _MARGIN, _GAP, _LABEL, _LINE = 480, 110, 20, 4, 92, 20
 _ACROSS = 2
@@ -87,7 +87,7 @@ def _path(pair: Pair, branch: Branch) -> Path:
 
 
 def _explain(network: nn.Module, path: Path, how: Preprocessing) -> View:
-    if not isinstance(network, Explains):
+    if not isinstance(network, LayoutBranch):
         raise CheckpointError("This model has no layout descriptors; GeoDTR, GeoDTR+ and SAFA have.")
     pixels = load_image(path, how)
     height = _drawn_height(how)

@@ -4,6 +4,7 @@ Two branches without shared weights. A model gives the backbone and the module t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,18 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.training.models.base import TwoNetworks, Uniform, check_heads
-from geodtr.training.models.geodtr.explanation import Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Maps over the feature grid of h x w positions that explain a descriptor.
+
+    `saliency` [B, h, w], at least 0: the strongest channel at each position. `layouts` [B, K, h, w] in [-1, 1]: the
+    weight that each layout descriptor gives to each position.
+    """
+
+    saliency: Tensor
+    layouts: Tensor
 
 
 class LayoutBranch(nn.Module):
