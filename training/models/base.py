@@ -12,7 +12,7 @@ import msgspec
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import Branch
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import BranchSpec, Preprocessing
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -75,13 +75,18 @@ class TwoNetworks(CrossViewModel, Generic[M]):
         super().__init__()
         self.ground = make(ground)
         self.aerial = make(aerial)
-        self.specs: dict[Branch, BranchSpec] = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=descriptor_size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=descriptor_size),
-        }
+        self.specs = specs_of(ground, aerial, descriptor_size)
 
     def branch(self, branch: Branch) -> M:
         return self.ground if branch == "ground" else self.aerial
+
+
+def specs_of(ground: Preprocessing, aerial: Preprocessing, descriptor_size: int) -> dict[Branch, BranchSpec]:
+    """The specs of two branches whose descriptors are compared by their cosine."""
+    return {
+        branch: BranchSpec(branch=branch, preprocessing=how, descriptor_size=descriptor_size)
+        for branch, how in zip(BRANCHES, (ground, aerial), strict=True)
+    }
 
 
 @runtime_checkable

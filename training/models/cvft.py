@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vgg import vgg
-from geodtr.training.models.base import Count, CrossViewModel, Depth, Share, Uniform
+from geodtr.training.models.base import Count, CrossViewModel, Depth, Share, Uniform, specs_of
 
 _SHARPNESS = 100.0
 _STRIDE = 32
@@ -92,11 +92,7 @@ class Cvft(CrossViewModel):
         rows, columns = grid(aerial)
         self.ground = GroundBranch(config, (rows, columns))
         self.aerial = AerialBranch(config)
-        size = rows * columns * config.channels
-        self.specs = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=size),
-        }
+        self.specs = specs_of(ground, aerial, rows * columns * config.channels)
 
     def branch(self, branch: Branch) -> AerialBranch:
         return self.ground if branch == "ground" else self.aerial

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import Branch
+from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import BranchSpec, Correlation, Preprocessing
 from geodtr.training.models.backbones.vgg import PADDED, Convolution, vgg
 from geodtr.training.models.base import Count, CrossViewModel, Depth, Share
@@ -88,14 +88,10 @@ class Dsm(CrossViewModel):
         self.scorer = scorer_of(config, ground, aerial)
         self.ground = DsmBranch(config, Same, PADDED)
         self.aerial = DsmBranch(config, Circular, Circular)
-        sizes = {"ground": self.scorer.query_size, "aerial": self.scorer.reference_size}
+        sizes = self.scorer.query_size, self.scorer.reference_size
         self.specs = {
-            "ground": BranchSpec(
-                branch="ground", preprocessing=ground, descriptor_size=sizes["ground"], scorer=self.scorer
-            ),
-            "aerial": BranchSpec(
-                branch="aerial", preprocessing=aerial, descriptor_size=sizes["aerial"], scorer=self.scorer
-            ),
+            branch: BranchSpec(branch=branch, preprocessing=how, descriptor_size=size, scorer=self.scorer)
+            for branch, how, size in zip(BRANCHES, (ground, aerial), sizes, strict=True)
         }
 
     def branch(self, branch: Branch) -> DsmBranch:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geodtr.runtime.errors import ConfigError
-from geodtr.runtime.names import BRANCHES, Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing, per_channel
-from geodtr.training.models.base import Count, CrossViewModel, Share, TwoNetworks, Uniform
+from geodtr.runtime.names import Branch
+from geodtr.runtime.spec import Preprocessing, per_channel
+from geodtr.training.models.base import Count, CrossViewModel, Share, TwoNetworks, Uniform, specs_of
 
 MOST_LAYERS = 13
 """Each halves the sides of an image, which has 16,384 pixels at most."""
@@ -197,10 +197,7 @@ class FusionGan(CrossViewModel):
         self.drawn = Stream(config)
         fusions = {"ground": _linear(2 * size, size, bias=0.01), "aerial": _linear(size, size, bias=0.01)}
         self.fuse = nn.ModuleDict(fusions)
-        self.specs = {
-            branch: BranchSpec(branch=branch, preprocessing=how, descriptor_size=size)
-            for branch, how in zip(BRANCHES, (ground, aerial), strict=True)
-        }
+        self.specs = specs_of(ground, aerial, size)
 
     def train(self, mode: bool = True) -> "FusionGan":
         super().train(mode)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.names import Branch
-from geodtr.runtime.spec import BranchSpec, Preprocessing
+from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones import convnext
-from geodtr.training.models.base import Count, CrossViewModel, Depth
+from geodtr.training.models.base import Count, CrossViewModel, Depth, specs_of
 
 _STAGES = msgspec.Meta(min_length=1, max_length=8)
 
@@ -58,11 +58,7 @@ class Sample4Geo(CrossViewModel):
             convnext.grid(len(config.widths), how)
         self.encoder = Encoder(config)
         self.logit_scale = nn.Parameter(torch.tensor(-log(config.temperature)))
-        size = config.widths[-1]
-        self.specs = {
-            "ground": BranchSpec(branch="ground", preprocessing=ground, descriptor_size=size),
-            "aerial": BranchSpec(branch="aerial", preprocessing=aerial, descriptor_size=size),
-        }
+        self.specs = specs_of(ground, aerial, config.widths[-1])
 
     def branch(self, branch: Branch) -> Encoder:
         del branch  # one for both
