@@ -16,7 +16,7 @@ import msgspec
 from geodtr.export.build.candidates import CANDIDATES, Able, Candidate, find_able, none_left, not_timed
 from geodtr.export.build.command_line import command_line
 from geodtr.export.build.compile import compile_graphs
-from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, write_graphs
+from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, read_typed, write_graphs
 from geodtr.export.build.plans import calibration_plan, projection_plan
 from geodtr.export.build.projected import projected
 from geodtr.export.build.request import BuildRequest
@@ -39,7 +39,6 @@ from geodtr.runtime.manifest import (
     write_manifest,
 )
 from geodtr.runtime.names import BRANCHES, Dialect, Precision
-from geodtr.runtime.preflight import check_graphs, require
 from geodtr.runtime.progress import Track
 from geodtr.runtime.spec import EmbedderPair, noise
 
@@ -101,12 +100,10 @@ def build_fastest(request: BuildRequest, warn: Callable[[str], None], track: Tra
 def _recompile_fastest(request: BuildRequest, batch: int, warn: Callable[[str], None], track: Track) -> None:
     """Compile the typed graphs of a bundle with every backend that runs here, and keep the fastest.
 
-    A backend that wants quantised graphs of another dialect is not tried. Raises as `build_fastest`, and BundleError
-    when a graph is missing or altered.
+    A backend that wants quantised graphs of another dialect is not tried. Raises as `build_fastest` and `read_typed`.
     """
     source = request.source
-    manifest = read_manifest(source)
-    require(check_graphs(source, manifest))
+    manifest = read_typed(source, request.dialect)
     able, entries = find_able(manifest.precision, request.dialect, partial(check_dialect, source, manifest), warn)
     with new_folder(request.out) as folder, scratch_in(folder) as scratch:
         place = scratch / "graphs"

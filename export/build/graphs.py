@@ -10,8 +10,9 @@ from geodtr.export.graph.checks import check_ours
 from geodtr.export.precision.write import CalibrationPlan, write_quantised, write_typed
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ArgumentError, ConfigError
-from geodtr.runtime.manifest import Manifest
+from geodtr.runtime.manifest import Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES, QUANTISED, Dialect, Precision
+from geodtr.runtime.preflight import check_graphs, require
 from geodtr.runtime.progress import Track, untracked
 
 
@@ -46,6 +47,19 @@ def check_comparable(builder: Builder) -> None:
             f"compares with fp32 engines built by the same options, and there are none: {error} Leave it out; bench "
             "compares bundles that were built in different ways.",
         ) from None
+
+
+def read_typed(source: Path, dialect: Dialect | None) -> Manifest:
+    """The manifest of a bundle whose typed graphs are to be compiled again; only these need be whole.
+
+    Raises BundleError when one is missing or altered, ConfigError when a `dialect` is named and none of them is INT8.
+    """
+    manifest = read_manifest(source)
+    require(check_graphs(source, manifest))
+    if dialect is not None and manifest.precision not in ("int8", "mixed"):
+        fault = f"is for int8 graphs, and the graphs of {source} are {manifest.precision}. Leave it out."
+        raise ArgumentError("dialect", fault)
+    return manifest
 
 
 def check_dialect(source: Path, manifest: Manifest, builder: Builder) -> None:

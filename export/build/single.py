@@ -9,7 +9,7 @@ from geodtr.export.backends.options import BackendOptions
 from geodtr.export.backends.registry import make_builder
 from geodtr.export.build.command_line import command_line
 from geodtr.export.build.compile import compile_graphs
-from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, write_graphs
+from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, read_typed, write_graphs
 from geodtr.export.build.plans import calibration_plan, projection_plan, search_plan
 from geodtr.export.build.projected import projected
 from geodtr.export.build.request import Auto, BuildRequest
@@ -20,9 +20,8 @@ from geodtr.export.precision.write import CalibrationPlan
 from geodtr.export.speed import BATCH, check_faster, measure_speed
 from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.files import new_folder, scratch_in
-from geodtr.runtime.manifest import BackendEntry, read_manifest, write_manifest
+from geodtr.runtime.manifest import BackendEntry, write_manifest
 from geodtr.runtime.names import Precision
-from geodtr.runtime.preflight import check_graphs, require
 from geodtr.runtime.progress import Track
 
 
@@ -79,11 +78,10 @@ def _check(builder: Builder, precision: Precision, require_faster: bool) -> Back
 def _recompile(request: BuildRequest, builder: Builder, track: Track) -> None:
     """Compile the typed graphs of a bundle again, for the machine and versions at hand.
 
-    Only its graphs need be whole. Precision, and the dialect of a quantised one, are those that the graphs have: raises
-    ConfigError when the builder wants another dialect, BundleError when a graph is missing or altered.
+    Precision, and the dialect of a quantised one, are those that the graphs have: raises ConfigError when the builder
+    wants another dialect, and what `read_typed` raises.
     """
-    manifest = read_manifest(request.source)
-    require(check_graphs(request.source, manifest))
+    manifest = read_typed(request.source, request.dialect)
     backend = builder.check(manifest.precision)
     check_dialect(request.source, manifest, builder)
     check_readable(request.source, manifest, backend)

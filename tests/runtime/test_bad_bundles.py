@@ -90,6 +90,16 @@ def test_an_option_of_another_precision_is_refused(
     assert f"{named}: not for --precision {precision}" in " ".join(refused(*command).split())
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+def test_a_dialect_is_refused_for_graphs_that_are_not_int8(
+    trained: Trained, tmp_path: Path, refused: Callable[..., str], backend: str
+) -> None:
+    source = trained.bundles["fp16"].path
+    command = ("build-engine", source, "--backend", backend, "--precision", "same", "--dialect", "cpu-8bit")
+    message = " ".join(refused(*command, "--out", tmp_path / "b").split())
+    assert f"--dialect is for int8 graphs, and the graphs of {source} are fp16" in message
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "same"])
 def test_a_graph_that_is_not_ours_is_refused_by_name(
     trained: Trained, tmp_path: Path, refused: Callable[..., str], precision: str

@@ -27,7 +27,8 @@ def test_descriptors_are_the_results_of_the_graph(
 ) -> None:
     """The descriptors must equal the results of the bundle's typed graph, run by ONNX Runtime."""
     bundle = build(precision)
-    request = BuildRequest(bundle.path, bundle.path.with_name("onnx"), plan=Recompile("tensorrt"))
+    plan = Recompile("tensorrt" if precision == "int8" else None)
+    request = BuildRequest(bundle.path, bundle.path.with_name("onnx"), plan=plan)
     onnx_bundle = build_engine(request)
     got, expected = bundle.embedder("ground").embed(images), onnx_bundle.embedder("ground").embed(images)
     np.testing.assert_allclose(got, expected, atol=1e-6)
