@@ -1,15 +1,15 @@
 """The structure of an ONNX graph: the type of each tensor, the nodes before and behind an operator."""
 
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any
 
-from geodtr.calibration.operators import is_projection
+from geodtr.calibration.operators import WEIGHTED, is_projection
 from geodtr.runtime.errors import UserError
 from geodtr.runtime.spec import INPUT
 
 SUMS = ("LayerNormalization", "InstanceNormalization", "Softmax", "ReduceL2")
 """Operators that add over many values: they stay float32."""
-_PRODUCTS = ("Conv", "MatMul", "Gemm")
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -21,26 +21,14 @@ def before_first(graph: Any, op_type: str) -> list[Any]:
     """The nodes that lead from the graph's input to its first `op_type`, that one left out."""
     nodes = list(graph.graph.node)
     first = next(index for index, node in enumerate(nodes) if node.op_type == op_type)
-    reached = {INPUT}
-    result = []
-    for node in nodes[:first]:
-        if reached & set(node.input):
-            result.append(node)
-            reached.update(node.output)
-    return result
+    return _reading([INPUT], nodes[:first])
 
 
 def behind_last(graph: Any) -> list[Any]:
     """The nodes that follow the network's last product, up to the graph's output: a projection is one of them."""
     nodes = list(graph.graph.node)
-    last = max(index for index, node in enumerate(nodes) if node.op_type in _PRODUCTS and not is_projection(node))
-    reached = set(nodes[last].output)
-    result = []
-    for node in nodes[last + 1 :]:
-        if reached & set(node.input):
-            result.append(node)
-            reached.update(node.output)
-    return result
+    last = max(index for index, node in enumerate(nodes) if node.op_type in WEIGHTED and not is_projection(node))
+    return _reading(nodes[last].output, nodes[last + 1 :])
 
 
 def transport(graph: Any) -> list[Any]:
@@ -52,11 +40,16 @@ def transport(graph: Any) -> list[Any]:
     logarithms = [index for index, node in enumerate(nodes) if node.op_type == "Log"]
     if not logarithms:
         return []
-    first = max(index for index, node in enumerate(nodes[: logarithms[0]]) if node.op_type in _PRODUCTS)
-    reached = set(nodes[first].output)
-    result = [nodes[first]]
-    for node in nodes[first + 1 :]:
-        if reached & set(node.input) and node.op_type not in _PRODUCTS:
+    first = max(index for index, node in enumerate(nodes[: logarithms[0]]) if node.op_type in WEIGHTED)
+    behind = [node for node in nodes[first + 1 :] if node.op_type not in WEIGHTED]
+    return [nodes[first], *_reading(nodes[first].output, behind)]
+
+
+def _reading(tensors: Iterable[str], nodes: Sequence[Any]) -> list[Any]:
+    """The `nodes`, which are in order, that read one of the `tensors`, directly or by others of them."""
+    reached, result = set(tensors), list[Any]()
+    for node in nodes:
+        if reached & set(node.input):
             result.append(node)
             reached.update(node.output)
     return result
@@ -72,7 +65,7 @@ def selection(graph: Any) -> list[Any]:
     result = list[Any]()
     while names:
         node = producer.get(names.pop())
-        if node is not None and node.op_type not in _PRODUCTS and node not in result:
+        if node is not None and node.op_type not in WEIGHTED and node not in result:
             result.append(node)
             names += node.input
     return result

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.calibration.activations import Activations, Range
-from geodtr.calibration.operators import Operator, operators
+from geodtr.calibration.operators import WEIGHTED, Operator, operators
 from geodtr.export.precision.fp16 import to_fp16
 from geodtr.runtime.engines.onnxruntime import Optimisation, optimisation_of
 from geodtr.runtime.names import Dialect, Precision
@@ -22,7 +22,7 @@ _SMALLEST_RANGE = 1e-6
 _FOR_TENSORRT = {
     "ActivationSymmetric": True,
     "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": ["Conv", "MatMul", "Gemm"],
+    "OpTypesToExcludeOutputQuantization": list(WEIGHTED),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from geodtr.calibration.operators import operators
+from geodtr.calibration.operators import WEIGHTED, operators
 from geodtr.export.graph.checks import check_fp16, check_quantised
 from geodtr.export.graph.structure import GraphError, tensor_types
 from geodtr.export.parity.measurements import BranchAudit
@@ -20,8 +20,7 @@ from geodtr.runtime.installation import install_hint
 from geodtr.runtime.manifest import Manifest
 from geodtr.runtime.names import Branch
 
-_COUNTED = ("Conv", "MatMul", "Gemm", "LayerNormalization", "Softmax", "ReduceL2", "ArgMax")
-_WEIGHTED = ("Conv", "MatMul", "Gemm")
+_COUNTED = (*WEIGHTED, "LayerNormalization", "Softmax", "ReduceL2", "ArgMax")
 
 
 def audit(bundle: Bundle, branch: Branch) -> BranchAudit:
@@ -65,7 +64,7 @@ def precisions(graph: Any) -> dict[str, str]:
         return names.get(kind) or str(onnx.TensorProto.DataType.Name(kind)).lower()
 
     def of(node: Any) -> str:
-        if node.op_type in _WEIGHTED:
+        if node.op_type in WEIGHTED:
             sources = [producer[name] for name in node.input[:2] if name in producer]
             if [source.op_type for source in sources] == ["DequantizeLinear"] * 2:
                 return type_name(sources[0].input[2])
@@ -76,7 +75,7 @@ def precisions(graph: Any) -> dict[str, str]:
 
 def _faults(graph: Any, by_output: dict[str, str], manifest: Manifest, branch: Branch) -> Iterator[str]:
     """The contradictions to the manifest's precision, in words."""
-    weighted = {node.name: by_output[node.output[0]] for node in graph.graph.node if node.op_type in _WEIGHTED}
+    weighted = {node.name: by_output[node.output[0]] for node in graph.graph.node if node.op_type in WEIGHTED}
     quantised = {name for name, precision in weighted.items() if precision in ("int8", "fp8")}
     yield from _raised(lambda: check_quantised(graph, quantised))
     if manifest.precision in ("fp32", "fp16"):
