@@ -14,9 +14,7 @@ from geodtr.export.precision.trial_engines import Workbench
 from geodtr.export.precision.write import (
     CalibrationPlan,
     calibrated,
-    calibration_entry,
     first_images,
-    kept_float,
     quantisers,
     write_chosen,
 )
@@ -99,16 +97,9 @@ def write_searched(
             bench.build_by(builder)
             result = searched(bench, builder)
         selected = {branch: frozenset(bench.operators(branch, frozenset(result.chosen))) for branch in BRANCHES}
-    flips = write_chosen(exported, by_branch, selected, first_images(exported, calibration), folder, track=track)
-    entry = QuantisationEntry(
-        dialect=builder.dialect,
-        calibration=calibration_entry(calibration),
-        operators=sum(len(by_branch[branch].operators) for branch in BRANCHES),
-        rest=by_branch["ground"].rest,
-        kept_float=kept_float(by_branch, selected),
-        search=_entry(result, plan, data_sha256, builder),
-        argmax_flips=flips,
-    )
+    search_entry = _entry(result, plan, data_sha256, builder)
+    sample = first_images(exported, calibration)
+    entry = write_chosen(exported, by_branch, selected, calibration, sample, folder, search=search_entry, track=track)
     return entry, builder
 
 

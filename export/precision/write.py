@@ -17,7 +17,7 @@ from geodtr.export.precision.int8 import Int8Quantiser
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.embed.pipeline import in_batches
 from geodtr.runtime.files import hash_files
-from geodtr.runtime.manifest import CalibrationEntry, QuantisationEntry
+from geodtr.runtime.manifest import CalibrationEntry, QuantisationEntry, SearchEntry
 from geodtr.runtime.names import BRANCHES, Branch, Dialect, Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Images
@@ -83,15 +83,8 @@ def write_quantised(
         branch: keep_cosine(by_branch[branch], sample[branch], smallest, what=f"{branch} operators", track=track)
         for branch in BRANCHES
     }
-    flips = write_chosen(exported, by_branch, selected, sample, folder, track=track)
-    return QuantisationEntry(
-        dialect=by_branch["ground"].dialect,
-        calibration=calibration_entry(calibration),
-        operators=sum(len(by_branch[branch].operators) for branch in BRANCHES),
-        rest=by_branch["ground"].rest,
-        kept_float=kept_float(by_branch, selected),
-        keep_cosine=smallest,
-        argmax_flips=flips,
+    return write_chosen(
+        exported, by_branch, selected, calibration, sample, folder, smallest_cosine=smallest, track=track
     )
 
 
@@ -118,13 +111,16 @@ def write_chosen(
     exported: Bundle,
     by_branch: Mapping[Branch, Quantiser],
     selected: Mapping[Branch, Collection[str]],
+    calibration: Calibrated,
     sample: Mapping[Branch, Images],
     folder: Path,
     *,
+    smallest_cosine: float | None = None,
+    search: SearchEntry | None = None,
     track: Track = untracked,
-) -> dict[str, float]:
-    """Write each branch's graph with the `selected` operators quantised, and check it. Returns, by branch, the share of
-    arg-max positions that flip on the images of `sample`.
+) -> QuantisationEntry:
+    """Write each branch's graph with the `selected` operators quantised, by a cosine or by a search, and check it.
+    Arg-max positions that flip are counted on the images of `sample`.
     """
     import onnx
 
@@ -140,16 +136,16 @@ def write_chosen(
         share = argmax_flips(by_branch[branch].graph, graph, sample[branch], by_branch[branch].optimisation)
         if share is not None:
             flips[branch] = share
-    return flips
-
-
-def kept_float(by_branch: Mapping[Branch, Quantiser], selected: Mapping[Branch, Collection[str]]) -> tuple[str, ...]:
-    """The operators that were not selected, as branch/node."""
-    return tuple(
-        f"{branch}/{operator.name}"
-        for branch in BRANCHES
-        for operator in by_branch[branch].operators
-        if operator.name not in selected[branch]
+    names = [(branch, operator.name) for branch in BRANCHES for operator in by_branch[branch].operators]
+    return QuantisationEntry(
+        dialect=by_branch["ground"].dialect,
+        calibration=_calibration_entry(calibration),
+        operators=len(names),
+        rest=by_branch["ground"].rest,
+        kept_float=tuple(f"{branch}/{name}" for branch, name in names if name not in selected[branch]),
+        keep_cosine=smallest_cosine,
+        search=search,
+        argmax_flips=flips,
     )
 
 
@@ -167,7 +163,7 @@ def first_images(exported: Bundle, calibration: Calibrated) -> dict[Branch, Imag
     }
 
 
-def calibration_entry(calibration: Calibrated) -> CalibrationEntry:
+def _calibration_entry(calibration: Calibrated) -> CalibrationEntry:
     """The manifest's entry for a calibration."""
     options = calibration.ranges.options
     method = f"percentile {options.percentile}" if options.method == "percentile" else options.method
