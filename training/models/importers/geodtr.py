@@ -5,7 +5,9 @@ heads.
 """
 
 import re
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -40,6 +42,9 @@ _RENAMES = (
 )
 
 
+B = TypeVar("B", bound=BackboneConfig)
+
+
 class _Parameters(msgspec.Struct, frozen=True):
     """The release's training options that describe the network, by the release's names; others are ignored."""
 
@@ -65,7 +70,7 @@ class GeoDTRImporter(Importer):
         require(tensors, wanted, path, self.title)
         defaults = GeoDTRConfig()
         config = GeoDTRConfig(
-            backbone=residual_stages(tensors),
+            backbone=residual_stages(tensors, BackboneConfig),
             descriptors=tensors["ground.layout.w1"].shape[1],
             layers=count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
             heads=options.TR_heads or defaults.heads,
@@ -75,9 +80,7 @@ class GeoDTRImporter(Importer):
         inferred = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
         check_stated(options, inferred, path)
 
-        def count_positions(preprocessing: Preprocessing) -> int:
-            return positions(config.backbone, preprocessing)
-
+        count_positions = partial(positions, config.backbone)
         ground, aerial = (tensors[f"{branch}.layout.w1"].shape[0] for branch in ("ground", "aerial"))
         return Network(
             config,
@@ -95,12 +98,12 @@ def _unknown_heads(parameters: Path | None, path: Path) -> str:
     )
 
 
-def residual_stages(tensors: Tensors) -> BackboneConfig:
+def residual_stages(tensors: Tensors, kind: type[B]) -> B:
     """Widths and depths of the ground branch's residual network."""
     widths, blocks = [], []
     for index in (3, 4, 5, 6):
         widths.append(first_size(tensors, f"ground.backbone.layers.{index}.0.conv1.weight"))
         blocks.append(max(1, count(tensors, rf"ground\.backbone\.layers\.{index}\.(\d+)\.")))
-    return BackboneConfig(
+    return kind(
         widths=(widths[0], widths[1], widths[2], widths[3]), blocks=(blocks[0], blocks[1], blocks[2], blocks[3])
     )

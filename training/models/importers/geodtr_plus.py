@@ -5,8 +5,9 @@ what makes a layout descriptor of it; the release's JSON of training options doe
 """
 
 import re
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -79,7 +80,7 @@ class GeoDTRPlusImporter(Importer):
         convnext = any(name.startswith("ground.backbone.net.") for name in tensors)
         feed_forward = tensors.get("ground.layout.encoder.layers.0.linear1.weight")
         config = GeoDTRPlusConfig(
-            backbone=_convnext_stages(tensors) if convnext else _residual(tensors),
+            backbone=_convnext_stages(tensors) if convnext else residual_stages(tensors, ResidualConfig),
             descriptors=tensors["ground.layout.w1"].shape[0],
             layers=count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
             heads=options.TR_heads or defaults.heads,
@@ -89,12 +90,7 @@ class GeoDTRPlusImporter(Importer):
             mask=_mask(options),
         )
         ground, aerial = (
-            match_input(
-                tensors[f"{branch}.layout.w1"].shape[1],
-                known,
-                lambda preprocessing: positions(config.backbone, preprocessing),
-                path,
-            )
+            match_input(tensors[f"{branch}.layout.w1"].shape[1], known, partial(positions, config.backbone), path)
             for branch, known in (
                 ("ground", (GROUND, VIGOR_GROUND)),
                 ("aerial", (AERIAL_POLAR, AERIAL_SQUARE, VIGOR_AERIAL)),
@@ -135,11 +131,6 @@ def _mask(options: _Parameters) -> Mask:
     if not options.normalize:
         return "sigmoid"  # with `orthogonalize` too, which the release then ignores
     return "orthogonal" if options.orthogonalize else "normalised"
-
-
-def _residual(tensors: Tensors) -> ResidualConfig:
-    stages: Any = residual_stages(tensors)
-    return ResidualConfig(widths=stages.widths, blocks=stages.blocks)
 
 
 def _convnext_stages(tensors: Tensors) -> ConvNextConfig:

@@ -6,6 +6,7 @@ needs stage 1's file as well, for its attention map.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -80,10 +81,7 @@ class TransGeoImporter(Importer):
             descriptor_size=first_size(tensors, "ground.head.weight"),
         )
         ground, aerial = _patches(tensors)
-
-        def count_patches(preprocessing: Preprocessing) -> int:
-            return positions(config.patch, preprocessing)
-
+        count_patches = partial(positions, config.patch)
         ground_input = match_input(ground, (GROUND, VIGOR_GROUND), count_patches, path)
         larger = STAGE_2.get((ground, aerial))
         whole = settings_of(config, TransGeoConfig())
