@@ -26,9 +26,9 @@ from geodtr.export.parity.measures.stages import (
 from geodtr.export.parity.remedy import Comparison, next_step
 from geodtr.export.parity.result import Candidate, CandidateEvidence
 from geodtr.export.parity.run import Run
+from geodtr.export.timing import Timing
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.manifest import Ratio, Speed
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.progress import Track
 
@@ -43,25 +43,20 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeedBeside:
-    """A candidate's speed, and its ratios to the reference and to the first float32 candidate, of the same rounds."""
-
-    speed: Speed
-    times_reference: Ratio
-    times_fp32: Ratio | None
-
-
-@dataclass(frozen=True, slots=True)
 class Contender:
     """A model under test: `model`, whose files are in `bundle`, called `name` in this run.
 
-    `exact` holds the bundle's float32 source files, if available.
+    `exact` holds the bundle's float32 source files, if available. `timing` is beside the reference's and, unless it is
+    float32 itself, the first float32 candidate's of the same rounds.
     """
 
     name: str
     model: Model
     bundle: Bundle
     exact: Bundle | None
+    timing: Timing
+    reference_timing: Timing
+    fp32_timing: Timing | None
 
     @property
     def typed(self) -> bool:
@@ -69,9 +64,7 @@ class Contender:
         return self.exact is None or not same_graphs(self.exact, self.bundle)
 
 
-def measure(
-    run: Run, asked: Asked, contender: Contender, beside: SpeedBeside, track: Track
-) -> tuple[Candidate, CandidateEvidence]:
+def measure(run: Run, asked: Asked, contender: Contender, track: Track) -> tuple[Candidate, CandidateEvidence]:
     """Measure a candidate against the run's reference, and judge it.
 
     Where the candidate projects its descriptors and the reference does not, it is held against the reference's in the
@@ -108,6 +101,7 @@ def measure(
     entry = bundle.manifest.quantisation
     limits = asked.gates.limits(model.precision, model.tolerance, None if entry is None else entry.keep_cosine)
     gate = judge(measured, limits)
+    timing, fp32 = contender.timing, contender.fp32_timing
     layers_left = not asked.layers and run.reference.precision == "fp32" != model.precision
     candidate = Candidate(
         name=contender.name,
@@ -120,9 +114,9 @@ def measure(
         batches=(ground, aerial),
         audit=audits,
         layers=layers,
-        speed=beside.speed,
-        times_reference=beside.times_reference,
-        times_fp32=beside.times_fp32,
+        speed=timing.speed,
+        times_reference=timing.ratio(contender.reference_timing),
+        times_fp32=None if fp32 is None else timing.ratio(fp32),
         bytes=model.bytes,
         gate=gate,
         next_step=next_step(gate, Comparison(run.reference, bundle, run.pair_set.name, layers_left)),

@@ -9,19 +9,18 @@ from importlib.util import find_spec
 from geodtr import __version__
 from geodtr.export.bench.measure import packages
 from geodtr.export.model import Model, distinct_names
-from geodtr.export.parity.candidate import Asked, Contender, SpeedBeside, measure
+from geodtr.export.parity.candidate import Asked, Contender, measure
 from geodtr.export.parity.gates import AS_PROMISED, Gates
 from geodtr.export.parity.measures.layers import check_layers
 from geodtr.export.parity.measures.pairings import median_margin
 from geodtr.export.parity.measures.stages import float32_graphs
 from geodtr.export.parity.result import Evidence, ParityFigures, ParityResult, Reference, together
 from geodtr.export.parity.run import begin, check_pairs
-from geodtr.export.timing import Timing, time_pairs
+from geodtr.export.timing import time_pairs
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.errors import ArgumentError, BundleError, MissingDependency
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import this_cpu, this_gpu
-from geodtr.runtime.names import Precision
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import PairSet
@@ -63,21 +62,19 @@ def compare(
         graphs: Mapping[int | None, Bundle] = {}
         if stages or layers:
             graphs = files.enter_context(float32_graphs(reference, bundles, track=track))
-        contenders = [
-            Contender(name, model, bundle, graphs.get(bundle.manifest.source.raw_tiles))
-            for name, model, bundle in zip(names[1:], candidates, bundles, strict=True)
-        ]
-        for contender in contenders if layers else ():
-            check_layers(contender.exact, contender.bundle)
+        exact = [graphs.get(bundle.manifest.source.raw_tiles) for bundle in bundles]
+        for of_bundle, bundle in zip(exact, bundles, strict=True) if layers else ():
+            check_layers(of_bundle, bundle)
         run = begin(reference, graphs if stages else {}, pair_set, track=track)
         embedders = [model.embedders for model in (reference, *candidates)]
         batch = min(_SPEED_BATCH, len(run.pair_set))
         timings = [each["both"] for each in time_pairs(embedders, batch, rounds=_SPEED_ROUNDS, track=track)]
         fp32 = next((row for row, candidate in enumerate(candidates, 1) if candidate.precision == "fp32"), 0)
-        measured = [
-            measure(run, settings, contender, _beside(timings, row, fp32, contender.model.precision), track)
-            for row, contender in enumerate(contenders, 1)
+        contenders = [
+            Contender(*each, timings[0], None if each[1].precision == "fp32" else timings[fp32])
+            for each in zip(names[1:], candidates, bundles, exact, timings[1:], strict=True)
         ]
+        measured = [measure(run, settings, contender, track) for contender in contenders]
     figures = ParityFigures(
         data=pair_set.name,
         views=pair_set.views,
@@ -129,12 +126,3 @@ def _check_comparable(reference: Model, candidates: Sequence[Model]) -> list[Bun
             )
         bundles.append(candidate.bundle)
     return bundles
-
-
-def _beside(timings: Sequence[Timing], row: int, fp32: int, precision: Precision) -> SpeedBeside:
-    mine = timings[row]
-    return SpeedBeside(
-        speed=mine.speed,
-        times_reference=mine.ratio(timings[0]),
-        times_fp32=None if precision == "fp32" else mine.ratio(timings[fp32]),
-    )
