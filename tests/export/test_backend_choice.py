@@ -7,13 +7,13 @@ import json
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from backend_stand_ins import Crashing, delay, stand_in
 from conftest import Outcome, Trained
 from faulty_builder import Faulty
 from rtx_on_fakes import RtxMachine
@@ -32,29 +32,22 @@ from geodtr import (
     open_bundle,
 )
 from geodtr.calibration.activations import measure_activations
-from geodtr.export.backends.base import Builder, Compiled
-from geodtr.export.backends.options import BackendOptions
-from geodtr.export.backends.registry import make_builder
 from geodtr.export.build import auto as backend_choice
 from geodtr.export.build.auto import fastest
 from geodtr.export.build.candidates import CANDIDATES
 from geodtr.export.build.request import Plan
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.timing import Timing
-from geodtr.runtime.engines.base import EngineFiles, EngineOptions
-from geodtr.runtime.engines.registry import open_embedders
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import Machine
 from geodtr.runtime.manifest import (
     BackendChoiceEntry,
-    BackendEntry,
     BackendTrialEntry,
     read_manifest,
     write_manifest,
 )
 from geodtr.runtime.names import BACKENDS, BRANCHES, Backend
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.spec import Descriptors, Embedder, Images
 
 T = TypeVar("T")
 Cli = Callable[..., Outcome]
@@ -372,46 +365,6 @@ def test_a_difference_within_chance_keeps_the_first(won: int, kept: int) -> None
 def test_of_three_the_first_that_none_beats_is_kept() -> None:
     slow, even, fast = (Timing(1, ((seconds,),) * 20) for seconds in (2.0, 1.0, 1.0))
     assert fastest([slow, even, fast]) == 1
-
-
-class Crashing(Faulty):
-    """Fails as a vendor's library does."""
-
-    def compile(self, *_arguments: Any, **_more: Any) -> Compiled | None:
-        raise RuntimeError("out of luck")
-
-
-class Slow:
-    """The engine `of`, each call 20 ms longer."""
-
-    def __init__(self, of: Embedder) -> None:
-        self._of, self.spec = of, of.spec
-
-    def embed(self, images: Images) -> Descriptors:
-        start = time.perf_counter()
-        embedded = self._of.embed(images)
-        time.sleep(0.02 + 3 * (time.perf_counter() - start))  # on a busy machine, too
-        return embedded
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, wrappers: dict[Backend, Callable[[Builder], Builder]]) -> None:
-    """Put each wrapper around the real builder of its backend."""
-
-    def wrapped(options: BackendOptions, *dialect: Any, **more: Any) -> Builder:
-        real = make_builder(options, *dialect, **more)
-        return wrappers[options.backend](real) if options.backend in wrappers else real
-
-    monkeypatch.setattr("geodtr.export.build.candidates.make_builder", wrapped)
-
-
-def delay(monkeypatch: pytest.MonkeyPatch, slow: Backend) -> None:
-    """Make the real engines of one backend slower."""
-
-    def opened(engines: Sequence[EngineFiles], backend: BackendEntry, options: EngineOptions) -> list[Embedder]:
-        embedders = open_embedders(engines, backend, options)
-        return [Slow(embedder) for embedder in embedders] if backend.name == slow else embedders
-
-    monkeypatch.setattr("geodtr.runtime.bundle.open_embedders", opened)
 
 
 def choice_of(bundle: Bundle) -> BackendChoiceEntry:
