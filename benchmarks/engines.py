@@ -26,7 +26,7 @@ from geodtr.cli.console import times, track
 from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.bench.footprint import measure_footprint
 from geodtr.export.bench.measure import packages
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import is_bundle, open_model

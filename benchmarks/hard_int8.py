@@ -24,7 +24,7 @@ from finetune import tuned
 from geodtr import Auto, BuildRequest, Calibration, Quantized, build_engine
 from geodtr.calibration.ranges import RangeOptions
 from geodtr.cli.console import track
-from geodtr.export.build.request import Plan
+from geodtr.export.build.precisions import Plan
 from geodtr.export.build.source import export_checkpoint
 from geodtr.runtime.names import BRANCHES, METHODS
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint

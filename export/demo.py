@@ -19,7 +19,8 @@ from PIL.Image import Image
 
 from geodtr import __version__
 from geodtr.export.build.engine import build_engine
-from geodtr.export.build.request import BuildRequest, Calibration, plan_of
+from geodtr.export.build.precisions import Calibration, plan_of
+from geodtr.export.build.request import BuildRequest
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model

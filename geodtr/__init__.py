@@ -20,15 +20,8 @@ if TYPE_CHECKING:
     )
     from geodtr.export.build.compact import Compact
     from geodtr.export.build.engine import build_engine
-    from geodtr.export.build.request import (
-        Auto,
-        BuildRequest,
-        Calibration,
-        FastestBackend,
-        Float,
-        Quantized,
-        Recompile,
-    )
+    from geodtr.export.build.precisions import Auto, Calibration, Float, Quantized, Recompile
+    from geodtr.export.build.request import BuildRequest, FastestBackend
     from geodtr.runtime.bundle import Bundle, open_bundle
     from geodtr.runtime.errors import UserError
     from geodtr.runtime.gallery.registry import open_gallery
@@ -74,7 +67,8 @@ _NAMES = {
     "geodtr.export.backends.options": "OnnxRuntimeOptions OpenVinoOptions TensorRtOptions TensorRtRtxOptions",
     "geodtr.export.build.compact": "Compact",
     "geodtr.export.build.engine": "build_engine",
-    "geodtr.export.build.request": "Auto BuildRequest Calibration FastestBackend Float Quantized Recompile",
+    "geodtr.export.build.precisions": "Auto Calibration Float Quantized Recompile",
+    "geodtr.export.build.request": "BuildRequest FastestBackend",
     "geodtr.runtime.bundle": "Bundle open_bundle",
     "geodtr.runtime.errors": "UserError",
     "geodtr.runtime.gallery.registry": "open_gallery",

@@ -23,7 +23,7 @@ from tiny_world import TinyWorld, make_world
 from geodtr import BuildRequest, Bundle, Calibration, build_engine, open_bundle
 from geodtr.cli.main import run
 from geodtr.export import timing
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.parity import comparison

@@ -12,7 +12,8 @@ from geodtr.cli.options import argument, flag, out_option
 from geodtr.export.backends.options import OnnxRuntimeOptions, TensorRtOptions, TensorRtRtxOptions
 from geodtr.export.build.command_line import request_of
 from geodtr.export.build.compact import Compact
-from geodtr.export.build.request import Auto, BuildRequest, Calibration, Quantized
+from geodtr.export.build.precisions import Auto, Calibration, Quantized
+from geodtr.export.build.request import BuildRequest
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BackendAsked, PrecisionAsked
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from geodtr.cli.console import messages, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import argument, flag, out_option
-from geodtr.export.build.request import Calibration
+from geodtr.export.build.precisions import Calibration
 
 
 @with_options({None: (Calibration,)}, leave_out=("data", "ranges"))

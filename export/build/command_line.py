@@ -10,17 +10,8 @@ from typing import Any
 
 from geodtr.export.backends.options import BACKEND_OPTIONS, backend_words
 from geodtr.export.build.compact import Compact
-from geodtr.export.build.request import (
-    Auto,
-    BuildRequest,
-    Calibration,
-    FastestBackend,
-    Float,
-    Plan,
-    Quantized,
-    Recompile,
-    needed,
-)
+from geodtr.export.build.precisions import Auto, Calibration, Float, Plan, Quantized, Recompile, needed
+from geodtr.export.build.request import BuildRequest, FastestBackend
 from geodtr.export.options import Option, flag_of, from_given, options_of, words
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BackendAsked, PrecisionAsked

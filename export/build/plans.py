@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from geodtr.export.build.compact import Compact
+from geodtr.export.build.precisions import Auto, Plan, Quantized
 from geodtr.export.build.projected import ProjectionPlan
-from geodtr.export.build.request import Auto, BuildRequest, Plan, Quantized
+from geodtr.export.build.request import BuildRequest
 from geodtr.export.calibration_pool import open_pool
 from geodtr.export.precision.searched_graphs import SearchPlan
 from geodtr.export.precision.write import CalibrationPlan

@@ -11,8 +11,9 @@ from geodtr.export.build.command_line import command_line
 from geodtr.export.build.compile import compile_graphs
 from geodtr.export.build.graphs import check_comparable, check_dialect, copy_graphs, read_typed, write_graphs
 from geodtr.export.build.plans import calibration_plan, projection_plan, search_plan
+from geodtr.export.build.precisions import Auto
 from geodtr.export.build.projected import projected
-from geodtr.export.build.request import Auto, BuildRequest
+from geodtr.export.build.request import BuildRequest
 from geodtr.export.build.source import float32_bundle
 from geodtr.export.graph.pixel_order import check_readable
 from geodtr.export.precision.searched_graphs import SearchPlan, write_searched

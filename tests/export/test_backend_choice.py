@@ -35,7 +35,7 @@ from geodtr.calibration.activations import measure_activations
 from geodtr.export.build import auto as backend_choice
 from geodtr.export.build.auto import fastest
 from geodtr.export.build.candidates import CANDIDATES
-from geodtr.export.build.request import Plan
+from geodtr.export.build.precisions import Plan
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.timing import Timing
 from geodtr.runtime.errors import ConfigError

@@ -30,7 +30,7 @@ from geodtr.cli.build import build_engine as command
 from geodtr.cli.main import app
 from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.build.command_line import command_line
-from geodtr.export.build.request import Plan
+from geodtr.export.build.precisions import Plan
 from geodtr.export.options import options_of
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import PrecisionAsked

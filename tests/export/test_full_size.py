@@ -11,7 +11,7 @@ import pytest
 from conftest import Outcome
 
 from geodtr import BuildRequest, Calibration, build_engine, open_bundle
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.export.parity import Gates, compare

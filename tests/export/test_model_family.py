@@ -12,7 +12,7 @@ from nvidia import build_plan
 from tensorrt_on_fakes import shake
 
 from geodtr import BuildRequest, Bundle, Calibration, TensorRtOptions, build_engine
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model

@@ -23,7 +23,8 @@ from geodtr import (
     open_bundle,
 )
 from geodtr.export.backends.options import BackendOptions
-from geodtr.export.build.request import FastestBackend, Recompile
+from geodtr.export.build.precisions import Recompile
+from geodtr.export.build.request import FastestBackend
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.graph.shared_weights import share_weights
 from geodtr.runtime.archive.keys import new_key

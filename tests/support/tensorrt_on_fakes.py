@@ -20,7 +20,7 @@ import torch
 from fake_tensorrt import FakeSettings
 
 from geodtr import BuildRequest, Bundle, Calibration, TensorRtOptions, build_engine
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.runtime.names import Precision

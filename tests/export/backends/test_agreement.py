@@ -9,7 +9,7 @@ from conftest import BUILT, Trained
 from faulty_builder import Faulty
 
 from geodtr import BuildRequest, Calibration, build_engine
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.graph.structure import without_rounding
 from geodtr.export.precision.agreement import check_agreement

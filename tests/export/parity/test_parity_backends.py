@@ -7,7 +7,7 @@ from conftest import Trained
 
 from geodtr import BuildRequest, Calibration, build_engine
 from geodtr.export.backends.options import BACKEND_OPTIONS
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.demo import DemoOptions, run_demo
 from geodtr.export.model import Model, open_model

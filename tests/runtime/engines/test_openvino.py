@@ -17,7 +17,7 @@ from conftest import BUILT, Outcome, Trained
 from tiny_bundle import write_bundle
 
 from geodtr import BuildRequest, Bundle, Calibration, OpenVinoOptions, build_engine
-from geodtr.export.build.request import plan_of
+from geodtr.export.build.precisions import plan_of
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.precision.agreement import check_agreement
 from geodtr.runtime.embed.pipeline import embed_files, load_batches
