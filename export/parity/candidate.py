@@ -7,7 +7,8 @@ import msgspec
 from geodtr.export.build.batches import batch_invariance
 from geodtr.export.graph.projection import read_projection
 from geodtr.export.model import Model
-from geodtr.export.parity.gates import Gates, Measured, judge
+from geodtr.export.parity.gates import Gates
+from geodtr.export.parity.judgement import Measured, judge
 from geodtr.export.parity.measurements import LayerAgreement
 from geodtr.export.parity.measures.audit import audit
 from geodtr.export.parity.measures.describing import describe

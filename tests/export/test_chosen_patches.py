@@ -17,7 +17,8 @@ from geodtr.export.graph.checks import check_export
 from geodtr.export.graph.discrete import argmax_flips, compare_patches
 from geodtr.export.graph.export import export_network
 from geodtr.export.graph.structure import GraphError
-from geodtr.export.parity.gates import Limits, Measured, judge
+from geodtr.export.parity.gates import Limits
+from geodtr.export.parity.judgement import Measured, judge
 from geodtr.export.parity.measures.agreement import agreements
 from geodtr.export.parity.measures.pairings import pairing
 from geodtr.export.precision.fp16 import to_fp16

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from geodtr.export.build.batches import BatchInvariance
 from geodtr.export.cosines import cosines
-from geodtr.export.parity.gates import AS_PROMISED, Gates, Measured, judge
+from geodtr.export.parity.gates import AS_PROMISED, Gates
+from geodtr.export.parity.judgement import Measured, judge
 from geodtr.export.parity.measurements import BranchAudit, LayerAgreement, PairingName, StageName
 from geodtr.export.parity.measures.agreement import agreements
 from geodtr.export.parity.measures.pairings import median_margin, pairing, ranking

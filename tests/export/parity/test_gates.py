@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geodtr.export.parity.gates import LEAST_COSINE, Gates, Limits, Measured, judge
+from geodtr.export.parity.gates import LEAST_COSINE, Gates, Limits
+from geodtr.export.parity.judgement import Measured, judge
 from geodtr.export.parity.measurements import BranchAudit, Pairing, PairingName
 from geodtr.export.parity.measures.pairings import pairing
 from geodtr.export.parity.result import Gate
