@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.export.backends.base import ignore_warning
+from geodtr.export.precision.journal import Notes
 from geodtr.export.precision.trial_engines import Blocks
 from geodtr.export.statistics import Drop, decide, is_within, pairs_to_decide
 from geodtr.runtime.errors import Undecided, UserError
-from geodtr.runtime.files import write_bytes
-from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Branch, Verdict
 from geodtr.runtime.progress import Track, untracked
@@ -55,18 +54,6 @@ class UndecidedSearch(Undecided):
     """The pairs are too few to show that any choice is within the tolerance."""
 
 
-class JournalError(UserError):
-    """The file at the path of a search's journal is not a journal."""
-
-
-class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The measurements of a search so far; `key` identifies the search."""
-
-    key: str
-    sensitivity: tuple[SensitivityEntry, ...] = ()
-    trials: tuple[TrialEntry, ...] = ()
-
-
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """The choice, its trial, and everything that was measured on the way to it. `accepted`: the pairs do not decide
     whether it is within the tolerance, and the user accepts that.
@@ -101,7 +88,7 @@ def search(
     """
     if not accept_undecided:
         _check_pairs(bench.queries, tolerance)
-    notes = _Notes(journal, key, notice)
+    notes = Notes(journal, key, notice)
     sensitivity = _sensitivity(bench, notes, track)
     order = [each.block for each in sorted(sensitivity, key=_cost_per_gain)]
     faster_alone = [each.block for each in sensitivity if each.speed >= _SLOWEST_WORTH_TRYING]
@@ -210,35 +197,7 @@ _MORE_PAIRS = (
 )
 
 
-class _Notes:
-    """The journal on disk: every measurement is there before the next begins."""
-
-    def __init__(self, path: Path, key: str, notice: Callable[[str], None]) -> None:
-        self._path = path
-        self.held = Journal(key=key)
-        if not path.exists():
-            return
-        try:
-            held = decode_json(read_document(path), Journal)
-        except (OSError, msgspec.DecodeError) as error:
-            raise JournalError(
-                f"{path}, where the search keeps its measurements, is something else ({error}). Name another --out, or "
-                "remove that file yourself."
-            ) from None
-        if held.key == key:
-            self.held = held
-        else:
-            notice(
-                f"{path} holds a search of another model, on other images, or with other options: it starts again, "
-                f"and {len(held.sensitivity)} blocks and {len(held.trials)} choices that it measured are dropped."
-            )
-
-    def write(self, **changes: object) -> None:
-        self.held = msgspec.structs.replace(self.held, **changes)
-        write_bytes(self._path, msgspec.json.encode(self.held))
-
-
-def _sensitivity(bench: Bench, notes: _Notes, track: Track) -> tuple[SensitivityEntry, ...]:
+def _sensitivity(bench: Bench, notes: Notes, track: Track) -> tuple[SensitivityEntry, ...]:
     """Each block quantised alone; a block that was measured before keeps what was found."""
     left = bench.blocks[len(notes.held.sensitivity) :]
     for first in track(range(0, len(left), _TOGETHER), "Blocks alone", -(-len(left) // _TOGETHER)):
@@ -261,7 +220,7 @@ def _alone(bench: Bench, chosen: Blocks, speed: float) -> SensitivityEntry:
     )
 
 
-def _trial(bench: Bench, notes: _Notes, chosen: Blocks, tolerance: float) -> TrialEntry:
+def _trial(bench: Bench, notes: Notes, chosen: Blocks, tolerance: float) -> TrialEntry:
     named = tuple(sorted(chosen))
     for held in notes.held.trials:
         if held.blocks == named:

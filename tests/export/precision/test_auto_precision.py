@@ -19,7 +19,8 @@ from geodtr import Auto, BuildRequest, Calibration, build_engine, open_bundle
 from geodtr.calibration.operators import operators
 from geodtr.export.backends.options import BACKEND_OPTIONS
 from geodtr.export.calibration_pool import pool_of
-from geodtr.export.precision.search import Found, Journal
+from geodtr.export.precision.journal import Journal
+from geodtr.export.precision.search import Found
 from geodtr.export.precision.trial_engines import Workbench
 from geodtr.runtime.manifest import SensitivityEntry, TrialEntry
 from geodtr.runtime.names import BRANCHES, Backend, Dialect, Precision

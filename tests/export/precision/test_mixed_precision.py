@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geodtr.export.precision.search import JournalError, NoChoiceHolds, UndecidedSearch, search, trial_verdict
+from geodtr.export.precision.journal import JournalError
+from geodtr.export.precision.search import NoChoiceHolds, UndecidedSearch, search, trial_verdict
 from geodtr.export.statistics import Drop, decide, paired_drop
 from geodtr.runtime.names import Branch
 from geodtr.runtime.progress import Track, untracked
