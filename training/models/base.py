@@ -30,6 +30,10 @@ Uniform = Callable[[Sequence[int]], Tensor]
 A row's values belong to its pair; they do not depend on micro-batches or processes."""
 
 
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name"):
+    """The configuration of a model; `name`, the tag of its kind, is which."""
+
+
 class CrossViewModel(nn.Module, ABC):
     """Both branches of one model, which may share weights; `specs` describes the input and output of each."""
 

@@ -4,7 +4,6 @@ Source: Shi et al., "Optimal Feature Transport for Cross-View Image Geo-Localiza
 defaults are the release's. Works on normalised images; files, losses and training are out of scope.
 """
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,13 +12,13 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vgg import vgg
-from geodtr.training.models.base import Count, CrossViewModel, Depth, Share, Uniform, specs_of
+from geodtr.training.models.base import Count, CrossViewModel, Depth, ModelSettings, Share, Uniform, specs_of
 
 _SHARPNESS = 100.0
 _STRIDE = 32
 
 
-class CvftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="cvft"):
+class CvftConfig(ModelSettings, frozen=True, kw_only=True, tag="cvft"):
     """`channels` of the feature map that is the descriptor; `iterations` of Sinkhorn's algorithm. The rest is VGG's."""
 
     channels: Count = 64

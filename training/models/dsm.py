@@ -5,7 +5,6 @@ Source: Shi et al., "Where Am I Looking At? Joint Location and Orientation Estim
 scope, and so is the comparison: runtime/search/correlation.py.
 """
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,13 +13,13 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import BranchSpec, Correlation, Preprocessing
 from geodtr.training.models.backbones.vgg import PADDED, Convolution, vgg
-from geodtr.training.models.base import Count, CrossViewModel, Depth, Share
+from geodtr.training.models.base import Count, CrossViewModel, Depth, ModelSettings, Share
 
 _STRIDE, _HEAD_STRIDE = 8, 4
 _SMALLEST = 1e-12
 
 
-class DsmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="dsm"):
+class DsmConfig(ModelSettings, frozen=True, kw_only=True, tag="dsm"):
     """Widths and convolutions by stage are VGG-16's; `head` the channels behind it, of which the last are kept."""
 
     widths: tuple[Count, Count, Count, Count] = (64, 128, 256, 512)

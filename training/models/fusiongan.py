@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Preprocessing, per_channel
-from geodtr.training.models.base import Count, CrossViewModel, Share, TwoNetworks, Uniform, specs_of
+from geodtr.training.models.base import Count, CrossViewModel, ModelSettings, Share, TwoNetworks, Uniform, specs_of
 
 MOST_LAYERS = 13
 """Each halves the sides of an image, which has 16,384 pixels at most."""
@@ -27,14 +27,7 @@ _SCALES = 3
 _LAYERS = msgspec.Meta(min_length=_SCALES, max_length=MOST_LAYERS)
 
 
-class TwoStreamConfig(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="name",
-    tag="fusiongan-two-stream",
-):
+class TwoStreamConfig(ModelSettings, frozen=True, kw_only=True, tag="fusiongan-two-stream"):
     """`widths` of a stream's layers, each of which halves both sides; `dropout` follows the last three."""
 
     descriptor_size: Count = 1000
@@ -42,9 +35,7 @@ class TwoStreamConfig(
     dropout: Share = 0.5
 
 
-class FusionGanConfig(
-    TwoStreamConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="fusiongan"
-):
+class FusionGanConfig(TwoStreamConfig, frozen=True, kw_only=True, tag="fusiongan"):
     """`generator`: widths of its encoder's layers, which its decoder mirrors. A `frozen` one stays as it is begun with;
     another learns to draw what its tile is found by.
     """

@@ -4,19 +4,18 @@ Source: Yang et al., "Cross-view Geo-localization with Layer-to-Layer Transforme
 defaults are the release's R50+ViT-B. Works on normalised images; files, losses and training are out of scope.
 """
 
-import msgspec
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vit import EPSILON, Layer, Tokens
-from geodtr.training.models.base import Count, Depth, Share, TwoNetworks
+from geodtr.training.models.base import Count, Depth, ModelSettings, Share, TwoNetworks
 
 _STRIDE, _EXPANSION = 16, 4
 
 
-class L2LTRConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="l2ltr"):
+class L2LTRConfig(ModelSettings, frozen=True, kw_only=True, tag="l2ltr"):
     """`stem`, `widths`, `units` and `groups` (of its norms) are the residual network's, the rest is the transformer's.
 
     `dropout` follows the tokens, and both products of each feed-forward network.

@@ -5,19 +5,18 @@ the PyTorch form of GeoDTR's group, which reduces by the maximum and bounds the 
 that form's. Works on normalised images; files, losses and training are out of scope.
 """
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vgg import vgg
-from geodtr.training.models.base import Count, Depth, Share
+from geodtr.training.models.base import Count, Depth, ModelSettings, Share
 from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of
 
 _POOLS = 4
 
 
-class SafaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="safa"):
+class SafaConfig(ModelSettings, frozen=True, kw_only=True, tag="safa"):
     """`descriptors` is the number of position embeddings. Widths and convolutions by stage are VGG-16's.
 
     `dropout` follows the convolutions of the last two stages.

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from geodtr.runtime.names import Branch
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones import convnext
-from geodtr.training.models.base import Count, CrossViewModel, Depth, specs_of
+from geodtr.training.models.base import Count, CrossViewModel, Depth, ModelSettings, specs_of
 
 _STAGES = msgspec.Meta(min_length=1, max_length=8)
 
 
-class Sample4GeoConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="sample4geo"
-):
+class Sample4GeoConfig(ModelSettings, frozen=True, kw_only=True, tag="sample4geo"):
     """Stages of the encoder. `layer_scale` and `temperature` are the initial ones; both are trained."""
 
     widths: Annotated[tuple[Count, ...], _STAGES] = (128, 256, 512, 1024)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.base import Count, Depth, Share
+from geodtr.training.models.base import Count, Depth, ModelSettings, Share
 from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of, transformer
 
 Counts = tuple[Count, Count, Count, Count]
@@ -32,9 +32,7 @@ class BackboneConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 RESNET34 = BackboneConfig()
 
 
-class GeoDTRConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="geodtr"
-):
+class GeoDTRConfig(ModelSettings, frozen=True, kw_only=True, tag="geodtr"):
     """`descriptors` is the paper's K; the other numbers configure the layout extractor's transformer.
 
     `initialisation` applies to the layout extractor's three large weights. "official", the default, draws them from

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones import convnext
-from geodtr.training.models.base import Count, Depth, Share, Uniform
+from geodtr.training.models.base import Count, Depth, ModelSettings, Share, Uniform
 from geodtr.training.models.geodtr import geodtr
 from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of, transformer
 
@@ -42,9 +42,7 @@ class ResidualConfig(geodtr.BackboneConfig, frozen=True, kw_only=True, forbid_un
 Mask = Literal["sigmoid", "normalised", "orthogonal"]
 
 
-class GeoDTRPlusConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="geodtr-plus"
-):
+class GeoDTRPlusConfig(ModelSettings, frozen=True, kw_only=True, tag="geodtr-plus"):
     """`descriptors` is the paper's K. `layers` may be 0: no transformer.
 
     Attributes

@@ -7,22 +7,19 @@ release. The defaults are the release's DeiT-S, distilled. Works on normalised i
 out of scope.
 """
 
-import msgspec
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.vit import EPSILON, Layer, Tokens, initialise
-from geodtr.training.models.base import Count, Depth, TwoNetworks
+from geodtr.training.models.base import Count, Depth, ModelSettings, TwoNetworks
 
 LEARNED = 2
 """The class token and the distillation token, in this order before the patches."""
 
 
-class TransGeoConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="transgeo"
-):
+class TransGeoConfig(ModelSettings, frozen=True, kw_only=True, tag="transgeo"):
     """`patch`: side of the square that becomes a token, in pixels; an incomplete one at the edge is not seen."""
 
     patch: Count = 16

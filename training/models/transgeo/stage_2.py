@@ -28,9 +28,7 @@ _LARGEST_KEY = 2**31
 _TABLE = "aerial.tokens.position"
 
 
-class TransGeoStage2Config(
-    TransGeoConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="transgeo-stage2"
-):
+class TransGeoStage2Config(TransGeoConfig, frozen=True, kw_only=True, tag="transgeo-stage2"):
     """`kept`: share of the aerial patches that the network sees, rounded down to a whole number of them."""
 
     kept: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.64
