@@ -203,13 +203,9 @@ class Evidence:
     reference: Ranking
     candidates: tuple[CandidateEvidence, ...]
 
-    def answers(self, ranking: Ranking) -> NDArray[np.int64]:
-        """The tile in first place for each query, int64 [Q]: the right one where found, else the nearest wrong one."""
-        return first_tiles(ranking)
-
     def changed(self, ranking: Ranking) -> NDArray[np.int64]:
         """The queries whose tile in first place is another than the reference's, int64, rising."""
-        return np.flatnonzero(self.answers(self.reference) != self.answers(ranking))
+        return np.flatnonzero(first_tiles(self.reference) != first_tiles(ranking))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,5 +234,5 @@ def together(*verdicts: Verdict) -> Verdict:
 
 
 def first_tiles(ranking: Ranking) -> NDArray[np.int64]:
-    """The row in first place for each query, int64 [Q]: of several right ones, the nearest."""
+    """The tile in first place for each query, int64 [Q]: the nearest right one, or a wrong one that is nearer."""
     return np.where(ranking.rank == 0, ranking.right, ranking.wrong)

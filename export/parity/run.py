@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from geodtr.export.cosines import finite_rows
 from geodtr.export.model import Model
 from geodtr.export.parity.measures.describing import describe
-from geodtr.export.parity.measures.pairings import ranking
+from geodtr.export.parity.measures.pairings import own_ranking
 from geodtr.export.parity.measures.stages import RUNS_BY, Described, as_written, described
 from geodtr.export.projection import Projection
 from geodtr.runtime.bundle import Bundle
@@ -40,7 +40,7 @@ class Run:
             side: described(stage.name, stage.runs_by, projection.project_pairs(stage.descriptors))
             for side, stage in self.onnx.items()
         }
-        return Run(self.reference, descriptors, _ranked(descriptors), onnx)
+        return Run(self.reference, descriptors, own_ranking(descriptors), onnx)
 
 
 def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairSet, *, track: Track) -> Run:
@@ -61,11 +61,7 @@ def begin(reference: Model, graphs: Mapping[int | None, Bundle], pair_set: PairS
                 "against them. Is the checkpoint one of a run that failed?"
             )
     onnx = {side: described("onnx", RUNS_BY, rows) for side, rows in zip(graphs, of_graphs, strict=True)}
-    return Run(reference, descriptors, _ranked(descriptors), onnx)
-
-
-def _ranked(descriptors: DescriptorPair) -> Ranking:
-    return ranking(descriptors.pair_set, descriptors.ground, descriptors.aerial, descriptors.scorer)
+    return Run(reference, descriptors, own_ranking(descriptors), onnx)
 
 
 def check_pairs(pair_set: PairSet) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from geodtr.export.parity.result import Evidence, ParityResult
+from geodtr.export.parity.result import Evidence, ParityResult, first_tiles
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.images.decode import read_image
 from geodtr.runtime.recall import Ranking
@@ -92,13 +92,13 @@ def _telling(evidence: Evidence, after: Ranking) -> Sequence[int]:
 def _changed_query(result: ParityResult, query: int) -> ChangedQuery:
     evidence, pair = result.evidence, result.evidence.pair_set.pairs[query]
     before, references = evidence.reference, evidence.pair_set.references
-    first = int(evidence.answers(before)[query])
+    first = int(first_tiles(before)[query])
     by: dict[int, list[str]] = {int(before.right[query]): []}
     by.setdefault(first, []).append(result.figures.reference.name)
     moves = []
     for candidate, each in zip(result.candidates, evidence.candidates, strict=True):
         after = each.rankings["own"]
-        answer = int(evidence.answers(after)[query])
+        answer = int(first_tiles(after)[query])
         by.setdefault(answer, []).append(candidate.name)
         if answer != first:
             moves.append(

@@ -1,5 +1,7 @@
 """Whose queries find what in whose gallery, and what of it changed: recall of the same queries, before and after."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from geodtr.export.cosines import finite_rows
@@ -9,6 +11,7 @@ from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.recall import Ranking, one_percent, rank, recall
 from geodtr.runtime.spec import Correlation, Descriptors
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import DescriptorPair
 
 
 def ranking(
@@ -30,15 +33,17 @@ def ranking(
         scorer,
     )
     able = usable & there[pair_set.tiles]
-    return Ranking(
+    return replace(
+        ranked,
         rank=np.where(able, ranked.rank, ranked.references - 1),
         ties=np.where(able, ranked.ties, 0),
         margin=np.where(able, ranked.margin, np.float32(-1)),
-        right=ranked.right,
-        wrong=ranked.wrong,
-        references=ranked.references,
-        alike=ranked.alike,
     )
+
+
+def own_ranking(of: DescriptorPair) -> Ranking:
+    """How a model's own queries rank its own gallery."""
+    return ranking(of.pair_set, of.ground, of.aerial, of.scorer)
 
 
 def pairing(name: PairingName, before: Ranking, after: Ranking) -> Pairing:

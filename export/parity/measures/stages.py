@@ -16,7 +16,7 @@ from geodtr.export.graph.discrete import argmax_flips, compare_patches
 from geodtr.export.model import Model
 from geodtr.export.parity.measurements import Discrete, Stage, StageName
 from geodtr.export.parity.measures.agreement import agreements
-from geodtr.export.parity.measures.pairings import change, ranking
+from geodtr.export.parity.measures.pairings import change, own_ranking
 from geodtr.runtime.bundle import Bundle
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.names import BRANCHES, Branch
@@ -42,8 +42,7 @@ class Described:
 
 def described(name: StageName, runs_by: str, descriptors: DescriptorPair) -> Described:
     """A stage from its descriptors."""
-    own = ranking(descriptors.pair_set, descriptors.ground, descriptors.aerial, descriptors.scorer)
-    return Described(name, runs_by, descriptors, own)
+    return Described(name, runs_by, descriptors, own_ranking(descriptors))
 
 
 @contextmanager
