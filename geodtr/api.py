@@ -3,7 +3,7 @@
 Models, data sets and sources may be given as the command line takes them (a path, `KIND:PATH`) or opened already.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,6 +205,7 @@ def train(
     """
     from geodtr.training import loop
     from geodtr.training.config import TrainConfig, limit_field
+    from geodtr.training.data.spec import read_test_set, read_training_set
     from geodtr.training.presets.load import check_config, load_preset
 
     check_argument("config", config, TrainConfig | Path)
@@ -216,9 +217,9 @@ def train(
     read = check_config(config) if isinstance(config, TrainConfig) else load_preset(str(config), settings)
     return loop.train(
         limit_field(read, field_of_view, heading),
-        _training_set(data),
+        _pairs(data, read_training_set),
         Path(out),
-        validation=None if validation is None else _test_set(validation),
+        validation=None if validation is None else _pairs(validation, read_test_set),
         track=track,
         listener=listener,
     )
@@ -324,6 +325,7 @@ def compare(
     from geodtr.export.model import Model, open_model
     from geodtr.export.parity import Gates
     from geodtr.export.parity import compare as compare_models
+    from geodtr.training.data.spec import read_test_set
     from geodtr.training.data.views import Views
 
     def model(named: Model | Bundle | Path | str) -> Model:
@@ -340,7 +342,7 @@ def compare(
     return compare_models(
         model(reference),
         [model(each) for each in each_of],
-        _test_set(data) if views is None else _test_set(data).seen(views),
+        _pairs(data, read_test_set) if views is None else _pairs(data, read_test_set).seen(views),
         gates=Gates() if gates is None else gates,
         stages=stages,
         layers=layers,
@@ -367,17 +369,8 @@ def _opened(bundle: Bundle | Path | str) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
 
 
-def _training_set(data: "PairSet | str") -> "PairSet":
+def _pairs(data: "PairSet | str", read: "Callable[[str], PairSet]") -> "PairSet":
     from geodtr.training.data.pair_set import PairSet
-    from geodtr.training.data.spec import read_training_set
 
     check_argument("data", data, PairSet | str)
-    return read_training_set(data) if isinstance(data, str) else data
-
-
-def _test_set(data: "PairSet | str") -> "PairSet":
-    from geodtr.training.data.pair_set import PairSet
-    from geodtr.training.data.spec import read_test_set
-
-    check_argument("data", data, PairSet | str)
-    return read_test_set(data) if isinstance(data, str) else data
+    return read(data) if isinstance(data, str) else data
