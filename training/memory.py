@@ -65,10 +65,8 @@ def _kept(model: ModelConfig, ground: Preprocessing, aerial: Preprocessing, look
 
     def keep(tensor: Tensor) -> Tensor:
         if _storage(tensor) not in own:
-            kept[_storage(tensor)] = (
-                tensor,
-                tensor.untyped_storage().nbytes(),
-            )  # held, so that its storage stays its own
+            # Held, so that its storage stays its own.
+            kept[_storage(tensor)] = tensor, tensor.untyped_storage().nbytes()
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from PIL import Image, ImageColor, ImageDraw
 
 from geodtr.export.plots.colours import LIGHT
@@ -160,19 +159,7 @@ def _draw_line(drawn: Map, placed: Sequence[Waypoint]) -> None:
         if len(alone) and (state != "tracking" or not lines):
             drawn.axes.plot(*alone.T, "o", color=COLOURS[state], markersize=3.5, markeredgewidth=0, zorder=2.2)
     for (x, y), marker, label in ((at[0], "o", "start"), (at[-1], "s", "end")):
-        drawn.axes.add_line(
-            Line2D(
-                [x],
-                [y],
-                marker=marker,
-                color="none",
-                markerfacecolor="white",
-                markeredgecolor=LIGHT["ink"],
-                markersize=8,
-                zorder=4,
-                label=label,
-            )
-        )
+        drawn.axes.plot(x, y, marker, color=LIGHT["ink"], markerfacecolor="white", markersize=8, zorder=4, label=label)
 
 
 def _draw_candidates(drawn: Map, placed: Sequence[Waypoint]) -> None:

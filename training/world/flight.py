@@ -146,16 +146,19 @@ def _jobs(folder: Path, flight: FlightSet, positions: Positions, size: int, *, f
 
 def _render_and_write(job: _Job) -> list[tuple[Camera, float] | None]:
     """A camera and its blur for each frame, None for each tile."""
-    world = World(0, find_region(job.flight.region).style)
+    flight, world = job.flight, World(0, find_region(job.flight.region).style)
     if not job.frames:
         for row, pixels in enumerate(_tiles(world, job), job.first):
             Image.fromarray(pixels).save(job.folder / "tiles" / f"{row:06d}.png")
         return [None] * len(job.positions)
     poses = list[tuple[Camera, float] | None]()
     for row, position in enumerate(job.positions, job.first):
-        random = np.random.default_rng(np.random.SeedSequence(job.flight.seed, spawn_key=(1, row)))
-        camera, blur = _draw_camera(job.flight, random)
-        pixels = nadir_frame(world, position, camera, random, gap=job.flight.gap, blur=blur)
+        random = np.random.default_rng(np.random.SeedSequence(flight.seed, spawn_key=(1, row)))
+        camera = draw_camera(
+            random, flight.altitude, flight.tilt, fov=flight.fov, height=flight.height, width=flight.width
+        )
+        blur = random.uniform(0, flight.blur)
+        pixels = nadir_frame(world, position, camera, random, gap=flight.gap, blur=blur)
         Image.fromarray(pixels).save(job.folder / _frame_name(row))
         poses.append((camera, blur))
     return poses
@@ -166,11 +169,6 @@ def _tiles(world: World, job: _Job) -> NDArray[np.uint8]:
     same = [np.random.default_rng((job.flight.seed, 2)) for _ in job.positions]
     own = [np.random.default_rng((job.flight.seed, 3, job.first + row)) for row in range(len(job.positions))]
     return render_tiles(world, job.positions, job.flight.tile_pixels, same, own, job.flight.gap)
-
-
-def _draw_camera(flight: FlightSet, random: np.random.Generator) -> tuple[Camera, float]:
-    camera = draw_camera(random, flight.altitude, flight.tilt, fov=flight.fov, height=flight.height, width=flight.width)
-    return camera, random.uniform(0, flight.blur)
 
 
 def _write_tables(

@@ -21,7 +21,7 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.manifest import FILE_NAME, read_manifest
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Images, Preprocessing
-from geodtr.training.data.pair_set import Pair, PairSet, Skipped
+from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import normalise
 from geodtr.training.models.geodtr.layout import LayoutBranch
@@ -69,8 +69,8 @@ def explain_pairs(checkpoint: Path, pair_set: PairSet, count: int) -> tuple[list
         pair = pair_set.pairs[row]
         try:
             views = {
-                branch: _explain(model.branch(branch), _path(pair, branch), model.specs[branch].preprocessing)
-                for branch in BRANCHES
+                branch: _explain(model.branch(branch), path, model.specs[branch].preprocessing)
+                for branch, path in zip(BRANCHES, (pair.ground, pair.aerial), strict=True)
             }
         except ImageError as error:
             bad.append(Skipped(pair.ground, str(error)))
@@ -80,10 +80,6 @@ def explain_pairs(checkpoint: Path, pair_set: PairSet, count: int) -> tuple[list
     if not explained:
         raise DataError(f"None of the chosen pairs of {pair_set.name} can be drawn, the first because {bad[0].reason}")
     return explained, bad
-
-
-def _path(pair: Pair, branch: Branch) -> Path:
-    return pair.ground if branch == "ground" else pair.aerial
 
 
 def _explain(network: nn.Module, path: Path, how: Preprocessing) -> View:
