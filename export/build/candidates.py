@@ -11,9 +11,6 @@ from geodtr.runtime.manifest import BackendEntry, BackendTrialEntry, runs_by
 from geodtr.runtime.names import BACKENDS, Backend, Dialect, Precision, Provider
 from geodtr.runtime.preflight import find_gpu, require
 
-_ON_CPU: frozenset[Backend] = frozenset({"onnxruntime", "openvino"})
-_ASKS_FOR_ITS_GPU: frozenset[Backend] = frozenset({"tensorrt", "tensorrt-rtx"})
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -63,7 +60,8 @@ def find_able(
     able, entries = list[Able](), dict[Candidate, BackendTrialEntry]()
     for candidate in CANDIDATES:
         try:
-            _check_gpu(candidate)
+            if candidate.provider != "cpu":  # which would find out late that there is no GPU
+                require([find_gpu(needed=True)])
             builder = make_builder(candidate.options, dialect, notice=notice)
             backend = builder.check(precision)
             if not backend.executed:
@@ -76,12 +74,6 @@ def find_able(
     if not able:
         raise none_left(entries)
     return able, entries
-
-
-def _check_gpu(candidate: Candidate) -> None:
-    """Raise BundleError when the candidate needs a GPU that is not here and would find that out late."""
-    if candidate.provider != "cpu" or candidate.backend not in _ON_CPU | _ASKS_FOR_ITS_GPU:
-        require([find_gpu(needed=True)])
 
 
 def not_timed(candidate: Candidate, reason: str, version: str | None = None) -> BackendTrialEntry:

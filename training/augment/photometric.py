@@ -51,13 +51,8 @@ class SemanticChange:
 
     def rows(self, rows: slice) -> "SemanticChange":
         """The changes of some images of the batch, for example of one rank."""
-        return SemanticChange(
-            factors=self.factors[rows],
-            order=self.order[rows],
-            grey=self.grey[rows],
-            posterised=self.posterised[rows],
-            sigma=self.sigma[rows],
-        )
+        tensors = self.factors, self.order, self.grey, self.posterised, self.sigma
+        return SemanticChange(*(tensor[rows] for tensor in tensors))
 
 
 @dataclass(frozen=True, slots=True)
