@@ -25,7 +25,7 @@ from geodtr.runtime.gallery.milvus.schema import (
     row_of,
     row_values,
 )
-from geodtr.runtime.gallery.row import ROW, as_row, checksum
+from geodtr.runtime.gallery.row import ROW, as_row, checksums
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 
@@ -143,8 +143,8 @@ class MilvusWriter:
             )
         rows = [as_row(tile) for tile in tiles]
         entities = [
-            {KEY: key, **dict(zip(ROW, row, strict=True)), CHECKSUM: checksum(row, descriptor)}
-            for key, row, descriptor in zip(keys, rows, descriptors, strict=True)
+            {KEY: key, **dict(zip(ROW, row, strict=True)), CHECKSUM: checksum}
+            for key, row, checksum in zip(keys, rows, checksums(rows, descriptors), strict=True)
         ]
         self._written = True
         self._collection.upsert(entities, np.ascontiguousarray(descriptors, np.float32))
